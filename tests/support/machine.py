@@ -1,0 +1,387 @@
+"""A whole systemd, booted in a container from the host's own files, to install into and to drive.
+
+The root is an overlay of the host's `/`, written to memory. It is mounted in a mount namespace of its own, and process 1 of a
+process namespace around the container dies with whoever started it, so that even `kill -9` of the tests leaves nothing behind
+but an empty directory.
+
+What differs from the host: its services are taken out (they would fight for ports), it has a machine id, a network namespace and
+a system bus of its own, and its journal is kept on its disk, hence over a reboot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+import uuid
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+T = TypeVar("T")
+
+Bus = Literal["dbus-daemon", "dbus-broker"]
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+# Where the machine sees this repository, read-only.
+SOURCE = "/usr/src/remo-broker"
+DBUS_BROKER = REPOSITORY / ".cache/dbus-broker"  # fetched by ./run
+WHEELS = REPOSITORY / ".cache/wheels"
+
+# Generous: a boot takes half a second, an installation ten, on an idle machine of two cores.
+BOOT_SECONDS = 60
+INSTALL_SECONDS = 180
+RUN_SECONDS = 60
+WAIT_SECONDS = 20
+
+# What the secret memory needs and a container leaves out: see the unit.
+_CAPABILITIES = "CAP_IPC_LOCK"
+_SYSTEM_CALLS = "@memlock memfd_secret"
+
+# Runs in the new namespaces. A reboot ends systemd-nspawn with status 133.
+_BOOT = r"""
+set -e
+mount -t tmpfs -o size=2g,mode=0755 machine "$TOP"
+mkdir "$TOP/root" "$TOP/upper" "$TOP/work"
+mount -t overlay -o "lowerdir=$LOWER,upperdir=$TOP/upper,workdir=$TOP/work" machine "$TOP/root"
+cd "$TOP/root"
+rm -rf etc/systemd/system etc/systemd/*.conf.d etc/init.d etc/rc?.d etc/fstab etc/crypttab etc/machine-id var/log/journal
+rm -rf etc/remo-broker var/lib/remo-broker usr/lib/remo-broker
+mkdir -p etc/systemd/system var/log/journal usr/src/remo-broker
+echo "$MACHINE_ID" >etc/machine-id
+for unit in $MASKED; do ln -s /dev/null "etc/systemd/system/$unit"; done
+if [ "$BUS" = dbus-broker ]; then ln -s /usr/lib/systemd/system/dbus-broker.service etc/systemd/system/dbus.service; fi
+while :; do
+    status=0
+    "$@" || status=$?
+    [ "$status" = 133 ] || exit "$status"
+done
+"""
+# Terminals and logins, and what is slow or noisy in a container that lives for two minutes.
+_MASKED = (
+    "getty.target",
+    "console-getty.service",
+    "systemd-logind.service",
+    "systemd-tmpfiles-clean.timer",
+    "systemd-update-utmp.service",
+    "systemd-update-utmp-runlevel.service",
+    "systemd-firstboot.service",
+    "systemd-networkd.service",
+    "systemd-resolved.service",
+)
+
+# A client with nothing but Python: argv is the path, standard input the request, standard output the first line of the answer.
+_CLIENT = """
+import socket, sys
+client = socket.socket(socket.AF_UNIX)
+client.settimeout(20)
+client.connect(sys.argv[1])
+client.sendall(sys.stdin.buffer.read())
+sys.stdout.buffer.write(client.makefile("rb").readline())
+"""
+
+
+def unavailable(reason: str) -> NoReturn:
+    """Skip the test because this host lacks something; where continuous integration runs, nothing may be lacking."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+def poll(what: str, probe: Callable[[], T], seconds: float = WAIT_SECONDS) -> T:
+    """Call `probe` until it returns something true, and return that."""
+    deadline = time.monotonic() + seconds
+    while not (result := probe()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {seconds:g} s for {what}; last: {result!r}")
+        time.sleep(0.02)
+    return result
+
+
+class Machine:
+    """One booted container. Paths and commands are the container's; the caller's process stays outside, as root."""
+
+    def __init__(self, bus: Bus = "dbus-daemon") -> None:
+        self.bus = bus
+        self.name = f"remo-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+        self.leader = 0
+        self._supervisor: subprocess.Popen[bytes] | None = None
+        self._top = pathlib.Path()
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def require() -> None:
+        """Skip the test where no machine can be booted; fail in continuous integration."""
+        if os.geteuid() != 0:
+            unavailable("booting a systemd takes root")
+        for program in ("systemd-nspawn", "nsenter", "setpriv", "unshare"):
+            if shutil.which(program) is None:
+                unavailable(f"{program} is not installed here: ./run test installs it")
+
+    def start(self) -> None:
+        """Boot, and return when the machine has started all it has to start."""
+        self._top = pathlib.Path(tempfile.mkdtemp(prefix="remo-machine-"))
+        lower = ["/"]
+        if self.bus == "dbus-broker" and not pathlib.Path("/usr/bin/dbus-broker-launch").exists():
+            if not DBUS_BROKER.exists():
+                unavailable(f"{DBUS_BROKER} is not there: ./run test fetches it")
+            lower.insert(0, str(DBUS_BROKER))
+        environment = {
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "TOP": str(self._top),
+            "LOWER": ":".join(lower),
+            "BUS": self.bus,
+            "MACHINE_ID": uuid.uuid4().hex,
+            "MASKED": " ".join(_MASKED),
+        }
+        nspawn = ["systemd-nspawn", "--quiet", "--boot", f"--directory={self._top}/root", f"--machine={self.name}"]
+        nspawn += [f"--capability={_CAPABILITIES}", f"--system-call-filter={_SYSTEM_CALLS}", "--private-network"]
+        nspawn += [f"--bind-ro={REPOSITORY}:{SOURCE}", "--register=no", "--resolv-conf=off", "--timezone=off"]
+        if not pathlib.Path("/run/systemd/system").exists():
+            nspawn.append("--keep-unit")  # no systemd here that could make a unit for it
+        nspawn.append("systemd.unit=multi-user.target")
+        isolate = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private"]
+        isolate += ["--pid", "--fork", "--kill-child", "--mount-proc"]
+        with (self._top.with_suffix(".log")).open("wb") as log:
+            self._supervisor = subprocess.Popen(
+                [*isolate, "sh", "-c", _BOOT, "sh", *nspawn],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self._wait_until_booted(other_than=0)
+
+    def stop(self) -> None:
+        """Pull the plug. Nothing is left on the host."""
+        if self._supervisor is None:
+            return
+        self._supervisor.kill()  # the container goes with it, see _BOOT
+        self._supervisor.wait()
+        poll("the container to end", lambda: not pathlib.Path(f"/proc/{self.leader}").exists())
+        self._supervisor = None
+        self._top.rmdir()
+        self._top.with_suffix(".log").unlink()
+
+    def reboot(self) -> None:
+        """Shut down and boot again from the same disk."""
+        before = self.leader
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.run(["systemctl", "reboot"], check=False, timeout=10)
+        self._wait_until_booted(other_than=before)
+
+    def _wait_until_booted(self, other_than: int) -> None:
+        self.leader = poll("the container", lambda: self._find_leader(other_than), BOOT_SECONDS)
+        poll("the machine to boot", self._is_booted, BOOT_SECONDS)
+
+    def _find_leader(self, other_than: int) -> int:
+        assert self._supervisor is not None
+        if self._supervisor.poll() is not None:
+            log = self._top.with_suffix(".log").read_text(errors="replace")
+            raise RuntimeError(f"systemd-nspawn ended with {self._supervisor.returncode}: {log}")
+        for shell in _children(self._supervisor.pid):
+            for nspawn in _children(shell):
+                for child in _children(nspawn):
+                    if child != other_than and _is_init(child):
+                        return child
+        return 0
+
+    def _is_booted(self) -> bool:
+        state = self.run(["systemctl", "is-system-running"], check=False, timeout=10).stdout.strip()
+        # "degraded" is some unit of the host's own distribution that does not like containers.
+        return state in {"running", "degraded"}
+
+    # --- commands ----------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        check: bool = True,
+        user: str | None = None,
+        stdin: str = "",
+        timeout: float = RUN_SECONDS,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in the machine as `user` (root), and fail with what it said if its status is not 0."""
+        done = subprocess.run(
+            self._enter(argv, user),
+            input=stdin,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/", **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            pytest.fail(f"{shlex.join(argv)}: status {done.returncode}\n{done.stdout}{done.stderr}")
+        return done
+
+    def popen(self, argv: Sequence[str], *, user: str | None = None) -> subprocess.Popen[str]:
+        """Start a command in the machine that goes on; its standard streams are pipes. The caller ends it."""
+        return subprocess.Popen(
+            self._enter(argv, user),
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def _enter(self, argv: Sequence[str], user: str | None) -> list[str]:
+        enter = ["nsenter", "-t", str(self.leader), "-m", "-u", "-i", "-n", "-p", "-C", "--"]
+        if user is not None:
+            uid, gid = self.ids(user)
+            enter += ["setpriv", f"--reuid={uid}", f"--regid={gid}", f"--groups={self._groups(user, gid)}"]
+        return [*enter, *argv]
+
+    def systemctl(self, *arguments: str, check: bool = True) -> str:
+        return self.run(["systemctl", *arguments], check=check).stdout.strip()
+
+    def show(self, unit: str, *properties: str) -> dict[str, str]:
+        """Properties of a unit as `systemctl show` prints them."""
+        lines = self.systemctl("show", unit, *(f"-p{name}" for name in properties)).splitlines()
+        return dict(line.split("=", 1) for line in lines)
+
+    def wait_state(self, unit: str, state: str) -> None:
+        """Wait until `unit` is `active`, `inactive`, `failed` and so on."""
+        poll(f"{unit} to be {state}", lambda: self.systemctl("is-active", unit, check=False) == state)
+
+    def reset(self) -> None:
+        """As it was after the installation: nothing enabled, configured, registered or running."""
+        self.systemctl("disable", "remo-broker-admin.socket", "remo-broker-status.socket", "remo-broker-client@.socket")
+        self.systemctl("stop", "remo-broker*")
+        changes = "/var/lib/remo-broker /etc/remo-broker /etc/systemd/system/remo-broker*.d /run/systemd/system/remo-broker*.d"
+        self.run(["sh", "-c", f"rm -rf {changes} && systemd-tmpfiles --create remo-broker.conf && systemctl daemon-reload"])
+        self.systemctl("reset-failed", "remo-broker*", check=False)
+
+    # --- files, users ------------------------------------------------------------------------------------------------
+
+    def path(self, path: str) -> pathlib.Path:
+        """The host's way to a file of the machine. Absolute symlinks on it lead astray."""
+        return pathlib.Path(f"/proc/{self.leader}/root{path}")
+
+    def write(self, path: str, text: str) -> None:
+        """Write a file, with the directories that lead to it, readable by everybody."""
+        file = self.path(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        file.chmod(0o644)
+
+    def ids(self, user: str) -> tuple[int, int]:
+        """The uid and gid of a user of the machine."""
+        for line in self.path("/etc/passwd").read_text().splitlines():
+            name, _, uid, gid, *_ = line.split(":")
+            if name == user:
+                return int(uid), int(gid)
+        raise LookupError(user)
+
+    def gid(self, group: str) -> int:
+        for line in self.path("/etc/group").read_text().splitlines():
+            name, _, gid, _ = line.split(":")
+            if name == group:
+                return int(gid)
+        raise LookupError(group)
+
+    def _groups(self, user: str, gid: int) -> str:
+        entries = (line.split(":") for line in self.path("/etc/group").read_text().splitlines())
+        return ",".join([str(gid), *(entry[2] for entry in entries if user in entry[3].split(","))])
+
+    # --- sockets, journal --------------------------------------------------------------------------------------------
+
+    def connect(self, path: str) -> socket.socket:
+        """A connection to a socket of the machine from outside, as root; its peer has no process id there."""
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(WAIT_SECONDS)
+        try:
+            client.connect(str(self.path(path)))
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    def ask(self, path: str, request: object, *, user: str | None = None) -> dict[str, Any]:
+        """One request, its answer. As `user` it is asked by a process in the machine, otherwise as by `connect`."""
+        line = json.dumps(request) + "\n"
+        if user is None:
+            with self.connect(path) as client, client.makefile("rb") as answers:
+                client.sendall(line.encode())
+                answer = answers.readline().decode()
+        else:
+            answer = self.run(["/usr/bin/python3", "-ISc", _CLIENT, path], user=user, stdin=line).stdout
+        reply: dict[str, Any] = json.loads(answer)
+        return reply
+
+    def journal(self, *matches: str) -> list[dict[str, Any]]:
+        """The entries of this boot that match, such as `REMO_EVENT=fetch`, oldest first, all fields."""
+        self.run(["journalctl", "--sync"])
+        printed = self.run(["journalctl", "--boot", "--no-pager", "--quiet", "--all", "--output=json", *matches])
+        return [json.loads(line) for line in printed.stdout.splitlines()]
+
+
+def install(machine: Machine) -> None:
+    """`./run install` in the machine, from packages that lie ready instead of the network."""
+    wheels = f"{SOURCE}/{_wheels().relative_to(REPOSITORY)}"
+    machine.run(
+        [f"{SOURCE}/run", "install"], env={"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": wheels}, timeout=INSTALL_SECONDS
+    )
+
+
+@contextlib.contextmanager
+def installed(bus: Bus = "dbus-daemon") -> Iterator[Machine]:
+    """A machine with this project on it and nothing enabled yet; stopped at the end."""
+    Machine.require()
+    machine = Machine(bus)
+    try:
+        machine.start()
+        install(machine)
+        yield machine
+    finally:
+        machine.stop()
+
+
+def _wheels() -> pathlib.Path:
+    """What pip needs to install this project, built once for each pyproject.toml."""
+    text = (REPOSITORY / "pyproject.toml").read_text()
+    directory = WHEELS / hashlib.sha256(text.encode()).hexdigest()[:16]
+    if not directory.exists():
+        project = tomllib.loads(text)
+        wanted = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
+        WHEELS.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=WHEELS) as scratch:
+            new = pathlib.Path(scratch, "new")
+            subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--use-pep517", "-w", new, *wanted], check=True)
+            new.rename(directory)
+    return directory
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _is_init(pid: int) -> bool:
+    """Whether this is process 1 of another process namespace, and systemd already."""
+    try:
+        status = pathlib.Path(f"/proc/{pid}/status").read_text()
+        program = pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    numbers = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()
+    return numbers[-1] == "1" and program == "systemd"

@@ -1,0 +1,40 @@
+"""Machines for the tests that drive the real units: booted once a session, cleaned for each test."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+from tests.support.machine import Bus, Machine, installed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Machines(Protocol):
+    def __call__(self, bus: Bus) -> Machine: ...
+
+
+@pytest.fixture(scope="session")
+def machines() -> Iterator[Machines]:
+    """`machines(bus)`: the installed machine with that system bus, booted when it is first asked for."""
+    booted: dict[Bus, Machine] = {}
+    with contextlib.ExitStack() as stack:
+
+        def machine(bus: Bus) -> Machine:
+            if bus not in booted:
+                booted[bus] = stack.enter_context(installed(bus))
+            return booted[bus]
+
+        yield machine
+
+
+@pytest.fixture
+def machine(machines: Machines) -> Machine:
+    """The machine as an operator has it after `./run install` and the one command that is left to type."""
+    machine = machines("dbus-daemon")
+    machine.reset()
+    machine.systemctl("enable", "--now", "remo-broker-admin.socket")
+    return machine
