@@ -1,0 +1,9 @@
+"""`python -m remo_broker` is `remo-broker`."""
+
+from __future__ import annotations
+
+import sys
+
+from remo_broker.daemon import main
+
+sys.exit(main())

@@ -1,0 +1,289 @@
+"""The admin socket: connections whose bytes lie in secret memory from the first one received.
+
+Any line here may turn out to be a push, so a connection with something unread owns a region; it is scanned in place,
+and a push that is accepted leaves the region to the store. Lines are handled by jobs, one at a time per connection.
+"""
+
+from __future__ import annotations
+
+from remo_broker.connection import PEER_SECONDS, Connection, Peer
+from remo_broker.decode import decode
+from remo_broker.errors import BUG, Refused, encode, protocol_error
+from remo_broker.listeners import TOO_MANY_CONNECTIONS
+from remo_broker.messages import (
+    ADMIN_REQUESTS,
+    MAX_MESSAGE,
+    MAX_PUSH,
+    ClearCreds,
+    Code,
+    Explain,
+    PushCreds,
+    Reason,
+    Register,
+    Reload,
+    Show,
+    Status,
+    Unregister,
+)
+from remo_broker.scan import scan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Generator
+    from typing import Any
+
+    from remo_broker.connection import Sweeper
+    from remo_broker.loop import Job, Later, Loop
+    from remo_broker.memory import Arena, Region
+    from remo_broker.messages import Reply, Request
+    from remo_broker.operations import Operations
+    from remo_broker.status import StatusReport
+
+# As much as is taken from the kernel in one turn; touching new secret pages costs some 5 µs each.
+READ_SIZE = 256 * 1024
+
+PUSH_TOO_LONG = Refused(
+    Code.PAYLOAD_TOO_LARGE,
+    Reason.TOO_LONG,
+    f"a push-creds request may have {MAX_PUSH} bytes, its newline included; push fewer or smaller secrets",
+    fatal=True,
+)
+TOO_LONG = protocol_error(
+    Reason.TOO_LONG, f"a request other than push-creds may have {MAX_MESSAGE} bytes, its newline included", fatal=True
+)
+TOO_SLOW = protocol_error(
+    Reason.TOO_SLOW,
+    f"nothing came for {PEER_SECONDS:g} seconds in the middle of a request; send it in one piece",
+    fatal=True,
+)
+
+
+class Operator(Connection):
+    """A connection on the admin socket."""
+
+    __slots__ = ("_at_end", "_busy", "_end", "_plane", "_region", "_searched", "_start", "peer")
+
+    def __init__(self, plane: AdminPlane, connection: socket.socket, peer: Peer) -> None:
+        super().__init__(plane.loop, plane.sweeper, connection)
+        self.peer = peer
+        self._plane = plane
+        self._region: Region | None = None
+        # What was received and not handled lies in region[start:end]; up to `searched` there is no newline.
+        self._start = self._end = self._searched = 0
+        self._at_end = False
+        self._busy = False
+        """A job handles a line; nothing is read meanwhile."""
+
+    def readable(self) -> None:
+        if self._region is None:
+            try:
+                self._region = self._plane.arena.take()
+            except Refused as refusal:
+                self.end_with(refusal.line())
+                return
+        region = self._region
+        try:
+            count = self.socket.recv_into(region.view[self._end : self._end + READ_SIZE])
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close()
+            return
+        if count:
+            self._end += count
+            region.used = max(region.used, self._end)
+            self.sweeper.set(self, PEER_SECONDS)
+        else:
+            self._at_end = True
+        self._next_line()
+
+    def drained(self) -> None:
+        self._next_line()
+
+    def _next_line(self) -> None:
+        """Start a job for the next whole line, if there is one."""
+        region = self._region
+        if region is None or self._busy or self.pending or self.ending:
+            return
+        newline = region.map.find(b"\n", self._searched, self._end)
+        if newline < 0:
+            self._searched = self._end
+            if self._end - self._start >= MAX_PUSH:
+                self._fail(PUSH_TOO_LONG)
+            elif self._at_end and self._end > self._start:
+                self._handle(self._end, self._end)
+            elif self._at_end:
+                self.end()
+            elif self._end == self._start:
+                self._release()
+                self.sweeper.lift(self)
+            elif self._start:
+                self._compact(region)
+        elif newline + 1 - self._start > MAX_PUSH:
+            self._fail(PUSH_TOO_LONG)
+        else:
+            self._handle(newline, newline + 1)
+
+    def _handle(self, line_end: int, after: int) -> None:
+        self._busy = True
+        self.sweeper.lift(self)
+        self.loop.forget(self.fd)
+        self.loop.start(self._job(line_end, after))
+
+    def _job(self, line_end: int, after: int) -> Job:
+        region = self._region
+        assert region is not None
+        fatal = False
+        kept = False
+        try:
+            reply, kept = yield from self._plane.perform(region, self._start, line_end, after, self.peer)
+            line = encode(reply.to_json())
+            if len(line) > MAX_MESSAGE:
+                raise Refused(Code.INTERNAL_ERROR, Reason.TOO_LONG, "the answer is longer than a message may be")
+        except Refused as refusal:
+            line, fatal = refusal.line(), refusal.fatal
+        except Exception as error:
+            self.loop.on_bug(error)
+            line, fatal = BUG.line(), True
+        finally:
+            # GeneratorExit too: whatever happened, the line does not stay in memory.
+            self._consume(region, after, kept=kept)
+        self._busy = False
+        if self.closed:
+            self._release()
+            return
+        self.loop.watch(self.fd, 1, self.ready)
+        if fatal:
+            self._fail_with(line)
+            return
+        self.send(line)
+        self._next_line()
+
+    def _consume(self, region: Region, after: int, *, kept: bool) -> None:
+        """The line up to `after` is done with. `kept`: the store has the region now, take along what follows."""
+        if kept:
+            self._region = None
+            rest = self._end - after
+            if rest:
+                self._region = self._plane.arena.take()
+                self._region.view[:rest] = region.view[after : self._end]
+                self._region.used = rest
+                region.view[after : self._end] = bytes(rest)
+            self._start, self._end, self._searched = 0, rest, 0
+        else:
+            region.view[self._start : after] = bytes(after - self._start)
+            self._start = self._searched = after
+
+    def _compact(self, region: Region) -> None:
+        """Move an unfinished line to the front, so that there is room for the longest."""
+        length = self._end - self._start
+        region.view[:length] = region.view[self._start : self._end]
+        self._start, self._end, self._searched = 0, length, length
+
+    def _fail(self, refusal: Refused) -> None:
+        self._fail_with(refusal.line())
+
+    def _fail_with(self, line: bytes) -> None:
+        self._release()
+        self.end_with(line)
+
+    def _release(self) -> None:
+        """Give the region back, overwritten."""
+        if self._region is not None and not self._busy:
+            region, self._region = self._region, None
+            self._start = self._end = self._searched = 0
+            self._plane.arena.give_back(region)
+
+    def dismiss(self) -> None:
+        if self._busy or self.pending:
+            self._at_end = True
+        else:
+            self._release()
+            self.end()
+
+    def timed_out(self) -> None:
+        if self.ending or self.pending:
+            self.close()
+        else:
+            self._fail(TOO_SLOW)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._release()
+            self._plane.operators.discard(self)
+        super().close()
+
+
+class AdminPlane:
+    """All connections on the admin socket."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        sweeper: Sweeper,
+        arena: Arena,
+        operations: Operations,
+        report: StatusReport,
+        max_connections: int,
+    ) -> None:
+        self.loop = loop
+        self.sweeper = sweeper
+        self.arena = arena
+        self.operators: set[Operator] = set()
+        self.last_activity = loop.now
+        """When somebody last connected, on the loop's clock."""
+        self._operations = operations
+        self._report = report
+        self._max_connections = max_connections
+
+    def accepted(self, connection: socket.socket, peer: Peer) -> None:
+        self.last_activity = self.loop.now
+        if len(self.operators) >= self._max_connections:
+            refusal = TOO_MANY_CONNECTIONS
+            line = Refused(
+                Code.INTERNAL_ERROR, refusal.reason, refusal.message, retry_after_seconds=refusal.retry_after_seconds
+            ).line()
+            Connection(self.loop, self.sweeper, connection).end_with(line)
+        else:
+            self.operators.add(Operator(self, connection, peer))
+
+    def dismiss(self) -> None:
+        """Let the lines that have been received be answered, then close."""
+        for operator in list(self.operators):
+            operator.dismiss()
+
+    def perform(
+        self, region: Region, start: int, end: int, after: int, peer: Peer
+    ) -> Generator[Later | None, Any, tuple[Reply, bool]]:
+        """Read the line `region[start:end]` and do what it asks. The reply, and whether the store has the region now.
+
+        `after` is where the next line starts. Raises `Refused`.
+        """
+        node = yield from scan(region.view, start, end)
+        request = decode(region.view, node, ADMIN_REQUESTS)
+        if isinstance(request, PushCreds):
+            fields = node[3]
+            reply = yield from self._operations.push(fields.get("secrets"), fields.get("secrets_b64"), region, peer)
+            return reply, True
+        if after - start > MAX_MESSAGE:
+            raise TOO_LONG
+        reply = yield from self._small(request, peer)
+        return reply, False
+
+    def _small(self, request: Request, peer: Peer) -> Generator[Later | None, Any, Reply]:
+        operations = self._operations
+        if isinstance(request, Register):
+            return (yield from operations.register(request, peer))
+        if isinstance(request, Unregister):
+            return (yield from operations.unregister(request, peer))
+        if isinstance(request, Reload):
+            return (yield from operations.reload(request, peer))
+        if isinstance(request, ClearCreds):
+            return operations.clear(peer)
+        if isinstance(request, Show):
+            return operations.show(request)
+        if isinstance(request, Explain):
+            return operations.explain(request)
+        assert isinstance(request, Status)
+        return self._report.page(request.after)

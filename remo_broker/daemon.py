@@ -1,0 +1,372 @@
+"""The broker process: puts the parts together, starts, serves, ends. See remo-broker(8)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+from remo_broker import __version__, activation, audit, memory, paths, registrations
+from remo_broker.activation import ADMIN, CLIENT_PREFIX, STATUS
+from remo_broker.admin_plane import AdminPlane
+from remo_broker.broker import Broker
+from remo_broker.config import DENY, KEYS, Config, ConfigError, read_file
+from remo_broker.connection import PEER_SECONDS, Sweeper
+from remo_broker.endpoints import Endpoints
+from remo_broker.errors import Refused
+from remo_broker.journal import RETRY_SECONDS, SOCKET_PATH, AuditTrail, JournalTransport, StderrTransport
+from remo_broker.listeners import Listener, bind, unlink
+from remo_broker.loop import READ, Loop
+from remo_broker.manifest_reader import ManifestReader
+from remo_broker.messages import Reload
+from remo_broker.names import is_project_name, printable
+from remo_broker.operations import Operations, now_usec
+from remo_broker.project_plane import ProjectPlane
+from remo_broker.projects import Registration
+from remo_broker.status import StatusReport
+from remo_broker.store import Store
+from remo_broker.watch import StatusPlane
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from remo_broker.journal import Transport
+    from remo_broker.loop import Job
+
+# Requests in flight have so long to finish when the broker is told to stop (requirement F5).
+DRAIN_SECONDS = PEER_SECONDS
+# Changes within such a time are told to systemd as one.
+STATUS_SECONDS = 0.1
+# Priority of what the broker says about a fault of its own or of its surroundings.
+PRIORITY_ERROR, PRIORITY_WARNING = 3, 4
+
+# Set in the environment when the broker has executed itself anew, lest it does so for ever.
+_REEXECUTED = "REMO_BROKER_REEXECUTED"
+
+
+class Daemon:
+    """One broker. `run` returns the exit status."""
+
+    def __init__(self, config: Config, transport: Transport, manager: activation.Manager) -> None:
+        self.config = config
+        self.manager = manager
+        self.loop = Loop(self._bug)
+        self.sweeper = Sweeper(self.loop)
+        self.trail = AuditTrail(transport, clock_usec=now_usec)
+        self.arena = memory.Arena()
+        self.broker = Broker(config, Store(self.arena, config.cache_default_ttl_seconds))
+        self.plane = ProjectPlane(self.loop, self.sweeper, self.broker, self.trail, deny=config.audit_failure == DENY)
+        self.endpoints = Endpoints(self.plane, manager, _raise_descriptor_limit())
+        self.report = StatusReport(self.loop, self.broker, self.trail, self.arena.protection.value)
+        self.status_plane = StatusPlane(self.loop, self.sweeper, self.report)
+        self.writer = registrations.Writer(config.state_dir)
+        self.operations = Operations(
+            self.loop,
+            self.broker,
+            self.endpoints,
+            ManifestReader(self.loop, config),
+            self.writer,
+            self.trail,
+            self._changed,
+        )
+        self.admin_plane = AdminPlane(
+            self.loop, self.sweeper, self.arena, self.operations, self.report, config.max_connections_admin
+        )
+        self._control: dict[str, Listener] = {}
+        self._own_paths: list[str] = []
+        """Control sockets that were bound here and are removed at the end."""
+        self._status_due = False
+        self._retry_due = False
+        self._stopping = False
+        self._retry_when_degraded()
+
+    # --- start
+
+    def start(self) -> None:
+        """Restore the registrations, take over or bind every socket, and say so. Raises `Refused`."""
+        try:
+            for one in registrations.load(self.config.state_dir):
+                self.broker.add(self._within_limits(one))
+        except registrations.Damaged as damage:
+            self._say(PRIORITY_ERROR, str(damage))
+        for name, descriptor in activation.handed_over():
+            self._take_over(name, descriptor)
+        for name in self.endpoints.drop_unregistered():
+            self._say(PRIORITY_WARNING, f"The stored socket of {name} was dropped: no such project is registered.")
+        for name in self.broker.projects:
+            try:
+                self.endpoints.open(name)
+            except Refused as refusal:
+                self._say(PRIORITY_ERROR, f"Project {name} cannot be served: {refusal.message}")
+        self._bind_control()
+        self._watch_signals()
+        self.loop.watch(self.writer.wakeup, READ, self.writer.finished)
+        if self.arena.protection is not memory.Protection.MEMFD_SECRET:
+            self._say(
+                PRIORITY_WARNING,
+                f"memfd_secret(2) cannot be used; secrets are kept in memory with protection "
+                f"'{self.arena.protection.value}'. See Memory in remo-broker(8).",
+            )
+        self.trail.write_or_keep(
+            audit.record(
+                audit.Event.STARTED,
+                f"remo-broker {__version__} started with {len(self.broker.projects)} projects and an empty store.",
+                project_count=len(self.broker.projects),
+                memory_protection=self.arena.protection.value,
+            )
+            + audit.peer_fields(os.getpid(), os.getuid(), os.getgid())
+        )
+        self.manager.ready(self.report.line())
+        if self.manager.watchdog_seconds:
+            self._pat_watchdog()
+        if self.config.idle_exit_seconds:
+            self.loop.after(self.config.idle_exit_seconds, self._exit_when_idle)
+
+    def _within_limits(self, one: Registration) -> Registration:
+        """The configuration may have become stricter since; a registration never widens it."""
+        ttl = min(one.ttl_seconds, self.config.cache_default_ttl_seconds)
+        entries = min(one.max_entries, self.config.cache_default_max_entries)
+        return Registration(one.name, one.project_path, one.allowlist, ttl, entries, one.allowed_uids)
+
+    def _take_over(self, name: str, descriptor: int) -> None:
+        listening = activation.listening_socket(descriptor)
+        if listening is None:
+            self._say(PRIORITY_WARNING, f"Descriptor {printable(name)} is no listening Unix stream socket; closed.")
+        elif name in (ADMIN, STATUS) and name not in self._control:
+            plane = self.admin_plane if name == ADMIN else self.status_plane
+            self._control[name] = Listener(self.loop, listening, plane.accepted)
+        elif name.startswith(CLIENT_PREFIX) and is_project_name(name.removeprefix(CLIENT_PREFIX)):
+            self.endpoints.adopt(name.removeprefix(CLIENT_PREFIX), listening)
+        else:
+            listening.close()
+            self._say(PRIORITY_WARNING, f"Descriptor {printable(name)} has a name that means nothing here; closed.")
+
+    def _bind_control(self) -> None:
+        """Bind what was not handed over. With socket units only the admin socket is a must."""
+        if activation.under_systemd() and self._control:
+            return
+        os.makedirs(self.config.socket_dir, mode=0o755, exist_ok=True)
+        for name, file, plane in (
+            (ADMIN, paths.ADMIN_SOCKET, self.admin_plane),
+            (STATUS, paths.STATUS_SOCKET, self.status_plane),
+        ):
+            if name not in self._control:
+                path = os.path.join(self.config.socket_dir, file)
+                self._control[name] = Listener(self.loop, bind(path), plane.accepted)
+                self._own_paths.append(path)
+
+    def _watch_signals(self) -> None:
+        read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)
+
+        def arrived() -> None:
+            for number in os.read(read_end, 64):
+                if number == signal.SIGHUP:
+                    self.loop.start(self._reload_all())
+                else:
+                    self.stop(idle=False)
+
+        self.loop.watch(read_end, READ, arrived)
+
+    # --- while it runs
+
+    def run(self) -> int:
+        self.loop.run()
+        return 0
+
+    def _reload_all(self) -> Job:
+        """SIGHUP: every manifest anew. One that fails leaves the old allowlist in force and is in the audit."""
+        self.manager.reloading()
+        peer = _OwnPeer()
+        for name in sorted(self.broker.projects):
+            try:
+                yield from self.operations.reload(Reload(name=name), peer)  # type: ignore[arg-type]
+            except Refused as refusal:
+                self._say(PRIORITY_WARNING, f"The manifest of {name} was not reloaded: {refusal.message}")
+        self.manager.ready(self.report.line())
+
+    def _changed(self) -> None:
+        self.status_plane.changed()
+        if not self._status_due:
+            self._status_due = True
+            self.loop.after(STATUS_SECONDS, self._tell_status)
+
+    def _tell_status(self) -> None:
+        self._status_due = False
+        if not self._stopping:
+            self.manager.status(self.report.line())
+
+    def _pat_watchdog(self) -> None:
+        self.manager.alive()
+        # Twice in the time allowed, as sd_watchdog_enabled(3) has it.
+        self.loop.after(self.manager.watchdog_seconds / 2, self._pat_watchdog)
+
+    def _retry_when_degraded(self) -> None:
+        """While the audit is not taken, try again now and then, so that records come through without a request."""
+        was_healthy = True
+
+        def look() -> None:
+            nonlocal was_healthy
+            if self.trail.healthy != was_healthy:
+                was_healthy = self.trail.healthy
+                self._changed()
+            if not self.trail.healthy and not self._retry_due:
+                self._retry_due = True
+                self.loop.after(RETRY_SECONDS, retry)
+
+        def retry() -> None:
+            self._retry_due = False
+            self.trail.retry()
+
+        self.loop.turn_ends.append(look)
+
+    def _say(self, priority: int, message: str) -> None:
+        self.trail.write_or_keep(audit.note(priority, message))
+
+    def _bug(self, error: BaseException) -> None:
+        """Where it happened and what kind it is, but not its text, which may hold what somebody sent."""
+        place = error.__traceback__
+        while place is not None and place.tb_next is not None:
+            place = place.tb_next
+        where = f"{os.path.basename(place.tb_frame.f_code.co_filename)}:{place.tb_lineno}" if place else "nowhere"
+        self._say(PRIORITY_ERROR, f"A fault of the broker itself: {type(error).__name__} at {where}; please report it.")
+
+    # --- the end
+
+    def _exit_when_idle(self) -> None:
+        last = max(self.endpoints.last_activity, self.admin_plane.last_activity)
+        left = self.config.idle_exit_seconds - (time.monotonic() - last)
+        if not self._may_exit():
+            left = self.config.idle_exit_seconds
+        if left > 0:
+            self.loop.after(left, self._exit_when_idle)
+        else:
+            self.stop(idle=True)
+
+    def _may_exit(self) -> bool:
+        """Nothing would be lost, and the next connect would start the broker again."""
+        return (
+            self.broker.store.secret_count == 0
+            and not self.endpoints.connections
+            and not self.admin_plane.operators
+            and not self.writer.busy
+            and not self.trail.queued
+            and self.endpoints.only_held_by_manager
+            and all(listener.held_by_manager for listener in self._control.values())
+        )
+
+    def stop(self, *, idle: bool) -> None:
+        """Take no more connections, let what is in flight finish, then leave the loop."""
+        if self._stopping:
+            return
+        self._stopping = True
+        self.manager.stopping()
+        for listener in self._control.values():
+            listener.close()
+        self.endpoints.stop()
+        self.plane.dismiss()
+        self.admin_plane.dismiss()
+        self.status_plane.stopping(idle=idle)
+        self._deadline = time.monotonic() + DRAIN_SECONDS
+        self._leave_when_drained()
+
+    def _leave_when_drained(self) -> None:
+        drained = not self.endpoints.connections and not self.admin_plane.operators and not self.writer.busy
+        if not drained and time.monotonic() < self._deadline:
+            self.loop.after(0.02, self._leave_when_drained)
+            return
+        self.broker.store.clear()
+        self.trail.write_or_keep(
+            audit.record(
+                audit.Event.STOPPED,
+                f"remo-broker stopped; {self.trail.dropped} audit records were lost while it ran.",
+                dropped=self.trail.dropped,
+            )
+            + audit.peer_fields(os.getpid(), os.getuid(), os.getgid())
+        )
+        for path in self._own_paths:
+            unlink(path)
+        self.loop.stop()
+
+
+class _OwnPeer:
+    """The broker itself as the peer of what a signal made it do."""
+
+    pid, uid, gid = os.getpid(), os.getuid(), os.getgid()
+
+
+def _raise_descriptor_limit() -> int:
+    """As many descriptors as the hard limit allows; how many."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def _transport(choice: str) -> Transport:
+    if choice == "journal" or (choice == "auto" and activation.under_systemd() and os.path.exists(SOCKET_PATH)):
+        return JournalTransport()
+    return StderrTransport()
+
+
+def _arguments(arguments: Sequence[str]) -> tuple[dict[str, object], str, str | None]:
+    """The flags: values by key of the configuration, the audit's sink, the configuration file."""
+    if not arguments:
+        return {}, "auto", None
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog="remo-broker", description="Serves secrets from memory over Unix sockets. See remo-broker(8)."
+    )
+    parser.add_argument("--version", action="version", version=f"remo-broker {__version__}")
+    parser.add_argument(
+        "--config", metavar="FILE", help=f"configuration file (default {paths.CONFIG_FILE} if it exists)"
+    )
+    parser.add_argument(
+        "--audit", choices=("auto", "journal", "stderr"), default="auto", help="where audit records go (default: auto)"
+    )
+    for key, kind in KEYS.items():
+        parser.add_argument(
+            f"--{key.replace('_', '-')}",
+            dest=key,
+            type=int if isinstance(kind.default, int) else str,
+            metavar="N" if isinstance(kind.default, int) else "DIR" if key.endswith("_dir") else "WORD",
+            help=f"{kind.text} (default {kind.default})",
+        )
+    options = vars(parser.parse_args(arguments))
+    audit_sink, config_file = options.pop("audit"), options.pop("config")
+    return {key: value for key, value in options.items() if value is not None}, audit_sink, config_file
+
+
+def _execute_anew() -> None:
+    """Start over with the allocator settings of `memory` where the environment lacks them; they count at start only."""
+    missing = memory.allocator_missing(dict(os.environ))
+    if missing and _REEXECUTED not in os.environ:
+        os.environ.update(missing)
+        os.environ[_REEXECUTED] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    os.environ.pop(_REEXECUTED, None)
+
+
+def main() -> int:
+    """Entry point of `remo-broker`."""
+    try:
+        flags, sink, config_file = _arguments(sys.argv[1:])
+        values = read_file(config_file or paths.CONFIG_FILE, must_exist=config_file is not None)
+        Config(values)  # the file alone must be right too: a flag hides no mistake in it
+        config = Config(values | flags)
+        _execute_anew()
+        memory.forbid_dumps()
+        daemon = Daemon(config, _transport(sink), activation.Manager())
+        daemon.start()
+    except (ConfigError, activation.MissingLibrary, Refused, OSError) as error:
+        text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
+        print(f"remo-broker: {text}", file=sys.stderr)
+        return 1
+    return daemon.run()

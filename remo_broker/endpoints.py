@@ -1,0 +1,156 @@
+"""The projects' sockets: which listener serves which project, and who of those who connect becomes a client."""
+
+from __future__ import annotations
+
+import socket
+from functools import partial
+
+from remo_broker import audit, broker, paths
+from remo_broker.connection import Connection, Peer, Sweeper
+from remo_broker.listeners import (
+    TOO_MANY_CONNECTIONS,
+    Listener,
+    Stranger,
+    bind,
+    refused_peer_record,
+    unlink,
+    unregistered_record,
+)
+from remo_broker.project_plane import Client
+from remo_broker.rate import Bucket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from remo_broker.activation import Manager
+    from remo_broker.loop import Loop
+    from remo_broker.project_plane import ProjectPlane
+    from remo_broker.projects import Project
+
+# Connections on one socket that are going to be refused: so many at a time and a second; what is beyond is closed
+# without a word, as each costs a record in the journal.
+MAX_STRANGERS = 16
+STRANGERS_PER_SECOND = 50
+STRANGERS_BURST = 200
+# Descriptors that clients may not take: listeners of the control plane, the journal, pipes of manifest readers.
+RESERVED_DESCRIPTORS = 64
+
+
+class Endpoint:
+    """All listeners of one name; two when a socket unit and the descriptor store both hold one."""
+
+    __slots__ = ("listeners", "refusals", "strangers")
+
+    def __init__(self) -> None:
+        self.listeners: list[Listener] = []
+        self.strangers = 0
+        self.refusals = Bucket(STRANGERS_PER_SECOND, STRANGERS_BURST)
+
+
+class Endpoints:
+    def __init__(self, plane: ProjectPlane, manager: Manager, max_descriptors: int) -> None:
+        self.plane = plane
+        self.last_activity = plane.loop.now
+        """When somebody last connected, on the loop's clock."""
+        self._manager = manager
+        self._max_descriptors = max_descriptors - RESERVED_DESCRIPTORS
+        self._endpoints: dict[str, Endpoint] = {}
+        self._strangers = 0
+
+    @property
+    def connections(self) -> int:
+        return len(self.plane.clients) + self._strangers
+
+    @property
+    def only_held_by_manager(self) -> bool:
+        """Whether a connect on any of the sockets would start the broker again."""
+        return all(one.held_by_manager for endpoint in self._endpoints.values() for one in endpoint.listeners)
+
+    def adopt(self, name: str, listening: socket.socket) -> Listener:
+        """Serve a socket that was handed over."""
+        listener = Listener(self.plane.loop, listening, partial(self._accepted, name))
+        self._endpoints.setdefault(name, Endpoint()).listeners.append(listener)
+        return listener
+
+    def open(self, name: str) -> None:
+        """Make sure that the project `name` is listened for. Raises `Refused`."""
+        if name in self._endpoints:
+            return
+        listening = bind(self._path(name))
+        self.adopt(name, listening)
+        self._manager.keep(name, listening.fileno())
+
+    def close(self, name: str) -> None:
+        """Stop listening, but for what a socket unit holds: that is answered `not_registered` from now on."""
+        endpoint = self._endpoints.get(name)
+        if endpoint is None:
+            return
+        held = [one for one in endpoint.listeners if one.held_by_manager]
+        for listener in endpoint.listeners:
+            if not listener.held_by_manager:
+                listener.close()
+                self._manager.drop(name)
+                if not held:
+                    unlink(self._path(name))
+        endpoint.listeners = held
+        if not held:
+            del self._endpoints[name]
+
+    def drop_unregistered(self) -> list[str]:
+        """At a start: forget stored listeners of projects that are no longer registered."""
+        names = [name for name in self._endpoints if name not in self.plane.broker.projects]
+        for name in names:
+            self.close(name)
+        return [name for name in names if name not in self._endpoints]
+
+    def stop(self) -> None:
+        """No new connections; the sockets stay for whoever else holds them."""
+        for endpoint in self._endpoints.values():
+            for listener in endpoint.listeners:
+                listener.close()
+
+    def _path(self, name: str) -> str:
+        return paths.project_socket(self.plane.broker.config.socket_dir, name)
+
+    # --- accepting
+
+    def _accepted(self, name: str, connection: socket.socket, peer: Peer) -> None:
+        plane = self.plane
+        self.last_activity = plane.loop.now
+        project = plane.broker.projects.get(name)
+        fields = audit.peer_fields(peer.pid, peer.uid, peer.gid)
+        if project is None:
+            generation = plane.broker.store.generation
+            self._stranger(name, connection, broker.NOT_REGISTERED, unregistered_record(name, fields, generation))
+        elif project.registration.allowed_uids and peer.uid not in project.registration.allowed_uids:
+            self._stranger(name, connection, broker.PEER_UNEXPECTED, refused_peer_record(name, fields))
+        elif self._full(project):
+            turn_away(plane.loop, plane.sweeper, connection)
+        else:
+            Client(plane, project, connection, peer)
+
+    def _full(self, project: Project) -> bool:
+        limit = self.plane.broker.config.max_connections_per_project
+        return project.connections >= limit or self.connections + len(self._endpoints) >= self._max_descriptors
+
+    def _stranger(
+        self, name: str, connection: socket.socket, answer: bytes, record_of: Callable[[bytes], bytes | None]
+    ) -> None:
+        endpoint = self._endpoints[name]
+        if endpoint.strangers >= MAX_STRANGERS or not endpoint.refusals.take(self.plane.loop.now):
+            connection.close()
+            return
+        endpoint.strangers += 1
+        self._strangers += 1
+
+        def gone() -> None:
+            endpoint.strangers -= 1
+            self._strangers -= 1
+
+        Stranger(self.plane.loop, self.plane.sweeper, self.plane.trail, connection, answer, record_of, gone)
+
+
+def turn_away(loop: Loop, sweeper: Sweeper, connection: socket.socket) -> None:
+    """Tell a connection that there are too many, and close it."""
+    Connection(loop, sweeper, connection).end_with(TOO_MANY_CONNECTIONS.line())

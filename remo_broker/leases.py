@@ -1,0 +1,45 @@
+"""Leases: the visible behaviour of version 1's cache, without a second copy of any value.
+
+The first get of a name starts a lease; within it later gets report what is left of it and are audited as served from
+`cache`; after it a new one begins. Times are seconds of a monotonic clock that the caller reads.
+"""
+
+from __future__ import annotations
+
+
+class Leases:
+    """The leases of one project: at most `max_entries`, the oldest leaves first."""
+
+    __slots__ = ("max_entries", "ttl_seconds", "until")
+
+    def __init__(self, ttl_seconds: int, max_entries: int) -> None:
+        self.ttl_seconds = ttl_seconds
+        self.max_entries = max_entries
+        self.until: dict[str, float] = {}
+        """Name to the end of its lease, in the order in which they began. The hot path reads it directly."""
+
+    def begin(self, name: str, now: float) -> float:
+        """Start a lease and return its end; whoever holds a live one asks `until` instead."""
+        until = self.until
+        until.pop(name, None)
+        while len(until) >= self.max_entries:
+            del until[next(iter(until))]
+        until[name] = end = now + self.ttl_seconds
+        return end
+
+    def live(self, now: float) -> int:
+        """How many have not ended. Forgets those that have."""
+        ended = [name for name, end in self.until.items() if end <= now]
+        for name in ended:
+            del self.until[name]
+        return len(self.until)
+
+    def resize(self, ttl_seconds: int, max_entries: int) -> None:
+        """New numbers for what begins from now on; running leases stay, the oldest leave where there are too many."""
+        self.ttl_seconds = ttl_seconds
+        self.max_entries = max_entries
+        while len(self.until) > max_entries:
+            del self.until[next(iter(self.until))]
+
+    def clear(self) -> None:
+        self.until.clear()

@@ -1,0 +1,212 @@
+"""Listening sockets: handed over by systemd or bound here; and those who connect without getting anywhere."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+import struct
+
+from remo_broker import audit
+from remo_broker.connection import PEER_SECONDS, Connection, Peer
+from remo_broker.decode import decode
+from remo_broker.errors import Refused
+from remo_broker.loop import READ
+from remo_broker.messages import MAX_MESSAGE, PROJECT_REQUESTS, Code, Get, Reason
+from remo_broker.scan import finish, scan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from remo_broker.connection import Sweeper
+    from remo_broker.journal import AuditTrail
+    from remo_broker.loop import Loop
+
+# As systemd has it: what does not fit waits in connect(), so that a restart under load refuses nobody.
+BACKLOG = 4096
+# Connections taken from one listener in one turn.
+ACCEPTS_PER_TURN = 16
+# Out of descriptors: let the queue be for so long, lest the loop spins on it.
+EXHAUSTED_SECONDS = 0.2
+# Mode of a socket that the broker binds itself: its user and its group, as `remo-broker-client@.socket` has it.
+SOCKET_MODE = 0o660
+
+TOO_MANY_CONNECTIONS = Refused(
+    Code.RATE_LIMITED,
+    Reason.TOO_MANY_CONNECTIONS,
+    "too many open connections; close some, or have the limit raised",
+    retry_after_seconds=1,
+)
+
+
+class Listener:
+    """A listening socket on the loop. `on_accept` gets each connection with its peer."""
+
+    def __init__(self, loop: Loop, listening: socket.socket, on_accept: Callable[[socket.socket, Peer], None]) -> None:
+        self.socket = listening
+        self.held_by_manager = _listened_by(listening) == os.getppid()
+        """Whether a socket unit holds it too; then a connect starts the broker again."""
+        self.on_accept = on_accept
+        self._loop = loop
+        loop.watch(listening.fileno(), READ, self._ready)
+
+    @property
+    def path(self) -> str:
+        return str(self.socket.getsockname())
+
+    def _ready(self) -> None:
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                connection, _ = self.socket.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    self._loop.change(self.socket.fileno(), 0)
+                    self._loop.after(EXHAUSTED_SECONDS, self._resume)
+                    return
+                continue  # this one is gone already
+            connection.setblocking(False)
+            self.on_accept(connection, Peer(connection))
+
+    def _resume(self) -> None:
+        if self.socket.fileno() >= 0:
+            self._loop.change(self.socket.fileno(), READ)
+
+    def close(self) -> None:
+        if self.socket.fileno() >= 0:
+            self._loop.forget(self.socket.fileno())
+            self.socket.close()
+
+
+def _listened_by(listening: socket.socket) -> int:
+    """The process that called listen(2): on a listening socket that is what SO_PEERCRED tells."""
+    pid: int = struct.unpack("3i", listening.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+    return pid
+
+
+def bind(path: str) -> socket.socket:
+    """A listening socket at `path`. A dead one that is in the way is removed. Raises `Refused`."""
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening.setblocking(False)
+    before = os.umask(0o777 & ~SOCKET_MODE)
+    try:
+        try:
+            listening.bind(path)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not _is_dead(path):
+                raise
+            os.unlink(path)
+            listening.bind(path)
+        listening.listen(BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise Refused(
+            Code.INTERNAL_ERROR,
+            Reason.SOCKET_UNAVAILABLE,
+            f"cannot listen on {path}: {os.strerror(error.errno or 0)}; look at who owns the path and its directory",
+        ) from None
+    finally:
+        os.umask(before)
+    return listening
+
+
+def _is_dead(path: str) -> bool:
+    """Whether `path` is a socket that nobody listens on."""
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        return probe.connect_ex(path) == errno.ECONNREFUSED
+
+
+def unlink(path: str) -> None:
+    try:  # noqa: SIM105 - importing contextlib costs the start a millisecond
+        os.unlink(path)
+    except OSError:
+        pass  # whoever removed it has done what was wanted
+
+
+class Stranger(Connection):
+    """A connection that is answered one thing to whatever it asks, then closed."""
+
+    __slots__ = ("_answered", "_on_close", "_read", "_record_of", "_trail")
+
+    def __init__(
+        self,
+        loop: Loop,
+        sweeper: Sweeper,
+        trail: AuditTrail,
+        connection: socket.socket,
+        answer: bytes,
+        record_of: Callable[[bytes], bytes | None],
+        on_close: Callable[[], None],
+    ) -> None:
+        """`record_of` makes the audit record, if any, of the line that was asked."""
+        super().__init__(loop, sweeper, connection)
+        self._trail = trail
+        self._answered = answer
+        self._record_of = record_of
+        self._on_close = on_close
+        self._read = b""
+        sweeper.set(self, PEER_SECONDS)
+
+    def readable(self) -> None:
+        try:
+            data = self.socket.recv(4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close()
+            return
+        self._read += data
+        if data and b"\n" not in data and len(self._read) < MAX_MESSAGE:
+            return
+        if not self._read:
+            self.close()
+            return
+        record = self._record_of(self._read.partition(b"\n")[0])
+        if record is not None:
+            self._trail.write_or_keep(record)
+        self.end_with(self._answered)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._on_close()
+        super().close()
+
+
+def unregistered_record(project: str, peer_fields: bytes, generation: int) -> Callable[[bytes], bytes | None]:
+    """What is audited on a socket that no project is registered for: gets, as denied."""
+
+    def record_of(line: bytes) -> bytes | None:
+        try:
+            request = decode(line, finish(scan(line, 0, len(line))), PROJECT_REQUESTS)
+        except Refused:
+            return None
+        if not isinstance(request, Get):
+            return None
+        head = audit.fetch_head(
+            project,
+            request.name,
+            audit.Decision.DENY,
+            audit.Outcome.DENIED,
+            Reason.NOT_REGISTERED.value,
+            generation,
+        )
+        return head + peer_fields + audit.latency_field(0)
+
+    return record_of
+
+
+def refused_peer_record(project: str, peer_fields: bytes) -> Callable[[bytes], bytes | None]:
+    """What is audited of a peer whose uid the project does not allow."""
+    record = audit.record(
+        audit.Event.PEER_REFUSED,
+        f"A peer was refused on the socket of project {project}: its uid is not allowed.",
+        project=project,
+        reason=Reason.UID_NOT_ALLOWED.value,
+    )
+    return lambda _line: record + peer_fields

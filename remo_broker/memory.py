@@ -1,0 +1,149 @@
+"""Memory that secrets may lie in, and what the process does to keep the rest of itself from telling.
+
+Requirements M1 to M3. Pages come from `memfd_secret(2)`: the kernel takes them out of its own map, so that not even
+root reads them through `/proc/PID/mem`, and clears them when they are given back. Where the kernel lacks the call (or
+was booted with `secretmem.enable=0`, or a filter forbids it) they are anonymous pages, locked and kept out of dumps.
+
+Everything is a `Region` of one fixed virtual size, enough for the longest message; only the pages that are touched
+take memory. A message is received into a region and served from the same one, so a value is never copied.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+from enum import StrEnum
+
+from remo_broker.errors import Refused
+from remo_broker.messages import MAX_MESSAGE, MAX_PUSH, Code, Reason
+
+# The longest push, and behind it room for the start of whatever was pipelined after it.
+REGION_SIZE = MAX_PUSH + MAX_MESSAGE
+# memfd_secret(2) has this number on every architecture that has the call (x86-64, arm64, riscv).
+SYS_MEMFD_SECRET = 447
+PR_SET_DUMPABLE = 4
+
+# Freed heap memory is overwritten with this byte (glibc.malloc.perturb), and nothing freed is kept in a cache that
+# skips it. One arena: the thread that writes the registrations needs none of its own.
+ALLOCATOR_ENVIRONMENT = {
+    "PYTHONMALLOC": "malloc",
+    "GLIBC_TUNABLES": "glibc.malloc.perturb=165:glibc.malloc.tcache_count=0:glibc.malloc.arena_max=1",
+}
+
+_ZEROS = bytes(MAX_MESSAGE)
+
+
+class Protection(StrEnum):
+    """How secret memory is kept, as `status` and the bus show it."""
+
+    MEMFD_SECRET = "memfd_secret"
+    LOCKED = "mlock"
+    NONE = "none"
+
+
+class Region:
+    """One mapping of `REGION_SIZE` bytes. `used` is how far it was ever written: as much is overwritten at the end."""
+
+    __slots__ = ("map", "used", "view")
+
+    def __init__(self, mapping: mmap.mmap) -> None:
+        self.map = mapping
+        self.view = memoryview(mapping)
+        self.used = 0
+
+    def wipe(self) -> None:
+        """Overwrite what was written. Works while others still hold a view; unmapping would not."""
+        for start in range(0, self.used, len(_ZEROS)):
+            end = min(start + len(_ZEROS), self.used)
+            self.view[start:end] = _ZEROS[: end - start]
+        self.used = 0
+
+    def __repr__(self) -> str:
+        return f"Region(used={self.used})"
+
+
+class Arena:
+    """Where regions come from and go back to."""
+
+    # One wiped region is kept for the next push: mapping and first touch cost a push of ten secrets a third of its time.
+    SPARES = 1
+    # A region that a large push has touched is not kept: its pages would stay in memory for good.
+    LARGEST_SPARE = MAX_MESSAGE
+
+    def __init__(self, *, use_memfd_secret: bool = True) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._spares: list[Region] = []
+        self.protection = Protection.MEMFD_SECRET if use_memfd_secret else Protection.LOCKED
+        try:
+            self.give_back(self.take())
+        except Refused:
+            # The limit on locked memory leaves no room for one region: better weak memory that says so than none.
+            self.protection = Protection.NONE
+            self.give_back(self.take())
+
+    def take(self) -> Region:
+        """An empty region. Raises `Refused` where the limit on locked memory is reached."""
+        if self._spares:
+            return self._spares.pop()
+        try:
+            if self.protection is Protection.MEMFD_SECRET:
+                return Region(self._map_secret())
+            return Region(self._map_locked())
+        except OSError as error:
+            raise Refused(
+                Code.INTERNAL_ERROR,
+                Reason.OUT_OF_MEMORY,
+                f"no secret memory to be had ({os.strerror(error.errno or 0)}); try again, or raise LimitMEMLOCK= of the unit",
+                retry_after_seconds=1,
+            ) from None
+
+    def give_back(self, region: Region) -> None:
+        """Overwrite and release a region; nobody may hold a view of it any more."""
+        small = region.used <= self.LARGEST_SPARE
+        region.wipe()
+        if small and len(self._spares) < self.SPARES:
+            self._spares.append(region)
+            return
+        region.view.release()
+        region.map.close()
+
+    def _map_secret(self) -> mmap.mmap:
+        descriptor: int = self._libc.syscall(SYS_MEMFD_SECRET, os.O_CLOEXEC)
+        if descriptor < 0:
+            if ctypes.get_errno() in (errno.ENOSYS, errno.EPERM, errno.EINVAL):
+                self.protection = Protection.LOCKED
+                return self._map_locked()
+            raise OSError(ctypes.get_errno(), "memfd_secret")
+        try:
+            os.ftruncate(descriptor, REGION_SIZE)
+            return mmap.mmap(descriptor, REGION_SIZE)
+        finally:
+            os.close(descriptor)
+
+    def _map_locked(self) -> mmap.mmap:
+        mapping = mmap.mmap(-1, REGION_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        mapping.madvise(mmap.MADV_DONTDUMP)
+        mapping.madvise(mmap.MADV_DONTFORK)
+        if self.protection is Protection.LOCKED:
+            address = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
+            # MLOCK_ONFAULT: pages are locked as they are touched, as those of memfd_secret are.
+            if self._libc.mlock2(ctypes.c_void_p(address), ctypes.c_size_t(REGION_SIZE), 1) != 0:
+                number = ctypes.get_errno()
+                mapping.close()
+                raise OSError(number, "mlock2")
+        return mapping
+
+    def __repr__(self) -> str:
+        return f"Arena(protection={self.protection.value})"
+
+
+def forbid_dumps() -> bool:
+    """No core dump, no ptrace and no `/proc/PID/mem` for the same user. Returns whether the kernel agreed."""
+    return int(ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)) == 0
+
+
+def allocator_missing(environment: dict[str, str]) -> dict[str, str]:
+    """What `environment` lacks for freed memory to be overwritten; empty where nothing is missing."""
+    return {name: value for name, value in ALLOCATOR_ENVIRONMENT.items() if environment.get(name) != value}

@@ -1,0 +1,284 @@
+"""What the ops of the admin socket do. Each is a generator that the loop runs as part of a job: it may give way with
+`yield None`, wait with `yield later`, raises `Refused`, and returns its reply.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from remo_broker import audit, paths, registrations
+from remo_broker.audit import Event
+from remo_broker.broker import info_fits
+from remo_broker.errors import Refused, protocol_error
+from remo_broker.manifest_reader import Allowed
+from remo_broker.messages import (
+    Code,
+    Done,
+    Explain,
+    Explanation,
+    ProjectDetail,
+    Pushed,
+    Reason,
+    Register,
+    Registered,
+    Reload,
+    Reloaded,
+    Show,
+    Unregister,
+)
+from remo_broker.names import RESERVED_PROJECT_NAMES, is_project_name
+from remo_broker.projects import Registration
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from typing import Any, TypeAlias
+
+    from remo_broker.broker import Broker
+    from remo_broker.connection import Peer
+    from remo_broker.endpoints import Endpoints
+    from remo_broker.journal import AuditTrail
+    from remo_broker.loop import Later, Loop
+    from remo_broker.manifest_reader import ManifestReader
+    from remo_broker.memory import Region
+    from remo_broker.messages import Reply
+    from remo_broker.projects import Project
+    from remo_broker.registrations import Writer
+    from remo_broker.scan import Node
+
+    Steps: TypeAlias = Generator[Later | None, Any, Reply]
+
+# Linux's longest path; it also keeps the reply that names a path short.
+MAX_PATH = 4096
+# uid -1 is "no uid" to the kernel.
+MAX_UID = 2**32 - 2
+# As many uids as a registration may list: a project has a handful of users, and the list is searched at each connect.
+MAX_UIDS = 64
+
+
+class Operations:
+    """The ops that change or show the broker. `changed` is called after each that changes it."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        broker: Broker,
+        endpoints: Endpoints,
+        reader: ManifestReader,
+        writer: Writer,
+        trail: AuditTrail,
+        changed: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._broker = broker
+        self._endpoints = endpoints
+        self._reader = reader
+        self._writer = writer
+        self._trail = trail
+        self._changed = changed
+
+    # --- projects
+
+    def register(self, request: Register, peer: Peer) -> Steps:
+        name, path = request.name, request.project_path
+        if not is_project_name(name):
+            raise protocol_error(
+                Reason.INVALID_NAME,
+                "field name: a project's name has at most 64 of a-z 0-9 _ -, a letter or digit first",
+            )
+        if not os.path.isabs(path) or "\0" in path or len(os.fsencode(path)) > MAX_PATH:
+            raise protocol_error(Reason.BAD_VALUE, f"field project_path: an absolute path of at most {MAX_PATH} bytes")
+        uids = request.allowed_uids
+        if len(uids) > MAX_UIDS or any(uid > MAX_UID for uid in uids):
+            raise protocol_error(Reason.BAD_VALUE, f"field allowed_uids: at most {MAX_UIDS} uids, none above {MAX_UID}")
+        if name in RESERVED_PROJECT_NAMES:
+            taken = ", ".join(sorted(RESERVED_PROJECT_NAMES))
+            raise Refused(
+                Code.PROJECT_EXISTS, Reason.NAME_TAKEN, f"the names {taken} are the broker's own; take another"
+            )
+        self._absent(name)
+        allowed = yield from self._read(path, name, peer)
+        self._absent(name)  # somebody else may have been quicker
+        registration = Registration(name, path, allowed.allowlist, allowed.ttl_seconds, allowed.max_entries, uids)
+        self._check_info(registration, peer)
+        self._endpoints.open(name)
+        self._broker.add(registration)
+        error = yield from self._save()
+        if error is not None:
+            self._broker.remove(name)
+            self._endpoints.close(name)
+            raise error
+        self._record(
+            Event.REGISTERED,
+            f"Project {name} was registered with {len(allowed.allowlist)} names.",
+            peer,
+            project=name,
+            allowlist_size=len(allowed.allowlist),
+        )
+        return Registered(socket_path=paths.project_socket(self._broker.config.socket_dir, name))
+
+    def unregister(self, request: Unregister, peer: Peer) -> Steps:
+        name = self._known(request.name).name
+        project = self._broker.remove(name)
+        self._endpoints.close(name)
+        self._endpoints.plane.dismiss(project)
+        error = yield from self._save()
+        self._record(Event.UNREGISTERED, f"Project {name} was unregistered.", peer, project=name)
+        if error is not None:
+            raise error
+        return Done()
+
+    def reload(self, request: Reload, peer: Peer) -> Steps:
+        project = self._known(request.name)
+        old = project.registration
+        allowed = yield from self._read(old.project_path, old.name, peer)
+        project = self._known(request.name)  # it may have been unregistered meanwhile
+        old = project.registration
+        fresh = Registration(
+            old.name, old.project_path, allowed.allowlist, allowed.ttl_seconds, allowed.max_entries, old.allowed_uids
+        )
+        self._check_info(fresh, peer)
+        project.reload(fresh)
+        error = yield from self._save()
+        if error is not None:
+            project.reload(old)
+            raise error
+        self._record(
+            Event.RELOADED,
+            f"The manifest of project {old.name} was reloaded with {len(fresh.allowlist)} names.",
+            peer,
+            project=old.name,
+            allowlist_size=len(fresh.allowlist),
+        )
+        return Reloaded(allowlist=list(fresh.allowlist))
+
+    def show(self, request: Show) -> ProjectDetail:
+        project = self._known(request.name)
+        registration = project.registration
+        status = self._broker.project_status(project, self._loop.now, now_usec())
+        return ProjectDetail(
+            name=registration.name,
+            socket_path=status.socket_path,
+            project_path=registration.project_path,
+            allowlist=list(registration.allowlist),
+            ttl_seconds=registration.ttl_seconds,
+            max_entries=registration.max_entries,
+            allowed_uids=list(registration.allowed_uids),
+            cache_entries=status.cache_entries,
+            connections=status.connections,
+            fetches_allowed=status.fetches_allowed,
+            fetches_denied=status.fetches_denied,
+            last_fetch_usec=status.last_fetch_usec,
+        )
+
+    def explain(self, request: Explain) -> Explanation:
+        return self._broker.explain(self._known(request.name), request.secret, request.uid)
+
+    # --- secrets
+
+    def push(self, secrets: Node | None, secrets_b64: Node | None, region: Region, peer: Peer) -> Steps:
+        """Replace the store by the push that lies in `region`, which belongs to the store afterwards."""
+        if secrets is None and secrets_b64 is None:
+            raise protocol_error(Reason.MISSING_FIELD, "field secrets is missing; push-creds needs it or secrets_b64")
+        snapshot = yield from self._broker.store.load(region, secrets, secrets_b64, now_usec())
+        self._broker.end_leases()
+        count = len(snapshot.secrets)
+        self._record(
+            Event.PUSHED,
+            f"{count} secrets were pushed as generation {snapshot.generation}.",
+            peer,
+            secret_count=count,
+            generation=snapshot.generation,
+        )
+        return Pushed(loaded_at=timestamp(snapshot.loaded_usec), secret_count=count, generation=snapshot.generation)
+
+    def clear(self, peer: Peer) -> Done:
+        store = self._broker.store
+        count = store.secret_count
+        store.clear()
+        self._broker.end_leases()
+        self._record(
+            Event.CLEARED,
+            f"The store was cleared of {count} secrets.",
+            peer,
+            secret_count=count,
+            generation=store.generation,
+        )
+        return Done()
+
+    # --- shared
+
+    def _absent(self, name: str) -> None:
+        if name in self._broker.projects:
+            raise Refused(
+                Code.PROJECT_EXISTS,
+                None,
+                f"project {name} is registered; 'remo-brokerctl reload {name}' reads its manifest anew",
+            )
+
+    def _known(self, name: str) -> Project:
+        project = self._broker.projects.get(name)
+        if project is None:
+            raise Refused(
+                Code.PROJECT_UNKNOWN, None, "no such project is registered; 'remo-brokerctl list' shows those that are"
+            )
+        return project
+
+    def _read(self, path: str, name: str, peer: Peer) -> Generator[Later | None, Any, Allowed]:
+        result = yield self._reader.read(path, name)
+        if isinstance(result, Refused):
+            self._manifest_refused(name, result, peer)
+            raise result
+        assert isinstance(result, Allowed)
+        return result
+
+    def _check_info(self, registration: Registration, peer: Peer) -> None:
+        if not info_fits(registration):
+            refusal = Refused(
+                Code.MANIFEST_INVALID, None, "allowlist: too many names for one answer; name fewer secrets"
+            )
+            self._manifest_refused(registration.name, refusal, peer)
+            raise refusal
+
+    def _manifest_refused(self, name: str, refusal: Refused, peer: Peer) -> None:
+        self._record(
+            Event.MANIFEST_INVALID,
+            f"The manifest of project {name} was refused: {refusal.message}",
+            peer,
+            project=name,
+            reason=str(refusal.code),
+        )
+
+    def _save(self) -> Generator[Later | None, Any, Refused | None]:
+        """Put the registrations on disk; the error to answer with when that failed."""
+        done = self._loop.later()
+        self._writer.save(
+            registrations.encode(project.registration for project in self._broker.projects.values()), done.set
+        )
+        error = yield done
+        if error is None:
+            self._changed()
+            return None
+        return Refused(
+            Code.INTERNAL_ERROR,
+            Reason.STATE_UNWRITABLE,
+            f"{self._broker.config.state_dir}: the registration could not be saved ({os.strerror(error.errno or 0)}); "
+            "make room or mend its permissions, then try again",
+        )
+
+    def _record(self, event: Event, message: str, peer: Peer, **fields: str | int) -> None:
+        self._trail.write_or_keep(
+            audit.record(event, message, priority=None, **fields) + audit.peer_fields(peer.pid, peer.uid, peer.gid)
+        )
+        self._changed()
+
+
+def now_usec() -> int:
+    """Microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+def timestamp(usec: int) -> str:
+    """A time in microseconds since 1970 as RFC 3339, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(usec // 1_000_000))

@@ -1,0 +1,37 @@
+"""A token bucket: so many requests a second, and a burst on top. Times are seconds of a clock that the caller reads."""
+
+from __future__ import annotations
+
+import math
+
+
+class Bucket:
+    """`per_second` 0 lets everything through."""
+
+    __slots__ = ("_at", "_tokens", "burst", "per_second", "refused", "told_at")
+
+    def __init__(self, per_second: int, burst: int) -> None:
+        self.per_second = per_second
+        self.burst = burst
+        self._tokens = float(burst)
+        self._at = 0.0
+        self.refused = 0
+        """Refusals that nobody was told of yet."""
+        self.told_at = -math.inf
+        """When somebody was last told, for those who tell once a second."""
+
+    def take(self, now: float) -> bool:
+        if not self.per_second:
+            return True
+        tokens = min(float(self.burst), self._tokens + (now - self._at) * self.per_second)
+        self._at = now
+        if tokens < 1:
+            self._tokens = tokens
+            self.refused += 1
+            return False
+        self._tokens = tokens - 1
+        return True
+
+    def retry_after_seconds(self) -> int:
+        """When a request has a chance again, in whole seconds."""
+        return max(1, math.ceil((1 - self._tokens) / self.per_second)) if self.per_second else 0

@@ -1,0 +1,170 @@
+"""Registrations on disk, so that a restart widens nothing and forgets nobody.
+
+One file, written to a temporary name, synced and renamed, so that a crash at any moment leaves the old or the new one.
+It holds allowlists as they were validated; no secret, no path inside a project is ever read from here at a start.
+"""
+
+from __future__ import annotations
+
+import _thread
+import json
+import os
+
+from remo_broker.messages import MAX_LEASES, MAX_TTL_SECONDS
+from remo_broker.names import is_project_name, is_secret_name
+from remo_broker.projects import Registration
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+FILE_NAME = "registrations.json"
+# A file that cannot be read is kept under this name for whoever wants to look.
+ASIDE_NAME = "registrations.json.corrupt"
+FORMAT_VERSION = 1
+
+
+class Damaged(Exception):
+    """The file is there but cannot be used. The text says why and what was done, for the log."""
+
+
+def load(state_dir: str) -> list[Registration]:
+    """The registrations, in order of their names. No file is no registrations.
+
+    Raises `Damaged` after moving an unusable file aside: the broker starts all the same, and says what it lost.
+    """
+    path = os.path.join(state_dir, FILE_NAME)
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise Damaged(
+            f"{path}: {os.strerror(error.errno or 0)}; no project is registered. {_set_aside(path)}"
+        ) from None
+    try:
+        return [_registration(entry) for entry in _entries(json.loads(data))]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise Damaged(f"{path} is damaged; no project is registered. {_set_aside(path)}") from None
+
+
+def _entries(document: object) -> list[dict[str, object]]:
+    if not isinstance(document, dict) or document["version"] != FORMAT_VERSION:
+        raise ValueError
+    entries = document["projects"]
+    if not isinstance(entries, list) or len({entry["name"] for entry in entries}) != len(entries):
+        raise ValueError
+    return entries
+
+
+def _registration(entry: dict[str, object]) -> Registration:
+    """One entry, as carefully as if it came from outside: what it allows is handed out."""
+    name, path, allowlist, uids = entry["name"], entry["project_path"], entry["allowlist"], entry["allowed_uids"]
+    ttl, leases = entry["ttl_seconds"], entry["max_entries"]
+    if not (isinstance(name, str) and is_project_name(name) and isinstance(path, str)):
+        raise ValueError
+    if not (isinstance(allowlist, list) and all(isinstance(item, str) and is_secret_name(item) for item in allowlist)):
+        raise ValueError
+    if not (isinstance(uids, list) and all(type(uid) is int for uid in uids)):
+        raise ValueError
+    if not (type(ttl) is int and 1 <= ttl <= MAX_TTL_SECONDS and type(leases) is int and 1 <= leases <= MAX_LEASES):
+        raise ValueError
+    return Registration(name, path, allowlist, ttl, leases, uids)
+
+
+def _set_aside(path: str) -> str:
+    aside = os.path.join(os.path.dirname(path), ASIDE_NAME)
+    try:
+        os.rename(path, aside)
+    except OSError as error:
+        return f"It could not be moved aside ({os.strerror(error.errno or 0)})."
+    return f"It was kept as {aside}; register the projects again."
+
+
+def encode(registrations: Iterable[Registration]) -> bytes:
+    entries = [
+        {
+            "name": one.name,
+            "project_path": one.project_path,
+            "allowlist": one.allowlist,
+            "ttl_seconds": one.ttl_seconds,
+            "max_entries": one.max_entries,
+            "allowed_uids": one.allowed_uids,
+        }
+        for one in sorted(registrations, key=lambda one: one.name)
+    ]
+    return json.dumps({"version": FORMAT_VERSION, "projects": entries}, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def save(state_dir: str, data: bytes) -> None:
+    """Put `data` in place of the file, durably. Raises OSError and leaves the old file."""
+    path = os.path.join(state_dir, FILE_NAME)
+    temporary = path + ".new"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.rename(temporary, path)
+    directory = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+class Writer:
+    """Saves in a thread of its own, as a sync may take long and nobody shall wait for it; the last state wins.
+
+    `wakeup` is an eventfd for the loop to watch: when it is readable, call `finished`.
+    """
+
+    def __init__(self, state_dir: str) -> None:
+        self._state_dir = state_dir
+        self.wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._next: bytes | None = None
+        self._waiting: list[Callable[[OSError | None], None]] = []
+        self._writing: list[Callable[[OSError | None], None]] = []
+        self._error: OSError | None = None
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._writing or self._waiting)
+
+    def save(self, data: bytes, done: Callable[[OSError | None], None]) -> None:
+        """Write `data` soon, then call `done` in the loop's thread with the error, if any."""
+        self._next = data
+        self._waiting.append(done)
+        if not self._writing:
+            self._begin()
+
+    def finished(self) -> None:
+        """The thread is done: tell who waited, begin with what came meanwhile."""
+        os.eventfd_read(self.wakeup)
+        told, self._writing = self._writing, []
+        error, self._error = self._error, None
+        if self._waiting:
+            self._begin()
+        for done in told:
+            done(error)
+
+    def _begin(self) -> None:
+        assert self._next is not None
+        data, self._next = self._next, None
+        self._writing, self._waiting = self._waiting, []
+        _thread.start_new_thread(self._write, (data,))
+
+    def _write(self, data: bytes) -> None:
+        try:
+            save(self._state_dir, data)
+        except OSError as error:
+            self._error = error
+        finally:
+            os.eventfd_write(self.wakeup, 1)
+
+    def close(self) -> None:
+        os.close(self.wakeup)

@@ -1,0 +1,169 @@
+"""The status socket: `status` as on the admin socket, and `watch`, a stream of changes for `remo-broker-bus`.
+
+A watcher is told states, not history: what changed since it was last told is worked out when its socket takes more, so
+one that does not read costs nothing and misses nothing but intermediate counts.
+"""
+
+from __future__ import annotations
+
+from remo_broker.connection import PEER_SECONDS, Connection, Peer
+from remo_broker.decode import decode
+from remo_broker.errors import Refused, encode, protocol_error
+from remo_broker.listeners import TOO_MANY_CONNECTIONS
+from remo_broker.messages import (
+    STATUS_REQUESTS,
+    ProjectEvent,
+    Reason,
+    RemovedEvent,
+    Status,
+    StoppingEvent,
+    SyncedEvent,
+    Watch,
+)
+from remo_broker.scan import finish, scan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+
+    from remo_broker.connection import Sweeper
+    from remo_broker.loop import Loop
+    from remo_broker.status import StatusReport
+
+# The bus service has one connection; a few more for whoever looks on.
+MAX_CONNECTIONS = 8
+# How often counters are told.
+COUNTERS_SECONDS = 1.0
+# Requests on this socket are short.
+MAX_REQUEST = 4096
+
+TOO_LONG = protocol_error(
+    Reason.TOO_LONG, f"a request on the status socket may have {MAX_REQUEST} bytes", fatal=True
+).line()
+
+
+class Onlooker(Connection):
+    """A connection on the status socket; a watcher once it has asked to `watch`."""
+
+    __slots__ = ("_plane", "_told", "_told_broker", "_told_synced", "_unread", "watching")
+
+    def __init__(self, plane: StatusPlane, connection: socket.socket) -> None:
+        super().__init__(plane.loop, plane.sweeper, connection)
+        self.watching = False
+        self._plane = plane
+        self._unread = b""
+        self._told: dict[str, tuple[int, ...]] = {}
+        self._told_broker = b""
+        self._told_synced = False
+
+    def readable(self) -> None:
+        try:
+            data = self.socket.recv(MAX_REQUEST)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close()
+            return
+        if not data:
+            # The last line may have no newline; a watcher that says no more than `watch` may half-close and listen.
+            if self._unread:
+                self._answer(self._unread)
+                self._unread = b""
+            if not self.watching:
+                self.end()
+            elif not self.closed:
+                self.loop.change(self.fd, 0)
+            return
+        *lines, self._unread = (self._unread + data).split(b"\n")
+        for line in lines:
+            self._answer(line)
+        if len(self._unread) > MAX_REQUEST:
+            self.end_with(TOO_LONG)
+        elif self._unread and not self.watching:
+            self.sweeper.set(self, PEER_SECONDS)
+
+    def _answer(self, line: bytes) -> None:
+        if self.closed or self.ending:
+            return
+        try:
+            request = decode(line, finish(scan(line, 0, len(line))), STATUS_REQUESTS)
+        except Refused as refusal:
+            self.send(refusal.line())
+            return
+        self.sweeper.lift(self)
+        if isinstance(request, Watch):
+            self.watching = True
+            self.tell()
+        else:
+            assert isinstance(request, Status)
+            self.send(encode(self._plane.report.page(request.after).to_json()))
+
+    def drained(self) -> None:
+        if self.watching:
+            self.tell()
+
+    def tell(self) -> None:
+        """Write what changed since the last time, as far as the socket takes it."""
+        report = self._plane.report
+        for name in [name for name in self._told if not report.has(name)]:
+            if self.pending or self.closed:
+                return
+            del self._told[name]
+            self.send(encode(RemovedEvent(name=name).to_json()))
+        line = encode(report.event().to_json())
+        if line != self._told_broker and not self.pending and not self.closed:
+            self._told_broker = line
+            self.send(line)
+        for name, mark in report.marks():
+            if self.pending or self.closed:
+                return
+            if self._told.get(name) != mark:
+                self._told[name] = mark
+                self.send(encode(ProjectEvent(**report.project(name).__dict__).to_json()))
+        if not self._told_synced and not self.pending and not self.closed:
+            self._told_synced = True
+            self.send(encode(SyncedEvent().to_json()))
+
+    def close(self) -> None:
+        self._plane.onlookers.discard(self)
+        super().close()
+
+
+class StatusPlane:
+    """All connections on the status socket. They do not keep the broker awake."""
+
+    def __init__(self, loop: Loop, sweeper: Sweeper, report: StatusReport) -> None:
+        self.loop = loop
+        self.sweeper = sweeper
+        self.report = report
+        self.onlookers: set[Onlooker] = set()
+        self._ticking = False
+
+    def accepted(self, connection: socket.socket, _peer: Peer) -> None:
+        if len(self.onlookers) >= MAX_CONNECTIONS:
+            Connection(self.loop, self.sweeper, connection).end_with(TOO_MANY_CONNECTIONS.line())
+            return
+        self.onlookers.add(Onlooker(self, connection))
+        if not self._ticking:
+            self._ticking = True
+            self.loop.after(COUNTERS_SECONDS, self._tick)
+
+    def changed(self) -> None:
+        """Something other than a counter has changed."""
+        for onlooker in list(self.onlookers):
+            if onlooker.watching and not onlooker.pending:
+                onlooker.tell()
+
+    def _tick(self) -> None:
+        self._ticking = bool(self.onlookers)
+        if self._ticking:
+            self.changed()
+            self.loop.after(COUNTERS_SECONDS, self._tick)
+
+    def stopping(self, *, idle: bool) -> None:
+        """The broker ends; say so and close."""
+        for onlooker in list(self.onlookers):
+            if onlooker.watching and not onlooker.pending:
+                onlooker.tell()
+                onlooker.send(encode(StoppingEvent(idle=idle).to_json()))
+            onlooker.end()
