@@ -1,0 +1,266 @@
+"""The same three clients for asyncio. They share `Exchange` and every error with the synchronous ones."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from remo_broker.client.admin import push_request
+from remo_broker.client.connection import BACKLOG_RETRY_SECONDS, DEFAULT_TIMEOUT_SECONDS
+from remo_broker.client.errors import BadReply, ClientError, ConnectionLost, TimedOut
+from remo_broker.client.exchange import (
+    Exchange,
+    build,
+    check_version,
+    encode,
+    parse_object,
+    refusal_in,
+    wants_version,
+)
+from remo_broker.client.project import secret_value
+from remo_broker.client.unreachable import unreachable
+from remo_broker.messages import (
+    EVENTS,
+    MAX_MESSAGE,
+    BrokerStatus,
+    ClearCreds,
+    Done,
+    Explain,
+    Explanation,
+    Get,
+    Info,
+    Message,
+    Ping,
+    Pong,
+    ProjectDetail,
+    ProjectInfo,
+    Pushed,
+    Readiness,
+    Ready,
+    Register,
+    Registered,
+    Reload,
+    Reloaded,
+    Request,
+    Show,
+    Status,
+    Unregister,
+    Watch,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+    from types import TracebackType
+
+    from remo_broker.client.value import SecretValue
+
+M = TypeVar("M", bound=Message)
+
+
+class AsyncConnection:
+    """One connection, opened at the first request. Tasks may share it: their requests go one after the other.
+
+    On the loop's socket calls and not on its streams: a `StreamWriter` that fails takes the answer that is already
+    there with it, and a push that is too large is answered before it is read whole.
+    """
+
+    GREETS = False
+
+    def __init__(self, path: str | os.PathLike[str], *, timeout: float = DEFAULT_TIMEOUT_SECONDS) -> None:
+        self.path = os.fspath(path)
+        self.timeout = timeout
+        self._socket: socket.socket | None = None
+        self._pending = b""
+        self._turn = asyncio.Lock()
+
+    async def ask(self, request: Request, reply: type[M]) -> M:
+        """Send one request and return its answer. Raises `ClientError`."""
+        try:
+            return (await self._exchange(request)).result(reply)
+        except ClientError as error:
+            if not self.GREETS and not isinstance(request, Status) and wants_version(error):
+                await self._ask_version()
+            raise
+
+    def close(self) -> None:
+        """Close the connection; a later request opens it again."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        self._pending = b""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.path!r})"
+
+    async def _exchange(self, request: Request) -> Exchange:
+        async with self._turn:
+            reused = self._socket is not None
+            try:
+                return await self._once(request)
+            except ConnectionLost:
+                if not (reused and Exchange(self.path, request, greet=False).repeatable):
+                    raise
+                return await self._once(request)
+
+    async def _once(self, request: Request) -> Exchange:
+        exchange = Exchange(self.path, request, greet=self.GREETS and self._socket is None)
+        whole = False
+        try:
+            async with asyncio.timeout(self.timeout):
+                await self._send(exchange.data)
+                while not exchange.feed(await self._read_line()):
+                    pass
+            whole = True
+        except TimeoutError:
+            raise TimedOut(self.path, self.timeout) from None
+        except ClientError as error:
+            whole = exchange.answered and not isinstance(error, BadReply)
+            raise
+        finally:
+            if not whole:
+                self.close()
+        return exchange
+
+    async def _send(self, data: bytes) -> None:
+        if self._socket is None:
+            self._socket = await connect(self.path)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may have answered before it closed
+            await asyncio.get_running_loop().sock_sendall(self._socket, data)
+
+    async def _read_line(self) -> bytes:
+        assert self._socket is not None
+        chunks = [self._pending]
+        size = len(self._pending)
+        while b"\n" not in chunks[-1]:
+            if size > MAX_MESSAGE:
+                raise BadReply(self.path, "the answer is longer than 64 KiB")
+            try:
+                chunk = await asyncio.get_running_loop().sock_recv(self._socket, MAX_MESSAGE)
+            except ConnectionResetError:
+                chunk = b""
+            if not chunk:
+                raise ConnectionLost(self.path)
+            chunks.append(chunk)
+            size += len(chunk)
+        line, _, self._pending = b"".join(chunks).partition(b"\n")
+        return line
+
+    async def _ask_version(self) -> None:
+        try:
+            check_version(self.path, (await self._exchange(Status())).reply)
+        except (BadReply, ConnectionLost, TimedOut):
+            return
+
+
+class AsyncClient(AsyncConnection):
+    """A project's socket: see `Client`."""
+
+    GREETS = True
+
+    async def get(self, name: str) -> SecretValue:
+        return secret_value(name, await self._exchange(Get(name=name)))
+
+    async def ping(self) -> Pong:
+        return await self.ask(Ping(), Pong)
+
+    async def info(self) -> ProjectInfo:
+        return await self.ask(Info(), ProjectInfo)
+
+    async def ready(self) -> Readiness:
+        return await self.ask(Ready(), Readiness)
+
+
+class AsyncStatusClient(AsyncConnection):
+    """The status socket: see `StatusClient`."""
+
+    async def status(self) -> BrokerStatus:
+        first = page = await self._status_page(None)
+        projects = list(first.projects)
+        while page.projects_next is not None:
+            page = await self._status_page(page.projects_next)
+            projects += page.projects
+        return BrokerStatus(**(first.__dict__ | {"projects": projects, "projects_next": None}))
+
+    async def _status_page(self, after: str | None) -> BrokerStatus:
+        exchange = await self._exchange(Status(after=after))
+        check_version(self.path, exchange.reply)
+        return exchange.result(BrokerStatus)
+
+    async def watch(self) -> AsyncIterator[Message]:
+        watcher = AsyncConnection(self.path, timeout=self.timeout)
+        try:
+            async with asyncio.timeout(self.timeout):
+                await watcher._send(encode(Watch()))
+            while True:
+                try:
+                    line = await watcher._read_line()
+                except ConnectionLost:
+                    return
+                fields = parse_object(self.path, line)
+                if "ok" in fields:
+                    raise refusal_in(self.path, fields)
+                kind = EVENTS.get(fields.get("event", ""))
+                if kind is not None:
+                    yield build(self.path, kind, fields)
+        finally:
+            watcher.close()
+
+
+class AsyncAdminClient(AsyncStatusClient):
+    """The admin socket: see `AdminClient`."""
+
+    async def register(self, name: str, project_path: str, allowed_uids: Sequence[int] = ()) -> str:
+        request = Register(name=name, project_path=project_path, allowed_uids=list(allowed_uids))
+        return (await self.ask(request, Registered)).socket_path
+
+    async def unregister(self, name: str) -> None:
+        await self.ask(Unregister(name=name), Done)
+
+    async def reload(self, name: str) -> list[str]:
+        return (await self.ask(Reload(name=name), Reloaded)).allowlist
+
+    async def push_creds(
+        self,
+        secrets: Mapping[str, str | Mapping[str, str]],
+        binaries: Mapping[str, bytes] | None = None,
+    ) -> Pushed:
+        return await self.ask(push_request(secrets, binaries or {}), Pushed)
+
+    async def clear_creds(self) -> None:
+        await self.ask(ClearCreds(), Done)
+
+    async def show(self, name: str) -> ProjectDetail:
+        return await self.ask(Show(name=name), ProjectDetail)
+
+    async def explain(self, name: str, secret: str, uid: int | None = None) -> Explanation:
+        return await self.ask(Explain(name=name, secret=secret, uid=uid), Explanation)
+
+
+async def connect(path: str) -> socket.socket:
+    """A connected socket; a full backlog is waited for. (asyncio's own connect takes EAGAIN for a connection.)"""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    connection.setblocking(False)
+    try:
+        while True:
+            try:
+                connection.connect(path)
+                return connection
+            except BlockingIOError:
+                await asyncio.sleep(BACKLOG_RETRY_SECONDS)
+    except OSError as error:
+        connection.close()
+        raise unreachable(path, error) from None
+    except BaseException:
+        connection.close()
+        raise

@@ -1,0 +1,126 @@
+"""One request and what comes back for it, without any I/O: the synchronous and the asyncio client both drive this.
+
+On a project's socket the first request of a connection goes out together with a `ping`, in one write: so a broker of
+another version is named before its answer is taken for something else, at no extra turn.
+"""
+
+from __future__ import annotations
+
+import json
+
+from remo_broker import PROTOCOL_VERSION, messages
+from remo_broker.client import errors
+from remo_broker.messages import Code, Failure, Message, Ping, Request
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeVar
+
+    M = TypeVar("M", bound=Message)
+
+# What may be asked anew when a connection that was kept open turns out to be gone: nothing changes by asking twice.
+REPEATABLE = frozenset({"get", "ping", "info", "ready", "status", "show", "explain"})
+
+_PLAIN: dict[str, type] = {"str": str, "int": int, "bool": bool}
+
+
+class Exchange:
+    """`data` is what to send; give every line that comes to `feed` until it returns True; then `reply` is there."""
+
+    __slots__ = ("_ping_due", "answered", "data", "path", "repeatable", "reply", "request")
+
+    def __init__(self, path: str, request: Request, *, greet: bool) -> None:
+        self.path = path
+        self.request = request
+        self.repeatable = request.OP in REPEATABLE
+        self.answered = False
+        """Whether the answer to the request itself is there, be it a refusal: no other line is to come."""
+        # A ping needs no other one before it.
+        self._ping_due = greet and not isinstance(request, Ping)
+        self.data = (encode(Ping()) if self._ping_due else b"") + encode(request)
+        self.reply: dict[str, Any] = {}
+
+    def feed(self, line: bytes) -> bool:
+        """Take one line without its newline. Raises `ClientError` for a failure and for what is no answer."""
+        self.answered = not self._ping_due
+        fields = parse_object(self.path, line)
+        if fields.get("ok") is not True:
+            raise refusal_in(self.path, fields)
+        if self._ping_due or isinstance(self.request, Ping):
+            check_version(self.path, fields)
+        if self._ping_due:
+            self._ping_due = False
+            return False
+        self.reply = fields
+        return True
+
+    def result(self, kind: type[M]) -> M:
+        return build(self.path, kind, self.reply)
+
+
+def encode(request: Request) -> bytes:
+    """A request as a line, newline included."""
+    fields = {"op": request.OP} | request.to_json()
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape") + b"\n"
+
+
+def parse_object(path: str, line: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError):
+        # The text of the decoder's error is not passed on: it holds the line, and the line may hold a secret.
+        raise errors.BadReply(path, "the answer is not JSON") from None
+    if not isinstance(fields, dict):
+        raise errors.BadReply(path, "the answer is not a JSON object")
+    return fields
+
+
+def refusal_in(path: str, fields: dict[str, Any]) -> errors.ClientError:
+    """The exception for an answer that is no success."""
+    if fields.get("ok") is not False:
+        return errors.BadReply(path, "the answer lacks 'ok'")
+    return errors.refusal(build(path, Failure, fields))
+
+
+def check_version(path: str, fields: dict[str, Any]) -> None:
+    theirs = fields.get("protocol_version")
+    if type(theirs) is not int:
+        raise errors.BadReply(path, "the answer does not say its protocol version")
+    if theirs != PROTOCOL_VERSION:
+        raise errors.WrongVersion(path, theirs)
+
+
+def build(path: str, kind: type[M], fields: dict[str, Any]) -> M:
+    """A message from the fields of a JSON object; unknown fields are ignored. Raises `BadReply`."""
+    values: dict[str, Any] = {}
+    for name, annotation in kind.FIELDS.items():
+        if name in fields:
+            values[name] = _value(path, name, annotation, fields[name])
+        elif not kind.optional(name):
+            raise errors.BadReply(path, f"the answer lacks '{name}'")
+    return kind(**values)
+
+
+def _value(path: str, name: str, annotation: str, value: object) -> Any:
+    """`value` as the annotation's text wants it: see the fields in `remo_broker.messages`."""
+    if annotation.endswith(" | None"):
+        if value is None:
+            return None
+        annotation = annotation.removesuffix(" | None")
+    if annotation.startswith("list[") and isinstance(value, list):
+        inner = annotation[5:-1]
+        return [_value(path, name, inner, item) for item in value]
+    plain = _PLAIN.get(annotation)
+    if plain is not None:
+        if type(value) is plain:
+            return value
+    elif annotation.isidentifier() and isinstance(value, dict):
+        return build(path, getattr(messages, annotation), value)
+    raise errors.BadReply(path, f"'{name}' in the answer is not {annotation}")
+
+
+def wants_version(error: errors.ClientError) -> bool:
+    """Whether it is worth asking which version the broker speaks, because of how it answered."""
+    return isinstance(error, errors.BadReply) or (
+        isinstance(error, errors.BrokerError) and error.code == Code.PROTOCOL_ERROR
+    )

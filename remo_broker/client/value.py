@@ -1,0 +1,56 @@
+"""A secret as the client hands it out: its value shows only where somebody asks for it by name."""
+
+from __future__ import annotations
+
+import json
+
+
+class SecretValue:
+    """One fetched secret: a string, a bundle (the compact JSON of an object of strings) or bytes.
+
+    `ttl_seconds` is what is left of the lease; do not keep values. `generation` counts the broker's snapshots.
+    """
+
+    __slots__ = ("_content", "generation", "name", "ttl_seconds")
+
+    def __init__(self, name: str, content: str | bytes, ttl_seconds: int, generation: int) -> None:
+        self.name = name
+        self._content = content
+        self.ttl_seconds = ttl_seconds
+        self.generation = generation
+
+    @property
+    def binary(self) -> bool:
+        """Whether it was pushed as bytes: then only `reveal_bytes` has it."""
+        return isinstance(self._content, bytes)
+
+    def reveal(self) -> str:
+        """The value of a string, or a bundle's JSON. Raises TypeError for a binary secret."""
+        if isinstance(self._content, bytes):
+            raise TypeError(f"{self.name} is binary; use reveal_bytes()")
+        return self._content
+
+    def reveal_bytes(self) -> bytes:
+        """The value as bytes: as pushed, or a string's UTF-8."""
+        return self._content if isinstance(self._content, bytes) else self._content.encode("utf-8")
+
+    def reveal_fields(self) -> dict[str, str] | None:
+        """A bundle's fields in the order in which they were pushed; None for what is no bundle.
+
+        The protocol sends a bundle as a string, so a string that happens to be a JSON object of strings is one too.
+        """
+        if isinstance(self._content, bytes) or not self._content.startswith("{"):
+            return None
+        try:
+            fields = json.loads(self._content)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):
+            return None
+        return fields
+
+    def __repr__(self) -> str:
+        return f"<SecretValue {self.name}>"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a SecretValue is not written anywhere")
