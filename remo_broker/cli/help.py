@@ -1,0 +1,48 @@
+"""The text of `--help`, from the tables."""
+
+from __future__ import annotations
+
+import textwrap
+
+from remo_broker.cli.options import Command, Option, Program
+
+WIDTH = 100
+# Where the explanations begin: behind the longest of what stands left of them, within reason.
+WIDEST_LEFT = 34
+
+
+def program_help(program: Program) -> str:
+    lines = [f"{program.name} [OPTION...] COMMAND ...", "", program.summary, "", "Commands:"]
+    lines += _columns([(command.synopsis, command.summary) for command in program.commands.values()])
+    lines += ["", "Options:", *_columns([(shown(option), option.help) for option in program.options])]
+    lines += ["", f"'{program.name} COMMAND --help' tells more about a command.", "", program.epilog.strip()]
+    return "\n".join(lines) + "\n"
+
+
+def command_help(program: Program, command: Command) -> str:
+    lines = [f"{program.name} {command.synopsis.replace(command.name, command.name + ' [OPTION...]', 1)}", ""]
+    lines.append(command.summary)
+    if command.details:
+        lines += ["", command.details.strip()]
+    if command.options:
+        lines += ["", "Options:", *_columns([(shown(option), option.help) for option in command.options])]
+    lines += ["", f"Options of every command: see '{program.name} --help'."]
+    return "\n".join(lines) + "\n"
+
+
+def shown(option: Option) -> str:
+    """`-n --lines=N`, as systemd's tools have it."""
+    short = f"{option.names[0]} " if len(option.names) > 1 else "   "
+    value = "|".join(option.choices) if option.choices else option.value
+    return f"{short}{option.name}" + (f"={value}" if value else "")
+
+
+def _columns(rows: list[tuple[str, str]]) -> list[str]:
+    width = min(WIDEST_LEFT, max(len(left) for left, _ in rows))
+    lines = []
+    for left, right in rows:
+        text = textwrap.wrap(right, WIDTH - width - 4)
+        first = "" if len(left) > width else text.pop(0)
+        lines.append(f"  {left:{width}}  {first}".rstrip())
+        lines += [f"  {'':{width}}  {line}" for line in text]
+    return lines

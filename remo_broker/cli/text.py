@@ -1,0 +1,14 @@
+"""Text for people: nothing that came from elsewhere reaches a terminal as it is."""
+
+from __future__ import annotations
+
+
+def escaped(text: str) -> str:
+    """`text` on one line, with everything that a terminal or a reader could be misled by shown as an escape.
+
+    Kept are printable characters of any script; control, format and bidirectional ones, line breaks and lone
+    surrogates (a file name that is not UTF-8) are escaped as Python does.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)

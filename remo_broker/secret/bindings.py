@@ -1,0 +1,97 @@
+"""Which secrets go where: the manifest in the container, or where there is none, the broker's allowlist.
+
+The broker's allowlist rules: a name that the manifest has and the broker does not is denied when it is fetched. The
+manifest is read with the standard library only; whether it keeps every rule the host has judged when it was loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from remo_broker.cli.options import Arguments, Usage
+from remo_broker.cli.program import Problem
+from remo_broker.client.project import Client
+from remo_broker.manifest.document import parse
+from remo_broker.manifest.fault import ManifestError
+from remo_broker.manifest.result import Binding, EnvBinding, Manifest, build
+from remo_broker.manifest.rules import MAX_BYTES, SEARCH
+from remo_broker.names import is_secret_name
+from remo_broker.secret.commands import MANIFEST, ONLY
+
+
+def find_bindings(arguments: Arguments, client: Client) -> tuple[str, dict[str, Binding]]:
+    """The project's name, and a binding for each secret that is wanted, in the manifest's order."""
+    project = client.ping().project
+    manifest = _find_manifest(arguments.value(MANIFEST), project, client.path)
+    if manifest is not None:
+        bindings = manifest.bindings
+    else:
+        bindings = {name: EnvBinding(name.upper()) for name in client.info().allowlist}
+    wanted = arguments.values(ONLY)
+    if not arguments.flag(ONLY):
+        return project, bindings
+    for name in wanted:
+        if not is_secret_name(name):
+            raise Usage("--only wants names of secrets: letters, digits and underscores")
+        if name not in bindings:
+            where = manifest.source if manifest is not None else f"the allowlist of {project}"
+            raise Problem(f"{name} is not in {where}; 'remo-secret list' shows what may be fetched")
+    return project, {name: binding for name, binding in bindings.items() if name in wanted}
+
+
+def _find_manifest(given: str | None, project: str, socket_path: str) -> Manifest | None:
+    """The manifest that was asked for, else the nearest one of this project above the working directory."""
+    if given is not None:
+        found = _in_directory(given) if os.path.isdir(given) else given
+        if found is None:
+            raise Problem(f"{given} has none of {', '.join('/'.join(place) for place in SEARCH)}; give the file itself")
+        manifest = _read(found)
+        if manifest.project != project:
+            raise Problem(f"{found} is the manifest of {manifest.project}, but {socket_path} is for {project}")
+        return manifest
+    directory = os.getcwd()
+    foreign = None
+    while True:
+        found = None if _anybody_may_write(directory) else _in_directory(directory)
+        if found is not None:
+            manifest = _read(found)
+            if manifest.project == project:
+                return manifest
+            foreign = foreign or manifest
+        if directory == "/":
+            break
+        directory = os.path.dirname(directory)
+    if foreign is not None:
+        raise Problem(
+            f"{foreign.source} is the manifest of {foreign.project}, but {socket_path} is for {project}; "
+            "give the right one with --manifest, or go to another directory"
+        )
+    return None
+
+
+def _in_directory(directory: str) -> str | None:
+    for place in SEARCH:
+        path = os.path.join(directory, *place)
+        if os.path.lexists(path):
+            return path
+    return None
+
+
+def _anybody_may_write(directory: str) -> bool:
+    """A manifest says which files to write into the home directory: one that a stranger left in /tmp does not count."""
+    return bool(os.stat(directory).st_mode & stat.S_IWOTH)
+
+
+def _read(path: str) -> Manifest:
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise Problem(f"{path}: {os.strerror(error.errno or 0)}") from None
+    if len(content) > MAX_BYTES:
+        raise Problem(f"{path}: larger than the {MAX_BYTES} bytes that a manifest may have")
+    try:
+        return build(parse(content), path)
+    except ManifestError as error:
+        raise Problem(f"{path}: {error.message}") from None

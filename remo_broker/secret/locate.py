@@ -1,0 +1,44 @@
+"""Which socket is this project's."""
+
+from __future__ import annotations
+
+import os
+
+from remo_broker import paths
+from remo_broker.cli.options import Arguments
+from remo_broker.cli.program import Problem
+from remo_broker.client.project import Client
+from remo_broker.secret.commands import EXIT_UNREACHABLE, SOCKET
+
+SOCKET_VARIABLE = "REMO_BROKER_SOCKET"
+# As many of several sockets as the error names.
+MAX_NAMED = 5
+
+
+def open_client(arguments: Arguments) -> Client:
+    """A client for the project's socket; it connects at its first request. Raises `Problem` where none is found."""
+    return Client(socket_path(arguments))
+
+
+def socket_path(arguments: Arguments) -> str:
+    """`--socket`, else the variable, else the only project's socket in the directory that containers mount."""
+    given = arguments.value(SOCKET) or os.environ.get(SOCKET_VARIABLE)
+    return given or only_socket(paths.SOCKET_DIR)
+
+
+def only_socket(directory: str) -> str:
+    tell = f"mount the project's socket there, or give it with --socket or ${SOCKET_VARIABLE}"
+    host = (paths.ADMIN_SOCKET, paths.STATUS_SOCKET)
+    try:
+        found = sorted(name for name in os.listdir(directory) if name.endswith(".sock") and name not in host)
+    except OSError as error:
+        raise Problem(f"{directory}: {os.strerror(error.errno or 0)}; {tell}", EXIT_UNREACHABLE) from None
+    if not found:
+        raise Problem(f"{directory} has no project's socket; {tell}", EXIT_UNREACHABLE)
+    if len(found) > 1:
+        names = ", ".join(found[:MAX_NAMED]) + (", ..." if len(found) > MAX_NAMED else "")
+        raise Problem(
+            f"{directory} has several sockets ({names}); choose one with --socket or ${SOCKET_VARIABLE}",
+            EXIT_UNREACHABLE,
+        )
+    return os.path.join(directory, found[0])

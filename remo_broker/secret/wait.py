@@ -1,0 +1,53 @@
+"""`remo-secret wait`: for the start of a container, which may be quicker than the sidecar."""
+
+from __future__ import annotations
+
+import time
+
+from remo_broker.cli.options import Arguments
+from remo_broker.cli.program import Problem
+from remo_broker.client.errors import ConnectionLost, RateLimited, TimedOut, Unreachable
+from remo_broker.client.project import Client
+from remo_broker.secret.commands import (
+    DEFAULT_WAIT_SECONDS,
+    EXIT_NOT_FOUND,
+    EXIT_UNREACHABLE,
+    LONGEST_WAIT_SECONDS,
+    TIMEOUT,
+)
+from remo_broker.secret.locate import socket_path
+
+# How often it asks: often enough that nobody notices, seldom enough for a hundred containers that start at once.
+POLL_SECONDS = 0.1
+
+
+def wait(arguments: Arguments) -> None:
+    """Return when the broker has a snapshot; when the time is up, raise what is in the way."""
+    seconds = arguments.number(TIMEOUT, 0, LONGEST_WAIT_SECONDS)
+    if seconds is None:
+        seconds = DEFAULT_WAIT_SECONDS
+    deadline = time.monotonic() + seconds
+    while (in_the_way := obstacle(arguments)) is not None:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise Problem(f"waited {seconds} s: {in_the_way}", in_the_way.status)
+        time.sleep(min(POLL_SECONDS, left))
+
+
+def obstacle(arguments: Arguments) -> Problem | None:
+    """Why there are no secrets yet; None when there are. Raises what waiting does not help against."""
+    try:
+        with Client(socket_path(arguments)) as client:
+            if client.ready().ready:
+                return None
+        return Problem(
+            "the broker holds no secrets yet; have the sidecar push them with 'remo-brokerctl push'", EXIT_NOT_FOUND
+        )
+    except Problem as problem:  # the directory or the socket is not mounted yet
+        return problem
+    except Unreachable as error:
+        if not error.temporary:
+            raise
+        return Problem(error.message, EXIT_UNREACHABLE)
+    except (ConnectionLost, TimedOut, RateLimited) as error:
+        return Problem(error.message, EXIT_UNREACHABLE)
