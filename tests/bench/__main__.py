@@ -1,0 +1,72 @@
+"""`./run bench`: speed and size against the limits of the machine and what people would use instead."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import sys
+
+import pytest
+
+from tests.bench import contest, inside, measure, programs, report
+
+DESCRIPTION = f"""\
+Measures in a booted systemd of its own (root needed), prints tables, and ends with status 1 if one of the limits N1 to N9 is
+missed. Contestants that are not installed are left out, and named.
+
+environment:
+  {contest.EXECUTABLE}   one more executable that speaks this protocol, measured beside the others. It is started as
+                          `EXECUTABLE --socket-dir D --state-dir S`, opens D/admin.sock within 15 s, accepts `register` of a
+                          project named bench and `push-creds` there, then answers `get` on D/bench.sock. It may not be
+                          below /run or /proc, of which the machine has its own. A script that adapts is fine.
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        "./run bench", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="a fifth of the requests, 3 rounds")
+    parser.add_argument("--rounds", type=int, help="how often each measurement is repeated (5)")
+    parts = ", ".join(measure.PARTS)
+    parser.add_argument(
+        "--only", action="append", choices=measure.PARTS, metavar="PART", help=f"of {parts}; repeatable"
+    )
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="everything that was measured")
+    parser.add_argument("--svg", type=pathlib.Path, metavar="FILE", help="charts")
+    parser.add_argument(
+        "--from-json", type=pathlib.Path, metavar="FILE", help="show an earlier result; measure nothing"
+    )
+    parser.add_argument(
+        "--here", action="store_true", help="boot nothing; only the contestants, the broker as a plain process"
+    )
+    options = parser.parse_args()
+
+    if options.from_json:
+        found = json.loads(options.from_json.read_text())
+    else:
+        rounds = options.rounds or (3 if options.quick else 5)
+        wanted = options.only or measure.PARTS
+        programs.build()  # here, as the machine sees this directory read-only
+        if options.here:
+            found = measure.measure(None, rounds, quick=options.quick, parts=frozenset({measure.CONTESTANTS}))
+        else:
+            try:
+                found = inside.measure(["unit", str(rounds), "quick" if options.quick else "full", *wanted])
+            except pytest.skip.Exception as why:
+                print(f"bench: {why}; --here measures without", file=sys.stderr)
+                return 2
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    if options.svg:
+        options.svg.write_text(report.chart(found))
+    print(report.tables(found))
+    missed = report.missed(found)
+    if missed:
+        print(f"\nbench: missed: {', '.join(missed)}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

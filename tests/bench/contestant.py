@@ -1,0 +1,109 @@
+"""Who is measured, by what, and what it gives for its time."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import shutil
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+from tests.bench.generator import Client, Command, Target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from tests.bench.programs import Programs
+
+# How long a server may take until it listens.
+START_SECONDS = 15
+
+# A secret of usual length, the same for everybody.
+SECRET = "ghp_0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+class Missing(Exception):
+    """A contestant cannot run here; the text says what lacks."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Contestant:
+    """One row of the table. `audit`, `allowlist` and `memory` say in a few words what a fetch comes with."""
+
+    name: str
+    does: str
+    audit: str
+    allowlist: str
+    memory: str
+    probe: Target | Command | Client
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where servers and clients run: a directory for their files, and the processors that they are kept on.
+
+    With one connection the client shares the server's processor, so that work is measured and not how long a sleeping
+    processor takes to wake; with many it has the other one. None: the machine does not allow pinning.
+    """
+
+    work: pathlib.Path
+    programs: Programs
+    server_cpu: int | None
+    client_cpu: int | None
+
+    @classmethod
+    def choose(cls, work: pathlib.Path, programs: Programs) -> Place:
+        allowed = sorted(os.sched_getaffinity(0))
+        if len(allowed) < 2 or shutil.which("taskset") is None:
+            return cls(work, programs, None, None)
+        return cls(work, programs, allowed[0], allowed[-1])
+
+    def directory(self, name: str) -> pathlib.Path:
+        """A new private directory."""
+        path = self.work / name
+        path.mkdir(mode=0o700)
+        return path
+
+    def pinned(self, argv: Sequence[str]) -> list[str]:
+        """`argv` such that it starts on the servers' processor."""
+        return [*argv] if self.server_cpu is None else ["taskset", "-c", str(self.server_cpu), *argv]
+
+    @contextlib.contextmanager
+    def server(
+        self, argv: Sequence[str], socket: pathlib.Path, env: Mapping[str, str] | None = None
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """Run a server until the block ends; the block begins when `socket` is there. What it writes is kept in a file."""
+        with (self.work / f"{socket.name}.log").open("wb") as log:
+            process = subprocess.Popen(
+                self.pinned(argv), env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+            try:
+                wait_for(socket, process, pathlib.Path(log.name))
+                yield process
+            finally:
+                process.terminate()
+                try:
+                    process.wait(5)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+
+
+def wait_for(socket: pathlib.Path, process: subprocess.Popen[bytes], log: pathlib.Path) -> None:
+    """Return when `socket` exists. Raises Missing with what the server said if it ends or takes too long."""
+    deadline = time.monotonic() + START_SECONDS
+    while not socket.exists():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise Missing(f"it did not listen on {socket}: {log.read_text(errors='replace').strip()[-500:]}")
+        time.sleep(0.01)
+
+
+def program(name: str, package: str) -> str:
+    """The path of a program. Raises Missing with the package that has it."""
+    path = shutil.which(name)
+    if path is None:
+        raise Missing(f"{name} is not installed (Debian: {package})")
+    return path

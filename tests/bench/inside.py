@@ -1,0 +1,51 @@
+"""Run the measurements in a booted systemd with this project installed: see tests.support.machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from tests.bench import contest
+from tests.bench.setting import say
+from tests.support import machine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# The C sender is a unit's process as the broker is, and journald shall thin its records no more than the broker's.
+_UNIT = ("LogRateLimitIntervalSec=1s", "LogRateLimitBurst=1000000", f"WorkingDirectory={machine.SOURCE}")
+
+
+def module(booted: machine.Machine, name: str, arguments: Iterable[str]) -> dict[str, Any]:
+    """Run a module of this repository in the machine, its progress shown; the JSON object that it prints."""
+    argv = ["systemd-run", "--quiet", "--pipe", "--wait", "--collect", *(f"--property={line}" for line in _UNIT)]
+    executable = os.environ.get(contest.EXECUTABLE)
+    argv += [f"--setenv={contest.EXECUTABLE}={executable}"] if executable else []
+    process = booted.popen([*argv, "/usr/bin/python3", "-m", name, *arguments])
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdin.close()
+    progress = threading.Thread(target=_relay, args=(process.stderr,))
+    progress.start()
+    output = process.stdout.read()
+    progress.join()
+    if process.wait() != 0:
+        raise RuntimeError(f"{name} ended with status {process.returncode}; what it said is above")
+    found: dict[str, Any] = json.loads(output)
+    return found
+
+
+def measure(arguments: Iterable[str]) -> dict[str, Any]:
+    say("booting a systemd and installing")
+    with machine.installed() as booted:
+        return module(booted, "tests.bench.measure", arguments)
+
+
+def _relay(lines: Iterable[str]) -> None:
+    for line in lines:
+        sys.stderr.write(line)
+        sys.stderr.flush()

@@ -1,0 +1,65 @@
+"""journald: what it takes in from a C sender, and how many entries it really kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+from tests.bench.generator import Failed
+
+if TYPE_CHECKING:
+    from tests.bench.contestant import Place
+
+SOCKET = "/run/systemd/journal/socket"
+# The records of the C sender are told from the broker's by this event: as long a word as its `fetch`.
+BLAST_EVENT = "blast"
+
+_runs = itertools.count(int(time.time()) % 1_000_000)
+
+
+@dataclasses.dataclass(frozen=True)
+class Blast:
+    """What one run of the C sender found."""
+
+    records: int
+    kept: int
+    per_second: float
+
+
+def count(*matches: str) -> int:
+    """How many entries of this boot match, once everything that journald has received is in its files."""
+    subprocess.run(["journalctl", "--sync"], check=True)
+    command = ["journalctl", "--boot", "--quiet", "--no-pager", "--output=cat", "--output-fields=PRIORITY", *matches]
+    lines = 0
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        while chunk := process.stdout.read(65536):
+            lines += chunk.count(b"\n")
+    return lines
+
+
+def newest_fetch() -> dict[str, str]:
+    """The fields that the broker gave the record of its last fetch."""
+    subprocess.run(["journalctl", "--sync"], check=True)
+    command = ["journalctl", "--boot", "--quiet", "--no-pager", "--lines=1", "--output=json", "REMO_EVENT=fetch"]
+    entry = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    return {name: value for name, value in entry.items() if not name.startswith("_")}
+
+
+def blast(place: Place, like: dict[str, str], records: int, batch: int = 1) -> Blast:
+    """Send `records` with the fields of `like`, `batch` in a datagram, and count what was kept."""
+    run = str(next(_runs))
+    fields = {**like, "REMO_EVENT": BLAST_EVENT, "REMO_GENERATION": run}
+    fields.pop("REMO_LATENCY_USEC", None)  # the sender adds it, with a number that changes
+    record = place.work / "record"
+    record.write_text("".join(f"{name}={value}\n" for name, value in fields.items()))
+    argv = [str(place.programs.blast), SOCKET, str(record), str(records), str(batch)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise Failed(f"blast: {done.stderr.strip()}")
+    kept = count(f"REMO_EVENT={BLAST_EVENT}", f"REMO_GENERATION={run}")
+    return Blast(records, kept, json.loads(done.stdout)["per_second"])

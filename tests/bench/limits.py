@@ -1,0 +1,244 @@
+"""Requirements N1 to N9 of the broker, measured on the installed unit with its audit on."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import TYPE_CHECKING, Any
+
+from tests.bench import broker, journal, peers
+from tests.bench.broker import ALLOWED, descriptors, push_of_size, push_request, resident, secrets
+from tests.bench.figures import Figure
+from tests.bench.generator import Command
+from tests.bench.setting import Setting, say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.bench.broker import Unit
+
+MIB = 2**20
+MS = 1e6  # nanoseconds
+
+GETS = 20_000
+RECORDS = 100_000
+CONNECTIONS = 50
+PUSHES = 1000
+LARGE_PUSHES = 50
+# The largest push there may be, in the shape that takes longest: as many secrets as requirement N8 has.
+LARGE_PUSH_BYTES = MIB
+LARGE_PUSH_SECRETS = 10_000
+# A client that asks so often meanwhile sees any stall that is longer.
+BYSTANDER_PACE_USEC = 200
+STARTS = 20
+MANY_PROJECTS = 1000
+MANY_SECRETS = 10_000
+GROWTH_OPERATIONS = 200_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One requirement: `measured` may not be more than `limit`, or not less where `at_least`."""
+
+    id: str
+    what: str
+    unit: str
+    limit: float
+    measured: Figure
+    detail: str
+    at_least: bool = False
+    holds: bool = True
+    """False where something else than the figure is wrong, which `detail` says."""
+
+    @property
+    def ratio(self) -> float:
+        return self.measured.median / self.limit if self.limit else self.measured.median
+
+    @property
+    def ok(self) -> bool:
+        within = self.measured.median >= self.limit if self.at_least else self.measured.median <= self.limit
+        return within and self.holds
+
+    def to_json(self) -> dict[str, Any]:
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "holds"}
+        return {**fields, "measured": self.measured.to_json(), "ratio": self.ratio, "ok": self.ok}
+
+
+def get_latency(setting: Setting, unit: Unit) -> list[Check]:
+    """N1 and N2: echo and get in turn, client and server on one processor."""
+    unit.settle()
+    cpu, gets = setting.place.server_cpu, setting.many(GETS)
+    size = setting.generator.latency(unit.get, 1).reply_bytes
+    generation = unit.push(len(ALLOWED))
+    ratios, echoes, medians, tails = [], [], [], []
+    with peers.echo(setting.place, size) as server, unit.pinned(cpu):
+        echo = dataclasses.replace(server, request=broker.GET)
+        for _ in range(setting.rounds):
+            bare = setting.generator.latency(echo, gets, cpu=cpu, warmup=500)
+            got = setting.generator.latency(unit.get, gets, cpu=cpu, warmup=500)
+            ratios.append(got.median_ns / bare.median_ns)
+            echoes.append(bare.median_ns / 1e3)
+            medians.append(got.median_ns / 1e3)
+            tails.append(got.p99_ns)
+    answered, kept = setting.rounds * (gets + 500), journal.count(*unit.audited(generation))
+    audit = f"{kept:,} of {answered:,} audited"
+    echoed, took = Figure.of(echoes).median, Figure.of(medians).median
+    return [
+        Check(
+            "N1",
+            "get, median, against a C echo server",
+            "times",
+            2,
+            Figure.of(ratios),
+            f"{took:.1f} µs to {echoed:.1f} µs; {audit}",
+            holds=kept == answered,
+        ),
+        Check("N2", "get, p99", "milliseconds", 1 * MS, Figure.of(tails), audit, holds=kept == answered),
+    ]
+
+
+def get_throughput(setting: Setting, unit: Unit) -> list[Check]:
+    """N3: the C sender and fifty clients in turn, each with the machine to itself."""
+    unit.settle()
+    records = setting.many(RECORDS)
+    setting.generator.latency(unit.get, 10)
+    like = journal.newest_fetch()
+    ratios, limits, rates, batched = [], [], [], []
+    lost = 0
+    for _ in range(setting.rounds):
+        sent = journal.blast(setting.place, like, records)
+        many = journal.blast(setting.place, like, records, batch=CONNECTIONS)
+        generation = unit.push(len(ALLOWED))
+        got = setting.generator.throughput(unit.get, records, CONNECTIONS)
+        lost += records - journal.count(*unit.audited(generation))
+        lost += (records - sent.kept) + (records - many.kept)
+        limits.append(sent.per_second)
+        batched.append(many.per_second)
+        rates.append(got.per_second)
+        ratios.append(got.per_second / sent.per_second)
+    rate, limit, best = (Figure.of(rounds).median for rounds in (rates, limits, batched))
+    detail = (
+        f"{rate:,.0f}/s to {limit:,.0f}/s ({best:,.0f}/s with {CONNECTIONS} records a datagram); {lost} records lost"
+    )
+    what = f"get, {CONNECTIONS} connections, against journald's intake"
+    return [Check("N3", what, "times", 1, Figure.of(ratios), detail, at_least=True, holds=lost == 0)]
+
+
+def first_answer(setting: Setting, unit: Unit) -> list[Check]:
+    """N4: a stopped service and a bare interpreter in turn."""
+    unit.settle()
+    interpreter = Command(("/usr/bin/python3", "-c", "pass"))
+    starts, bare = [], []
+    for _ in range(max(STARTS, setting.rounds)):
+        unit.stop()
+        bare.append(setting.generator.spawn(interpreter, 3).median_ns)
+        starts.append(setting.generator.latency(dataclasses.replace(unit.ping, fresh=True), 1).median_ns)
+    took, started = Figure.of(starts), Figure.of(bare)
+    ratio = Figure(took.median / started.median, took.low / started.median, took.high / started.median)
+    detail = f"{took.median / MS:.0f} ms to {started.median / MS:.1f} ms; {len(starts)} starts"
+    return [Check("N4", "connect to first answer, against python3 -c pass", "times", 9, ratio, detail)]
+
+
+def memory(setting: Setting, unit: Unit) -> list[Check]:
+    """N5: after a start, a registration, a push and a fetch of each."""
+    sizes = []
+    for _ in range(setting.rounds):
+        protection = unit.settle()
+        setting.generator.latency(unit.get, 1000)
+        time.sleep(1)
+        sizes.append(resident(unit.pid))
+    return [Check("N5", "resident, 1 project, 10 secrets", "mebibytes", 18 * MIB, Figure.of(sizes), protection)]
+
+
+def small_push(setting: Setting, unit: Unit) -> list[Check]:
+    """N6."""
+    unit.settle()
+    target = unit.push_target(push_request(secrets(10)))
+    samples = [setting.generator.latency(target, setting.many(PUSHES), warmup=20) for _ in range(setting.rounds)]
+    detail = f"median {Figure.of([sample.median_ns for sample in samples]).median / 1e3:.0f} µs"
+    tails = Figure.of([sample.p99_ns for sample in samples])
+    return [Check("N6", "push of 10 secrets, p99", "milliseconds", 1 * MS, tails, detail)]
+
+
+def large_push(setting: Setting, unit: Unit) -> list[Check]:
+    """N7: pushes of 1 MiB one after another while another client asks now and then."""
+    unit.settle()
+    pushes = setting.many(LARGE_PUSHES)
+    target = unit.push_target(push_of_size(LARGE_PUSH_BYTES, LARGE_PUSH_SECRETS))
+    setting.generator.latency(target, 2)
+    tails, medians, waits = [], [], []
+    for _ in range(setting.rounds):
+        # Long enough for all pushes of the round, whatever the machine.
+        once = setting.generator.latency(target, 5)
+        with setting.generator.bystander(unit.get, BYSTANDER_PACE_USEC, once.max_ns / 1e9 * pushes) as others:
+            pushed = setting.generator.latency(target, pushes)
+        tails.append(pushed.p99_ns)
+        medians.append(pushed.median_ns / MS)
+        waits.append(others[0].max_ns)
+    detail = f"median {Figure.of(medians).median:.1f} ms; {LARGE_PUSH_SECRETS:,} secrets"
+    longest = Figure(max(waits), min(waits), max(waits))
+    return [
+        Check("N7", "push of 1 MiB, p99", "milliseconds", 15 * MS, Figure.of(tails), detail),
+        Check("N7", "longest wait of another client", "milliseconds", 15 * MS, longest, "of all rounds"),
+    ]
+
+
+def crowded(setting: Setting, unit: Unit) -> list[Check]:
+    """N8: the two populations in turn."""
+    gets, cpu = setting.many(GETS), setting.place.server_cpu
+    ratios, many, few = [], [], []
+    for _ in range(setting.rounds):
+        medians = []
+        for projects, count in ((1, 10), (MANY_PROJECTS, MANY_SECRETS)):
+            unit.populate(projects)
+            unit.push(count)
+            with unit.pinned(cpu):
+                medians.append(setting.generator.latency(unit.get, gets, cpu=cpu, warmup=500).median_ns)
+        few.append(medians[0] / 1e3)
+        many.append(medians[1] / 1e3)
+        ratios.append(medians[1] / medians[0])
+    what = f"get, median, {MANY_PROJECTS:,} projects and {MANY_SECRETS:,} secrets against 1 and 10"
+    detail = f"{Figure.of(many).median:.1f} µs to {Figure.of(few).median:.1f} µs"
+    return [Check("N8", what, "times", 1.1, Figure.of(ratios), detail)]
+
+
+def growth(setting: Setting, unit: Unit) -> list[Check]:
+    """N9 in short; the long form is `./run soak`."""
+    unit.settle()
+    operations = setting.many(GROWTH_OPERATIONS)
+    setting.generator.throughput(unit.get, operations // 10, CONNECTIONS)
+    pid = unit.pid
+    size, opened = resident(pid), descriptors(pid)
+    setting.generator.throughput(unit.get, operations, CONNECTIONS)
+    setting.generator.latency(dataclasses.replace(unit.ping, fresh=True), operations // 20)
+    setting.generator.latency(unit.push_target(push_request(secrets(10))), operations // 100)
+    time.sleep(0.5)
+    grown, left = resident(pid) - size, descriptors(pid) - opened
+    what, detail = f"growth over {operations:,} operations", "the long form: ./run soak"
+    return [
+        Check("N9", f"{what}: memory", "mebibytes", 2 * MIB, Figure.of([grown]), detail),
+        Check("N9", f"{what}: descriptors", "plain", 0, Figure.of([left]), detail),
+    ]
+
+
+CHECKS: dict[tuple[str, ...], Callable[[Setting, Unit], list[Check]]] = {
+    ("N1", "N2"): get_latency,
+    ("N3",): get_throughput,
+    ("N4",): first_answer,
+    ("N5",): memory,
+    ("N6",): small_push,
+    ("N7",): large_push,
+    ("N8",): crowded,
+    ("N9",): growth,
+}
+
+
+def measure(setting: Setting, wanted: frozenset[str]) -> list[dict[str, Any]]:
+    """The checks that have one of the `wanted` ids. Needs a systemd."""
+    assert setting.unit is not None
+    found = []
+    for ids, check in CHECKS.items():
+        if wanted.intersection(ids):
+            say(" and ".join(ids))
+            found += [one.to_json() for one in check(setting, setting.unit)]
+    return found

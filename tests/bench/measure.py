@@ -1,0 +1,55 @@
+"""Run the measurements where this process runs; progress on standard error, one JSON object on standard output.
+
+usage: python -m tests.bench.measure unit|process ROUNDS full|quick PART...
+
+`unit` is the installed service, whose configuration and registrations are replaced: for a machine of its own only.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+import tempfile
+from typing import Any
+
+import remo_broker
+from tests.bench import contest, growth, host, limits, programs
+from tests.bench.broker import Unit
+from tests.bench.contestant import Place
+from tests.bench.generator import Generator
+from tests.bench.setting import Setting
+
+CONTESTANTS, GROWTH = "contestants", "growth"
+LIMITS = tuple(name for names in limits.CHECKS for name in names)
+PARTS = (CONTESTANTS, *LIMITS, GROWTH)
+
+
+def measure(unit: Unit | None, rounds: int, *, quick: bool, parts: frozenset[str]) -> dict[str, Any]:
+    """Everything that was asked for; limits and growth only of the unit."""
+    compiled = programs.build()
+    found: dict[str, Any] = {
+        "version": remo_broker.__version__,
+        "machine": host.describe(),
+        "rounds": rounds,
+        "quick": quick,
+    }
+    with tempfile.TemporaryDirectory(prefix="remo-bench-", dir="/var/tmp") as directory:
+        work = pathlib.Path(directory)
+        setting = Setting(Place.choose(work, compiled), Generator(compiled, work), unit, rounds, quick)
+        found["pinned"] = setting.place.server_cpu is not None
+        if unit is not None:
+            unit.prepare()
+            if parts.intersection(LIMITS):
+                found["limits"] = limits.measure(setting, parts)
+            if GROWTH in parts:
+                found["growth"] = growth.measure(setting)
+        if CONTESTANTS in parts:
+            found |= contest.measure(setting)
+    return found
+
+
+if __name__ == "__main__":
+    what, rounds, length, *parts = sys.argv[1:]
+    measured = measure(Unit() if what == "unit" else None, int(rounds), quick=length == "quick", parts=frozenset(parts))
+    json.dump(measured, sys.stdout)
