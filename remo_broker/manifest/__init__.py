@@ -1,0 +1,60 @@
+"""The manifest of a project: finding it, reading it safely, holding it to its rules.
+
+Nothing here runs in the broker. It starts `python -m remo_broker.manifest`, a child without secrets and with a
+deadline. `remo-brokerctl check` calls `load` and `faults` in its own process; `remo-secret`, which has nothing but
+Python, calls `document.parse` and `result.build`.
+"""
+
+from __future__ import annotations
+
+from remo_broker.manifest.fault import ManifestError
+from remo_broker.manifest.result import Binding, EnvBinding, FileBinding, Manifest, build
+from remo_broker.manifest.rules import DEFAULT_MAX_ENTRIES, DEFAULT_TTL_SECONDS
+
+__all__ = ["Binding", "EnvBinding", "FileBinding", "Manifest", "ManifestError", "faults", "load"]
+
+
+def load(
+    project_path: str,
+    *,
+    name: str | None = None,
+    max_ttl_seconds: int = DEFAULT_TTL_SECONDS,
+    max_entries: int = DEFAULT_MAX_ENTRIES,
+) -> Manifest:
+    """The manifest of the project in `project_path` (absolute), held to every rule. Needs pydantic.
+
+    `name` is what the project is registered by; without it the name only has to be the directory's. The two numbers are
+    the broker's own. Raises `ManifestError`.
+    """
+    from remo_broker.manifest import document, reader
+
+    source, content = reader.read(project_path)
+    tables = document.parse(content)
+    # Not before there is something to check: importing pydantic takes three quarters of the time of it all.
+    from remo_broker.manifest import models
+
+    directory = models.directory_of(project_path)
+    models.check(tables, name=name, directory=directory, max_ttl_seconds=max_ttl_seconds, max_entries=max_entries)
+    return build(tables, source, max_ttl_seconds=max_ttl_seconds, max_entries=max_entries)
+
+
+def faults(
+    project_path: str,
+    *,
+    name: str | None = None,
+    max_ttl_seconds: int = DEFAULT_TTL_SECONDS,
+    max_entries: int = DEFAULT_MAX_ENTRIES,
+) -> tuple[str | None, list[ManifestError]]:
+    """Everything that is wrong with the manifest that `load` would load, and its path where it was found."""
+    from remo_broker.manifest import document, models, reader
+
+    source = None
+    try:
+        source, content = reader.read(project_path)
+        tables = document.parse(content)
+    except ManifestError as error:
+        return source, [error]
+    directory = models.directory_of(project_path)
+    return source, models.faults(
+        tables, name=name, directory=directory, max_ttl_seconds=max_ttl_seconds, max_entries=max_entries
+    )

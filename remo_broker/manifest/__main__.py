@@ -1,0 +1,125 @@
+"""The manifest reader: a child of the broker that reads one manifest and says in one line what it found.
+
+    python -m remo_broker.manifest --project-path P --name N --max-ttl-seconds 900 --max-entries 64
+
+On standard output, always, with exit status 0:
+
+    {"ok":true,"source":PATH,"allowlist":[...],"ttl_seconds":600,"max_entries":16}
+    {"ok":false,"code":"manifest_invalid","message":"one line","key":"cache.ttl_seconds"}
+
+It holds no secret, limits itself before it looks at anything, and writes nothing else anywhere: no traceback, because
+that would show lines of the file. Where even that fails, the broker ends it after 2 s.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+
+# Three lines of defence against a manifest that takes too long. This one answers in words; Python runs it between two
+# steps of its own, so it does nothing while a system call or a C function does not come back.
+DEADLINE_SECONDS = 1.5
+# The kernel's, for a C function that does not come back. The third is the broker, which ends the child 2 s after it
+# started it: that alone ends a system call.
+CPU_SECONDS = 2
+# An ordinary manifest takes 37 MiB of address space, pydantic included, and the worst that was found 90 MiB.
+ADDRESS_SPACE = 256 * 1024 * 1024
+# Three for input and output, the project's directory, its folder, the file twice, and modules as they are imported.
+DESCRIPTORS = 16
+
+FLAGS = ("--project-path", "--name", "--max-ttl-seconds", "--max-entries")
+
+
+def restrict() -> None:
+    """Take from this process what reading a manifest does not need. The broker's descriptors are not inherited; these
+    are closed all the same, should one of them ever be."""
+    os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    for what, most in (
+        (resource.RLIMIT_AS, ADDRESS_SPACE),
+        (resource.RLIMIT_CPU, CPU_SECONDS),
+        (resource.RLIMIT_NOFILE, DESCRIPTORS),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NPROC, 0),
+    ):
+        hard = resource.getrlimit(what)[1]
+        limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(what, (limit, limit))
+    sys.dont_write_bytecode = True
+    # pydantic would run what other packages have put in as its plugins, and look for them for 4 ms.
+    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
+    signal.signal(signal.SIGALRM, _too_late)
+    signal.setitimer(signal.ITIMER_REAL, DEADLINE_SECONDS)
+
+
+def answer(arguments: list[str]) -> dict[str, object]:
+    """What the line says, for the arguments behind the module's name. Raises nothing."""
+    try:
+        return _read(arguments)
+    except MemoryError:
+        return _failure("manifest_invalid", "the manifest takes more memory than any manifest needs; make it simpler")
+    except RecursionError:
+        return _failure("manifest_invalid", "the manifest is nested too deeply; no value needs more than two levels")
+    except ImportError:
+        return _failure("manifest_unreadable", "a part of the manifest reader is missing; install remo-broker anew")
+    except Exception as error:  # noqa: BLE001 - its text may show the file, and the broker wants a line whatever happens
+        return _failure("manifest_unreadable", f"a fault in the manifest reader ({type(error).__name__}); report it")
+
+
+def main() -> None:
+    restrict()
+    _say(answer(sys.argv[1:]))
+
+
+def _read(arguments: list[str]) -> dict[str, object]:
+    from remo_broker.manifest import ManifestError, load
+
+    given = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    if tuple(given) != FLAGS:
+        return _failure("manifest_unreadable", f"the manifest reader takes {', '.join(FLAGS)}, in this order")
+    project_path, name, ttl_seconds, entries = given.values()
+    try:
+        manifest = load(project_path, name=name, max_ttl_seconds=int(ttl_seconds), max_entries=int(entries))
+    except ManifestError as error:
+        return _failure(error.code, error.message, error.key)
+    return {
+        "ok": True,
+        "source": manifest.source,
+        "allowlist": manifest.allowlist,
+        "ttl_seconds": manifest.ttl_seconds,
+        "max_entries": manifest.max_entries,
+    }
+
+
+def _failure(code: str, message: str, key: str | None = None) -> dict[str, object]:
+    failure: dict[str, object] = {"ok": False, "code": code, "message": message}
+    if key is not None:
+        failure["key"] = key
+    return failure
+
+
+def _too_late(*_: object) -> None:
+    _say(
+        _failure("manifest_unreadable", f"reading the manifest took longer than {DEADLINE_SECONDS} s; make it simpler")
+    )
+
+
+def _say(fields: dict[str, object]) -> None:
+    """Write the line and end, without what Python does at its end: nothing is left to tidy."""
+    import json
+
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    line = json.dumps(fields, separators=(",", ":")).encode("ascii") + b"\n"
+    try:
+        os.set_blocking(1, True)  # the broker made the pipe for itself, and the longest line does not fit one at once
+        while line:
+            line = line[os.write(1, line) :]
+    except OSError:
+        pass  # whoever wanted to know has gone
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

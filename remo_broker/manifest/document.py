@@ -1,0 +1,111 @@
+"""From the bytes of a file to TOML tables, without the time and the stack that hostile TOML can cost.
+
+tomllib does the reading. What would make it slow or overflow its stack is looked for first, in one pass over the
+text that knows no more of TOML than where strings and comments end. Up to the first mistake in a file that pass and
+tomllib agree on what is a string; behind it tomllib does not read.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from remo_broker.manifest.fault import ManifestError, invalid
+from remo_broker.manifest.rules import MAX_KEY_PARTS, MAX_NESTING
+
+# What the pass must tell apart. Possessive, so that no input makes it try twice.
+_tokens = re.compile(
+    r'"""(?:[^"\\]|\\.|"(?!""))*+"{3,5}'  # strings over several lines; up to two quotes may stand before the last three
+    r"|'''(?:[^']|'(?!''))*+'{3,5}"
+    r'|"(?:[^"\\\n]|\\.)*+"'
+    r"|'[^'\n]*+'"
+    r"|#[^\n]*+"
+    r"|(?P<dot>\.)"
+    r"|(?P<open>[\[{])"
+    r"|(?P<close>[\]}])"
+    r"|(?P<end>[\n=,])",
+    re.DOTALL,
+).finditer
+
+# What tomllib says, by its beginning, and what is said instead: its own text repeats characters and keys of the file.
+_SYNTAX = (
+    ("Cannot overwrite a value", "a key stands twice"),
+    ("Cannot declare", "a table stands twice, or was a value before"),
+    ("Cannot mutate immutable namespace", "a table in braces cannot be added to"),
+    ("Cannot redefine namespace", "a table stands twice"),
+    ("Duplicate inline table key", "a key stands twice in braces"),
+    ("Expected '='", "an = is missing behind a key"),
+    ("Expected ']'", "a ] is missing behind a table's name"),
+    ("Expected newline or end of document", "something follows a value on its line"),
+    ("Unclosed array", "a [ is not closed"),
+    ("Unclosed inline table", "a { is not closed"),
+    ("Unterminated string", "a string is not closed"),
+    ("Expected \"'", "a string is not closed"),
+    ("Illegal character", "a string or a comment holds a control character"),
+    ("Found invalid character", "a string or a comment holds a control character"),
+    ("Unescaped '\\'", "a backslash in a string begins nothing known"),
+    ("Invalid hex value", "a \\u in a string is not followed by its digits"),
+    ("Escaped character is not a Unicode scalar", "a \\u in a string is no character"),
+    ("Invalid initial character for a key", "a key is wanted"),
+    ("Invalid statement", "a key or a table's name is wanted"),
+    ("Invalid date", "a date that does not exist"),
+    ("Invalid value", "a value is wanted: a string in quotes, a number, a list or a table"),
+)
+_place = re.compile(r"\(at (line \d+, column \d+|end of document)\)\Z").search
+_HELP = "correct it there; https://toml.io/en/v1.0.0 has the syntax"
+
+
+def parse(content: bytes) -> dict[str, Any]:
+    """The tables of a manifest. `content` is no longer than `rules.MAX_BYTES`. Raises `ManifestError`."""
+    import tomllib  # not needed where there is no file
+
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise invalid(None, f"not UTF-8 at byte {error.start}", "save it as UTF-8") from None
+    if text.startswith("\ufeff"):
+        raise invalid(None, "it begins with a byte-order mark", "save it as UTF-8 without one")
+    _refuse_bombs(text)
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _not_toml(str(error)) from None
+    except RecursionError:
+        raise _too_deep() from None
+    except ValueError:
+        # Numbers and dates that Python cannot hold: thousands of digits, the year 0.
+        raise invalid(None, "a number or a date is out of all range", "the largest number allowed is 86400") from None
+
+
+def _refuse_bombs(text: str) -> None:
+    dots = depth = 0
+    for token in _tokens(text):
+        match token.lastgroup:
+            case "dot":
+                dots += 1
+                if dots >= MAX_KEY_PARTS:
+                    line = text.count("\n", 0, token.start()) + 1
+                    raise invalid(
+                        None, f"a key in line {line} has more than {MAX_KEY_PARTS} parts", "no key needs more than 3"
+                    )
+            case "open":
+                dots = 0
+                depth += 1
+                if depth > MAX_NESTING:
+                    raise _too_deep()
+            case "close":
+                dots = 0
+                depth -= 1
+            case "end":
+                dots = 0
+
+
+def _too_deep() -> ManifestError:
+    return invalid(None, f"lists or tables in braces inside one another, deeper than {MAX_NESTING}", "2 are enough")
+
+
+def _not_toml(said: str) -> ManifestError:
+    place = _place(said)
+    where = f" at {place.group(1)}" if place else ""
+    what = next((ours for theirs, ours in _SYNTAX if said.startswith(theirs)), "it cannot be read")
+    return invalid(None, f"not TOML{where}: {what}", _HELP)

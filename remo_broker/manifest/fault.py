@@ -1,0 +1,58 @@
+"""What is wrong with a manifest, in one line that can be shown to anybody.
+
+A manifest is hostile and may not even be the project's own file, so no line repeats what stands in it. Three things
+may be named: keys that this package knows, names that a secret can have, and unknown keys that look like any other key.
+"""
+
+from __future__ import annotations
+
+import re
+
+from remo_broker.messages import Code
+from remo_broker.names import is_secret_name
+
+# A key that is as harmless to show as a word: no space, no escape, no quote, and too short to be a line of a file.
+_harmless = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
+
+
+class ManifestError(Exception):
+    """A manifest that cannot be used.
+
+    `code` is `manifest_invalid`, `manifest_not_found` or `manifest_unreadable`; `message` is one line that begins with
+    the key where there is one and ends with what is allowed or what to do; `key` is the dotted key, for programs.
+    """
+
+    def __init__(self, code: Code, message: str, key: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.key = key
+
+
+def invalid(key: str | None, problem: str, allowed: str) -> ManifestError:
+    """A breach of a rule: "cache.ttl_seconds: out of range; it must be a whole number from 1 to 86400"."""
+    text = f"{problem}; {allowed}"
+    return ManifestError(Code.MANIFEST_INVALID, f"{key}: {text}" if key else text, key)
+
+
+def unreadable(where: str, problem: str, advice: str) -> ManifestError:
+    """A file that is not read. `where` is its place in the project's directory, or `project_path` for the directory."""
+    return ManifestError(Code.MANIFEST_UNREADABLE, f"{where}: {problem}; {advice}")
+
+
+def is_showable(part: str) -> bool:
+    """Whether a key of the file may be named in a message."""
+    return is_secret_name(part) or _harmless(part) is not None
+
+
+def dotted(parts: tuple[str | int, ...]) -> str:
+    """The key that `parts` lead to, as TOML writes it; it ends before the first part that may not be shown."""
+    text = ""
+    for part in parts:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif is_showable(part):
+            text += f".{part}" if text else part
+        else:
+            break
+    return text

@@ -1,0 +1,181 @@
+"""Opening a manifest without being led astray: a project can put anything where its manifest should be.
+
+- The path is walked one component at a time from the project's directory, none of them a symlink, so that what is read
+  lies in that directory. What lies above it is the operator's business.
+- A file is looked at through an `O_PATH` descriptor first, which opens nothing: no device does anything, no FIFO
+  waits for a writer. Only a regular file is opened then, through that same descriptor, so that it is the one that was
+  looked at. `O_NONBLOCK` makes a leased file fail instead of waiting for its lease.
+- It is read whole, and must be the same before and after.
+
+Messages name the file by its place in the project's directory: the directory's own path came with a request, and what
+came with a request is not repeated.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from remo_broker.manifest.fault import ManifestError, unreadable
+from remo_broker.manifest.rules import MAX_BYTES, SEARCH
+from remo_broker.messages import Code
+
+PROJECT_PATH = "project_path"
+"""What the project's directory is called in messages: the field it comes from."""
+
+_LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+_KINDS = {
+    stat.S_IFREG: "a regular file",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFLNK: "a symlink",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+_PLAIN = "put the manifest itself there, as a regular file"
+_AGAIN = "let what writes it finish, then try again"
+
+
+def read(project_path: str) -> tuple[str, bytes]:
+    """The manifest of the project in `project_path`: the path it was found at, and its bytes.
+
+    Raises `ManifestError`: `manifest_not_found` or `manifest_unreadable`.
+    """
+    if not project_path.startswith("/") or "\0" in project_path:
+        raise ManifestError(Code.MANIFEST_NOT_FOUND, f"{PROJECT_PATH}: it must be an absolute path")
+    # A slash at the end would follow a symlink before it.
+    project_path = project_path.rstrip("/") or "/"
+    with _Descriptor(_open_project(project_path)) as project:
+        owner = os.fstat(project).st_uid
+        for folder, name in SEARCH:
+            place = f"{folder}/{name}"
+            inside = _look(folder, project, folder)
+            if inside is None:
+                continue
+            with _Descriptor(inside):
+                _require(inside, stat.S_IFDIR, folder, "make it a directory, or take it away")
+                file = _look(name, inside, place)
+            if file is None:
+                continue
+            with _Descriptor(file):
+                return f"{project_path}/{place}", _content(file, place, owner)
+    places = ", ".join("/".join(parts) for parts in SEARCH)
+    raise ManifestError(Code.MANIFEST_NOT_FOUND, f"no manifest in the project's directory; it may be one of {places}")
+
+
+class _Descriptor:
+    """A descriptor that is closed at the end of a `with`."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __enter__(self) -> int:
+        return self.number
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.number)
+
+
+def _open_project(project_path: str) -> int:
+    try:
+        project = os.open(project_path, _LOOK)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            raise ManifestError(Code.MANIFEST_NOT_FOUND, f"{PROJECT_PATH}: there is no such directory") from None
+        raise _refused(error, PROJECT_PATH) from None
+    try:
+        _require(project, stat.S_IFDIR, PROJECT_PATH, "give the path of the project's directory itself")
+    except ManifestError:
+        os.close(project)
+        raise
+    return project
+
+
+def _look(name: str, directory: int, place: str) -> int | None:
+    """An `O_PATH` descriptor for `name` in `directory`, whatever it is; None where it is not."""
+    try:
+        return os.open(name, _LOOK, dir_fd=directory)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _refused(error, place) from None
+
+
+def _require(descriptor: int, kind: int, place: str, advice: str) -> os.stat_result:
+    found = os.fstat(descriptor)
+    actual = stat.S_IFMT(found.st_mode)
+    if actual != kind:
+        raise unreadable(place, f"{_KINDS.get(actual, 'something unknown')}, not {_KINDS[kind]}", advice)
+    return found
+
+
+def _content(file: int, place: str, owner: int) -> bytes:
+    """The bytes behind the `O_PATH` descriptor `file`. `owner` is the user that the project's directory belongs to."""
+    seen = _require(file, stat.S_IFREG, place, _PLAIN)
+    if seen.st_nlink > 1 and seen.st_uid != owner:
+        # A second name for somebody else's file: the project could not read it and would have us do it.
+        raise unreadable(place, "a hard link to a file of another user than the project's directory", _PLAIN)
+    try:
+        opened = os.open(f"/proc/self/fd/{file}", _OPEN)
+    except OSError as error:
+        raise _refused(error, place) from None
+    with _Descriptor(opened):
+        try:
+            return _read_unchanged(opened, place)
+        except OSError as error:
+            raise _refused(error, place) from None
+
+
+def _read_unchanged(file: int, place: str) -> bytes:
+    before = os.fstat(file)
+    if before.st_size > MAX_BYTES:
+        raise unreadable(place, f"larger than {MAX_BYTES} bytes", "make it smaller")
+    if before.st_size and _first_hole(file) < before.st_size:
+        raise unreadable(place, "a sparse file", "write it anew, with all of its bytes")
+    content = b""
+    # One byte more than it should have shows that it grew.
+    while len(content) <= before.st_size and (part := os.read(file, before.st_size + 1 - len(content))):
+        content += part
+    after = os.fstat(file)
+    if len(content) != before.st_size or any(
+        getattr(before, field) != getattr(after, field) for field in ("st_size", "st_mtime_ns", "st_ctime_ns")
+    ):
+        raise unreadable(place, "it changed while it was read", _AGAIN)
+    return content
+
+
+def _first_hole(file: int) -> int:
+    """The offset of the first hole; the end of the file counts as one."""
+    hole = os.lseek(file, 0, os.SEEK_HOLE)
+    os.lseek(file, 0, os.SEEK_SET)
+    return hole
+
+
+def _refused(error: OSError, place: str) -> ManifestError:
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return unreadable(
+            place,
+            f"permission denied for user {_user()}",
+            "let that user read the file and pass the directories above it, for example with setfacl",
+        )
+    if error.errno == errno.EWOULDBLOCK:
+        return unreadable(place, "another program holds a lease on it", "end that program, then try again")
+    if error.errno == errno.ENOENT and place != PROJECT_PATH:
+        return unreadable(place, "/proc is missing, which opens it safely", "mount /proc")
+    number = error.errno or errno.EIO
+    return unreadable(place, os.strerror(number), f"the system said {errno.errorcode.get(number, number)}")
+
+
+def _user() -> str:
+    """Who this process is: a name where there is one, and the uid."""
+    import pwd
+
+    uid = os.geteuid()
+    try:
+        return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
+    except KeyError:
+        return f"with uid {uid}"
