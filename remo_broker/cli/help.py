@@ -32,9 +32,10 @@ def command_help(program: Program, command: Command) -> str:
 
 def shown(option: Option) -> str:
     """`-n --lines=N`, as systemd's tools have it."""
-    short = f"{option.names[0]} " if len(option.names) > 1 else "   "
+    short = next((name for name in option.names if not name.startswith("--")), "")
+    long = next((name for name in option.names if name.startswith("--")), "")
     value = "|".join(option.choices) if option.choices else option.value
-    return f"{short}{option.name}" + (f"={value}" if value else "")
+    return f"{short:2} {long}".rstrip() + (f"={value}" if value else "")
 
 
 def _columns(rows: list[tuple[str, str]]) -> list[str]:

@@ -12,10 +12,12 @@ import stat
 from remo_broker.cli.options import Arguments, Usage
 from remo_broker.cli.program import Problem
 from remo_broker.client.project import Client
+from remo_broker.manifest import Binding, EnvBinding, Manifest, ManifestError
 from remo_broker.manifest.document import parse
-from remo_broker.manifest.fault import ManifestError
-from remo_broker.manifest.result import Binding, EnvBinding, Manifest, build
+from remo_broker.manifest.reader import read
+from remo_broker.manifest.result import build
 from remo_broker.manifest.rules import MAX_BYTES, SEARCH
+from remo_broker.messages import Code
 from remo_broker.names import is_secret_name
 from remo_broker.secret.commands import MANIFEST, ONLY
 
@@ -43,22 +45,22 @@ def find_bindings(arguments: Arguments, client: Client) -> tuple[str, dict[str, 
 def _find_manifest(given: str | None, project: str, socket_path: str) -> Manifest | None:
     """The manifest that was asked for, else the nearest one of this project above the working directory."""
     if given is not None:
-        found = _in_directory(given) if os.path.isdir(given) else given
-        if found is None:
-            raise Problem(f"{given} has none of {', '.join('/'.join(place) for place in SEARCH)}; give the file itself")
-        manifest = _read(found)
+        manifest = _from_directory(given) if os.path.isdir(given) else _from_file(given)
+        if manifest is None:
+            places = ", ".join("/".join(place) for place in SEARCH)
+            raise Problem(f"{given} has none of {places}; give the manifest itself")
         if manifest.project != project:
-            raise Problem(f"{found} is the manifest of {manifest.project}, but {socket_path} is for {project}")
+            raise Problem(
+                f"{manifest.source} is the manifest of {manifest.project}, but {socket_path} is for {project}"
+            )
         return manifest
     directory = os.getcwd()
     foreign = None
     while True:
-        found = None if _anybody_may_write(directory) else _in_directory(directory)
-        if found is not None:
-            manifest = _read(found)
-            if manifest.project == project:
-                return manifest
-            foreign = foreign or manifest
+        manifest = None if _anybody_may_write(directory) else _from_directory(directory)
+        if manifest is not None and manifest.project == project:
+            return manifest
+        foreign = foreign or manifest
         if directory == "/":
             break
         directory = os.path.dirname(directory)
@@ -70,20 +72,24 @@ def _find_manifest(given: str | None, project: str, socket_path: str) -> Manifes
     return None
 
 
-def _in_directory(directory: str) -> str | None:
-    for place in SEARCH:
-        path = os.path.join(directory, *place)
-        if os.path.lexists(path):
-            return path
-    return None
-
-
 def _anybody_may_write(directory: str) -> bool:
     """A manifest says which files to write into the home directory: one that a stranger left in /tmp does not count."""
     return bool(os.stat(directory).st_mode & stat.S_IWOTH)
 
 
-def _read(path: str) -> Manifest:
+def _from_directory(directory: str) -> Manifest | None:
+    """The manifest of the project in a directory, found and opened as the broker's side does; None where it has none."""
+    directory = os.path.abspath(directory)
+    try:
+        source, content = read(directory)
+        return build(parse(content), source)
+    except ManifestError as error:
+        if error.code == Code.MANIFEST_NOT_FOUND:
+            return None
+        raise Problem(f"{directory}: {error.message}") from None
+
+
+def _from_file(path: str) -> Manifest:
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -92,6 +98,6 @@ def _read(path: str) -> Manifest:
     if len(content) > MAX_BYTES:
         raise Problem(f"{path}: larger than the {MAX_BYTES} bytes that a manifest may have")
     try:
-        return build(parse(content), path)
+        return build(parse(content), os.path.abspath(path))
     except ManifestError as error:
         raise Problem(f"{path}: {error.message}") from None

@@ -1,0 +1,1 @@
+"""`remo-brokerctl`: the admin socket as a command, and the review of the audit."""

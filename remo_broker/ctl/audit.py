@@ -1,0 +1,227 @@
+"""`remo-brokerctl audit`: who was given what, and who was refused."""
+
+from __future__ import annotations
+
+import sys
+import time
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
+
+from remo_broker.audit import Decision, Event, Outcome
+from remo_broker.cli.options import Arguments, Option, Usage
+from remo_broker.cli.terminal import Colour, Output
+from remo_broker.cli.times import FORMS, iso, parse, shown_short
+from remo_broker.ctl.audit_journal import Query, Record, follow, read
+from remo_broker.ctl.commands import (
+    ALL_EVENTS,
+    DEFAULT_FOLLOW_LINES,
+    DENIED,
+    DIRECTORY,
+    FOLLOW,
+    LINES,
+    MOST_LINES,
+    PROJECT_OPTION,
+    SECRET_OPTION,
+    SINCE,
+    SUMMARY,
+    UNTIL,
+)
+from remo_broker.ctl.session import open_output, user
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+HEADER = ("TIME", "PROJECT", "SECRET", "DECISION", "REASON", "PEER")
+# The columns are as wide as these many first rows need; a follower's are as wide as common names.
+MEASURED_ROWS = 1000
+COMMON_WIDTHS = (19, 16, 24, 8, 16, 4)
+
+
+def audit(arguments: Arguments) -> None:
+    output = open_output(arguments)
+    following, summing = arguments.flag(FOLLOW), arguments.flag(SUMMARY)
+    if following and (summing or arguments.flag(UNTIL)):
+        raise Usage("--follow goes with neither --summary nor --until")
+    lines = arguments.number(LINES, 0, MOST_LINES)
+    query = Query(
+        project=arguments.value(PROJECT_OPTION),
+        secret=arguments.value(SECRET_OPTION),
+        denied=arguments.flag(DENIED),
+        all_events=arguments.flag(ALL_EVENTS),
+        since=moment(arguments, SINCE),
+        until=moment(arguments, UNTIL),
+        lines=DEFAULT_FOLLOW_LINES if following and lines is None else lines,
+        directory=arguments.value(DIRECTORY),
+    )
+    if following:
+        show(output, follow(query), live=True)
+        return
+    records = read(query)
+    with output.paged():
+        if summing:
+            show_summary(output, records)
+        else:
+            show(output, records, live=False)
+
+
+def moment(arguments: Arguments, option: Option) -> int | None:
+    text = arguments.value(option)
+    if text is None:
+        return None
+    found = parse(text, time.time())
+    if found is None:
+        raise Usage(f"{option.name}: no time that is understood; write {FORMS}")
+    return found
+
+
+# --- one line a record -----------------------------------------------------------------------------------------------
+
+
+def show(output: Output, records: Iterator[Record], *, live: bool) -> None:
+    if output.json != "off":
+        for record in records:
+            output.show_json(fields(record))
+            if live:
+                sys.stdout.flush()
+        return
+    head: list[Record] = [] if live else list(islice(records, MEASURED_ROWS))
+    rows = [cells(record) for record in head]
+    widths = COMMON_WIDTHS if live else tuple(max(map(len, column)) for column in zip(HEADER, *rows, strict=True))
+    if output.legend:
+        output.line(output.paint(aligned(HEADER, widths), Colour.UNDERLINE))
+    for record, row in chain(zip(head, rows, strict=True), ((record, cells(record)) for record in records)):
+        output.line(output.paint(aligned(row, widths).rstrip(), colour(record)))
+        if live:
+            sys.stdout.flush()
+
+
+def aligned(row: Iterable[str], widths: Iterable[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+
+
+def cells(record: Record) -> tuple[str, ...]:
+    """One row. An event that is no fetch stands where a decision does, with what there is to say of it as the reason."""
+    return (
+        shown_short(record.usec),
+        record.text("REMO_PROJECT") or "-",
+        record.text("REMO_SECRET") or "-",
+        record.text("REMO_DECISION") or record.event,
+        record.text("REMO_REASON") or " ".join(details(record)) or "-",
+        peer(record),
+    )
+
+
+def details(record: Record) -> Iterator[str]:
+    for field, word in (
+        ("REMO_COUNT", "requests"),
+        ("REMO_SECRET_COUNT", "secrets"),
+        ("REMO_ALLOWLIST_SIZE", "names"),
+        ("REMO_DROPPED", "records lost"),
+    ):
+        number = record.number(field)
+        if number is not None:
+            yield f"{number} {word}"
+
+
+def peer(record: Record) -> str:
+    pid, uid = record.number("REMO_PEER_PID"), record.number("REMO_PEER_UID")
+    return "-" if pid is None or uid is None else f"pid {pid}, uid {user(uid)}"
+
+
+def colour(record: Record) -> Colour | None:
+    if record.text("REMO_DECISION") == Decision.DENY or record.event in (
+        Event.PEER_REFUSED.word,
+        Event.RATE_LIMITED.word,
+        Event.MANIFEST_INVALID.word,
+        Event.DEGRADED.word,
+    ):
+        return Colour.RED
+    return Colour.YELLOW if record.text("REMO_OUTCOME") == Outcome.NOT_FOUND else None
+
+
+def fields(record: Record) -> dict[str, Any]:
+    """A record for programs: every field that it has, under the name of the journal's without the prefix."""
+    found: dict[str, Any] = {"time": iso(record.usec), "event": record.event}
+    for name in ("project", "secret", "decision", "outcome", "reason", "backend"):
+        value = record.text(f"REMO_{name.upper()}")
+        if value is not None:
+            found[name] = value
+    for name in (
+        *("generation", "latency_usec", "count", "secret_count", "allowlist_size", "dropped"),
+        *("peer_pid", "peer_uid", "peer_gid"),
+    ):
+        number = record.number(f"REMO_{name.upper()}")
+        if number is not None:
+            found[name] = number
+    return found
+
+
+# --- counts ----------------------------------------------------------------------------------------------------------
+
+
+class Count:
+    """What became of one secret's fetches by one project; refusals without a secret are counted under none."""
+
+    __slots__ = ("allowed", "denied", "first", "last", "missing", "project", "secret")
+
+    def __init__(self, project: str | None, secret: str | None) -> None:
+        self.project = project
+        self.secret = secret
+        self.allowed = self.denied = self.missing = 0
+        self.first = self.last = 0
+
+    def add(self, record: Record) -> None:
+        if record.event == Event.RATE_LIMITED.word:
+            self.denied += record.number("REMO_COUNT") or 1
+        elif record.event == Event.PEER_REFUSED.word or record.text("REMO_DECISION") == Decision.DENY:
+            self.denied += 1
+        elif record.text("REMO_OUTCOME") == Outcome.NOT_FOUND:
+            self.missing += 1
+        else:
+            self.allowed += 1
+        self.first = min(self.first or record.usec, record.usec)
+        self.last = max(self.last, record.usec)
+
+
+def summarise(records: Iterable[Record]) -> list[Count]:
+    """By project and secret; those with denials first, the most denied on top."""
+    counts: dict[tuple[str | None, str | None], Count] = {}
+    for record in records:
+        key = record.text("REMO_PROJECT"), record.text("REMO_SECRET")
+        count = counts.get(key)
+        if count is None:
+            count = counts[key] = Count(*key)
+        count.add(record)
+    return sorted(counts.values(), key=lambda one: (-one.denied, one.project or "", one.secret or ""))
+
+
+def show_summary(output: Output, records: Iterable[Record]) -> None:
+    counts = summarise(records)
+    if output.json != "off":
+        output.show_json(
+            [
+                {
+                    "project": one.project,
+                    "secret": one.secret,
+                    "denied": one.denied,
+                    "allowed": one.allowed,
+                    "not_found": one.missing,
+                    "first": iso(one.first),
+                    "last": iso(one.last),
+                }
+                for one in counts
+            ]
+        )
+        return
+    output.table(
+        ["PROJECT", "SECRET", "DENIED", "ALLOWED", "NOT FOUND", "FIRST", "LAST"],
+        [
+            [
+                *(one.project or "-", one.secret or "-"),
+                *(str(one.denied), str(one.allowed), str(one.missing)),
+                *(shown_short(one.first), shown_short(one.last)),
+            ]
+            for one in counts
+        ],
+        f"{len(counts)} secret{'s' * (len(counts) != 1)} listed.",
+    )

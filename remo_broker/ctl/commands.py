@@ -1,0 +1,139 @@
+"""The command line of `remo-brokerctl`, as a table."""
+
+from __future__ import annotations
+
+from remo_broker import paths
+from remo_broker.cli.options import HELP, VERSION, Command, Operand, Option, Program
+from remo_broker.cli.times import FORMS
+
+ADMIN_SOCKET = f"{paths.SOCKET_DIR}/{paths.ADMIN_SOCKET}"
+
+# `status`, as the Linux Standard Base has them for init scripts, and as systemctl does.
+EXIT_FAILED = 1
+EXIT_IDLE = 3
+EXIT_UNKNOWN = 4
+
+# As journalctl --follow has it.
+DEFAULT_FOLLOW_LINES = 10
+MOST_LINES = 10**9
+# uid -1 is none.
+MAX_UID = 2**32 - 2
+
+SOCKET = Option("--socket", value="PATH", kind="file", help=f"The admin socket; {ADMIN_SOCKET} by default")
+JSON = Option("--json", value="MODE", choices=("short", "pretty", "off"), help="Print JSON on one line, or indented")
+JSON_SHORT = Option("-j", help="JSON: indented on a terminal, else on one line")
+NO_LEGEND = Option("--no-legend", help="No header and no count around a table")
+NO_PAGER = Option("--no-pager", help="No pager for long output on a terminal")
+
+ALLOW_UID = Option("--allow-uid", value="UID,...", help="Only these users may connect: numbers or names; else anybody")
+NO_ENABLE = Option("--no-enable", help="Leave the unit of the project's socket as it is")
+ALL = Option("--all", help="All registered projects")
+DRY_RUN = Option("--dry-run", help="Change nothing; tell which projects would lack a secret that they may fetch")
+FORMAT = Option("--format", value="FORMAT", choices=("json", "dotenv"), help="How FILE is written; else it is guessed")
+UID = Option("--uid", value="UID", help="For a connection of this user: a number or a name")
+PROJECT_OPTION = Option("--project", value="PROJECT", kind="project", help="Only this project")
+SECRET_OPTION = Option("--secret", value="NAME", help="Only this secret")
+DENIED = Option("--denied", help="Only what was denied or refused")
+ALL_EVENTS = Option("-a", "--all", help="Control-plane events too: pushes, registrations, starts")
+SINCE = Option("-S", "--since", value="TIME", help=f"Not before this time: {FORMS}")
+UNTIL = Option("-U", "--until", value="TIME", help="Not after this time")
+FOLLOW = Option("-f", "--follow", help="Go on with what is recorded from now on")
+LINES = Option("-n", "--lines", value="N", help=f"Only the last N; with --follow {DEFAULT_FOLLOW_LINES} by default")
+SUMMARY = Option("--summary", help="Counts and times by project and secret, denied names on top")
+DIRECTORY = Option("-D", "--directory", value="DIR", kind="directory", help="Read the journal in this directory")
+
+PROJECT = Operand("PROJECT", kind="project")
+
+PROGRAM = Program(
+    "remo-brokerctl",
+    "Control remo-broker and review what it has handed out.",
+    options=[SOCKET, JSON, JSON_SHORT, NO_LEGEND, NO_PAGER, HELP, VERSION],
+    commands=[
+        Command(
+            "status",
+            "Show how the broker is",
+            run="remo_broker.ctl.status:status",
+            details=f"""\
+Does not start a broker that is idle. The exit status is 0 when it runs, {EXIT_FAILED} when it has failed, {EXIT_IDLE} when it is idle or
+stopped, {EXIT_UNKNOWN} when that cannot be told.""",
+        ),
+        Command("list", "List the registered projects", run="remo_broker.ctl.projects:list_projects"),
+        Command("show", "Show one project in full", run="remo_broker.ctl.projects:show", operands=[PROJECT]),
+        Command(
+            "register",
+            "Serve the project in a directory",
+            run="remo_broker.ctl.projects:register",
+            operands=[Operand("PATH", kind="directory")],
+            options=[ALLOW_UID, NO_ENABLE],
+            details="""\
+The project has the directory's name. Where systemd runs, its socket's unit remo-broker-client@PROJECT.socket is enabled
+too, so that after a reboot systemd opens the socket first.""",
+        ),
+        Command(
+            "unregister",
+            "Stop serving a project",
+            run="remo_broker.ctl.projects:unregister",
+            operands=[PROJECT],
+            options=[NO_ENABLE],
+            details="Where systemd runs, its socket's unit is disabled and stopped too.",
+        ),
+        Command(
+            "reload",
+            "Read manifests anew",
+            run="remo_broker.ctl.projects:reload",
+            operands=[Operand("PROJECT", kind="project", optional=True)],
+            options=[ALL],
+            details="A manifest that is not valid leaves the old allowlist in force.",
+        ),
+        Command(
+            "push",
+            "Replace all secrets",
+            run="remo_broker.ctl.push:push",
+            operands=[Operand("FILE", kind="file", optional=True, many=True)],
+            options=[FORMAT, DRY_RUN],
+            details="""\
+FILE, or standard input for - or no FILE, is JSON or dotenv; NAME=@PATH in place of a FILE adds a file's bytes as a binary
+secret. All together replace whatever the broker holds. No value is ever given on the command line.
+
+  JSON     {"TOKEN": "...", "aws": {"key_id": "...", "secret": "..."}}, or the protocol's own
+           {"secrets": {...}, "secrets_b64": {...}}
+  dotenv   NAME=value lines; 'single' quotes are literal, "double" ones know \\n \\t \\r \\" \\\\ \\$; quoted values may have
+           several lines; # begins a comment, `export` before the name is passed over, nothing is expanded;
+           NAME=@PATH takes a file's bytes, relative to FILE's directory
+
+With --dry-run the exit status is 1 when a project would lack something.""",
+        ),
+        Command("clear", "Forget all secrets", run="remo_broker.ctl.push:clear"),
+        Command(
+            "check",
+            "Validate a manifest, without the broker",
+            run="remo_broker.ctl.check:check",
+            operands=[Operand("PATH", kind="file")],
+            details="""\
+PATH is a project's directory or a manifest. Each fault is one line: the file, the key, what is wrong, what is allowed. The
+exit status is 1 when there is any.""",
+        ),
+        Command(
+            "explain",
+            "Would a project be given a secret, and if not, why",
+            run="remo_broker.ctl.explain:explain",
+            operands=[PROJECT, Operand("NAME")],
+            options=[UID],
+            details="Nothing is fetched or audited. The exit status is 1 when it would not be given.",
+        ),
+        Command(
+            "audit",
+            "Review what was handed out and refused",
+            run="remo_broker.ctl.audit:audit",
+            options=[
+                *(PROJECT_OPTION, SECRET_OPTION, DENIED, ALL_EVENTS, SINCE, UNTIL),
+                *(FOLLOW, LINES, SUMMARY, DIRECTORY),
+            ],
+            details="""\
+Shows only what the broker itself has recorded: entries that others wrote with its fields are left out. JSON is one object
+for each entry. --since and --until go by the time at which the journal took an entry.""",
+        ),
+    ],
+    epilog=f"""\
+Exit status: 0 on success, 1 on failure, 2 on wrong usage; of 'status' {EXIT_FAILED}, {EXIT_IDLE} and {EXIT_UNKNOWN} as its help tells.""",
+)

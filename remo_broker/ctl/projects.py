@@ -1,0 +1,177 @@
+"""`remo-brokerctl list`, `show`, `register`, `unregister` and `reload`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from remo_broker.cli.options import Arguments, Usage
+from remo_broker.cli.program import Problem, complain
+from remo_broker.cli.terminal import Output
+from remo_broker.cli.text import escaped
+from remo_broker.cli.times import ago, shown, shown_short
+from remo_broker.client.errors import ClientError
+from remo_broker.ctl.commands import ALL, ALLOW_UID, NO_ENABLE, PROGRAM
+from remo_broker.ctl.session import manages_units, open_client, open_output, systemctl, uids, user
+from remo_broker.names import is_project_name
+
+
+def list_projects(arguments: Arguments) -> None:
+    output = open_output(arguments)
+    with open_client(arguments) as client:
+        projects = client.status().projects
+    if output.json != "off":
+        output.show_json([project.to_json() for project in projects])
+        return
+    header = ["PROJECT", "NAMES", "LEASES", "CONNECTIONS", "ALLOWED", "DENIED", "LAST FETCH", "SOCKET"]
+    rows = [
+        [
+            project.name,
+            str(project.allowlist_size),
+            str(project.cache_entries),
+            str(project.connections),
+            str(project.fetches_allowed),
+            str(project.fetches_denied),
+            shown_short(project.last_fetch_usec),
+            project.socket_path,
+        ]
+        for project in projects
+    ]
+    with output.paged():
+        output.table(header, rows, f"{len(rows)} project{'s' * (len(rows) != 1)} listed.")
+
+
+def show(arguments: Arguments) -> None:
+    output = open_output(arguments)
+    with open_client(arguments) as client:
+        found = client.show(project_operand(arguments))
+    if output.json != "off":
+        fields = found.to_json()
+        del fields["ok"]
+        output.show_json(fields)
+        return
+    last = f", last {shown(found.last_fetch_usec)}; {ago(found.last_fetch_usec)}" if found.last_fetch_usec else ""
+    names = found.allowlist or ["none: everything is denied"]
+    with output.paged():
+        output.pairs(
+            [
+                ("Project", found.name),
+                ("Directory", escaped(found.project_path)),
+                ("Socket", escaped(found.socket_path)),
+                ("Users", ", ".join(map(user, found.allowed_uids)) or "anybody who can open the socket"),
+                ("Leases", f"{found.ttl_seconds} s, at most {found.max_entries}; {found.cache_entries} live"),
+                ("Connections", str(found.connections)),
+                ("Fetches", f"{found.fetches_allowed} allowed, {found.fetches_denied} denied{last}"),
+                *((("Names" if place == 0 else ""), escaped(name)) for place, name in enumerate(names)),
+            ]
+        )
+
+
+def register(arguments: Arguments) -> int:
+    output = open_output(arguments)
+    path = os.path.realpath(arguments.operands[0])
+    name = os.path.basename(path)
+    if not is_project_name(name):
+        raise Problem(
+            f"{path}: a project's directory has at most 64 of a-z, 0-9, - and _ in its name, a letter or digit first; "
+            "rename it"
+        )
+    with open_client(arguments) as client:
+        socket = client.register(name, path, uids(arguments, ALLOW_UID))
+    unit = unit_change(arguments, "enable", name)
+    if output.json != "off":
+        output.show_json({"name": name, "socket_path": socket, "unit": unit.name, "unit_enabled": unit.done})
+    else:
+        output.line(f"Registered {name}; its socket is {escaped(socket)}.")
+        unit.tell(output, "Enabled", "systemd opens the socket first after a reboot")
+    return unit.status()
+
+
+def unregister(arguments: Arguments) -> int:
+    output = open_output(arguments)
+    name = project_operand(arguments)
+    with open_client(arguments) as client:
+        client.unregister(name)
+    unit = unit_change(arguments, "disable", name)
+    if output.json != "off":
+        output.show_json({"name": name, "unit": unit.name, "unit_disabled": unit.done})
+    else:
+        output.line(f"Unregistered {name}.")
+        unit.tell(output, "Disabled", "systemd does not open the socket any more")
+    return unit.status()
+
+
+class UnitChange:
+    """What became of a project's socket unit; `name` is None where it was not to be touched."""
+
+    def __init__(self, name: str | None, command: str = "", error: str | None = None) -> None:
+        self.name = name
+        self.done = name is not None and error is None
+        self._command = command
+        self._error = error
+
+    def tell(self, output: Output, verb: str, consequence: str) -> None:
+        if self.done:
+            output.line(f"{verb} {self.name}: {consequence}.")
+
+    def status(self) -> int:
+        """0, or 1 after a line on standard error: what the broker did stands, but half of it is missing."""
+        if self._error is None:
+            return 0
+        complain(PROGRAM, f"the broker did it, but systemd did not: {self._error}; run 'sudo {self._command}'")
+        return 1
+
+
+def unit_change(arguments: Arguments, verb: str, project: str) -> UnitChange:
+    """Enable the project's socket unit without starting it (the broker has the socket), or disable and stop it."""
+    if arguments.flag(NO_ENABLE) or not manages_units(arguments):
+        return UnitChange(None)
+    unit = f"remo-broker-client@{project}.socket"
+    words = [verb, *(["--now"] if verb == "disable" else []), unit]
+    try:
+        answer = systemctl(*words)
+    except OSError as error:
+        return UnitChange(unit, " ".join(["systemctl", *words]), f"systemctl: {os.strerror(error.errno or 0)}")
+    if answer.returncode != 0:
+        said = answer.stderr.strip().splitlines() or ["it gave no reason"]
+        return UnitChange(unit, " ".join(["systemctl", *words]), said[-1])
+    return UnitChange(unit)
+
+
+def reload(arguments: Arguments) -> int:
+    output = open_output(arguments)
+    if arguments.flag(ALL) == bool(arguments.operands):
+        raise Usage("'reload' wants either a PROJECT or --all")
+    reloaded: list[dict[str, object]] = []
+    failed = False
+    with open_client(arguments) as client:
+        if arguments.flag(ALL):
+            names = [project.name for project in client.status().projects]
+        else:
+            names = [project_operand(arguments)]
+        for name in names:
+            try:
+                allowlist = client.reload(name)
+            except ClientError as error:
+                if not arguments.flag(ALL):
+                    raise
+                failed = True
+                complain(PROGRAM, f"{name}: {error}")
+                reloaded.append({"name": name, "error": error.message})
+                continue
+            reloaded.append({"name": name, "allowlist": allowlist})
+            if output.json == "off":
+                output.line(
+                    f"Reloaded {name}: {', '.join(map(escaped, allowlist)) or 'no names, everything is denied'}"
+                )
+    if output.json != "off":
+        output.show_json(reloaded if arguments.flag(ALL) else reloaded[0])
+    sys.stdout.flush()
+    return 1 if failed else 0
+
+
+def project_operand(arguments: Arguments) -> str:
+    name = arguments.operands[0]
+    if not is_project_name(name):
+        raise Usage("a project's name has at most 64 of a-z, 0-9, - and _, a letter or digit first")
+    return name

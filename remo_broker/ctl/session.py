@@ -1,0 +1,69 @@
+"""What every command begins with: the broker to speak to, how to print, and whether systemd is there."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+import sys
+
+from remo_broker.cli.options import Arguments, Option, Usage
+from remo_broker.cli.terminal import Output
+from remo_broker.client.admin import AdminClient
+from remo_broker.ctl.commands import ADMIN_SOCKET, JSON, JSON_SHORT, MAX_UID, NO_LEGEND, NO_PAGER, SOCKET
+
+SYSTEMD_MARK = "/run/systemd/system"
+
+
+def socket_path(arguments: Arguments) -> str:
+    return arguments.value(SOCKET) or ADMIN_SOCKET
+
+
+def open_client(arguments: Arguments) -> AdminClient:
+    """A client for the admin socket; it connects at its first request."""
+    return AdminClient(socket_path(arguments))
+
+
+def open_output(arguments: Arguments) -> Output:
+    mode = arguments.value(JSON) or "off"
+    if arguments.flag(JSON_SHORT):
+        mode = "pretty" if sys.stdout.isatty() else "short"
+    return Output(json_mode=mode, legend=not arguments.flag(NO_LEGEND), pager=not arguments.flag(NO_PAGER))
+
+
+def manages_units(arguments: Arguments) -> bool:
+    """Whether the broker spoken to is the one that this host's systemd starts."""
+    return os.path.isdir(SYSTEMD_MARK) and os.path.realpath(socket_path(arguments)) == os.path.realpath(ADMIN_SOCKET)
+
+
+def systemctl(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run systemctl; what it prints is captured."""
+    return subprocess.run(
+        ["systemctl", "--no-ask-password", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def uids(arguments: Arguments, option: Option) -> list[int]:
+    """Users as numbers, from numbers or names."""
+    found = []
+    for word in arguments.values(option):
+        if word.isascii() and word.isdigit() and len(word) <= len(str(MAX_UID)) and int(word) <= MAX_UID:
+            found.append(int(word))
+            continue
+        try:
+            found.append(pwd.getpwnam(word).pw_uid)
+        except KeyError:
+            raise Usage(f"{option.name}: there is no user {word!r}; give a name, or a number up to {MAX_UID}") from None
+    return found
+
+
+def user(uid: int) -> str:
+    """`1000 (alice)`, or the number alone."""
+    try:
+        return f"{uid} ({pwd.getpwuid(uid).pw_name})"
+    except KeyError:
+        return str(uid)
