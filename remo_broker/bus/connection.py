@@ -1,0 +1,296 @@
+"""A connection to the bus: authentication, framing, calls and answers, with a bound for everything that strangers send.
+
+Rules:
+- whatever goes wrong with the connection ends it, with one line that says what (`closed`); nothing is tried again here;
+- a call is answered at once, from what is known, or not at all; an exception while answering is a bug, is logged, and
+  the caller gets a fixed text;
+- while the bus does not read the answers, no more calls are read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+from remo_broker.bus import wire
+from remo_broker.bus.log import warning
+
+# Connecting, authenticating and the first answer of the bus: milliseconds, unless something is wrong with it.
+CONNECT_SECONDS = 5.0
+# An answer of the bus or of systemd to one of our own calls.
+CALL_SECONDS = 10.0
+# The longest line of the authentication is an error's text.
+MAX_AUTHENTICATION_LINE = 1024
+# The longest legal call names an interface and a property, 255 bytes each. Longer calls, and signals, are from somebody who
+# means no good: they are skipped, not kept.
+MAX_CALL = 8 * 1024
+# Answers to our own calls: the longest lists every name on the bus.
+MAX_ANSWER = 4 * 1024 * 1024
+# So much may wait for the bus to read it: some ten thousand signals. A bus that reads so little is as good as gone.
+MAX_UNSENT = 16 * 1024 * 1024
+
+DRIVER = "org.freedesktop.DBus"
+DRIVER_PATH = "/org/freedesktop/DBus"
+SYSTEM_BUS = "unix:path=/run/dbus/system_bus_socket"
+
+FAILED = "org.freedesktop.DBus.Error.Failed"
+FAULT = "remo-broker-bus met a fault of its own; `journalctl -u remo-broker-bus` has the details"
+
+
+class BusError(Exception):
+    """The connection to the bus is no good. One line for the log that says what to do."""
+
+
+class CallError(Exception):
+    """An answer to one of our own calls was an error, or did not come. The text is the error's name."""
+
+
+@dataclass(frozen=True)
+class Return:
+    """The answer to a call; `body` as `wire.encode_body` makes it."""
+
+    signature: str = ""
+    body: bytes = b""
+
+
+@dataclass(frozen=True)
+class Error:
+    """The other answer to a call."""
+
+    name: str
+    text: str
+
+
+Answer = Return | Error
+
+
+class Connection(asyncio.Protocol):
+    """Made by `connect`. `closed` is done when the connection has ended: it raises BusError unless somebody hung up."""
+
+    def __init__(self, answer: Callable[[wire.Incoming], Answer], heard: Callable[[wire.Incoming], None]) -> None:
+        loop = asyncio.get_running_loop()
+        self.closed: asyncio.Future[None] = loop.create_future()
+        self.name = ""
+        """The unique name that the bus gave us."""
+        self._answer = answer
+        self._heard = heard
+        self._transport: asyncio.Transport
+        self._authenticated: asyncio.Future[None] = loop.create_future()
+        self._buffer = bytearray()
+        self._skip = 0
+        self._full = False
+        self._serial = 0
+        self._waiting: dict[int, asyncio.Future[wire.Incoming]] = {}
+
+    async def begin(self) -> None:
+        """Wait until the bus has taken us in. Raises BusError, CallError."""
+        try:
+            await self._authenticated
+            (self.name,) = await self.ask_driver("Hello")
+        except BaseException:
+            self._transport.abort()
+            raise
+
+    # --- our own calls and signals -----------------------------------------------------------------------------------
+
+    async def call(
+        self, destination: str, path: str, interface: str, member: str, signature: str = "", *values: object
+    ) -> list[Any]:
+        """Call a method and return what it gives. Raises CallError."""
+        if self.closed.done():
+            raise CallError("the connection is closed")
+        future: asyncio.Future[wire.Incoming] = asyncio.get_running_loop().create_future()
+        body = wire.encode_body(signature, values)
+        fields = {"path": path, "interface": interface, "member": member, "destination": destination}
+        serial = self._send(wire.METHOD_CALL, signature, body, **fields)
+        self._waiting[serial] = future
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                answer = await future
+            if answer.kind == wire.ERROR:
+                raise CallError(answer.error_name)
+            return answer.body()
+        except TimeoutError:
+            raise CallError(f"no answer from {destination} in {CALL_SECONDS:g} s") from None
+        except wire.BadMessage:
+            raise CallError(f"an answer from {destination} that is none") from None
+        finally:
+            self._waiting.pop(serial, None)
+
+    async def ask_driver(self, member: str, signature: str = "", *values: object) -> list[Any]:
+        """Call a method of the bus itself. Raises CallError."""
+        return await self.call(DRIVER, DRIVER_PATH, DRIVER, member, signature, *values)
+
+    def signal(self, path: str, interface: str, member: str, signature: str, *values: object) -> None:
+        """Send a signal to everybody who listens for it."""
+        if not self.closed.done():
+            body = wire.encode_body(signature, values)
+            self._send(wire.SIGNAL, signature, body, path=path, interface=interface, member=member)
+
+    def close(self) -> None:
+        """Hang up once all that was said is sent."""
+        self._transport.close()
+
+    def _send(self, kind: int, signature: str, body: bytes, **fields: str | int) -> int:
+        self._serial += 1
+        if self._transport.get_write_buffer_size() > MAX_UNSENT:
+            self._end(BusError("the bus does not read what it is sent"))
+        elif not self._transport.is_closing():
+            self._transport.write(wire.encode(kind, self._serial, signature, body, **fields))
+        return self._serial
+
+    # --- what arrives ------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        uid = str(os.geteuid()).encode().hex()
+        transport.write(f"\0AUTH EXTERNAL {uid}\r\n".encode())
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        try:
+            if not self._authenticated.done() and not self._authenticate():
+                return
+            self._messages()
+        except wire.BadMessage as error:
+            self._end(BusError(str(error)))
+
+    def eof_received(self) -> None:
+        """The transport closes by itself, and `connection_lost` follows."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(None if exc is None else BusError(f"the connection to the bus broke: {exc}"))
+
+    def pause_writing(self) -> None:
+        self._full = True
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._full = False
+        self.data_received(b"")  # what was left
+        if not self._full:
+            self._transport.resume_reading()
+
+    def _end(self, error: BusError | None) -> None:
+        if not self._authenticated.done():
+            self._authenticated.set_exception(error or BusError("the bus hung up"))
+        if not self.closed.done() and error is not None:
+            self.closed.set_exception(error)
+            self.closed.exception()  # seen: asyncio need not warn of it, whether or not somebody awaits it
+        elif not self.closed.done():
+            self.closed.set_result(None)
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(CallError(str(error or "the bus hung up")))
+        self._transport.abort()
+
+    def _authenticate(self) -> bool:
+        line, end, _rest = self._buffer.partition(b"\r\n")
+        if not end:
+            if len(line) > MAX_AUTHENTICATION_LINE:
+                raise wire.BadMessage("the bus sent something that is not D-Bus")
+            return False
+        if not line.startswith(b"OK "):
+            raise wire.BadMessage(f"the bus refuses user {os.geteuid()}")
+        del self._buffer[: len(line) + 2]
+        self._transport.write(b"BEGIN\r\n")
+        self._authenticated.set_result(None)
+        return True
+
+    def _messages(self) -> None:
+        at = 0
+        buffer = self._buffer
+        while not self._full:
+            skipped = min(self._skip, len(buffer) - at)
+            self._skip -= skipped
+            at += skipped
+            if len(buffer) - at < wire.FIXED_HEADER:
+                break
+            head = buffer[at : at + wire.FIXED_HEADER]
+            length = wire.frame_length(head)
+            ours = head[1] in {wire.METHOD_RETURN, wire.ERROR}
+            if length > (MAX_ANSWER if ours else MAX_CALL):
+                self._skip = length
+                continue
+            if len(buffer) - at < length:
+                break
+            self._message(bytes(buffer[at : at + length]))
+            at += length
+        del buffer[:at]
+
+    def _message(self, frame: bytes) -> None:
+        try:
+            message = wire.decode(frame)
+        except wire.BadMessage:
+            return  # it does not say whom to answer, and what it meant is the sender's own affair
+        if message.kind == wire.METHOD_CALL:
+            self._reply(message)
+        elif message.kind == wire.SIGNAL:
+            self._guarded(lambda: self._heard(message))
+        else:
+            future = self._waiting.get(message.reply_serial)
+            if future is not None and not future.done():
+                future.set_result(message)
+
+    def _reply(self, message: wire.Incoming) -> None:
+        answer = self._guarded(lambda: self._answer(message)) or Error(FAILED, FAULT)
+        if message.flags & wire.NO_REPLY_EXPECTED:
+            return
+        to: dict[str, str | int] = {"destination": message.sender, "reply_serial": message.serial}
+        if isinstance(answer, Error):
+            self._send(wire.ERROR, "s", wire.encode_body("s", [answer.text]), error_name=answer.name, **to)
+        else:
+            self._send(wire.METHOD_RETURN, answer.signature, answer.body, **to)
+
+    @staticmethod
+    def _guarded(handle: Callable[[], Answer | None]) -> Answer | None:
+        """The one place that keeps a bug from whoever met it. There should be nothing for it to do."""
+        try:
+            return handle()
+        except Exception:  # noqa: BLE001
+            warning(f"a bug, please report it: {traceback.format_exc()}")
+            return None
+
+
+async def connect(
+    address: str, answer: Callable[[wire.Incoming], Answer], heard: Callable[[wire.Incoming], None]
+) -> Connection:
+    """Connect to the bus at `address`, as D-Bus writes addresses. `answer` gets every call, `heard` every signal that
+    comes to us. Raises BusError."""
+    refusals = []
+    for path in _socket_paths(address):
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                _transport, connection = await asyncio.get_running_loop().create_unix_connection(
+                    lambda: Connection(answer, heard), path
+                )
+                await connection.begin()
+        except TimeoutError:
+            refusals.append(f"{path}: no answer in {CONNECT_SECONDS:g} s")
+        except (OSError, BusError, CallError) as error:
+            refusals.append(f"{path}: {error}")
+        else:
+            return connection
+    raise BusError(
+        f"cannot connect to the bus ({'; '.join(refusals) or f'no Unix socket in the address {address}'}); "
+        "is it running? `systemctl status dbus.service` tells"
+    )
+
+
+def _socket_paths(address: str) -> list[str]:
+    """The Unix sockets of an address, in its order; an abstract one begins with NUL."""
+    found = []
+    for one in address.split(";"):
+        transport, _, options = one.partition(":")
+        values = dict(option.partition("=")[::2] for option in options.split(","))
+        if transport == "unix" and "path" in values:
+            found.append(unquote(values["path"]))
+        elif transport == "unix" and "abstract" in values:
+            found.append(f"\0{unquote(values['abstract'])}")
+    return found

@@ -1,0 +1,177 @@
+"""Follows the broker on its status socket, and decides when to connect to it, for a connect starts it.
+
+A connect is made:
+- at the beginning, when nothing is known: this may wake the broker, and is how the registrations become known;
+- when the connection breaks, if systemd says that the broker runs or is about to: a crash, a restart;
+- after an idle exit or a stop, once systemd says that somebody else has started it;
+- where there is no systemd, again and again, ever more slowly: nobody is woken by it.
+
+No call on the bus leads to a connect, so `RETRY_SECONDS` bounds what all of them together can cost the broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from typing import TYPE_CHECKING, NoReturn
+
+from remo_broker.bus.snapshot import BadEvent, Draft, decode
+from remo_broker.bus.unit import NO_SYSTEMD, UNANSWERED
+from remo_broker.messages import MAX_MESSAGE, StoppingEvent, SyncedEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from remo_broker.bus.snapshot import Snapshot
+    from remo_broker.bus.unit import BrokerUnit
+
+# From a connect until all is told: a broker that must be started first takes a tenth of a second. It also bounds how long
+# the last snapshot stands in for a broker that hangs.
+SYNC_SECONDS = 5.0
+# How long to wait before the next connect, doubled each time. systemd knows of a crash within the first of them.
+RETRY_SECONDS = (0.1, 5.0)
+# An idle broker has told us before it told systemd: so long its unit may still be "active".
+SETTLE_SECONDS = 5.0
+# systemd tells when the unit changes; should that get lost, it is asked once in so long.
+RECHECK_SECONDS = 60.0
+
+_WATCH = b'{"op":"watch"}\n'
+_READ = 256 * 1024
+
+
+class Ending(enum.Enum):
+    """How following the broker came to an end."""
+
+    IDLE = enum.auto()
+    """It exits for want of work."""
+    STOPPED = enum.auto()
+    """It was told to stop."""
+    LOST = enum.auto()
+    """The connection broke."""
+    ABSENT = enum.auto()
+    """Nobody listens on the socket."""
+    SILENT = enum.auto()
+    """Somebody listens, but does not say what a broker would."""
+
+
+class Follower:
+    """`changed(old, new, replaced)` is told of every other snapshot: `old` is the last one known, `new` is None while
+    nothing is known, `replaced` as in `signals.differences`."""
+
+    def __init__(
+        self,
+        socket_path: str,
+        unit: BrokerUnit,
+        changed: Callable[[Snapshot | None, Snapshot | None, frozenset[str], str], None],
+    ) -> None:
+        self._socket_path = socket_path
+        self._unit = unit
+        self._changed = changed
+        self._last: Snapshot | None = None
+        self._why = ""
+        self.settled = asyncio.Event()
+        """Set once the first connect has led somewhere, be it to a snapshot or not."""
+
+    async def run(self) -> NoReturn:
+        """Follow the broker for ever."""
+        wait = RETRY_SECONDS[0]
+        while True:
+            ending, synced = await self._follow()
+            if synced:
+                wait = RETRY_SECONDS[0]
+            await self._until_worthwhile(ending, wait)
+            wait = min(wait * 2, RETRY_SECONDS[1])
+
+    # --- one connection ----------------------------------------------------------------------------------------------
+
+    async def _follow(self) -> tuple[Ending, bool]:
+        """One connection to the socket, from connect to EOF, and whether it got so far as to tell everything."""
+        draft, synced = Draft(), False
+        try:
+            async with asyncio.timeout(SYNC_SECONDS) as deadline:
+                reader, writer = await asyncio.open_unix_connection(self._socket_path, limit=_READ)
+                try:
+                    writer.write(_WATCH)
+                    rest = b""
+                    while chunk := await reader.read(_READ):
+                        *lines, rest = (rest + chunk).split(b"\n")
+                        if len(rest) > MAX_MESSAGE:
+                            raise BadEvent("a line that is too long")
+                        events = [decode(line) for line in lines]
+                        draft.take(events)
+                        if not synced and any(isinstance(event, SyncedEvent) for event in events):
+                            synced = True
+                            deadline.reschedule(None)
+                        if synced:
+                            self._publish(draft)
+                            draft = Draft(self._last)
+                        for event in events:
+                            if isinstance(event, StoppingEvent):
+                                return (Ending.IDLE if event.idle else Ending.STOPPED), synced
+                finally:
+                    writer.transport.abort()
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            return self._failed(Ending.ABSENT, str(error)), synced
+        except TimeoutError:
+            return self._failed(Ending.SILENT, f"no status in {SYNC_SECONDS:g} s"), synced
+        except (OSError, BadEvent) as error:
+            return self._failed(Ending.SILENT, str(error)), synced
+        return self._failed(Ending.LOST if synced else Ending.SILENT, "the connection was closed"), synced
+
+    def _failed(self, ending: Ending, why: str) -> Ending:
+        self._why = f"{self._socket_path}: {why}"
+        return ending
+
+    def _publish(self, draft: Draft) -> None:
+        new = draft.finish()
+        replaced = frozenset(draft.replaced)
+        old, self._last = self._last, new
+        self._changed(old, new, replaced, "")
+        self.settled.set()
+
+    # --- between connections -----------------------------------------------------------------------------------------
+
+    async def _until_worthwhile(self, ending: Ending, wait: float) -> None:
+        """Return when it is time to connect again; tell meanwhile what is true of a broker that we do not hear."""
+        if self._last is None:
+            self._unknown()
+            await asyncio.sleep(wait)
+            return
+        ends = ending in {Ending.IDLE, Ending.STOPPED}
+        if ends:
+            self._stopped()
+        loop = asyncio.get_running_loop()
+        settled_at = loop.time() + (SETTLE_SECONDS if ends else 0)
+        await asyncio.sleep(wait)
+        while True:
+            state = await self._unit.state()
+            if state == UNANSWERED:
+                if not ends:
+                    self._unknown()
+                await self._unit.changed(RECHECK_SECONDS)
+            elif state == NO_SYSTEMD:
+                if ending is Ending.ABSENT:
+                    self._stopped()
+                elif ending is Ending.SILENT:
+                    self._unknown()
+                return
+            elif not self._unit.is_running(state):
+                self._stopped()
+                await self._unit.changed(RECHECK_SECONDS)
+            elif state == "active" and loop.time() < settled_at:
+                await self._unit.changed(settled_at - loop.time())
+            else:
+                if state == "activating":
+                    self._stopped()
+                elif ending in {Ending.ABSENT, Ending.SILENT}:
+                    self._unknown()
+                return
+
+    def _stopped(self) -> None:
+        assert self._last is not None
+        old, self._last = self._last, self._last.stopped()
+        self._changed(old, self._last, frozenset(), "The broker does not run")
+
+    def _unknown(self) -> None:
+        self._changed(self._last, None, frozenset(), self._why)
+        self.settled.set()

@@ -1,0 +1,72 @@
+"""Introspection data, as the D-Bus specification defines it, from the tables of `interfaces`.
+
+dbus-next's own has no place for annotations, and these are what tells a client which properties it must poll.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from xml.sax.saxutils import quoteattr
+
+from remo_broker.bus.interfaces import Emits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from remo_broker.bus.interfaces import Argument, Interface, Property
+
+_DOCTYPE = """<!DOCTYPE node PUBLIC "-//freedesktop//DTD D-BUS Object Introspection 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/introspect.dtd">
+"""
+_EMITS = "org.freedesktop.DBus.Property.EmitsChangedSignal"
+
+
+def document(interfaces: Iterable[Interface], children: Iterable[str] = (), *, texts: bool = False) -> str:
+    """What `Introspect` answers for an object with these interfaces and child nodes. `texts` adds what each means."""
+    lines = [_DOCTYPE + "<node>"]
+    for interface in interfaces:
+        lines += _interface(interface, texts)
+    lines += [f"  <node name={quoteattr(child)}/>" for child in children]
+    return "\n".join([*lines, "</node>", ""])
+
+
+def _interface(interface: Interface, texts: bool) -> Iterator[str]:
+    yield f"  <interface name={quoteattr(interface.name)}>"
+    for method in interface.methods:
+        arguments = [*_arguments(method.takes, "in"), *_arguments(method.gives, "out")]
+        yield from _element("method", method.name, arguments, method.text if texts else "")
+    for signal in interface.signals:
+        yield from _element("signal", signal.name, _arguments(signal.gives), signal.text if texts else "")
+    for one in interface.properties:
+        yield from _property(one, one.text if texts else "")
+    yield "  </interface>"
+
+
+def _element(kind: str, name: str, inside: Iterable[str], text: str) -> Iterator[str]:
+    if text:
+        yield f"    <!-- {text} -->"
+    inside = list(inside)
+    if not inside:
+        yield f"    <{kind} name={quoteattr(name)}/>"
+        return
+    yield f"    <{kind} name={quoteattr(name)}>"
+    yield from inside
+    yield f"    </{kind}>"
+
+
+def _arguments(arguments: Iterable[Argument], direction: str = "") -> Iterator[str]:
+    shown = f" direction={quoteattr(direction)}" if direction else ""
+    for argument in arguments:
+        yield f"      <arg name={quoteattr(argument.name)} type={quoteattr(argument.signature)}{shown}/>"
+
+
+def _property(one: Property, text: str) -> Iterator[str]:
+    if text:
+        yield f"    <!-- {text} -->"
+    head = f'    <property name={quoteattr(one.name)} type={quoteattr(one.signature)} access="read"'
+    if one.emits is Emits.TRUE:  # the default, not said
+        yield f"{head}/>"
+        return
+    yield f"{head}>"
+    yield f'      <annotation name="{_EMITS}" value={quoteattr(one.emits)}/>'
+    yield "    </property>"

@@ -1,0 +1,207 @@
+"""`remo-broker-bus`: the process. D-Bus activation starts it, it ends by itself; see remo-broker-bus(8)."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+from remo_broker import __version__
+from remo_broker.bus.connection import DRIVER, SYSTEM_BUS, BusError, CallError, Connection, connect
+from remo_broker.bus.follower import SYNC_SECONDS, Follower
+from remo_broker.bus.idle import IDLE_SECONDS, Callers
+from remo_broker.bus.interfaces import BUS_NAME
+from remo_broker.bus.log import notice, warning
+from remo_broker.bus.service import Service
+from remo_broker.bus.signals import differences
+from remo_broker.bus.unit import BrokerUnit
+from remo_broker.paths import SOCKET_DIR, STATUS_SOCKET
+
+if TYPE_CHECKING:
+    from remo_broker.bus.connection import Answer
+    from remo_broker.bus.snapshot import Snapshot
+    from remo_broker.bus.wire import Incoming
+
+MACHINE_ID = "/etc/machine-id"
+
+# RequestName: fail if another process has the name, and the answer when it is ours.
+_DO_NOT_QUEUE = 4
+_PRIMARY_OWNER = 1
+
+
+class Ended(Exception):
+    """The service cannot go on; a new process might. One line for the log."""
+
+
+class BusService:
+    """The parts, put together."""
+
+    def __init__(self, status_socket: str) -> None:
+        self._service = Service(_machine_id())
+        self._callers = Callers()
+        self._status_socket = status_socket
+        self._status = ""
+        self._named = False
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._connection: Connection
+        self._unit: BrokerUnit | None = None
+
+    async def run(self, bus_address: str, idle_seconds: float) -> None:
+        """Serve until idle, told to end, or without a bus. Raises BusError, Ended."""
+        self._connection = await connect(bus_address, self._answer, self._heard)
+        self._unit = BrokerUnit(self._connection)
+        follower = Follower(self._status_socket, self._unit, self._changed)
+        tasks: list[asyncio.Task[None]] = [asyncio.create_task(follower.run())]
+        try:
+            # Whoever started us by a call waits until we have the name: better a whole answer a little later.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SYNC_SECONDS):
+                    await follower.settled.wait()
+            await self._take_name()
+            idle = self._callers.until_idle(self._connection, idle_seconds, lambda: self._service.snapshot is not None)
+            tasks.append(asyncio.create_task(idle))
+            ends: list[asyncio.Future[None]] = [*tasks, self._ended, self._connection.closed]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()
+            if self._connection.closed.done():
+                self._connection.closed.result()
+                notice("the bus hung up; the next call on a new one starts this service again")
+            if self._ended.done():
+                self._ended.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await self._leave()
+
+    def end(self, why: Exception | None = None) -> None:
+        """Let `run` return, or raise `why`."""
+        if not self._ended.done():
+            if why is None:
+                self._ended.set_result(None)
+            else:
+                self._ended.set_exception(why)
+
+    async def _take_name(self) -> None:
+        try:
+            (reply,) = await self._connection.ask_driver("RequestName", "su", BUS_NAME, _DO_NOT_QUEUE)
+        except CallError as error:
+            if self._connection.closed.done():
+                raise BusError(f"{error}; `systemctl status dbus.service` tells more") from None
+            raise Ended(
+                f"the bus does not let user {os.geteuid()} own {BUS_NAME} ({error}): is its policy file in "
+                "/usr/share/dbus-1/system.d, and is this user the one that it names?"
+            ) from None
+        if reply != _PRIMARY_OWNER:
+            raise Ended(f"{BUS_NAME} is taken; `busctl status {BUS_NAME}` tells by whom")
+        self._named = True
+
+    async def _leave(self) -> None:
+        """Give up the name, answer what came before that, hang up. A call that comes later starts a new process."""
+        _tell_systemd("STOPPING=1")
+        if self._named and not self._connection.closed.done():
+            self._named = False
+            with contextlib.suppress(CallError):
+                await self._connection.ask_driver("ReleaseName", "s", BUS_NAME)
+        self._connection.close()
+        with contextlib.suppress(BusError, TimeoutError):
+            async with asyncio.timeout(SYNC_SECONDS):
+                await self._connection.closed
+
+    # --- what the parts tell -----------------------------------------------------------------------------------------
+
+    def _answer(self, call: Incoming) -> Answer:
+        self._callers.called(call.sender)
+        return self._service.answer(call)
+
+    def _heard(self, message: Incoming) -> None:
+        if message.sender == DRIVER and message.member == "NameLost" and message.body() == [BUS_NAME] and self._named:
+            self.end(Ended(f"another process has taken {BUS_NAME}"))
+        if self._unit is not None:
+            self._unit.heard(message)
+
+    def _changed(self, old: Snapshot | None, new: Snapshot | None, replaced: frozenset[str], why: str) -> None:
+        if old and new and old.broker.broker_version != new.broker.broker_version:
+            # Version never changes while the object is there, and our own code is likely old as well.
+            self.end(Ended("the broker is of another version by now, a new process of this service will be too"))
+            return
+        self._service.snapshot = new
+        if new is not None and self._named:
+            for emission in differences(old, new, replaced):
+                self._connection.signal(*emission[:4], *emission.values)
+        self._say(why or "Following the broker", is_fault=new is None)
+
+    def _say(self, status: str, *, is_fault: bool) -> None:
+        if status != self._status:
+            self._status = status
+            (warning if is_fault else notice)(status)
+            _tell_systemd(f"STATUS={status}")
+
+
+async def serve(bus_address: str, status_socket: str, idle_seconds: float) -> None:
+    service = BusService(status_socket)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, service.end)
+    await service.run(bus_address, idle_seconds)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program. Status 1 if it could not begin or go on and systemd should try again, else 0."""
+    options = _parser().parse_args(argv)
+    try:
+        asyncio.run(serve(options.bus_address, options.status_socket, options.idle_exit_seconds))
+    except (BusError, Ended) as error:
+        warning(str(error))
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="remo-broker-bus", description="Shows the secret broker's status on the system bus.", allow_abbrev=False
+    )
+    address = os.environ.get("DBUS_SYSTEM_BUS_ADDRESS") or SYSTEM_BUS
+    parser.add_argument("--bus-address", metavar="ADDRESS", default=address, help="another bus than the system bus")
+    parser.add_argument(
+        "--status-socket",
+        metavar="PATH",
+        default=f"{SOCKET_DIR}/{STATUS_SOCKET}",
+        help="the broker's status socket (%(default)s)",
+    )
+    parser.add_argument(
+        "--idle-exit-seconds",
+        metavar="SECONDS",
+        type=int,
+        default=IDLE_SECONDS,
+        help="end so long after the last call when no caller is left on the bus; 0: never (%(default)s)",
+    )
+    parser.add_argument("--version", action="version", version=f"remo-broker-bus {__version__}")
+    return parser
+
+
+def _machine_id() -> str:
+    try:
+        with open(MACHINE_ID, encoding="ascii") as file:
+            return file.read().strip()
+    except (OSError, UnicodeError):
+        return ""
+
+
+def _tell_systemd(state: str) -> None:
+    """sd_notify(3), where systemd wants to hear it."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.connect(f"\0{address[1:]}" if address.startswith("@") else address)
+            notify.send(state.encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

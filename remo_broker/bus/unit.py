@@ -1,0 +1,87 @@
+"""Whether the broker runs, asked of systemd on the same bus: so an idle broker is left alone, and found when it is back.
+
+Signals only say that it is time to ask again. Anybody can send us one that looks right, so `changed` wakes whoever waits
+at most once in `HINT_SECONDS`, and what counts is systemd's own answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from remo_broker.bus.connection import DRIVER, CallError
+from remo_broker.bus.paths import escape_label
+
+if TYPE_CHECKING:
+    from remo_broker.bus.connection import Connection
+    from remo_broker.bus.wire import Incoming
+
+BROKER_UNIT = "remo-broker.service"
+SYSTEMD = "org.freedesktop.systemd1"
+SYSTEMD_PATH = "/org/freedesktop/systemd1"
+PROPERTIES = "org.freedesktop.DBus.Properties"
+
+# A start is a burst of changes, and each question costs systemd an answer.
+HINT_SECONDS = 0.1
+
+_UNIT_PATH = f"{SYSTEMD_PATH}/unit/{escape_label(BROKER_UNIT)}"
+_RULES = (
+    f"type='signal',sender='{SYSTEMD}',path='{_UNIT_PATH}',interface='{PROPERTIES}',member='PropertiesChanged'",
+    # systemd itself is new on the bus after `systemctl daemon-reexec`, and has forgotten who subscribed.
+    f"type='signal',sender='{DRIVER}',interface='{DRIVER}',member='NameOwnerChanged',arg0='{SYSTEMD}'",
+)
+_RUNNING = frozenset({"active", "activating", "reloading", "refreshing"})
+_NOBODY = frozenset({"org.freedesktop.DBus.Error.NameHasNoOwner", "org.freedesktop.DBus.Error.ServiceUnknown"})
+
+NO_SYSTEMD = "no systemd"
+UNANSWERED = "unanswered"
+
+
+class BrokerUnit:
+    """The broker's unit, as systemd has it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._hint = asyncio.Event()
+        self._listening = False
+        self._subscribed = False
+
+    async def state(self) -> str:
+        """`ActiveState` of the unit; NO_SYSTEMD if there is none on this bus, UNANSWERED if it does not say."""
+        try:
+            await self._subscribe()
+            (state,) = await self._connection.call(
+                SYSTEMD, _UNIT_PATH, PROPERTIES, "Get", "ss", f"{SYSTEMD}.Unit", "ActiveState"
+            )
+        except CallError as error:
+            return NO_SYSTEMD if str(error) in _NOBODY else UNANSWERED
+        return str(state.value)
+
+    @staticmethod
+    def is_running(state: str) -> bool:
+        """Whether there is a broker to connect to, or will be without our doing."""
+        return state in _RUNNING
+
+    def heard(self, signal: Incoming) -> None:
+        """A signal came, from whomever."""
+        if signal.member == "NameOwnerChanged" and signal.sender == DRIVER:
+            self._subscribed = False
+        self._hint.set()
+
+    async def changed(self, seconds: float) -> None:
+        """Wait until the unit may be in another state, at most so long."""
+        await asyncio.sleep(HINT_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hint.wait()
+        self._hint.clear()
+
+    async def _subscribe(self) -> None:
+        if not self._listening:
+            for rule in _RULES:
+                await self._connection.ask_driver("AddMatch", "s", rule)
+            self._listening = True
+        if not self._subscribed:
+            await self._connection.call(SYSTEMD, SYSTEMD_PATH, f"{SYSTEMD}.Manager", "Subscribe")
+            self._subscribed = True

@@ -1,0 +1,161 @@
+"""D-Bus messages to bytes and back. The one module that touches dbus-next, and where its faults end.
+
+dbus-next 0.2.3 marshals well. Its connection (`dbus_next.aio.MessageBus`) is not used, because:
+- EOF while authenticating makes it spin for ever;
+- the text and traceback of an exception are sent to whoever called;
+- it reads as long as there is something to read, so that a flood starves timers and the answers themselves, which pile
+  up without limit;
+- a message that it cannot parse, which any local user can send, ends it.
+
+What is left is guarded here:
+- the body of a call is parsed only when its signature is the one that the method takes;
+- parsed signatures are cached for good: the cache is emptied when strangers fill it;
+- anything that goes wrong while parsing is `BadMessage`.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from dbus_next._private.marshaller import Marshaller
+from dbus_next._private.unmarshaller import Unmarshaller
+from dbus_next.constants import MessageType
+from dbus_next.signature import SignatureTree, Variant
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dbus_next.message import Message
+
+__all__ = [
+    "ERROR",
+    "FIXED_HEADER",
+    "METHOD_CALL",
+    "METHOD_RETURN",
+    "NO_REPLY_EXPECTED",
+    "SIGNAL",
+    "BadMessage",
+    "Incoming",
+    "Variant",
+    "encode",
+    "encode_body",
+    "frame_length",
+]
+
+METHOD_CALL: Final = MessageType.METHOD_CALL.value
+METHOD_RETURN: Final = MessageType.METHOD_RETURN.value
+ERROR: Final = MessageType.ERROR.value
+SIGNAL: Final = MessageType.SIGNAL.value
+
+NO_REPLY_EXPECTED: Final = 1
+# Our own calls start nobody: who is not there is not asked.
+_NO_AUTO_START: Final = 2
+
+# What of a message has a fixed place: order of bytes, type, flags, version, length of the body, serial, length of the fields.
+FIXED_HEADER = 16
+# The specification's own limit. Nothing on a bus may be longer.
+MAX_LENGTH = 128 * 1024 * 1024
+# Signatures seen that stay parsed. What is sent and asked for here needs some thirty.
+MAX_SIGNATURES = 200
+
+_ORDER = {ord("l"): "<", ord("B"): ">"}
+# They have no types that mypy could see.
+_marshaller: Any = Marshaller
+_unmarshaller: Any = Unmarshaller
+
+_FIELDS = {"path": (1, "o"), "interface": (2, "s"), "member": (3, "s"), "error_name": (4, "s")} | {
+    "reply_serial": (5, "u"),
+    "destination": (6, "s"),
+    "signature": (8, "g"),
+}
+
+
+class BadMessage(Exception):
+    """Bytes that are not a message, or one that dbus-next does not understand."""
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """A message that arrived; absent header fields are empty."""
+
+    kind: int
+    flags: int
+    serial: int
+    reply_serial: int
+    sender: str
+    path: str
+    interface: str
+    member: str
+    error_name: str
+    signature: str
+    frame: bytes
+
+    def body(self) -> list[Any]:
+        """The arguments. Raises BadMessage."""
+        return list(_unmarshal(self.frame).body)
+
+
+def frame_length(head: bytes | bytearray) -> int:
+    """How long the message is that begins with these `FIXED_HEADER` bytes. Raises BadMessage."""
+    order = _ORDER.get(head[0])
+    if order is None or head[3] != 1:
+        raise BadMessage("the bus sent something that is not D-Bus")
+    body, fields = struct.unpack_from(f"{order}I4xI", head, 4)
+    length: int = FIXED_HEADER + (fields + 7) // 8 * 8 + body
+    if length > MAX_LENGTH:
+        raise BadMessage("the bus sent a message longer than D-Bus allows")
+    return length
+
+
+def decode(frame: bytes) -> Incoming:
+    """The header of one whole message. Raises BadMessage."""
+    without_body = frame[:4] + bytes(4) + frame[8:]
+    message = _unmarshal(without_body)
+    return Incoming(
+        kind=message.message_type.value,
+        flags=int(message.flags),
+        serial=message.serial,
+        reply_serial=message.reply_serial or 0,
+        sender=message.sender or "",
+        path=message.path or "",
+        interface=message.interface or "",
+        member=message.member or "",
+        error_name=message.error_name or "",
+        signature=message.signature,
+        frame=frame,
+    )
+
+
+def encode_body(signature: str, values: Sequence[object]) -> bytes:
+    """The body of a message. Structures are lists, variants `Variant`s."""
+    return bytes(_marshaller(signature, list(values)).marshall())
+
+
+def encode(kind: int, serial: int, signature: str = "", body: bytes = b"", **fields: str | int) -> bytes:
+    """A whole message. `fields` are header fields by the names that `Incoming` has for them, empty ones left out."""
+    variants = []
+    for name, value in {**fields, "signature": signature}.items():
+        if value:
+            code, type_of_field = _FIELDS[name]
+            variants.append([code, Variant(type_of_field, value)])
+    flags = _NO_AUTO_START if kind == METHOD_CALL else NO_REPLY_EXPECTED
+    header = _marshaller("yyyyuua(yv)", [ord("l"), kind, flags, 1, len(body), serial, variants])
+    header.marshall()
+    header.align(8)
+    return bytes(header.buffer) + body
+
+
+def _unmarshal(frame: bytes) -> Message:
+    try:
+        message: Message | None = _unmarshaller(io.BytesIO(frame)).unmarshall()
+    except Exception as error:  # noqa: BLE001 - whatever it stumbles over, the sender is to blame
+        raise BadMessage(type(error).__name__) from None
+    finally:
+        if len(SignatureTree._cache) > MAX_SIGNATURES:
+            SignatureTree._cache.clear()
+    if message is None:
+        raise BadMessage("a message shorter than it says")
+    return message
