@@ -1,0 +1,190 @@
+"""A bus that is none: whatever it does while connecting, the process ends, soon, and says why."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import resource
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.bus import Bus, Service, bus_service
+from tests.support.machine import poll
+from tests.support.status import StatusPeer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+OK = b"OK 0123456789abcdef0123456789abcdef\r\n"
+
+# CONNECT_SECONDS, and what a slow machine needs for the rest.
+DEADLINE_SECONDS = 20
+# A process that spins until its deadline takes five; starting Python takes a fifth of one.
+CPU_SECONDS = 3
+
+
+@contextlib.contextmanager
+def pretender(path: pathlib.Path, behave: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A socket on which every connection is treated so; gives its address."""
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection, contextlib.suppress(OSError):
+                    behave(connection)
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"unix:path={path}"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def eof_at_once(_connection: socket.socket) -> None:
+    pass
+
+
+def eof_after_a_request(connection: socket.socket) -> None:
+    connection.recv(1024)
+
+
+def eof_in_a_line(connection: socket.socket) -> None:
+    connection.recv(1024)
+    connection.sendall(OK[:10])
+
+
+def eof_after_authentication(connection: socket.socket) -> None:
+    connection.recv(1024)
+    connection.sendall(OK)
+    connection.recv(1024)
+
+
+def eof_in_a_message(connection: socket.socket) -> None:
+    eof_after_authentication(connection)
+    connection.sendall(b"l\x02\x01\x01\x10\0\0\0\x01\0\0\0\x20\0\0\0")
+
+
+def garbage(connection: socket.socket) -> None:
+    connection.sendall(b"\0\xff\xfe garbage \x1b[2J\r\n")
+    connection.recv(1024)
+
+
+def garbage_without_end(connection: socket.socket) -> None:
+    while True:
+        connection.sendall(b"\xff" * 4096)
+
+
+def garbage_after_authentication(connection: socket.socket) -> None:
+    connection.recv(1024)
+    connection.sendall(OK + b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    connection.recv(1024)
+
+
+def a_message_of_128_gib(connection: socket.socket) -> None:
+    connection.recv(1024)
+    connection.sendall(OK + b"l\x02\x01\x01\xff\xff\xff\xff\x01\0\0\0\xff\xff\xff\x7f")
+    connection.recv(1024)
+
+
+def refusal(connection: socket.socket) -> None:
+    connection.recv(1024)
+    connection.sendall(b"REJECTED DBUS_COOKIE_SHA1\r\n")
+    connection.recv(1024)
+
+
+def silence(connection: socket.socket) -> None:
+    while connection.recv(1024):
+        pass
+
+
+def silence_after_authentication(connection: socket.socket) -> None:
+    connection.recv(1024)
+    connection.sendall(OK)
+    silence(connection)
+
+
+@pytest.mark.parametrize(
+    "behave",
+    [
+        eof_at_once,
+        eof_after_a_request,
+        eof_in_a_line,
+        eof_after_authentication,
+        eof_in_a_message,
+        garbage,
+        garbage_without_end,
+        garbage_after_authentication,
+        a_message_of_128_gib,
+        refusal,
+        silence,
+        silence_after_authentication,
+    ],
+)
+def test_the_process_ends(tmp_path: pathlib.Path, peer: StatusPeer, behave: Callable[[socket.socket], None]) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with (
+        pretender(tmp_path / "bus.sock", behave) as address,
+        bus_service(address, peer.path, named=False) as service,
+    ):
+        assert service.wait(DEADLINE_SECONDS) == 1
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < CPU_SECONDS
+    (line,) = service.log.splitlines()
+    assert line.startswith("remo-broker-bus: cannot connect to the bus (")
+    assert line.endswith("is it running? `systemctl status dbus.service` tells")
+    assert line.isprintable()
+
+
+@pytest.mark.parametrize("address", ["unix:path=/nowhere/bus", "tcp:host=localhost,port=1", "nonsense", "unix:"])
+def test_no_bus(peer: StatusPeer, address: str) -> None:
+    with bus_service(address, peer.path, named=False) as service:
+        assert service.wait() == 1
+        assert "cannot connect to the bus" in service.log
+
+
+def test_the_next_address_is_tried(bus: Bus, peer: StatusPeer) -> None:
+    with bus_service(bus, peer.path, f"--bus-address=unix:path=/nowhere/bus;{bus.address}"):
+        assert bus.get("SecretCount") == 3
+
+
+def test_a_bus_that_goes_ends_the_service(bus: Bus, service: Service) -> None:
+    bus.stop()
+    assert service.wait() == 0
+    assert "the bus hung up" in service.log
+
+
+def test_a_bus_that_loses_its_senses_ends_the_service(tmp_path: pathlib.Path, bus: Bus, peer: StatusPeer) -> None:
+    """Everything works, then the stream is cut in the middle by what is not D-Bus."""
+    spoil = threading.Event()
+
+    def relay(connection: socket.socket) -> None:
+        with socket.socket(socket.AF_UNIX) as upstream:
+            upstream.connect(str(bus.path))
+            connection.setblocking(False)
+            upstream.setblocking(False)
+            while not spoil.wait(0.01):
+                for source, target in ((connection, upstream), (upstream, connection)):
+                    with contextlib.suppress(BlockingIOError):
+                        if not (data := source.recv(65536)):
+                            return
+                        target.sendall(data)
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            connection.setblocking(True)
+            connection.recv(1024)
+
+    with (
+        pretender(tmp_path / "relay.sock", relay) as address,
+        bus_service(address, peer.path, named=False) as service,
+    ):
+        poll("the name", bus.has_owner)
+        assert bus.get("SecretCount") == 3
+        spoil.set()
+        assert service.wait() == 1
+        assert "the bus sent something that is not D-Bus" in service.log

@@ -1,0 +1,278 @@
+"""A message bus of the test's own, and the status service on it; driven by the real `busctl`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+from dbus_next.aio.message_bus import MessageBus
+
+from tests.support.machine import poll, unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+
+BUS_NAME = "io.get2know.RemoBroker1"
+ROOT = "/io/get2know/RemoBroker1"
+MANAGER = f"{BUS_NAME}.Manager"
+PROJECT = f"{BUS_NAME}.Project"
+PROPERTIES = "org.freedesktop.DBus.Properties"
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+POLICY = REPOSITORY / f"policy/{BUS_NAME}.conf"
+
+PROGRAM = (sys.executable, "-m", "remo_broker.bus.main")
+# Nothing here takes a second; this is for a machine that has other things to do.
+RUN_SECONDS = 30
+
+_HEAD = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+"""
+_OPEN = f"""{_HEAD}<busconfig>
+  <type>session</type>
+  <listen>unix:path=%s</listen>
+  <auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow send_destination="*" eavesdrop="true"/>
+    <allow eavesdrop="true"/>
+    <allow own="*"/>
+  </policy>
+</busconfig>
+"""
+# What /usr/share/dbus-1/system.conf says, without what it includes.
+_SYSTEM = f"""{_HEAD}<busconfig>
+  <type>system</type>
+  <listen>unix:path=%s</listen>
+  <auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow user="*"/>
+    <deny own="*"/>
+    <deny send_type="method_call"/>
+    <allow send_type="signal"/>
+    <allow send_requested_reply="true" send_type="method_return"/>
+    <allow send_requested_reply="true" send_type="error"/>
+    <allow receive_type="method_call"/>
+    <allow receive_type="method_return"/>
+    <allow receive_type="error"/>
+    <allow receive_type="signal"/>
+    <allow send_destination="org.freedesktop.DBus" send_interface="org.freedesktop.DBus"/>
+    <allow send_destination="org.freedesktop.DBus" send_interface="org.freedesktop.DBus.Introspectable"/>
+    <allow send_destination="org.freedesktop.DBus" send_interface="org.freedesktop.DBus.Properties"/>
+  </policy>
+  <policy user="root">
+    <allow send_destination="org.freedesktop.DBus" send_interface="org.freedesktop.DBus.Monitoring"/>
+  </policy>
+  <include>%s</include>
+</busconfig>
+"""
+
+
+class Bus:
+    """A running message bus."""
+
+    def __init__(self, path: pathlib.Path, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self.address = f"unix:path={path}"
+        self.path = path
+
+    def busctl(
+        self, *arguments: str, check: bool = True, user: Sequence[str] = (), timeout: float = RUN_SECONDS
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*user, "busctl", f"--address={self.address}", "--no-pager", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(f"busctl {' '.join(arguments)}: status {done.returncode}\n{done.stdout}{done.stderr}")
+        return done
+
+    def get(self, name: str, path: str = ROOT, interface: str = MANAGER) -> Any:
+        """A property, by busctl."""
+        printed = self.busctl("--json=short", "get-property", BUS_NAME, path, interface, name).stdout
+        return json.loads(printed)["data"]
+
+    def call(self, path: str, interface: str, member: str, *arguments: str) -> Any:
+        """A method's answer, by busctl."""
+        printed = self.busctl("--json=short", "call", BUS_NAME, path, interface, member, *arguments).stdout
+        return json.loads(printed)["data"] if printed.strip() else None
+
+    def refusal(self, *arguments: str) -> str:
+        """The text with which busctl fails."""
+        done = self.busctl(*arguments, check=False)
+        assert done.returncode != 0, done.stdout
+        return done.stderr.strip()
+
+    def has_owner(self, name: str = BUS_NAME) -> bool:
+        printed = self.busctl("list", "--unique", "--acquired", "--json=short").stdout
+        return any(entry["name"] == name for entry in json.loads(printed))
+
+    def stop(self) -> None:
+        """End it; a stopped (SIGSTOP) one too."""
+        self.process.kill()
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def private_bus(directory: pathlib.Path, *, program: str = "dbus-daemon", policy: str = "") -> Iterator[Bus]:
+    """A bus that listens in `directory`: open to everybody, or with the text of a `policy` file as the system bus has it."""
+    if shutil.which(program) is None:
+        unavailable(f"{program} is not installed here: ./run test installs it")
+    listen = directory / "bus"
+    config = directory / "bus.conf"
+    if policy:
+        (directory / "policy.conf").write_text(policy)
+        config.write_text(_SYSTEM % (listen, directory / "policy.conf"))
+    else:
+        config.write_text(_OPEN % listen)
+    directory.chmod(0o755)
+    process = (_launch_broker if program == "dbus-broker-launch" else _launch_daemon)(config, listen)
+    try:
+        poll("the bus", lambda: _answers(listen))
+        listen.chmod(0o666)
+        yield Bus(listen, process)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _launch_daemon(config: pathlib.Path, _listen: pathlib.Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(["dbus-daemon", f"--config-file={config}", "--nofork", "--nopidfile", "--nosyslog"])
+
+
+def _launch_broker(config: pathlib.Path, listen: pathlib.Path) -> subprocess.Popen[bytes]:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(listen))
+        listener.listen(128)
+        # As systemd would start it: the socket is descriptor 3, and LISTEN_PID its own process id.
+        script = 'exec 3<&"$1"; LISTEN_FDS=1 LISTEN_PID=$$ exec dbus-broker-launch --config-file="$2" --scope user'
+        return subprocess.Popen(
+            ["bash", "-c", script, "sh", str(listener.fileno()), str(config)], pass_fds=[listener.fileno()]
+        )
+
+
+def _answers(path: pathlib.Path) -> bool:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(1)
+        client.connect(str(path))
+        client.sendall(f"\0AUTH EXTERNAL {str(os.getuid()).encode().hex()}\r\n".encode())
+        return client.recv(64).startswith(b"OK ")
+    return False
+
+
+@contextlib.asynccontextmanager
+async def other_client(bus: Bus) -> AsyncIterator[Any]:
+    """A client of dbus-next's own, which leaves its socket open otherwise."""
+    client: Any = await MessageBus(bus_address=bus.address).connect()
+    try:
+        yield client
+    finally:
+        client.disconnect()
+        with contextlib.suppress(Exception):
+            await client.wait_for_disconnect()
+        client._stream.close()
+        client._sock.close()
+
+
+class Service:
+    """A running remo-broker-bus."""
+
+    def __init__(self, process: subprocess.Popen[str], log: pathlib.Path) -> None:
+        self.process = process
+        self._log = log
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def wait(self, seconds: float = RUN_SECONDS) -> int:
+        """Its exit status, once it ends by itself."""
+        return self.process.wait(seconds)
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+
+@contextlib.contextmanager
+def bus_service(
+    bus: Bus | str, status_socket: pathlib.Path, *arguments: str, named: bool = True, user: Sequence[str] = ()
+) -> Iterator[Service]:
+    """The service on `bus`; with `named`, wait until it has its name there."""
+    address = bus if isinstance(bus, str) else bus.address
+    log = pathlib.Path(f"{status_socket}.log")
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [*user, *PROGRAM, f"--bus-address={address}", f"--status-socket={status_socket}", *arguments],
+            cwd=REPOSITORY,
+            stderr=stderr,
+            text=True,
+        )
+    service = Service(process, log)
+    try:
+        if named:
+            assert isinstance(bus, Bus)
+            poll("the service to have its name", lambda: bus.has_owner() or process.poll() is not None)
+        yield service
+    finally:
+        process.kill()
+        process.wait()
+    assert "Traceback" not in service.log, service.log
+
+
+class Monitor:
+    """`busctl monitor`: what the service sends, as it comes."""
+
+    def __init__(self, process: subprocess.Popen[str], output: pathlib.Path) -> None:
+        self._process = process
+        self._output = output
+
+    def messages(self) -> list[dict[str, Any]]:
+        """Everything so far: busctl's JSON of each."""
+        lines = self._output.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def signals(self) -> list[dict[str, Any]]:
+        return [message for message in self.messages() if message["type"] == "signal"]
+
+    def members(self) -> list[str]:
+        return [message["member"] for message in self.signals()]
+
+    def changed(self, name: str, path: str = ROOT) -> list[Any]:
+        """The values that PropertiesChanged told for a property, in order."""
+        told = [one["payload"]["data"][1] for one in self.signals() if one["path"] == path and _tells(one)]
+        return [properties[name]["data"] for properties in told if name in properties]
+
+
+def _tells(message: dict[str, Any]) -> bool:
+    return bool(message["member"] == "PropertiesChanged")
+
+
+@contextlib.contextmanager
+def monitor(bus: Bus, directory: pathlib.Path) -> Iterator[Monitor]:
+    output = directory / "monitor"
+    errors = directory / "monitor.err"
+    with output.open("w") as stdout, errors.open("w") as stderr:
+        process = subprocess.Popen(
+            ["busctl", f"--address={bus.address}", "--json=short", "monitor", BUS_NAME],
+            stdout=stdout,
+            stderr=stderr,
+            text=True,
+        )
+    try:
+        poll("busctl to monitor", lambda: re.search("Monitoring bus message stream", errors.read_text()))
+        yield Monitor(process, output)
+    finally:
+        process.kill()
+        process.wait()

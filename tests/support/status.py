@@ -1,0 +1,141 @@
+"""A peer on a real status socket that tells what a test wants told, well or badly, and counts who connects."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+from typing import TYPE_CHECKING, Any
+
+from remo_broker.messages import BrokerEvent, Message, ProjectEvent, RemovedEvent, StoppingEvent, SyncedEvent
+
+if TYPE_CHECKING:
+    import pathlib
+    from collections.abc import Iterator, Sequence
+
+WAIT_SECONDS = 20
+
+
+def broker_event(**changes: Any) -> BrokerEvent:
+    """A broker that holds three secrets, with changes."""
+    values: dict[str, Any] = {
+        "broker_version": "2.0.0",
+        "protocol_version": 2,
+        "start_usec": 1_760_000_000_000_000,
+        "secrets_loaded_usec": 1_760_000_100_000_000,
+        "secret_count": 3,
+        "generation": 7,
+        "memory_protection": "memfd_secret",
+        "audit_healthy": True,
+        "audit_dropped": 0,
+        "fetches_allowed": 41,
+        "fetches_denied": 2,
+    }
+    return BrokerEvent(**values | changes)
+
+
+def project_event(name: str = "myrepo", **changes: Any) -> ProjectEvent:
+    values: dict[str, Any] = {
+        "name": name,
+        "socket_path": f"/run/remo-broker/{name}.sock",
+        "allowlist_size": 2,
+        "cache_entries": 1,
+        "connections": 1,
+        "fetches_allowed": 40,
+        "fetches_denied": 1,
+        "last_fetch_usec": 1_760_000_200_000_000,
+    }
+    return ProjectEvent(**values | changes)
+
+
+REMOVED = RemovedEvent
+IDLE = StoppingEvent(idle=True)
+STOPPING = StoppingEvent(idle=False)
+
+
+class StatusPeer:
+    """Listens on `path`. Each watcher is told `greeting`, then whatever `tell` is given."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = path
+        self.greeting: Sequence[Message] = (broker_event(), project_event(), SyncedEvent())
+        self.answers = True
+        """Whether a connection gets the greeting, or nothing at all."""
+        self.connects = 0
+        self.asked = 0
+        """Bytes that watchers have sent."""
+        self._watchers: list[socket.socket] = []
+        self._lock = threading.Lock()
+        self._arrived = threading.Condition(self._lock)
+        self._listener: socket.socket | None = None
+        self.listen()
+
+    def listen(self) -> None:
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(self.path))
+        self._listener.listen(16)
+        threading.Thread(target=self._accept, args=[self._listener], daemon=True).start()
+
+    def leave(self) -> None:
+        """As if the process had ended: nobody listens any more, connections are closed."""
+        if self._listener is not None:
+            with contextlib.suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            self._listener = None
+            self.path.unlink(missing_ok=True)
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Close the connections and go on listening."""
+        with self._lock:
+            for watcher in self._watchers:
+                with contextlib.suppress(OSError):
+                    watcher.shutdown(socket.SHUT_RDWR)
+                watcher.close()
+            self._watchers.clear()
+
+    def tell(self, *events: Message | bytes) -> None:
+        """Send events, or raw bytes, to every watcher in one write."""
+        data = b"".join(_line(event) for event in events)
+        with self._lock:
+            for watcher in self._watchers:
+                watcher.sendall(data)
+
+    def wait_for_connects(self, count: int) -> None:
+        """Wait until so many connects were made since the beginning."""
+        with self._arrived:
+            assert self._arrived.wait_for(lambda: self.connects >= count, WAIT_SECONDS), self.connects
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                watcher, _ = listener.accept()
+            except OSError:
+                return
+            with self._arrived:
+                self.connects += 1
+                if self.answers:
+                    watcher.sendall(b"".join(_line(event) for event in self.greeting))
+                self._watchers.append(watcher)
+                self._arrived.notify_all()
+            threading.Thread(target=self._read, args=[watcher], daemon=True).start()
+
+    def _read(self, watcher: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := watcher.recv(4096):
+                self.asked += len(data)
+
+
+def _line(event: Message | bytes) -> bytes:
+    return event if isinstance(event, bytes) else json.dumps(event.to_json()).encode() + b"\n"
+
+
+@contextlib.contextmanager
+def status_peer(path: pathlib.Path) -> Iterator[StatusPeer]:
+    peer = StatusPeer(path)
+    try:
+        yield peer
+    finally:
+        peer.leave()
