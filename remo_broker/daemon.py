@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 # Requests in flight have so long to finish when the broker is told to stop (requirement F5).
 DRAIN_SECONDS = PEER_SECONDS
+# Exit status of an idle exit, by which the unit tells it from being stopped: only after this one it is not started again.
+IDLE_STATUS = 75
 # Changes within such a time are told to systemd as one.
 STATUS_SECONDS = 0.1
 # Priority of what the broker says about a fault of its own or of its surroundings.
@@ -80,12 +82,19 @@ class Daemon:
         self._status_due = False
         self._retry_due = False
         self._stopping = False
+        self._status = 0
         self._retry_when_degraded()
 
     # --- start
 
     def start(self) -> None:
-        """Restore the registrations, take over or bind every socket, and say so. Raises `Refused`."""
+        """Restore the registrations, take over or bind every socket, and say so. Raises `Refused` and OSError."""
+        os.makedirs(self.config.socket_dir, mode=0o755, exist_ok=True)
+        try:
+            os.makedirs(self.config.state_dir, mode=0o700, exist_ok=True)
+        except OSError as error:
+            why = os.strerror(error.errno or 0)
+            self._say(PRIORITY_WARNING, f"{self.config.state_dir}: {why}; no project can be registered.")
         try:
             for one in registrations.load(self.config.state_dir):
                 self.broker.add(self._within_limits(one))
@@ -147,7 +156,6 @@ class Daemon:
         """Bind what was not handed over. With socket units only the admin socket is a must."""
         if activation.under_systemd() and self._control:
             return
-        os.makedirs(self.config.socket_dir, mode=0o755, exist_ok=True)
         for name, file, plane in (
             (ADMIN, paths.ADMIN_SOCKET, self.admin_plane),
             (STATUS, paths.STATUS_SOCKET, self.status_plane),
@@ -176,7 +184,7 @@ class Daemon:
 
     def run(self) -> int:
         self.loop.run()
-        return 0
+        return self._status
 
     def _reload_all(self) -> Job:
         """SIGHUP: every manifest anew. One that fails leaves the old allowlist in force and is in the audit."""
@@ -245,6 +253,7 @@ class Daemon:
         if left > 0:
             self.loop.after(left, self._exit_when_idle)
         else:
+            self._status = IDLE_STATUS
             self.stop(idle=True)
 
     def _may_exit(self) -> bool:
@@ -275,7 +284,7 @@ class Daemon:
         self._leave_when_drained()
 
     def _leave_when_drained(self) -> None:
-        drained = not self.endpoints.connections and not self.admin_plane.operators and not self.writer.busy
+        drained = not self.plane.clients and not self.admin_plane.operators and not self.writer.busy
         if not drained and time.monotonic() < self._deadline:
             self.loop.after(0.02, self._leave_when_drained)
             return
