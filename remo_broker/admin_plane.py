@@ -25,7 +25,7 @@ from remo_broker.messages import (
     Status,
     Unregister,
 )
-from remo_broker.scan import scan
+from remo_broker.scan import OBJECT, STRING, scan, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from remo_broker.memory import Arena, Region
     from remo_broker.messages import Reply, Request
     from remo_broker.operations import Operations
+    from remo_broker.scan import Node
     from remo_broker.status import StatusReport
 
 # As much as is taken from the kernel in one turn; touching new secret pages costs some 5 µs each.
@@ -195,13 +196,6 @@ class Operator(Connection):
             self._start = self._end = self._searched = 0
             self._plane.arena.give_back(region)
 
-    def dismiss(self) -> None:
-        if self._busy or self.pending:
-            self._at_end = True
-        else:
-            self._release()
-            self.end()
-
     def timed_out(self) -> None:
         if self.ending or self.pending:
             self.close()
@@ -213,6 +207,11 @@ class Operator(Connection):
             self._release()
             self._plane.operators.discard(self)
         super().close()
+
+
+def _is_push(data: memoryview, node: Node) -> bool:
+    op = node[3].get("op") if node[0] == OBJECT else None
+    return op is not None and op[0] == STRING and text(data, op[1], op[2]) == PushCreds.OP
 
 
 class AdminPlane:
@@ -251,7 +250,7 @@ class AdminPlane:
     def dismiss(self) -> None:
         """Let the lines that have been received be answered, then close."""
         for operator in list(self.operators):
-            operator.dismiss()
+            operator.take_no_more()
 
     def perform(
         self, region: Region, start: int, end: int, after: int, peer: Peer
@@ -261,13 +260,13 @@ class AdminPlane:
         `after` is where the next line starts. Raises `Refused`.
         """
         node = yield from scan(region.view, start, end)
+        if after - start > MAX_MESSAGE and not _is_push(region.view, node):
+            raise TOO_LONG
         request = decode(region.view, node, ADMIN_REQUESTS)
         if isinstance(request, PushCreds):
             fields = node[3]
             reply = yield from self._operations.push(fields.get("secrets"), fields.get("secrets_b64"), region, peer)
             return reply, True
-        if after - start > MAX_MESSAGE:
-            raise TOO_LONG
         reply = yield from self._small(request, peer)
         return reply, False
 

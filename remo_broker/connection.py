@@ -173,6 +173,13 @@ class Connection:
 
     # --- the end
 
+    def take_no_more(self) -> None:
+        """Make what has arrived the last: behind it the stream ends, as if the peer had ended it."""
+        try:
+            self.socket.shutdown(socket.SHUT_RD)
+        except OSError:
+            self.close()
+
     def end(self) -> None:
         """Close once what is pending has been written."""
         self.ending = True

@@ -12,6 +12,7 @@ from remo_broker import audit, broker
 from remo_broker.connection import PEER_SECONDS, Connection, Peer
 from remo_broker.decode import decode
 from remo_broker.errors import Refused, protocol_error
+from remo_broker.loop import READ
 from remo_broker.messages import MAX_MESSAGE, PROJECT_REQUESTS, Code, Get, Reason
 from remo_broker.scan import finish, scan
 
@@ -103,6 +104,9 @@ class Client(Connection):
         else:
             if unread.find(b"\n", start) >= 0:
                 self._keep(unread[start:])
+                # Nothing is read before these are answered, so that nobody makes the broker keep all that he can send.
+                self.loop.change(self.fd, 0)
+                self.sweeper.lift(self)
                 self.plane.unfinished.append(self)
                 return
         rest = unread[start:]
@@ -117,12 +121,13 @@ class Client(Connection):
             self._fail(TOO_MUCH_UNREAD)
         elif not rest:
             self.sweeper.lift(self)
-        elif not self.sweeper.has(self):
+        elif start or not self.sweeper.has(self):
             self.sweeper.set(self, PEER_SECONDS)
 
     def go_on(self) -> None:
         """The next turn of a connection that has more lines than one turn answers."""
         if not (self.closed or self.ending or self.pending):
+            self.loop.change(self.fd, READ)
             self._answer_lines()
 
     def _answer_line(self, line: bytes) -> None:
@@ -215,12 +220,16 @@ class ProjectPlane:
         self._ends.append(client)
 
     def dismiss(self, project: Project | None = None) -> None:
-        """Answer what clients (of one project, or all) have already sent, then close them when that is written."""
-        for client in [one for one in self.clients if project is None or one.project is project]:
-            if not client.ending and not client.pending:
-                client.readable()
-            self.finish(client)
-        self.flush()
+        """Answer what clients (of one project, or all) have already sent, then close them; in `PEER_SECONDS` at most."""
+        clients = [one for one in self.clients if project is None or one.project is project]
+        for client in clients:
+            client.take_no_more()
+
+        def close() -> None:
+            for client in clients:
+                client.close()
+
+        self.loop.after(PEER_SECONDS, close)
 
     # --- the end of the turn
 
