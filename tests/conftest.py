@@ -1,0 +1,94 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import pathlib
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+from tests.support.broker import Broker, NotifySocket, short_directory
+from tests.support.machine import poll
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class StartBroker(Protocol):
+    def __call__(self, **options: Any) -> Broker: ...
+
+
+def _descriptors() -> dict[int, str]:
+    """The open descriptors of this process, with what they point at."""
+    found = {}
+    for entry in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the one that lists is closed by now
+            found[int(entry)] = os.readlink(f"/proc/self/fd/{entry}")
+    return found
+
+
+def _children() -> set[str]:
+    """The child processes of this process, the dead that nobody has waited for included."""
+    own = str(os.getpid())
+    found = set()
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(OSError):
+                stat = pathlib.Path(f"/proc/{entry}/stat").read_text()
+                if stat.rpartition(")")[2].split()[1] == own:
+                    found.add(f"{entry} {stat[stat.index('(') :].rpartition(')')[0]})")
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test after which this process has another descriptor or child than before."""
+    if "machines" in request.fixturenames:  # booted by the first test that wants one, kept for the others
+        yield
+        return
+    descriptors, children = _descriptors(), _children()
+    yield
+
+    def left() -> list[str]:
+        after = _descriptors()
+        more = [f"descriptor {number} -> {after[number]}" for number in after.keys() - descriptors.keys()]
+        return more + [f"child {child}" for child in _children() - children]
+
+    if left():
+        gc.collect()  # what only a cycle holds is no leak
+        with contextlib.suppress(TimeoutError):  # a thread may be about to close its own
+            poll("the end of what the test has started", lambda: not left(), seconds=2)
+    assert not left()
+
+
+@pytest.fixture
+def directory() -> Iterator[pathlib.Path]:
+    """An empty directory whose path is short enough for sockets."""
+    with short_directory() as path:
+        yield path
+
+
+@pytest.fixture
+def start_broker(directory: pathlib.Path) -> Iterator[StartBroker]:
+    """`start_broker(projects=[…], …)`: a broker of the test's own, running; see `Broker` for the options."""
+    with contextlib.ExitStack() as stack:
+
+        def start(**options: Any) -> Broker:
+            broker = Broker(directory, **options)
+            stack.callback(broker.close)
+            return broker.start()
+
+        yield start
+
+
+@pytest.fixture
+def notify(directory: pathlib.Path) -> Iterator[NotifySocket]:
+    """The service manager's end of sd_notify(3)."""
+    notify = NotifySocket(directory / "notify")
+    try:
+        yield notify
+    finally:
+        notify.close()

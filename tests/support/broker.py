@@ -1,0 +1,428 @@
+"""A real broker process for a test, and plain clients of its sockets.
+
+The broker runs as `python -m remo_broker` in a directory of its own, audits to a file that `records` reads, and is ended
+with SIGTERM: what it says of a fault of its own, or an exit status that is not 0, fails the test.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from remo_broker import registrations
+from remo_broker.memory import ALLOCATOR_ENVIRONMENT
+from remo_broker.projects import Registration
+from tests.support.machine import REPOSITORY, poll
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    Reply: TypeAlias = dict[str, Any]
+
+# Generous: an answer takes microseconds, a start some 50 ms.
+WAIT_SECONDS = 20.0
+NOBODY = 65534
+
+FAULT = "A fault of the broker itself"
+
+# systemd's part of socket activation: the descriptors from 3 on, and LISTEN_PID, which only the process itself knows.
+_LAUNCH = """
+import fcntl, os, sys
+passed, command = sys.argv[1], sys.argv[2:]
+high = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 200) for number in passed.split(",")]
+for number, descriptor in enumerate(high, 3):
+    os.dup2(descriptor, number)
+os.closerange(3 + len(high), 300)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(command[0], command)
+"""
+
+
+def registration(
+    name: str,
+    *allowlist: str,
+    ttl_seconds: int = 900,
+    max_entries: int = 64,
+    allowed_uids: Sequence[int] = (),
+    project_path: str = "/nowhere",
+) -> Registration:
+    """What the broker remembers of a project that was registered earlier."""
+    return Registration(name, project_path, allowlist, ttl_seconds, max_entries, allowed_uids)
+
+
+def encode(request: object) -> bytes:
+    """A request as a line; bytes are sent as they are."""
+    return request if isinstance(request, bytes) else json.dumps(request).encode() + b"\n"
+
+
+class Link:
+    """One blocking connection."""
+
+    def __init__(self, path: str | os.PathLike[str], timeout: float = WAIT_SECONDS) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.settimeout(timeout)
+        try:
+            self.socket.connect(os.fspath(path))
+        except BaseException:
+            self.socket.close()
+            raise
+        self._read = b""
+
+    def send(self, request: object) -> None:
+        self.socket.sendall(encode(request))
+
+    def line(self) -> bytes:
+        """The next line, newline included. Raises EOFError at the end, with what stands before it."""
+        while b"\n" not in self._read:
+            data = self.socket.recv(1 << 20)
+            if not data:
+                raise EOFError(self._read)
+            self._read += data
+        line, newline, self._read = self._read.partition(b"\n")
+        return line + newline
+
+    def reply(self) -> Reply:
+        fields = json.loads(self.line())
+        assert isinstance(fields, dict)
+        return fields
+
+    def ask(self, request: object) -> Reply:
+        self.send(request)
+        return self.reply()
+
+    def say_no_more(self) -> None:
+        self.socket.shutdown(socket.SHUT_WR)
+
+    def rest(self) -> bytes:
+        """Everything up to the end of the stream."""
+        while data := self.socket.recv(1 << 20):
+            self._read += data
+        return self._read
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def ask(path: str | os.PathLike[str], request: object) -> Reply:
+    """One request on a connection of its own."""
+    with Link(path) as link:
+        return link.ask(request)
+
+
+def ask_as(uid: int, path: str | os.PathLike[str], request: object) -> bytes:
+    """One request from a process of another user; all that it was answered."""
+    code = (
+        "import socket, sys\n"
+        "client = socket.socket(socket.AF_UNIX)\n"
+        "client.connect(sys.argv[1])\n"
+        "client.sendall(sys.stdin.buffer.read())\n"
+        "client.shutdown(socket.SHUT_WR)\n"
+        "sys.stdout.buffer.write(client.makefile('rb').read())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, os.fspath(path)],
+        input=encode(request),
+        stdout=subprocess.PIPE,
+        user=uid,
+        group=uid,
+        extra_groups=[],
+        timeout=WAIT_SECONDS,
+        check=True,
+    )
+    return done.stdout
+
+
+def listen(path: str | os.PathLike[str], backlog: int = 128) -> socket.socket:
+    """A listening socket as a socket unit makes it: the broker started by this process is its owner's child."""
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening.bind(os.fspath(path))
+    listening.listen(backlog)
+    return listening
+
+
+class NotifySocket:
+    """The service manager's end of sd_notify(3)."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = path
+        self.messages: list[dict[str, str]] = []
+        """What was told so far, oldest first, each datagram as its assignments."""
+        self.stored: dict[str, list[int]] = {}
+        """Descriptors in the descriptor store, by name."""
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        self._socket.bind(str(path))
+        self._socket.setblocking(False)
+
+    def read(self) -> list[dict[str, str]]:
+        """Take what has come, and return all messages so far."""
+        room = socket.CMSG_SPACE(16 * 4)
+        while True:
+            try:
+                data, ancillary, _, _ = self._socket.recvmsg(65536, room)
+            except BlockingIOError:
+                return self.messages
+            message = dict(line.split("=", 1) for line in data.decode().splitlines())
+            descriptors = array.array("i")
+            for level, kind, content in ancillary:
+                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                    descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+            self.messages.append(message)
+            if "FDSTORE" in message:
+                self.stored.setdefault(message["FDNAME"], []).extend(descriptors)
+            elif "FDSTOREREMOVE" in message:
+                for descriptor in self.stored.pop(message["FDNAME"], []):
+                    os.close(descriptor)
+
+    def wait_for(self, **wanted: str) -> dict[str, str]:
+        """The first message that has all of `wanted`."""
+
+        def find() -> dict[str, str] | None:
+            return next((one for one in self.read() if wanted.items() <= one.items()), None)
+
+        found = poll(f"a notification with {wanted}", find)
+        assert found is not None
+        return found
+
+    def close(self) -> None:
+        self._socket.close()
+        for descriptors in self.stored.values():
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self.stored.clear()
+
+
+class Broker:
+    """One broker process. `config` are keys of config.toml, given as flags."""
+
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        *,
+        projects: Iterable[Registration] = (),
+        listeners: Mapping[str, socket.socket] | Sequence[tuple[str, socket.socket]] = (),
+        notify: NotifySocket | None = None,
+        environment: Mapping[str, str] | None = None,
+        flags: Sequence[str] = (),
+        stderr: int | None = None,
+        **config: str | int,
+    ) -> None:
+        self.directory = directory
+        self.sockets = directory / "s"
+        self.state = directory / "state"
+        self.log = directory / "audit.jsonl"
+        self.config = config
+        self.flags = flags
+        self.environment = environment or {}
+        self.listeners = list(listeners.items() if hasattr(listeners, "items") else listeners)
+        self.notify = notify
+        self.stderr = stderr
+        self.faults_expected = False
+        self._process: subprocess.Popen[bytes] | None = None
+        self.state.mkdir(mode=0o700, exist_ok=True)
+        if seeds := list(projects):
+            registrations.save(str(self.state), registrations.encode(seeds))
+
+    # --- life
+
+    def start(self) -> Self:
+        """Start it and wait until it answers, or with a notify socket until it is ready."""
+        told = len(self.notify.read()) if self.notify else 0
+        self.launch()
+        if self.notify is not None:
+            notify = self.notify
+            poll(
+                "the broker to be ready", lambda: self._alive() and any("READY" in one for one in notify.read()[told:])
+            )
+        elif not self.listeners:
+            poll("the broker to listen", lambda: self._alive() and self._listens())
+        return self
+
+    def launch(self) -> None:
+        """Start it and return at once."""
+        command = [sys.executable, "-m", "remo_broker", "--socket-dir", str(self.sockets)]
+        command += ["--state-dir", str(self.state), "--audit", "stderr"]
+        for key, value in self.config.items():
+            command += [f"--{key.replace('_', '-')}", str(value)]
+        command += self.flags
+        environment = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "PYTHONPATH": str(REPOSITORY),
+            **ALLOCATOR_ENVIRONMENT,
+        }
+        if self.notify is not None:
+            environment["NOTIFY_SOCKET"] = str(self.notify.path)
+        passed = [listening.fileno() for _, listening in self.listeners]
+        if passed:
+            environment["LISTEN_FDS"] = str(len(passed))
+            environment["LISTEN_FDNAMES"] = ":".join(name for name, _ in self.listeners)
+            numbers = ",".join(map(str, passed))
+            command = [sys.executable, "-I", "-S", "-c", _LAUNCH, numbers, *command]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                cwd=self.directory,
+                env={**environment, **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log if self.stderr is None else self.stderr,
+                pass_fds=passed,
+            )
+
+    def _alive(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise RuntimeError(f"the broker ended with {self._process.returncode}: {self.log.read_text()}")
+        return True
+
+    def _listens(self) -> bool:
+        """The admin socket is the last but one to be bound; the status socket is the last."""
+        with contextlib.suppress(OSError), Link(self.sockets / "status.sock"):
+            return True
+        return False
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None
+        return self._process
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, seconds: float = WAIT_SECONDS) -> int:
+        """Its exit status, once it has ended."""
+        return self.process.wait(seconds)
+
+    def stop(self) -> None:
+        """SIGTERM; it must end well."""
+        if self._process is not None and self._process.poll() is None:
+            self.signal(signal.SIGTERM)
+            assert self.wait() == 0
+
+    def close(self) -> None:
+        """End it for good, however the test went."""
+        try:
+            self.stop()
+        finally:
+            if self._process is not None:
+                self._process.kill()
+                self._process.wait()
+        if not self.faults_expected:
+            assert not [one for one in self.records() if FAULT in one.get("MESSAGE", "")]
+
+    # --- talk
+
+    @property
+    def admin(self) -> pathlib.Path:
+        return self.sockets / "admin.sock"
+
+    @property
+    def status_socket(self) -> pathlib.Path:
+        return self.sockets / "status.sock"
+
+    def project(self, name: str = "myrepo") -> pathlib.Path:
+        return self.sockets / f"{name}.sock"
+
+    def ask(self, request: object) -> Reply:
+        """One request on the admin socket."""
+        return ask(self.admin, request)
+
+    def get(self, name: str, project: str = "myrepo") -> Reply:
+        return ask(self.project(project), {"op": "get", "name": name})
+
+    def push(self, secrets: Mapping[str, object] | None = None, **binary: str) -> Reply:
+        """Push, and insist that it was taken."""
+        request = {"op": "push-creds", "secrets": secrets or {}} | ({"secrets_b64": binary} if binary else {})
+        reply = self.ask(request)
+        assert reply["ok"], reply
+        return reply
+
+    def status(self) -> Reply:
+        return self.ask({"op": "status"})
+
+    # --- look from outside
+
+    def records(self, event: str | None = None, **fields: str) -> list[dict[str, str]]:
+        """What was audited and logged, oldest first; `fields` in lower case without the `REMO_` before them."""
+        wanted = {f"REMO_{name.upper()}": value for name, value in fields.items()}
+        if event is not None:
+            wanted["REMO_EVENT"] = event
+        found = []
+        for line in self.log.read_bytes().splitlines(keepends=True):
+            if line.startswith(b"{") and line.endswith(b"\n"):
+                record = json.loads(line)
+                if wanted.items() <= record.items():
+                    found.append(record)
+        return found
+
+    def notes(self) -> list[str]:
+        """What the broker said beside the audit."""
+        return [one["MESSAGE"] for one in self.records() if "REMO_EVENT" not in one]
+
+    def descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def resident_kib(self) -> int:
+        for line in pathlib.Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1])
+        raise AssertionError("no VmRSS")
+
+    def processor_seconds(self) -> float:
+        """User and system time that it has taken."""
+        fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def run_to_end(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """A broker that is expected to end by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "remo_broker", *arguments],
+        env={"PATH": os.defpath, "PYTHONPATH": str(REPOSITORY), **ALLOCATOR_ENVIRONMENT, **(environment or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=WAIT_SECONDS,
+        check=False,
+    )
+
+
+@contextlib.contextmanager
+def short_directory() -> Iterator[pathlib.Path]:
+    """A directory with a short path, as those of sockets may have 107 bytes; everybody may enter it."""
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="rb-"))
+    try:
+        directory.chmod(0o755)
+        yield directory
+    finally:
+        shutil.rmtree(directory)
+
+
+def settle(seconds: float) -> None:
+    """Let time pass where time itself is what is tested."""
+    time.sleep(seconds)
