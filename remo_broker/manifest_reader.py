@@ -32,6 +32,9 @@ MAX_OUTPUT = 256 * 1024
 # The longest error line that is passed on.
 MAX_MESSAGE_TEXT = 1000
 
+# Where this package is: an editable install may find it by a hook that a child without `site` does not have.
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
 _CODES = {str(code): code for code in (Code.MANIFEST_INVALID, Code.MANIFEST_NOT_FOUND, Code.MANIFEST_UNREADABLE)}
 
 
@@ -100,7 +103,7 @@ class _Child:
                 sys.executable,
                 arguments,
                 # The modules that this process has, and nothing else of its environment.
-                {"PYTHONPATH": os.pathsep.join(sys.path), "LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"},
+                {"PYTHONPATH": os.pathsep.join([_PACKAGE, *sys.path]), "LC_ALL": "C.UTF-8"},
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
                     (os.POSIX_SPAWN_DUP2, write_end, 1),
