@@ -38,6 +38,16 @@ SECRETS = {
     "NPM_TOKEN": "demo-token-that-myrepo-does-not-name",
     "aws": {"aws_access_key_id": "DEMO", "aws_secret_access_key": "demo-key-of-nobody"},
 }
+# What systemd does between fork and exec: the sockets from descriptor 3 on, and LISTEN_PID, which must be the broker's own.
+HAND_OVER = """
+import os, sys
+split = sys.argv.index("--")
+copies = [os.dup(int(number)) for number in sys.argv[1:split]]
+for number, copy in enumerate(copies, 3):
+    os.dup2(copy, number)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.argv[split + 1], sys.argv[split + 1 :])
+"""
 # A step that takes longer has failed.
 STEP_SECONDS = 30
 
@@ -67,25 +77,15 @@ class SocketUnits:
 
     def _start(self) -> None:
         descriptors = [one.fileno() for one in self._listening.values()]
-        first = 3  # SD_LISTEN_FDS_START: descriptors are handed over from this number on
-
-        def hand_over() -> None:
-            # Out of the way first, lest one overwrites another.
-            copies = [os.dup(descriptor) for descriptor in descriptors]
-            for number, copy in enumerate(copies, first):
-                os.dup2(copy, number, inheritable=True)
-
         environment = dict(os.environ, LISTEN_FDS=str(len(descriptors)), LISTEN_FDNAMES=":".join(self._listening))
-        # The shell knows its own pid, and exec keeps it: LISTEN_PID must name the process that the sockets are for.
-        command = ["/bin/sh", "-c", 'LISTEN_PID=$$ exec "$@"', "sh", str(PROGRAMS / "remo-broker")]
         directories = ["--socket-dir", str(self.directory), "--state-dir", str(self.directory / "state")]
+        broker = [str(PROGRAMS / "remo-broker"), *directories, "--audit", "stderr"]
         with self.log.open("wb") as log:
             self.broker = subprocess.Popen(
-                [*command, *directories, "--audit", "stderr"],
+                [sys.executable, "-c", HAND_OVER, *map(str, descriptors), "--", *broker],
                 stderr=log,
                 env=environment,
-                preexec_fn=hand_over,
-                close_fds=False,
+                pass_fds=descriptors,
             )
 
     def close(self) -> None:
