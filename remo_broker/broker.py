@@ -118,7 +118,9 @@ class Broker:
         if isinstance(request, Get):
             return self.get(project, request.name, now)
         if isinstance(request, Info):
-            return encode(info(project.registration).to_json()), None
+            if not project.info_line:
+                project.info_line = encode(info(project.registration).to_json())
+            return project.info_line, None
         if isinstance(request, Ready):
             ready = Readiness(ready=self.store.snapshot is not None, generation=self.store.generation)
             return encode(ready.to_json()), None

@@ -14,24 +14,33 @@ from remo_broker.decode import decode
 from remo_broker.errors import Refused, protocol_error
 from remo_broker.loop import READ
 from remo_broker.messages import MAX_MESSAGE, PROJECT_REQUESTS, Code, Get, Reason
+from remo_broker.projects import LONGEST_KNOWN_LINE, SHARE
 from remo_broker.scan import finish, scan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Generator
 
     from remo_broker.broker import Broker, Reply
     from remo_broker.connection import Sweeper
     from remo_broker.journal import AuditTrail
     from remo_broker.loop import Job, Loop
+    from remo_broker.messages import Request
     from remo_broker.projects import Grant, Project
+    from remo_broker.scan import Node
 
 # One read. A get has some 40 bytes, so most reads are one request; a longer one takes several.
 READ_SIZE = 4096
-# Requests of one connection that are answered in one turn; the others wait for the next, so that nobody is starved.
-REQUESTS_PER_TURN = 32
-# Bytes of unfinished requests kept for all connections of a project together: sixteen of the longest.
+# Bytes of unfinished requests kept for all connections of a project together: sixteen of the longest. Beyond it no
+# connection may keep more than one read.
 MAX_UNREAD = 16 * MAX_MESSAGE
+# What a line costs of its project's share: 1, and 1 for so many bytes of it. Numbers are the slowest to read, 0.6 µs a byte.
+BYTES_PER_UNIT_SHIFT = 5
+# A longer line is read in steps, with others in between: 64 KiB of numbers take 40 ms.
+LONG_LINE = LONGEST_KNOWN_LINE
+# What such a step costs: some 0.5 ms, see `scan`.
+STEP_COST = 32
 
 TOO_LONG = protocol_error(
     Reason.TOO_LONG, f"a request may have {MAX_MESSAGE} bytes, its newline included", fatal=True
@@ -50,7 +59,7 @@ TOO_MUCH_UNREAD = Refused(
 class Client(Connection):
     """A connection on a registered project's socket."""
 
-    __slots__ = ("_at_end", "_unread", "peer", "peer_fields", "plane", "project")
+    __slots__ = ("_at_end", "_long", "_queued", "_steps", "_unread", "peer", "peer_fields", "plane", "project")
 
     def __init__(self, plane: ProjectPlane, project: Project, connection: socket.socket, peer: Peer) -> None:
         super().__init__(plane.loop, plane.sweeper, connection)
@@ -60,10 +69,17 @@ class Client(Connection):
         self.peer_fields = audit.peer_fields(peer.pid, peer.uid, peer.gid)
         self._unread = b""
         self._at_end = False
+        self._queued = False
+        """It has whole lines left for the next turn."""
+        self._long = 0
+        self._steps: Generator[None, None, Node] | None = None
+        """Reads the long line that `_unread` begins with, and how many bytes that has."""
         project.connections += 1
         plane.clients.add(self)
 
     def readable(self) -> None:
+        if self._queued:  # the peer has hung up, which epoll tells unasked
+            return
         try:
             data = self.socket.recv(READ_SIZE)
         except BlockingIOError:
@@ -78,57 +94,77 @@ class Client(Connection):
             return
         if data:
             self._keep(self._unread + data)
+            if self.project.unread_bytes > MAX_UNREAD and len(self._unread) > READ_SIZE:
+                self._fail(TOO_MUCH_UNREAD)
+                return
         else:
             self._at_end = True
         self._answer_lines()
 
     def drained(self) -> None:
-        self._answer_lines()
+        if not self._queued:
+            self.go_on()
 
     def _keep(self, unread: bytes) -> None:
         self.project.unread_bytes += len(unread) - len(self._unread)
         self._unread = unread
 
+    def _draw(self, cost: int) -> None:
+        """Let the project pay for a request out of what this turn gives it."""
+        if self.project.share == SHARE:
+            self.plane.drawn.append(self.project)
+        self.project.share -= cost
+
+    def _queue(self) -> None:
+        """Go on in the next turn; nothing is read meanwhile, so that nobody makes the broker keep all that he can send."""
+        self._queued = True
+        self.loop.change(self.fd, 0)
+        self.sweeper.lift(self)
+        self.plane.queue.append(self)
+
+    def go_on(self) -> None:
+        """The next turn of a connection that has lines left."""
+        self._queued = False
+        if self.closed or self.ending or self.pending:
+            return
+        self.loop.change(self.fd, READ)
+        if self._steps is None or self._read_long_line(self._steps):
+            self._answer_lines()
+
     def _answer_lines(self) -> None:
         """Answer the whole lines that were read, and at the end of the stream what stands without a newline."""
         unread = self._unread
         start = 0
-        for _ in range(REQUESTS_PER_TURN):
+        while True:
             newline = unread.find(b"\n", start)
-            if newline < 0 or newline - start >= MAX_MESSAGE:
+            after = newline + 1 if newline >= 0 else len(unread)
+            length = after - start
+            if length > MAX_MESSAGE or (newline < 0 and length == MAX_MESSAGE):
+                self._keep(unread[start:])
+                self._fail(TOO_LONG)
+                return
+            if newline < 0 and not (self._at_end and length):
                 break
-            self._answer_line(unread[start : newline + 1])
-            start = newline + 1
+            if self.project.share <= 0:
+                self._keep(unread[start:])
+                self._queue()
+                return
+            if length > LONG_LINE:
+                self._keep(unread[start:])
+                self._begin_long_line(length)
+                return
+            self._draw(1 + (length >> BYTES_PER_UNIT_SHIFT))
+            self._answer_line(unread[start:after])
+            start = after
             if self.closed or self.ending:
                 return
-        else:
-            if unread.find(b"\n", start) >= 0:
-                self._keep(unread[start:])
-                # Nothing is read before these are answered, so that nobody makes the broker keep all that he can send.
-                self.loop.change(self.fd, 0)
-                self.sweeper.lift(self)
-                self.plane.unfinished.append(self)
-                return
-        rest = unread[start:]
-        self._keep(rest)
-        if len(rest) >= MAX_MESSAGE:
-            self._fail(TOO_LONG)
-        elif self._at_end:
-            if rest:
-                self._answer_line(rest)
+        self._keep(unread[start:])
+        if self._at_end:
             self.plane.finish(self)
-        elif rest and self.project.unread_bytes > MAX_UNREAD:
-            self._fail(TOO_MUCH_UNREAD)
-        elif not rest:
+        elif not self._unread:
             self.sweeper.lift(self)
         elif start or not self.sweeper.has(self):
             self.sweeper.set(self, PEER_SECONDS)
-
-    def go_on(self) -> None:
-        """The next turn of a connection that has more lines than one turn answers."""
-        if not (self.closed or self.ending or self.pending):
-            self.loop.change(self.fd, READ)
-            self._answer_lines()
 
     def _answer_line(self, line: bytes) -> None:
         plane, project = self.plane, self.project
@@ -148,8 +184,41 @@ class Client(Connection):
             known = project.grants.get(request.name)
             if known is not None and line.endswith(b"\n"):
                 project.remember_line(line, known)
+        self._answer(request)
+
+    def _answer(self, request: Request) -> None:
+        plane, project = self.plane, self.project
         reply, head = plane.broker.answer(project, request, plane.loop.now)
         plane.add(self, reply, head, project.grants.get(request.name) if isinstance(request, Get) else None)
+
+    def _begin_long_line(self, length: int) -> None:
+        self._draw(1)
+        if self.project.bucket.take(self.loop.now):
+            self._long = length
+            self._steps = scan(self._unread, 0, length)
+        else:
+            self.plane.refuse_rate(self)
+            self._keep(self._unread[length:])
+        self._queue()
+
+    def _read_long_line(self, steps: Generator[None, None, Node]) -> bool:
+        """One step of it; whether the line has been answered."""
+        self._draw(STEP_COST)
+        try:
+            next(steps)
+        except StopIteration as end:
+            try:
+                self._answer(decode(self._unread, end.value, PROJECT_REQUESTS))
+            except Refused as refusal:
+                self.plane.reply(self, refusal.line())
+        except Refused as refusal:
+            self.plane.reply(self, refusal.line())
+        else:
+            self._queue()
+            return False
+        self._steps = None
+        self._keep(self._unread[self._long :])
+        return True
 
     def _fail(self, line: bytes) -> None:
         """A last error; what was asked before it is answered first."""
@@ -179,8 +248,11 @@ class ProjectPlane:
         self.broker = the_broker
         self.trail = trail
         self.clients: set[Client] = set()
-        self.unfinished: list[Client] = []
+        self.queue: list[Client] = []
         """Clients that have whole lines left for the next turn."""
+        self.drawn: list[Project] = []
+        """Projects that have drawn on their share of this turn."""
+        self._queue_runs = False
         self._deny = deny
         self._replies: list[tuple[Client, Reply]] = []
         self._records: list[bytes] = []
@@ -236,15 +308,28 @@ class ProjectPlane:
     def end_turn(self) -> None:
         if self._replies or self._ends:
             self.flush()
-        if self.unfinished:
-            clients, self.unfinished = self.unfinished, []
-            self.loop.start(self._go_on(clients))
+        if self.drawn:
+            for project in self.drawn:
+                project.share = SHARE
+            self.drawn.clear()
+        if self.queue and not self._queue_runs:
+            self._queue_runs = True
+            self.loop.start(self._run_queue())
 
-    def _go_on(self, clients: list[Client]) -> Job:
-        yield None  # the next turn, so that others come first
-        for client in clients:
-            client.go_on()
-        self.end_turn()
+    def _run_queue(self) -> Job:
+        """Once a turn, behind everybody else: serve those who wait, in order, as far as their projects' shares go."""
+        while self.queue:
+            yield None
+            clients, self.queue = self.queue, []
+            waiting = []
+            for client in clients:
+                if client.project.share > 0 or client.closed:
+                    client.go_on()
+                else:
+                    waiting.append(client)
+            self.queue[:0] = waiting
+            self.flush()
+        self._queue_runs = False
 
     def flush(self) -> None:
         """Hand over the records, then write the replies."""

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 # the project's own, so that nobody can push out another's; when it is full it begins anew.
 KNOWN_LINES = 1024
 LONGEST_KNOWN_LINE = 256
+# What the requests of a project that are not known, or come several at once, may cost in one turn of the loop; the others
+# wait for the next. A unit is some 20 µs, a request that is parsed anew, so that a turn gives a project some 2 ms.
+SHARE = 128
 
 
 class Registration:
@@ -73,10 +76,12 @@ class Project:
         "fetches_allowed",
         "fetches_denied",
         "grants",
+        "info_line",
         "last_fetch",
         "leases",
         "lines",
         "registration",
+        "share",
         "unread_bytes",
     )
 
@@ -86,7 +91,11 @@ class Project:
         self.grants = {name: Grant(self, name) for name in registration.allowlist}
         self.lines: dict[bytes, Grant] = {}
         """Well-formed gets of allowed names, by their bytes, newline included."""
+        self.info_line = b""
+        """The answer to `info` once it was asked for: it may be long, and a flood of it shall cost nobody anything."""
         self.bucket = Bucket(rate_per_second, rate_burst)
+        self.share = SHARE
+        """What its requests may still cost in this turn."""
         self.connections = 0
         self.unread_bytes = 0
         """Bytes of unfinished requests that are kept for its connections."""
@@ -105,6 +114,7 @@ class Project:
         self.leases.resize(registration.ttl_seconds, registration.max_entries)
         self.grants = {name: Grant(self, name) for name in registration.allowlist}
         self.lines = {}
+        self.info_line = b""
 
     def remember_line(self, line: bytes, grant: Grant) -> None:
         if len(line) <= LONGEST_KNOWN_LINE:
