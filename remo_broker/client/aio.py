@@ -157,6 +157,7 @@ class AsyncConnection:
         return line
 
     async def _ask_version(self) -> None:
+        self.close()
         try:
             check_version(self.path, (await self._exchange(Status())).reply)
         except (BadReply, ConnectionLost, TimedOut):

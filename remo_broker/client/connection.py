@@ -144,6 +144,7 @@ class Connection:
 
     def _ask_version(self) -> None:
         """Raise `WrongVersion` if that is what explains an odd answer. The caller goes on with its own error if not."""
+        self.close()
         try:
             fields: dict[str, Any] = self._once(Status()).reply
             check_version(self.path, fields)

@@ -1,0 +1,197 @@
+"""Whoever listens at a socket need not be a broker, nor one of this version, nor alive."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from remo_broker import client
+from tests.support.broker import NOBODY, listen
+from tests.support.programs import environment
+
+if TYPE_CHECKING:
+    import pathlib
+
+    from tests.client.conftest import Answer, Open
+
+VALUE = "zqMarkerqz"
+PONG = b'{"ok":true,"broker_version":"2.0.0","protocol_version":2,"project":"x"}\n'
+
+
+def pong(version: object) -> bytes:
+    return json.dumps({"ok": True, "broker_version": "9", "protocol_version": version, "project": "x"}).encode() + b"\n"
+
+
+@pytest.mark.parametrize(("version", "advice"), [(1, "upgrade the broker"), (3, "upgrade the client")])
+def test_another_version_is_named(stranger: Answer, open_client: Open, version: int, advice: str) -> None:
+    """Before its answer to the request itself is looked at, whatever that is."""
+    value = json.dumps({"ok": True, "value": VALUE, "ttl_seconds": 1, "generation": 1}).encode() + b"\n"
+    other = stranger(pong(version) + value)
+    with pytest.raises(client.WrongVersion, match=f"version {version}.*{advice}") as raised:
+        open_client("Client", other.path).get("TOKEN")
+    assert raised.value.theirs == version
+
+
+@pytest.mark.parametrize("odd", [b'{"ok":true,"done":1}\n', b'{"ok":false,"code":"protocol_error","message":"m"}\n'])
+def test_another_version_is_named_on_the_admin_socket(stranger: Answer, open_client: Open, odd: bytes) -> None:
+    """There is no ping there: `status` is asked when an answer is odd."""
+    with pytest.raises(client.WrongVersion, match="version 3"):
+        open_client("AdminClient", stranger(odd, pong(3)).path).show("x")
+
+
+@pytest.mark.parametrize("then", [pong(2), b"", b"HTTP/1.1\n"])
+def test_an_odd_answer_stands_where_the_version_is_not_why(stranger: Answer, open_client: Open, then: bytes) -> None:
+    with pytest.raises(client.BadReply, match="lacks 'name'"):
+        open_client("AdminClient", stranger(b'{"ok":true}\n', then).path).show("x")
+
+
+def test_status_of_another_version(stranger: Answer, open_client: Open) -> None:
+    with pytest.raises(client.WrongVersion):
+        open_client("AdminClient", stranger(pong(3)).path).status()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"[]\n",
+        b"{}\n",
+        b'{"ok":1}\n',
+        b'{"ok":true}\n',
+        b'{"ok":false}\n',
+        b'{"ok":false,"code":7,"message":"m"}\n',
+        b"\xff\xfe\n",
+        b"[" * 60_000 + b"\n",
+        PONG + b'{"ok":true,"value":["' + VALUE.encode() + b'"],"ttl_seconds":1,"generation":1}\n',
+        PONG
+        + b'{"ok":true,"value":"'
+        + VALUE.encode()
+        + b'","ttl_seconds":"'
+        + VALUE.encode()
+        + b'","generation":1}\n',
+        PONG + b'{"ok":true,"value":"' + VALUE.encode() + b'","ttl_seconds":true,"generation":1}\n',
+        PONG + b'{"ok":true,"value_b64":"' + VALUE.encode() + b'!","ttl_seconds":1,"generation":1}\n',
+        PONG + b'{"ok":true,"value":"' + VALUE.encode() + b"\n",
+        PONG + b"x" * 70_000 + b"\n",
+        PONG + b"x" * 70_000,
+    ],
+)
+def test_no_answer_of_the_protocol(stranger: Answer, open_client: Open, answer: bytes) -> None:
+    with pytest.raises(client.BadReply) as raised:
+        open_client("Client", stranger(answer).path).get("TOKEN")
+    error: BaseException | None = raised.value
+    while error is not None:
+        assert VALUE not in str(error) + repr(error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+@pytest.mark.parametrize("answer", [b"", PONG, PONG[:20], PONG + b'{"ok":true'])
+def test_closed_before_the_answer(stranger: Answer, open_client: Open, answer: bytes) -> None:
+    with pytest.raises(client.ConnectionLost):
+        open_client("Client", stranger(answer).path).get("TOKEN")
+
+
+def test_no_answer_in_time(stranger: Answer, open_client: Open) -> None:
+    other = stranger(PONG, hold=True)
+    with pytest.raises(client.TimedOut, match=r"0\.2 s"):
+        open_client("Client", other.path, timeout=0.2).get("TOKEN")
+
+
+def test_unknown_code_is_a_broker_error(stranger: Answer, open_client: Open) -> None:
+    answer = (
+        b'{"ok":false,"code":"brand_new","message":"what to do","reason":"why","retry_after_seconds":3,"more":[]}\n'
+    )
+    with pytest.raises(client.BrokerError) as raised:
+        open_client("Client", stranger(PONG + answer).path).get("TOKEN")
+    assert type(raised.value) is client.BrokerError
+    assert (raised.value.code, raised.value.reason, raised.value.retry_after_seconds) == ("brand_new", "why", 3)
+    assert str(raised.value) == "what to do"
+
+
+def test_a_full_backlog_is_waited_for(directory: pathlib.Path, open_client: Open) -> None:
+    """Connecting without blocking fails with EAGAIN then, which is no reason to give up."""
+    path = directory / "full.sock"
+    with listen(path, backlog=0) as listening, socket.socket(socket.AF_UNIX) as first:
+        first.connect(str(path))
+        project = open_client("Client", path, timeout=0.3)
+        with pytest.raises(client.TimedOut):
+            project.ping()
+        accepted, _ = listening.accept()
+        accepted.close()
+        with pytest.raises((client.TimedOut, client.ConnectionLost)):
+            project.ping()  # connected now; nobody answers
+
+
+# --- who cannot be reached
+
+
+def test_a_path_that_is_not_there(directory: pathlib.Path, open_client: Open) -> None:
+    with pytest.raises(client.Unreachable, match=r"x\.sock does not exist; register the project") as raised:
+        open_client("Client", directory / "x.sock").ping()
+    assert raised.value.temporary
+    with pytest.raises(client.Unreachable, match=r"admin\.sock does not exist \(nor does .*/a\); start it with"):
+        open_client("AdminClient", directory / "a/b/admin.sock").status()
+
+
+def test_nobody_listens(directory: pathlib.Path, open_client: Open) -> None:
+    path = directory / "old.sock"
+    listen(path).close()
+    path.chmod(0o660)
+    with pytest.raises(client.Unreachable, match=r"exists \(mode 0660, root:root\), but nobody listens") as raised:
+        open_client("Client", path).ping()
+    assert raised.value.temporary
+
+
+def test_no_socket(directory: pathlib.Path, open_client: Open) -> None:
+    path = directory / "file"
+    path.write_text("")
+    with pytest.raises(client.Unreachable, match="is no socket") as raised:
+        open_client("Client", path).ping()
+    assert not raised.value.temporary
+
+
+def test_a_path_that_is_too_long(directory: pathlib.Path, open_client: Open) -> None:
+    with pytest.raises(client.Unreachable, match="107 bytes"):
+        open_client("Client", directory / ("x" * 120)).ping()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
+@pytest.mark.parametrize(
+    ("name", "shut", "advice"),
+    [
+        ("admin.sock", "socket", "sudo, or join the group remo-broker-admin"),
+        ("x.sock", "socket", "user of that group"),
+        ("x.sock", "directory", "mode 0700, root:root; you are nobody"),
+    ],
+)
+def test_no_permission(directory: pathlib.Path, name: str, shut: str, advice: str) -> None:
+    (directory / "d").mkdir()
+    path = directory / "d" / name
+    code = (
+        "import sys\n"
+        "from remo_broker.client import Client, Unreachable\n"
+        "try: Client(sys.argv[1]).ping()\n"
+        "except Unreachable as error: print(error.temporary, error)\n"
+    )
+    with listen(path):
+        path.chmod(0o660)
+        if shut == "directory":
+            (directory / "d").chmod(0o700)
+        done = subprocess.run(
+            [sys.executable, "-c", code, path],
+            env=environment(),
+            user=NOBODY,
+            group=NOBODY,
+            extra_groups=[],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert done.stdout.startswith("False "), done
+    assert advice in done.stdout

@@ -1,0 +1,134 @@
+"""The two commands as a user runs them: real processes, with pipes or on a terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from typing import TYPE_CHECKING
+
+from tests.support.machine import REPOSITORY
+
+if TYPE_CHECKING:
+    import pathlib
+    from collections.abc import Mapping, Sequence
+
+# Generous: the slowest takes a fifth of a second.
+WAIT_SECONDS = 60.0
+TERMINAL_ROWS, TERMINAL_COLUMNS = 40, 120
+
+SECRET = "remo_broker.secret"
+BROKERCTL = "remo_broker.ctl"
+
+
+def command(module: str, *arguments: str | os.PathLike[str]) -> list[str]:
+    return [sys.executable, "-P", "-m", module, *(os.fspath(one) for one in arguments)]
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "PYTHONPATH": str(REPOSITORY),
+        "LANG": "C.UTF-8",
+        **(extra or {}),
+    }
+
+
+def run(
+    module: str,
+    *arguments: str | os.PathLike[str],
+    stdin: bytes | None = b"",
+    env: Mapping[str, str] | None = None,
+    cwd: pathlib.Path | None = None,
+    uid: int | None = None,
+) -> subprocess.CompletedProcess[bytes]:
+    """A program with pipes, to its end. `uid` is who runs it, where that is somebody else."""
+    return subprocess.run(
+        command(module, *arguments),
+        input=stdin,
+        capture_output=True,
+        env=environment(env),
+        cwd=cwd,
+        user=uid,
+        group=uid,
+        extra_groups=None if uid is None else [],
+        timeout=WAIT_SECONDS,
+        check=False,
+    )
+
+
+def refused(done: subprocess.CompletedProcess[bytes], status: int) -> str:
+    """The one line that a program which fails with `status` leaves on standard error, and nothing on standard output."""
+    assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
+    assert done.stdout == b""
+    lines = done.stderr.decode().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+class Terminal:
+    """What came of a program on a terminal: everything that it wrote there, and its exit status."""
+
+    def __init__(self, text: str, status: int) -> None:
+        self.text = text
+        self.status = status
+
+
+def on_terminal(
+    module: str,
+    *arguments: str | os.PathLike[str],
+    env: Mapping[str, str] | None = None,
+    cwd: pathlib.Path | None = None,
+    keys: bytes = b"",
+) -> Terminal:
+    """Run a program with its three streams on a terminal; `keys` are typed once it has written something."""
+    return run_on_terminal(command(module, *arguments), {"TERM": "xterm-256color", **(env or {})}, cwd, keys)
+
+
+def run_on_terminal(
+    argv: Sequence[str], env: Mapping[str, str], cwd: pathlib.Path | None = None, keys: bytes = b""
+) -> Terminal:
+    master, slave = pty.openpty()
+    try:
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", TERMINAL_ROWS, TERMINAL_COLUMNS, 0, 0))
+        with subprocess.Popen(
+            argv, stdin=slave, stdout=slave, stderr=slave, env=environment(env), cwd=cwd, start_new_session=True
+        ) as process:
+            os.close(slave)
+            slave = -1
+            try:
+                written = _read(master, keys)
+                status = process.wait(WAIT_SECONDS)
+            except BaseException:
+                process.kill()
+                raise
+        return Terminal(written.decode("utf-8", "replace"), status)
+    finally:
+        os.close(master)
+        if slave >= 0:
+            os.close(slave)
+
+
+def _read(master: int, keys: bytes) -> bytes:
+    written = b""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        readable, _, _ = select.select([master], [], [], max(0.0, deadline - time.monotonic()))
+        if not readable:
+            raise TimeoutError(f"the program on the terminal did not end; so far: {written!r}")
+        try:
+            data = os.read(master, 65536)
+        except OSError:  # the last process on the terminal has ended
+            return written
+        if not data:
+            return written
+        written += data
+        if keys:
+            os.write(master, keys)
+            keys = b""
