@@ -43,15 +43,32 @@ def run(program: Program, argv: list[str], status_of: Callable[[Exception], int 
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has seen enough. Nothing more is to be flushed into the closed pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()  # whoever read it has seen enough
         return 0
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, its text may hold a secret and a traceback its place
         status = status_of(error)
-        if status is None:
-            raise
-        complain(program, str(error))
-        return status
+        if status is not None:
+            complain(program, str(error))
+            return status
+        if isinstance(error, OSError):
+            _forget_output()
+            complain(program, f"{error.filename or 'output'}: {os.strerror(error.errno or 0)}")
+        else:
+            complain(program, f"a fault of its own: {type(error).__name__} in {_place(error)}; please report it")
+        return EXIT_FAILURE
+
+
+def _forget_output() -> None:
+    """What is still buffered cannot be written: without this, the interpreter would try again at its end, and say so."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _place(error: Exception) -> str:
+    """Module and line where it was raised: what a report needs, without any text that was worked on."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_globals.get('__name__')}:{trace.tb_lineno}" if trace is not None else "nowhere"
 
 
 def _run(program: Program, argv: list[str]) -> int:

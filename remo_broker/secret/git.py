@@ -55,6 +55,7 @@ def git_credential(arguments: Arguments) -> None:
     for key, value in answer.items():
         if any(one in value for one in "\n\r\0"):
             raise Problem(f"the {key} in {names[0]} has a line break or a zero byte, which git does not take")
+    for key, value in answer.items():
         print(f"{key}={value}")
 
 

@@ -1,0 +1,102 @@
+"""A project with a manifest and a home directory, and `remo-secret` run in it."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import programs
+from tests.support.broker import Broker, registration
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterator
+
+    from tests.conftest import StartBroker
+
+MANIFEST = r"""
+schema_version = 1
+project = "myrepo"
+[secrets.TOKEN]
+env_var = "GH_TOKEN"
+[secrets.npm]
+[secrets.aws]
+fetch_as = "file"
+file_path = "~/.aws/credentials"
+file_mode = "0600"
+template = "[default]\nid={{id}}\nkey = {{ key }}\n"
+[secrets.KEY]
+fetch_as = "file"
+file_path = "keys/app.key"
+file_mode = "0440"
+template = "{{value}}"
+"""
+SECRETS = {"TOKEN": "zqTokenzq", "npm": "zqNpm\nzq=", "aws": {"id": "zqIdzq", "key": "zq{{id}}zq"}}
+KEY = bytes(range(256))
+KEY_BASE64 = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIjJCUmJygpKissLS4vMDEyMzQ1Njc4OTo7PD0+P0BBQkNERUZHSElKS0xNTk9QUVJTVFVWV1hZWltcXV5fYGFiY2RlZmdoaWprbG1ub3BxcnN0dXZ3eHl6e3x9fn+AgYKDhIWGh4iJiouMjY6PkJGSk5SVlpeYmZqbnJ2en6ChoqOkpaanqKmqq6ytrq+wsbKztLW2t7i5uru8vb6/wMHCw8TFxsfIycrLzM3Oz9DR0tPU1dbX2Nna29zd3t/g4eLj5OXm5+jp6uvs7e7v8PHy8/T19vf4+fr7/P3+/w=="
+
+
+class Project:
+    """Where `remo-secret` runs: the project's directory, a home, a tmpfs to render on, and the broker's socket."""
+
+    def __init__(self, broker: Broker, directory: pathlib.Path, memory: pathlib.Path) -> None:
+        self.broker = broker
+        self.path = directory / "myrepo"
+        self.home = directory / "home"
+        self.memory = memory
+        self.home.mkdir()
+        (self.path / ".remo").mkdir(parents=True)
+        self.manifest = self.path / ".remo/manifest.toml"
+        self.manifest.write_text(MANIFEST)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "HOME": str(self.home),
+            "REMO_BROKER_SOCKET": str(self.broker.project()),
+            "XDG_RUNTIME_DIR": str(self.memory),
+        }
+
+    def run(
+        self, *arguments: str, stdin: bytes = b"", env: dict[str, str] | None = None, cwd: pathlib.Path | None = None
+    ) -> subprocess.CompletedProcess[bytes]:
+        environment = self.environment | (env or {})
+        return programs.run(programs.SECRET, *arguments, stdin=stdin, env=environment, cwd=cwd or self.path)
+
+    def on_terminal(self, *arguments: str) -> programs.Terminal:
+        return programs.on_terminal(programs.SECRET, *arguments, env=self.environment, cwd=self.path)
+
+    def push_all(self) -> None:
+        self.broker.push(SECRETS, KEY=KEY_BASE64)
+
+    @property
+    def rendered(self) -> pathlib.Path:
+        return self.memory / f"remo-secret-{os.geteuid()}" / "myrepo"
+
+
+@pytest.fixture
+def memory() -> Iterator[pathlib.Path]:
+    """A directory on a tmpfs, as a login session has one."""
+    path = pathlib.Path(f"/dev/shm/remo-test-{os.getpid()}")
+    path.mkdir(mode=0o700)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+@pytest.fixture
+def empty(start_broker: StartBroker, directory: pathlib.Path, memory: pathlib.Path) -> Project:
+    """The project at a broker that has started just now."""
+    return Project(start_broker(projects=[registration("myrepo", "TOKEN", "npm", "aws", "KEY")]), directory, memory)
+
+
+@pytest.fixture
+def project(empty: Project) -> Project:
+    """The project with its secrets pushed."""
+    empty.push_all()
+    return empty

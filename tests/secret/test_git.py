@@ -1,0 +1,131 @@
+"""`remo-secret git-credential`: with git itself asking, and no host given what is another's."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from remo_broker.secret.commands import PROGRAM
+from remo_broker.secret.git import WELL_KNOWN
+from tests.support import programs
+from tests.support.broker import registration
+from tests.support.machine import unavailable
+from tests.support.programs import refused
+
+if TYPE_CHECKING:
+    import pathlib
+
+    from tests.conftest import StartBroker
+    from tests.support.broker import Broker
+
+
+@pytest.fixture
+def broker(start_broker: StartBroker) -> Broker:
+    names = ("GH_TOKEN", "GITLAB_TOKEN", "login", "KEY", "odd", "MISSING")
+    broker = start_broker(projects=[registration("myrepo", *names)])
+    broker.push(
+        {
+            "GH_TOKEN": "zqGithubzq",
+            "GITLAB_TOKEN": "zqGitlabzq",
+            "login": {"username": "alice", "password": "zqPasswordzq"},
+            "odd": "a\nb",
+        },
+        KEY="AA==",
+    )
+    return broker
+
+
+def ask(broker: Broker, question: str, *options: str, operation: str = "get") -> subprocess.CompletedProcess[bytes]:
+    where = f"--socket={broker.project()}"
+    return programs.run(programs.SECRET, where, "git-credential", *options, operation, stdin=question.encode())
+
+
+GITHUB = "protocol=https\nhost=github.com\n\n"
+FORGE = ("--host", "git.example.org:8443", "--secret", "login")
+
+
+def test_known_hosts(broker: Broker) -> None:
+    assert ask(broker, GITHUB).stdout == b"username=x-access-token\npassword=zqGithubzq\n"
+    done = ask(broker, "capability[]=authtype\nprotocol=https\nhost=GitLab.com\nwwwauth[]=Basic\n")
+    assert done.stdout == b"username=oauth2\npassword=zqGitlabzq\n"
+    assert [one["REMO_SECRET"] for one in broker.records("fetch")] == ["GH_TOKEN", "GITLAB_TOKEN"], "none was guessed"
+
+
+def test_own_host(broker: Broker) -> None:
+    done = ask(broker, "protocol=https\nhost=git.example.org:8443\npath=x.git\n\n", *FORGE)
+    assert done.stdout == b"username=alice\npassword=zqPasswordzq\n"
+
+
+@pytest.mark.parametrize(
+    ("question", "options"),
+    [
+        ("protocol=http\nhost=github.com\n\n", ()),
+        ("protocol=ssh\nhost=github.com\n\n", ()),
+        ("protocol=https\nhost=github.com.evil.example\n\n", ()),
+        ("protocol=https\nhost=github.example\n\n", ()),
+        ("protocol=https\nhost=github.com:8443\n\n", ()),
+        ("protocol=https\nhost=bitbucket.org\n\n", ()),
+        ("protocol=https\nhost=git.example.org\n\n", FORGE),
+        (GITHUB, FORGE),
+        ("protocol=https\nhost=git.example.org:8443\nusername=bob\n\n", FORGE),
+        ("protocol=https\n\nhost=github.com\n", ()),
+        ("", ()),
+    ],
+)
+def test_no_answer_for_others(broker: Broker, question: str, options: tuple[str, ...]) -> None:
+    done = ask(broker, question, *options)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+@pytest.mark.parametrize("operation", ["store", "erase"])
+def test_store_and_erase_do_nothing(broker: Broker, operation: str) -> None:
+    done = ask(broker, GITHUB + "username=x\npassword=y\n", operation=operation)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert not broker.records("fetch")
+
+
+def test_usernames(broker: Broker) -> None:
+    assert ask(broker, GITHUB.strip() + "\nusername=bob\n").stdout.startswith(b"username=bob\n")
+    assert ask(broker, GITHUB, "--username", "carol").stdout.startswith(b"username=carol\n")
+
+
+def test_what_git_could_not_take(broker: Broker) -> None:
+    def secret(name: str) -> subprocess.CompletedProcess[bytes]:
+        return ask(broker, GITHUB, "--host", "github.com", "--secret", name)
+
+    assert "line break" in refused(secret("odd"), 1)
+    assert "KEY is binary" in refused(secret("KEY"), 1)
+    refused(secret("MISSING"), 4)
+    refused(secret("OTHER"), 3)
+    broker.push({"login": {"user": "x"}})
+    assert "no field password" in refused(secret("login"), 1)
+
+
+def test_the_table_in_the_help_is_the_table() -> None:
+    rows = re.findall(r"^  (\S+\.\S+) +(\S.*)$", PROGRAM.commands["git-credential"].details, re.MULTILINE)
+    assert {host: tuple(names.split(", ")) for host, names in rows} == WELL_KNOWN
+
+
+def test_with_git(broker: Broker, directory: pathlib.Path) -> None:
+    if shutil.which("git") is None:
+        unavailable("git is not installed")
+    helper = f"!{sys.executable} -P -m {programs.SECRET} --socket {broker.project()} git-credential"
+    environment = programs.environment({"HOME": str(directory), "GIT_CONFIG_NOSYSTEM": "1", "GIT_TERMINAL_PROMPT": "0"})
+
+    def git(*arguments: str, stdin: str = "") -> str:
+        return subprocess.run(
+            ["git", *arguments], env=environment, input=stdin, capture_output=True, text=True, check=True
+        ).stdout
+
+    git("config", "--global", "credential.helper", helper)
+    git("config", "--global", "--add", "credential.helper", f"{helper} {' '.join(FORGE)}")
+    filled = git("credential", "fill", stdin="url=https://github.com/x/y\n\n")
+    assert "username=x-access-token\npassword=zqGithubzq\n" in filled
+    git("credential", "approve", stdin=filled)
+    git("credential", "reject", stdin=filled)
+    assert "password=zqPasswordzq\n" in git("credential", "fill", stdin="url=https://git.example.org:8443/x/y\n\n")
