@@ -106,7 +106,7 @@ def cells(record: Record) -> tuple[str, ...]:
         record.text("REMO_PROJECT") or "-",
         record.text("REMO_SECRET") or "-",
         record.text("REMO_DECISION") or record.event,
-        record.text("REMO_REASON") or " ".join(details(record)) or "-",
+        record.text("REMO_REASON") or ", ".join(details(record)) or "-",
         peer(record),
     )
 
@@ -120,7 +120,7 @@ def details(record: Record) -> Iterator[str]:
     ):
         number = record.number(field)
         if number is not None:
-            yield f"{number} {word}"
+            yield f"{word}: {number}"
 
 
 def peer(record: Record) -> str:

@@ -31,6 +31,8 @@ ACCESS_EVENTS = (Event.FETCH, Event.RATE_LIMITED, Event.PEER_REFUSED)
 FILES = ("/var/log/journal/*/system.journal", "/run/log/journal/*/system.journal")
 # How often a follower looks of itself, beside being woken: where the journal is on a file system without inotify.
 FOLLOW_SECONDS = 2.0
+# Later than any entry.
+END_OF_TIME = 2**62
 # As much of a field as is shown; the broker writes no longer ones.
 LONGEST_FIELD = 1000
 
@@ -171,7 +173,7 @@ def _rule(groups: list[list[tuple[str, str]]]) -> Rule:
     rule = None
     for group in groups:
         for place, (field, value) in enumerate(group):
-            term = Rule(field, value)
+            term = Rule(field, str(value))  # cysystemd takes no subclass of str
             if rule is not None:
                 term = rule & term if place == 0 else rule | term
             rule = term
@@ -196,9 +198,7 @@ def _between(reader: JournalReader, query: Query) -> Iterator[Record]:
 
 def _seek_last(reader: JournalReader, lines: int, until: int | None) -> None:
     """To before the last `lines` entries."""
-    if until is None:
-        reader.seek_tail()
-    else:
-        reader.seek_realtime_usec(until + 1)
+    # Not seek_tail(), which steps back by one in some versions of cysystemd and not in others.
+    reader.seek_realtime_usec(END_OF_TIME if until is None else until + 1)
     if reader.skip_previous(lines + 1) <= lines:
         reader.seek_head()
