@@ -9,7 +9,7 @@ from __future__ import annotations
 from remo_broker.connection import PEER_SECONDS, Connection, Peer
 from remo_broker.decode import decode
 from remo_broker.errors import BUG, Refused, encode, protocol_error
-from remo_broker.listeners import TOO_MANY_CONNECTIONS
+from remo_broker.listeners import TOO_MANY_CONNECTIONS, Door
 from remo_broker.messages import (
     ADMIN_REQUESTS,
     MAX_MESSAGE,
@@ -235,15 +235,22 @@ class AdminPlane:
         self._operations = operations
         self._report = report
         self._max_connections = max_connections
+        # The admin socket has no code for it.
+        self._door = Door(
+            loop,
+            sweeper,
+            Refused(
+                Code.INTERNAL_ERROR,
+                TOO_MANY_CONNECTIONS.reason,
+                TOO_MANY_CONNECTIONS.message,
+                retry_after_seconds=TOO_MANY_CONNECTIONS.retry_after_seconds,
+            ),
+        )
 
     def accepted(self, connection: socket.socket, peer: Peer) -> None:
         self.last_activity = self.loop.now
         if len(self.operators) >= self._max_connections:
-            refusal = TOO_MANY_CONNECTIONS
-            line = Refused(
-                Code.INTERNAL_ERROR, refusal.reason, refusal.message, retry_after_seconds=refusal.retry_after_seconds
-            ).line()
-            Connection(self.loop, self.sweeper, connection).end_with(line)
+            self._door.turn_away(connection)
         else:
             self.operators.add(Operator(self, connection, peer))
 

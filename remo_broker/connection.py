@@ -56,11 +56,13 @@ class Sweeper:
         return connection in self._due
 
     def _sweep(self) -> None:
-        for connection in [one for one, due in self._due.items() if due <= self._loop.now]:
-            self.lift(connection)
-            connection.timed_out()
-        if self._due:
-            self._loop.after(SWEEP_SECONDS, self._sweep)
+        try:
+            for connection in [one for one, due in self._due.items() if due <= self._loop.now]:
+                self.lift(connection)
+                connection.timed_out()
+        finally:
+            if self._due:
+                self._loop.after(SWEEP_SECONDS, self._sweep)
 
 
 class Connection:

@@ -6,9 +6,9 @@ import socket
 from functools import partial
 
 from remo_broker import audit, broker, paths
-from remo_broker.connection import Connection, Peer, Sweeper
+from remo_broker.connection import Peer
 from remo_broker.listeners import (
-    TOO_MANY_CONNECTIONS,
+    Door,
     Listener,
     Stranger,
     bind,
@@ -21,10 +21,8 @@ from remo_broker.rate import Bucket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from remo_broker.activation import Manager
-    from remo_broker.loop import Loop
+    from remo_broker.listeners import RecordOf
     from remo_broker.project_plane import ProjectPlane
     from remo_broker.projects import Project
 
@@ -33,8 +31,9 @@ if TYPE_CHECKING:
 MAX_STRANGERS = 16
 STRANGERS_PER_SECOND = 50
 STRANGERS_BURST = 200
-# Descriptors that clients may not take: listeners of the control plane, the journal, pipes of manifest readers.
-RESERVED_DESCRIPTORS = 64
+# Descriptors that clients may not take: 40 connections of operators and onlookers, 3 times 16 that are turned away, a
+# dozen of the broker's own (control listeners, journal, loop), pipes of manifest readers, the state file.
+RESERVED_DESCRIPTORS = 128
 
 
 class Endpoint:
@@ -57,6 +56,7 @@ class Endpoints:
         self._max_descriptors = max_descriptors - RESERVED_DESCRIPTORS
         self._endpoints: dict[str, Endpoint] = {}
         self._strangers = 0
+        self._door = Door(plane.loop, plane.sweeper)
 
     @property
     def connections(self) -> int:
@@ -126,7 +126,7 @@ class Endpoints:
         elif project.registration.allowed_uids and peer.uid not in project.registration.allowed_uids:
             self._stranger(name, connection, broker.PEER_UNEXPECTED, refused_peer_record(name, fields))
         elif self._full(project):
-            turn_away(plane.loop, plane.sweeper, connection)
+            self._door.turn_away(connection)
         else:
             Client(plane, project, connection, peer)
 
@@ -134,9 +134,7 @@ class Endpoints:
         limit = self.plane.broker.config.max_connections_per_project
         return project.connections >= limit or self.connections + len(self._endpoints) >= self._max_descriptors
 
-    def _stranger(
-        self, name: str, connection: socket.socket, answer: bytes, record_of: Callable[[bytes], bytes | None]
-    ) -> None:
+    def _stranger(self, name: str, connection: socket.socket, answer: bytes, record_of: RecordOf) -> None:
         endpoint = self._endpoints[name]
         if endpoint.strangers >= MAX_STRANGERS or not endpoint.refusals.take(self.plane.loop.now):
             connection.close()
@@ -149,8 +147,3 @@ class Endpoints:
             self._strangers -= 1
 
         Stranger(self.plane.loop, self.plane.sweeper, self.plane.trail, connection, answer, record_of, gone)
-
-
-def turn_away(loop: Loop, sweeper: Sweeper, connection: socket.socket) -> None:
-    """Tell a connection that there are too many, and close it."""
-    Connection(loop, sweeper, connection).end_with(TOO_MANY_CONNECTIONS.line())

@@ -18,11 +18,14 @@ from remo_broker.scan import finish, scan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
+    from typing import TypeAlias
 
     from remo_broker.connection import Sweeper
     from remo_broker.journal import AuditTrail
-    from remo_broker.loop import Loop
+    from remo_broker.loop import Job, Loop
+
+    RecordOf: TypeAlias = Callable[[bytes], Generator[None, None, bytes | None]]
 
 # As systemd has it: what does not fit waits in connect(), so that a restart under load refuses nobody.
 BACKLOG = 4096
@@ -30,6 +33,11 @@ BACKLOG = 4096
 ACCEPTS_PER_TURN = 16
 # Out of descriptors: let the queue be for so long, lest the loop spins on it.
 EXHAUSTED_SECONDS = 0.2
+# Connections of one plane that are told, at one time, that there are too many. What is beyond is closed without a word:
+# each holds a descriptor until its peer has read why, and those are what is short.
+MAX_TURNED_AWAY = 16
+# A longer line of a stranger is read in steps, with others in between.
+LONG_LINE = 256
 # Mode of a socket that the broker binds itself: its user and its group, as `remo-broker-client@.socket` has it.
 SOCKET_MODE = 0o660
 
@@ -129,6 +137,36 @@ def unlink(path: str) -> None:
         pass  # whoever removed it has done what was wanted
 
 
+class Door:
+    """Tells those who are too many, as long as these are not too many."""
+
+    def __init__(self, loop: Loop, sweeper: Sweeper, refusal: Refused = TOO_MANY_CONNECTIONS) -> None:
+        self.turned_away = 0
+        self._loop = loop
+        self._sweeper = sweeper
+        self._line = refusal.line()
+
+    def turn_away(self, connection: socket.socket) -> None:
+        if self.turned_away >= MAX_TURNED_AWAY:
+            connection.close()
+        else:
+            _TurnedAway(self._loop, self._sweeper, connection, self).end_with(self._line)
+
+
+class _TurnedAway(Connection):
+    __slots__ = ("_door",)
+
+    def __init__(self, loop: Loop, sweeper: Sweeper, connection: socket.socket, door: Door) -> None:
+        super().__init__(loop, sweeper, connection)
+        self._door = door
+        door.turned_away += 1
+
+    def close(self) -> None:
+        if not self.closed:
+            self._door.turned_away -= 1
+        super().close()
+
+
 class Stranger(Connection):
     """A connection that is answered one thing to whatever it asks, then closed."""
 
@@ -141,10 +179,10 @@ class Stranger(Connection):
         trail: AuditTrail,
         connection: socket.socket,
         answer: bytes,
-        record_of: Callable[[bytes], bytes | None],
+        record_of: RecordOf,
         on_close: Callable[[], None],
     ) -> None:
-        """`record_of` makes the audit record, if any, of the line that was asked."""
+        """`record_of` makes the audit record, if any, of the line that was asked, in steps."""
         super().__init__(loop, sweeper, connection)
         self._trail = trail
         self._answered = answer
@@ -167,7 +205,17 @@ class Stranger(Connection):
         if not self._read:
             self.close()
             return
-        record = self._record_of(self._read.partition(b"\n")[0])
+        steps = self._record_of(self._read.partition(b"\n")[0])
+        if len(self._read) > LONG_LINE:
+            self.loop.change(self.fd, 0)
+            self.loop.start(self._answer_slowly(steps))
+        else:
+            self._answer(finish(steps))
+
+    def _answer_slowly(self, steps: Generator[None, None, bytes | None]) -> Job:
+        self._answer((yield from steps))
+
+    def _answer(self, record: bytes | None) -> None:
         if record is not None:
             self._trail.write_or_keep(record)
         self.end_with(self._answered)
@@ -178,12 +226,12 @@ class Stranger(Connection):
         super().close()
 
 
-def unregistered_record(project: str, peer_fields: bytes, generation: int) -> Callable[[bytes], bytes | None]:
+def unregistered_record(project: str, peer_fields: bytes, generation: int) -> RecordOf:
     """What is audited on a socket that no project is registered for: gets, as denied."""
 
-    def record_of(line: bytes) -> bytes | None:
+    def record_of(line: bytes) -> Generator[None, None, bytes | None]:
         try:
-            request = decode(line, finish(scan(line, 0, len(line))), PROJECT_REQUESTS)
+            request = decode(line, (yield from scan(line, 0, len(line))), PROJECT_REQUESTS)
         except Refused:
             return None
         if not isinstance(request, Get):
@@ -201,7 +249,7 @@ def unregistered_record(project: str, peer_fields: bytes, generation: int) -> Ca
     return record_of
 
 
-def refused_peer_record(project: str, peer_fields: bytes) -> Callable[[bytes], bytes | None]:
+def refused_peer_record(project: str, peer_fields: bytes) -> RecordOf:
     """What is audited of a peer whose uid the project does not allow."""
     record = audit.record(
         audit.Event.PEER_REFUSED,
@@ -209,4 +257,9 @@ def refused_peer_record(project: str, peer_fields: bytes) -> Callable[[bytes], b
         project=project,
         reason=Reason.UID_NOT_ALLOWED.value,
     )
-    return lambda _line: record + peer_fields
+
+    def record_of(_line: bytes) -> Generator[None, None, bytes | None]:
+        yield
+        return record + peer_fields
+
+    return record_of

@@ -6,10 +6,12 @@ one that does not read costs nothing and misses nothing but intermediate counts.
 
 from __future__ import annotations
 
+import select
+
 from remo_broker.connection import PEER_SECONDS, Connection, Peer
 from remo_broker.decode import decode
 from remo_broker.errors import Refused, encode, protocol_error
-from remo_broker.listeners import TOO_MANY_CONNECTIONS
+from remo_broker.listeners import Door
 from remo_broker.messages import (
     STATUS_REQUESTS,
     ProjectEvent,
@@ -45,13 +47,14 @@ TOO_LONG = protocol_error(
 class Onlooker(Connection):
     """A connection on the status socket; a watcher once it has asked to `watch`."""
 
-    __slots__ = ("_plane", "_told", "_told_broker", "_told_synced", "_unread", "watching")
+    __slots__ = ("_at_end", "_plane", "_told", "_told_broker", "_told_synced", "_unread", "watching")
 
     def __init__(self, plane: StatusPlane, connection: socket.socket) -> None:
         super().__init__(plane.loop, plane.sweeper, connection)
         self.watching = False
         self._plane = plane
         self._unread = b""
+        self._at_end = False
         self._told: dict[str, tuple[int, ...]] = {}
         self._told_broker = b""
         self._told_synced = False
@@ -64,20 +67,27 @@ class Onlooker(Connection):
         except OSError:
             self.close()
             return
-        if not data:
-            # The last line may have no newline; a watcher that says no more than `watch` may half-close and listen.
-            if self._unread:
-                self._answer(self._unread)
-                self._unread = b""
-            if not self.watching:
-                self.end()
-            elif not self.closed:
-                self.loop.change(self.fd, 0)
-            return
-        *lines, self._unread = (self._unread + data).split(b"\n")
-        for line in lines:
+        self._unread += data
+        self._at_end = not data
+        self._answer_lines()
+
+    def _answer_lines(self) -> None:
+        """Answer what was read, until an answer is not taken at once: status pages are long."""
+        while not (self.pending or self.closed or self.ending):
+            line, newline, rest = self._unread.partition(b"\n")
+            if not newline and not (self._at_end and line):  # the last line may have none
+                break
+            self._unread = rest
             self._answer(line)
-        if len(self._unread) > MAX_REQUEST:
+        else:
+            return
+        if self._at_end:
+            # A watcher that says no more than `watch` may half-close and listen.
+            if self.watching and not _hung_up(self.fd):
+                self.loop.change(self.fd, 0)
+            else:
+                self.end()
+        elif len(self._unread) > MAX_REQUEST:
             self.end_with(TOO_LONG)
         elif self._unread and not self.watching:
             self.sweeper.set(self, PEER_SECONDS)
@@ -101,6 +111,7 @@ class Onlooker(Connection):
     def drained(self) -> None:
         if self.watching:
             self.tell()
+        self._answer_lines()
 
     def tell(self) -> None:
         """Write what changed since the last time, as far as the socket takes it."""
@@ -129,6 +140,13 @@ class Onlooker(Connection):
         super().close()
 
 
+def _hung_up(descriptor: int) -> bool:
+    """Whether the peer does not read either: epoll would tell so in every turn."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return bool(poll.poll(0))
+
+
 class StatusPlane:
     """All connections on the status socket. They do not keep the broker awake."""
 
@@ -138,10 +156,11 @@ class StatusPlane:
         self.report = report
         self.onlookers: set[Onlooker] = set()
         self._ticking = False
+        self._door = Door(loop, sweeper)
 
     def accepted(self, connection: socket.socket, _peer: Peer) -> None:
         if len(self.onlookers) >= MAX_CONNECTIONS:
-            Connection(self.loop, self.sweeper, connection).end_with(TOO_MANY_CONNECTIONS.line())
+            self._door.turn_away(connection)
             return
         self.onlookers.add(Onlooker(self, connection))
         if not self._ticking:
