@@ -104,7 +104,6 @@ class Reason(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     STATE_UNWRITABLE = "state_unwritable"
     SOCKET_UNAVAILABLE = "socket_unavailable"
-    STOPPING = "stopping"
 
 
 _REQUIRED: Any = object()
