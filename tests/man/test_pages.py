@@ -24,6 +24,8 @@ from tests.support.machine import REPOSITORY, unavailable
 if TYPE_CHECKING:
     from remo_broker.cli.options import Command, Program
 
+# What a page is set with in place of the ASCII one.
+DASHES = str.maketrans({"\u2010": "-", "\u2212": "-"})
 PAGES = sorted((REPOSITORY / "man").iterdir())
 
 
@@ -37,7 +39,7 @@ def page(name: str) -> str:
     text = subprocess.run(
         [mandoc, "-T", "utf8", "-O", "width=500", path], capture_output=True, text=True, check=True
     ).stdout
-    return re.sub(r"\s+", " ", re.sub(r".\x08", "", text)).replace("‐", "-").replace("−", "-")
+    return re.sub(r"\s+", " ", re.sub(r".\x08", "", text)).translate(DASHES)
 
 
 def missing(name: str, words: list[str]) -> list[str]:
