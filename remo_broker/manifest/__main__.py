@@ -13,6 +13,7 @@ that would show lines of the file. Where even that fails, the broker ends it aft
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -70,7 +71,7 @@ def answer(arguments: list[str]) -> dict[str, object]:
 
 def main() -> None:
     restrict()
-    _say(answer(sys.argv[1:]))
+    say(answer(sys.argv[1:]))
 
 
 def _read(arguments: list[str]) -> dict[str, object]:
@@ -101,15 +102,11 @@ def _failure(code: str, message: str, key: str | None = None) -> dict[str, objec
 
 
 def _too_late(*_: object) -> None:
-    _say(
-        _failure("manifest_unreadable", f"reading the manifest took longer than {DEADLINE_SECONDS} s; make it simpler")
-    )
+    say(_failure("manifest_unreadable", f"reading the manifest took longer than {DEADLINE_SECONDS} s; make it simpler"))
 
 
-def _say(fields: dict[str, object]) -> None:
+def say(fields: dict[str, object]) -> None:
     """Write the line and end, without what Python does at its end: nothing is left to tidy."""
-    import json
-
     signal.setitimer(signal.ITIMER_REAL, 0)
     line = json.dumps(fields, separators=(",", ":")).encode("ascii") + b"\n"
     try:
