@@ -149,7 +149,7 @@ class Operator(Connection):
             line, fatal = BUG.line(), True
         finally:
             # GeneratorExit too: whatever happened, the line does not stay in memory.
-            self._consume(region, after, kept=kept)
+            no_room = self._consume(region, after, kept=kept)
         self._busy = False
         if self.closed:
             self._release()
@@ -159,27 +159,39 @@ class Operator(Connection):
             self._fail_with(line)
             return
         self.send(line)
-        self._next_line()
-
-    def _consume(self, region: Region, after: int, *, kept: bool) -> None:
-        """The line up to `after` is done with. `kept`: the store has the region now, take along what follows."""
-        if kept:
-            self._region = None
-            rest = self._end - after
-            if rest:
-                self._region = self._plane.arena.take()
-                self._region.view[:rest] = region.view[after : self._end]
-                self._region.used = rest
-                region.view[after : self._end] = bytes(rest)
-            self._start, self._end, self._searched = 0, rest, 0
+        if no_room is not None:
+            self._fail(no_room)
         else:
+            self._next_line()
+
+    def _consume(self, region: Region, after: int, *, kept: bool) -> Refused | None:
+        """The line up to `after` is done with. `kept`: the store has the region now, take along what follows.
+
+        Returns why that could not be done; what follows is gone then.
+        """
+        if not kept:
             region.view[self._start : after] = bytes(after - self._start)
             self._start = self._searched = after
+            return None
+        self._region = None
+        refusal = None
+        rest = self._end - after
+        if rest:
+            try:
+                self._region = self._plane.arena.take()
+                self._region.used = rest
+                self._region.view[:rest] = region.view[after : self._end]
+            except Refused as no_room:
+                refusal, rest = no_room, 0
+            region.view[after : self._end] = bytes(self._end - after)
+        self._start, self._end, self._searched = 0, rest, 0
+        return refusal
 
     def _compact(self, region: Region) -> None:
         """Move an unfinished line to the front, so that there is room for the longest."""
         length = self._end - self._start
         region.view[:length] = region.view[self._start : self._end]
+        region.view[length : self._end] = bytes(self._end - length)
         self._start, self._end, self._searched = 0, length, length
 
     def _fail(self, refusal: Refused) -> None:

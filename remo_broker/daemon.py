@@ -112,12 +112,8 @@ class Daemon:
         self._bind_control()
         self._watch_signals()
         self.loop.watch(self.writer.wakeup, READ, self.writer.finished)
-        if self.arena.protection is not memory.Protection.MEMFD_SECRET:
-            self._say(
-                PRIORITY_WARNING,
-                f"memfd_secret(2) cannot be used; secrets are kept in memory with protection "
-                f"'{self.arena.protection.value}'. See Memory in remo-broker(8).",
-            )
+        for text in memory.shortcomings(self.arena):
+            self._say(PRIORITY_WARNING, text)
         self.trail.write_or_keep(
             audit.record(
                 audit.Event.STARTED,

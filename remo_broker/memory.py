@@ -14,16 +14,21 @@ import ctypes
 import errno
 import mmap
 import os
+import sys
 from enum import StrEnum
 
 from remo_broker.errors import Refused
 from remo_broker.messages import MAX_MESSAGE, MAX_PUSH, Code, Reason
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 # The longest push, and behind it room for the start of whatever was pipelined after it.
 REGION_SIZE = MAX_PUSH + MAX_MESSAGE
 # memfd_secret(2) has this number on every architecture that has the call (x86-64, arm64, riscv).
 SYS_MEMFD_SECRET = 447
-PR_SET_DUMPABLE = 4
+PR_GET_DUMPABLE, PR_SET_DUMPABLE = 3, 4
 
 # Freed heap memory is overwritten with this byte (glibc.malloc.perturb), and nothing freed is kept in a cache that
 # skips it. One arena: the thread that writes the registrations needs none of its own.
@@ -139,9 +144,34 @@ class Arena:
         return f"Arena(protection={self.protection.value})"
 
 
-def forbid_dumps() -> bool:
-    """No core dump, no ptrace and no `/proc/PID/mem` for the same user. Returns whether the kernel agreed."""
-    return int(ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)) == 0
+def forbid_dumps() -> None:
+    """No core dump, no ptrace and no `/proc/PID/mem` for the same user."""
+    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def shortcomings(arena: Arena) -> Iterator[str]:
+    """What this process has less of than it should, each as a sentence for the log."""
+    if arena.protection is not Protection.MEMFD_SECRET:
+        yield (
+            f"memfd_secret(2) cannot be used; secrets are kept in memory with protection '{arena.protection.value}'. "
+            "See Memory in remo-broker(8)."
+        )
+    if not _is_overwritten_when_freed():
+        wanted = " ".join(f"{name}={value}" for name, value in ALLOCATOR_ENVIRONMENT.items())
+        yield f"Freed memory is not overwritten; start with {wanted}, without -E or -I, on glibc."
+    if ctypes.CDLL(None).prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) != 0:
+        yield "The kernel would dump this process; keep its user and its limits on core files to yourself."
+
+
+def _is_overwritten_when_freed() -> bool:
+    """Free an object and look where it was: the settings may stand in the environment and not be in force."""
+    left = (ctypes.c_char * 256)()
+    probe = bytes(range(256))
+    # Not its beginning: what is allocated meanwhile may lie there already.
+    address = id(probe) + sys.getsizeof(probe) - len(left)
+    del probe
+    ctypes.memmove(left, address, len(left))
+    return bytes(range(192, 224)) not in left.raw
 
 
 def allocator_missing(environment: dict[str, str]) -> dict[str, str]:
