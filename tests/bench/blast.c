@@ -1,6 +1,6 @@
 /* The limit of the audit: sends records to journald as fast as it takes them, waiting while its queue is full.
  *
- * usage: blast SOCKET RECORD_FILE RECORDS RECORDS_PER_DATAGRAM [CPU]
+ * usage: blast SOCKET RECORD_FILE RECORDS RECORDS_PER_DATAGRAM
  *
  * Each record is the bytes of RECORD_FILE (journald's native protocol, last newline included) and behind them
  * REMO_LATENCY_USEC= with a number that changes, as in the broker's own. Prints a JSON object.
@@ -8,7 +8,6 @@
 #include "common.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -16,14 +15,13 @@
 
 int main(int argc, char **argv)
 {
-    if (argc < 5)
-        die("usage: blast SOCKET RECORD_FILE RECORDS RECORDS_PER_DATAGRAM [CPU]");
+    if (argc != 5)
+        die("usage: blast SOCKET RECORD_FILE RECORDS RECORDS_PER_DATAGRAM");
     size_t length;
     char *record = read_file(argv[2], &length);
     unsigned long records = number(argv[3], "RECORDS"), batch = number(argv[4], "RECORDS_PER_DATAGRAM");
     if (!records || !batch || batch * (length + 64) > LARGEST_DATAGRAM)
         die("between 1 record and %d bytes a datagram", LARGEST_DATAGRAM);
-    pin(argc > 5 ? atoi(argv[5]) : -1);
 
     int journal = connect_unix(argv[1], SOCK_DGRAM);
     static char datagram[LARGEST_DATAGRAM];

@@ -8,9 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
+
+/* A server that does not answer for so long has failed. */
+#define PATIENCE_SECONDS 30
 
 void die(const char *format, ...)
 {
@@ -99,7 +103,10 @@ int connect_unix(const char *path, int type)
 {
     struct sockaddr_un address;
     int fd = unix_socket(path, type, &address);
-    if (connect(fd, (struct sockaddr *)&address, sizeof address))
+    static const struct timeval patience = {.tv_sec = PATIENCE_SECONDS};
+    if (connect(fd, (struct sockaddr *)&address, sizeof address) ||
+        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) ||
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience))
         die("connect to %s", path);
     return fd;
 }

@@ -81,7 +81,9 @@ class Place:
                 self.pinned(argv), env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
             try:
-                wait_for(socket, process, pathlib.Path(log.name))
+                if not wait_for(socket, process):
+                    said = pathlib.Path(log.name).read_text(errors="replace").strip()
+                    raise Missing(f"it did not listen on {socket}: {said[-500:]}")
                 yield process
             finally:
                 process.terminate()
@@ -92,13 +94,14 @@ class Place:
                     process.wait()
 
 
-def wait_for(socket: pathlib.Path, process: subprocess.Popen[bytes], log: pathlib.Path) -> None:
-    """Return when `socket` exists. Raises Missing with what the server said if it ends or takes too long."""
+def wait_for(socket: pathlib.Path, process: subprocess.Popen[bytes]) -> bool:
+    """Whether `socket` is there before the server ends or takes too long."""
     deadline = time.monotonic() + START_SECONDS
     while not socket.exists():
         if process.poll() is not None or time.monotonic() > deadline:
-            raise Missing(f"it did not listen on {socket}: {log.read_text(errors='replace').strip()[-500:]}")
+            return False
         time.sleep(0.01)
+    return True
 
 
 def program(name: str, package: str) -> str:

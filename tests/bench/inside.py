@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from tests.bench import contest
 from tests.bench.setting import say
@@ -45,7 +45,8 @@ def measure(arguments: Iterable[str]) -> dict[str, Any]:
         return module(booted, "tests.bench.measure", arguments)
 
 
-def _relay(lines: Iterable[str]) -> None:
-    for line in lines:
-        sys.stderr.write(line)
+def _relay(stream: IO[str]) -> None:
+    """Character by character, as a progress bar ends no line."""
+    while character := stream.read(1):
+        sys.stderr.write(character)
         sys.stderr.flush()

@@ -107,7 +107,7 @@ static int receive(struct connection *connection)
 {
     ssize_t count = recv(connection->fd, connection->reply + connection->received, REPLY_ROOM - connection->received, 0);
     if (count < 0)
-        return errno == EINTR || errno == EAGAIN ? 0 : (die("%s", options.socket), 0);
+        return errno == EINTR ? 0 : (die("%s: no reply", options.socket), 0);
     if (take(connection, (size_t)count))
         return 1;
     if (!count)

@@ -1,0 +1,97 @@
+"""The broker that is soaked, and how its audit records are counted: as a unit from the journal, as a process from its
+standard error."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from tests.bench.broker import Broker, Unit
+from tests.bench.contestant import wait_for
+from tests.bench.generator import Failed
+
+if TYPE_CHECKING:
+    import pathlib
+
+
+class Subject:
+    """A running broker."""
+
+    def __init__(self, broker: Broker, pid: int) -> None:
+        self.broker = broker
+        self.pid = pid
+
+    def collect(self) -> None:
+        """Take notice of the records so far."""
+
+    def finish(self) -> int:
+        """End the broker; how many fetches it has audited."""
+        raise NotImplementedError
+
+
+class UnitSubject(Subject):
+    """The installed service. Its journal is read now and then and not at the end, as journald forgets what is old."""
+
+    def __init__(self) -> None:
+        self._unit = Unit()
+        self._unit.prepare()
+        self._unit.populate(0)
+        self._unit.start()
+        super().__init__(self._unit, self._unit.pid)
+        self._audited = 0
+        self._cursor = ""
+
+    def collect(self) -> None:
+        subprocess.run(["journalctl", "--sync"], check=True)
+        command = ["journalctl", "--boot", "--quiet", "--no-pager", "--output=cat", "--show-cursor"]
+        command += [f"--after-cursor={self._cursor}"] if self._cursor else []
+        command += ["REMO_EVENT=fetch", f"_PID={self.pid}"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line.startswith(b"-- cursor: "):
+                    self._cursor = line.removeprefix(b"-- cursor: ").decode().strip()
+                else:
+                    self._audited += 1
+
+    def finish(self) -> int:
+        self._unit.stop()
+        self.collect()
+        return self._audited
+
+
+class ProcessSubject(Subject):
+    """A broker without systemd, its files below a directory."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        (directory / "state").mkdir()
+        broker = Broker(directory / "sockets", directory / "projects")
+        options = ["--socket-dir", str(broker.socket_dir), "--state-dir", str(directory / "state")]
+        options += ["--rate-limit-per-second", "0", "--idle-exit-seconds", "0", "--audit", "stderr"]
+        self._process = subprocess.Popen([sys.executable, "-m", "remo_broker", *options], stderr=subprocess.PIPE)
+        self._audited = 0
+        self._said: list[bytes] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        if not wait_for(broker.socket_dir / "admin.sock", self._process):
+            self.finish()
+            raise Failed(f"the broker did not start: {b''.join(self._said).decode(errors='replace')}")
+        super().__init__(broker, self._process.pid)
+
+    def _read(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            if b'"REMO_EVENT": "fetch"' in line:
+                self._audited += 1
+            else:
+                self._said = [*self._said[-20:], line]
+
+    def finish(self) -> int:
+        self._process.terminate()
+        self._reader.join()
+        self._process.wait()
+        assert self._process.stderr is not None
+        self._process.stderr.close()
+        return self._audited
