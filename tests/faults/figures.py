@@ -1,0 +1,30 @@
+"""What the tests have measured, for the end of the run and for HACKING.md; and how long they may take."""
+
+from __future__ import annotations
+
+import os
+import random
+import statistics
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Set by `python -m tests.faults --long`.
+LONG = "REMO_FAULTS_LONG" in os.environ
+# Set to repeat what a run has printed.
+SEED = int(os.environ.get("REMO_FAULTS_SEED") or random.randrange(1_000_000))
+
+
+class Figures:
+    """Lines for the end of the run."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def tell(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def seconds(times: Sequence[float]) -> str:
+    return f"median {statistics.median(times):.2f} s, longest {max(times):.2f} s"
