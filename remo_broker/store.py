@@ -32,18 +32,12 @@ VALUE_HEAD = b'{"ok":true,"value":'
 BINARY_HEAD = b'{"ok":true,"value_b64":'
 VALUE_TAIL = b',"ttl_seconds":%d,"generation":%d}\n'
 
-# One side region holds the rewritten bundles of a push. Escaping at most doubles a literal and a push is at most
-# MAX_PUSH, but values are capped at MAX_MESSAGE once escaped; what still does not fit is refused.
-BUNDLE_SPACE = REGION_SIZE
-
 _BACKSLASH = 0x5C
 _needs_escape = re.compile(rb'[\\"]+')
 # Base64 of RFC 4648 with padding; a JSON encoder may write `/` as `\/`, `+` and `=` as \u002b and \u003d.
 _base64 = re.compile(rb'"[A-Za-z0-9+/]*+={0,2}"').fullmatch
-_SLOW_BASE64 = (
-    rb'"(?:(?:[A-Za-z0-9+/]|\\/|\\u002[bBfF]){4})*+'
-    rb'(?:(?:[A-Za-z0-9+/]|\\/|\\u002[bBfF]){2}(?:=|\\u003[dD]){2}|(?:[A-Za-z0-9+/]|\\/|\\u002[bBfF]){3}(?:=|\\u003[dD]))?"'
-)
+_ESCAPED_BASE64 = rb"([A-Za-z0-9+/]++)|\\/|\\u002[bBfF]"
+_ESCAPED_PADDING = rb'(=|\\u003[dD])?(=|\\u003[dD])?"'
 
 # Rewriting a bundle costs at worst (every second byte an escape) some 0.6 µs, one unit of a step, for so many bytes.
 BUNDLE_BYTES_PER_UNIT_SHIFT = 2
@@ -133,11 +127,11 @@ class Store:
                     limits.check(name, VALUE_HEAD, end - start)
                     found[name] = (0, start, end, False)
                 elif kind == OBJECT:
-                    bundles = bundles or _Bundles(self._arena.take())
+                    bundles = bundles or _Bundles(self._arena)
                     _check_fields(name, fields)
                     start, end = bundles.write(name, region.view, fields)
                     limits.check(name, VALUE_HEAD, end - start)
-                    found[name] = (1, start, end, False)
+                    found[name] = (len(bundles.regions), start, end, False)
                     budget -= end - start >> BUNDLE_BYTES_PER_UNIT_SHIFT
                 else:
                     raise _invalid(f"secret {name}: a string or an object of strings is wanted")
@@ -150,20 +144,21 @@ class Store:
                 if name in found:
                     raise _invalid(f"secret {name} stands in both secrets and secrets_b64; send it once")
                 kind, start, end, _ = node
+                if kind == STRING:
+                    limits.check(name, BINARY_HEAD, end - start)
                 if kind != STRING or not _is_base64(region.view, start, end):
                     raise _invalid(f"secret {name}: a string of base64 with its padding is wanted")
-                limits.check(name, BINARY_HEAD, end - start)
                 found[name] = (0, start, end, True)
                 budget -= 1
                 if budget <= 0:
                     budget = STEP_BUDGET
                     yield
         except BaseException:  # GeneratorExit too: the client may vanish in mid-push
-            if bundles:
-                self._arena.give_back(bundles.region)
+            for other in bundles.regions if bundles else ():
+                self._arena.give_back(other)
             raise
         old = self.snapshot
-        regions = [region] + ([bundles.region] if bundles else [])
+        regions = [region] + (bundles.regions if bundles else [])
         self.snapshot = Snapshot(self._arena, regions, found, generation, loaded_usec)
         self.generation = generation
         self.epoch += 1
@@ -180,45 +175,63 @@ class _Limits:
 
     def check(self, name: str, head: bytes, literal: int) -> None:
         if len(head) + literal + self._tail > MAX_MESSAGE:
-            raise _invalid(f"secret {name} is too long: the answer to a get may have {MAX_MESSAGE} bytes in all")
+            raise _too_long(name)
 
 
 class _Bundles:
-    """Writes bundles as JSON strings of compact JSON, one behind the other, into secret memory."""
+    """Writes bundles as JSON strings of compact JSON, one behind the other, into secret memory.
 
-    def __init__(self, region: Region) -> None:
-        self.region = region
+    Quotes and backslashes grow, so the bundles of a push may take more than the push: as many regions as are needed.
+    """
+
+    def __init__(self, arena: Arena) -> None:
+        self.regions = [arena.take()]
+        self._arena = arena
+        self._start = 0
+        """Where the bundle that is being written starts in the last region."""
 
     def write(self, name: str, source: memoryview, fields: dict[str, Node]) -> tuple[int, int]:
-        """Write one bundle; where its literal starts and ends."""
-        start = self.region.used
+        """Write one bundle; where its literal starts and ends in the last region."""
         try:
-            separator = b'"{'
-            for field, (_, begin, end, _) in fields.items():
-                self._put(separator + b'\\"%s\\":\\"' % field.encode("ascii"))
-                self._put_escaped(source, begin + 1, end - 1)
-                separator = b'\\",'
-            self._put(b'\\"}"' if fields else b'"{}"')
+            self._write(source, fields)
         except _Full:
-            raise _invalid(f"secret {name} does not fit: the bundles of a push may have {BUNDLE_SPACE} bytes") from None
-        return start, self.region.used
+            self.regions.append(self._arena.take())
+            return self.write(name, source, fields)
+        except _TooLong:
+            raise _too_long(name) from None
+        return self._start, self.regions[-1].used
+
+    def _write(self, source: memoryview, fields: dict[str, Node]) -> None:
+        self._start = self.regions[-1].used
+        separator = b'"{'
+        for field, (_, begin, end, _) in fields.items():
+            self._put(separator + b'\\"%s\\":\\"' % field.encode("ascii"))
+            self._put_escaped(source, begin + 1, end - 1)
+            separator = b'\\",'
+        self._put(b'\\"}"' if fields else b'"{}"')
+
+    def _room(self, length: int, grown: int) -> Region:
+        """The region to write `length` bytes to that may become `grown`."""
+        region = self.regions[-1]
+        if region.used - self._start + length > MAX_MESSAGE:
+            raise _TooLong
+        if region.used + grown > REGION_SIZE:
+            raise _Full
+        return region
 
     def _put(self, piece: bytes) -> None:
-        begin = self.region.used
-        end = begin + len(piece)
-        if end > BUNDLE_SPACE:
-            raise _Full
-        self.region.used = end
-        self.region.view[begin:end] = piece
+        region = self._room(len(piece), len(piece))
+        begin = region.used
+        region.used = begin + len(piece)
+        region.view[begin : region.used] = piece
 
     def _put_escaped(self, source: memoryview, position: int, end: int) -> None:
         """Copy the inside of a JSON string, every quote and backslash with a backslash before it."""
-        at = self.region.used
-        if at + 2 * (end - position) > BUNDLE_SPACE:
-            raise _Full
+        region = self._room(end - position, 2 * (end - position))
+        at = region.used
         # First `used`, then the bytes: whatever happens, what was written is overwritten later.
-        self.region.used = at + 2 * (end - position)
-        view = self.region.view
+        region.used = at + 2 * (end - position)
+        view = region.view
         for found in _needs_escape.finditer(source, position, end):
             begin, after = found.span()
             plain = begin - position
@@ -235,11 +248,15 @@ class _Bundles:
                 view[at + 1 : at + 2 * (after - begin) : 2] = source[begin:after]
                 at += 2 * (after - begin)
         view[at : at + end - position] = source[position:end]
-        self.region.used = at + end - position
+        region.used = at + end - position
 
 
 class _Full(Exception):
-    """The region of bundles has no more room."""
+    """The region of bundles has no more room: an empty one has, as a bundle that is not too long is far smaller."""
+
+
+class _TooLong(Exception):
+    """The bundle is longer than an answer may be."""
 
 
 def _check_name(name: str, position: int, where: str) -> None:
@@ -259,7 +276,23 @@ def _check_fields(name: str, fields: dict[str, Node]) -> None:
 def _is_base64(view: memoryview, start: int, end: int) -> bool:
     if _base64(view, start, end):
         return (end - start - 2) % 4 == 0
-    return re.compile(_SLOW_BASE64).fullmatch(view, start, end) is not None
+    return _is_escaped_base64(view, start + 1, end)
+
+
+def _is_escaped_base64(view: memoryview, position: int, end: int) -> bool:
+    """The same where some of the characters are written as escapes; `position` is behind the opening quote."""
+    characters = 0
+    piece = re.compile(_ESCAPED_BASE64).match
+    while (found := piece(view, position, end)) is not None:
+        plain = found.end(1) - found.start(1)
+        characters += plain or 1
+        position = found.end()
+    padding = re.compile(_ESCAPED_PADDING).fullmatch(view, position, end)
+    return padding is not None and (characters + (padding.lastindex or 0)) % 4 == 0
+
+
+def _too_long(name: str) -> Refused:
+    return _invalid(f"secret {name} is too long: the answer to a get may have {MAX_MESSAGE} bytes in all")
 
 
 def _invalid(message: str) -> Refused:
