@@ -52,6 +52,11 @@ NOT_JSON: dict[str, bytes] = {
     "overlong slash": b'{"op":"ping","x":"\xc0\xaf"}',
     "overlong of three": b'{"op":"ping","x":"\xe0\x80\xaf"}',
     "cut sequence": b'{"op":"ping","x":"\xe2\x82"}',
+    # Python before 3.11.5 takes these for whole where a pattern repeats a group possessively (gh-106052).
+    "cut sequence of two": b'{"op":"ping","x":"\xc3"}',
+    "cut sequence of four": b'{"op":"ping","x":"\xf1"}',
+    "cut sequence of four in a key": b'{"op":"ping","\xf1":1}',
+    "cut pair of surrogates": b'{"op":"ping","x":"\\ud83d\\ude0"}',
     "beyond Unicode": b'{"op":"ping","x":"\xf4\x90\x80\x80"}',
     "surrogate in UTF-8": b'{"op":"ping","x":"\xed\xa0\x80"}',
     "invalid UTF-8 in a key": b'{"op":"ping","\xff":1}',
