@@ -2,7 +2,7 @@
 
 The root is an overlay of the host's `/`, written to memory. It is mounted in a mount namespace of its own, and process 1 of a
 process namespace around the container dies with whoever started it, so that even `kill -9` of the tests leaves nothing behind
-but an empty directory.
+but an empty directory and empty control groups.
 
 What differs from the host: its services are taken out (they would fight for ports), it has a machine id, a network namespace and
 a system bus of its own, and its journal is kept on its disk, hence over a reboot.
@@ -54,6 +54,10 @@ _SYSTEM_CALLS = "@memlock memfd_secret"
 # Runs in the new namespaces. A reboot ends systemd-nspawn with status 133.
 _BOOT = r"""
 set -e
+for hierarchy in $HIERARCHIES; do
+    mkdir "$hierarchy/$GROUP"
+    echo 0 >"$hierarchy/$GROUP/cgroup.procs"
+done
 mount -t tmpfs -o size=2g,mode=0755 machine "$TOP"
 mkdir "$TOP/root" "$TOP/upper" "$TOP/work"
 mount -t overlay -o "lowerdir=$LOWER,upperdir=$TOP/upper,workdir=$TOP/work" machine "$TOP/root"
@@ -70,6 +74,12 @@ while :; do
     [ "$status" = 133 ] || exit "$status"
 done
 """
+# Where systemd has the groups that processes are in: of version 2, or of both, or of version 1.
+_HIERARCHIES = [
+    f"/sys/fs/cgroup{name}"
+    for name in ("", "/unified", "/systemd")
+    if pathlib.Path(f"/sys/fs/cgroup{name}/cgroup.procs").exists()
+]
 # Terminals and logins, and what is slow or noisy in a container that lives for two minutes.
 _MASKED = (
     "getty.target",
@@ -145,6 +155,8 @@ class Machine:
             "TOP": str(self._top),
             "LOWER": ":".join(lower),
             "BUS": self.bus,
+            "GROUP": self.name,
+            "HIERARCHIES": "",
             "MACHINE_ID": uuid.uuid4().hex,
             "MASKED": " ".join(_MASKED),
         }
@@ -152,7 +164,10 @@ class Machine:
         nspawn += [f"--capability={_CAPABILITIES}", f"--system-call-filter={_SYSTEM_CALLS}", "--private-network"]
         nspawn += [f"--bind-ro={REPOSITORY}:{SOURCE}", "--register=no", "--resolv-conf=off", "--timezone=off"]
         if not pathlib.Path("/run/systemd/system").exists():
-            nspawn.append("--keep-unit")  # no systemd here that could make a unit for it
+            # No systemd here that could make a unit for it. Control groups of its own it needs all the same: its systemd would
+            # otherwise share those of the host and of other machines, and kill what it finds there.
+            nspawn.append("--keep-unit")
+            environment["HIERARCHIES"] = " ".join(_HIERARCHIES)
         nspawn.append("systemd.unit=multi-user.target")
         isolate = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private"]
         isolate += ["--pid", "--fork", "--kill-child", "--mount-proc"]
@@ -173,6 +188,9 @@ class Machine:
         self._supervisor.kill()  # the container goes with it, see _BOOT
         self._supervisor.wait()
         poll("the container to end", lambda: not pathlib.Path(f"/proc/{self.leader}").exists())
+        for group in _hierarchies(self.name):
+            for directory, _, _ in os.walk(group, topdown=False):
+                poll(f"{directory} to be empty", lambda directory=directory: _removed(directory))  # type: ignore[misc]
         self._supervisor = None
         self._top.rmdir()
         self._top.with_suffix(".log").unlink()
@@ -266,7 +284,9 @@ class Machine:
         self.systemctl("disable", "remo-broker-admin.socket", "remo-broker-status.socket", "remo-broker-client@.socket")
         self.systemctl("stop", "remo-broker*")
         changes = "/var/lib/remo-broker /etc/remo-broker /etc/systemd/system/remo-broker*.d /run/systemd/system/remo-broker*.d"
-        self.run(["sh", "-c", f"rm -rf {changes} && systemd-tmpfiles --create remo-broker.conf && systemctl daemon-reload"])
+        self.run(
+            ["sh", "-c", f"rm -rf {changes} && systemd-tmpfiles --create remo-broker.conf && systemctl daemon-reload"]
+        )
         self.systemctl("reset-failed", "remo-broker*", check=False)
 
     # --- files, users ------------------------------------------------------------------------------------------------
@@ -333,12 +353,14 @@ class Machine:
         return [json.loads(line) for line in printed.stdout.splitlines()]
 
 
+def pip_environment() -> dict[str, str]:
+    """What makes pip in the machine, which has no network, take packages that lie ready."""
+    return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": f"{SOURCE}/{_wheels().relative_to(REPOSITORY)}"}
+
+
 def install(machine: Machine) -> None:
-    """`./run install` in the machine, from packages that lie ready instead of the network."""
-    wheels = f"{SOURCE}/{_wheels().relative_to(REPOSITORY)}"
-    machine.run(
-        [f"{SOURCE}/run", "install"], env={"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": wheels}, timeout=INSTALL_SECONDS
-    )
+    """`./run install` in the machine."""
+    machine.run([f"{SOURCE}/run", "install"], env=pip_environment(), timeout=INSTALL_SECONDS)
 
 
 @contextlib.contextmanager
@@ -367,6 +389,18 @@ def _wheels() -> pathlib.Path:
             subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--use-pep517", "-w", new, *wanted], check=True)
             new.rename(directory)
     return directory
+
+
+def _hierarchies(name: str) -> list[pathlib.Path]:
+    """Where the group `name` is: control groups of version 1 have a tree for each controller."""
+    root = pathlib.Path("/sys/fs/cgroup")
+    return [path for path in (root / name, *root.glob(f"*/{name}")) if path.exists()]
+
+
+def _removed(directory: str) -> bool:
+    with contextlib.suppress(OSError):
+        pathlib.Path(directory).rmdir()
+    return not pathlib.Path(directory).exists()
 
 
 def _children(pid: int) -> list[int]:

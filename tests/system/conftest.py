@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from tests.support.machine import Bus, Machine, installed
+from tests.support.machine import Bus, Machine, install, installed
+from tests.support.operator import Operator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +36,13 @@ def machines() -> Iterator[Machines]:
 def machine(machines: Machines) -> Machine:
     """The machine as an operator has it after `./run install` and the one command that is left to type."""
     machine = machines("dbus-daemon")
+    if not machine.path("/usr/lib/remo-broker").exists():  # a test of uninstalling failed
+        install(machine)
     machine.reset()
     machine.systemctl("enable", "--now", "remo-broker-admin.socket")
     return machine
+
+
+@pytest.fixture
+def operator(machine: Machine) -> Operator:
+    return Operator(machine)

@@ -1,0 +1,78 @@
+"""What an operator and a project's tools do with a broker that runs in a test machine."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from remo_broker import paths
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.support.machine import Machine
+
+ADMIN = f"{paths.SOCKET_DIR}/{paths.ADMIN_SOCKET}"
+STATUS = f"{paths.SOCKET_DIR}/{paths.STATUS_SOCKET}"
+SERVICE = "remo-broker.service"
+PROJECTS = "/home/dev/projects"
+
+
+class Operator:
+    """Speaks the protocol with the sockets of `machine`. `do` wants success, `ask` takes any answer."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+
+    def ask(self, op: str, **fields: Any) -> dict[str, Any]:
+        return self.machine.ask(ADMIN, {"op": op, **fields})
+
+    def do(self, op: str, **fields: Any) -> dict[str, Any]:
+        reply = self.ask(op, **fields)
+        assert reply["ok"] is True, reply
+        return reply
+
+    def manifest(self, project: str, names: Sequence[str], parent: str = PROJECTS) -> str:
+        """Write a project's manifest; its directory."""
+        directory = f"{parent}/{project}"
+        self.machine.write(
+            f"{directory}/.devcontainer/remo-broker.toml",
+            f'schema_version = 1\n[project]\nname = "{project}"\n[allowlist]\nsecrets = {json.dumps(list(names))}\n',
+        )
+        return directory
+
+    def register(self, project: str, names: Sequence[str], **fields: Any) -> str:
+        """Register a project that may fetch `names`; the path of its socket."""
+        path: str = self.do("register", name=project, project_path=self.manifest(project, names), **fields)[
+            "socket_path"
+        ]
+        assert path == self.socket(project)
+        return path
+
+    def push(
+        self, secrets: dict[str, str | dict[str, str]], secrets_b64: dict[str, str] | None = None
+    ) -> dict[str, Any]:
+        return self.do("push-creds", secrets=secrets, secrets_b64=secrets_b64 or {})
+
+    def get(self, project: str, name: str, user: str | None = None) -> dict[str, Any]:
+        return self.machine.ask(self.socket(project), {"op": "get", "name": name}, user=user)
+
+    @staticmethod
+    def socket(project: str) -> str:
+        return paths.project_socket(paths.SOCKET_DIR, project)
+
+    def main_pid(self) -> int:
+        """The broker's process in the machine, 0 when none runs."""
+        return int(self.machine.show(SERVICE, "MainPID")["MainPID"])
+
+    def inode(self, path: str) -> int:
+        return self.machine.path(path).stat().st_ino
+
+    def configure(self, text: str) -> None:
+        """Write the configuration file. It counts from the next start on."""
+        self.machine.write(paths.CONFIG_FILE, text)
+
+    def override(self, unit: str, text: str) -> None:
+        """A drop-in for a unit, as `systemctl edit` makes it, gone with the next boot or reset."""
+        self.machine.write(f"/run/systemd/system/{unit}.d/test.conf", text)
+        self.machine.systemctl("daemon-reload")

@@ -1,0 +1,131 @@
+"""The audit as the journal shows it: one entry for each get, with its fields, and no value anywhere."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING
+
+from tests.support.operator import SERVICE
+
+if TYPE_CHECKING:
+    from tests.support.machine import Machine
+    from tests.support.operator import Operator
+
+# Long and odd enough not to stand in a journal by chance.
+VALUE = "kB7-never-in-any-journal-Qz93"
+
+
+def test_one_entry_for_each_get(machine: Machine, operator: Operator) -> None:
+    operator.register("audited", ["TOKEN", "LATER"])
+    operator.push({"TOKEN": VALUE})
+    for name in ("TOKEN", "TOKEN", "LATER", "FOREIGN", "no name\x1b[31m"):
+        operator.get("audited", name, user="remo-broker")
+    uid, gid = machine.ids("remo-broker")
+
+    entries = machine.journal("REMO_EVENT=fetch", "REMO_PROJECT=audited")
+
+    outcome = [
+        (e["REMO_SECRET"], e["REMO_DECISION"], e["REMO_OUTCOME"], e.get("REMO_BACKEND"), e["PRIORITY"]) for e in entries
+    ]
+    assert outcome == [
+        ("TOKEN", "allow", "ok", "store", "6"),
+        ("TOKEN", "allow", "ok", "cache", "6"),
+        ("LATER", "allow", "not_found", "store", "6"),
+        ("FOREIGN", "deny", "denied", None, "4"),
+        ("no name\\x1b[31m", "deny", "denied", None, "4"),
+    ]
+    assert [e["REMO_REASON"] for e in entries][2:] == ["not_in_snapshot", "not_in_manifest", "invalid_name"]
+    for entry in entries:
+        assert entry["_SYSTEMD_UNIT"] == SERVICE
+        assert entry["SYSLOG_IDENTIFIER"] == "remo-broker"
+        assert entry["REMO_GENERATION"] == "1"
+        assert int(entry["REMO_LATENCY_USEC"]) >= 0
+        assert (entry["REMO_PEER_UID"], entry["REMO_PEER_GID"]) == (str(uid), str(gid))
+        assert int(entry["REMO_PEER_PID"]) > 1
+    assert len({entry["REMO_PEER_PID"] for entry in entries}) == 5
+    assert len({entry["MESSAGE_ID"] for entry in entries}) == 1
+
+
+def test_ping_info_and_malformed_requests_are_no_fetches(machine: Machine, operator: Operator) -> None:
+    path = operator.register("quiet", ["TOKEN"])
+    requests: list[object] = [{"op": "ping"}, {"op": "info"}, {"op": "get"}, {"op": "nonsense"}, []]
+    for request in requests:
+        machine.ask(path, request)
+    assert machine.journal("REMO_EVENT=fetch", "REMO_PROJECT=quiet") == []
+
+
+def test_what_an_operator_does_is_recorded(machine: Machine, operator: Operator) -> None:
+    operator.register("steps", ["TOKEN"])
+    operator.push({"TOKEN": VALUE})
+    operator.do("clear-creds")
+    operator.do("reload", name="steps")
+    machine.write("/home/dev/projects/steps/.devcontainer/remo-broker.toml", "schema_version = [\n")
+    operator.ask("reload", name="steps")
+    operator.do("unregister", name="steps")
+    pid = operator.main_pid()
+    machine.systemctl("stop", SERVICE)
+    events = [entry["REMO_EVENT"] for entry in machine.journal(f"_PID={pid}") if "REMO_EVENT" in entry]
+    assert events == [
+        "broker.started",
+        "project.registered",
+        "secrets.pushed",
+        "secrets.cleared",
+        "manifest.reloaded",
+        "manifest.invalid",
+        "project.unregistered",
+        "broker.stopped",
+    ]
+
+
+def test_the_catalog_explains(machine: Machine, operator: Operator) -> None:
+    operator.register("explained", ["TOKEN"])
+    operator.get("explained", "FOREIGN")
+    machine.run(["journalctl", "--sync"])
+    plain = machine.run(["journalctl", "-b", "REMO_PROJECT=explained", "REMO_DECISION=deny", "--no-pager"]).stdout
+    explained = machine.run(
+        ["journalctl", "-x", "-b", "REMO_PROJECT=explained", "REMO_DECISION=deny", "--no-pager"]
+    ).stdout
+    assert "FOREIGN" in plain
+    added = [line for line in explained.splitlines() if line.startswith("░░")]
+    assert any("explained" in line or "FOREIGN" in line for line in added), explained
+    assert any("remo-broker" in line for line in added), explained
+
+
+def test_no_value_is_anywhere_on_the_machine(machine: Machine, operator: Operator) -> None:
+    """In whatever the journal holds of it, in any field, nor in any file of the broker."""
+    operator.register("silent", ["TOKEN", "bundle", "binary"])
+    encoded = base64.b64encode(VALUE.encode()).decode()
+    operator.push({"TOKEN": VALUE, "bundle": {"field": VALUE}}, {"binary": encoded})
+    for name in ("TOKEN", "bundle", "binary", "FOREIGN"):
+        operator.get("silent", name)
+    # Refused, and in messages of errors.
+    operator.ask("push-creds", secrets={"bad name": VALUE})
+    operator.ask("push-creds", secrets={"TOKEN": [VALUE]})
+    operator.ask("nonsense", value=VALUE)
+    operator.ask("register", name=VALUE.lower(), project_path="/srv")
+    machine.systemctl("status", SERVICE)
+    machine.systemctl("restart", SERVICE)
+    machine.run(["journalctl", "--sync"])
+    printed = machine.run(["journalctl", "--no-pager", "--all", "-o", "export"]).stdout
+    assert "silent" in printed
+    for text in (VALUE, encoded):
+        assert text not in printed
+        for directory in ("/var/lib/remo-broker", "/run/remo-broker", "/tmp", "/var/tmp", "/var/lib/systemd"):
+            found = machine.run(["grep", "-raFl", "--devices=skip", text, directory], check=False)
+            assert found.stdout == ""
+
+
+def test_the_journal_takes_a_flood(machine: Machine, operator: Operator) -> None:
+    """journald would thin what comes faster than its default limit: the unit says otherwise."""
+    operator.configure("rate_limit_per_second = 0\n")
+    path = operator.register("flood", ["TOKEN"])
+    asked = 30_000  # the default: 10,000 in 30 seconds
+    line = b'{"op":"get","name":"FOREIGN"}\n'
+    with machine.connect(path) as client, client.makefile("rb") as answers:
+        for _ in range(asked // 100):
+            client.sendall(line * 100)
+            for _ in range(100):
+                answers.readline()
+    machine.run(["journalctl", "--sync"])
+    printed = machine.run(["journalctl", "-b", "REMO_PROJECT=flood", "REMO_EVENT=fetch", "--no-pager", "-o", "cat"])
+    assert len(printed.stdout.splitlines()) == asked

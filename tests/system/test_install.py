@@ -1,0 +1,137 @@
+"""`./run install` and `./run uninstall`, on the machine and into a directory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.machine import REPOSITORY, SOURCE, install, pip_environment, poll
+from tests.support.operator import ADMIN, SERVICE, Operator
+
+if TYPE_CHECKING:
+    from tests.support.machine import Machine
+
+# Everything of the machine that bears the project's name, its journal aside.
+NAMED = (
+    "find /usr /etc /opt /run /var/lib /var/cache /var/spool -path /usr/src -prune"
+    " -o ( -name *remo-broker* -o -name *remo_broker* -o -name *RemoBroker* -o -name *remo-secret* ) -print"
+)
+PROGRAMS = ("remo-broker", "remo-broker-bus", "remo-brokerctl", "remo-secret")
+
+
+def _named(machine: Machine) -> set[str]:
+    return set(machine.run(NAMED.split()).stdout.split())
+
+
+def _kept_out(machine: Machine) -> None:
+    """Nobody but root may change what is installed, and everybody may read it."""
+    where = "/usr/lib/remo-broker /usr/bin/remo-* /usr/share/remo-broker /usr/lib/systemd/system/remo-broker*"
+    for test in ("-perm /022", "! -perm -004", "! -user root", "-type d ! -perm -005"):
+        found = machine.run(["sh", "-c", f"find {where} ! -type l {test}"]).stdout
+        assert found == "", test
+
+
+def test_what_is_installed(machine: Machine) -> None:
+    _kept_out(machine)
+    for program in PROGRAMS:
+        shown = machine.run(["/bin/sh", "-c", f"cd / && {program} --version"], user="nobody")
+        assert shown.stdout.split()[:2] == [program, "2.0.0"], shown.stdout
+    packages = "/usr/lib/remo-broker/lib/python3.*/site-packages"
+    uncompiled = machine.run(
+        [
+            "sh",
+            "-c",
+            f"for f in {packages}/remo_broker/*.py; do ls ${{f%/*}}/__pycache__/$(basename $f .py).*.pyc >/dev/null; done",
+        ]
+    )
+    assert uncompiled.stderr == ""
+    assert not machine.run(["sh", "-c", f"ls -d {packages}/pip {packages}/setuptools"], check=False).stdout
+    assert machine.run(["/usr/lib/remo-broker/bin/python3", "-c", "import sys; print(sys.prefix)"]).stdout == (
+        "/usr/lib/remo-broker\n"
+    )
+    for page in ("remo-broker.8", "remo-broker.toml.5"):
+        assert machine.path(f"/usr/share/man/man{page[-1]}/{page}").exists()
+    for schema in (REPOSITORY / "schema").glob("*.*"):
+        assert machine.path(f"/usr/share/remo-broker/{schema.name}").read_bytes() == schema.read_bytes()
+
+
+def test_uninstall_leaves_the_configuration(machine: Machine) -> None:
+    before = _named(machine)
+    assert "/usr/bin/remo-broker" in before
+    operator = Operator(machine)
+    operator.configure("idle_exit_seconds = 0\n")
+    operator.register("app", ["TOKEN"])
+    machine.systemctl("enable", "remo-broker-client@app.socket")
+
+    said = machine.run([f"{SOURCE}/run", "uninstall"]).stderr
+
+    assert "/etc/remo-broker" in said
+    try:
+        assert _named(machine) == {"/etc/remo-broker"}
+        # systemd forgets a unit when it gets round to it.
+        poll("systemd to forget", lambda: not machine.systemctl("list-units", "--all", "--no-legend", "remo-broker*"))
+        assert machine.systemctl("list-unit-files", "--no-legend", "remo-broker*", check=False) == ""
+        ownerless = machine.run(["find", "/run", "/etc", "/var/lib", "-xdev", "(", "-nouser", "-o", "-nogroup", ")"])
+        assert ownerless.stdout == ""
+        for database in ("passwd", "group"):
+            assert "remo-broker" not in machine.run(["getent", database]).stdout
+        catalog = machine.run(["journalctl", "--list-catalog", "--no-pager"]).stdout
+        assert "remo-broker" not in catalog
+        # Twice is no harm.
+        machine.run([f"{SOURCE}/run", "uninstall"])
+    finally:
+        install(machine)
+    # And it can come back.
+    machine.systemctl("enable", "--now", "remo-broker-admin.socket")
+    assert machine.ask(ADMIN, {"op": "status"})["ok"] is True
+
+
+def test_into_a_directory(machine: Machine) -> None:
+    """As a package is built: nothing outside it is touched, nothing that runs is told."""
+    machine.ask(ADMIN, {"op": "status"})
+    pid = machine.show(SERVICE, "MainPID")
+    machine.run(["sh", "-c", "rm -rf /tmp/build && mkdir /tmp/build && touch /tmp/build/before"])
+    env = {**pip_environment(), "DESTDIR": "destination"}  # relative to where the caller is
+    machine.run(["sh", "-c", f"cd /tmp/build && exec {SOURCE}/run install"], env=env, timeout=180)
+
+    assert machine.show(SERVICE, "MainPID") == pid
+    touched = machine.run(["find", "/usr", "/etc", "/var/lib", "-xdev", "-newer", "/tmp/build/before", "-type", "f"])
+    assert touched.stdout == ""
+    tree = machine.run(["find", "/tmp/build/destination", "-type", "f"]).stdout.split()
+    installed = {path.removeprefix("/tmp/build/destination") for path in tree}
+    listed = machine.path("/usr/lib/remo-broker/installed-files").read_text().split()
+    assert set(listed) <= installed
+    outside = {path for path in installed if not path.startswith("/usr/lib/remo-broker/")}
+    assert outside == set(listed)
+    assert machine.run(["grep", "-rlF", "/tmp/build", "/tmp/build/destination"], check=False).stdout == ""
+
+    machine.run(["sh", "-c", f"cd /tmp/build && exec {SOURCE}/run uninstall"], env=env)
+    assert machine.run(["find", "/tmp/build/destination", "!", "-type", "d"]).stdout == ""
+    assert machine.show(SERVICE, "MainPID") == pid
+
+
+@pytest.mark.parametrize("verb", ["install", "uninstall"])
+def test_not_root_is_told_what_to_do(machine: Machine, verb: str) -> None:
+    tried = machine.run([f"{SOURCE}/run", verb], user="nobody", check=False)
+    assert tried.returncode != 0
+    assert f"sudo ./run {verb}" in tried.stderr
+
+
+def test_help_and_an_unknown_verb(machine: Machine) -> None:
+    shown = machine.run([f"{SOURCE}/run", "help"]).stdout
+    for verb in ("demo", "test", "lint", "bench", "fuzz", "soak", "install", "uninstall", "help"):
+        assert f"\n  {verb} " in shown
+    wrong = machine.run([f"{SOURCE}/run", "instal"], check=False)
+    assert wrong.returncode != 0
+    assert "instal" in wrong.stderr
+
+
+def test_another_python_is_said_to_be_the_reason(machine: Machine) -> None:
+    """The host was upgraded to the next release of its distribution."""
+    text = machine.path("/usr/bin/remo-secret").read_text()
+    machine.write("/usr/bin/remo-secret.next", text.replace("!= (3, ", "!= (3, 9"))
+    tried = machine.run(["/usr/bin/python3", "-SP", "/usr/bin/remo-secret.next"], check=False)
+    machine.path("/usr/bin/remo-secret.next").unlink()
+    assert tried.returncode == 1
+    assert "./run install" in tried.stderr
