@@ -5,7 +5,9 @@ Used by the models, by the reading without models in `result`, and by the schema
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 1
+from remo_broker import MANIFEST_SCHEMA_VERSION
+
+SCHEMA_VERSION = MANIFEST_SCHEMA_VERSION
 
 # Where it is looked for inside the project's directory: the first that exists counts, whether or not it is any good.
 SEARCH = (
