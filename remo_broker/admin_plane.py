@@ -170,7 +170,7 @@ class Operator(Connection):
         Returns why that could not be done; what follows is gone then.
         """
         if not kept:
-            region.view[self._start : after] = bytes(after - self._start)
+            region.blank(self._start, after)
             self._start = self._searched = after
             return None
         self._region = None
@@ -183,7 +183,7 @@ class Operator(Connection):
                 self._region.view[:rest] = region.view[after : self._end]
             except Refused as no_room:
                 refusal, rest = no_room, 0
-            region.view[after : self._end] = bytes(self._end - after)
+            region.blank(after, self._end)
         self._start, self._end, self._searched = 0, rest, 0
         return refusal
 
@@ -191,7 +191,7 @@ class Operator(Connection):
         """Move an unfinished line to the front, so that there is room for the longest."""
         length = self._end - self._start
         region.view[:length] = region.view[self._start : self._end]
-        region.view[length : self._end] = bytes(self._end - length)
+        region.blank(length, self._end)
         self._start, self._end, self._searched = 0, length, length
 
     def _fail(self, refusal: Refused) -> None:

@@ -58,11 +58,15 @@ class Region:
         self.view = memoryview(mapping)
         self.used = 0
 
+    def blank(self, start: int, end: int) -> None:
+        """Overwrite a part. Works while others still hold a view; unmapping would not."""
+        for begin in range(start, end, len(_ZEROS)):
+            after = min(begin + len(_ZEROS), end)
+            self.view[begin:after] = _ZEROS[: after - begin]
+
     def wipe(self) -> None:
-        """Overwrite what was written. Works while others still hold a view; unmapping would not."""
-        for start in range(0, self.used, len(_ZEROS)):
-            end = min(start + len(_ZEROS), self.used)
-            self.view[start:end] = _ZEROS[: end - start]
+        """Overwrite all that was written."""
+        self.blank(0, self.used)
         self.used = 0
 
     def __repr__(self) -> str:

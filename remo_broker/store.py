@@ -129,7 +129,9 @@ class Store:
                 elif kind == OBJECT:
                     bundles = bundles or _Bundles(self._arena)
                     _check_fields(name, fields)
+                    begin, after = start, end
                     start, end = bundles.write(name, region.view, fields)
+                    region.blank(begin, after)  # one copy is enough
                     limits.check(name, VALUE_HEAD, end - start)
                     found[name] = (len(bundles.regions), start, end, False)
                     budget -= end - start >> BUNDLE_BYTES_PER_UNIT_SHIFT
@@ -153,6 +155,11 @@ class Store:
                 if budget <= 0:
                     budget = STEP_BUDGET
                     yield
+            if generation != self.generation + 1:  # another push began later and was done sooner
+                generation = self.generation + 1
+                limits = _Limits(generation, self._max_ttl_seconds)
+                for name, (_, start, end, binary) in found.items():
+                    limits.check(name, BINARY_HEAD if binary else VALUE_HEAD, end - start)
         except BaseException:  # GeneratorExit too: the client may vanish in mid-push
             for other in bundles.regions if bundles else ():
                 self._arena.give_back(other)
@@ -195,6 +202,9 @@ class _Bundles:
         try:
             self._write(source, fields)
         except _Full:
+            full = self.regions[-1]
+            full.blank(self._start, full.used)
+            full.used = self._start
             self.regions.append(self._arena.take())
             return self.write(name, source, fields)
         except _TooLong:
