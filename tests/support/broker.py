@@ -214,7 +214,7 @@ class NotifySocket:
 
 
 class Broker:
-    """One broker process. `config` are keys of config.toml, given as flags."""
+    """One broker process. `config` are keys of config.toml, given as flags; `through` is a command that executes another."""
 
     def __init__(
         self,
@@ -225,6 +225,7 @@ class Broker:
         notify: NotifySocket | None = None,
         environment: Mapping[str, str] | None = None,
         flags: Sequence[str] = (),
+        through: Sequence[str] = (),
         stderr: int | None = None,
         **config: str | int,
     ) -> None:
@@ -234,6 +235,7 @@ class Broker:
         self.log = directory / "audit.jsonl"
         self.config = config
         self.flags = flags
+        self.through = through
         self.environment = environment or {}
         self.listeners = list(listeners.items() if hasattr(listeners, "items") else listeners)
         self.notify = notify
@@ -261,7 +263,7 @@ class Broker:
 
     def launch(self) -> None:
         """Start it and return at once."""
-        command = [sys.executable, "-m", "remo_broker", "--socket-dir", str(self.sockets)]
+        command = [*self.through, sys.executable, "-m", "remo_broker", "--socket-dir", str(self.sockets)]
         command += ["--state-dir", str(self.state), "--audit", "stderr"]
         for key, value in self.config.items():
             command += [f"--{key.replace('_', '-')}", str(value)]

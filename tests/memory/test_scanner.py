@@ -1,0 +1,132 @@
+"""The scanner finds what is there: every test that it finds nothing rests on these."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import random
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from remo_broker.memory import ALLOCATOR_ENVIRONMENT
+from tests.support.scanner import LENGTHS, Scanner, awkward, forms, make_secrets, plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Holds what it is told (in hexadecimal, which is not looked for) once, where it is told.
+_HOLDER = """
+import ctypes, mmap, os, sys
+held = []
+for line in sys.stdin:
+    where, _, text = line.strip().partition(" ")
+    if where == "heap":
+        held.append(bytearray.fromhex(text))
+    else:
+        data = bytearray.fromhex(text)
+        memory = mmap.mmap(-1, 4096)
+        if where == "secret":
+            descriptor = ctypes.CDLL(None).syscall(447, 0)
+            if descriptor < 0:
+                print("none", flush=True)
+                continue
+            os.ftruncate(descriptor, 4096)
+            memory = mmap.mmap(descriptor, 4096)
+        memory[100:100 + len(data)] = data
+        data[:] = bytes(len(data))
+        held.append(memory)
+    print("held", flush=True)
+"""
+
+
+class Holder:
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-SPc", _HOLDER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            env=ALLOCATOR_ENVIRONMENT,  # what is freed on the way is no copy
+        )
+
+    def hold(self, data: bytes, where: str = "heap") -> bool:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{where} ".encode() + data.hex().encode() + b"\n")
+        return self.process.stdout.readline() == b"held\n"
+
+
+@pytest.fixture
+def holder() -> Iterator[Holder]:
+    holder = Holder()
+    with holder.process, contextlib.ExitStack() as stack:
+        stack.callback(holder.process.kill)
+        yield holder
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_every_form_is_found(scanner: Scanner, holder: Holder, length: int) -> None:
+    random_ = random.Random(length)
+    values: list[str | bytes] = [plain(random_, length), awkward(random_, length), random_.randbytes(length)]
+    assert not scanner.scan(holder.process.pid, values).hits
+    planted = []
+    for number, value in enumerate(values):
+        for name, form in forms(value):
+            holder.hold(b"<" + form + b">")
+            planted.append((number, name))
+    found = {(hit.value, hit.form) for hit in scanner.scan(holder.process.pid, values).hits if hit.whole}
+    assert found == set(planted)
+
+
+def test_forms_are_those_that_programs_make() -> None:
+    value = 'a"b\\c/é😀\n0123456789'
+    found = dict(forms(value))
+    assert found["json"] in json.dumps({"key": [value]}).encode()
+    assert found["json, UTF-8"] in json.dumps({"key": [value]}, ensure_ascii=False).encode()
+    assert found["json in json"] in json.dumps({"key": json.dumps({"key": value})}).encode()
+    for before in (b"", b"1", b"12"):
+        assert found[f"base64 at {len(before)}"] in base64.b64encode(before + value.encode() + b"!")
+
+
+@pytest.mark.parametrize("offset", range(8))
+def test_what_is_left_of_a_value_is_found(scanner: Scanner, holder: Holder, offset: int) -> None:
+    """Wherever it was cut, and in whatever way it lies in memory."""
+    value = plain(random.Random(offset), 400)
+    holder.hold(b"." * offset + value[100 + offset : 115 + offset].encode() + b".")
+    hits = scanner.scan(holder.process.pid, [value]).hits
+    assert [(hit.whole, hit.length) for hit in hits] == [(False, 15)]
+
+
+def test_mapped_memory(scanner: Scanner, holder: Holder) -> None:
+    value = plain(random.Random("mapped"), 64)
+    assert holder.hold(value.encode(), "mapped")
+    assert [hit.whole for hit in scanner.scan(holder.process.pid, [value]).hits] == [True]
+
+
+def test_secret_memory_is_unreadable(scanner: Scanner, holder: Holder) -> None:
+    value = plain(random.Random("secret"), 64)
+    before = scanner.scan(holder.process.pid, [value])
+    if not holder.hold(value.encode(), "secret"):
+        pytest.skip("this kernel has no memfd_secret(2)")
+    after = scanner.scan(holder.process.pid, [value])
+    assert not after.hits
+    assert after.unreadable_bytes == before.unreadable_bytes + 4096
+
+
+def test_copies_are_counted(scanner: Scanner, holder: Holder) -> None:
+    value = plain(random.Random("copies"), 32)
+    for _ in range(3):
+        holder.hold(value.encode())
+    assert len(scanner.scan(holder.process.pid, [value]).hits) == 3
+
+
+def test_a_thousand_secrets_fit_a_push() -> None:
+    secrets = make_secrets(1000, "count")
+    assert len(secrets.names) == 1000
+    assert len(secrets.line()) < 1 << 20
+    lengths = {len(value.encode() if isinstance(value, str) else value) for value in secrets.values}
+    assert lengths == set(LENGTHS)
