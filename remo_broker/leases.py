@@ -18,14 +18,18 @@ class Leases:
         self.until: dict[str, float] = {}
         """Name to the end of its lease, in the order in which they began. The hot path reads it directly."""
 
-    def begin(self, name: str, now: float) -> float:
-        """Start a lease and return its end; whoever holds a live one asks `until` instead."""
+    def begin(self, name: str, now: float) -> int:
+        """Start a lease and return how long it lasts; whoever holds a live one asks `until` instead."""
         until = self.until
         until.pop(name, None)
         while len(until) >= self.max_entries:
             del until[next(iter(until))]
-        until[name] = end = now + self.ttl_seconds
-        return end
+        until[name] = now + self.ttl_seconds
+        return self.ttl_seconds
+
+    def end(self, name: str) -> None:
+        """Take back a lease."""
+        self.until.pop(name, None)
 
     def live(self, now: float) -> int:
         """How many have not ended. Forgets those that have."""
