@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     Answer: TypeAlias = tuple[Reply, bytes | None]
 
 NO_SNAPSHOT_RETRY_SECONDS = 1
+# Requests over a project's rate are told to the audit once in so many seconds.
+REFUSALS_SECONDS = 1.0
 
 INVALID_NAME = Refused(
     Code.DENIED, Reason.INVALID_NAME, "no secret can have such a name; names are letters, digits and _, at most 128"
@@ -152,7 +154,7 @@ class Broker:
         if left > 0:
             head = grant.from_cache
         else:
-            left = project.leases.begin(grant.name, now) - now
+            left = project.leases.begin(grant.name, now)
             head = grant.from_store
         region, start, end = grant.secret
         view = store.snapshot.views[region][start:end]  # type: ignore[union-attr]  # not missing, so there is one
@@ -180,8 +182,10 @@ class Broker:
         grant.from_store = audit.fetch_head(*ok, Backend.STORE)
         grant.from_cache = audit.fetch_head(*ok, Backend.CACHE)
 
-    def not_audited(self, grant: Grant) -> bytes:
-        """The record's head of a get whose own record was not taken, where that denies it."""
+    def not_audited(self, grant: Grant, record: bytes) -> bytes:
+        """The head of the record that a get has instead of `record`, which was not taken, where that denies it."""
+        if record.startswith(grant.from_store):
+            grant.project.leases.end(grant.name)
         grant.project.fetches_allowed -= 1
         grant.project.fetches_denied += 1
         reason = Reason.AUDIT_UNAVAILABLE.value
@@ -200,9 +204,9 @@ class Broker:
         ).line()
 
     def rate_limited_record(self, project: Project, now: float) -> bytes | None:
-        """The record of all requests over the rate since the last one; None while that is less than a second ago."""
+        """The record of all requests over the rate since the last record; None while that is too soon."""
         bucket = project.bucket
-        if not bucket.refused or now - bucket.told_at < 1:
+        if not bucket.refused or now < bucket.told_at + REFUSALS_SECONDS:
             return None
         count, bucket.refused, bucket.told_at = bucket.refused, 0, now
         message = f"Project {project.name} made {count} requests more than it may."

@@ -7,6 +7,7 @@ bytes, one datagram to journald for all records of a turn, one gathered write pe
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from remo_broker import audit, broker
 from remo_broker.connection import PEER_SECONDS, Connection, Peer
@@ -282,10 +283,17 @@ class ProjectPlane:
         self._replies.append((client, line))
 
     def refuse_rate(self, client: Client) -> None:
-        self.reply(client, self.broker.rate_limited(client.project))
-        record = self.broker.rate_limited_record(client.project, self.loop.now)
+        project, bucket = client.project, client.project.bucket
+        self.reply(client, self.broker.rate_limited(project))
+        self._tell_refusals(project, client.peer_fields)
+        if bucket.refused == 1:  # the first that waits to be told
+            left = bucket.told_at + broker.REFUSALS_SECONDS - self.loop.now
+            self.loop.after(left, partial(self._tell_refusals, project, client.peer_fields))
+
+    def _tell_refusals(self, project: Project, peer_fields: bytes) -> None:
+        record = self.broker.rate_limited_record(project, self.loop.now)
         if record is not None:
-            self.trail.write_or_keep(record + client.peer_fields)
+            self.trail.write_or_keep(record + peer_fields)
 
     def finish(self, client: Client) -> None:
         """The client has said all; close when it is answered."""
@@ -363,5 +371,5 @@ class ProjectPlane:
             kept = record
             if self._deny and grant is not None and not isinstance(reply, bytes):
                 replies[index] = (client, broker.AUDIT_UNAVAILABLE)
-                kept = self.broker.not_audited(grant) + client.peer_fields
+                kept = self.broker.not_audited(grant, record) + client.peer_fields
             self.trail.keep([kept])

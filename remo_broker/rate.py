@@ -6,12 +6,12 @@ import math
 
 
 class Bucket:
-    """`per_second` 0 lets everything through."""
+    """`per_second` or `burst` 0 lets everything through."""
 
     __slots__ = ("_at", "_tokens", "burst", "per_second", "refused", "told_at")
 
     def __init__(self, per_second: int, burst: int) -> None:
-        self.per_second = per_second
+        self.per_second = per_second if burst else 0
         self.burst = burst
         self._tokens = float(burst)
         self._at = 0.0
