@@ -66,7 +66,7 @@ KEYS: dict[str, Number | Directory | Choice] = {
     "cache_default_ttl_seconds": Number(900, 1, MAX_TTL_SECONDS, "how long a lease lasts; manifests may ask for less"),
     "cache_default_max_entries": Number(64, 1, MAX_LEASES, "leases per project; manifests may ask for less"),
     "rate_limit_per_second": Number(200, 0, 1_000_000, "requests per project and second; 0: no limit"),
-    "rate_limit_burst": Number(1000, 1, 1_000_000, "requests a project may make at once before the rate counts"),
+    "rate_limit_burst": Number(1000, 0, 1_000_000, "requests a project may make at once; 0: no limit"),
     "max_connections_per_project": Number(256, 1, 65_536, "open connections per project"),
     "max_connections_admin": Number(32, 1, 1024, "open connections on the admin socket"),
     "idle_exit_seconds": Number(300, 0, 86_400, "exit after so long without work; 0: never"),
@@ -113,7 +113,9 @@ def read_file(path: str, *, must_exist: bool) -> dict[str, object]:
     with file:
         try:
             return tomllib.load(file)
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError:
+            raise ConfigError(f"{path}: not TOML: not UTF-8") from None
+        except (ValueError, RecursionError) as error:  # tomllib lets both through for what is absurdly long or deep
             raise ConfigError(f"{path}: not TOML: {error}") from None
         except OSError as error:
             raise ConfigError(f"{path}: {os.strerror(error.errno or 0)}") from None

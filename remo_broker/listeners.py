@@ -114,7 +114,8 @@ def bind(path: str) -> socket.socket:
         raise Refused(
             Code.INTERNAL_ERROR,
             Reason.SOCKET_UNAVAILABLE,
-            f"cannot listen on {path}: {os.strerror(error.errno or 0)}; look at who owns the path and its directory",
+            # A path that is too long is no error of the system's, so it has no number.
+            f"cannot listen on {path}: {error.strerror or error}; look at the path, and at who owns it and its directory",
         ) from None
     finally:
         os.umask(before)

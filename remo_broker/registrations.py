@@ -11,7 +11,7 @@ import json
 import os
 
 from remo_broker.messages import MAX_LEASES, MAX_TTL_SECONDS
-from remo_broker.names import is_project_name, is_secret_name
+from remo_broker.names import RESERVED_PROJECT_NAMES, is_project_name, is_secret_name
 from remo_broker.projects import Registration
 
 TYPE_CHECKING = False
@@ -62,11 +62,15 @@ def _registration(entry: dict[str, object]) -> Registration:
     """One entry, as carefully as if it came from outside: what it allows is handed out."""
     name, path, allowlist, uids = entry["name"], entry["project_path"], entry["allowlist"], entry["allowed_uids"]
     ttl, leases = entry["ttl_seconds"], entry["max_entries"]
-    if not (isinstance(name, str) and is_project_name(name) and isinstance(path, str)):
+    if not (isinstance(name, str) and is_project_name(name) and name not in RESERVED_PROJECT_NAMES):
+        raise ValueError
+    if not (isinstance(path, str) and os.path.isabs(path)):
         raise ValueError
     if not (isinstance(allowlist, list) and all(isinstance(item, str) and is_secret_name(item) for item in allowlist)):
         raise ValueError
-    if not (isinstance(uids, list) and all(type(uid) is int for uid in uids)):
+    if len(set(allowlist)) != len(allowlist):
+        raise ValueError
+    if not (isinstance(uids, list) and all(type(uid) is int and uid >= 0 for uid in uids)):
         raise ValueError
     if not (type(ttl) is int and 1 <= ttl <= MAX_TTL_SECONDS and type(leases) is int and 1 <= leases <= MAX_LEASES):
         raise ValueError
