@@ -9,6 +9,7 @@ between two pushes), `peer_fields` (constant for a connection) and the latency.
 
 from __future__ import annotations
 
+import os
 import struct
 from enum import Enum, StrEnum
 
@@ -97,6 +98,11 @@ def note(priority: int, message: str) -> bytes:
 
 def peer_fields(pid: int, uid: int, gid: int) -> bytes:
     return b"REMO_PEER_PID=%d\nREMO_PEER_UID=%d\nREMO_PEER_GID=%d\n" % (pid, uid, gid)
+
+
+def own_fields() -> bytes:
+    """The broker itself as the peer, of what nobody asked for."""
+    return peer_fields(os.getpid(), os.getuid(), os.getgid())
 
 
 def latency_field(microseconds: int) -> bytes:

@@ -103,11 +103,12 @@ class Operations:
         registration = Registration(name, path, allowed.allowlist, allowed.ttl_seconds, allowed.max_entries, uids)
         self._check_info(registration, peer)
         self._endpoints.open(name)
-        self._broker.add(registration)
+        project = self._broker.add(registration)
         error = yield from self._save()
         if error is not None:
-            self._broker.remove(name)
-            self._endpoints.close(name)
+            if self._broker.projects.get(name) is project:  # nobody has unregistered it meanwhile
+                self._endpoints.plane.dismiss(self._broker.remove(name))
+                self._endpoints.close(name)
             raise error
         self._record(
             Event.REGISTERED,
@@ -124,7 +125,13 @@ class Operations:
         self._endpoints.close(name)
         self._endpoints.plane.dismiss(project)
         error = yield from self._save()
-        self._record(Event.UNREGISTERED, f"Project {name} was unregistered.", peer, project=name)
+        self._record(
+            Event.UNREGISTERED,
+            f"Project {name} was unregistered.",
+            peer,
+            project=name,
+            allowlist_size=len(project.registration.allowlist),
+        )
         if error is not None:
             raise error
         return Done()
