@@ -12,52 +12,47 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from remo_broker.memory import ALLOCATOR_ENVIRONMENT
 from tests.support.scanner import LENGTHS, Scanner, awkward, forms, make_secrets, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Holds what it is told (in hexadecimal, which is not looked for) once, where it is told.
+# Holds what it is told, once, where it is told: the kernel writes it there, as decoding would leave it on the stack too.
 _HOLDER = """
 import ctypes, mmap, os, sys
 held = []
-for line in sys.stdin:
-    where, _, text = line.strip().partition(" ")
-    if where == "heap":
-        held.append(bytearray.fromhex(text))
-    else:
-        data = bytearray.fromhex(text)
-        memory = mmap.mmap(-1, 4096)
-        if where == "secret":
-            descriptor = ctypes.CDLL(None).syscall(447, 0)
-            if descriptor < 0:
-                print("none", flush=True)
-                continue
-            os.ftruncate(descriptor, 4096)
-            memory = mmap.mmap(descriptor, 4096)
-        memory[100:100 + len(data)] = data
-        data[:] = bytes(len(data))
-        held.append(memory)
-    print("held", flush=True)
+while order := os.read(0, 16):
+    where, length = order.split()
+    memory = bytearray(int(length)) if where == b"heap" else mmap.mmap(-1, int(length))
+    if where == b"secret":
+        descriptor = ctypes.CDLL(None).syscall(447, 0)
+        if descriptor < 0:
+            os.write(1, b"none")
+            continue
+        os.ftruncate(descriptor, int(length))
+        memory = mmap.mmap(descriptor, int(length))
+    os.write(1, b"room")
+    assert os.readv(0, [memory]) == int(length)
+    held.append(memory)
+    os.write(1, b"held")
 """
 
 
 class Holder:
     def __init__(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-SPc", _HOLDER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            env=ALLOCATOR_ENVIRONMENT,  # what is freed on the way is no copy
+            [sys.executable, "-ISc", _HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
         )
 
     def hold(self, data: bytes, where: str = "heap") -> bool:
+        """Whether there is such memory."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(f"{where} ".encode() + data.hex().encode() + b"\n")
-        return self.process.stdout.readline() == b"held\n"
+        self.process.stdin.write(f"{where} {len(data)}".encode())
+        if self.process.stdout.read(4) == b"none":
+            return False
+        self.process.stdin.write(data)
+        return self.process.stdout.read(4) == b"held"
 
 
 @pytest.fixture
