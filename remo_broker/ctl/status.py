@@ -38,7 +38,7 @@ def status(arguments: Arguments) -> int:
             found = client.status()
     except Unreachable as error:
         if error.temporary and is_socket(path):
-            return show_stopped(output, path, "inactive", "inactive")
+            return show_stopped(output, path, "inactive", None)
         raise Problem(error.message, EXIT_UNKNOWN) from None
     except ClientError as error:
         raise Problem(error.message, EXIT_UNKNOWN) from None
@@ -65,10 +65,12 @@ def is_socket(path: str) -> bool:
         return False
 
 
-def show_stopped(output: Output, path: str, service: str, unit: str) -> int:
-    """A broker that does not run: idle when its socket waits for the next connect."""
+def show_stopped(output: Output, path: str, service: str, unit: str | None) -> int:
+    """A broker that does not run: idle when its socket waits for the next connect. `unit` is None without systemd."""
     if service == "failed":
         state, colour, text = "failed", Colour.RED, f"failed; see 'journalctl -u {SERVICE}'"
+    elif unit is None:
+        state, colour, text = "stopped", None, "stopped; nobody listens on the socket"
     elif unit == "active":
         state, colour, text = "idle", None, "idle; it holds no secrets, and the next connect starts it"
     else:
