@@ -93,6 +93,15 @@ _MASKED = (
     "systemd-resolved.service",
 )
 
+# In one go, because it is done before every test. What is stopped is still known by its file.
+_RESET = """
+systemctl -q disable remo-broker-admin.socket remo-broker-status.socket remo-broker-client@.socket
+systemctl stop 'remo-broker*'
+systemctl reset-failed 'remo-broker*' 2>/dev/null
+rm -rf /var/lib/remo-broker /etc/remo-broker /etc/systemd/system/remo-broker*.d /run/systemd/system/remo-broker*
+systemd-tmpfiles --create remo-broker.conf && systemctl daemon-reload
+"""
+
 # A client with nothing but Python: argv is the path, standard input the request, standard output the first line of the answer.
 _CLIENT = """
 import socket, sys
@@ -281,13 +290,7 @@ class Machine:
 
     def reset(self) -> None:
         """As it was after the installation: nothing enabled, configured, registered or running."""
-        self.systemctl("disable", "remo-broker-admin.socket", "remo-broker-status.socket", "remo-broker-client@.socket")
-        self.systemctl("stop", "remo-broker*")
-        changes = "/var/lib/remo-broker /etc/remo-broker /etc/systemd/system/remo-broker*.d /run/systemd/system/remo-broker*.d"
-        self.run(
-            ["sh", "-c", f"rm -rf {changes} && systemd-tmpfiles --create remo-broker.conf && systemctl daemon-reload"]
-        )
-        self.systemctl("reset-failed", "remo-broker*", check=False)
+        self.run(["sh", "-c", _RESET])
 
     # --- files, users ------------------------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ class Load:
         self._machine = machine
         self._path = path
         self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._work) for _ in range(4)]
+        self._threads = [threading.Thread(target=self._work) for _ in range(2)]
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -55,7 +55,7 @@ class Load:
                         self.answers += 1
                 except ConnectionError:
                     pass  # a closed connection is what a client may see
-            time.sleep(0.005)  # enough of a load, with some of the machine left for what happens
+            time.sleep(0.01)  # enough of a load, with some of the machine left for what happens
 
 
 def test_ready_status_and_watchdog_are_visible(machine: Machine, operator: Operator) -> None:
