@@ -34,9 +34,7 @@ FOREIGN = b"a line that is nobody's business\n"
 NOBODY = 65534
 
 libc = ctypes.CDLL(None, use_errno=True)
-IN_OPEN = 0x20
-AT_FDCWD = -100
-RENAME_EXCHANGE = 2
+IN_OPEN, AT_FDCWD, RENAME_EXCHANGE = 0x20, -100, 2
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0 and not os.environ.get("CI"), reason="only root can set this up")
 
@@ -61,7 +59,6 @@ def refusal(project: Project | Path, code: Code = Code.MANIFEST_UNREADABLE) -> s
 
 
 def attempt(project: Project) -> str:
-    """What is said, or "read"."""
     try:
         read(str(project.path))
     except ManifestError as error:
