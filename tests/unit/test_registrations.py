@@ -1,0 +1,193 @@
+"""Registrations on disk: exactly what was saved, or none of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import select
+import stat
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from remo_broker.projects import Registration
+from remo_broker.registrations import ASIDE_NAME, FILE_NAME, Damaged, Writer, encode, load, save
+from tests.support.broker import registration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ENTRY: dict[str, Any] = {
+    "name": "myrepo",
+    "project_path": "/projects/myrepo",
+    "allowlist": ["GITHUB_TOKEN", "aws"],
+    "ttl_seconds": 600,
+    "max_entries": 16,
+    "allowed_uids": [1000],
+}
+
+
+def fields(one: Registration) -> tuple[Any, ...]:
+    return one.name, one.project_path, one.allowlist, one.ttl_seconds, one.max_entries, one.allowed_uids
+
+
+registrations = st.builds(
+    Registration,
+    st.from_regex(r"[a-z0-9][a-z0-9_-]{0,63}", fullmatch=True).filter(lambda name: name not in ("admin", "status")),
+    st.text(st.characters(exclude_categories=["Cs"])).map(lambda text: "/" + text),
+    st.lists(st.from_regex(r"[A-Za-z0-9_]{1,128}", fullmatch=True), unique=True, max_size=5),
+    st.integers(1, 86_400),
+    st.integers(1, 1024),
+    st.lists(st.integers(0, 2**32 - 2), max_size=3),
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(registrations, unique_by=lambda one: one.name, max_size=5))
+def test_what_is_saved_is_loaded(some: list[Registration]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        save(directory, encode(some))
+        assert [fields(one) for one in load(directory)] == sorted(fields(one) for one in some)
+
+
+def test_nothing_saved_nothing_loaded(tmp_path: pathlib.Path) -> None:
+    assert load(str(tmp_path)) == []
+    assert load(str(tmp_path / "none")) == []
+
+
+def test_only_the_broker_reads_it(tmp_path: pathlib.Path) -> None:
+    save(str(tmp_path), encode([]))
+    assert stat.S_IMODE((tmp_path / FILE_NAME).stat().st_mode) == 0o600
+    assert os.listdir(tmp_path) == [FILE_NAME]
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: pathlib.Path) -> None:
+    save(str(tmp_path), encode([registration("old")]))
+    (tmp_path / f"{FILE_NAME}.new").mkdir()  # in the way of the temporary file
+    with pytest.raises(OSError, match="directory"):
+        save(str(tmp_path), encode([registration("new")]))
+    assert [one.name for one in load(str(tmp_path))] == ["old"]
+
+
+def test_a_symlink_in_the_way_is_not_followed(tmp_path: pathlib.Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("kept")
+    (tmp_path / f"{FILE_NAME}.new").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic"):
+        save(str(tmp_path), encode([]))
+    assert victim.read_text() == "kept"
+
+
+def document(**changes: Any) -> bytes:
+    return json.dumps({"version": 1, "projects": [ENTRY | changes]}).encode()
+
+
+def without(key: str) -> bytes:
+    return json.dumps({"version": 1, "projects": [{name: ENTRY[name] for name in ENTRY if name != key}]}).encode()
+
+
+GOOD = document()
+DAMAGED: dict[str, bytes] = {
+    "empty": b"",
+    "cut short": GOOD[:-2],
+    "not UTF-8": b"\xff" + GOOD,
+    "zeros": bytes(100),
+    "deep": b"[" * 100_000,
+    "a list": b"[]",
+    "null": b"null",
+    "no version": b'{"projects":[]}',
+    "another version": b'{"version":2,"projects":[]}',
+    "no projects": b'{"version":1}',
+    "projects an object": b'{"version":1,"projects":{}}',
+    "an entry of another type": b'{"version":1,"projects":[5]}',
+    "the same name twice": json.dumps({"version": 1, "projects": [ENTRY, ENTRY]}).encode(),
+    **{f"no {key}": without(key) for key in ENTRY},
+    **{f"name {name!r}": document(name=name) for name in ("", "A", "../x", "admin", "status", 5, None)},
+    **{f"path {path!r}": document(project_path=path) for path in ("relative", "", 5, None)},
+    **{
+        f"allowlist {names!r}": document(allowlist=names)
+        for names in ("A", {"A": 1}, ["A-B"], [""], [5], [None], ["A" * 129], ["A", "A"])
+    },
+    **{f"uids {uids!r}": document(allowed_uids=uids) for uids in (5, None, "0", [-1], ["0"], [True], [1.5], {"0": 1})},
+    **{f"ttl {ttl!r}": document(ttl_seconds=ttl) for ttl in (0, 86_401, -1, 1.5, "600", True, None)},
+    **{f"entries {entries!r}": document(max_entries=entries) for entries in (0, 1025, "16", True, None)},
+}
+
+
+def test_the_good_one_is_good(tmp_path: pathlib.Path) -> None:
+    (tmp_path / FILE_NAME).write_bytes(GOOD)
+    assert [fields(one) for one in load(str(tmp_path))] == [
+        ("myrepo", "/projects/myrepo", ("GITHUB_TOKEN", "aws"), 600, 16, (1000,))
+    ]
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_file_is_kept_aside(tmp_path: pathlib.Path, name: str) -> None:
+    """The broker starts without it: a registration that may be half of one gives nothing out."""
+    (tmp_path / FILE_NAME).write_bytes(DAMAGED[name])
+    with pytest.raises(Damaged) as raised:
+        load(str(tmp_path))
+    assert str(tmp_path / FILE_NAME) in str(raised.value)
+    assert ASIDE_NAME in str(raised.value)
+    assert (tmp_path / ASIDE_NAME).read_bytes() == DAMAGED[name]
+    assert load(str(tmp_path)) == []
+
+
+def test_a_file_that_cannot_be_read_is_kept_aside_too(tmp_path: pathlib.Path) -> None:
+    (tmp_path / FILE_NAME).mkdir()
+    with pytest.raises(Damaged, match="directory"):
+        load(str(tmp_path))
+    assert (tmp_path / ASIDE_NAME).is_dir()
+
+
+# --- the writer
+
+
+@pytest.fixture
+def writer(tmp_path: pathlib.Path) -> Iterator[Writer]:
+    writer = Writer(str(tmp_path))
+    yield writer
+    settle(writer)
+    writer.close()
+
+
+def settle(writer: Writer) -> None:
+    """Do the loop's part until nothing is under way."""
+    while writer.busy:
+        assert select.select([writer.wakeup], [], [], 20)[0]
+        writer.finished()
+
+
+def test_everybody_is_told_and_the_last_state_stands(writer: Writer, tmp_path: pathlib.Path) -> None:
+    told: list[tuple[int, OSError | None]] = []
+    for number in range(50):
+        writer.save(encode([registration(f"p{number}")]), lambda error, number=number: told.append((number, error)))  # type: ignore[misc]
+    assert writer.busy
+    assert told == []  # only the loop's thread tells
+    settle(writer)
+    assert told == [(number, None) for number in range(50)]
+    assert [one.name for one in load(str(tmp_path))] == ["p49"]
+
+
+def test_who_is_told_may_save_again(writer: Writer, tmp_path: pathlib.Path) -> None:
+    told: list[OSError | None] = []
+    writer.save(encode([registration("first")]), lambda _: writer.save(encode([registration("second")]), told.append))
+    settle(writer)
+    assert told == [None]
+    assert [one.name for one in load(str(tmp_path))] == ["second"]
+
+
+def test_an_error_is_told(writer: Writer, tmp_path: pathlib.Path) -> None:
+    told: list[OSError | None] = []
+    (tmp_path / f"{FILE_NAME}.new").mkdir()
+    writer.save(encode([]), told.append)
+    settle(writer)
+    assert isinstance(told[0], OSError)
+    (tmp_path / f"{FILE_NAME}.new").rmdir()
+    writer.save(encode([]), told.append)
+    settle(writer)
+    assert told[1] is None
