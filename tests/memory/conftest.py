@@ -24,7 +24,7 @@ def scanner(tmp_path_factory: pytest.TempPathFactory) -> Scanner:
     return Scanner(tmp_path_factory.mktemp("scanner"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def without_memfd_secret() -> tuple[str, ...]:
     """The command that runs another on a kernel that seems to lack memfd_secret(2)."""
     return (sys.executable, str(WITHOUT_MEMFD_SECRET))

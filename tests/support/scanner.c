@@ -28,6 +28,7 @@ static unsigned char **forms;
 static uint32_t *lengths, form_count;
 static struct window *windows;
 static uint32_t window_count = 1, *heads, mask;
+static uint8_t maybe[1 << 19]; // a bit for each hash: most places are ruled out without leaving the processor's cache
 static size_t *seen_until; // for each form, the end of its last hit, so that a copy is told once
 
 static void fail(const char *what) {
@@ -43,6 +44,10 @@ static uint64_t key_at(const unsigned char *data) {
 
 static uint32_t slot(uint64_t key) {
     return (uint32_t)((key * 0x9e3779b97f4a7c15u) >> 32) & mask;
+}
+
+static uint32_t bit(uint64_t key) {
+    return (uint32_t)((key * 0xd6e8feb86659fd93u) >> 42);
 }
 
 static void add_window(uint32_t form, uint32_t offset) {
@@ -72,6 +77,7 @@ static void read_forms(void) {
     if (!heads || !seen_until) fail("calloc");
     mask--;
     for (uint32_t i = 1; i < window_count; i++) {
+        maybe[bit(windows[i].key) / 8] |= 1 << bit(windows[i].key) % 8;
         windows[i].next = heads[slot(windows[i].key)];
         heads[slot(windows[i].key)] = i;
     }
@@ -81,6 +87,7 @@ static void look(const unsigned char *data, size_t size, uint64_t address) {
     memset(seen_until, 0, form_count * sizeof *seen_until);
     for (size_t at = 0; at + WINDOW <= size; at++) {
         uint64_t key = key_at(data + at);
+        if (!key || !(maybe[bit(key) / 8] & 1 << bit(key) % 8)) continue;
         for (uint32_t i = heads[slot(key)]; i; i = windows[i].next) {
             if (windows[i].key != key || at < seen_until[windows[i].form]) continue;
             const unsigned char *form = forms[windows[i].form];

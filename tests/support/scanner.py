@@ -8,6 +8,7 @@ values are found but what is left of one: any part of 15 bytes or more of a form
 from __future__ import annotations
 
 import base64
+import bisect
 import json
 import os
 import pathlib
@@ -101,6 +102,10 @@ class Hit:
     length: int
     whole: bool
 
+    @property
+    def end(self) -> int:
+        return self.address + self.length
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -187,18 +192,20 @@ def _tells_something(part: bytes) -> bool:
 
 
 def _outermost(hits: list[Hit]) -> list[Hit]:
-    """Without those that add less than a window to others: a part of one form may by chance be a part of another's."""
+    """Without those that add less than a window to whole ones: a part of one form may by chance be a part of another's."""
     kept: list[Hit] = []
-    for hit in sorted(hits, key=lambda hit: (not hit.whole, -hit.length)):
-        begin, end = hit.address, hit.address + hit.length
-        for other in kept:
-            if other.address <= begin < other.address + other.length:
-                begin = other.address + other.length
-            if other.address < end <= other.address + other.length:
-                end = other.address
-        if end - begin >= WINDOW:
+    for hit in sorted((hit for hit in hits if hit.whole), key=lambda hit: (hit.address, -hit.length)):
+        if not kept or hit.end - max(hit.address, kept[-1].end) >= WINDOW:
             kept.append(hit)
-    return kept
+    addresses = [hit.address for hit in kept]
+    parts = []
+    for hit in hits:
+        behind = bisect.bisect(addresses, hit.address)
+        begin = max(hit.address, kept[behind - 1].end) if behind else hit.address
+        end = min(hit.end, kept[behind].address) if behind < len(kept) else hit.end
+        if not hit.whole and end - begin >= WINDOW:
+            parts.append(hit)
+    return kept + parts
 
 
 def main() -> None:
