@@ -116,7 +116,7 @@ def test_fallback_keeps_one_copy(
 def test_whatever_stands_around_the_secrets(fallback: Broker, look: Callable[[list[str | bytes]], Findings]) -> None:
     """Keys in another order, unknown fields with values, spaces: it is one push, and gone with the next."""
     random_ = random.Random("around")
-    values: list[str | bytes] = [plain(random_, 64) for _ in range(6)] + [awkward(random_, 400) for _ in range(2)]
+    values: list[str | bytes] = [*(plain(random_, 64) for _ in range(6)), *(awkward(random_, 400) for _ in range(2))]
     push = {
         "comment": values[0],
         "secrets_b64": {"S1": base64.b64encode(str(values[1]).encode()).decode()},
