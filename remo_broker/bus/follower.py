@@ -16,7 +16,7 @@ import enum
 from typing import TYPE_CHECKING, NoReturn
 
 from remo_broker.bus.snapshot import BadEvent, Draft, decode
-from remo_broker.bus.unit import NO_SYSTEMD, UNANSWERED
+from remo_broker.bus.unit import State
 from remo_broker.messages import MAX_MESSAGE, StoppingEvent, SyncedEvent
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class Follower:
         self._unit = unit
         self._changed = changed
         self._last: Snapshot | None = None
+        self._synced = False
         self._why = ""
         self.settled = asyncio.Event()
         """Set once the first connect has led somewhere, be it to a snapshot or not."""
@@ -76,47 +77,51 @@ class Follower:
         """Follow the broker for ever."""
         wait = RETRY_SECONDS[0]
         while True:
-            ending, synced = await self._follow()
-            if synced:
+            ending = await self._follow()
+            if self._synced:
                 wait = RETRY_SECONDS[0]
             await self._until_worthwhile(ending, wait)
             wait = min(wait * 2, RETRY_SECONDS[1])
 
     # --- one connection ----------------------------------------------------------------------------------------------
 
-    async def _follow(self) -> tuple[Ending, bool]:
-        """One connection to the socket, from connect to EOF, and whether it got so far as to tell everything."""
-        draft, synced = Draft(), False
+    async def _follow(self) -> Ending:
+        """One connection to the socket, from connect to EOF."""
+        self._synced = False
         try:
             async with asyncio.timeout(SYNC_SECONDS) as deadline:
                 reader, writer = await asyncio.open_unix_connection(self._socket_path, limit=_READ)
                 try:
                     writer.write(_WATCH)
-                    rest = b""
-                    while chunk := await reader.read(_READ):
-                        *lines, rest = (rest + chunk).split(b"\n")
-                        if len(rest) > MAX_MESSAGE:
-                            raise BadEvent("a line that is too long")
-                        events = [decode(line) for line in lines]
-                        draft.take(events)
-                        if not synced and any(isinstance(event, SyncedEvent) for event in events):
-                            synced = True
-                            deadline.reschedule(None)
-                        if synced:
-                            self._publish(draft)
-                            draft = Draft(self._last)
-                        for event in events:
-                            if isinstance(event, StoppingEvent):
-                                return (Ending.IDLE if event.idle else Ending.STOPPED), synced
+                    return await self._listen(reader, deadline)
                 finally:
                     writer.transport.abort()
         except (FileNotFoundError, ConnectionRefusedError) as error:
-            return self._failed(Ending.ABSENT, str(error)), synced
+            return self._failed(Ending.ABSENT, str(error))
         except TimeoutError:
-            return self._failed(Ending.SILENT, f"no status in {SYNC_SECONDS:g} s"), synced
+            return self._failed(Ending.SILENT, f"no status in {SYNC_SECONDS:g} s")
         except (OSError, BadEvent) as error:
-            return self._failed(Ending.SILENT, str(error)), synced
-        return self._failed(Ending.LOST if synced else Ending.SILENT, "the connection was closed"), synced
+            return self._failed(Ending.SILENT, str(error))
+
+    async def _listen(self, reader: asyncio.StreamReader, deadline: asyncio.Timeout) -> Ending:
+        """Publish what comes, from when everything has been told; that lifts the deadline."""
+        draft, rest = Draft(), b""
+        while chunk := await reader.read(_READ):
+            *lines, rest = (rest + chunk).split(b"\n")
+            if len(rest) > MAX_MESSAGE:
+                raise BadEvent("a line that is too long")
+            events = [decode(line) for line in lines]
+            draft.take(events)
+            if any(isinstance(event, SyncedEvent) for event in events):
+                self._synced = True
+                deadline.reschedule(None)
+            if self._synced:
+                self._publish(draft)
+                draft = Draft(self._last)
+            for event in events:
+                if isinstance(event, StoppingEvent):
+                    return Ending.IDLE if event.idle else Ending.STOPPED
+        return self._failed(Ending.LOST if self._synced else Ending.SILENT, "the connection was closed")
 
     def _failed(self, ending: Ending, why: str) -> Ending:
         self._why = f"{self._socket_path}: {why}"
@@ -137,35 +142,29 @@ class Follower:
             self._unknown()
             await asyncio.sleep(wait)
             return
-        ends = ending in {Ending.IDLE, Ending.STOPPED}
-        if ends:
+        ended = ending in {Ending.IDLE, Ending.STOPPED}
+        if ended:
             self._stopped()
         loop = asyncio.get_running_loop()
-        settled_at = loop.time() + (SETTLE_SECONDS if ends else 0)
+        settled_at = loop.time() + (SETTLE_SECONDS if ended else 0)
         await asyncio.sleep(wait)
         while True:
             state = await self._unit.state()
-            if state == UNANSWERED:
-                if not ends:
-                    self._unknown()
+            self._tell(ending, state)
+            if state in {State.DOWN, State.UNANSWERED}:
                 await self._unit.changed(RECHECK_SECONDS)
-            elif state == NO_SYSTEMD:
-                if ending is Ending.ABSENT:
-                    self._stopped()
-                elif ending is Ending.SILENT:
-                    self._unknown()
-                return
-            elif not self._unit.is_running(state):
-                self._stopped()
-                await self._unit.changed(RECHECK_SECONDS)
-            elif state == "active" and loop.time() < settled_at:
+            elif state is State.UP and loop.time() < settled_at:
                 await self._unit.changed(settled_at - loop.time())
             else:
-                if state == "activating":
-                    self._stopped()
-                elif ending in {Ending.ABSENT, Ending.SILENT}:
-                    self._unknown()
                 return
+
+    def _tell(self, ending: Ending, state: State) -> None:
+        """What is true of a broker that we do not hear, by how that came and what systemd says."""
+        nobody = state is State.NO_SYSTEMD and ending is Ending.ABSENT
+        if nobody or state in {State.DOWN, State.STARTING}:
+            self._stopped()
+        elif ending in {Ending.ABSENT, Ending.SILENT} or (ending is Ending.LOST and state is State.UNANSWERED):
+            self._unknown()
 
     def _stopped(self) -> None:
         assert self._last is not None

@@ -32,8 +32,9 @@ class Callers:
         self._last_call = asyncio.get_running_loop().time()
         self._names: set[str] = set()
 
-    def called(self, name: str) -> None:
-        self._last_call = asyncio.get_running_loop().time()
+    def called(self, name: str, now: float) -> None:
+        """`name` has called; `now` is the loop's time."""
+        self._last_call = now
         if len(self._names) < MAX_CALLERS:
             self._names.add(name)
 

@@ -12,12 +12,13 @@ import sys
 from typing import TYPE_CHECKING
 
 from remo_broker import __version__
-from remo_broker.bus.connection import DRIVER, SYSTEM_BUS, BusError, CallError, Connection, connect
+from remo_broker.bus.budget import Budget
+from remo_broker.bus.connection import DRIVER, SYSTEM_BUS, BusError, CallError, Connection, Return, connect
 from remo_broker.bus.follower import SYNC_SECONDS, Follower
 from remo_broker.bus.idle import IDLE_SECONDS, Callers
 from remo_broker.bus.interfaces import BUS_NAME
 from remo_broker.bus.log import notice, warning
-from remo_broker.bus.service import Service
+from remo_broker.bus.service import TOO_MANY, Service
 from remo_broker.bus.signals import differences
 from remo_broker.bus.unit import BrokerUnit
 from remo_broker.paths import SOCKET_DIR, STATUS_SOCKET
@@ -44,6 +45,7 @@ class BusService:
     def __init__(self, status_socket: str) -> None:
         self._service = Service(_machine_id())
         self._callers = Callers()
+        self._budget = Budget()
         self._status_socket = status_socket
         self._status = ""
         self._named = False
@@ -117,8 +119,13 @@ class BusService:
     # --- what the parts tell -----------------------------------------------------------------------------------------
 
     def _answer(self, call: Incoming) -> Answer:
-        self._callers.called(call.sender)
-        return self._service.answer(call)
+        now = asyncio.get_running_loop().time()
+        self._callers.called(call.sender, now)
+        if not self._budget.allows(call.sender, now):
+            return TOO_MANY
+        answer = self._service.answer(call)
+        self._budget.spend(call.sender, len(answer.body) if isinstance(answer, Return) else 0, now)
+        return answer
 
     def _heard(self, message: Incoming) -> None:
         if message.sender == DRIVER and message.member == "NameLost" and message.body() == [BUS_NAME] and self._named:

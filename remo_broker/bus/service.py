@@ -54,6 +54,10 @@ UNAVAILABLE = Error(
     BROKER_UNAVAILABLE,
     "The broker does not tell its status; see `systemctl status remo-broker-status.socket remo-broker.service`.",
 )
+TOO_MANY = Error(
+    "org.freedesktop.DBus.Error.LimitsExceeded",
+    "You have asked for much in a short time; wait a second, and follow PropertiesChanged instead of asking again.",
+)
 NO_MACHINE_ID = Error(FAILED, "This machine has no id; `systemd-machine-id-setup` makes one.")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 from typing import TYPE_CHECKING
 
 from remo_broker.bus.connection import DRIVER, CallError
@@ -31,11 +32,23 @@ _RULES = (
     # systemd itself is new on the bus after `systemctl daemon-reexec`, and has forgotten who subscribed.
     f"type='signal',sender='{DRIVER}',interface='{DRIVER}',member='NameOwnerChanged',arg0='{SYSTEMD}'",
 )
-_RUNNING = frozenset({"active", "activating", "reloading", "refreshing"})
 _NOBODY = frozenset({"org.freedesktop.DBus.Error.NameHasNoOwner", "org.freedesktop.DBus.Error.ServiceUnknown"})
 
-NO_SYSTEMD = "no systemd"
-UNANSWERED = "unanswered"
+
+class State(enum.Enum):
+    """The unit's ActiveState, as far as it matters here."""
+
+    UP = enum.auto()
+    STARTING = enum.auto()
+    """It is about to be up without our doing; whatever was before has ended."""
+    DOWN = enum.auto()
+    UNANSWERED = enum.auto()
+    """systemd did not say."""
+    NO_SYSTEMD = enum.auto()
+    """There is none on this bus."""
+
+
+_STATES = {"active": State.UP, "reloading": State.UP, "refreshing": State.UP, "activating": State.STARTING}
 
 
 class BrokerUnit:
@@ -47,21 +60,16 @@ class BrokerUnit:
         self._listening = False
         self._subscribed = False
 
-    async def state(self) -> str:
-        """`ActiveState` of the unit; NO_SYSTEMD if there is none on this bus, UNANSWERED if it does not say."""
+    async def state(self) -> State:
+        """What systemd says now."""
         try:
             await self._subscribe()
             (state,) = await self._connection.call(
                 SYSTEMD, _UNIT_PATH, PROPERTIES, "Get", "ss", f"{SYSTEMD}.Unit", "ActiveState"
             )
         except CallError as error:
-            return NO_SYSTEMD if str(error) in _NOBODY else UNANSWERED
-        return str(state.value)
-
-    @staticmethod
-    def is_running(state: str) -> bool:
-        """Whether there is a broker to connect to, or will be without our doing."""
-        return state in _RUNNING
+            return State.NO_SYSTEMD if str(error) in _NOBODY else State.UNANSWERED
+        return _STATES.get(state.value, State.DOWN)
 
     def heard(self, signal: Incoming) -> None:
         """A signal came, from whomever."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import pathlib
 import socket
@@ -10,10 +11,13 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from dbus_next.message import Message
 
 from remo_broker.bus import wire
+from remo_broker.bus.budget import BYTES_AT_ONCE, BYTES_PER_SECOND, MAX_CALLERS, Budget
 from remo_broker.messages import SyncedEvent
-from tests.support.bus import BUS_NAME, MANAGER, PROPERTIES, ROOT, Bus, Service, bus_service
+from tests.support.bus import BUS_NAME, MANAGER, PROPERTIES, ROOT, Bus, Service, bus_service, other_client
+from tests.support.machine import poll
 from tests.support.status import StatusPeer, broker_event, project_event
 
 if TYPE_CHECKING:
@@ -96,6 +100,38 @@ def flood(bus: Bus, what: Callable[[Stranger], bytes]) -> Iterator[None]:
 def resident_kib(service: Service) -> int:
     status = pathlib.Path(f"/proc/{service.process.pid}/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
+
+
+@pytest.mark.usefixtures("service")
+def test_who_asks_for_too_much_is_refused_and_others_are_not(bus: Bus, peer: StatusPeer) -> None:
+    peer.tell(*(project_event(f"project-{number}") for number in range(1000)))
+    poll("the projects", lambda: bus.get("ProjectCount") == 1001)
+
+    async def ask() -> list[str]:
+        async with other_client(bus) as client:
+
+            async def one() -> str:
+                call = Message(BUS_NAME, ROOT, OBJECT_MANAGER, "GetManagedObjects")
+                answer = await client.call(call)
+                return str(answer.error_name)
+
+            answers = await asyncio.gather(*(one() for _ in range(20)))
+            assert bus.get("ProjectCount") == 1001
+            await asyncio.sleep(BYTES_AT_ONCE / BYTES_PER_SECOND + 1)  # what the last answer may have overdrawn
+            assert await one() == "None"
+            return answers
+
+    answers = asyncio.run(ask())
+    assert set(answers) == {"None", "org.freedesktop.DBus.Error.LimitsExceeded"}
+    assert answers[0] == "None"
+    assert answers.count("None") < len(answers) / 2
+
+
+def test_callers_are_not_remembered_without_end() -> None:
+    budget = Budget()
+    for number in range(3 * MAX_CALLERS):
+        budget.spend(f":1.{number}", 10**9, now=number / 1000)
+        assert len(budget._full_at) <= MAX_CALLERS
 
 
 @pytest.mark.parametrize(

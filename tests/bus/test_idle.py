@@ -55,7 +55,7 @@ def test_callers_without_end_are_not_remembered_without_end() -> None:
     async def call() -> int:
         callers = Callers()
         for number in range(2 * MAX_CALLERS):
-            callers.called(f":1.{number}")
+            callers.called(f":1.{number}", now=number)
         return len(callers._names)
 
     assert asyncio.run(call()) == MAX_CALLERS

@@ -208,7 +208,7 @@ def test_no_call_raises(path: str, interface: str, member: str, signature: str, 
 
 def test_no_text_repeats_a_call() -> None:
     errors = [one for one in vars(texts).values() if isinstance(one, Error)]
-    assert len(errors) == 9
+    assert len(errors) == 10
     answers = [
         known().answer(incoming(path, interface, member, "s", "SENTINEL"))
         for path in (ROOT, MYREPO, "/SENTINEL")
