@@ -213,7 +213,11 @@ class Machine:
 
     def _wait_until_booted(self, other_than: int) -> None:
         self.leader = poll("the container", lambda: self._find_leader(other_than), BOOT_SECONDS)
-        poll("the machine to boot", self._is_booted, BOOT_SECONDS)
+        try:
+            poll("the machine to boot", self._is_booted, BOOT_SECONDS)
+        except TimeoutError as error:
+            log = self._top.with_suffix(".log").read_text(errors="replace")
+            raise RuntimeError(f"{error}; its console: {log}") from error
 
     def _find_leader(self, other_than: int) -> int:
         assert self._supervisor is not None
@@ -270,7 +274,7 @@ class Machine:
         )
 
     def _enter(self, argv: Sequence[str], user: str | None) -> list[str]:
-        enter = ["nsenter", "-t", str(self.leader), "-m", "-u", "-i", "-n", "-p", "-C", "--"]
+        enter = ["nsenter", "-t", str(self.leader), "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w", "--"]
         if user is not None:
             uid, gid = self.ids(user)
             enter += ["setpriv", f"--reuid={uid}", f"--regid={gid}", f"--groups={self._groups(user, gid)}"]
