@@ -158,12 +158,11 @@ def open_journal(query: Query) -> JournalReader:
 def _require_permission() -> None:
     """Without permission the journal looks empty, and an empty audit is the wrong answer."""
     found = [path for pattern in FILES for path in glob.glob(pattern)]
-    if not found:
-        if os.geteuid() == 0 or not glob.glob(os.path.dirname(os.path.dirname(FILES[0])) + "/*"):
-            raise Problem("this host has no journal; without one the broker's records are on its standard error")
+    if any(os.access(path, os.R_OK) for path in found):
+        return
+    if found or os.geteuid() != 0:
         raise Problem("the journal is not for you; use sudo, or join the group systemd-journal")
-    if not any(os.access(path, os.R_OK) for path in found):
-        raise Problem(f"{found[0]} is not for you; use sudo, or join the group systemd-journal")
+    raise Problem("this host has no journal; without one the broker's records are on its standard error")
 
 
 def _rule(groups: list[list[tuple[str, str]]]) -> Rule:

@@ -47,15 +47,17 @@ def status(arguments: Arguments) -> int:
 
 
 def unit_states() -> tuple[str, str]:
-    """The states of the service and of its admin socket, as systemd calls them."""
+    """The states of the service and of its admin socket, as systemd calls them; between two failures it is failed."""
     try:
-        answer = systemctl("show", "--property=ActiveState", "--value", SERVICE, ADMIN_UNIT)
+        answer = systemctl("show", "--property=ActiveState,SubState", SERVICE, ADMIN_UNIT)
     except OSError as error:
         raise Problem(f"systemctl: {os.strerror(error.errno or 0)}; it is needed to tell", EXIT_UNKNOWN) from None
-    states = answer.stdout.split()
-    if answer.returncode != 0 or len(states) != 2:
+    units = [dict(line.split("=", 1) for line in unit.splitlines()) for unit in answer.stdout.strip().split("\n\n")]
+    if answer.returncode != 0 or len(units) != 2 or not all("ActiveState" in unit for unit in units):
         raise Problem(f"systemctl does not tell: {answer.stderr.strip() or 'no answer'}", EXIT_UNKNOWN)
-    return states[0], states[1]
+    service, socket = units
+    state = "failed" if service.get("SubState") == "auto-restart" else service["ActiveState"]
+    return state, socket["ActiveState"]
 
 
 def is_socket(path: str) -> bool:

@@ -1,0 +1,295 @@
+"""The two commands on a real host: units, the state of the broker, and the review of the audit."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.machine import poll
+from tests.support.operator import ADMIN, SERVICE
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from tests.support.machine import Machine
+    from tests.support.operator import Operator
+
+# Sends journald a record with fields of the caller's choice, as anybody may.
+FORGE = """
+import socket, sys
+sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+sender.connect("/run/systemd/journal/socket")
+sender.send(sys.stdin.buffer.read())
+"""
+
+
+def brokerctl(
+    machine: Machine, *arguments: str, user: str | None = None, stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
+    return machine.run(["remo-brokerctl", *arguments], check=False, user=user, stdin=stdin)
+
+
+def says(machine: Machine, *arguments: str, status: int = 0, stdin: str = "") -> str:
+    done = brokerctl(machine, *arguments, stdin=stdin)
+    assert (done.returncode, done.stderr) == (status, ""), done
+    return done.stdout
+
+
+def audit(machine: Machine, *arguments: str) -> list[dict[str, Any]]:
+    """The records that the review shows, once journald has written all."""
+    machine.run(["journalctl", "--sync"])
+    return [json.loads(line) for line in says(machine, "audit", "-j", *arguments).splitlines()]
+
+
+# --- units
+
+
+def test_register_enables_and_unregister_disables(machine: Machine, operator: Operator) -> None:
+    path = operator.manifest("tools-a", ["TOKEN"])
+    unit = "remo-broker-client@tools-a.socket"
+    text = says(machine, "register", path)
+    assert text.splitlines() == [
+        "Registered tools-a; its socket is /run/remo-broker/tools-a.sock.",
+        f"Enabled {unit}: systemd opens the socket first after a reboot.",
+    ]
+    assert machine.systemctl("is-enabled", unit) == "enabled"
+    assert machine.systemctl("is-active", unit, check=False) == "inactive", "the broker has the socket until then"
+    # As after a reboot: the unit has it.
+    machine.systemctl("stop", SERVICE)
+    machine.systemctl("start", unit)
+    assert machine.run(["remo-secret", "list", f"--socket={operator.socket('tools-a')}"]).stdout == "TOKEN\n"
+    assert says(machine, "unregister", "tools-a").splitlines() == [
+        "Unregistered tools-a.",
+        f"Disabled {unit}: systemd does not open the socket any more.",
+    ]
+    assert machine.systemctl("is-enabled", unit, check=False) == "disabled"
+    assert machine.systemctl("is-active", unit, check=False) == "inactive"
+    found = json.loads(says(machine, "register", path, "--no-enable", "-j"))
+    assert (found["unit"], found["unit_enabled"]) == (None, False)
+    assert machine.systemctl("is-enabled", unit, check=False) == "disabled"
+
+
+def test_half_done_is_told(machine: Machine, operator: Operator) -> None:
+    """Who may use the admin socket may not change units: what is left to do is said, and the status is not 0."""
+    machine.run(["usermod", "--append", "--groups", "remo-broker-admin", "games"])
+    path = operator.manifest("tools-b", ["TOKEN"])
+    done = brokerctl(machine, "register", path, user="games")
+    assert done.returncode == 1
+    assert done.stdout == "Registered tools-b; its socket is /run/remo-broker/tools-b.sock.\n"
+    assert re.fullmatch(
+        r"remo-brokerctl: the broker did it, but systemd did not: .+; "
+        r"run 'sudo systemctl enable remo-broker-client@tools-b\.socket'\n",
+        done.stderr,
+    ), done.stderr
+
+
+# --- status
+
+
+def test_status_wakes_nobody(machine: Machine) -> None:
+    assert says(machine, "status", status=3).splitlines() == [
+        "○ remo-broker",
+        " State: idle; it holds no secrets, and the next connect starts it",
+        f"Socket: {ADMIN}",
+    ]
+    assert json.loads(says(machine, "status", "-j", status=3)) == {"state": "idle", "socket_path": ADMIN}
+    assert machine.systemctl("is-active", SERVICE, check=False) == "inactive"
+    machine.systemctl("start", SERVICE)
+    assert " State: running since" in says(machine, "status")
+    machine.systemctl("stop", SERVICE, "remo-broker-admin.socket", "remo-broker-status.socket")
+    assert "systemctl enable --now remo-broker-admin.socket" in says(machine, "status", status=3)
+
+
+def test_status_of_a_broker_that_cannot_start(machine: Machine) -> None:
+    machine.write("/etc/remo-broker/config.toml", "nonsense = 1\n")
+    machine.systemctl("start", SERVICE, check=False)
+
+    def state() -> tuple[int, str]:
+        done = brokerctl(machine, "status", "-j")
+        return done.returncode, json.loads(done.stdout)["state"]
+
+    poll("the start to have failed", lambda: state() == (1, "failed"))
+    assert "see 'journalctl -u remo-broker.service'" in says(machine, "status", status=1)
+
+
+def test_without_permission(machine: Machine) -> None:
+    machine.systemctl("start", SERVICE)
+    for command, status in (("status", 4), ("list", 1)):
+        done = brokerctl(machine, command, user="nobody")
+        assert done.returncode == status
+        assert done.stderr == (
+            f"remo-brokerctl: {ADMIN} is not for you (mode 0660, root:remo-broker-admin; you are nobody); "
+            "use sudo, or join the group remo-broker-admin\n"
+        )
+    assert brokerctl(machine, "audit", user="nobody").stderr == (
+        "remo-brokerctl: the journal is not for you; use sudo, or join the group systemd-journal\n"
+    )
+
+
+# --- audit
+
+
+@pytest.fixture
+def reviewed(machine: Machine, operator: Operator) -> str:
+    """A time after which one project has fetched, missed and been denied, and others have tried."""
+    begin = f"@{time.time():.6f}"
+    operator.register("tools-c", ["TOKEN", "MISSING"])
+    machine.run(["usermod", "--append", "--groups", "remo-broker", "games"])
+    operator.register("tools-d", ["TOKEN"], allowed_uids=[machine.ids("games")[0]])
+    operator.push({"TOKEN": "zqMarkerzq"})
+    for name in ("TOKEN", "MISSING", "OTHER", "no\x1b[31mname"):
+        operator.get("tools-c", name)
+    machine.run(["remo-secret", "--socket=/run/remo-broker/tools-d.sock", "get", "TOKEN"], user="games")
+    machine.run(["remo-secret", "--socket=/run/remo-broker/tools-d.sock", "list"], check=False)
+    return begin
+
+
+def test_review(machine: Machine, reviewed: str) -> None:
+    since = f"--since={reviewed}"
+    found = audit(machine, since, "--project=tools-c")
+    assert [(one["secret"], one["decision"], one["outcome"], one["reason"]) for one in found] == [
+        ("TOKEN", "allow", "ok", "in_manifest"),
+        ("MISSING", "allow", "not_found", "not_in_snapshot"),
+        ("OTHER", "deny", "denied", "not_in_manifest"),
+        (r"no\x1b[31mname", "deny", "denied", "invalid_name"),
+    ]
+    assert found[0]["backend"] == "store"
+    assert found[0]["peer_uid"] == 0
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", found[0]["time"])
+    assert [one["secret"] for one in audit(machine, since, "--secret=TOKEN", "--project", "tools-c")] == ["TOKEN"]
+    denied = audit(machine, since, "--denied")
+    assert [one.get("secret") for one in denied if one["project"] == "tools-c"] == ["OTHER", r"no\x1b[31mname"]
+    assert [one["event"] for one in denied if one["project"] == "tools-d"] == ["peer.refused"]
+    [fetch, refusal] = audit(machine, since, "--project=tools-d")
+    assert (fetch["peer_uid"], refusal["peer_uid"]) == (machine.ids("games")[0], 0)
+    assert [one.get("secret") for one in audit(machine, since, "-n2", "--project=tools-c")] == [
+        "OTHER",
+        r"no\x1b[31mname",
+    ]
+    assert audit(machine, since, "-n", "0") == []
+    assert len(audit(machine, since, "--lines=100", "--project=tools-c")) == 4
+    assert audit(machine, "--until", reviewed, "--project=tools-c") == []
+    events = [one["event"] for one in audit(machine, since, "--all")]
+    assert events[:4] == ["broker.started", "project.registered", "project.registered", "secrets.pushed"]
+
+
+def test_review_for_people(machine: Machine, reviewed: str) -> None:
+    machine.run(["journalctl", "--sync"])
+    header, *rows = says(machine, "audit", "--since", reviewed, "--project=tools-c").splitlines()
+    assert header.split() == ["TIME", "PROJECT", "SECRET", "DECISION", "REASON", "PEER"]
+    when = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+    assert re.fullmatch(rf"{when} +tools-c +TOKEN +allow +in_manifest +pid \d+, uid 0 \(root\)", rows[0])
+    assert re.fullmatch(rf"{when} +tools-c +no\\x1b\[31mname +deny +invalid_name +pid \d+, uid 0 \(root\)", rows[3])
+    refusals = says(machine, "audit", "--since", reviewed, "--project=tools-d", "--no-legend").splitlines()
+    assert re.search(r"tools-d +- +peer\.refused", refusals[-1])
+    assert "zqMarkerzq" not in says(machine, "audit", "--since", reviewed, "--all", "--json=pretty")
+
+
+def test_summary(machine: Machine, operator: Operator, reviewed: str) -> None:
+    for _ in range(3):
+        operator.get("tools-c", "TOKEN")
+    operator.get("tools-c", "OTHER")
+    machine.run(["journalctl", "--sync"])
+    found = json.loads(says(machine, "audit", "--summary", "-j", "--since", reviewed, "--project=tools-c"))
+    counts = [(one["secret"], one["denied"], one["allowed"], one["not_found"]) for one in found]
+    assert counts == [
+        ("OTHER", 2, 0, 0),
+        (r"no\x1b[31mname", 1, 0, 0),
+        ("MISSING", 0, 0, 1),
+        ("TOKEN", 0, 4, 0),
+    ]
+    assert all(one["first"] <= one["last"] for one in found)
+    assert found[3]["first"] < found[3]["last"]
+    header, first, *_ = says(machine, "audit", "--summary", "--since", reviewed, "--project=tools-c").splitlines()
+    assert header.split() == ["PROJECT", "SECRET", "DENIED", "ALLOWED", "NOT", "FOUND", "FIRST", "LAST"]
+    assert first.split()[:5] == ["tools-c", "OTHER", "2", "0", "0"]
+
+
+@pytest.mark.parametrize("user", ["nobody", "root"])
+def test_forged_records_are_not_shown(machine: Machine, reviewed: str, user: str) -> None:
+    """Whoever sends journald our fields, with the unit's name for good measure: the trusted fields tell."""
+    record = (
+        "MESSAGE=Project tools-c fetched FORGED.\nSYSLOG_IDENTIFIER=remo-broker\nPRIORITY=6\n"
+        "MESSAGE_ID=646507820fc6454c85c2413b72918c0a\nREMO_EVENT=fetch\nREMO_PROJECT=tools-c\nREMO_SECRET=FORGED\n"
+        "REMO_DECISION=deny\nREMO_OUTCOME=ok\n_SYSTEMD_UNIT=remo-broker.service\n_UID=1\nUNIT=remo-broker.service\n"
+    )
+    machine.run(["/usr/bin/python3", "-c", FORGE], stdin=record, user=user)
+    assert machine.journal("REMO_SECRET=FORGED"), "it is in the journal"
+    for arguments in ((), ("--denied",), ("--secret=FORGED",), ("--all",)):
+        assert not [one for one in audit(machine, "--since", reviewed, *arguments) if one.get("secret") == "FORGED"]
+    assert "FORGED" not in says(machine, "audit", "--summary", "--since", reviewed)
+
+
+def test_follow(machine: Machine, operator: Operator, reviewed: str) -> None:
+    machine.run(["journalctl", "--sync"])
+    follower = machine.popen(["remo-brokerctl", "audit", "--follow", "-n1", "--project=tools-c", "-j"])
+    assert follower.stdout is not None
+    with follower:
+        try:
+            assert json.loads(follower.stdout.readline())["secret"] == r"no\x1b[31mname", "the last one so far"
+            for name in ("MISSING", "TOKEN"):
+                operator.get("tools-c", name)
+                assert json.loads(follower.stdout.readline())["secret"] == name
+        finally:
+            # It ends when it has something to write and nobody reads.
+            follower.stdout.close()
+            operator.get("tools-c", "TOKEN")
+    assert follower.returncode == 0
+
+
+def test_many_entries_of_others_cost_nothing(machine: Machine, reviewed: str) -> None:
+    """They are passed over in the journal by its index, not one by one in Python."""
+    flood = (
+        "import socket\n"
+        "s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.connect('/run/systemd/journal/socket')\n"
+        "for n in range(100_000): s.send(b'MESSAGE=%d\\nREMO_EVENT=fetch\\nREMO_PROJECT=tools-c\\n' % n)\n"
+    )
+    machine.write("/etc/systemd/journald.conf.d/flood.conf", "[Journal]\nRateLimitBurst=0\n")
+    machine.systemctl("restart", "systemd-journald")
+    try:
+        before = audit(machine, "--since", reviewed)
+        machine.run(["/usr/bin/python3", "-c", flood])
+        machine.run(["journalctl", "--sync"])
+        begin = time.monotonic()
+        after = audit(machine, "--since", reviewed)
+        took = time.monotonic() - begin
+    finally:
+        machine.path("/etc/systemd/journald.conf.d/flood.conf").unlink()
+        machine.systemctl("restart", "systemd-journald")
+    assert after == before
+    assert took < 1, f"{took:.2f} s; to read them all takes several"
+
+
+# --- what is installed beside
+
+
+def test_completions_and_the_one_file(machine: Machine, operator: Operator) -> None:
+    for file in (
+        "/usr/share/bash-completion/completions/remo-brokerctl",
+        "/usr/share/zsh/vendor-completions/_remo-secret",
+        "/usr/share/fish/vendor_completions.d/remo-brokerctl.fish",
+    ):
+        assert machine.path(file).is_file(), file
+    operator.register("tools-e", ["TOKEN"])
+    operator.push({"TOKEN": "value"})
+    program, where = "/usr/lib/remo-broker/remo-secret.pyz", f"--socket={operator.socket('tools-e')}"
+    done = machine.run(["/usr/bin/python3", "-I", "-S", program, where, "get", "TOKEN"])
+    assert done.stdout == "value"
+
+
+def test_as_long_as_the_broker_restarts(machine: Machine, operator: Operator) -> None:
+    """`remo-secret wait` bridges the time without secrets after a restart."""
+    operator.register("tools-f", ["TOKEN"])
+    operator.push({"TOKEN": "value"})
+    machine.systemctl("restart", SERVICE)
+    variables = {"REMO_BROKER_SOCKET": operator.socket("tools-f")}
+    with machine.popen(["env", *map("=".join, variables.items()), "remo-secret", "wait", "--timeout=60"]) as waiting:
+        time.sleep(0.5)
+        assert waiting.poll() is None
+        says(machine, "push", stdin='{"TOKEN":"again"}')
+    assert waiting.returncode == 0
+    assert machine.run(["remo-secret", "get", "TOKEN"], env=variables).stdout == "again"
