@@ -51,6 +51,12 @@ class Desk:
         self.broker.store.clear()
         self.broker.end_leases()
 
+    def prepare(self, step: str) -> None:
+        if step == "push":
+            self.push(SECRETS)
+        elif step == "clear":
+            self.clear()
+
     def get(self, name: str, now: float = NOW, project: Project | None = None) -> tuple[dict[str, Any], dict[str, str]]:
         """The reply and the fields of the record of one get."""
         reply, head = self.broker.answer(project or self.project, Get(name=name), now)
@@ -149,8 +155,8 @@ def test_a_name_that_no_secret_can_have(desk: Desk, name: str) -> None:
 
 
 def test_nothing_pushed_and_not_in_the_push(desk: Desk) -> None:
-    for prepare in (lambda: None, desk.clear):
-        prepare()
+    for prepare in ("nothing", "clear"):
+        desk.prepare(prepare)
         fields, record = desk.get("MISSING")
         assert (fields["code"], fields["reason"], fields["retry_after_seconds"]) == ("not_found", "no_snapshot", 1)
         assert (record["REMO_DECISION"], record["REMO_OUTCOME"]) == ("allow", "not_found")
@@ -271,8 +277,8 @@ def test_an_allowlist_that_fits_an_answer(desk: Desk) -> None:
 
 def test_explain_agrees_with_get(desk: Desk) -> None:
     names = ["GITHUB_TOKEN", "aws", "MISSING", "HIDDEN", "no name", ""]
-    for prepare in (lambda: None, lambda: desk.push(SECRETS), desk.clear):
-        prepare()
+    for prepare in ("nothing", "push", "clear"):
+        desk.prepare(prepare)
         for name in names:
             explained = desk.broker.explain(desk.project, name, None)
             before = desk.project.fetches_allowed, desk.project.fetches_denied, dict(desk.project.leases.until)
