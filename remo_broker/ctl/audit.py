@@ -42,6 +42,8 @@ def audit(arguments: Arguments) -> None:
     following, summing = arguments.flag(FOLLOW), arguments.flag(SUMMARY)
     if following and (summing or arguments.flag(UNTIL)):
         raise Usage("--follow goes with neither --summary nor --until")
+    if summing and arguments.flag(ALL_EVENTS):
+        raise Usage("--summary counts what was given and refused; leave --all out")
     lines = arguments.number(LINES, 0, MOST_LINES)
     query = Query(
         project=arguments.value(PROJECT_OPTION),
@@ -159,6 +161,41 @@ def fields(record: Record) -> dict[str, Any]:
 # --- counts ----------------------------------------------------------------------------------------------------------
 
 
+# What decides where a record is counted, and how.
+KEY_FIELDS = ("REMO_PROJECT", "REMO_SECRET", "REMO_EVENT", "REMO_DECISION", "REMO_OUTCOME", "REMO_COUNT")
+
+
+class Group:
+    """Records that differ in nothing but time and peer."""
+
+    __slots__ = ("count", "first", "last", "sample")
+
+    def __init__(self, sample: Record) -> None:
+        self.sample = sample
+        self.count = 0
+        self.first = self.last = sample.usec
+
+
+def group(records: Iterable[Record]) -> Iterable[Group]:
+    """A million records are looked at here, so each only as much as it takes to tell it from the others."""
+    groups: dict[tuple[str | list[str] | None, ...], Group] = {}
+    for record in records:
+        key = tuple(map(record.data.get, KEY_FIELDS))
+        try:
+            one = groups.get(key)
+        except TypeError:  # a field that stands twice, which no broker writes
+            key = tuple(record.text(field) for field in KEY_FIELDS)
+            one = groups.get(key)
+        if one is None:
+            one = groups[key] = Group(record)
+        one.count += 1
+        if record.usec < one.first:
+            one.first = record.usec
+        elif record.usec > one.last:
+            one.last = record.usec
+    return groups.values()
+
+
 class Count:
     """What became of one secret's fetches by one project; refusals without a secret are counted under none."""
 
@@ -170,28 +207,29 @@ class Count:
         self.allowed = self.denied = self.missing = 0
         self.first = self.last = 0
 
-    def add(self, record: Record) -> None:
-        if record.event == Event.RATE_LIMITED.word:
-            self.denied += record.number("REMO_COUNT") or 1
-        elif record.event == Event.PEER_REFUSED.word or record.text("REMO_DECISION") == Decision.DENY:
-            self.denied += 1
-        elif record.text("REMO_OUTCOME") == Outcome.NOT_FOUND:
-            self.missing += 1
-        else:
-            self.allowed += 1
-        self.first = min(self.first or record.usec, record.usec)
-        self.last = max(self.last, record.usec)
+    def add(self, group: Group) -> None:
+        sample, number = group.sample, group.count
+        if sample.event == Event.RATE_LIMITED.word:
+            self.denied += number * (sample.number("REMO_COUNT") or 1)
+        elif sample.event == Event.PEER_REFUSED.word or sample.text("REMO_DECISION") == Decision.DENY:
+            self.denied += number
+        elif sample.text("REMO_OUTCOME") == Outcome.NOT_FOUND:
+            self.missing += number
+        elif sample.event == Event.FETCH.word:
+            self.allowed += number
+        self.first = min(self.first or group.first, group.first)
+        self.last = max(self.last, group.last)
 
 
 def summarise(records: Iterable[Record]) -> list[Count]:
     """By project and secret; those with denials first, the most denied on top."""
     counts: dict[tuple[str | None, str | None], Count] = {}
-    for record in records:
-        key = record.text("REMO_PROJECT"), record.text("REMO_SECRET")
+    for one in group(records):
+        key = one.sample.text("REMO_PROJECT"), one.sample.text("REMO_SECRET")
         count = counts.get(key)
         if count is None:
             count = counts[key] = Count(*key)
-        count.add(record)
+        count.add(one)
     return sorted(counts.values(), key=lambda one: (-one.denied, one.project or "", one.secret or ""))
 
 

@@ -86,16 +86,17 @@ class Query:
 class Record:
     """One entry. Text is printable ASCII whatever the journal holds; what a record lacks is None."""
 
-    __slots__ = ("_data", "usec")
+    __slots__ = ("data", "usec")
 
     def __init__(self, entry: JournalEntry) -> None:
-        self._data: dict[str, str | list[str]] = entry.data
+        self.data: dict[str, str | list[str]] = entry.data
+        """The fields as they are in the journal: to tell records apart by, not to be shown."""
         # A record that waited for journald has its own time.
         own = self.number(audit.EVENT_TIME_FIELD)
         self.usec: int = entry.get_realtime_usec() if own is None else own
 
     def text(self, field: str) -> str | None:
-        value = self._data.get(field)
+        value = self.data.get(field)
         if isinstance(value, list):
             value = value[0]
         if value is None or (value.isascii() and value.isprintable() and len(value) <= LONGEST_FIELD):
@@ -103,7 +104,7 @@ class Record:
         return printable(value, LONGEST_FIELD)
 
     def number(self, field: str) -> int | None:
-        value = self._data.get(field)
+        value = self.data.get(field)
         return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else None
 
     @property

@@ -309,6 +309,7 @@ def test_output_in_another_encoding(operator: Operator, directory: pathlib.Path)
         (["audit", "--lines=many"], "--lines wants a number from 0"),
         (["audit", "--since", "whenever"], "--since: no time that is understood; write '2026-05-31 02:30'"),
         (["audit", "--follow", "--summary"], "--follow goes with neither --summary nor --until"),
+        (["audit", "--all", "--summary"], "--summary counts what was given and refused; leave --all out"),
         (["push", "--format=xml"], "--format wants json or dotenv, not 'xml'"),
     ],
 )
