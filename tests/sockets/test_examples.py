@@ -45,7 +45,7 @@ def broker(start_broker: StartBroker) -> Broker:
 
 def test_all_examples_in_one_story(broker: Broker, directory: pathlib.Path) -> None:
     project = make_project(directory / "myrepo", "GITHUB_TOKEN", "NPM_TOKEN", "aws", "KEYSTORE")
-    used = set()
+    used: set[str] = set()
 
     def tell(link: Link, request: str, reply: str, **changes: Any) -> dict[str, Any]:
         """Ask an example with changes and hold the answer against another."""

@@ -121,7 +121,7 @@ def test_a_lease_runs_out_and_begins_anew(start_broker: StartBroker) -> None:
 
 def test_leases_are_limited_and_counted(start_broker: StartBroker) -> None:
     broker = start_broker(projects=[registration("myrepo", *"ABC", ttl_seconds=600, max_entries=2)])
-    broker.push({name: "x" for name in "ABC"})
+    broker.push(dict.fromkeys("ABC", "x"))
     for name in "ABCBA":
         assert broker.get(name)["ttl_seconds"] in (599, 600)
     assert [(one["REMO_SECRET"], one["REMO_BACKEND"]) for one in broker.records("fetch")] == [

@@ -1,0 +1,367 @@
+"""register, reload, unregister with real manifests, and what a restart makes of them: protocol.md, section 3."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import stat
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.broker import Broker, Link, ask, listen, registration
+from tests.support.machine import poll
+from tests.support.projects import make_project
+
+if TYPE_CHECKING:
+    from tests.conftest import StartBroker
+    from tests.support.broker import Reply
+
+
+@pytest.fixture
+def broker(start_broker: StartBroker) -> Broker:
+    return start_broker()
+
+
+@pytest.fixture
+def project(directory: pathlib.Path) -> pathlib.Path:
+    return make_project(directory / "myrepo", "A", "B")
+
+
+def register(broker: Broker, path: pathlib.Path, name: str = "", **more: Any) -> Reply:
+    return broker.ask({"op": "register", "name": name or path.name, "project_path": str(path), **more})
+
+
+def allowlist(broker: Broker, name: str = "myrepo") -> object:
+    return ask(broker.project(name), {"op": "info"})["allowlist"]
+
+
+# --- register
+
+
+def test_a_project_is_live_at_once(broker: Broker, project: pathlib.Path) -> None:
+    broker.push({"A": "a", "C": "c"})
+    assert register(broker, project) == {"ok": True, "socket_path": str(broker.project())}
+    assert broker.get("A")["value"] == "a"
+    assert broker.get("C")["reason"] == "not_in_manifest"
+    mode = broker.project().stat().st_mode
+    assert stat.S_ISSOCK(mode)
+    assert stat.S_IMODE(mode) == 0o660
+    shown = broker.ask({"op": "show", "name": "myrepo"})
+    assert (shown["project_path"], shown["allowlist"]) == (str(project), ["A", "B"])
+    assert (shown["ttl_seconds"], shown["max_entries"], shown["allowed_uids"]) == (900, 64, [])
+
+
+def test_the_numbers_of_the_manifest_count(broker: Broker, directory: pathlib.Path) -> None:
+    broker.push({"A": "a"})
+    assert register(broker, make_project(directory / "myrepo", "A", ttl_seconds=7, max_entries=3))["ok"]
+    assert broker.get("A")["ttl_seconds"] == 7
+    assert broker.ask({"op": "show", "name": "myrepo"})["max_entries"] == 3
+    wider = register(broker, make_project(directory / "wide", "A", ttl_seconds=901))
+    assert wider["code"] == "manifest_invalid"
+    assert "ttl_seconds" in wider["message"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "reason"),
+    [
+        ({"name": ""}, "protocol_error", "invalid_name"),
+        ({"name": "MyRepo"}, "protocol_error", "invalid_name"),
+        ({"name": "-a"}, "protocol_error", "invalid_name"),
+        ({"name": "../admin"}, "protocol_error", "invalid_name"),
+        ({"name": "a" * 65}, "protocol_error", "invalid_name"),
+        ({"name": "a\n"}, "protocol_error", "invalid_name"),
+        ({"name": "admin"}, "project_exists", "name_taken"),
+        ({"name": "status"}, "project_exists", "name_taken"),
+        ({"project_path": "myrepo"}, "protocol_error", "bad_value"),
+        ({"project_path": ""}, "protocol_error", "bad_value"),
+        ({"project_path": "~/myrepo"}, "protocol_error", "bad_value"),
+        ({"project_path": "/a\0b"}, "protocol_error", "bad_value"),
+        ({"project_path": "/" + "a" * 4096}, "protocol_error", "bad_value"),
+        ({"allowed_uids": [2**32 - 1]}, "protocol_error", "bad_value"),
+        ({"allowed_uids": list(range(65))}, "protocol_error", "bad_value"),
+        ({"allowed_uids": ["root"]}, "protocol_error", "wrong_type"),
+        ({"project_path": "/nonexistent/myrepo"}, "manifest_not_found", None),
+    ],
+)
+def test_what_cannot_be_registered(shared: Broker, fields: dict[str, Any], code: str, reason: str | None) -> None:
+    with Link(shared.admin) as operator:
+        request = {"op": "register", "name": "another", "project_path": "/projects/another"} | fields
+        refusal = operator.ask(request)
+        assert (refusal["ok"], refusal["code"], refusal.get("reason")) == (False, code, reason)
+        assert operator.ask({"op": "status"})["project_count"] == 1
+    assert sorted(path.name for path in shared.sockets.iterdir()) == ["admin.sock", "myrepo.sock", "status.sock"]
+
+
+def test_manifests_that_fail(broker: Broker, directory: pathlib.Path) -> None:
+    def refused(content: bytes | None, kind: str = "file") -> Reply:
+        path = directory / "myrepo"
+        shutil.rmtree(path, ignore_errors=True)
+        place = path / ".devcontainer" / "remo-broker.toml"
+        place.parent.mkdir(parents=True)
+        if kind == "directory":
+            place.mkdir()
+        elif kind == "fifo":
+            os.mkfifo(place)
+        elif kind == "symlink":
+            place.symlink_to("/etc/passwd")
+        elif content is not None:
+            place.write_bytes(content)
+        reply = register(broker, path)
+        assert not reply["ok"]
+        assert "\n" not in reply["message"]
+        return reply
+
+    assert refused(None)["code"] == "manifest_not_found"
+    for kind in ("directory", "fifo", "symlink"):
+        assert refused(b"", kind)["code"] == "manifest_unreadable"
+    hidden = b'[allowlist]\nsecrets = ["zqMarkerqz-"]\n'
+    reply = refused(b'schema_version = 1\n[project]\nname = "myrepo"\n' + hidden)
+    assert reply["code"] == "manifest_invalid"
+    assert "allowlist" in reply["message"]
+    assert "zqMarkerqz" not in json.dumps(broker.records())
+    assert refused(b"schema_version = 7")["code"] == "manifest_invalid"
+    other = refused(b'schema_version = 1\n[project]\nname = "other"\n[allowlist]\nsecrets = []\n')
+    assert other["code"] == "manifest_invalid"
+    assert broker.status()["project_count"] == 0
+    assert not broker.project().exists()
+    invalid = broker.records("manifest.invalid")
+    assert [one["REMO_REASON"] for one in invalid] == [
+        "manifest_not_found",
+        *["manifest_unreadable"] * 3,
+        *["manifest_invalid"] * 3,
+    ]
+    assert {one["PRIORITY"] for one in invalid} == {"4"}
+
+
+def test_a_project_is_registered_once(broker: Broker, project: pathlib.Path) -> None:
+    assert register(broker, project)["ok"]
+    again = register(broker, project)
+    assert (again["code"], again.get("reason")) == ("project_exists", None)
+    assert "reload" in again["message"]
+
+
+def test_many_at_once(broker: Broker, directory: pathlib.Path) -> None:
+    """Four projects by four operators, and one of them by all."""
+    paths = [make_project(directory / f"p{number}", f"N{number}") for number in range(3)]
+    replies: list[Reply] = []
+
+    def one(path: pathlib.Path) -> None:
+        replies.append(register(broker, path))
+
+    threads = [threading.Thread(target=one, args=[path]) for path in [*paths, paths[0], paths[0]]]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(str(reply.get("code")) for reply in replies) == ["None"] * 3 + ["project_exists"] * 2
+    assert [allowlist(broker, f"p{number}") for number in range(3)] == [[f"N{number}"] for number in range(3)]
+    stored = json.loads((broker.state / "registrations.json").read_text())
+    assert [entry["name"] for entry in stored["projects"]] == ["p0", "p1", "p2"]
+
+
+def test_projects_do_not_see_each_other(broker: Broker, directory: pathlib.Path) -> None:
+    broker.push({"A": "a", "B": "b"})
+    register(broker, make_project(directory / "one", "A"))
+    register(broker, make_project(directory / "two", "B"))
+    assert (broker.get("A", "one")["value"], broker.get("B", "two")["value"]) == ("a", "b")
+    assert broker.get("B", "one")["reason"] == broker.get("A", "two")["reason"] == "not_in_manifest"
+    assert (allowlist(broker, "one"), allowlist(broker, "two")) == (["A"], ["B"])
+
+
+def test_a_dead_socket_in_the_way_is_replaced_and_a_live_one_is_not(broker: Broker, project: pathlib.Path) -> None:
+    with listen(broker.project()):
+        refusal = register(broker, project)
+        assert (refusal["code"], refusal["reason"]) == ("internal_error", "socket_unavailable")
+        assert str(broker.project()) in refusal["message"]
+        assert broker.status()["project_count"] == 0
+    assert register(broker, project)["ok"]
+    assert allowlist(broker) == ["A", "B"]
+
+
+def test_a_file_in_the_way_is_not_touched(broker: Broker, project: pathlib.Path) -> None:
+    broker.project().write_text("kept")
+    assert register(broker, project)["reason"] == "socket_unavailable"
+    assert broker.project().read_text() == "kept"
+
+
+def test_what_cannot_be_saved_is_not_registered(broker: Broker, project: pathlib.Path) -> None:
+    obstacle = broker.state / "registrations.json.new"
+    obstacle.mkdir()
+    refusal = register(broker, project)
+    assert (refusal["code"], refusal["reason"]) == ("internal_error", "state_unwritable")
+    assert str(broker.state) in refusal["message"]
+    assert broker.status()["project_count"] == 0
+    assert not broker.project().exists()
+    obstacle.rmdir()
+    assert register(broker, project)["ok"]
+
+
+# --- reload
+
+
+def test_open_connections_see_a_reload_on_their_next_request(broker: Broker, project: pathlib.Path) -> None:
+    register(broker, project)
+    broker.push({"A": "a", "B": "b", "C": "c"})
+    with Link(broker.project()) as client:
+
+        def got(name: str) -> object:
+            answer = client.ask({"op": "get", "name": name})
+            return answer.get("value") or answer["reason"]
+
+        assert [got(name) for name in "ABC"] == ["a", "b", "not_in_manifest"]
+        make_project(project, "C", "A")
+        assert [got(name) for name in "ABC"] == ["a", "b", "not_in_manifest"]  # not before somebody says so
+        assert broker.ask({"op": "reload", "name": "myrepo"}) == {"ok": True, "allowlist": ["C", "A"]}
+        assert [got(name) for name in "ABC"] == ["a", "not_in_manifest", "c"]
+        assert client.ask({"op": "info"})["allowlist"] == ["C", "A"]
+    a = broker.records("fetch", secret="A")
+    assert [one["REMO_BACKEND"] for one in a] == ["store", "cache", "cache"]  # its lease stayed
+    (record,) = broker.records("manifest.reloaded")
+    assert (record["REMO_PROJECT"], record["REMO_ALLOWLIST_SIZE"], record["PRIORITY"]) == ("myrepo", "2", "5")
+
+
+def test_a_reload_that_fails_leaves_everything_as_it_was(broker: Broker, project: pathlib.Path) -> None:
+    register(broker, project)
+    broker.push({"A": "a"})
+    make_project(project, "A-")
+    assert broker.ask({"op": "reload", "name": "myrepo"})["code"] == "manifest_invalid"
+    shutil.rmtree(project)
+    assert broker.ask({"op": "reload", "name": "myrepo"})["code"] == "manifest_not_found"
+    assert allowlist(broker) == ["A", "B"]
+    assert broker.get("A")["value"] == "a"
+    make_project(project, "C")
+    obstacle = broker.state / "registrations.json.new"
+    obstacle.mkdir()
+    assert broker.ask({"op": "reload", "name": "myrepo"})["reason"] == "state_unwritable"
+    assert allowlist(broker) == ["A", "B"]
+    assert broker.records("manifest.reloaded") == []
+
+
+def test_a_hangup_reloads_all_manifests(broker: Broker, directory: pathlib.Path) -> None:
+    good, bad = (make_project(directory / name, "A") for name in ("good", "bad"))
+    register(broker, good)
+    register(broker, bad, allowed_uids=[os.getuid()])
+    make_project(good, "B")
+    make_project(bad, "B-")
+    broker.signal(signal.SIGHUP)
+    poll("the reload", lambda: allowlist(broker, "good") == ["B"])
+    (note,) = poll("the log", broker.notes)
+    assert "bad" in note
+    assert "allowlist" in note
+    assert allowlist(broker, "bad") == ["A"]
+    make_project(bad, "C")
+    broker.signal(signal.SIGHUP)
+    poll("the reload", lambda: allowlist(broker, "bad") == ["C"])
+    assert broker.ask({"op": "show", "name": "bad"})["allowed_uids"] == [os.getuid()]
+
+
+# --- unregister
+
+
+def test_unregistering(broker: Broker, project: pathlib.Path) -> None:
+    register(broker, project)
+    broker.push({"A": "a"})
+    with Link(broker.project()) as idle, Link(broker.project()) as half:
+        assert idle.ask({"op": "get", "name": "A"})["ok"]
+        half.send(b'{"op":"get",')
+        assert broker.ask({"op": "unregister", "name": "myrepo"}) == {"ok": True}
+        assert idle.rest() == b""
+        half.rest()
+    assert not broker.project().exists()
+    assert broker.status()["projects"] == []
+    assert json.loads((broker.state / "registrations.json").read_text())["projects"] == []
+    (record,) = broker.records("project.unregistered")
+    assert (record["REMO_PROJECT"], record["PRIORITY"]) == ("myrepo", "5")
+    assert register(broker, project)["ok"]
+    assert broker.get("A")["ttl_seconds"] == 900
+    assert broker.records("fetch")[-1]["REMO_BACKEND"] == "store"  # the lease was forgotten
+
+
+def test_requests_in_flight_are_answered(broker: Broker, project: pathlib.Path) -> None:
+    """Gets whose answers nobody has read, and more of them than the kernel holds; then unregister, then the answers."""
+    register(broker, project)
+    broker.push({"A": "a" * 1000})
+    with Link(broker.project()) as client:
+        client.send(b'{"op":"get","name":"A"}\n' * 900)
+        assert broker.ask({"op": "unregister", "name": "myrepo"})["ok"]
+        assert client.rest().count(b'"value":"aaa') == 900
+
+
+@pytest.mark.parametrize("op", ["unregister", "reload", "show"])
+def test_an_unknown_project(shared: Broker, op: str) -> None:
+    with Link(shared.admin) as operator:
+        for name in ("nobody", "", "admin", "MyRepo", "é" * 100):
+            assert operator.ask({"op": op, "name": name})["code"] == "project_unknown"
+
+
+def test_what_cannot_be_saved_is_said(broker: Broker, project: pathlib.Path) -> None:
+    register(broker, project)
+    (broker.state / "registrations.json.new").mkdir()
+    assert broker.ask({"op": "unregister", "name": "myrepo"})["reason"] == "state_unwritable"
+    with pytest.raises(OSError, match="No such file"):
+        allowlist(broker)
+
+
+# --- restarts
+
+
+def test_a_restart_widens_nothing(start_broker: StartBroker, directory: pathlib.Path) -> None:
+    """Exactly the allowlist that was validated, whatever lies on the disk meanwhile."""
+    broker = start_broker()
+    project = make_project(directory / "myrepo", "A", "B", ttl_seconds=60, max_entries=5)
+    gone = make_project(directory / "gone", "A")
+    register(broker, project, allowed_uids=[os.getuid()])
+    register(broker, gone)
+    broker.push({"A": "a", "C": "c"})
+    before = broker.ask({"op": "show", "name": "myrepo"})
+    broker.stop()
+    make_project(project, "A", "B", "C")
+    shutil.rmtree(gone)
+    broker = start_broker()
+    after = broker.ask({"op": "show", "name": "myrepo"})
+    for key in ("allowlist", "ttl_seconds", "max_entries", "allowed_uids", "project_path", "socket_path"):
+        assert after[key] == before[key]
+    assert broker.get("A")["reason"] == "no_snapshot"  # secrets are never kept
+    broker.push({"A": "a", "C": "c"})
+    assert broker.get("C")["reason"] == "not_in_manifest"
+    assert broker.get("A", "gone")["value"] == "a"
+    assert broker.ask({"op": "reload", "name": "myrepo"})["allowlist"] == ["A", "B", "C"]
+    assert broker.get("C")["value"] == "c"
+
+
+def test_a_kill_loses_no_registration(start_broker: StartBroker, directory: pathlib.Path) -> None:
+    broker = start_broker()
+    register(broker, make_project(directory / "myrepo", "A"))
+    broker.process.kill()
+    broker.process.wait()
+    assert allowlist(start_broker()) == ["A"]
+
+
+def test_a_damaged_state_file_is_said_and_kept(start_broker: StartBroker, directory: pathlib.Path) -> None:
+    broker = Broker(directory)
+    (broker.state / "registrations.json").write_text('{"version":1,"projects":[{"name":"myr')
+    broker = start_broker()
+    assert broker.status()["project_count"] == 0
+    (note,) = broker.notes()
+    assert "registrations.json is damaged" in note
+    assert (broker.state / "registrations.json.corrupt").exists()
+    assert register(broker, make_project(directory / "myrepo", "A"))["ok"]
+
+
+def test_a_project_whose_socket_cannot_be_made_stops_no_other(
+    start_broker: StartBroker, directory: pathlib.Path
+) -> None:
+    (directory / "s").mkdir()
+    (directory / "s" / "bad.sock").mkdir()
+    broker = start_broker(projects=[registration("bad", "A"), registration("good", "A")])
+    assert allowlist(broker, "good") == ["A"]
+    (note,) = broker.notes()
+    assert "bad" in note
+    with socket.socket(socket.AF_UNIX) as client, pytest.raises(OSError):  # noqa: PT011
+        client.connect(str(broker.project("bad")))
