@@ -143,6 +143,36 @@ def test_pipelined_pushes(fallback: Broker, look: Callable[[list[str | bytes]], 
     assert not look(first.values + second.values).hits
 
 
+def test_refused_push_behind_a_push(fallback: Broker, look: Callable[[list[str | bytes]], Findings]) -> None:
+    """It was received into the memory that the store keeps, and has no business there."""
+    taken, refused = make_secrets(100, "taken"), make_secrets(100, "refused")
+    with Link(fallback.admin) as link:
+        link.send(taken.line() + refused.line()[:-3] + b"\n")
+        assert [link.reply()["ok"] for _ in range(2)] == [True, False]
+        assert_one_copy_each(look(taken.values), len(taken.values))
+        assert not look(refused.values).hits
+
+
+def test_refused_push_before_an_unfinished_line(
+    fallback: Broker, look: Callable[[list[str | bytes]], Findings]
+) -> None:
+    """The connection keeps its memory for what follows, and not what went before."""
+    refused = make_secrets(100, "before")
+    with Link(fallback.admin) as link:
+        link.send(refused.line()[:-3] + b'\n{"op":')
+        assert not link.reply()["ok"]
+        assert not look(refused.values).hits
+
+
+def test_unfinished_push_moves_to_the_front(fallback: Broker, look: Callable[[list[str | bytes]], Findings]) -> None:
+    """So that there is room for the longest; it leaves no copy where it was."""
+    unfinished = make_secrets(100, "unfinished")
+    with Link(fallback.admin) as link:
+        link.send(b'{"op":"status","x":"' + b"x" * 60_000 + b'"}\n' + unfinished.line()[:-1])
+        assert link.reply()["ok"]
+        assert_one_copy_each(look(unfinished.values), len(unfinished.values))
+
+
 # --- refused
 
 Refusal = tuple[bytes, str]
@@ -292,6 +322,24 @@ def test_reader_that_leaves_in_mid_answer(fallback: Broker, look: Callable[[list
     assert_one_copy_each(look(values), 1)
     stuck.close()
     poll("the memory to be overwritten", lambda: not look(values).hits, 2)
+
+
+def test_reader_that_catches_up(fallback: Broker, look: Callable[[list[str | bytes]], Findings]) -> None:
+    """He is answered from the snapshot that he began with, and when he has all of it, it goes."""
+    random_ = random.Random("late")
+    values: list[str | bytes] = [plain(random_, 4000)]
+    assert fallback.ask({"op": "push-creds", "secrets": {"S0": values[0]}})["ok"]
+    with Link(fallback.project()) as late:
+        late.send(b'{"op":"get","name":"S0"}\n' * 100)
+        settle(0.1)
+        assert fallback.ask({"op": "clear-creds"})["ok"]
+        assert_one_copy_each(look(values), 1)
+        answers = [late.reply() for _ in range(100)]
+        served = [answer for answer in answers if answer["ok"]]
+        assert len(served) > 10
+        assert all(answer["value"] == values[0] for answer in served)
+        poll("the memory to be overwritten", lambda: not look(values).hits, 2)
+        assert late.ask({"op": "ping"})["ok"]
 
 
 # --- what Python would leave
