@@ -60,8 +60,9 @@ for hierarchy in $HIERARCHIES; do
 done
 mount -t tmpfs -o size=2g,mode=0755 machine "$TOP"
 mkdir "$TOP/root" "$TOP/upper" "$TOP/work"
-mount -t overlay -o "lowerdir=$LOWER,upperdir=$TOP/upper,workdir=$TOP/work" machine "$TOP/root"
+mount -t overlay -o "lowerdir=/,upperdir=$TOP/upper,workdir=$TOP/work" machine "$TOP/root"
 cd "$TOP/root"
+[ -z "$ADDED" ] || cp -R "$ADDED/usr" .
 rm -rf etc/systemd/system etc/systemd/*.conf.d etc/init.d etc/rc?.d etc/fstab etc/crypttab etc/machine-id var/log/journal
 rm -rf etc/remo-broker var/lib/remo-broker usr/lib/remo-broker
 mkdir -p etc/systemd/system var/log/journal usr/src/remo-broker
@@ -154,15 +155,15 @@ class Machine:
     def start(self) -> None:
         """Boot, and return when the machine has started all it has to start."""
         self._top = pathlib.Path(tempfile.mkdtemp(prefix="remo-machine-"))
-        lower = ["/"]
+        added = ""
         if self.bus == "dbus-broker" and not pathlib.Path("/usr/bin/dbus-broker-launch").exists():
             if not DBUS_BROKER.exists():
                 unavailable(f"{DBUS_BROKER} is not there: ./run test fetches it")
-            lower.insert(0, str(DBUS_BROKER))
+            added = str(DBUS_BROKER)
         environment = {
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "TOP": str(self._top),
-            "LOWER": ":".join(lower),
+            "ADDED": added,
             "BUS": self.bus,
             "GROUP": self.name,
             "HIERARCHIES": "",
