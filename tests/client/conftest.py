@@ -7,6 +7,7 @@ import contextlib
 import inspect
 import socket
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -78,13 +79,15 @@ def broker() -> Iterator[Broker]:
 class Stranger:
     """Something that is no broker of this version: it answers each connection with bytes and closes it.
 
-    The last of `answers` is for all further connections too. Where `hold` is set it does not close before the end.
+    The last of `answers` is for all further connections too. Where `hold` is set it does not close before the end, and
+    where `slow` is set it sends a few bytes at a time.
     """
 
-    def __init__(self, path: pathlib.Path, *answers: bytes, hold: bool = False) -> None:
+    def __init__(self, path: pathlib.Path, *answers: bytes, hold: bool = False, slow: bool = False) -> None:
         self.path = path
         self._answers = list(answers)
         self._hold = hold
+        self._slow = slow
         self._held: list[socket.socket] = []
         self._listening = listen(path)
         self._thread = threading.Thread(target=self._serve)
@@ -98,8 +101,11 @@ class Stranger:
                 return
             answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
             with contextlib.suppress(OSError):
-                connection.recv(65536)
-                connection.sendall(answer)
+                connection.recv(1000)
+                step = 10 if self._slow else len(answer) + 1
+                for begin in range(0, len(answer), step):
+                    connection.sendall(answer[begin : begin + step])
+                    time.sleep(0.002 if self._slow else 0)
             if self._hold:
                 self._held.append(connection)
             else:
@@ -114,7 +120,7 @@ class Stranger:
 
 
 class Answer(Protocol):
-    def __call__(self, *answers: bytes, hold: bool = False) -> Stranger: ...
+    def __call__(self, *answers: bytes, hold: bool = False, slow: bool = False) -> Stranger: ...
 
 
 @pytest.fixture
@@ -122,8 +128,8 @@ def stranger(directory: pathlib.Path) -> Iterator[Answer]:
     """`stranger(bytes)`: what listens at `.path` and is no broker."""
     with contextlib.ExitStack() as stack:
 
-        def answer(*answers: bytes, hold: bool = False) -> Stranger:
-            found = Stranger(directory / "stranger.sock", *answers, hold=hold)
+        def answer(*answers: bytes, hold: bool = False, slow: bool = False) -> Stranger:
+            found = Stranger(directory / "stranger.sock", *answers, hold=hold, slow=slow)
             stack.callback(found.close)
             return found
 

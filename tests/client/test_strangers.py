@@ -77,6 +77,7 @@ def test_status_of_another_version(stranger: Answer, open_client: Open) -> None:
         + b'","generation":1}\n',
         PONG + b'{"ok":true,"value":"' + VALUE.encode() + b'","ttl_seconds":true,"generation":1}\n',
         PONG + b'{"ok":true,"value_b64":"' + VALUE.encode() + b'!","ttl_seconds":1,"generation":1}\n',
+        PONG + b'{"ok":true,"value_b64":"AAAA!","ttl_seconds":1,"generation":1}\n',
         PONG + b'{"ok":true,"value":"' + VALUE.encode() + b"\n",
         PONG + b"x" * 70_000 + b"\n",
         PONG + b"x" * 70_000,
@@ -95,6 +96,18 @@ def test_no_answer_of_the_protocol(stranger: Answer, open_client: Open, answer: 
 def test_closed_before_the_answer(stranger: Answer, open_client: Open, answer: bytes) -> None:
     with pytest.raises(client.ConnectionLost):
         open_client("Client", stranger(answer).path).get("TOKEN")
+
+
+def test_an_answer_in_small_pieces(stranger: Answer, open_client: Open) -> None:
+    value = b'{"ok":true,"value":"whole","ttl_seconds":1,"generation":1}\n'
+    assert open_client("Client", stranger(PONG + value, slow=True).path).get("TOKEN").reveal() == "whole"
+
+
+def test_an_answer_before_all_was_read(stranger: Answer, open_client: Open) -> None:
+    """Whoever refuses a long request early closes the connection while it is still being sent."""
+    answer = b'{"ok":false,"code":"payload_too_large","message":"too much"}\n'
+    with pytest.raises(client.PayloadTooLarge, match="too much"):
+        open_client("AdminClient", stranger(answer).path).push_creds({"TOKEN": "x" * 4_000_000})
 
 
 def test_no_answer_in_time(stranger: Answer, open_client: Open) -> None:

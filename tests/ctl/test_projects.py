@@ -267,8 +267,11 @@ def test_long_output_is_paged(crowded: Operator, directory: pathlib.Path) -> Non
     assert b"paged" not in crowded.run("list", env={"PAGER": str(pager)}).stdout
 
 
-def test_a_pager_that_is_left_early(crowded: Operator) -> None:
-    shown = crowded.on_terminal("list", env={"PAGER": "head -n 3", "NO_COLOR": "1"})
+def test_a_pager_that_is_left_early(start_broker: StartBroker) -> None:
+    """With more to come than the pipe to it holds."""
+    names = [f"project-{number:04}" for number in range(1500)]
+    many = Operator(start_broker(projects=[registration(name, "TOKEN") for name in names]))
+    shown = many.on_terminal("list", env={"PAGER": "head -n 3", "NO_COLOR": "1"})
     assert shown.text.count("\n") == 3
     assert shown.status == 0
 

@@ -96,6 +96,7 @@ def test_any_text_is_secrets_or_one_line(text: str) -> None:
         (f"A=1\n{VALUE}\n", "f:2: not NAME=value"),
         (f'A="{VALUE}\n', "f:1: the quotes around A do not close"),
         (f"A='{VALUE}' {VALUE}\n", "f:1: the quotes around A do not close"),
+        (f"{VALUE}-='x\n", "f:1: the quotes around a value do not close"),
         (f"A=1\n\nA={VALUE}\n", "f:3: A stands twice"),
         (f"{VALUE}-x=1\n", "f:1: a name that no secret can have"),
         (f"A=@{VALUE}\n", "No such file"),

@@ -213,6 +213,11 @@ def test_a_real_file_is_not_replaced(project: Project) -> None:
     credentials.symlink_to("/etc/passwd")
     refused(project.run("render"), 1)
     assert os.readlink(credentials) == "/etc/passwd"
+    credentials.unlink()
+    (project.home / "keys").mkdir()
+    (project.home / "keys/app.key").write_text("mine")
+    refused(project.run("exec", "true"), 1)
+    assert not os.path.lexists(credentials), "nor is what comes before it in the manifest"
 
 
 def test_rendering_anew_replaces_what_was_rendered(project: Project) -> None:
