@@ -103,9 +103,13 @@ class Manager:
         self._tell(f"FDSTOREREMOVE=1\nFDNAME={CLIENT_PREFIX}{project}")
 
     def _tell(self, state: str, descriptors: list[int] | None = None) -> None:
-        if self._notify is not None:
+        if self._notify is None:
+            return
+        try:
             # fds must be a list or left out: systemd-python 235 does not take None.
             if descriptors is None:
                 self._notify(state)
             else:
                 self._notify(state, fds=descriptors)
+        except OSError:
+            pass  # a manager that does not listen, or not now, keeps nobody from being served, nor the broker from ending
