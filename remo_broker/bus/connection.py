@@ -26,10 +26,11 @@ CONNECT_SECONDS = 5.0
 CALL_SECONDS = 10.0
 # The longest line of the authentication is an error's text.
 MAX_AUTHENTICATION_LINE = 1024
-# The longest legal call names an interface and a property, 255 bytes each. Longer calls, and signals, are from somebody who
-# means no good: they are skipped, not kept.
+# What is longer is from somebody who means no good: it is skipped, not kept. The longest legal call names an interface and a
+# property, 255 bytes each; the longest signal is systemd's of all that has changed about a unit; the longest answer to a call
+# of our own lists every name on the bus.
 MAX_CALL = 8 * 1024
-# Answers to our own calls: the longest lists every name on the bus.
+MAX_SIGNAL = 64 * 1024
 MAX_ANSWER = 4 * 1024 * 1024
 # So much may wait for the bus to read it: some ten thousand signals. A bus that reads so little is as good as gone.
 MAX_UNSENT = 16 * 1024 * 1024
@@ -37,6 +38,9 @@ MAX_UNSENT = 16 * 1024 * 1024
 DRIVER = "org.freedesktop.DBus"
 DRIVER_PATH = "/org/freedesktop/DBus"
 SYSTEM_BUS = "unix:path=/run/dbus/system_bus_socket"
+
+HUNG_UP = "the bus hung up"
+_LONGEST = {wire.SIGNAL: MAX_SIGNAL, wire.METHOD_RETURN: MAX_ANSWER, wire.ERROR: MAX_ANSWER}
 
 FAILED = "org.freedesktop.DBus.Error.Failed"
 FAULT = "remo-broker-bus met a fault of its own; `journalctl -u remo-broker-bus` has the details"
@@ -91,7 +95,7 @@ class Connection(asyncio.Protocol):
         """Wait until the bus has taken us in. Raises BusError, CallError."""
         try:
             await self._authenticated
-            (self.name,) = await self.ask_driver("Hello")
+            (self.name,) = await self.ask_driver("Hello", gives="s")
         except BaseException:
             self._transport.abort()
             raise
@@ -99,11 +103,18 @@ class Connection(asyncio.Protocol):
     # --- our own calls and signals -----------------------------------------------------------------------------------
 
     async def call(
-        self, destination: str, path: str, interface: str, member: str, signature: str = "", *values: object
+        self,
+        destination: str,
+        path: str,
+        interface: str,
+        member: str,
+        signature: str = "",
+        *values: object,
+        gives: str = "",
     ) -> list[Any]:
-        """Call a method and return what it gives. Raises CallError."""
+        """Call a method and return what it gives, which has the signature `gives`. Raises CallError."""
         if self.closed.done():
-            raise CallError("the connection is closed")
+            raise CallError(self._why_closed())
         future: asyncio.Future[wire.Incoming] = asyncio.get_running_loop().create_future()
         body = wire.encode_body(signature, values)
         fields = {"path": path, "interface": interface, "member": member, "destination": destination}
@@ -114,6 +125,8 @@ class Connection(asyncio.Protocol):
                 answer = await future
             if answer.kind == wire.ERROR:
                 raise CallError(answer.error_name)
+            if answer.signature != gives:
+                raise wire.BadMessage
             return answer.body()
         except TimeoutError:
             raise CallError(f"no answer from {destination} in {CALL_SECONDS:g} s") from None
@@ -122,9 +135,9 @@ class Connection(asyncio.Protocol):
         finally:
             self._waiting.pop(serial, None)
 
-    async def ask_driver(self, member: str, signature: str = "", *values: object) -> list[Any]:
+    async def ask_driver(self, member: str, signature: str = "", *values: object, gives: str = "") -> list[Any]:
         """Call a method of the bus itself. Raises CallError."""
-        return await self.call(DRIVER, DRIVER_PATH, DRIVER, member, signature, *values)
+        return await self.call(DRIVER, DRIVER_PATH, DRIVER, member, signature, *values, gives=gives)
 
     def signal(self, path: str, interface: str, member: str, signature: str, *values: object) -> None:
         """Send a signal to everybody who listens for it."""
@@ -165,7 +178,8 @@ class Connection(asyncio.Protocol):
         """The transport closes by itself, and `connection_lost` follows."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end(None if exc is None else BusError(f"the connection to the bus broke: {exc}"))
+        hung_up = exc is None or isinstance(exc, ConnectionError)
+        self._end(None if hung_up else BusError(f"the connection to the bus broke: {exc}"))
 
     def pause_writing(self) -> None:
         self._full = True
@@ -179,7 +193,7 @@ class Connection(asyncio.Protocol):
 
     def _end(self, error: BusError | None) -> None:
         if not self._authenticated.done():
-            self._authenticated.set_exception(error or BusError("the bus hung up"))
+            self._authenticated.set_exception(error or BusError(HUNG_UP))
         if not self.closed.done() and error is not None:
             self.closed.set_exception(error)
             self.closed.exception()  # seen: asyncio need not warn of it, whether or not somebody awaits it
@@ -187,8 +201,11 @@ class Connection(asyncio.Protocol):
             self.closed.set_result(None)
         for future in self._waiting.values():
             if not future.done():
-                future.set_exception(CallError(str(error or "the bus hung up")))
+                future.set_exception(CallError(self._why_closed()))
         self._transport.abort()
+
+    def _why_closed(self) -> str:
+        return str(self.closed.exception() or HUNG_UP)
 
     def _authenticate(self) -> bool:
         line, end, _rest = self._buffer.partition(b"\r\n")
@@ -214,8 +231,7 @@ class Connection(asyncio.Protocol):
                 break
             head = buffer[at : at + wire.FIXED_HEADER]
             length = wire.frame_length(head)
-            ours = head[1] in {wire.METHOD_RETURN, wire.ERROR}
-            if length > (MAX_ANSWER if ours else MAX_CALL):
+            if length > _LONGEST.get(head[1], MAX_CALL):
                 self._skip = length
                 continue
             if len(buffer) - at < length:

@@ -56,6 +56,6 @@ class Callers:
 
     async def _watching(self, connection: Connection, worth_watching: Callable[[], bool]) -> bool:
         with contextlib.suppress(CallError):
-            (names,) = await connection.ask_driver("ListNames")
+            (names,) = await connection.ask_driver("ListNames", gives="as")
             self._names.intersection_update(names)
         return bool(self._names) and worth_watching()

@@ -54,7 +54,7 @@ class BusService:
         self._unit: BrokerUnit | None = None
 
     async def run(self, bus_address: str, idle_seconds: float) -> None:
-        """Serve until idle, told to end, or without a bus. Raises BusError, Ended."""
+        """Serve until idle, cancelled, or without a bus. Raises BusError, Ended."""
         self._connection = await connect(bus_address, self._answer, self._heard)
         self._unit = BrokerUnit(self._connection)
         follower = Follower(self._status_socket, self._unit, self._changed)
@@ -82,17 +82,15 @@ class BusService:
                 task.cancel()
             await self._leave()
 
-    def end(self, why: Exception | None = None) -> None:
-        """Let `run` return, or raise `why`."""
+    def _end(self, why: str) -> None:
+        """Let `run` raise Ended."""
         if not self._ended.done():
-            if why is None:
-                self._ended.set_result(None)
-            else:
-                self._ended.set_exception(why)
+            self._ended.set_exception(Ended(why))
+            self._ended.exception()  # seen, should the service end for another reason at the same time
 
     async def _take_name(self) -> None:
         try:
-            (reply,) = await self._connection.ask_driver("RequestName", "su", BUS_NAME, _DO_NOT_QUEUE)
+            (reply,) = await self._connection.ask_driver("RequestName", "su", BUS_NAME, _DO_NOT_QUEUE, gives="u")
         except CallError as error:
             if self._connection.closed.done():
                 raise BusError(f"{error}; `systemctl status dbus.service` tells more") from None
@@ -110,7 +108,7 @@ class BusService:
         if self._named and not self._connection.closed.done():
             self._named = False
             with contextlib.suppress(CallError):
-                await self._connection.ask_driver("ReleaseName", "s", BUS_NAME)
+                await self._connection.ask_driver("ReleaseName", "s", BUS_NAME, gives="u")
         self._connection.close()
         with contextlib.suppress(BusError, TimeoutError):
             async with asyncio.timeout(SYNC_SECONDS):
@@ -129,14 +127,14 @@ class BusService:
 
     def _heard(self, message: Incoming) -> None:
         if message.sender == DRIVER and message.member == "NameLost" and message.body() == [BUS_NAME] and self._named:
-            self.end(Ended(f"another process has taken {BUS_NAME}"))
+            self._end(f"another process has taken {BUS_NAME}")
         if self._unit is not None:
             self._unit.heard(message)
 
     def _changed(self, old: Snapshot | None, new: Snapshot | None, replaced: frozenset[str], why: str) -> None:
         if old and new and old.broker.broker_version != new.broker.broker_version:
             # Version never changes while the object is there, and our own code is likely old as well.
-            self.end(Ended("the broker is of another version by now, a new process of this service will be too"))
+            self._end("the broker is of another version by now; a new process of this service will be too")
             return
         self._service.snapshot = new
         if new is not None and self._named:
@@ -152,11 +150,12 @@ class BusService:
 
 
 async def serve(bus_address: str, status_socket: str, idle_seconds: float) -> None:
-    service = BusService(status_socket)
-    loop = asyncio.get_running_loop()
+    """Run the service until it ends or a signal ends it."""
+    task = asyncio.create_task(BusService(status_socket).run(bus_address, idle_seconds))
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, service.end)
-    await service.run(bus_address, idle_seconds)
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -185,12 +184,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--idle-exit-seconds",
         metavar="SECONDS",
-        type=int,
+        type=_whole_number,
         default=IDLE_SECONDS,
         help="end so long after the last call when no caller is left on the bus; 0: never (%(default)s)",
     )
     parser.add_argument("--version", action="version", version=f"remo-broker-bus {__version__}")
     return parser
+
+
+def _whole_number(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError("a whole number of seconds is wanted, 0 for never")
+    return int(text)
 
 
 def _machine_id() -> str:

@@ -65,7 +65,7 @@ class BrokerUnit:
         try:
             await self._subscribe()
             (state,) = await self._connection.call(
-                SYSTEMD, _UNIT_PATH, PROPERTIES, "Get", "ss", f"{SYSTEMD}.Unit", "ActiveState"
+                SYSTEMD, _UNIT_PATH, PROPERTIES, "Get", "ss", f"{SYSTEMD}.Unit", "ActiveState", gives="v"
             )
         except CallError as error:
             return State.NO_SYSTEMD if str(error) in _NOBODY else State.UNANSWERED

@@ -66,7 +66,12 @@ _ORDER = {ord("l"): "<", ord("B"): ">"}
 _marshaller: Any = Marshaller
 _unmarshaller: Any = Unmarshaller
 
-_FIELDS = {"path": (1, "o"), "interface": (2, "s"), "member": (3, "s"), "error_name": (4, "s")} | {
+# Header fields that are sent, with their code and type. The bus itself adds the sender.
+_FIELDS = {
+    "path": (1, "o"),
+    "interface": (2, "s"),
+    "member": (3, "s"),
+    "error_name": (4, "s"),
     "reply_serial": (5, "u"),
     "destination": (6, "s"),
     "signature": (8, "g"),

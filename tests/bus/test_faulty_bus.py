@@ -42,9 +42,11 @@ def pretender(path: pathlib.Path, behave: Callable[[socket.socket], None]) -> It
         listener.listen()
         thread = threading.Thread(target=serve)
         thread.start()
-        yield f"unix:path={path}"
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
+        try:
+            yield f"unix:path={path}"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 def eof_at_once(_connection: socket.socket) -> None:
@@ -111,23 +113,25 @@ def silence_after_authentication(connection: socket.socket) -> None:
 
 
 @pytest.mark.parametrize(
-    "behave",
+    ("behave", "why"),
     [
-        eof_at_once,
-        eof_after_a_request,
-        eof_in_a_line,
-        eof_after_authentication,
-        eof_in_a_message,
-        garbage,
-        garbage_without_end,
-        garbage_after_authentication,
-        a_message_of_128_gib,
-        refusal,
-        silence,
-        silence_after_authentication,
+        (eof_at_once, ""),  # its own request may fail first
+        (eof_after_a_request, "the bus hung up"),
+        (eof_in_a_line, "the bus hung up"),
+        (eof_after_authentication, "the bus hung up"),
+        (eof_in_a_message, "the bus hung up"),
+        (garbage, "the bus refuses user"),
+        (garbage_without_end, "the bus sent something that is not D-Bus"),
+        (garbage_after_authentication, "the bus sent something that is not D-Bus"),
+        (a_message_of_128_gib, "the bus sent a message longer than D-Bus allows"),
+        (refusal, "the bus refuses user"),
+        (silence, "no answer in 5 s"),
+        (silence_after_authentication, "no answer in 5 s"),
     ],
 )
-def test_the_process_ends(tmp_path: pathlib.Path, peer: StatusPeer, behave: Callable[[socket.socket], None]) -> None:
+def test_the_process_ends(
+    tmp_path: pathlib.Path, peer: StatusPeer, behave: Callable[[socket.socket], None], why: str
+) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with (
         pretender(tmp_path / "bus.sock", behave) as address,
@@ -138,6 +142,7 @@ def test_the_process_ends(tmp_path: pathlib.Path, peer: StatusPeer, behave: Call
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < CPU_SECONDS
     (line,) = service.log.splitlines()
     assert line.startswith("remo-broker-bus: cannot connect to the bus (")
+    assert why in line
     assert line.endswith("is it running? `systemctl status dbus.service` tells")
     assert line.isprintable()
 

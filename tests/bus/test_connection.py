@@ -1,0 +1,185 @@
+"""The connection itself, against a peer that plays the bus: bounds for what strangers send, and bugs kept inside."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from remo_broker.bus import connection, wire
+from remo_broker.bus.connection import Answer, CallError, Connection, Return, connect
+from remo_broker.bus.paths import ROOT
+from tests.support.bus import MANAGER
+
+if TYPE_CHECKING:
+    import pathlib
+    from collections.abc import AsyncIterator, Callable
+
+
+class PlayedBus:
+    """The other end of one connection: what is written here is what the bus says."""
+
+    def __init__(self) -> None:
+        self.reader: asyncio.StreamReader
+        self.writer: asyncio.StreamWriter
+        self.arrived = asyncio.Event()
+
+    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+        await reader.readline()
+        writer.write(b"OK 0123456789abcdef0123456789abcdef\r\n")
+        await reader.readline()
+        hello = await self.message()
+        body = wire.encode_body("s", [":1.7"])
+        writer.write(wire.encode(wire.METHOD_RETURN, 1, "s", body, reply_serial=hello.serial))
+        self.arrived.set()
+
+    async def message(self) -> wire.Incoming:
+        """The next message from the connection."""
+        head = await self.reader.readexactly(wire.FIXED_HEADER)
+        return wire.decode(head + await self.reader.readexactly(wire.frame_length(head) - len(head)))
+
+    def call(self, serial: int, member: str = "ListProjects", signature: str = "", body: bytes = b"") -> None:
+        fields = {"path": ROOT, "interface": MANAGER, "member": member}
+        self.writer.write(wire.encode(wire.METHOD_CALL, serial, signature, body, **fields))
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    path: pathlib.Path, answer: Callable[[wire.Incoming], Answer]
+) -> AsyncIterator[tuple[PlayedBus, Connection]]:
+    played = PlayedBus()
+    server = await asyncio.start_unix_server(played.take, path)
+    async with server:
+        opened = await connect(f"unix:path={path}", answer, lambda _signal: None)
+        await played.arrived.wait()
+        assert opened.name == ":1.7"
+        try:
+            yield played, opened
+        finally:
+            opened.close()
+            played.writer.close()
+            await asyncio.wait([opened.closed])
+
+
+def nothing(_call: wire.Incoming) -> Answer:
+    return Return()
+
+
+def test_a_bug_is_told_nobody_but_the_log(directory: pathlib.Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def broken(_call: wire.Incoming) -> Answer:
+        raise RuntimeError("SENTINEL of an exception")
+
+    async def use() -> wire.Incoming:
+        async with connected(directory / "bus", broken) as (played, _):
+            played.call(5)
+            return await played.message()
+
+    answer = asyncio.run(use())
+    assert (answer.kind, answer.error_name, answer.reply_serial) == (wire.ERROR, connection.FAILED, 5)
+    assert answer.body() == [connection.FAULT]
+    log = capfd.readouterr().err
+    assert "a bug, please report it" in log
+    assert "SENTINEL" in log
+
+
+def test_a_call_beyond_the_limit_is_skipped_and_the_next_is_answered(directory: pathlib.Path) -> None:
+    seen = []
+
+    def count(call: wire.Incoming) -> Answer:
+        seen.append(call.serial)
+        return Return()
+
+    async def use() -> wire.Incoming:
+        async with connected(directory / "bus", count) as (played, opened):
+            played.call(5, "GetProject", "s", wire.encode_body("s", ["x" * 10_000_000]))
+            await played.writer.drain()
+            assert len(opened._buffer) < 1024 * 1024
+            played.call(6)
+            return await played.message()
+
+    assert asyncio.run(use()).reply_serial == 6
+    assert seen == [6]
+
+
+def test_while_the_bus_does_not_read_no_calls_are_read(directory: pathlib.Path) -> None:
+    answered = 0
+
+    def much(_call: wire.Incoming) -> Answer:
+        nonlocal answered
+        answered += 1
+        return Return("s", wire.encode_body("s", ["x" * 100_000]))
+
+    async def use() -> int:
+        async with connected(directory / "bus", much) as (played, opened):
+            for serial in range(5, 1005):
+                played.call(serial)
+            await played.writer.drain()
+            await asyncio.sleep(0.2)  # for what should not be answered to be answered
+            early = answered
+            assert opened._transport.get_write_buffer_size() < 1024 * 1024
+            for serial in range(5, 1005):
+                assert (await played.message()).reply_serial == serial
+            return early
+
+    assert asyncio.run(use()) < 100
+    assert answered == 1000
+
+
+def test_a_bus_that_reads_nothing_for_long_is_given_up(directory: pathlib.Path) -> None:
+    async def use() -> None:
+        async with connected(directory / "bus", nothing) as (_, opened):
+            while not opened.closed.done():
+                opened.signal(ROOT, MANAGER, "ProjectAdded", "so", "x" * 100_000, ROOT)
+                await asyncio.sleep(0)
+            with pytest.raises(connection.BusError, match="does not read what it is sent"):
+                opened.closed.result()
+            with pytest.raises(CallError):
+                await opened.ask_driver("ListNames")
+            opened.signal(ROOT, MANAGER, "ProjectAdded", "so", "after the end", ROOT)
+
+    asyncio.run(use())
+
+
+def test_our_own_calls_end_too(directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "CALL_SECONDS", 0.2)
+
+    async def use() -> None:
+        async with connected(directory / "bus", nothing) as (played, opened):
+            with pytest.raises(CallError, match=r"no answer from org\.freedesktop\.DBus"):
+                await opened.ask_driver("ListNames")
+            ours = asyncio.create_task(opened.ask_driver("ListNames"))
+            await played.message()
+            serial = (await played.message()).serial
+            played.writer.write(wire.encode(wire.ERROR, 2, error_name="org.example.No", reply_serial=serial))
+            with pytest.raises(CallError, match=r"org\.example\.No"):
+                await ours
+            ours = asyncio.create_task(opened.ask_driver("ListNames", gives="as"))
+            serial = (await played.message()).serial
+            body = wire.encode_body("u", [7])
+            played.writer.write(wire.encode(wire.METHOD_RETURN, 3, "u", body, reply_serial=serial))
+            with pytest.raises(CallError, match="that is none"):
+                await ours
+            cut = asyncio.create_task(opened.ask_driver("ListNames"))
+            await played.message()
+            played.writer.close()
+            with pytest.raises(CallError, match="the bus hung up"):
+                await cut
+            assert not opened._waiting
+
+    asyncio.run(use())
+
+
+@pytest.mark.parametrize(
+    ("address", "paths"),
+    [
+        ("unix:path=/run/dbus/system_bus_socket", ["/run/dbus/system_bus_socket"]),
+        ("unix:path=/a%20b,guid=00;tcp:host=x;unix:abstract=y", ["/a b", "\0y"]),
+        ("unix:tmpdir=/tmp", []),
+        ("", []),
+    ],
+)
+def test_addresses(address: str, paths: list[str]) -> None:
+    assert connection._socket_paths(address) == paths
