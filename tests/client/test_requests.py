@@ -242,7 +242,7 @@ def test_watch(start_broker: StartBroker) -> None:
 
     thread = threading.Thread(target=follow)
     thread.start()
-    poll("the stream to begin", lambda: any(isinstance(one, SyncedEvent) for one in seen) or None if seen else True)
+    poll("the stream to begin", lambda: any(isinstance(one, SyncedEvent) for one in seen))
     broker.push({"TOKEN": "value"})
     broker.stop()
     thread.join()
