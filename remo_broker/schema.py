@@ -23,7 +23,8 @@ from typing_extensions import TypedDict
 from remo_broker import MANIFEST_SCHEMA_VERSION, PROTOCOL_VERSION, messages
 from remo_broker.manifest.models import AllowlistForm, BindingForm, ProjectName, SecretName
 from remo_broker.memory import Protection
-from remo_broker.messages import Code, Message, Reason, Request
+from remo_broker.message import Message
+from remo_broker.messages import Code, Reason, Request
 from remo_broker.operations import MAX_PATH, MAX_UID, MAX_UIDS
 
 if typing.TYPE_CHECKING:

@@ -12,7 +12,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from remo_broker.bus.interfaces import MANAGER, PROJECT
-from remo_broker.messages import EVENTS, BrokerEvent, Message, ProjectEvent, RemovedEvent
+from remo_broker.message import Message
+from remo_broker.messages import EVENTS, BrokerEvent, ProjectEvent, RemovedEvent
 from remo_broker.names import is_project_name, printable
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from remo_broker.messages import Message
+    from remo_broker.message import Message
 
 
 class StatusClient(Connection):

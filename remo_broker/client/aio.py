@@ -22,6 +22,7 @@ from remo_broker.client.exchange import (
 )
 from remo_broker.client.project import secret_value
 from remo_broker.client.unreachable import unreachable
+from remo_broker.message import Message
 from remo_broker.messages import (
     EVENTS,
     MAX_MESSAGE,
@@ -32,7 +33,6 @@ from remo_broker.messages import (
     Explanation,
     Get,
     Info,
-    Message,
     Ping,
     Pong,
     ProjectDetail,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self, TypeVar
 
-    from remo_broker.messages import Message
+    from remo_broker.message import Message
 
     M = TypeVar("M", bound=Message)
 

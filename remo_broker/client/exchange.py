@@ -10,7 +10,8 @@ import json
 
 from remo_broker import PROTOCOL_VERSION, messages
 from remo_broker.client import errors
-from remo_broker.messages import Code, Failure, Message, Ping, Request
+from remo_broker.message import Message
+from remo_broker.messages import Code, Failure, Ping, Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ from remo_broker import config, messages, schema
 from remo_broker.decode import decode
 from remo_broker.manifest import rules
 from remo_broker.manifest.models import ALLOWED, AllowlistForm, BindingForm
-from remo_broker.messages import Message, Reply, Request
+from remo_broker.message import Message
+from remo_broker.messages import Reply, Request
 from remo_broker.scan import finish, scan
 
 ROOT = Path(__file__).parent.parent.parent
