@@ -7,34 +7,65 @@ The installed program is bound to the host's version of Python and starts quicke
 
 from __future__ import annotations
 
+import ast
 import io
 import pathlib
 import sys
 import zipfile
 
+from remo_broker.secret.commands import PROGRAM
+
 SHEBANG = b"#!/usr/bin/env python3\n"
 PACKAGE = pathlib.Path(__file__).resolve().parents[1]
-# All that the program can come to import, by tests/secret/test_pack.py.
-MODULES = (
-    *("__init__", "messages", "names", "paths"),
-    *(f"cli/{name}" for name in ("__init__", "help", "options", "program", "text")),
-    *(f"client/{name}" for name in ("__init__", "connection", "errors", "exchange", "project", "unreachable", "value")),
-    *(f"manifest/{name}" for name in ("__init__", "document", "fault", "reader", "result", "rules")),
-    *(f"secret/{name}" for name in ("__init__", "bindings", "commands", "execute", "get", "git", "locate", "main")),
-    *(f"secret/{name}" for name in ("template", "tmpfs", "wait")),
-)
+# Never imported in a container: it wants pydantic.
+LEFT_OUT = frozenset({"remo_broker.manifest.models"})
 MAIN = b"import sys\nfrom remo_broker.secret.main import main\nsys.exit(main())\n"
 # The same bytes for the same source, whenever it is packed: the first moment that a ZIP file can tell.
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
+class _Imports(ast.NodeVisitor):
+    """The modules of ours that a module imports, in functions too, but not what is only for type checkers."""
+
+    def __init__(self, source: str) -> None:
+        self.found: set[str] = set()
+        self.visit(ast.parse(source))
+
+    def visit_If(self, node: ast.If) -> None:
+        if not (isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"):
+            self.generic_visit(node)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        if node.module is not None:
+            self.found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+
+
+def modules() -> dict[str, bytes]:
+    """All that the program can come to import, by its place in the archive."""
+    wanted = {"remo_broker.secret.main", "remo_broker.cli.help"}
+    wanted |= {command.run.partition(":")[0] for command in PROGRAM.commands.values()}
+    found: dict[str, bytes] = {}
+    while wanted:
+        module = wanted.pop()
+        parts = module.split(".")
+        if parts[0] != PACKAGE.name or module in LEFT_OUT:
+            continue
+        file = PACKAGE.parent.joinpath(*parts)
+        file = file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
+        place = str(file.relative_to(PACKAGE.parent))
+        if place in found or not file.is_file():  # a name that is no module
+            continue
+        found[place] = file.read_bytes()
+        wanted |= {".".join(parts[:-1])} | _Imports(found[place].decode("utf-8")).found
+    return dict(sorted(found.items()))
+
+
 def pack() -> bytes:
+    """The archive, ready to be written and run."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr(zipfile.ZipInfo("__main__.py", EPOCH), MAIN)
-        for module in MODULES:
-            source = PACKAGE.joinpath(f"{module}.py").read_bytes()
-            file.writestr(zipfile.ZipInfo(f"remo_broker/{module}.py", EPOCH), source, zipfile.ZIP_DEFLATED)
+        for place, source in {"__main__.py": MAIN, **modules()}.items():
+            file.writestr(zipfile.ZipInfo(place, EPOCH), source, zipfile.ZIP_DEFLATED)
     return SHEBANG + archive.getvalue()
 
 

@@ -58,3 +58,11 @@ def test_it_is_a_program(packed: pathlib.Path, tmp_path: pathlib.Path) -> None:
 
 def test_the_same_source_makes_the_same_file() -> None:
     assert pack.pack() == pack.pack()
+
+
+def test_nothing_else_is_in_it() -> None:
+    places = pack.modules()
+    assert "remo_broker/messages.py" in places
+    for stranger in ("broker.py", "store.py", "daemon.py", "ctl/", "bus/", "client/aio.py", "manifest/models.py"):
+        assert not [place for place in places if place.startswith(f"remo_broker/{stranger}")], stranger
+    assert len(pack.pack()) < 100_000
