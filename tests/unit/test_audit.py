@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pathlib
 import re
-import struct
 
 import pytest
 from hypothesis import given
@@ -14,6 +13,7 @@ from remo_broker import audit
 from remo_broker.audit import Backend, Decision, Event, Outcome
 from remo_broker.journal import fields_of
 from tests.support.machine import REPOSITORY
+from tests.support.native import fields
 
 # From operations.md.
 WORDS = [
@@ -36,35 +36,17 @@ field_names = st.from_regex(r"[A-Z][A-Z0-9_]{0,20}", fullmatch=True)
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 
 
-def parse(data: bytes) -> list[tuple[str, bytes]]:
-    """The fields of one entry, as systemd's documentation of the protocol has them."""
-    found = []
-    while data:
-        newline = data.index(b"\n")
-        line, data = data[:newline], data[newline + 1 :]
-        if b"=" in line:
-            name, _, value = line.partition(b"=")
-        else:
-            name = line
-            (length,) = struct.unpack_from("<Q", data)
-            value = data[8 : 8 + length]
-            assert data[8 + length : 9 + length] == b"\n"
-            data = data[9 + length :]
-        found.append((name.decode("ascii"), value))
-    return found
-
-
 @given(st.dictionaries(field_names, texts, max_size=6))
-def test_fields_come_back_whatever_they_hold(fields: dict[str, str]) -> None:
-    data = b"".join(audit.field(name, value) for name, value in fields.items())
-    assert parse(data) == [(name, value.encode()) for name, value in fields.items()]
-    assert fields_of(data) == fields
+def test_fields_come_back_whatever_they_hold(given_fields: dict[str, str]) -> None:
+    data = b"".join(audit.field(name, value) for name, value in given_fields.items())
+    assert list(fields(data)) == [(name, value.encode()) for name, value in given_fields.items()]
+    assert fields_of(data) == given_fields
 
 
 @pytest.mark.parametrize("value", ["a\nREMO_DECISION=allow", "\n", "\n\n", "a=b", "=", "", "a\n\nMESSAGE=forged", "\0"])
 def test_no_value_becomes_a_field(value: str) -> None:
     data = audit.field("REMO_SECRET", value) + audit.field("PRIORITY", 4)
-    assert parse(data) == [("REMO_SECRET", value.encode()), ("PRIORITY", b"4")]
+    assert list(fields(data)) == [("REMO_SECRET", value.encode()), ("PRIORITY", b"4")]
 
 
 def test_a_value_with_a_newline_is_length_prefixed() -> None:
@@ -73,7 +55,7 @@ def test_a_value_with_a_newline_is_length_prefixed() -> None:
 
 
 def test_a_surrogate_stops_nobody() -> None:
-    assert parse(audit.field("A", "\udce9")) == [("A", b"\\udce9")]
+    assert list(fields(audit.field("A", "\udce9"))) == [("A", b"\\udce9")]
 
 
 def test_events_are_those_of_the_specification() -> None:
@@ -137,11 +119,11 @@ def test_a_fetch_that_is_denied_or_finds_nothing() -> None:
 
 @given(texts)
 def test_any_name_is_recorded_printable_and_short(name: str) -> None:
-    fields = whole(audit.fetch_head("p", name, Decision.DENY, Outcome.DENIED, "invalid_name", 7))
-    assert re.fullmatch("[ -~]{0,128}", fields["REMO_SECRET"])
-    assert re.fullmatch("[ -~]*", fields["MESSAGE"])
-    assert fields["REMO_DECISION"] == "deny"
-    assert len(fields) == 15
+    record = whole(audit.fetch_head("p", name, Decision.DENY, Outcome.DENIED, "invalid_name", 7))
+    assert re.fullmatch("[ -~]{0,128}", record["REMO_SECRET"])
+    assert re.fullmatch("[ -~]*", record["MESSAGE"])
+    assert record["REMO_DECISION"] == "deny"
+    assert len(record) == 15
 
 
 def test_a_note_is_no_event() -> None:
