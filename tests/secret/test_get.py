@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import stat
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +16,6 @@ from remo_broker.secret.locate import only_socket
 from tests.secret.conftest import KEY, SECRETS
 from tests.support import programs
 from tests.support.broker import NOBODY, listen, registration
-from tests.support.machine import REPOSITORY
 from tests.support.programs import refused
 
 if TYPE_CHECKING:
@@ -176,30 +173,3 @@ def test_the_only_socket_in_the_directory(directory: pathlib.Path) -> None:
     assert "several sockets (myrepo.sock, other.sock); choose one with --socket" in problem()
     with pytest.raises(Problem, match="No such file or directory; mount"):
         only_socket(str(directory / "nowhere"))
-
-
-# --- how quick
-
-
-@pytest.mark.skipif(not os.access("/usr/bin/python3", os.X_OK), reason="takes the interpreter that is installed for")
-def test_a_get_takes_three_times_an_empty_program(project: Project, directory: pathlib.Path) -> None:
-    """Started as `./run install` starts it. Medians of runs that take turns, so that others' load hits both alike."""
-    launcher = directory / "remo-secret"
-    launcher.write_text(
-        "#!/usr/bin/python3 -SP\n"
-        f"import sys\nsys.path.append({str(REPOSITORY)!r})\n"
-        "from remo_broker.secret.main import main\nsys.exit(main())\n"
-    )
-    launcher.chmod(launcher.stat().st_mode | stat.S_IXUSR)
-
-    def took(argv: list[str]) -> float:
-        begin = time.perf_counter()
-        subprocess.run(argv, env=project.environment, stdout=subprocess.DEVNULL, check=True)
-        return time.perf_counter() - begin
-
-    ours, empty = [], []
-    for _ in range(30):
-        ours.append(took([str(launcher), "get", "TOKEN"]))
-        empty.append(took(["/usr/bin/python3", "-c", "pass"]))
-    ratio = sorted(ours)[15] / sorted(empty)[15]
-    assert ratio <= 3, f"{ratio:.2f} times as long"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import secrets
 from typing import TYPE_CHECKING
 
 from tests.support.operator import SERVICE
@@ -11,8 +12,8 @@ if TYPE_CHECKING:
     from tests.support.machine import Machine
     from tests.support.operator import Operator
 
-# Long and odd enough not to stand in a journal by chance.
-VALUE = "kB7-never-in-any-journal-Qz93"
+# Made anew each time, so that no copy of this file, or of what an earlier run wrote, is found in its place.
+VALUE = f"value-{secrets.token_hex(16)}"
 
 
 def test_one_entry_for_each_get(machine: Machine, operator: Operator) -> None:
