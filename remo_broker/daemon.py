@@ -15,7 +15,7 @@ from remo_broker.config import DENY, KEYS, Config, ConfigError, read_file
 from remo_broker.connection import PEER_SECONDS, Sweeper
 from remo_broker.endpoints import Endpoints
 from remo_broker.errors import Refused
-from remo_broker.journal import RETRY_SECONDS, SOCKET_PATH, AuditTrail, JournalTransport, StderrTransport
+from remo_broker.journal import SOCKET_PATH, JournalTransport, StderrTransport
 from remo_broker.listeners import Listener, bind, unlink
 from remo_broker.loop import READ, Loop
 from remo_broker.manifest_reader import ManifestReader
@@ -26,17 +26,20 @@ from remo_broker.project_plane import ProjectPlane
 from remo_broker.projects import Registration
 from remo_broker.status import StatusReport
 from remo_broker.store import Store
+from remo_broker.trail import LOOK_SECONDS, RETRY_SECONDS, AuditTrail
 from remo_broker.watch import StatusPlane
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from remo_broker.journal import Transport
     from remo_broker.loop import Job
+    from remo_broker.trail import Transport
 
 # Requests in flight have so long to finish when the broker is told to stop (requirement F5).
 DRAIN_SECONDS = PEER_SECONDS
+# Records that still wait for journald hold up the end, and hence the next start, for so long: a restart of journald is over then.
+AUDIT_DRAIN_SECONDS = 1.0
 # Exit status of an idle exit, by which the unit tells it from being stopped: only after this one it is not started again.
 IDLE_STATUS = 75
 # Changes within such a time are told to systemd as one.
@@ -56,7 +59,7 @@ class Daemon:
         self.manager = manager
         self.loop = Loop(self._bug)
         self.sweeper = Sweeper(self.loop)
-        self.trail = AuditTrail(transport, clock_usec=now_usec)
+        self.trail = AuditTrail(transport, clock_usec=now_usec, strict=config.audit_failure == DENY)
         self.arena = memory.Arena()
         self.broker = Broker(config, Store(self.arena, config.cache_default_ttl_seconds))
         self.plane = ProjectPlane(self.loop, self.sweeper, self.broker, self.trail, deny=config.audit_failure == DENY)
@@ -81,9 +84,10 @@ class Daemon:
         """Control sockets that were bound here and are removed at the end."""
         self._status_due = False
         self._retry_due = False
+        self._look_due = False
         self._stopping = False
         self._status = 0
-        self._retry_when_degraded()
+        self._attend_to_the_trail()
 
     # --- start
 
@@ -209,11 +213,12 @@ class Daemon:
         # Twice in the time allowed, as sd_watchdog_enabled(3) has it.
         self.loop.after(self.manager.watchdog_seconds / 2, self._pat_watchdog)
 
-    def _retry_when_degraded(self) -> None:
-        """While the audit is not taken, try again now and then, so that records come through without a request."""
+    def _attend_to_the_trail(self) -> None:
+        """While the audit is not taken, try again now and then, so that records come through without a request; while it
+        is, look now and then whether it is written."""
         was_healthy = True
 
-        def look() -> None:
+        def attend() -> None:
             nonlocal was_healthy
             if self.trail.healthy != was_healthy:
                 was_healthy = self.trail.healthy
@@ -221,12 +226,21 @@ class Daemon:
             if not self.trail.healthy and not self._retry_due:
                 self._retry_due = True
                 self.loop.after(RETRY_SECONDS, retry)
+            if self.trail.wants_a_look and not self._look_due:
+                self._look_due = True
+                self.loop.after(LOOK_SECONDS, look)
 
         def retry() -> None:
             self._retry_due = False
             self.trail.retry()
+            attend()
 
-        self.loop.turn_ends.append(look)
+        def look() -> None:
+            self._look_due = False
+            self.trail.look()
+            attend()
+
+        self.loop.turn_ends.append(attend)
 
     def _say(self, priority: int, message: str) -> None:
         self.trail.write_or_keep(audit.note(priority, message))
@@ -259,7 +273,7 @@ class Daemon:
             and not self.endpoints.connections
             and not self.admin_plane.operators
             and not self.writer.busy
-            and not self.trail.queued
+            and self.trail.healthy
             and self.endpoints.only_held_by_manager
             and all(listener.held_by_manager for listener in self._control.values())
         )
@@ -277,25 +291,27 @@ class Daemon:
         self.admin_plane.dismiss()
         self.status_plane.stopping(idle=idle)
         self._deadline = time.monotonic() + DRAIN_SECONDS
+        self._audit_deadline = time.monotonic() + AUDIT_DRAIN_SECONDS
         self._leave_when_drained()
 
     def _leave_when_drained(self) -> None:
         drained = not self.plane.clients and not self.admin_plane.operators and not self.writer.busy
-        if not drained and time.monotonic() < self._deadline:
+        now = time.monotonic()
+        if (not drained and now < self._deadline) or (not self.trail.retry() and now < self._audit_deadline):
             self.loop.after(0.02, self._leave_when_drained)
             return
         self.broker.store.clear()
+        lost = self.trail.dropped + self.trail.queued
+        text = f"remo-broker stopped; {lost} audit records were lost while it ran."
         self.trail.write_or_keep(
-            audit.record(
-                audit.Event.STOPPED,
-                f"remo-broker stopped; {self.trail.dropped} audit records were lost while it ran.",
-                dropped=self.trail.dropped,
-            )
+            audit.record(audit.Event.STOPPED, text, dropped=lost)
             + audit.peer_fields(os.getpid(), os.getuid(), os.getgid())
         )
         for path in self._own_paths:
             unlink(path)
         self.loop.stop()
+        if not self.trail.healthy and self.trail.sink != StderrTransport.name:
+            print(text, file=sys.stderr)
 
 
 class _OwnPeer:

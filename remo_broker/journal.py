@@ -1,14 +1,11 @@
-"""Where audit records go: journald's own datagram socket, or standard error outside systemd.
+"""The two ways for audit records: journald's own datagram socket, and standard error outside systemd.
 
 `sd_journal_send` reports success where the socket is missing and blocks where its queue is full, so the broker speaks
 the native protocol itself. One datagram may carry several entries, an empty line between them: a turn of the loop
 hands over all its records with one call, and journald takes them in faster than one by one.
 
-Rules:
-- a record is handed over before the reply it belongs to is sent;
-- a full queue is waited for, for `PATIENCE_SECONDS` at most; journald is then taken for gone until it takes a record
-  again, and nobody waits any more;
-- meanwhile the last `WAITING_RECORDS` wait in memory with their own time, the oldest dropped first and counted.
+journald takes records as readily when it has nowhere to write them, and drops them. When the disk of its file is full it puts
+that file aside and goes on in /run; when there is no room either it has no file at all. That is what `can_write` looks for.
 """
 
 from __future__ import annotations
@@ -19,33 +16,29 @@ import os
 import select
 import socket
 import time
-from collections import deque
-
-from remo_broker import audit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Protocol
-
-    class Transport(Protocol):
-        """Takes whole records, all of a call or none, or raises OSError."""
-
-        name: str
-        max_batch: int
-
-        def send(self, records: list[bytes], patience_seconds: float) -> None: ...
 
 
 SOCKET_PATH = "/run/systemd/journal/socket"
+# Where journald keeps its file, below the machine's id; and where it goes on when there is no room. What is in the latter only
+# its group may see.
+JOURNAL_DIRECTORY = "/var/log/journal"
+RUNTIME_DIRECTORY = "/run/log/journal"
+MACHINE_ID_PATH = "/etc/machine-id"
+# The smallest file that journald makes. With its disk full it makes one of nothing for each record, in vain.
+SMALLEST_FILE = 512 * 1024
+# On a large disk it takes room in steps of 8 MiB; on a small one a file has an eighth of the tenth that it may use.
+LARGEST_STEP = 8 * 1024 * 1024
+FILES_PER_DISK = 80
+# How often it is looked at whether journald has received a record, where a secret waits for that (`deny`).
+RECEIVED_POLL_SECONDS = 0.00002
 
-# A healthy journald empties its queue in well under a millisecond, but a rotation or a sync may take it some tens.
-# Everybody waits meanwhile, so the patience must end well below the 200 ms in which a status has to be answered.
-PATIENCE_SECONDS = 0.1
-# What the audit may lose is bounded by what may wait: some 600 KiB of memory at the most.
-WAITING_RECORDS = 1000
-# How often an ailing journald is tried while records wait.
-RETRY_SECONDS = 0.25
+# unix(7): how much of what was sent has not been received yet; and the answer for nothing.
+_SIOCOUTQ = 0x5411
+_NOTHING = bytes(4)
 
 
 class JournalTransport:
@@ -55,9 +48,15 @@ class JournalTransport:
     # One datagram must fit the socket's send buffer (212,992 bytes by default, half of it bookkeeping).
     max_batch = 64 * 1024
 
-    def __init__(self, path: str = SOCKET_PATH) -> None:
+    def __init__(
+        self, path: str = SOCKET_PATH, directory: str = JOURNAL_DIRECTORY, runtime_directory: str = RUNTIME_DIRECTORY
+    ) -> None:
         self._path = path
         self._socket: socket.socket | None = None
+        self._file = f"{directory}/{_machine_id()}/system.journal"
+        self._has_file = False
+        self._runtime_directory = runtime_directory
+        self.on_loss: Callable[[], None] = _nothing
 
     def send(self, records: list[bytes], patience_seconds: float) -> None:
         """Hand over `records` as one datagram. Raises OSError when journald did not take it within the patience."""
@@ -72,9 +71,45 @@ class JournalTransport:
                 raise
             self._send_when_writable(data, patience_seconds)
         except OSError:
-            # journald's socket was made anew; the descriptor points at the dead one.
+            # journald's socket was made anew; the descriptor points at the dead one, with what was in its queue.
+            self.on_loss()
             self._connect()
             self._socket.send(data)
+
+    def received(self, patience_seconds: float) -> bool:
+        """Whether journald has received all that was handed over, or does within the patience."""
+        import fcntl  # only where secrets wait for it
+
+        if self._socket is None:
+            return True
+        deadline = time.monotonic() + patience_seconds
+        while fcntl.ioctl(self._socket, _SIOCOUTQ, _NOTHING) != _NOTHING:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(RECEIVED_POLL_SECONDS)
+        try:  # nothing is in the queue of a socket that was closed, either
+            self._socket.connect(self._path)
+        except OSError:
+            self.on_loss()
+            self._socket.close()
+            self._socket = None
+            return False
+        return True
+
+    def can_write(self) -> bool:
+        """Whether journald has room for what it takes, as far as can be told: where it never had a file on disk, not at all."""
+        try:
+            if os.stat(self._file).st_size >= SMALLEST_FILE:
+                self._has_file = True
+                return True
+        except OSError:
+            pass
+        try:
+            runtime = os.statvfs(self._runtime_directory)
+        except OSError:
+            return True
+        wanted = min(LARGEST_STEP, max(SMALLEST_FILE, runtime.f_blocks * runtime.f_frsize // FILES_PER_DISK))
+        return not self._has_file or runtime.f_bavail * runtime.f_frsize >= wanted
 
     def _send_when_writable(self, data: bytes, patience_seconds: float) -> None:
         assert self._socket is not None
@@ -104,6 +139,18 @@ class JournalTransport:
         self._socket = fresh
 
 
+def _nothing() -> None:
+    pass
+
+
+def _machine_id() -> str:
+    try:
+        with open(MACHINE_ID_PATH, encoding="ascii") as file:
+            return file.read().strip()
+    except (OSError, ValueError):
+        return "unknown"
+
+
 class StderrTransport:
     """The same records as JSON lines on standard error, for containers and laptops."""
 
@@ -111,6 +158,9 @@ class StderrTransport:
     # A pipe takes so much at once or nothing; a record is shorter, two may not be.
     max_batch = 0
     _DESCRIPTOR = 2
+
+    def __init__(self) -> None:
+        self.on_loss: Callable[[], None] = _nothing
 
     def send(self, records: list[bytes], patience_seconds: float) -> None:
         data = b"".join(json.dumps(fields_of(record)).encode("ascii") + b"\n" for record in records)
@@ -121,6 +171,12 @@ class StderrTransport:
             if not poll.poll(patience_seconds * 1000):
                 raise BlockingIOError(errno.EAGAIN, "standard error does not take records")
             data = data[os.write(self._DESCRIPTOR, data[: select.PIPE_BUF]) :]
+
+    def received(self, patience_seconds: float) -> bool:  # noqa: ARG002 - whoever reads the pipe says nothing
+        return True
+
+    def can_write(self) -> bool:
+        return True
 
 
 def fields_of(record: bytes) -> dict[str, str]:
@@ -135,97 +191,3 @@ def fields_of(record: bytes) -> dict[str, str]:
         fields[name.decode("ascii")] = value.decode("utf-8")
         record = rest
     return fields
-
-
-class AuditTrail:
-    """Hands records over in order, keeps them while nobody takes them, and knows how it is doing."""
-
-    def __init__(self, transport: Transport, *, clock_usec: Callable[[], int]) -> None:
-        self._transport = transport
-        self._clock_usec = clock_usec
-        self._waiting: deque[bytes] = deque(maxlen=WAITING_RECORDS)
-        self.healthy = True
-        self.dropped = 0
-        """Records lost for good since the broker started."""
-        self._dropped_since_degraded = 0
-
-    @property
-    def sink(self) -> str:
-        return self._transport.name
-
-    @property
-    def queued(self) -> int:
-        return len(self._waiting)
-
-    def write(self, records: list[bytes]) -> int:
-        """Hand `records` over now; how many of them were taken. `keep` the others, or take back what they allow."""
-        if self._waiting and not self.retry():
-            return 0
-        patience = PATIENCE_SECONDS if self.healthy else 0.0
-        taken = 0
-        try:
-            for batch in self._batches(records):
-                self._transport.send(batch, patience)
-                taken += len(batch)
-        except OSError:
-            if self.healthy:
-                self.healthy = False
-                self._dropped_since_degraded = 0
-                self.keep([audit.record(audit.Event.DEGRADED, "The audit trail is not taken; records wait in memory.")])
-        else:
-            if not self.healthy:
-                self._recover()
-        return taken
-
-    def keep(self, records: list[bytes]) -> None:
-        """Let records wait for journald to come back, each with the time it has now."""
-        stamp = audit.field(audit.EVENT_TIME_FIELD, self._clock_usec())
-        for record in records:
-            if len(self._waiting) == WAITING_RECORDS:
-                self.dropped += 1
-                self._dropped_since_degraded += 1
-            self._waiting.append(record + stamp)
-
-    def write_or_keep(self, record: bytes) -> None:
-        if not self.write([record]):
-            self.keep([record])
-
-    def retry(self) -> bool:
-        """Try to hand over what waits. True when nothing waits any more."""
-        patience = 0.0
-        try:
-            for batch in self._batches(list(self._waiting)):
-                self._transport.send(batch, patience)
-                for _ in batch:
-                    self._waiting.popleft()
-                # It is back: a queue that is full for a moment is no reason to give up again.
-                patience = PATIENCE_SECONDS
-        except OSError:
-            return False
-        if not self.healthy:
-            self._recover()
-        return True
-
-    def _recover(self) -> None:
-        self.healthy = True
-        self.write_or_keep(
-            audit.record(
-                audit.Event.RECOVERED,
-                f"The audit trail is taken again; {self._dropped_since_degraded} records were lost meanwhile.",
-                dropped=self._dropped_since_degraded,
-            )
-        )
-
-    def _batches(self, records: list[bytes]) -> list[list[bytes]]:
-        """`records` in order, cut into what the transport takes at once. A record alone is always short enough."""
-        if len(records) == 1:
-            return [records]
-        batches: list[list[bytes]] = []
-        size = limit = self._transport.max_batch
-        for record in records:
-            size += len(record) + 1
-            if size > limit:
-                batches.append([])
-                size = len(record) + 1
-            batches[-1].append(record)
-        return batches

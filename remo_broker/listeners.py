@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from remo_broker.connection import Sweeper
-    from remo_broker.journal import AuditTrail
     from remo_broker.loop import Job, Loop
+    from remo_broker.trail import AuditTrail
 
     RecordOf: TypeAlias = Callable[[bytes], Generator[None, None, bytes | None]]
 

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from remo_broker.broker import Broker
     from remo_broker.connection import Peer
     from remo_broker.endpoints import Endpoints
-    from remo_broker.journal import AuditTrail
     from remo_broker.loop import Later, Loop
     from remo_broker.manifest_reader import ManifestReader
     from remo_broker.memory import Region
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from remo_broker.projects import Project
     from remo_broker.registrations import Writer
     from remo_broker.scan import Node
+    from remo_broker.trail import AuditTrail
 
     Steps: TypeAlias = Generator[Later | None, Any, Reply]
 

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
     from remo_broker.broker import Broker, Reply
     from remo_broker.connection import Sweeper
-    from remo_broker.journal import AuditTrail
     from remo_broker.loop import Job, Loop
     from remo_broker.messages import Request
     from remo_broker.projects import Grant, Project
     from remo_broker.scan import Node
+    from remo_broker.trail import AuditTrail
 
 # One read. A get has some 40 bytes, so most reads are one request; a longer one takes several.
 READ_SIZE = 4096
@@ -348,6 +348,8 @@ class ProjectPlane:
             latency = audit.latency_field(int((time.monotonic() - self.loop.now) * 1e6))
             records = [record + latency for record in records]
             taken = self.trail.write(records)
+            if self._deny and not self._received(audited[:taken], replies):
+                self._not_received(records[:taken], audited[:taken], replies)
             if taken < len(records):
                 self._not_taken(records, audited, taken, replies)
         snapshot = self.broker.store.snapshot
@@ -373,3 +375,18 @@ class ProjectPlane:
                 replies[index] = (client, broker.AUDIT_UNAVAILABLE)
                 kept = self.broker.not_audited(grant, record) + client.peer_fields
             self.trail.keep([kept])
+
+    def _received(self, audited: list[tuple[int, Grant | None]], replies: list[tuple[Client, Reply]]) -> bool:
+        """Whether no reply hands out a secret whose record may still get lost."""
+        secret = any(grant is not None and not isinstance(replies[index][1], bytes) for index, grant in audited)
+        return not secret or self.trail.received()
+
+    def _not_received(
+        self, records: list[bytes], audited: list[tuple[int, Grant | None]], replies: list[tuple[Client, Reply]]
+    ) -> None:
+        """Records are on their way, but nobody may ever read them: deny the secrets, and say so in records of their own."""
+        for record, (index, grant) in zip(records, audited, strict=True):
+            client, reply = replies[index]
+            if grant is not None and not isinstance(reply, bytes):
+                replies[index] = (client, broker.AUDIT_UNAVAILABLE)
+                self.trail.keep([self.broker.not_audited(grant, record) + client.peer_fields])

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from remo_broker.broker import Broker
-    from remo_broker.journal import AuditTrail
     from remo_broker.loop import Loop
+    from remo_broker.trail import AuditTrail
 
 # Projects looked at for one page; an entry has at least 170 bytes, so that more never fit.
 PAGE_PROJECTS = 400

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.faults import journald
 from tests.faults.figures import SEED, Figures
 from tests.system.conftest import machine, machines
 
@@ -16,7 +17,7 @@ __all__ = ["machine", "machines"]
 
 _figures = Figures()
 # A journal of some hundred thousand records, none of them thrown away before they are counted.
-_JOURNAL = "[Journal]\nSystemMaxUse=1G\nSystemKeepFree=100M\n"
+_JOURNAL = "[Journal]\nSystemMaxUse=1G\n"
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def figures() -> Figures:
 def _room_for_records(machine: Machine) -> None:
     if not machine.path("/etc/systemd/journald.conf.d/room.conf").exists():
         machine.write("/etc/systemd/journald.conf.d/room.conf", _JOURNAL)
-        machine.systemctl("restart", "systemd-journald.service")
+        journald.restart(machine)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -15,10 +15,10 @@ from remo_broker import audit, messages
 from remo_broker.bus.interfaces import MANAGER, PROJECT
 from remo_broker.config import KEYS, Number
 from remo_broker.ctl.commands import PROGRAM as CTL
-from remo_broker.journal import WAITING_RECORDS
 from remo_broker.manifest.rules import SEARCH
 from remo_broker.messages import ADMIN_CODES, ADMIN_REQUESTS, EVENTS, PROJECT_CODES, PROJECT_REQUESTS, Reason
 from remo_broker.secret.commands import PROGRAM as SECRET
+from remo_broker.trail import WAITING_RECORDS
 from tests.support.machine import REPOSITORY, unavailable
 
 if TYPE_CHECKING:
