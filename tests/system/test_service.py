@@ -55,6 +55,8 @@ class Load:
                         self.answers += 1
                 except ConnectionError:
                     pass  # a closed connection is what a client may see
+                except TimeoutError as error:
+                    self.refused.append(repr(error))
             time.sleep(0.01)  # enough of a load, with some of the machine left for what happens
 
 
