@@ -25,12 +25,13 @@ def test_the_oldest_leaves_first() -> None:
 
 
 def test_one_that_begins_anew_is_the_youngest() -> None:
-    leases = Leases(10, 2)
+    leases = Leases(10, 3)
     leases.begin("A", 0.0)
     leases.begin("B", 1.0)
     leases.begin("A", 20.0)
     leases.begin("C", 21.0)
-    assert list(leases.until) == ["A", "C"]
+    leases.begin("D", 22.0)
+    assert list(leases.until) == ["A", "C", "D"]
 
 
 def test_other_numbers_leave_running_leases_as_they_are() -> None:

@@ -82,7 +82,7 @@ def test_timers_run_in_order_when_they_are_due(loop: Watched) -> None:
 
 def test_jobs_take_turns_and_wait(loop: Watched) -> None:
     said: list[object] = []
-    later = loop.later()
+    later, other = loop.later(), loop.later()
 
     def steps(name: str) -> Job:
         for number in range(2):
@@ -91,6 +91,7 @@ def test_jobs_take_turns_and_wait(loop: Watched) -> None:
 
     def waits() -> Job:
         said.append((yield later))
+        said.append((yield other))
 
     loop.start(waits())
     loop.start(steps("a"))
@@ -101,7 +102,9 @@ def test_jobs_take_turns_and_wait(loop: Watched) -> None:
     later.set("result")
     later.set("too late")
     loop.turn()
-    assert said[4:] == ["result"]
+    other.set("another")
+    loop.turn()
+    assert said[4:] == ["result", "another"]
 
 
 def test_what_is_done_already_is_not_waited_for(loop: Watched) -> None:
