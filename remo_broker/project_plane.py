@@ -73,8 +73,9 @@ class Client(Connection):
         self._queued = False
         """It has whole lines left for the next turn."""
         self._long = 0
+        """How many bytes the long line has that `_unread` begins with; 0 for none."""
         self._steps: Generator[None, None, Node] | None = None
-        """Reads the long line that `_unread` begins with, and how many bytes that has."""
+        """Reads it."""
         project.connections += 1
         plane.clients.add(self)
 
@@ -129,8 +130,14 @@ class Client(Connection):
         if self.closed or self.ending or self.pending:
             return
         self.loop.change(self.fd, READ)
-        if self._steps is None or self._read_long_line(self._steps):
+        if not self._long or self._read_long_line():
             self._answer_lines()
+
+    @property
+    def has_to_wait(self) -> bool:
+        """Whether `go_on` could do nothing yet."""
+        project = self.project
+        return not self.closed and (project.share <= 0 or (self._long > 0 and project.reader not in (None, self)))
 
     def _answer_lines(self) -> None:
         """Answer the whole lines that were read, and at the end of the stream what stands without a newline."""
@@ -196,17 +203,22 @@ class Client(Connection):
         self._draw(1)
         if self.project.bucket.take(self.loop.now):
             self._long = length
-            self._steps = scan(self._unread, 0, length)
         else:
             self.plane.refuse_rate(self)
             self._keep(self._unread[length:])
         self._queue()
 
-    def _read_long_line(self, steps: Generator[None, None, Node]) -> bool:
+    def _read_long_line(self) -> bool:
         """One step of it; whether the line has been answered."""
+        if self.has_to_wait:
+            self._queue()
+            return False
+        if self._steps is None:
+            self.project.reader = self
+            self._steps = scan(self._unread, 0, self._long)
         self._draw(STEP_COST)
         try:
-            next(steps)
+            next(self._steps)
         except StopIteration as end:
             try:
                 self._answer(decode(self._unread, end.value, PROJECT_REQUESTS))
@@ -217,9 +229,15 @@ class Client(Connection):
         else:
             self._queue()
             return False
-        self._steps = None
         self._keep(self._unread[self._long :])
+        self._end_long_line()
         return True
+
+    def _end_long_line(self) -> None:
+        self._steps = None
+        self._long = 0
+        if self.project.reader is self:
+            self.project.reader = None
 
     def _fail(self, line: bytes) -> None:
         """A last error; what was asked before it is answered first."""
@@ -235,6 +253,7 @@ class Client(Connection):
     def close(self) -> None:
         if not self.closed:
             self._keep(b"")
+            self._end_long_line()
             self.project.connections -= 1
             self.plane.clients.discard(self)
         super().close()
@@ -331,10 +350,10 @@ class ProjectPlane:
             clients, self.queue = self.queue, []
             waiting = []
             for client in clients:
-                if client.project.share > 0 or client.closed:
-                    client.go_on()
-                else:
+                if client.has_to_wait:
                     waiting.append(client)
+                else:
+                    client.go_on()
             self.queue[:0] = waiting
             self.flush()
         self._queue_runs = False

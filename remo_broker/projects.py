@@ -80,6 +80,7 @@ class Project:
         "last_fetch",
         "leases",
         "lines",
+        "reader",
         "registration",
         "share",
         "unread_bytes",
@@ -96,6 +97,8 @@ class Project:
         self.bucket = Bucket(rate_per_second, rate_burst)
         self.share = SHARE
         """What its requests may still cost in this turn."""
+        self.reader: object = None
+        """Whose long line is being read, one at a time: what it is made into has fifty times its bytes."""
         self.connections = 0
         self.unread_bytes = 0
         """Bytes of unfinished requests that are kept for its connections."""
