@@ -55,6 +55,8 @@ class Endpoints:
         self._manager = manager
         self._max_descriptors = max_descriptors - RESERVED_DESCRIPTORS
         self._endpoints: dict[str, Endpoint] = {}
+        self._prepared: dict[str, socket.socket] = {}
+        """Listening, but not looked at yet: the registration is being saved."""
         self._strangers = 0
         self._door = Door(plane.loop, plane.sweeper)
 
@@ -74,15 +76,28 @@ class Endpoints:
         return listener
 
     def open(self, name: str) -> None:
-        """Make sure that the project `name` is listened for. Raises `Refused`."""
-        if name in self._endpoints:
-            return
-        listening = bind(self._path(name))
-        self.adopt(name, listening)
-        self._manager.keep(name, listening.fileno())
+        """Make sure that the project `name` is served. Raises `Refused`."""
+        self.prepare(name)
+        self.serve(name)
+
+    def prepare(self, name: str) -> None:
+        """Make sure that the project `name` can be connected to; who does waits for `serve`. Raises `Refused`."""
+        if name not in self._endpoints:
+            self._prepared[name] = bind(self._path(name))
+
+    def serve(self, name: str) -> None:
+        """Accept who connects, if that is not so yet."""
+        listening = self._prepared.pop(name, None)
+        if listening is not None:
+            self.adopt(name, listening)
+            self._manager.keep(name, listening.fileno())
 
     def close(self, name: str) -> None:
         """Stop listening, but for what a socket unit holds: that is answered `not_registered` from now on."""
+        prepared = self._prepared.pop(name, None)
+        if prepared is not None:
+            prepared.close()
+            unlink(self._path(name))
         endpoint = self._endpoints.get(name)
         if endpoint is None:
             return

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 
 from remo_broker import audit, paths, registrations
 from remo_broker.audit import Event
@@ -77,6 +78,7 @@ class Operations:
         self._writer = writer
         self._trail = trail
         self._changed = changed
+        self._changes = _Turns(loop)
 
     # --- projects
 
@@ -99,17 +101,21 @@ class Operations:
             )
         self._absent(name)
         allowed = yield from self._read(path, name, peer)
-        self._absent(name)  # somebody else may have been quicker
         registration = Registration(name, path, allowed.allowlist, allowed.ttl_seconds, allowed.max_entries, uids)
         self._check_info(registration, peer)
-        self._endpoints.open(name)
-        project = self._broker.add(registration)
-        error = yield from self._save()
-        if error is not None:
-            if self._broker.projects.get(name) is project:  # nobody has unregistered it meanwhile
-                self._endpoints.plane.dismiss(self._broker.remove(name))
+        yield from self._changes.begin()
+        try:
+            self._absent(name)  # somebody else may have been quicker
+            self._endpoints.prepare(name)
+            try:
+                yield from self._save({name: registration})
+            except Refused:
                 self._endpoints.close(name)
-            raise error
+                raise
+            self._broker.add(registration)
+            self._endpoints.serve(name)
+        finally:
+            self._changes.end()
         self._record(
             Event.REGISTERED,
             f"Project {name} was registered with {len(allowed.allowlist)} names.",
@@ -120,11 +126,15 @@ class Operations:
         return Registered(socket_path=paths.project_socket(self._broker.config.socket_dir, name))
 
     def unregister(self, request: Unregister, peer: Peer) -> Steps:
-        name = self._known(request.name).name
-        project = self._broker.remove(name)
-        self._endpoints.close(name)
-        self._endpoints.plane.dismiss(project)
-        error = yield from self._save()
+        yield from self._changes.begin()
+        try:
+            name = self._known(request.name).name
+            yield from self._save({name: None})
+            project = self._broker.remove(name)
+            self._endpoints.close(name)
+            self._endpoints.plane.dismiss(project)
+        finally:
+            self._changes.end()
         self._record(
             Event.UNREGISTERED,
             f"Project {name} was unregistered.",
@@ -132,25 +142,29 @@ class Operations:
             project=name,
             allowlist_size=len(project.registration.allowlist),
         )
-        if error is not None:
-            raise error
         return Done()
 
     def reload(self, request: Reload, peer: Peer) -> Steps:
         project = self._known(request.name)
         old = project.registration
         allowed = yield from self._read(old.project_path, old.name, peer)
-        project = self._known(request.name)  # it may have been unregistered meanwhile
-        old = project.registration
-        fresh = Registration(
-            old.name, old.project_path, allowed.allowlist, allowed.ttl_seconds, allowed.max_entries, old.allowed_uids
-        )
-        self._check_info(fresh, peer)
-        project.reload(fresh)
-        error = yield from self._save()
-        if error is not None:
-            project.reload(old)
-            raise error
+        yield from self._changes.begin()
+        try:
+            project = self._known(request.name)  # it may have been unregistered meanwhile
+            old = project.registration
+            fresh = Registration(
+                old.name,
+                old.project_path,
+                allowed.allowlist,
+                allowed.ttl_seconds,
+                allowed.max_entries,
+                old.allowed_uids,
+            )
+            self._check_info(fresh, peer)
+            yield from self._save({old.name: fresh})
+            project.reload(fresh)
+        finally:
+            self._changes.end()
         self._record(
             Event.RELOADED,
             f"The manifest of project {old.name} was reloaded with {len(fresh.allowlist)} names.",
@@ -257,17 +271,16 @@ class Operations:
             reason=str(refusal.code),
         )
 
-    def _save(self) -> Generator[Later | None, Any, Refused | None]:
-        """Put the registrations on disk; the error to answer with when that failed."""
+    def _save(self, change: dict[str, Registration | None]) -> Generator[Later | None, Any, None]:
+        """Put the registrations on disk as they are with `change`, None being for one that goes. Raises `Refused`, and
+        then everything is as it was, there and here: a change counts when it is saved."""
+        state = {name: project.registration for name, project in self._broker.projects.items()} | change
         done = self._loop.later()
-        self._writer.save(
-            registrations.encode(project.registration for project in self._broker.projects.values()), done.set
-        )
+        self._writer.save(registrations.encode(one for one in state.values() if one is not None), done.set)
         error = yield done
         if error is None:
-            self._changed()
-            return None
-        return Refused(
+            return
+        raise Refused(
             Code.INTERNAL_ERROR,
             Reason.STATE_UNWRITABLE,
             f"{self._broker.config.state_dir}: the registration could not be saved ({os.strerror(error.errno or 0)}); "
@@ -279,6 +292,28 @@ class Operations:
             audit.record(event, message, priority=None, **fields) + audit.peer_fields(peer.pid, peer.uid, peer.gid)
         )
         self._changed()
+
+
+class _Turns:
+    """Lets one job at a time change and save the registrations, the others in the order in which they came."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._taken = False
+        self._queue: deque[Later] = deque()
+
+    def begin(self) -> Generator[Later | None, Any, None]:
+        if self._taken:
+            turn = self._loop.later()
+            self._queue.append(turn)
+            yield turn
+        self._taken = True
+
+    def end(self) -> None:
+        if self._queue:
+            self._queue.popleft().set(None)
+        else:
+            self._taken = False
 
 
 def now_usec() -> int:

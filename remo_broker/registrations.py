@@ -7,6 +7,7 @@ It holds allowlists as they were validated; no secret, no path inside a project 
 from __future__ import annotations
 
 import _thread
+import errno
 import json
 import os
 
@@ -114,7 +115,14 @@ def save(state_dir: str, data: bytes) -> None:
     finally:
         os.close(descriptor)
     os.rename(temporary, path)
-    directory = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:  # noqa: SIM105 - importing contextlib costs the start a millisecond
+        _sync_directory(state_dir)
+    except OSError:
+        pass  # it is saved: whoever starts next reads it, unless the power fails before the disk has it
+
+
+def _sync_directory(path: str) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(directory)
     finally:
@@ -122,7 +130,7 @@ def save(state_dir: str, data: bytes) -> None:
 
 
 class Writer:
-    """Saves in a thread of its own, as a sync may take long and nobody shall wait for it; the last state wins.
+    """Saves in a thread of its own, one state at a time, as a sync may take long and nobody shall wait for it.
 
     `wakeup` is an eventfd for the loop to watch: when it is readable, call `finished`.
     """
@@ -130,41 +138,35 @@ class Writer:
     def __init__(self, state_dir: str) -> None:
         self._state_dir = state_dir
         self.wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._next: bytes | None = None
-        self._waiting: list[Callable[[OSError | None], None]] = []
-        self._writing: list[Callable[[OSError | None], None]] = []
+        self._done: Callable[[OSError | None], None] | None = None
         self._error: OSError | None = None
 
     @property
     def busy(self) -> bool:
-        return bool(self._writing or self._waiting)
+        return self._done is not None
 
     def save(self, data: bytes, done: Callable[[OSError | None], None]) -> None:
-        """Write `data` soon, then call `done` in the loop's thread with the error, if any."""
-        self._next = data
-        self._waiting.append(done)
-        if not self._writing:
-            self._begin()
+        """Write `data` soon, then call `done` in the loop's thread with the error, if any. Not while it is `busy`."""
+        assert not self.busy
+        self._done = done
+        # Until it is done: whatever ends the thread otherwise, it is not taken for saved.
+        self._error = OSError(errno.EIO, os.strerror(errno.EIO))
+        try:
+            _thread.start_new_thread(self._write, (data,))
+        except RuntimeError:  # no room for a thread; the loop can afford to wait once
+            self._write(data)
 
     def finished(self) -> None:
-        """The thread is done: tell who waited, begin with what came meanwhile."""
+        """The thread is done: tell who waits."""
         os.eventfd_read(self.wakeup)
-        told, self._writing = self._writing, []
-        error, self._error = self._error, None
-        if self._waiting:
-            self._begin()
-        for done in told:
-            done(error)
-
-    def _begin(self) -> None:
-        assert self._next is not None
-        data, self._next = self._next, None
-        self._writing, self._waiting = self._waiting, []
-        _thread.start_new_thread(self._write, (data,))
+        done, self._done = self._done, None
+        assert done is not None
+        done(self._error)
 
     def _write(self, data: bytes) -> None:
         try:
             save(self._state_dir, data)
+            self._error = None
         except OSError as error:
             self._error = error
         finally:

@@ -304,8 +304,9 @@ def test_what_cannot_be_saved_is_said(broker: Broker, project: pathlib.Path) -> 
     register(broker, project)
     (broker.state / "registrations.json.new").mkdir()
     assert broker.ask({"op": "unregister", "name": "myrepo"})["reason"] == "state_unwritable"
-    with pytest.raises(OSError, match="No such file"):
-        allowlist(broker)
+    assert allowlist(broker) == ["A", "B"]  # as after a restart; it can be tried again
+    (broker.state / "registrations.json.new").rmdir()
+    assert broker.ask({"op": "unregister", "name": "myrepo"})["ok"]
 
 
 # --- restarts
