@@ -103,7 +103,6 @@ def test_no_value_is_anywhere_on_the_machine(machine: Machine, operator: Operato
     operator.ask("push-creds", secrets={"bad name": VALUE})
     operator.ask("push-creds", secrets={"TOKEN": [VALUE]})
     operator.ask("nonsense", value=VALUE)
-    operator.ask("register", name=VALUE.lower(), project_path="/srv")
     machine.systemctl("status", SERVICE)
     machine.systemctl("restart", SERVICE)
     machine.run(["journalctl", "--sync"])
