@@ -10,30 +10,29 @@ from remo_broker.connection import Peer
 from remo_broker.listeners import (
     Door,
     Listener,
-    Stranger,
     bind,
-    refused_peer_record,
     unlink,
-    unregistered_record,
 )
 from remo_broker.project_plane import Client
 from remo_broker.rate import Bucket
+from remo_broker.strangers import Reader, Stranger, refused_peer_record, unregistered_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from remo_broker.activation import Manager
-    from remo_broker.listeners import RecordOf
     from remo_broker.project_plane import ProjectPlane
     from remo_broker.projects import Project
+    from remo_broker.strangers import RecordOf
 
 # Connections on one socket that are going to be refused: so many at a time and a second; what is beyond is closed
 # without a word, as each costs a record in the journal.
 MAX_STRANGERS = 16
 STRANGERS_PER_SECOND = 50
 STRANGERS_BURST = 200
-# Descriptors that clients may not take: 40 connections of operators and onlookers, 3 times 16 that are turned away, a
-# dozen of the broker's own (control listeners, journal, loop), pipes of manifest readers, the state file.
-RESERVED_DESCRIPTORS = 128
+# Descriptors that clients may not take: 40 connections of operators and onlookers, as many for the secret memory of what
+# they send and of the store, 3 times 16 that are turned away, a dozen of the broker's own (control listeners, journal,
+# loop), pipes of manifest readers, the state file.
+RESERVED_DESCRIPTORS = 192
 
 
 class Endpoint:
@@ -58,6 +57,7 @@ class Endpoints:
         self._prepared: dict[str, socket.socket] = {}
         """Listening, but not looked at yet: the registration is being saved."""
         self._strangers = 0
+        self._reader = Reader(plane.loop)
         self._door = Door(plane.loop, plane.sweeper)
 
     @property
@@ -161,4 +161,5 @@ class Endpoints:
             endpoint.strangers -= 1
             self._strangers -= 1
 
-        Stranger(self.plane.loop, self.plane.sweeper, self.plane.trail, connection, answer, record_of, gone)
+        plane = self.plane
+        Stranger(plane.loop, plane.sweeper, plane.trail, self._reader, connection, answer, record_of, gone)

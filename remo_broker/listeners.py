@@ -8,24 +8,18 @@ import socket
 import stat
 import struct
 
-from remo_broker import audit
-from remo_broker.connection import PEER_SECONDS, Connection, Peer
-from remo_broker.decode import decode
+from remo_broker.connection import Connection, Peer
 from remo_broker.errors import Refused
 from remo_broker.loop import READ
-from remo_broker.messages import MAX_MESSAGE, PROJECT_REQUESTS, Code, Get, Reason
-from remo_broker.scan import finish, scan
+from remo_broker.messages import Code, Reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
-    from typing import TypeAlias
+    from collections.abc import Callable
 
     from remo_broker.connection import Sweeper
-    from remo_broker.loop import Job, Loop
-    from remo_broker.trail import AuditTrail
+    from remo_broker.loop import Loop
 
-    RecordOf: TypeAlias = Callable[[bytes], Generator[None, None, bytes | None]]
 
 # As systemd has it: what does not fit waits in connect(), so that a restart under load refuses nobody.
 BACKLOG = 4096
@@ -36,8 +30,6 @@ EXHAUSTED_SECONDS = 0.2
 # Connections of one plane that are told, at one time, that there are too many. What is beyond is closed without a word:
 # each holds a descriptor until its peer has read why, and those are what is short.
 MAX_TURNED_AWAY = 16
-# A longer line of a stranger is read in steps, with others in between.
-LONG_LINE = 256
 # Mode of a socket that the broker binds itself: its user and its group, as `remo-broker-client@.socket` has it.
 SOCKET_MODE = 0o660
 
@@ -166,101 +158,3 @@ class _TurnedAway(Connection):
         if not self.closed:
             self._door.turned_away -= 1
         super().close()
-
-
-class Stranger(Connection):
-    """A connection that is answered one thing to whatever it asks, then closed."""
-
-    __slots__ = ("_answered", "_on_close", "_read", "_record_of", "_trail")
-
-    def __init__(
-        self,
-        loop: Loop,
-        sweeper: Sweeper,
-        trail: AuditTrail,
-        connection: socket.socket,
-        answer: bytes,
-        record_of: RecordOf,
-        on_close: Callable[[], None],
-    ) -> None:
-        """`record_of` makes the audit record, if any, of the line that was asked, in steps."""
-        super().__init__(loop, sweeper, connection)
-        self._trail = trail
-        self._answered = answer
-        self._record_of = record_of
-        self._on_close = on_close
-        self._read = b""
-        sweeper.set(self, PEER_SECONDS)
-
-    def readable(self) -> None:
-        try:
-            data = self.socket.recv(4096)
-        except BlockingIOError:
-            return
-        except OSError:
-            self.close()
-            return
-        self._read += data
-        if data and b"\n" not in data and len(self._read) < MAX_MESSAGE:
-            return
-        if not self._read:
-            self.close()
-            return
-        steps = self._record_of(self._read.partition(b"\n")[0])
-        if len(self._read) > LONG_LINE:
-            self.loop.change(self.fd, 0)
-            self.loop.start(self._answer_slowly(steps))
-        else:
-            self._answer(finish(steps))
-
-    def _answer_slowly(self, steps: Generator[None, None, bytes | None]) -> Job:
-        self._answer((yield from steps))
-
-    def _answer(self, record: bytes | None) -> None:
-        if record is not None:
-            self._trail.write_or_keep(record)
-        self.end_with(self._answered)
-
-    def close(self) -> None:
-        if not self.closed:
-            self._on_close()
-        super().close()
-
-
-def unregistered_record(project: str, peer_fields: bytes, generation: int) -> RecordOf:
-    """What is audited on a socket that no project is registered for: gets, as denied."""
-
-    def record_of(line: bytes) -> Generator[None, None, bytes | None]:
-        try:
-            request = decode(line, (yield from scan(line, 0, len(line))), PROJECT_REQUESTS)
-        except Refused:
-            return None
-        if not isinstance(request, Get):
-            return None
-        head = audit.fetch_head(
-            project,
-            request.name,
-            audit.Decision.DENY,
-            audit.Outcome.DENIED,
-            Reason.NOT_REGISTERED.value,
-            generation,
-        )
-        return head + peer_fields + audit.latency_field(0)
-
-    return record_of
-
-
-def refused_peer_record(project: str, peer_fields: bytes) -> RecordOf:
-    """What is audited of a peer whose uid the project does not allow."""
-    record = audit.record(
-        audit.Event.PEER_REFUSED,
-        f"A peer was refused on the socket of project {project}: its uid is not allowed.",
-        project=project,
-        reason=Reason.UID_NOT_ALLOWED.value,
-    )
-
-    def record_of(_line: bytes) -> Generator[None, None, bytes | None]:
-        yield
-        return record + peer_fields
-
-    return record_of
