@@ -39,12 +39,12 @@ class Callers:
             self._names.add(name)
 
     async def until_idle(self, connection: Connection, seconds: float, worth_watching: Callable[[], bool]) -> None:
-        """Return after `seconds` without a call, unless there is something worth watching and a caller still there;
+        """Return `seconds` from now without a call, unless there is something worth watching and a caller still there;
         then look again as much later. 0 seconds: never return."""
         loop = asyncio.get_running_loop()
         if not seconds:
             await loop.create_future()
-        looked = self._last_call
+        looked = loop.time()
         while True:
             quiet = max(looked, self._last_call) + seconds - loop.time()
             if quiet > 0:

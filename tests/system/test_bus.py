@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from remo_broker.bus.interfaces import BUS_NAME, MANAGER, OBJECT_MANAGER, PROJECT
 from remo_broker.bus.paths import ROOT, project_path
+from tests.support.bus_user import BusUser
 from tests.support.machine import Machine, install, poll
 from tests.support.operator import ADMIN, SERVICE, STATUS, Operator
 
 if TYPE_CHECKING:
-    import pathlib
-    from collections.abc import Iterator
-
     from tests.support.machine import Bus
     from tests.system.conftest import Machines
 
@@ -52,56 +48,6 @@ while time.monotonic() < end:
         break
 print(serial)
 """
-
-
-class BusUser:
-    """What people do with busctl in the machine."""
-
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
-
-    def busctl(self, *arguments: str, user: str | None = None, check: bool = True) -> str:
-        done = self.machine.run(["busctl", *arguments], user=user, check=check)
-        return done.stdout + done.stderr
-
-    def get(self, name: str, path: str = ROOT, interface: str = MANAGER.name, user: str | None = None) -> Any:
-        return json.loads(self.busctl("--json=short", "get-property", BUS_NAME, path, interface, name, user=user))[
-            "data"
-        ]
-
-    def pids(self) -> set[int]:
-        """The processes with a connection to the bus."""
-        return {entry["pid"] for entry in json.loads(self.busctl("list", "--json=short")) if entry.get("pid")}
-
-    @contextlib.contextmanager
-    def monitor(self) -> Iterator[Monitor]:
-        output = self.machine.path("/tmp/monitor")
-        command = f"exec busctl --json=short monitor {BUS_NAME} >/tmp/monitor"
-        process = self.machine.popen(["sh", "-c", command])
-        try:
-            assert process.stderr is not None
-            assert "Monitoring" in process.stderr.readline()
-            yield Monitor(output)
-        finally:
-            self.machine.run(["pkill", "--full", "busctl --json=short monitor"], check=False)
-            process.communicate(timeout=20)
-
-
-class Monitor:
-    def __init__(self, output: pathlib.Path) -> None:
-        self.text = output.read_text
-
-    def signals(self) -> list[dict[str, Any]]:
-        lines = self.text().splitlines(keepends=True)
-        messages = [json.loads(line) for line in lines if line.endswith("\n")]
-        return [message for message in messages if message["type"] == "signal" and message["path"].startswith(ROOT)]
-
-    def members(self) -> list[str]:
-        return [message["member"] for message in self.signals()]
-
-    def changed(self, name: str) -> list[Any]:
-        told = [one["payload"]["data"][1] for one in self.signals() if one["member"] == "PropertiesChanged"]
-        return [properties[name]["data"] for properties in told if name in properties]
 
 
 @pytest.fixture(params=["dbus-daemon", "dbus-broker"])
