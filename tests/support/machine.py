@@ -59,7 +59,9 @@ for hierarchy in $HIERARCHIES; do
     echo 0 >"$hierarchy/$GROUP/cgroup.procs"
 done
 mount -t tmpfs -o size=2g,mode=0755 machine "$TOP"
-mkdir "$TOP/root" "$TOP/upper" "$TOP/work"
+mkdir "$TOP/root" "$TOP/upper" "$TOP/work" "$TOP/nspawn"
+mkdir -p /run/systemd/nspawn
+mount --bind "$TOP/nspawn" /run/systemd/nspawn # it keeps a directory there for each machine
 mount -t overlay -o "lowerdir=/,upperdir=$TOP/upper,workdir=$TOP/work" machine "$TOP/root"
 cd "$TOP/root"
 [ -z "$ADDED" ] || cp -R "$ADDED/usr" .
