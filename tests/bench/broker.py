@@ -110,29 +110,36 @@ class Unit(Broker):
         super().__init__(pathlib.Path("/run/remo-broker"), pathlib.Path("/srv/remo-bench"))
 
     def prepare(self) -> None:
-        """Rate limit off, idle exit off, a socket unit for the project."""
+        """A socket unit for the project, and the directory for the registrations."""
         self._CONFIG.parent.mkdir(exist_ok=True)
-        self._CONFIG.write_text("rate_limit_per_second = 0\nidle_exit_seconds = 0\n")
         _systemctl("enable", "--quiet", "--now", *SOCKETS)
-        self.start()  # makes the directory that `populate` writes to
+        self.start()
+
+    def settle(self, *, configured: bool = True) -> str:
+        """One project, ten secrets, whatever was there before; how the broker says it protects its memory."""
+        self.populate(1, configured=configured)
+        self.push(len(ALLOWED))
+        return str(self.ask(b'{"op":"status"}\n')["memory_protection"])
 
     def start(self) -> None:
         _systemctl("start", UNIT)
-
-    def settle(self) -> str:
-        """One project, ten secrets, whatever was there before; how the broker says it protects its memory."""
-        self.populate(1)
-        self.push(len(ALLOWED))
-        return str(self.ask(b'{"op":"status"}\n')["memory_protection"])
 
     def stop(self) -> None:
         """Return when the service is gone; its sockets stay."""
         _systemctl("stop", "--quiet", UNIT)
 
-    def populate(self, projects: int) -> None:
-        """Restart with so many projects registered, of which one is `PROJECT`."""
+    def populate(self, projects: int, *, configured: bool = True) -> None:
+        """Stop it and leave so many projects registered, of which one is `PROJECT`.
+
+        `configured` is for measurements under load: no rate limit, no idle exit. Else there is no configuration, as on
+        most hosts: reading one takes a start its time.
+        """
         self.stop()
-        names = [PROJECT, *(f"project-{number:04}" for number in range(1, projects))]
+        if configured:
+            self._CONFIG.write_text("rate_limit_per_second = 0\nidle_exit_seconds = 0\n")
+        else:
+            self._CONFIG.unlink(missing_ok=True)
+        names = [PROJECT, *(f"project-{number:04}" for number in range(1, projects))][:projects]
         registrations = [Registration(name, f"/srv/remo-bench/{name}", ALLOWED, 900, 64, ()) for name in names]
         state = self._STATE / FILE_NAME
         state.write_bytes(encode(registrations))

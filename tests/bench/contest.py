@@ -10,7 +10,7 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tests.bench import broker, peers
+from tests.bench import broker, echo, journal, peers
 from tests.bench.contestant import Contestant, Missing
 from tests.bench.figures import Figure
 from tests.bench.generator import Client, Command, Failed, Sample, Target
@@ -73,7 +73,7 @@ def _enter(setting: Setting, stack: contextlib.ExitStack) -> tuple[list[Contesta
     """Start everybody; who could not be started, and why."""
     present: list[Contestant] = []
     absent: dict[str, str] = {}
-    entrants = {"echo": _echo, "remo-broker": _broker, "executable": _executable}
+    entrants = {"echo": _echo, "echo-audited": _echo_audited, "remo-broker": _broker, "executable": _executable}
     for name, enter in entrants.items():
         with _missing(absent, name):
             present += stack.enter_context(enter(setting))
@@ -94,9 +94,20 @@ def _missing(absent: dict[str, str], name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _echo(setting: Setting) -> Iterator[list[Contestant]]:
-    with peers.echo(setting.place, REPLY_BYTES) as target:
-        probe = dataclasses.replace(target, request=broker.GET)
-        yield [Contestant("C echo", "nothing: the machine's limit", "none", "none", "-", probe)]
+    with echo.plain(setting.place, REPLY_BYTES) as target:
+        yield [Contestant("C echo", "nothing: the machine's limit", "none", "none", "-", target)]
+
+
+@contextlib.contextmanager
+def _echo_audited(setting: Setting) -> Iterator[list[Contestant]]:
+    if setting.unit is None:
+        yield []
+        return
+    setting.unit.settle()
+    setting.generator.latency(setting.unit.get, 1)
+    with echo.audited(setting.place, REPLY_BYTES, journal.newest_fetch()) as target:
+        does = "a record to the journal: the audit's limit"
+        yield [Contestant("C echo, audited", does, "every line, to the journal", "none", "-", target)]
 
 
 @contextlib.contextmanager

@@ -50,10 +50,12 @@ def measure(setting: Setting) -> list[dict[str, Any]]:
 
 def _once(setting: Setting, unit: Unit, projects: int, count: int) -> tuple[Sample, int, int]:
     """Latency of gets; nanoseconds from connect to first answer; bytes resident."""
-    unit.populate(projects)
+    unit.populate(projects, configured=False)
     start = setting.generator.latency(dataclasses.replace(unit.ping, fresh=True), 1).median_ns
+    unit.push(count)
+    size = resident(unit.pid)
+    unit.populate(projects)
     unit.push(count)
     cpu = setting.place.server_cpu
     with unit.pinned(cpu):
-        sample = setting.generator.latency(unit.get, setting.many(GETS), cpu=cpu, warmup=500)
-    return sample, start, resident(unit.pid)
+        return setting.generator.latency(unit.get, setting.many(GETS), cpu=cpu, warmup=500), start, size

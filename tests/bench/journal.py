@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from tests.bench.generator import Failed
 
 if TYPE_CHECKING:
+    import pathlib
+
     from tests.bench.contestant import Place
 
 SOCKET = "/run/systemd/journal/socket"
@@ -50,14 +52,19 @@ def newest_fetch() -> dict[str, str]:
     return {name: value for name, value in entry.items() if not name.startswith("_")}
 
 
+def record(place: Place, like: dict[str, str]) -> pathlib.Path:
+    """A file with a record in journald's native format that has the fields of `like`, told from it by its event."""
+    path = place.work / "record"
+    path.write_text("".join(f"{name}={value}\n" for name, value in {**like, "REMO_EVENT": BLAST_EVENT}.items()))
+    return path
+
+
 def blast(place: Place, like: dict[str, str], records: int, batch: int = 1) -> Blast:
     """Send `records` with the fields of `like`, `batch` in a datagram, and count what was kept."""
     run = str(next(_runs))
-    fields = {**like, "REMO_EVENT": BLAST_EVENT, "REMO_GENERATION": run}
+    fields = {**like, "REMO_GENERATION": run}
     fields.pop("REMO_LATENCY_USEC", None)  # the sender adds it, with a number that changes
-    record = place.work / "record"
-    record.write_text("".join(f"{name}={value}\n" for name, value in fields.items()))
-    argv = [str(place.programs.blast), SOCKET, str(record), str(records), str(batch)]
+    argv = [str(place.programs.blast), SOCKET, str(record(place, fields)), str(records), str(batch)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise Failed(f"blast: {done.stderr.strip()}")

@@ -160,14 +160,3 @@ PEERS: dict[str, Peer] = {
     "redis": redis,
     "secret-service": secret_service,
 }
-
-
-@contextlib.contextmanager
-def echo(place: Place, reply_bytes: int) -> Iterator[Target]:
-    """The limit of the machine: a C server that answers `reply_bytes` bytes to each line."""
-    path = place.work / f"echo-{reply_bytes}.sock"
-    try:
-        with place.server([str(place.programs.echo), str(path), str(reply_bytes)], path):
-            yield Target(str(path), b"", expect="." if reply_bytes > 1 else "\n")
-    finally:
-        path.unlink(missing_ok=True)

@@ -83,7 +83,7 @@ def figures(outcome: Outcome) -> str:
         [
             "time",
             f"{outcome.seconds:,.0f} s",
-            f"{per_second(operations / outcome.seconds)}, waits of the test included",
+            f"{per_second(operations / outcome.seconds)}, by one client program",
         ],
         ["gets audited", f"{outcome.audited:,}", f"of {outcome.gets:,}"],
         [

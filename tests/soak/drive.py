@@ -75,11 +75,11 @@ def drive(
     subject: Subject, operations: int, projects: int, seed: int, tell: Callable[[Sample], None] | None = None
 ) -> Outcome:
     """Run the workload; the broker is ended with it."""
-    begun = time.monotonic()
     samples: list[Sample] = []
     audited = -1
     try:
         workload = Workload(subject.broker, projects, seed)
+        begun = time.monotonic()
         samples.append(_look(subject, workload, 0, begun))
         for number in range(1, SAMPLES + 1):
             workload.run(operations * number // SAMPLES - operations * (number - 1) // SAMPLES)
@@ -90,7 +90,7 @@ def drive(
         workload.close()
     finally:
         audited = subject.finish()
-    return Outcome(samples, dict(workload.done), workload.gets, audited, time.monotonic() - begun)
+    return Outcome(samples, dict(workload.done), workload.gets, audited, samples[-1].seconds)
 
 
 def _look(subject: Subject, workload: Workload, operations: int, begun: float) -> Sample:
