@@ -95,6 +95,7 @@ def test_from_nothing_to_nothing(start_broker: StartBroker) -> None:
         assert reason("B") == ("not_in_snapshot", None)
         broker.push({"B": "b"})
         assert reason() == ("not_in_snapshot", None)
+        assert reason("B") == (None, None)
         broker.ask({"op": "clear-creds"})
         assert reason("B") == ("no_snapshot", 1)
         assert client.ask({"op": "ready"}) == {"ok": True, "ready": False, "generation": 3}

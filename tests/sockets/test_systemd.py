@@ -198,7 +198,8 @@ def test_a_burst_of_changes_is_told_as_one(start_broker: StartBroker, units: Uni
         operator.send(b'{"op":"push-creds","secrets":{"A":"a"}}\n' * 200)
         for _ in range(200):
             operator.reply()
-    poll("the last", lambda: "(generation 200)" in statuses(notify)[-1])
+    broker.push({})
+    poll("the last", lambda: "(generation 201)" in statuses(notify)[-1])
     assert len(statuses(notify)) < 100
 
 

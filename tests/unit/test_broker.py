@@ -174,6 +174,8 @@ def test_a_push_that_leaves_a_name_out_takes_it_away(desk: Desk) -> None:
     desk.push({"aws": {}})
     assert desk.get("GITHUB_TOKEN")[0]["reason"] == "not_in_snapshot"
     assert desk.get("aws")[0]["generation"] == 2
+    desk.clear()
+    assert desk.get("aws")[0]["reason"] == "no_snapshot"
 
 
 # --- leases
