@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 # Names of descriptors (`FileDescriptorName=` of the socket units).
 ADMIN = "admin"
 STATUS = "status"
 CLIENT_PREFIX = "client-"
+# When a manager whose queue was full is tried again.
+RETRY_SECONDS = 0.1
 
 
 class MissingLibrary(Exception):
@@ -60,22 +63,27 @@ def listening_socket(descriptor: int) -> socket.socket | None:
 
 
 class Manager:
-    """The service manager, as far as it wants to hear from the broker."""
+    """The service manager, as far as it wants to hear from the broker.
+
+    sd_notify(3) waits when the manager's queue is full, and with it everybody whom the broker serves: on a reload of many units
+    for seconds, in a container after ten messages. What is not taken at once is kept here, and sent when `later` comes round.
+    """
 
     def __init__(self) -> None:
-        self._notify = None
         self.watchdog_seconds = 0.0
         """How often it wants to hear `WATCHDOG=1` at the least; 0 for never."""
-        if "NOTIFY_SOCKET" not in os.environ:
+        self.later: Callable[[float, Callable[[], None]], object] = lambda _seconds, _call: None
+        """The loop's `after`, once there is one."""
+        self._untold: list[tuple[str, int | None]] = []
+        """Messages in their order, each with the descriptor that goes along."""
+        self._due = False
+        self._socket: socket.socket | None = None
+        path = os.environ.get("NOTIFY_SOCKET")
+        if path is None:
             return
-        try:
-            from systemd.daemon import notify
-        except ImportError:
-            raise MissingLibrary(
-                "a service manager wants to be notified, but the module systemd (package systemd-python) cannot be "
-                "imported; install it"
-            ) from None
-        self._notify = notify
+        self._address = "\0" + path[1:] if path.startswith("@") else path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
         if os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid()):
             self.watchdog_seconds = int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6
 
@@ -86,30 +94,54 @@ class Manager:
         self._tell("RELOADING=1")
 
     def status(self, status: str) -> None:
+        self._forget("STATUS=")
         self._tell(f"STATUS={status}")
 
     def stopping(self) -> None:
         self._tell("STOPPING=1")
 
     def alive(self) -> None:
+        self._forget("WATCHDOG=")
         self._tell("WATCHDOG=1")
 
     def keep(self, project: str, descriptor: int) -> None:
-        """Have systemd keep a listener over restarts of the broker."""
-        self._tell(f"FDSTORE=1\nFDNAME={CLIENT_PREFIX}{project}", [descriptor])
+        """Have systemd keep a listener over restarts of the broker. Its descriptor stays open until `drop`."""
+        self._tell(f"FDSTORE=1\nFDNAME={CLIENT_PREFIX}{project}", descriptor)
 
     def drop(self, project: str) -> None:
         """Have systemd forget it again."""
+        self._forget(f"FDSTORE=1\nFDNAME={CLIENT_PREFIX}{project}", whole=True)
         self._tell(f"FDSTOREREMOVE=1\nFDNAME={CLIENT_PREFIX}{project}")
 
-    def _tell(self, state: str, descriptors: list[int] | None = None) -> None:
-        if self._notify is None:
-            return
-        try:
-            # fds must be a list or left out: systemd-python 235 does not take None.
-            if descriptors is None:
-                self._notify(state)
-            else:
-                self._notify(state, fds=descriptors)
-        except OSError:
-            pass  # a manager that does not listen, or not now, keeps nobody from being served, nor the broker from ending
+    def _tell(self, state: str, descriptor: int | None = None) -> None:
+        if self._socket is not None:
+            self._untold.append((state, descriptor))
+            self._send()
+
+    def _forget(self, state: str, *, whole: bool = False) -> None:
+        """Do not tell any more what begins with `state`, or is it: there is something newer."""
+        if self._untold:
+            self._untold = [one for one in self._untold if not (one[0] == state if whole else one[0].startswith(state))]
+
+    def _send(self) -> None:
+        """Tell as much as the manager takes, the rest later."""
+        assert self._socket is not None
+        while self._untold:
+            state, descriptor = self._untold[0]
+            rights = (
+                [] if descriptor is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", descriptor))]
+            )
+            try:
+                self._socket.sendmsg([state.encode()], rights, 0, self._address)
+            except BlockingIOError:
+                if not self._due:
+                    self._due = True
+                    self.later(RETRY_SECONDS, self._send_later)
+                return
+            except OSError:
+                pass  # a manager that does not listen keeps nobody from being served, nor the broker from ending
+            del self._untold[0]
+
+    def _send_later(self) -> None:
+        self._due = False
+        self._send()

@@ -58,6 +58,7 @@ class Daemon:
         self.config = config
         self.manager = manager
         self.loop = Loop(self._bug)
+        manager.later = self.loop.after
         self.sweeper = Sweeper(self.loop)
         self.trail = AuditTrail(transport, clock_usec=now_usec, strict=config.audit_failure == DENY)
         self.arena = memory.Arena()
