@@ -242,6 +242,7 @@ class Client(Connection):
     def _fail(self, line: bytes) -> None:
         """A last error; what was asked before it is answered first."""
         self.plane.flush()
+        self._keep(b"")  # at once, so that what is too much for all ends the connections of a few
         self.end_with(line)
 
     def timed_out(self) -> None:

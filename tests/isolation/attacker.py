@@ -1,0 +1,187 @@
+"""A client at its worst: `python attacker.py KIND SOCKET`, until it is killed. Prints a line once it has begun.
+
+On the standard library alone and by itself, as it runs as other users and under other limits than the tests.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import itertools
+import os
+import select
+import socket
+import sys
+import time
+
+# More than a project may have; see `max_connections_per_project`.
+MANY = 1000
+LONGEST = 64 * 1024
+GET = b'{"op":"get","name":"ALLOWED"}\n'
+# What takes longest to read: the most values in the fewest bytes.
+NUMBERS = b'{"op":"ping","x":[' + b"1," * (LONGEST // 2 - 20) + b"1]}\n"
+
+
+class Crowd:
+    """Many connections that do what they can without waiting, made anew when the broker closes them."""
+
+    def __init__(
+        self, path: str, size: int, sends: bytes, *, reads: bool, piece: int = 1 << 20, pause: float = 0
+    ) -> None:
+        self._path = path
+        self._size = size
+        self._sends = sends
+        self._reads = reads
+        self._piece = piece
+        self._pause = pause
+        self._poll = select.epoll()
+        self._members: dict[int, tuple[socket.socket, int]] = {}
+
+    def run(self) -> None:
+        began = False
+        while True:
+            for _ in range(min(64, self._size - len(self._members))):
+                self._join()
+            for descriptor, events in self._poll.poll(0.05, 256):
+                member, sent = self._members[descriptor]
+                try:
+                    if events & select.EPOLLIN and not member.recv(1 << 20):
+                        raise ConnectionError
+                    if events & select.EPOLLHUP:
+                        raise ConnectionError
+                    if events & select.EPOLLOUT:
+                        sent += member.send(self._sends[sent : sent + self._piece])
+                        self._members[descriptor] = member, sent % len(self._sends)
+                except BlockingIOError:
+                    pass
+                except OSError:
+                    self._leave(descriptor)
+            if not began and len(self._members) >= self._size // 4:
+                began = True
+                print("begun", flush=True)
+            time.sleep(self._pause)
+
+    def _join(self) -> None:
+        member = socket.socket(socket.AF_UNIX)
+        member.setblocking(False)
+        try:
+            member.connect(self._path)
+        except OSError:
+            member.close()
+            return
+        self._members[member.fileno()] = member, 0
+        events = select.EPOLLOUT if self._sends else 0
+        self._poll.register(member, events | (select.EPOLLIN if self._reads else 0))
+
+    def _leave(self, descriptor: int) -> None:
+        member, _ = self._members.pop(descriptor)
+        member.close()
+
+
+def slow_writers(path: str) -> None:
+    """Each request a byte at a time."""
+    Crowd(path, MANY, GET, reads=True, piece=1, pause=0.01).run()
+
+
+def partial_lines(path: str) -> None:
+    """As much as a line may have, and never its end."""
+    Crowd(path, MANY, b'{"x":"' + b"x" * (LONGEST - 100), reads=False, pause=0.01).run()
+
+
+def long_lines(path: str) -> None:
+    """Lines that take as long to read as a line can."""
+    Crowd(path, 64, NUMBERS, reads=True).run()
+
+
+def middling_lines(path: str) -> None:
+    """The same below what counts as long."""
+    Crowd(path, MANY, b'{"op":"x","x":[' + b"1," * 110 + b"1]}\n", reads=True).run()
+
+
+def non_readers(path: str) -> None:
+    """Ten thousand gets each, and not one answer read."""
+    Crowd(path, 256, GET * 10_000, reads=False, pause=0.01).run()
+
+
+def pipeliners(path: str) -> None:
+    """The same, with every answer read."""
+    Crowd(path, 64, GET * 10_000, reads=True).run()
+
+
+def denied_names(path: str) -> None:
+    """Names that are nobody's, each another one."""
+    lines = b"".join(b'{"op":"get","name":"%s%d"}\n' % (b"N" * 100, number) for number in range(5000))
+    Crowd(path, 64, lines, reads=True).run()
+
+
+def garbage(path: str) -> None:
+    Crowd(path, 64, b'{"op":"get","name":}\n[]\n\xff\n{"op":"info"}\n' * 1000, reads=True).run()
+
+
+def infos(path: str) -> None:
+    """The longest answer that there is, asked for and not read."""
+    Crowd(path, 256, b'{"op":"info"}\n' * 10_000, reads=False, pause=0.01).run()
+
+
+def hoard(path: str) -> None:
+    """Connections that say nothing."""
+    Crowd(path, MANY, b"", reads=True, pause=0.01).run()
+
+
+def storm(path: str) -> None:
+    """Connect and leave, as fast as it goes."""
+    print("begun", flush=True)
+    while True:
+        members = [socket.socket(socket.AF_UNIX) for _ in range(64)]
+        for member in members:
+            member.setblocking(False)
+            with contextlib.suppress(OSError):
+                member.connect(path)
+        for member in members:
+            member.close()
+
+
+def descriptors(path: str) -> None:
+    """Descriptors with every message, as many as one may carry."""
+    passed = array.array("i", [os.open("/dev/null", os.O_RDONLY) for _ in range(253)])
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)]
+    for number in itertools.count():
+        with socket.socket(socket.AF_UNIX) as member, contextlib.suppress(OSError):
+            member.settimeout(5)
+            member.connect(path)
+            for _ in range(50):
+                member.sendmsg([GET], ancillary)
+                member.recv(4096)
+                member.sendmsg([GET[:10]], ancillary)
+                member.sendmsg([GET[10:]], ancillary)
+                member.recv(4096)
+        if number == 0:
+            print("begun", flush=True)
+
+
+def strangers(path: str) -> None:
+    """Whoever is refused before he says anything, with as much to say as he may."""
+    Crowd(path, 64, NUMBERS, reads=True).run()
+
+
+KINDS = {
+    function.__name__: function
+    for function in (
+        slow_writers,
+        partial_lines,
+        long_lines,
+        middling_lines,
+        non_readers,
+        pipeliners,
+        denied_names,
+        garbage,
+        infos,
+        hoard,
+        storm,
+        descriptors,
+        strangers,
+    )
+}
+
+if __name__ == "__main__":
+    KINDS[sys.argv[1]](sys.argv[2])
