@@ -102,12 +102,7 @@ def test_connections(start_broker: StartBroker, crowd: Crowd) -> None:
     with Link(broker.project("good")) as link:
         assert link.ask({"op": "ping"})["ok"]
     links[0].close()
-    poll("a place to be free", lambda: _pings(broker.project("evil")))
-
-
-def _pings(path: pathlib.Path) -> bool:
-    with Link(path) as link:
-        return bool(link.ask({"op": "ping"})["ok"])
+    poll("a place to be free", lambda: _is_served(broker.project("evil"), "ping"))
 
 
 def test_out_of_descriptors(start_broker: StartBroker, crowd: Crowd) -> None:
@@ -126,13 +121,13 @@ def test_out_of_descriptors(start_broker: StartBroker, crowd: Crowd) -> None:
     assert (broker.processor_seconds() - before) / (time.monotonic() - began) < MAX_IDLE_PROCESSOR_SHARE
     for link in links:
         link.close()
-    poll("it to answer again", lambda: _is_up(broker.admin))
+    poll("it to answer again", lambda: _is_served(broker.admin, "status"))
     assert broker.descriptors() < 40
 
 
-def _is_up(path: pathlib.Path) -> bool:
+def _is_served(path: pathlib.Path, op: str) -> bool:
     with contextlib.suppress(OSError, EOFError), Link(path, timeout=1) as link:
-        return bool(link.ask({"op": "status"})["ok"])
+        return bool(link.ask({"op": op})["ok"])
     return False
 
 
