@@ -234,6 +234,8 @@ class Broker:
     def project_status(self, project: Project, now: float, now_usec: int) -> ProjectStatus:
         """`now` and `now_usec` are one moment on the loop's clock and in microseconds since 1970."""
         last = project.last_fetch
+        if last is not None and project.last_fetch_told[0] != last:
+            project.last_fetch_told = last, now_usec - int((now - last) * 1e6)
         return ProjectStatus(
             name=project.name,
             socket_path=paths.project_socket(self.config.socket_dir, project.name),
@@ -242,7 +244,7 @@ class Broker:
             connections=project.connections,
             fetches_allowed=project.fetches_allowed,
             fetches_denied=project.fetches_denied,
-            last_fetch_usec=0 if last is None else now_usec - int((now - last) * 1e6),
+            last_fetch_usec=project.last_fetch_told[1],
         )
 
 

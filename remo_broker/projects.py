@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from remo_broker.leases import Leases
 from remo_broker.rate import Bucket
 
@@ -16,6 +18,9 @@ LONGEST_KNOWN_LINE = 256
 # What the requests of a project that are not known, or come several at once, may cost in one turn of the loop; the others
 # wait for the next. A unit is some 20 µs, a request that is parsed anew, so that a turn gives a project some 2 ms.
 SHARE = 128
+
+
+_serials = itertools.count(1)
 
 
 class Registration:
@@ -78,10 +83,12 @@ class Project:
         "grants",
         "info_line",
         "last_fetch",
+        "last_fetch_told",
         "leases",
         "lines",
         "reader",
         "registration",
+        "serial",
         "share",
         "unread_bytes",
     )
@@ -104,6 +111,11 @@ class Project:
         """Bytes of unfinished requests that are kept for its connections."""
         self.fetches_allowed = 0
         self.fetches_denied = 0
+        self.serial = next(_serials)
+        """Another one after each change of the registration, for those who watch."""
+        self.last_fetch_told: tuple[float, int] = (0.0, 0)
+        """`last_fetch` when it was last shown, and what it was shown as, in microseconds since 1970: the two clocks do not
+        run alike, and a time that is past shall not move."""
         self.last_fetch: float | None = None
         """When a get was last answered, on the loop's clock."""
 
@@ -114,6 +126,7 @@ class Project:
     def reload(self, registration: Registration) -> None:
         """Another allowlist in one step; leases stay."""
         self.registration = registration
+        self.serial = next(_serials)
         self.leases.resize(registration.ttl_seconds, registration.max_entries)
         self.grants = {name: Grant(self, name) for name in registration.allowlist}
         self.lines = {}

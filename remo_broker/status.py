@@ -87,7 +87,7 @@ class StatusReport:
         """For each project something that differs when its status does; far cheaper than the status."""
         for name, one in list(self._broker.projects.items()):
             counters = one.fetches_allowed, one.fetches_denied, one.connections, len(one.leases.until)
-            yield name, (id(one.registration), *counters)
+            yield name, (one.serial, *counters)
 
     def _allowed(self) -> int:
         return self._broker.gone_allowed + sum(one.fetches_allowed for one in self._broker.projects.values())
