@@ -42,8 +42,10 @@ DRAIN_SECONDS = PEER_SECONDS
 AUDIT_DRAIN_SECONDS = 1.0
 # Exit status of an idle exit, by which the unit tells it from being stopped: only after this one it is not started again.
 IDLE_STATUS = 75
-# Changes within such a time are told to systemd as one.
+# Changes within such a time are told to systemd as one, and no more often than so. While systemd is busy it takes nothing in,
+# and what is told waits for it once its queue is full: that holds 10 datagrams in a container.
 STATUS_SECONDS = 0.1
+STATUS_PAUSE_SECONDS = 1.0
 # Priority of what the broker says about a fault of its own or of its surroundings.
 PRIORITY_ERROR, PRIORITY_WARNING = 3, 4
 
@@ -84,6 +86,7 @@ class Daemon:
         self._own_paths: list[str] = []
         """Control sockets that were bound here and are removed at the end."""
         self._status_due = False
+        self._status_told_at = 0.0
         self._retry_due = False
         self._look_due = False
         self._stopping = False
@@ -202,10 +205,12 @@ class Daemon:
         self.status_plane.changed()
         if not self._status_due:
             self._status_due = True
-            self.loop.after(STATUS_SECONDS, self._tell_status)
+            pause = self._status_told_at + STATUS_PAUSE_SECONDS - self.loop.now
+            self.loop.after(max(STATUS_SECONDS, pause), self._tell_status)
 
     def _tell_status(self) -> None:
         self._status_due = False
+        self._status_told_at = self.loop.now
         if not self._stopping:
             self.manager.status(self.report.line())
 
