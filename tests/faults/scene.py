@@ -81,9 +81,8 @@ class Load:
         summaries: list[dict[str, Any]] = json.loads(out)
         return summaries
 
-    def kill(self) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
+    def end(self) -> None:
+        if self._process.poll() is None:  # something went wrong; what it has seen does not matter any more
             self._process.communicate()
 
 
@@ -178,7 +177,7 @@ class Scene:
         try:
             yield one
         finally:
-            one.kill()
+            one.end()
 
     def account(self, clients: list[dict[str, Any]]) -> Account:
         """Compare what each client was answered with the records that bear its process id."""
