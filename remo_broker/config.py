@@ -6,6 +6,7 @@ import os
 
 from remo_broker import paths
 from remo_broker.messages import MAX_LEASES, MAX_TTL_SECONDS
+from remo_broker.names import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Config:
         values = values or {}
         for key in values:
             if key not in KEYS:
-                raise ConfigError(f"{key if key.isidentifier() else 'a key'}: unknown; the keys are {', '.join(KEYS)}")
+                raise ConfigError(f"{printable(key)}: unknown; the keys are {', '.join(KEYS)}")
         for key, kind in KEYS.items():
             setattr(self, key, kind.check(key, values[key]) if key in values else kind.default)
 

@@ -16,7 +16,7 @@ from remo_broker.connection import PEER_SECONDS, Sweeper
 from remo_broker.endpoints import Endpoints
 from remo_broker.errors import Refused
 from remo_broker.journal import SOCKET_PATH, JournalTransport, StderrTransport
-from remo_broker.listeners import Listener, bind, unlink
+from remo_broker.listeners import CONTROL_MODE, Listener, bind, unlink
 from remo_broker.loop import READ, Loop
 from remo_broker.manifest_reader import ManifestReader
 from remo_broker.messages import Reload
@@ -128,8 +128,9 @@ class Daemon:
                 f"remo-broker {__version__} started with {len(self.broker.projects)} projects and an empty store.",
                 project_count=len(self.broker.projects),
                 memory_protection=self.arena.protection.value,
+                dropped=self.trail.dropped,
             )
-            + audit.peer_fields(os.getpid(), os.getuid(), os.getgid())
+            + audit.own_fields()
         )
         self.manager.ready(self.report.line())
         if self.manager.watchdog_seconds:
@@ -166,7 +167,7 @@ class Daemon:
         ):
             if name not in self._control:
                 path = os.path.join(self.config.socket_dir, file)
-                self._control[name] = Listener(self.loop, bind(path), plane.accepted)
+                self._control[name] = Listener(self.loop, bind(path, CONTROL_MODE), plane.accepted)
                 self._own_paths.append(path)
 
     def _watch_signals(self) -> None:
@@ -309,10 +310,7 @@ class Daemon:
         self.broker.store.clear()
         lost = self.trail.dropped + self.trail.queued
         text = f"remo-broker stopped; {lost} audit records were lost while it ran."
-        self.trail.write_or_keep(
-            audit.record(audit.Event.STOPPED, text, dropped=lost)
-            + audit.peer_fields(os.getpid(), os.getuid(), os.getgid())
-        )
+        self.trail.write_or_keep(audit.record(audit.Event.STOPPED, text, dropped=lost) + audit.own_fields())
         for path in self._own_paths:
             unlink(path)
         self.loop.stop()
@@ -393,7 +391,9 @@ def main() -> int:
         daemon = Daemon(config, _transport(sink), activation.Manager())
         daemon.start()
     except (ConfigError, activation.MissingLibrary, Refused, OSError) as error:
-        text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
+        text = str(error)
+        if isinstance(error, OSError):
+            text = f"{error.filename or 'starting'}: {os.strerror(error.errno or 0)}"
         print(f"remo-broker: {text}", file=sys.stderr)
         return 1
     return daemon.run()

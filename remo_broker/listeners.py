@@ -32,6 +32,8 @@ EXHAUSTED_SECONDS = 0.2
 MAX_TURNED_AWAY = 16
 # Mode of a socket that the broker binds itself: its user and its group, as `remo-broker-client@.socket` has it.
 SOCKET_MODE = 0o660
+# Of a control socket that it binds itself: its group is that of all projects' users, who shall not push.
+CONTROL_MODE = 0o600
 
 TOO_MANY_CONNECTIONS = Refused(
     Code.RATE_LIMITED,
@@ -87,11 +89,11 @@ def _listened_by(listening: socket.socket) -> int:
     return pid
 
 
-def bind(path: str) -> socket.socket:
+def bind(path: str, mode: int = SOCKET_MODE) -> socket.socket:
     """A listening socket at `path`. A dead one that is in the way is removed. Raises `Refused`."""
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listening.setblocking(False)
-    before = os.umask(0o777 & ~SOCKET_MODE)
+    before = os.umask(0o777 & ~mode)
     try:
         try:
             listening.bind(path)

@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 
 # `manifest_unreadable` is due within 2 s; a child answers in some 0.2 s, so the rest is for a slow disk.
 READ_SECONDS = 1.8
-# Children at one time. More would only take the machine from everybody else.
-MAX_CHILDREN = 2
+# Children at one time: a few that take long must not hold up the others, more would take the machine from everybody.
+MAX_CHILDREN = 8
+# Children that hang in the kernel past their deadline, on a file system that does not answer: beyond so many none is
+# started any more (the unit allows 64 tasks).
+MAX_HUNG = 32
 # An allowlist of 64 KiB, the path of its file and the JSON around them.
 MAX_OUTPUT = 256 * 1024
 # The longest error line that is passed on.
@@ -57,6 +60,7 @@ class ManifestReader:
         self._config = config
         self._queue: deque[tuple[str, str, Later]] = deque()
         self._children = 0
+        self._hung = 0
 
     def read(self, project_path: str, name: str) -> Later:
         """Its result is `Allowed`, or `Refused` with one of the manifest codes."""
@@ -68,6 +72,9 @@ class ManifestReader:
     def _begin(self) -> None:
         while self._queue and self._children < MAX_CHILDREN:
             project_path, name, later = self._queue.popleft()
+            if self._hung >= MAX_HUNG:
+                later.set(_unreadable("too many readers hang on file systems that do not answer; look at those first"))
+                continue
             try:
                 _Child(self, self._loop, self._config, project_path, name, later)
             except OSError as error:
@@ -78,6 +85,14 @@ class ManifestReader:
     def ended(self) -> None:
         self._children -= 1
         self._begin()
+
+    def hangs(self) -> None:
+        """A child did not end in time: others take its place, and it is waited for apart."""
+        self._hung += 1
+        self.ended()
+
+    def hung_ended(self) -> None:
+        self._hung -= 1
 
 
 class _Child:
@@ -91,6 +106,7 @@ class _Child:
         self._config = config
         self._later = later
         self._output = b""
+        self._expired_at_all = False
         self._pipe, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         arguments = [
             *(sys.executable, "-S", "-P", "-m", "remo_broker.manifest"),
@@ -141,14 +157,19 @@ class _Child:
         self._loop.forget(self._pidfd)
         os.close(self._pidfd)
         self._timer.cancel()
-        self._owner.ended()
+        if self._expired_at_all:
+            self._owner.hung_ended()
+        else:
+            self._owner.ended()
 
     def _expired(self) -> None:
+        self._expired_at_all = True
         signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         self._close_pipe()
         self._later.set(
             _unreadable(f"reading it took longer than {READ_SECONDS:g} seconds; look at the file and its file system")
         )
+        self._owner.hangs()
 
     def _close_pipe(self) -> None:
         if self._pipe >= 0:

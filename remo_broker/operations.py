@@ -150,7 +150,11 @@ class Operations:
         allowed = yield from self._read(old.project_path, old.name, peer)
         yield from self._changes.begin()
         try:
-            project = self._known(request.name)  # it may have been unregistered meanwhile
+            if self._known(request.name) is not project:
+                # Unregistered meanwhile, and registered anew: what was read is another directory's.
+                raise Refused(
+                    Code.PROJECT_UNKNOWN, None, "the project was unregistered meanwhile; reload the new one if need be"
+                )
             old = project.registration
             fresh = Registration(
                 old.name,

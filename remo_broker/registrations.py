@@ -108,6 +108,7 @@ def save(state_dir: str, data: bytes) -> None:
     temporary = path + ".new"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
+        os.fchmod(descriptor, 0o600)  # one that was left over may have another mode
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(descriptor, rest) :]

@@ -86,7 +86,7 @@ class StatusReport:
     def marks(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """For each project something that differs when its status does; far cheaper than the status."""
         for name, one in list(self._broker.projects.items()):
-            counters = one.fetches_allowed, one.fetches_denied, one.connections, len(one.leases.until)
+            counters = one.fetches_allowed, one.fetches_denied, one.connections, one.leases.live(self._loop.now)
             yield name, (one.serial, *counters)
 
     def _allowed(self) -> int:

@@ -182,7 +182,9 @@ class AuditTrail:
             patience = max(0.0, now + PATIENCE_SECONDS - time.monotonic())
         dropped = self.dropped - self._dropped_before
         text = f"The audit trail is taken again; {dropped} records at the most were lost."
-        self.healthy = self._try_to_send([audit.record(audit.Event.RECOVERED, text, dropped=dropped)], patience)
+        self.healthy = self._try_to_send(
+            [audit.record(audit.Event.RECOVERED, text, dropped=dropped) + audit.own_fields()], patience
+        )
         if self.healthy:
             self._dropped_before = self.dropped
             self._misses = 0
@@ -191,7 +193,8 @@ class AuditTrail:
     def _degrade(self, why: str) -> None:
         self.healthy = False
         if self._degraded is None:
-            self._degraded = audit.record(audit.Event.DEGRADED, f"{why}; records wait in memory.") + self._stamp()
+            record = audit.record(audit.Event.DEGRADED, f"{why}; records wait in memory.", dropped=self.dropped)
+            self._degraded = record + audit.own_fields() + self._stamp()
 
     def _try_to_send(self, records: list[bytes], patience_seconds: float) -> bool:
         try:
