@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.manifest.conftest import Project
 
 # The broker ends a reader after so long.
-KILLED_AFTER = 2.0
+KILLED_AFTER = 20.0
 ROOT = Path(remo_broker.__file__).parent.parent
 PYTHON = [sys.executable, "-P"]
 ENVIRONMENT = {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)]), "LC_ALL": "C.UTF-8"}
