@@ -22,8 +22,8 @@ from tests.manifest.test_document import BOMBS
 if TYPE_CHECKING:
     from tests.manifest.conftest import Project
 
-# The broker ends a reader after so long.
-KILLED_AFTER = 20.0
+# What takes longer hangs; generous, as the machine may be busy.
+HANGS_AFTER = 20.0
 ROOT = Path(remo_broker.__file__).parent.parent
 PYTHON = [sys.executable, "-P"]
 ENVIRONMENT = {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)]), "LC_ALL": "C.UTF-8"}
@@ -94,7 +94,7 @@ def test_a_bomb_is_told_within_the_deadline(project: Project, name: str) -> None
     project.write(content)
     began = time.monotonic()
     said = run(*arguments(project.path))
-    assert time.monotonic() - began < KILLED_AFTER
+    assert time.monotonic() - began < HANGS_AFTER
     assert says in said["message"]
 
 
@@ -148,7 +148,7 @@ def test_whatever_happens_is_one_line(project: Project, parser: str, code: str, 
     project.write()
     began = time.monotonic()
     said = run(parser, "-", *arguments(project.path), module="tests.manifest.stand_in")
-    assert time.monotonic() - began < KILLED_AFTER
+    assert time.monotonic() - began < HANGS_AFTER
     assert said["code"] == code
     assert says in said["message"]
     assert "hunter2" not in said["message"]
