@@ -105,7 +105,7 @@ class Project:
         self.share = SHARE
         """What its requests may still cost in this turn."""
         self.reader: object = None
-        """Whose long line is being read, one at a time: what it is made into has fifty times its bytes."""
+        """Whose long line is being read, one at a time: what it is made into has thirty times its bytes."""
         self.connections = 0
         self.unread_bytes = 0
         """Bytes of unfinished requests that are kept for its connections."""
