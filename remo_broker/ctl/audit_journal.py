@@ -1,8 +1,9 @@
 """The broker's audit records, read back from the journal.
 
 Everything is narrowed down by matches inside the journal, so that a million entries of others cost nothing. Records are
-bound to the broker's unit and user by the two fields that journald itself sets: an entry that somebody else wrote, with
-whatever fields, does not match.
+bound to the broker's user, which nothing else runs as, by the field that journald sets from what the kernel says: an entry
+that somebody else wrote, with whatever fields, does not match. Not by the unit: journald looks that up when it reads an
+entry, and leaves it out of the last ones of a broker that was killed before.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from cysystemd.reader import JournalEntry, JournalReader, Rule
 
-UNIT = "remo-broker.service"
 USER = "remo-broker"
 
 # What is shown without --all: what somebody was given or refused.
@@ -63,7 +63,7 @@ class Query:
 
     def terms(self) -> list[list[tuple[str, str]]]:
         """The matches: every group must hold, and of each group any field."""
-        groups = [[("_SYSTEMD_UNIT", UNIT)], [("_UID", str(broker_uid()))]]
+        groups = [[("_UID", str(broker_uid()))]]
         if self.denied:
             groups.append(
                 [

@@ -51,7 +51,8 @@ def stopped(machine: Machine) -> Iterator[None]:
     try:
         yield
     finally:
-        os.kill(process, signal.SIGCONT)
+        with contextlib.suppress(ProcessLookupError):  # killed meanwhile
+            os.kill(process, signal.SIGCONT)
 
 
 @contextlib.contextmanager

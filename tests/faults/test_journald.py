@@ -8,6 +8,7 @@ taken since it was last known to be well.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 from collections import Counter
@@ -200,6 +201,23 @@ def test_a_stop_waits_a_little_for_records_to_be_taken(machine: Machine) -> None
     account = scene.account(clients)
     assert [account.unrecorded, account.unasked] == [[], []]
     assert [int(record["REMO_DROPPED"]) for record in scene.records("REMO_EVENT=broker.stopped")] == [0]
+
+
+def test_the_last_records_of_a_broker_that_was_killed_are_in_the_review(machine: Machine) -> None:
+    """journald reads them when the process is no more, and does not find out which unit it was of."""
+    scene = Scene(machine)
+    with journald.stopped(machine):
+        for name in NAMES:
+            machine.ask(socket_path("stored"), {"op": "get", "name": name})
+        scene.signal(signal.SIGKILL)
+        os.kill(journald.pid(machine), signal.SIGKILL)
+    machine.wait_state(journald.SERVICE, "active")
+    recorded = scene.records("REMO_EVENT=fetch")
+    assert len(recorded) == len(NAMES)
+    assert "_SYSTEMD_UNIT" not in recorded[-1]
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(scene.since))
+    reviewed = machine.run(["remo-brokerctl", "audit", "--since", since, "--json=short"]).stdout
+    assert [name for name in NAMES if f'"{name}"' not in reviewed] == []
 
 
 def test_without_room_on_disk_journald_goes_on_in_memory(machine: Machine, figures: Figures) -> None:
