@@ -7,7 +7,9 @@ import json
 import pathlib
 import socket
 import subprocess
+import tempfile
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,11 +25,13 @@ from tests.support.machine import unavailable
 
 
 @pytest.fixture
-def place(tmp_path: pathlib.Path) -> Place:
-    try:
-        return Place.choose(tmp_path, programs.build())
-    except FileNotFoundError:
-        unavailable("there is no C compiler here")
+def place() -> Iterator[Place]:
+    # Not pytest's own directory: with a worker's name in it, a socket's path below it may be too long.
+    with tempfile.TemporaryDirectory(prefix="rb-") as directory:
+        try:
+            yield Place.choose(pathlib.Path(directory), programs.build())
+        except FileNotFoundError:
+            unavailable("there is no C compiler here")
 
 
 @pytest.fixture
