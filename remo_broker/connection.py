@@ -43,10 +43,10 @@ class Sweeper:
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._due: dict[Connection, float] = {}
+        self._armed = False
 
     def set(self, connection: Connection, seconds: float) -> None:
-        if not self._due:
-            self._loop.after(SWEEP_SECONDS, self._sweep)
+        self._arm()
         self._due[connection] = self._loop.now + seconds
 
     def lift(self, connection: Connection) -> None:
@@ -55,14 +55,20 @@ class Sweeper:
     def has(self, connection: Connection) -> bool:
         return connection in self._due
 
+    def _arm(self) -> None:
+        if not self._armed:
+            self._armed = True
+            self._loop.after(SWEEP_SECONDS, self._sweep)
+
     def _sweep(self) -> None:
+        self._armed = False
         try:
             for connection in [one for one, due in self._due.items() if due <= self._loop.now]:
                 self.lift(connection)
                 connection.timed_out()
         finally:
             if self._due:
-                self._loop.after(SWEEP_SECONDS, self._sweep)
+                self._arm()
 
 
 class Connection:

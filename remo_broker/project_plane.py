@@ -12,7 +12,7 @@ from functools import partial
 from remo_broker import audit, broker
 from remo_broker.connection import PEER_SECONDS, Connection, Peer
 from remo_broker.decode import decode
-from remo_broker.errors import Refused, protocol_error
+from remo_broker.errors import BUG, Refused, protocol_error
 from remo_broker.loop import READ
 from remo_broker.messages import MAX_MESSAGE, PROJECT_REQUESTS, Code, Get, Reason
 from remo_broker.projects import LONGEST_KNOWN_LINE, SHARE
@@ -354,7 +354,11 @@ class ProjectPlane:
                 if client.has_to_wait:
                     waiting.append(client)
                 else:
-                    client.go_on()
+                    try:
+                        client.go_on()
+                    except Exception as error:
+                        self.loop.on_bug(error)
+                        client.end_with(BUG.line())
             self.queue[:0] = waiting
             self.flush()
         self._queue_runs = False

@@ -42,6 +42,9 @@ _ESCAPED_PADDING = rb'(=|\\u003[dD])?(=|\\u003[dD])?"'
 # Rewriting a bundle costs at worst (every second byte an escape) some 0.6 µs, one unit of a step, for so many bytes.
 BUNDLE_BYTES_PER_UNIT_SHIFT = 2
 
+# What a bundle's field takes of the answer at the least, `\\"a\\":\\"\\"`: with more fields than fit, none is looked at.
+SHORTEST_FIELD = 10
+
 NAME_RULE = f"names match {SECRET_NAME_PATTERN}"
 
 
@@ -128,6 +131,7 @@ class Store:
                     found[name] = (0, start, end, False)
                 elif kind == OBJECT:
                     bundles = bundles or _Bundles(self._arena)
+                    limits.check(name, VALUE_HEAD, len(fields) * SHORTEST_FIELD)
                     _check_fields(name, fields)
                     begin, after = start, end
                     start, end = bundles.write(name, region.view, fields)

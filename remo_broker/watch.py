@@ -12,6 +12,7 @@ from remo_broker.connection import PEER_SECONDS, Connection, Peer
 from remo_broker.decode import decode
 from remo_broker.errors import Refused, encode, protocol_error
 from remo_broker.listeners import Door
+from remo_broker.loop import READ
 from remo_broker.messages import (
     STATUS_REQUESTS,
     ProjectEvent,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import socket
 
     from remo_broker.connection import Sweeper
-    from remo_broker.loop import Loop
+    from remo_broker.loop import Job, Loop
     from remo_broker.status import StatusReport
 
 # The bus service has one connection; a few more for whoever looks on.
@@ -47,7 +48,7 @@ TOO_LONG = protocol_error(
 class Onlooker(Connection):
     """A connection on the status socket; a watcher once it has asked to `watch`."""
 
-    __slots__ = ("_at_end", "_plane", "_told", "_told_broker", "_told_synced", "_unread", "watching")
+    __slots__ = ("_at_end", "_plane", "_queued", "_told", "_told_broker", "_told_synced", "_unread", "watching")
 
     def __init__(self, plane: StatusPlane, connection: socket.socket) -> None:
         super().__init__(plane.loop, plane.sweeper, connection)
@@ -55,6 +56,8 @@ class Onlooker(Connection):
         self._plane = plane
         self._unread = b""
         self._at_end = False
+        self._queued = False
+        """A line was answered and the next turn goes on."""
         self._told: dict[str, tuple[int, ...]] = {}
         self._told_broker = b""
         self._told_synced = False
@@ -72,14 +75,15 @@ class Onlooker(Connection):
         self._answer_lines()
 
     def _answer_lines(self) -> None:
-        """Answer what was read, until an answer is not taken at once: status pages are long."""
-        while not (self.pending or self.closed or self.ending):
-            line, newline, rest = self._unread.partition(b"\n")
-            if not newline and not (self._at_end and line):  # the last line may have none
-                break
+        """Answer one line of what was read, and the others in turns to come: a status page costs some milliseconds."""
+        if self.pending or self.closed or self.ending or self._queued:
+            return
+        line, newline, rest = self._unread.partition(b"\n")
+        if newline or (self._at_end and line):  # the last line may have none
             self._unread = rest
             self._answer(line)
-        else:
+            if not self.closed:
+                self._queue()
             return
         if self._at_end:
             # A watcher that says no more than `watch` may half-close and listen.
@@ -91,6 +95,20 @@ class Onlooker(Connection):
             self.end_with(TOO_LONG)
         elif self._unread and not self.watching:
             self.sweeper.set(self, PEER_SECONDS)
+
+    def _queue(self) -> None:
+        """Go on in the next turn; nothing is read meanwhile."""
+        self._queued = True
+        if not self.pending:
+            self.loop.change(self.fd, 0)
+        self.loop.start(self._go_on())
+
+    def _go_on(self) -> Job:
+        yield None
+        self._queued = False
+        if not (self.pending or self.closed or self.ending):
+            self.loop.change(self.fd, READ)
+            self._answer_lines()
 
     def _answer(self, line: bytes) -> None:
         if self.closed or self.ending:
