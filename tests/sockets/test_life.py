@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -92,6 +93,13 @@ def test_flags_override_the_file(start_broker: StartBroker, directory: pathlib.P
     broker.push({"A": "a"})
     for _ in range(5):
         assert broker.get("A")["ttl_seconds"] in (49, 50)
+
+
+def test_only_its_own_user_may_use_the_control_sockets_that_it_makes(start_broker: StartBroker) -> None:
+    """The broker's group is that of all projects' users, who shall not push."""
+    broker = start_broker(projects=[registration("myrepo", "A")])
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (broker.admin, broker.status_socket, broker.project())]
+    assert modes == [0o600, 0o600, 0o660]
 
 
 def test_two_brokers_on_one_directory(start_broker: StartBroker) -> None:
