@@ -70,7 +70,9 @@ class JournalTransport:
             if patience_seconds <= 0:
                 raise
             self._send_when_writable(data, patience_seconds)
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN):
+                raise
             # journald's socket was made anew; the descriptor points at the dead one, with what was in its queue.
             self.on_loss()
             self._connect()

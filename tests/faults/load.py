@@ -49,6 +49,9 @@ class Client:
         self.errors: list[str] = []
         """Whatever is neither an answer nor a closed connection."""
         self.slowest = 0.0
+        """Seconds of the longest wait for an answer."""
+        self.late = 0.0
+        """The same for the processor: how much longer than asked for a sleep took."""
 
     def stopped(self) -> bool:
         return bool(select.select([self.stop], [], [], 0)[0])
@@ -71,7 +74,7 @@ class Client:
             "path": self.path,
             **{
                 key: getattr(self, key)
-                for key in ("answered", "unanswered", "words", "connects", "refused", "errors", "slowest")
+                for key in ("answered", "unanswered", "words", "connects", "refused", "errors", "slowest", "late")
             },
         }
 
@@ -96,7 +99,10 @@ class Client:
             self.answered[name] = self.answered.get(name, 0) + 1
             self.note(name, reply)
             if self.pause:
-                time.sleep(self.random.random() * 2 * self.pause)
+                pause = self.random.random() * 2 * self.pause
+                began = time.monotonic()
+                time.sleep(pause)
+                self.late = max(self.late, time.monotonic() - began - pause)
             if self.stopped():
                 return
 

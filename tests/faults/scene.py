@@ -215,6 +215,13 @@ class Scene:
         return [json.loads(line) for line in printed.splitlines()]
 
 
+def longest_wait(clients: list[dict[str, Any]]) -> float:
+    """Seconds of the slowest answer, less what the machine kept the clients waiting for the processor."""
+    slowest: float = max(client["slowest"] for client in clients)
+    late: float = max(client["late"] for client in clients)
+    return max(0.0, slowest - late)
+
+
 def summed(clients: list[dict[str, Any]], key: str) -> dict[str, int]:
     """A table that each client has, over all of them."""
     total = Counter[str]()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from remo_broker.watch import MAX_CONNECTIONS
 from tests.faults.figures import LONG, SEED, Figures
-from tests.faults.scene import Scene, summed
+from tests.faults.scene import Scene, longest_wait, summed
 from tests.support.broker import registration
 from tests.support.machine import poll
 
@@ -163,7 +163,7 @@ def test_the_sockets_do_not_notice(machine: Machine, figures: Figures) -> None:
                     scene.push()  # a change to be told to whoever watches
                     time.sleep(0.02)
             seen = load.finish()
-        slowest[name] = max(client["slowest"] for client in seen)
+        slowest[name] = longest_wait(seen)
         assert [error for client in seen for error in client["errors"]] == [], name
         assert sum(sum(client["unanswered"].values()) for client in seen) == 0, name
         assert summed(seen, "refused") == {}, name
