@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # `manifest_unreadable` is due within 2 s; a child answers in some 0.2 s, so the rest is for a slow disk.
 READ_SECONDS = 1.8
 # Children at one time: a few that take long must not hold up the others, more would take the machine from everybody.
-MAX_CHILDREN = 8
+MAX_CHILDREN = 3
 # Children that hang in the kernel past their deadline, on a file system that does not answer: beyond so many none is
 # started any more (the unit allows 64 tasks).
 MAX_HUNG = 32
