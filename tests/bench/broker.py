@@ -151,16 +151,6 @@ class Unit(Broker):
         shown = subprocess.run(["systemctl", "show", UNIT, "-pMainPID", "--value"], capture_output=True, check=True)
         return int(shown.stdout)
 
-    @contextlib.contextmanager
-    def pinned(self, cpu: int | None) -> Iterator[None]:
-        """Keep the service on a processor meanwhile."""
-        pid = self.pid
-        before = os.sched_getaffinity(pid)
-        if cpu is not None:
-            os.sched_setaffinity(pid, {cpu})
-        yield
-        os.sched_setaffinity(pid, before)
-
     def audited(self, generation: int) -> tuple[str, ...]:
         """What matches the records in the journal of the fetches from one generation."""
         return "REMO_EVENT=fetch", f"REMO_PROJECT={PROJECT}", f"REMO_GENERATION={generation}", f"_PID={self.pid}"

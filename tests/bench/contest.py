@@ -105,7 +105,11 @@ def _echo_audited(setting: Setting) -> Iterator[list[Contestant]]:
         return
     setting.unit.settle()
     setting.generator.latency(setting.unit.get, 1)
-    with echo.audited(setting.place, REPLY_BYTES, journal.newest_fetch()) as target:
+    like = journal.newest_fetch()
+    with (
+        echo.audited(setting.place, REPLY_BYTES, like) as target,
+        journal.held(setting.place, setting.place.client_cpu),
+    ):
         does = "a record to the journal: the audit's limit"
         yield [Contestant("C echo, audited", does, "every line, to the journal", "none", "-", target)]
 
@@ -114,7 +118,7 @@ def _echo_audited(setting: Setting) -> Iterator[list[Contestant]]:
 def _broker(setting: Setting) -> Iterator[list[Contestant]]:
     if setting.unit is not None:
         protection = setting.unit.settle()
-        with setting.unit.pinned(setting.place.server_cpu):
+        with setting.place.holding(setting.unit.pid, setting.place.server_cpu):
             yield _rows("remo-broker", "every get, to the journal", protection, setting.unit)
         return
     argv = [sys.executable, "-m", "remo_broker", "--rate-limit-per-second", "0"]

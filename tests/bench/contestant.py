@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # How long a server may take until it listens.
 START_SECONDS = 15
 
+REALTIME_PRIORITY = 10
+REALTIME = ("chrt", "--fifo", str(REALTIME_PRIORITY))
+
 # A secret of usual length, the same for everybody.
 SECRET = "ghp_0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -46,20 +49,22 @@ class Place:
     """Where servers and clients run: a directory for their files, and the processors that they are kept on.
 
     With one connection the client shares the server's processor, so that work is measured and not how long a sleeping
-    processor takes to wake; with many it has the other one. None: the machine does not allow pinning.
+    processor takes to wake; with many it has the other one. None: the machine does not allow pinning. `realtime` puts
+    clients, servers and journald before all else that runs, for machines that are not idle.
     """
 
     work: pathlib.Path
     programs: Programs
     server_cpu: int | None
     client_cpu: int | None
+    realtime: bool = False
 
     @classmethod
-    def choose(cls, work: pathlib.Path, programs: Programs) -> Place:
+    def choose(cls, work: pathlib.Path, programs: Programs, *, realtime: bool = False) -> Place:
         allowed = sorted(os.sched_getaffinity(0))
         if len(allowed) < 2 or shutil.which("taskset") is None:
-            return cls(work, programs, None, None)
-        return cls(work, programs, allowed[0], allowed[-1])
+            return cls(work, programs, None, None, realtime)
+        return cls(work, programs, allowed[0], allowed[-1], realtime)
 
     def directory(self, name: str) -> pathlib.Path:
         """A new private directory."""
@@ -69,7 +74,24 @@ class Place:
 
     def pinned(self, argv: Sequence[str]) -> list[str]:
         """`argv` such that it starts on the servers' processor."""
-        return [*argv] if self.server_cpu is None else ["taskset", "-c", str(self.server_cpu), *argv]
+        pin = [] if self.server_cpu is None else ["taskset", "-c", str(self.server_cpu)]
+        return [*pin, *self.preferred(argv)]
+
+    def preferred(self, argv: Sequence[str]) -> list[str]:
+        """`argv` such that it starts with the priority of all that is measured."""
+        return [*REALTIME, *argv] if self.realtime else [*argv]
+
+    @contextlib.contextmanager
+    def holding(self, pid: int, cpu: int | None) -> Iterator[None]:
+        """Keep a process that runs already on a processor (None: where it was), and with that priority."""
+        before, policy, parameters = os.sched_getaffinity(pid), os.sched_getscheduler(pid), os.sched_getparam(pid)
+        if cpu is not None:
+            os.sched_setaffinity(pid, {cpu})
+        if self.realtime:
+            os.sched_setscheduler(pid, os.SCHED_FIFO, os.sched_param(REALTIME_PRIORITY))
+        yield
+        os.sched_setaffinity(pid, before)
+        os.sched_setscheduler(pid, policy, parameters)
 
     @contextlib.contextmanager
     def server(

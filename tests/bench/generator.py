@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import pathlib
 import subprocess
 import tempfile
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.bench.programs import Programs
+    from tests.bench.contestant import Place
 
 # No run takes so long; a server that does not answer ends the benchmark instead of hanging it.
 RUN_SECONDS = 300
@@ -70,9 +69,9 @@ class Failed(Exception):
 class Generator:
     """Runs load.c, on processor `cpu` or wherever the scheduler wants (None)."""
 
-    def __init__(self, programs: Programs, work: pathlib.Path) -> None:
-        self._load = str(programs.load)
-        self._work = work
+    def __init__(self, place: Place) -> None:
+        self._load = place.preferred([str(place.programs.load)])
+        self._place = place
 
     def latency(self, target: Target, requests: int, *, cpu: int | None = None, warmup: int = 0) -> Sample:
         """One connection, one request after another."""
@@ -86,7 +85,19 @@ class Generator:
         """Start to end of a program, its output thrown away. A status that is not 0 counts as an error."""
         with self._file(command.stdin) as stdin:
             pin = [] if cpu is None else ["--cpu", str(cpu)]
-            return _run([self._load, "spawn", "--request", stdin, "--requests", str(times), *pin, "--", *command.argv])
+            return _run(
+                [
+                    str(self._place.programs.load),
+                    "spawn",
+                    "--request",
+                    stdin,
+                    "--requests",
+                    str(times),
+                    *pin,
+                    "--",
+                    *command.argv,
+                ]
+            )
 
     def own_client(self, client: Client, requests: int) -> Sample:
         return _run([*client.argv, str(requests)])
@@ -96,7 +107,7 @@ class Generator:
         """A client that asks now and then while something else happens; its sample is in the list at the end."""
         samples: list[Sample] = []
         with self._options(target) as options:
-            argv = [self._load, "latency", *options, "--requests", "1000000"]
+            argv = [*self._load, "latency", *options, "--requests", "1000000"]
             argv += ["--pace", str(pace_usec), "--seconds", str(seconds)]
             process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             try:
@@ -110,7 +121,7 @@ class Generator:
     def _socket(self, mode: str, target: Target, cpu: int | None, *more: object) -> Sample:
         with self._options(target) as options:
             pin = [] if cpu is None else ["--cpu", str(cpu)]
-            return _run([self._load, mode, *options, *pin, *map(str, more)])
+            return _run([*self._load, mode, *options, *pin, *map(str, more)])
 
     @contextlib.contextmanager
     def _options(self, target: Target) -> Iterator[list[str]]:
@@ -123,7 +134,7 @@ class Generator:
 
     @contextlib.contextmanager
     def _file(self, data: bytes) -> Iterator[str]:
-        with tempfile.NamedTemporaryFile(dir=self._work) as file:
+        with tempfile.NamedTemporaryFile(dir=self._place.work) as file:
             file.write(data)
             file.flush()
             yield file.name
@@ -136,7 +147,7 @@ def _run(argv: list[str]) -> Sample:
 
 def _sample(argv: list[str], status: int, output: str, errors: str) -> Sample:
     if status != 0:
-        raise Failed(f"{pathlib.Path(argv[0]).name} {argv[1]}: {errors.strip() or f'status {status}'}")
+        raise Failed(f"{' '.join(argv[:4])}: {errors.strip() or f'status {status}'}")
     sample = Sample(**json.loads(output))
     if sample.errors:
         raise Failed(f"{sample.errors} of {sample.count} answers were not what was expected: {errors.strip()}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from tests.bench import journal
 from tests.bench.broker import resident
 from tests.bench.figures import Figure
 from tests.bench.setting import Setting, say
@@ -57,5 +58,5 @@ def _once(setting: Setting, unit: Unit, projects: int, count: int) -> tuple[Samp
     unit.populate(projects)
     unit.push(count)
     cpu = setting.place.server_cpu
-    with unit.pinned(cpu):
+    with setting.place.holding(unit.pid, cpu), journal.held(setting.place, setting.place.client_cpu):
         return setting.generator.latency(unit.get, setting.many(GETS), cpu=cpu, warmup=500), start, size

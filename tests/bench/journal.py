@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -13,9 +14,11 @@ from tests.bench.generator import Failed
 
 if TYPE_CHECKING:
     import pathlib
+    from collections.abc import Iterator
 
     from tests.bench.contestant import Place
 
+UNIT = "systemd-journald.service"
 SOCKET = "/run/systemd/journal/socket"
 # The records of the C sender are told from the broker's by this event: as long a word as its `fetch`.
 BLAST_EVENT = "blast"
@@ -30,6 +33,14 @@ class Blast:
     records: int
     kept: int
     per_second: float
+
+
+@contextlib.contextmanager
+def held(place: Place, cpu: int | None) -> Iterator[None]:
+    """Keep journald on a processor meanwhile (None: where it was), with the priority of all that is measured."""
+    shown = subprocess.run(["systemctl", "show", UNIT, "-pMainPID", "--value"], capture_output=True, check=True)
+    with place.holding(int(shown.stdout), cpu):
+        yield
 
 
 def count(*matches: str) -> int:
@@ -64,7 +75,7 @@ def blast(place: Place, like: dict[str, str], records: int, batch: int = 1) -> B
     run = str(next(_runs))
     fields = {**like, "REMO_GENERATION": run}
     fields.pop("REMO_LATENCY_USEC", None)  # the sender adds it, with a number that changes
-    argv = [str(place.programs.blast), SOCKET, str(record(place, fields)), str(records), str(batch)]
+    argv = place.preferred([str(place.programs.blast), SOCKET, str(record(place, fields)), str(records), str(batch)])
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise Failed(f"blast: {done.stderr.strip()}")

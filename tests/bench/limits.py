@@ -78,7 +78,8 @@ def get_latency(setting: Setting, unit: Unit) -> list[Check]:
     with (
         echo.plain(setting.place, size) as bare,
         echo.audited(setting.place, size, like) as recorded,
-        unit.pinned(cpu),
+        setting.place.holding(unit.pid, cpu),
+        journal.held(setting.place, setting.place.client_cpu),
     ):
         for _ in range(setting.rounds):
             bottom, between, got = (
@@ -115,17 +116,19 @@ def get_throughput(setting: Setting, unit: Unit) -> list[Check]:
     like = journal.newest_fetch()
     ratios, limits, rates, batched = [], [], [], []
     lost = 0
-    for _ in range(setting.rounds):
-        sent = journal.blast(setting.place, like, records)
-        many = journal.blast(setting.place, like, records, batch=CONNECTIONS)
-        generation = unit.push(len(ALLOWED))
-        got = setting.generator.throughput(unit.get, records, CONNECTIONS)
-        lost += records - journal.count(*unit.audited(generation))
-        lost += (records - sent.kept) + (records - many.kept)
-        limits.append(sent.per_second)
-        batched.append(many.per_second)
-        rates.append(got.per_second)
-        ratios.append(got.per_second / sent.per_second)
+    with journal.held(setting.place, None):
+        for _ in range(setting.rounds):
+            sent = journal.blast(setting.place, like, records)
+            many = journal.blast(setting.place, like, records, batch=CONNECTIONS)
+            generation = unit.push(len(ALLOWED))
+            with setting.place.holding(unit.pid, None):
+                got = setting.generator.throughput(unit.get, records, CONNECTIONS)
+            lost += records - journal.count(*unit.audited(generation))
+            lost += (records - sent.kept) + (records - many.kept)
+            limits.append(sent.per_second)
+            batched.append(many.per_second)
+            rates.append(got.per_second)
+            ratios.append(got.per_second / sent.per_second)
     rate, limit, best = (Figure.of(rounds).median for rounds in (rates, limits, batched))
     detail = (
         f"{rate:,.0f}/s to {limit:,.0f}/s ({best:,.0f}/s with {CONNECTIONS} records a datagram); {lost} records lost"
@@ -164,7 +167,8 @@ def small_push(setting: Setting, unit: Unit) -> list[Check]:
     """N6."""
     unit.settle()
     target = unit.push_target(push_request(secrets(10)))
-    samples = [setting.generator.latency(target, setting.many(PUSHES), warmup=20) for _ in range(setting.rounds)]
+    with setting.place.holding(unit.pid, None):
+        samples = [setting.generator.latency(target, setting.many(PUSHES), warmup=20) for _ in range(setting.rounds)]
     detail = f"median {Figure.of([sample.median_ns for sample in samples]).median / 1e3:.0f} µs"
     tails = Figure.of([sample.p99_ns for sample in samples])
     return [Check("N6", "push of 10 secrets, p99", "milliseconds", 1 * MS, tails, detail)]
@@ -183,7 +187,10 @@ def large_push(setting: Setting, unit: Unit) -> list[Check]:
             once = setting.generator.latency(target, 5)
             # Long enough for most pushes of the round; what is left of them has nobody beside it.
             seconds = once.median_ns / 1e9 * pushes
-            with setting.generator.bystander(unit.get, BYSTANDER_PACE_USEC, seconds) as others:
+            with (
+                setting.place.holding(unit.pid, None),
+                setting.generator.bystander(unit.get, BYSTANDER_PACE_USEC, seconds) as others,
+            ):
                 pushed = setting.generator.latency(target, pushes)
             waits.append(others[0].max_ns)
             if target is few:
@@ -209,7 +216,7 @@ def crowded(setting: Setting, unit: Unit) -> list[Check]:
         for projects, count in ((1, 10), (MANY_PROJECTS, MANY_SECRETS)):
             unit.populate(projects)
             unit.push(count)
-            with unit.pinned(cpu):
+            with setting.place.holding(unit.pid, cpu), journal.held(setting.place, setting.place.client_cpu):
                 medians.append(setting.generator.latency(unit.get, gets, cpu=cpu, warmup=WARM_UP).median_ns)
         few.append(medians[0] / 1e3)
         many.append(medians[1] / 1e3)

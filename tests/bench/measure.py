@@ -1,6 +1,6 @@
 """Run the measurements where this process runs; progress on standard error, one JSON object on standard output.
 
-usage: python -m tests.bench.measure unit|process ROUNDS full|quick PART...
+usage: python -m tests.bench.measure unit|process ROUNDS full|quick realtime|shared PART...
 
 `unit` is the installed service, whose configuration and registrations are replaced: for a machine of its own only.
 """
@@ -25,7 +25,7 @@ LIMITS = tuple(name for names in limits.CHECKS for name in names)
 PARTS = (CONTESTANTS, *LIMITS, GROWTH)
 
 
-def measure(unit: Unit | None, rounds: int, *, quick: bool, parts: frozenset[str]) -> dict[str, Any]:
+def measure(unit: Unit | None, rounds: int, *, quick: bool, realtime: bool, parts: frozenset[str]) -> dict[str, Any]:
     """Everything that was asked for; limits and growth only of the unit."""
     compiled = programs.build()
     found: dict[str, Any] = {
@@ -36,7 +36,9 @@ def measure(unit: Unit | None, rounds: int, *, quick: bool, parts: frozenset[str
     }
     with tempfile.TemporaryDirectory(prefix="remo-bench-", dir="/var/tmp") as directory:
         work = pathlib.Path(directory)
-        setting = Setting(Place.choose(work, compiled), Generator(compiled, work), unit, rounds, quick)
+        place = Place.choose(work, compiled, realtime=realtime)
+        setting = Setting(place, Generator(place), unit, rounds, quick)
+        found["realtime"] = realtime
         found["pinned"] = setting.place.server_cpu is not None
         if unit is not None:
             unit.prepare()
@@ -50,6 +52,12 @@ def measure(unit: Unit | None, rounds: int, *, quick: bool, parts: frozenset[str
 
 
 if __name__ == "__main__":
-    what, rounds, length, *parts = sys.argv[1:]
-    measured = measure(Unit() if what == "unit" else None, int(rounds), quick=length == "quick", parts=frozenset(parts))
+    what, rounds, length, priority, *parts = sys.argv[1:]
+    measured = measure(
+        Unit() if what == "unit" else None,
+        int(rounds),
+        quick=length == "quick",
+        realtime=priority == "realtime",
+        parts=frozenset(parts),
+    )
     json.dump(measured, sys.stdout)

@@ -36,6 +36,7 @@ def missed(found: dict[str, Any]) -> list[str]:
 def _conditions(found: dict[str, Any]) -> str:
     pinned = "one connection: client and server on one processor; fifty: on two" if found["pinned"] else "not pinned"
     quick = ", short" if found["quick"] else ""
+    pinned += "; before all else that ran there (realtime)" if found["realtime"] else ""
     return f"remo-broker {found['version']}; {found['rounds']} rounds in turn{quick}, medians and their range; {pinned}"
 
 

@@ -36,7 +36,7 @@ def place() -> Iterator[Place]:
 
 @pytest.fixture
 def generator(place: Place) -> Generator:
-    return Generator(place.programs, place.work)
+    return Generator(place)
 
 
 def test_every_request_is_timed_and_its_reply_whole(place: Place, generator: Generator) -> None:
@@ -124,6 +124,7 @@ def test_tables_and_charts_of_everything() -> None:
         "rounds": 3,
         "quick": True,
         "pinned": True,
+        "realtime": True,
         "limits": [
             Check("N1", "get", "times", 2, Figure(2.5, 2.4, 2.6), "").to_json(),
             Check("N5", "resident", "mebibytes", 2**21, Figure.of([2**20]), "").to_json(),
