@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from tests.support.broker import Broker, NotifySocket, short_directory
+from tests.support.broker import Broker, short_directory
 from tests.support.machine import poll
+from tests.support.notify import NotifySocket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.conftest import StartBroker
-    from tests.support.broker import NotifySocket
     from tests.support.machine import Machine
+    from tests.support.notify import NotifySocket
 
     Trouble = Callable[[Scene], contextlib.AbstractContextManager[object]]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from remo_broker.daemon import IDLE_STATUS
-from tests.support.broker import Broker, Link, NotifySocket, ask, listen, registration, short_directory
+from tests.support.broker import Broker, Link, ask, listen, registration, short_directory
 from tests.support.machine import poll
 from tests.support.projects import make_project
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.conftest import StartBroker
+    from tests.support.notify import NotifySocket
 
 GET = {"op": "get", "name": "A"}
 

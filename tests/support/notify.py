@@ -1,0 +1,65 @@
+"""The service manager's end of sd_notify(3), with its descriptor store."""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from tests.support.machine import poll
+
+if TYPE_CHECKING:
+    import pathlib
+
+
+class NotifySocket:
+    """The service manager's end of sd_notify(3)."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = path
+        self.messages: list[dict[str, str]] = []
+        """What was told so far, oldest first, each datagram as its assignments."""
+        self.stored: dict[str, list[int]] = {}
+        """Descriptors in the descriptor store, by name."""
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        self._socket.bind(str(path))
+        self._socket.setblocking(False)
+
+    def read(self) -> list[dict[str, str]]:
+        """Take what has come, and return all messages so far."""
+        room = socket.CMSG_SPACE(16 * 4)
+        while True:
+            try:
+                data, ancillary, _, _ = self._socket.recvmsg(65536, room)
+            except BlockingIOError:
+                return self.messages
+            message = dict(line.split("=", 1) for line in data.decode().splitlines())
+            descriptors = array.array("i")
+            for level, kind, content in ancillary:
+                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                    descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+            self.messages.append(message)
+            if "FDSTORE" in message:
+                self.stored.setdefault(message["FDNAME"], []).extend(descriptors)
+            elif "FDSTOREREMOVE" in message:
+                for descriptor in self.stored.pop(message["FDNAME"], []):
+                    os.close(descriptor)
+
+    def wait_for(self, **wanted: str) -> dict[str, str]:
+        """The first message that has all of `wanted`."""
+
+        def find() -> dict[str, str] | None:
+            return next((one for one in self.read() if wanted.items() <= one.items()), None)
+
+        found = poll(f"a notification with {wanted}", find)
+        assert found is not None
+        return found
+
+    def close(self) -> None:
+        self._socket.close()
+        for descriptors in self.stored.values():
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self.stored.clear()

@@ -1,0 +1,83 @@
+"""A store with its arena, pushed to without a socket."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from remo_broker.errors import Refused
+from remo_broker.memory import Arena, Region
+from remo_broker.scan import OBJECT, finish, scan
+from remo_broker.store import Store
+
+if TYPE_CHECKING:
+    from remo_broker.store import Snapshot
+
+NOW = 1_780_194_600_000_000
+
+
+class Stock:
+    """A store with its arena, pushed to as the admin socket does it."""
+
+    def __init__(self) -> None:
+        self.arena = Arena()
+        self.store = Store(self.arena, 900)
+
+    def close(self) -> None:
+        self.store.clear()
+        self.arena.SPARES = 0
+        while self.arena._spares:
+            self.arena.give_back(self.arena.take())
+
+    def receive(self, line: bytes) -> tuple[Region, Any]:
+        """A push as it was received and scanned: its region and its fields."""
+        region = self.arena.take()
+        region.view[: len(line)] = line
+        region.used = len(line)
+        node = finish(scan(region.view, 0, len(line)))
+        assert node[0] == OBJECT
+        return region, node[3]
+
+    def push_line(self, line: bytes) -> int:
+        """How many steps it took."""
+        region, fields = self.receive(line)
+        steps = 0
+        try:
+            for _ in self.store.load(region, fields.get("secrets"), fields.get("secrets_b64"), NOW):
+                steps += 1
+        except Refused:
+            self.arena.give_back(region)
+            raise
+        return steps
+
+    def push(self, secrets: Any = None, secrets_b64: Any = None, *, ensure_ascii: bool = True) -> int:
+        document = {"secrets": {} if secrets is None else secrets}
+        if secrets_b64 is not None:
+            document["secrets_b64"] = secrets_b64
+        return self.push_line(json.dumps(document, ensure_ascii=ensure_ascii).encode())
+
+    def snapshot(self) -> Snapshot:
+        assert self.store.snapshot is not None
+        return self.store.snapshot
+
+    def literal(self, name: str) -> bytes:
+        """What is sent of the secret between the head and the tail of an answer."""
+        snapshot = self.snapshot()
+        region, start, end, _ = snapshot.secrets[name]
+        return bytes(snapshot.views[region][start:end])
+
+    def value(self, name: str) -> str:
+        value = json.loads(self.literal(name))
+        assert isinstance(value, str)
+        return value
+
+    def refused(self, secrets: Any = None, secrets_b64: Any = None) -> str:
+        """Push what must be refused; the message."""
+        before = self.store.snapshot, self.store.generation, self.store.epoch
+        with pytest.raises(Refused) as raised:
+            self.push(secrets, secrets_b64)
+        assert (self.store.snapshot, self.store.generation, self.store.epoch) == before
+        assert (raised.value.code, raised.value.reason, raised.value.fatal) == ("invalid_payload", "bad_value", False)
+        return raised.value.message
