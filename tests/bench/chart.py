@@ -76,7 +76,8 @@ class Scale:
 
 def bars(title: str, rows: Sequence[Bar], show: Shower) -> Chart:
     """Horizontal bars on a logarithmic scale, a whisker for the range of the rounds."""
-    low = 10 ** math.floor(math.log10(min(row.low for row in rows)))
+    # A logarithm has no zero; the shortest bar gets half a decade at least.
+    low = 10 ** math.floor(math.log10(min(row.low for row in rows) / 3))
     high = 10 ** math.ceil(math.log10(max(row.high for row in rows)))
     scale = Scale(low, high, LABELS, WIDTH - 90, logarithmic=True)
     bottom = TITLE + ROW * len(rows)
