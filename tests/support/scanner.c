@@ -1,6 +1,6 @@
 // Looks for bytes in the memory of another process: every readable mapping, every position.
 //
-//   scanner PID <forms      forms: for each, its length (4 bytes, little-endian) and its bytes, at least WINDOW of them
+//   scanner /proc/PID <forms      forms: for each, its length (4 bytes, little-endian) and its bytes, at least WINDOW of them
 //
 // Prints `hit FORM OFFSET ADDRESS LENGTH` for each stretch of memory that equals a part of a form of at least WINDOW bytes (any
 // part of 2 * WINDOW - 1 bytes is found, and a form of WINDOW bytes if it is whole), then `read BYTES UNREADABLE`.
@@ -101,15 +101,15 @@ static void look(const unsigned char *data, size_t size, uint64_t address) {
 }
 
 int main(int argc, char **argv) {
-    char name[64], *line = NULL;
+    char name[4096], *line = NULL;
     size_t capacity = 0;
     uint64_t read_bytes = 0, unreadable = 0;
     if (argc != 2) return 2;
     read_forms();
-    snprintf(name, sizeof name, "/proc/%s/maps", argv[1]);
+    snprintf(name, sizeof name, "%s/maps", argv[1]);
     FILE *maps = fopen(name, "r");
     if (!maps) fail(name);
-    snprintf(name, sizeof name, "/proc/%s/mem", argv[1]);
+    snprintf(name, sizeof name, "%s/mem", argv[1]);
     int memory = open(name, O_RDONLY);
     if (memory < 0) fail(name);
     while (getline(&line, &capacity, maps) > 0) {

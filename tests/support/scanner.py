@@ -163,11 +163,12 @@ class Scanner:
         self._program = directory / "scanner"
         subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", self._program, _SOURCE], check=True)
 
-    def scan(self, pid: int, values: Iterable[str | bytes]) -> Findings:
-        """Look at every readable mapping of `pid`. Wants root."""
+    def scan(self, process: int | pathlib.Path, values: Iterable[str | bytes]) -> Findings:
+        """Look at every readable mapping of a process, given by its number or its directory in /proc. Wants root."""
+        directory = pathlib.Path(f"/proc/{process}") if isinstance(process, int) else process
         looked_for = [(number, *form) for number, value in enumerate(values) for form in forms(value)]
         done = subprocess.run(
-            [self._program, str(pid)],
+            [self._program, directory],
             input=b"".join(struct.pack("<I", len(form)) + form for _, _, form in looked_for),
             capture_output=True,
             check=False,
