@@ -50,11 +50,12 @@ def gather(arguments: Arguments) -> Secrets:
         name, equals, path = operand.partition("=")
         if equals and path.startswith("@") and is_secret_name(name):
             secrets.add(operand, name, read(path[1:]))
-        elif equals and is_secret_name(name) and not os.path.exists(operand):
+        elif equals and not os.path.exists(operand):
             # The operand is not repeated: it may be a secret, and standard error may be a log.
+            known = is_secret_name(name)
             raise Usage(
-                f"no value of {name} belongs on the command line, where others see it: put it into a file or give it on "
-                f"standard input, or write {name}=@PATH for the bytes of a file"
+                f"no value{f' of {name}' if known else ''} belongs on the command line, where others see it: put it into a "
+                f"file or give it on standard input, or write {name if known else 'NAME'}=@PATH for the bytes of a file"
             )
         elif operand == STANDARD_INPUT:
             if sys.stdin.isatty():
@@ -62,10 +63,19 @@ def gather(arguments: Arguments) -> Secrets:
             content = sys.stdin.buffer.read(MAX_PUSH + 1)
             if len(content) > MAX_PUSH:
                 raise Problem(f"standard input: larger than the {MAX_PUSH} bytes that a push may have")
-            parse(content, "standard input", ".", kind, secrets)
+            take(content, "standard input", ".", kind, secrets)
         else:
-            parse(read(operand), operand, os.path.dirname(operand), kind, secrets)
+            take(read(operand), operand, os.path.dirname(operand), kind, secrets)
     return secrets
+
+
+def take(content: bytes, source: str, directory: str, kind: str | None, secrets: Secrets) -> None:
+    """Parse what came, if anything came: nothing at all is a program before the pipe that failed."""
+    if not content.strip():
+        raise Problem(
+            f"{source}: there is nothing in it; to forget all secrets say 'remo-brokerctl clear', or push {{}}"
+        )
+    parse(content, source, directory, kind, secrets)
 
 
 def dry_run(arguments: Arguments, secrets: Secrets) -> int:

@@ -58,6 +58,9 @@ def uids(arguments: Arguments, option: Option) -> list[int]:
             found.append(pwd.getpwnam(word).pw_uid)
         except KeyError:
             raise Usage(f"{option.name}: there is no user {word!r}; give a name, or a number up to {MAX_UID}") from None
+    if arguments.flag(option) and not found:
+        # An empty variable of a script: without a user it would mean everybody.
+        raise Usage(f"{option.name} wants a user, a name or a number up to {MAX_UID}")
     return found
 
 
