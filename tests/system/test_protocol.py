@@ -118,7 +118,10 @@ def test_projects_lie_anywhere(machine: Machine, operator: Operator, parent: str
     if parent.startswith("/root"):
         machine.run(["chmod", "0711", "/root"])
     directory = operator.manifest("there", ["A"], parent=parent)
-    assert operator.do("register", name="there", project_path=directory)["ok"] is True
+    try:
+        assert operator.do("register", name="there", project_path=directory)["ok"] is True
+    finally:
+        machine.run(["rm", "-r", directory])  # other tests look at what is left on the machine
 
 
 def test_a_closed_home_is_said_to_be(machine: Machine, operator: Operator) -> None:
