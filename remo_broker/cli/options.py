@@ -21,15 +21,27 @@ class Usage(Exception):
 
 
 class Option:
-    """One option. Without `value` it is a flag; `value` is how the help calls what it takes."""
+    """One option. Without `value` it is a flag; `value` is how the help calls what it takes.
 
-    __slots__ = ("choices", "help", "kind", "names", "value")
+    An empty value is refused unless `empty`: it is a script's variable that is not set, and would pass for no option.
+    """
 
-    def __init__(self, *names: str, help: str, value: str = "", choices: Sequence[str] = (), kind: str = "") -> None:  # noqa: A002 - the table reads best so
+    __slots__ = ("choices", "empty", "help", "kind", "names", "value")
+
+    def __init__(
+        self,
+        *names: str,
+        help: str,  # noqa: A002 - the table reads best so
+        value: str = "",
+        choices: Sequence[str] = (),
+        kind: str = "",
+        empty: bool = False,
+    ) -> None:
         self.names = names
         self.help = help
         self.value = value
         self.choices = tuple(choices)
+        self.empty = empty
         self.kind = kind
         """What its value is, for completions: `file`, `directory`, `project`, `secret` or nothing."""
 
@@ -218,10 +230,10 @@ def _take(arguments: Arguments, option: Option, name: str, value: str | None, wo
             raise Usage(f"{name} takes no value")
         arguments.add(option, "")
         return
-    if value is None:
-        if not words:
-            raise Usage(f"{name} wants a value: {option.value}")
+    if value is None and words:
         value = words.pop(0)
+    if value is None or not (value or option.empty):
+        raise Usage(f"{name} wants a value: {option.value}")
     if option.choices and value not in option.choices:
         raise Usage(f"{name} wants {_any_of(list(option.choices))}, not {value!r}")
     arguments.add(option, value)

@@ -11,6 +11,7 @@ from remo_broker.cli.text import escaped
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TextIO
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
@@ -27,40 +28,69 @@ class Problem(Exception):
 
 
 def run(program: Program, argv: list[str], status_of: Callable[[Exception], int | None]) -> int:
-    """The exit status. `status_of` knows the program's own exceptions; what it does not know is a bug and raised."""
+    """The exit status. `status_of` knows the program's own exceptions; what it does not know is a bug."""
+    open_standard_streams()
+    message = None
     try:
-        try:
-            return _run(program, argv)
-        finally:
-            # Here and not at the interpreter's end, where an error would print its own two lines.
-            sys.stdout.flush()
+        status = _run(program, argv)
     except Usage as error:
-        complain(program, f"{error}; see '{program.name} --help'")
-        return EXIT_USAGE
+        status, message = EXIT_USAGE, f"{error}; see '{program.name} --help'"
     except Problem as error:
-        complain(program, str(error))
-        return error.status
+        status, message = error.status, str(error)
     except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        status = EXIT_INTERRUPTED
     except BrokenPipeError:
-        _forget_output()  # whoever read it has seen enough
-        return 0
+        status = 0  # whoever reads the output has seen enough
     except Exception as error:  # noqa: BLE001 - whatever it is, its text may hold a secret and a traceback its place
-        status = status_of(error)
-        if status is not None:
-            complain(program, str(error))
-            return status
-        if isinstance(error, OSError):
-            _forget_output()
-            complain(program, f"{error.filename or 'output'}: {os.strerror(error.errno or 0)}")
-        else:
-            complain(program, f"a fault of its own: {type(error).__name__} in {_place(error)}; please report it")
-        return EXIT_FAILURE
+        status, message = _failure(error, status_of)
+    unwritten = _finish(sys.stdout)
+    if message is None and unwritten is not None and not isinstance(unwritten, BrokenPipeError):
+        status, message = status or EXIT_FAILURE, _told(unwritten)
+    if message is not None:
+        complain(program, message)
+    _finish(sys.stderr)
+    return status
 
 
-def _forget_output() -> None:
-    """What is still buffered cannot be written: without this, the interpreter would try again at its end, and say so."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _failure(error: Exception, status_of: Callable[[Exception], int | None]) -> tuple[int, str]:
+    status = status_of(error)
+    if status is not None:
+        return status, str(error)
+    if isinstance(error, OSError):
+        return EXIT_FAILURE, _told(error)
+    return EXIT_FAILURE, f"a fault of its own: {type(error).__name__} in {_place(error)}; please report it"
+
+
+def _told(error: OSError) -> str:
+    return f"{error.filename or 'output'}: {os.strerror(error.errno or 0)}"
+
+
+def open_standard_streams() -> None:
+    """Put streams that fail in place of those that whoever started us has closed.
+
+    Else the next file or socket would be one of them, and take what is printed; and Python prints what is for a
+    standard error that it does not have to standard output.
+    """
+    for name, mode, opposite in (
+        ("stdin", "r", os.O_WRONLY),
+        ("stdout", "w", os.O_RDONLY),
+        ("stderr", "w", os.O_RDONLY),
+    ):
+        if getattr(sys, name) is None:
+            # The lowest descriptor that is free is the one that was closed.
+            setattr(sys, name, os.fdopen(os.open(os.devnull, opposite), mode, errors="backslashreplace"))
+
+
+def _finish(stream: TextIO) -> OSError | None:
+    """Write what is buffered. Where that fails, it is for nobody: the interpreter would try again at its end, and say so."""
+    try:
+        stream.flush()
+    except OSError as error:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+        return error
+    return None
 
 
 def _place(error: Exception) -> str:
@@ -98,4 +128,13 @@ def load(place: str) -> Callable[[Arguments], int | None]:
 
 
 def complain(program: Program, message: str) -> None:
-    print(f"{program.name}: {escaped(message)}", file=sys.stderr)
+    """One line on standard error, behind whatever was printed before it."""
+    report(f"{program.name}: {message}")
+
+
+def report(line: str) -> None:
+    """A line on standard error as it is, its letters escaped. Where nobody can be told, the exit status has to do."""
+    try:
+        print(escaped(line), file=sys.stderr)
+    except OSError:
+        return

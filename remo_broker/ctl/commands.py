@@ -96,9 +96,9 @@ FILE, or standard input for - or no FILE, is JSON or dotenv; NAME=@PATH in place
 secret. All together replace whatever the broker holds. No value is ever given on the command line.
 
   JSON     {"TOKEN": "...", "aws": {"key_id": "...", "secret": "..."}}, or the protocol's own
-           {"secrets": {...}, "secrets_b64": {...}}
+           {"secrets": {...}, "secrets_b64": {...}}, with or without its "op"
   dotenv   NAME=value lines; 'single' quotes are literal, "double" ones know \\n \\t \\r \\" \\\\ \\$; quoted values may have
-           several lines; # begins a comment, `export` before the name is passed over, nothing is expanded;
+           several lines, kept as they are; # begins a comment, `export` before the name is passed over, nothing is expanded;
            NAME=@PATH takes a file's bytes, relative to FILE's directory
 
 With --dry-run the exit status is 1 when a project would lack something.""",

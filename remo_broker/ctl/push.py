@@ -11,12 +11,13 @@ from remo_broker.cli.text import escaped
 from remo_broker.client.admin import push_request
 from remo_broker.client.exchange import encode
 from remo_broker.ctl.commands import DRY_RUN, FORMAT
-from remo_broker.ctl.secrets_file import Secrets, parse, read
+from remo_broker.ctl.secrets_file import NAMES, Secrets, parse, read
 from remo_broker.ctl.session import open_client, open_output
 from remo_broker.messages import MAX_PUSH
 from remo_broker.names import is_secret_name
 
 STANDARD_INPUT = "-"
+STANDARD_INPUT_NAME = "standard input"
 
 
 def push(arguments: Arguments) -> int:
@@ -49,7 +50,9 @@ def gather(arguments: Arguments) -> Secrets:
     for operand in arguments.operands or [STANDARD_INPUT]:
         name, equals, path = operand.partition("=")
         if equals and path.startswith("@") and is_secret_name(name):
-            secrets.add(operand, name, read(path[1:]))
+            secrets.add(operand, name, read(path[1:], path[1:]))
+        elif equals and path.startswith("@") and not os.path.exists(operand):
+            raise Usage(f"a name before =@ that no secret can have; {NAMES}")
         elif equals and not os.path.exists(operand):
             # The operand is not repeated: it may be a secret, and standard error may be a log.
             known = is_secret_name(name)
@@ -60,12 +63,9 @@ def gather(arguments: Arguments) -> Secrets:
         elif operand == STANDARD_INPUT:
             if sys.stdin.isatty():
                 raise Usage("give a FILE, or secrets on standard input: they would show on a terminal")
-            content = sys.stdin.buffer.read(MAX_PUSH + 1)
-            if len(content) > MAX_PUSH:
-                raise Problem(f"standard input: larger than the {MAX_PUSH} bytes that a push may have")
-            take(content, "standard input", ".", kind, secrets)
+            take(read(sys.stdin.fileno(), STANDARD_INPUT_NAME), STANDARD_INPUT_NAME, ".", kind, secrets)
         else:
-            take(read(operand), operand, os.path.dirname(operand), kind, secrets)
+            take(read(operand, operand), operand, os.path.dirname(operand), kind, secrets)
     return secrets
 
 

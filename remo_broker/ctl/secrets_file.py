@@ -11,22 +11,24 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from remo_broker.cli.program import Problem
-from remo_broker.messages import MAX_PUSH
+from remo_broker.messages import ADMIN_REQUESTS, MAX_PUSH, PushCreds
 from remo_broker.names import is_secret_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_NAMES = "names are letters, digits and _, at most 128"
+NAMES = "names are letters, digits and _, at most 128"
+_PROTOCOL_FORM = frozenset({"secrets", "secrets_b64"})
+# Lines end with LF or CRLF; what stands in quotes stays as it is.
 _assignment = re.compile(r"\s*(?:export\s+)?([^\s=#]+)\s*=[ \t]*").match
 # What stands in a value is never tried twice, however long it is.
 _double = re.compile(r'"((?:[^"\\]|\\.)*+)"', re.DOTALL).match
 _single = re.compile(r"'([^']*+)'").match
 _bare = re.compile(r"[^\n]*").match
-_after = re.compile(r"[ \t]*(?:#[^\n]*)?(?:\n|\Z)").match
+_after = re.compile(r"[ \t]*(?:#[^\n]*|\r)?(?:\n|\Z)").match
 _comment = re.compile(r"[ \t]+#.*").search
-_escape = re.compile(r"\\(.)", re.DOTALL).sub
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\n": ""}
+_escape = re.compile(r"\\(\r\n|.)", re.DOTALL).sub
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\n": "", "\r\n": ""}
 
 
 class Secrets:
@@ -42,7 +44,7 @@ class Secrets:
     def add(self, where: str, name: str, value: str | dict[str, str] | bytes) -> None:
         """`where` is the file, and the line where that is known, for the error."""
         if not is_secret_name(name):
-            raise Problem(f"{where}: a name that no secret can have; {_NAMES}")
+            raise Problem(f"{where}: a name that no secret can have; {NAMES}")
         if name in self.texts or name in self.binaries:
             raise Problem(f"{where}: {name} stands twice; keep one")
         if isinstance(value, bytes):
@@ -54,15 +56,15 @@ class Secrets:
         return f"<Secrets: {len(self.names())}>"
 
 
-def read(path: str) -> bytes:
-    """A file's bytes, as many as a push could take."""
+def read(file: str | int, where: str, advice: str = "") -> bytes:
+    """A file's bytes, as many as a push could take. `where` is what an error calls it, `advice` what that ends with."""
     try:
-        with open(path, "rb") as file:
-            content = file.read(MAX_PUSH + 1)
+        with open(file, "rb", closefd=isinstance(file, str)) as opened:
+            content = opened.read(MAX_PUSH + 1)
     except OSError as error:
-        raise Problem(f"{path}: {os.strerror(error.errno or 0)}") from None
+        raise Problem(f"{where}: {os.strerror(error.errno or 0)}{advice}") from None
     if len(content) > MAX_PUSH:
-        raise Problem(f"{path}: larger than the {MAX_PUSH} bytes that a push may have")
+        raise Problem(f"{where}: larger than the {MAX_PUSH} bytes that a push may have")
     return content
 
 
@@ -88,18 +90,22 @@ def _parse_json(text: str, where: str, into: Secrets) -> None:
         return fields
 
     try:
-        document = json.loads(text, object_pairs_hook=once)
+        # A number is none of the values that are allowed, and may have more digits than Python takes.
+        document = json.loads(text, object_pairs_hook=once, parse_int=float)
     except json.JSONDecodeError as error:
         raise Problem(f"{where}:{error.lineno}:{error.colno}: not JSON from here on; correct it") from None
     except RecursionError:
         raise Problem(f"{where}: nested too deep; values are strings or objects of strings") from None
     if not isinstance(document, dict):
         raise Problem(f'{where}: not a JSON object; write {{"NAME": "value"}}')
-    # The protocol's own form; a secret that is called `secrets` cannot be meant, as a bundle of bundles is none.
-    if {"secrets", "secrets_b64"} & document.keys() and all(isinstance(part, dict) for part in document.values()):
-        unknown = document.keys() - {"secrets", "secrets_b64"}
-        if unknown:
-            raise Problem(f"{where}: beside secrets and secrets_b64 nothing may stand; move it into one of them")
+    document = _without_op(document, where)
+    # The protocol's own form. Whoever has a bundle that is called `secrets` puts it into `secrets`.
+    if any(isinstance(document.get(field), dict) for field in _PROTOCOL_FORM):
+        for field in document:
+            if field not in _PROTOCOL_FORM:
+                raise Problem(f"{where}: beside secrets and secrets_b64 nothing may stand; move it into one of them")
+            if not isinstance(document[field], dict):
+                raise Problem(f'{where}: {field} is not an object beside the other; write {{"NAME": "value"}}')
         for name, value in document.get("secrets_b64", {}).items():
             into.add(where, name, _decoded(where, name, value))
         document = document.get("secrets", {})
@@ -110,7 +116,19 @@ def _parse_json(text: str, where: str, into: Secrets) -> None:
         if not isinstance(value, dict) or not all(isinstance(field, str) for field in value.values()):
             raise Problem(f"{where}: {name} is neither a string nor an object of strings; write numbers in quotes")
         if not all(map(is_secret_name, value)):
-            raise Problem(f"{where}: {name} has a field with a name that none can have; {_NAMES}")
+            raise Problem(f"{where}: {name} has a field with a name that none can have; {NAMES}")
+
+
+def _without_op(document: dict[str, Any], where: str) -> dict[str, Any]:
+    """What a request to push would push: a sidecar's own line may be given as it is. Other requests are refused."""
+    op = document.get("op")
+    if not isinstance(op, str):
+        return document
+    if op == PushCreds.OP and not _PROTOCOL_FORM.isdisjoint(document):
+        return {field: value for field, value in document.items() if field != "op"}
+    if op in ADMIN_REQUESTS:
+        raise Problem(f'{where}: a request with the op {op}, not secrets; write {{"NAME": "value"}}')
+    return document
 
 
 def _decoded(where: str, name: str, value: Any) -> bytes:
@@ -123,14 +141,17 @@ def _decoded(where: str, name: str, value: Any) -> bytes:
 
 
 def _parse_dotenv(text: str, where: str, directory: str, into: Secrets) -> None:
-    for line, name, value, literal in _assignments(text.replace("\r\n", "\n"), where):
+    for line, name, value, literal in _assignments(text, where):
         place = f"{where}:{line}"
         if literal or not value.startswith("@"):
             into.add(place, name, value)
         elif value == "@":
             raise Problem(f"{place}: {name}=@ names no file; write {name}='@' for the sign itself")
         else:
-            into.add(place, name, read(os.path.join(directory, value[1:])))
+            # The path is not repeated: it may be a value that begins with the sign.
+            called = f"{place}: the file for {name if is_secret_name(name) else 'a value'}"
+            advice = "; write a value that begins with @ in single quotes"
+            into.add(place, name, read(os.path.join(directory, value[1:]), called, advice))
 
 
 def _assignments(text: str, where: str) -> Iterator[tuple[int, str, str, bool]]:
@@ -167,7 +188,7 @@ def _assignments(text: str, where: str) -> Iterator[tuple[int, str, str, bool]]:
 
 def _without_comment(value: str) -> str:
     found = _comment(" " + value)
-    return (value if found is None else value[: max(0, found.start() - 1)]).strip()
+    return (value if found is None else value[: max(0, found.start() - 1)]).strip(" \t\r")
 
 
 def _unescaped(found: re.Match[str]) -> str:

@@ -59,7 +59,7 @@ def uids(arguments: Arguments, option: Option) -> list[int]:
         except KeyError:
             raise Usage(f"{option.name}: there is no user {word!r}; give a name, or a number up to {MAX_UID}") from None
     if arguments.flag(option) and not found:
-        # An empty variable of a script: without a user it would mean everybody.
+        # Nothing but commas: without a user it would mean everybody.
         raise Usage(f"{option.name} wants a user, a name or a number up to {MAX_UID}")
     return found
 

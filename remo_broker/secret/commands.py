@@ -22,7 +22,13 @@ SOCKET = Option(
     help="The project's socket; else $REMO_BROKER_SOCKET, else the only one below /run/remo-broker",
 )
 FIELD = Option("-f", "--field", value="FIELD", help="Only this field of a bundle")
-ONLY = Option("--only", value="NAME,...", kind="secret", help="Only these secrets, with commas or given several times")
+ONLY = Option(
+    "--only",
+    value="NAME,...",
+    kind="secret",
+    empty=True,
+    help="Only these secrets, with commas or given several times",
+)
 MANIFEST = Option(
     "--manifest",
     value="PATH",

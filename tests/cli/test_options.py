@@ -16,6 +16,7 @@ from remo_broker.secret.commands import PROGRAM as SECRET
 WHERE = Option("--where", value="PLACE", help="Where")
 QUIET = Option("-q", "--quiet", help="Say less")
 COUNT = Option("-n", "--count", value="N", help="How many")
+LIST = Option("--list", value="THING,...", empty=True, help="Which of them")
 MODE = Option("--mode", value="MODE", choices=("a", "b"), help="Which")
 
 TOOL = Program(
@@ -27,7 +28,7 @@ TOOL = Program(
             "show", "Show", run="x:y", operands=[Operand("THING"), Operand("MORE", optional=True)], options=[COUNT]
         ),
         Command("many", "Many", run="x:y", operands=[Operand("THING", many=True)], options=[MODE]),
-        Command("run", "Run", run="x:y", operands=[Operand("COMMAND", rest=True)], options=[COUNT]),
+        Command("run", "Run", run="x:y", operands=[Operand("COMMAND", rest=True)], options=[COUNT, LIST]),
     ],
     epilog="The end.",
 )
@@ -60,7 +61,7 @@ def test_what_looks_like_an_option() -> None:
     assert read("show", "-").operands == ["-"]
     assert read("show", "--", "-q").operands == ["-q"]
     assert read("show", "--where", "--", "x").value(WHERE) == "--"
-    assert read("show", "x", "--where=").value(WHERE) == ""
+    assert read("run", "--list=", "x").values(LIST) == []
     assert read("show", "x", "--where=a=b").value(WHERE) == "a=b"
 
 
@@ -84,6 +85,9 @@ def test_another_programs_options_are_its_own() -> None:
         (("run", "--"), r"'run' wants COMMAND\.\.\."),
         (("--quiet=yes", "show", "x"), "--quiet takes no value"),
         (("show", "x", "-n"), "-n wants a value: N"),
+        # An empty variable of a script: it would be the same as nothing given, or as anything.
+        (("show", "x", "--where="), "--where wants a value: PLACE"),
+        (("show", "x", "-n", ""), "-n wants a value: N"),
     ],
 )
 def test_misuse(argv: tuple[str, ...], says: str) -> None:
@@ -91,7 +95,7 @@ def test_misuse(argv: tuple[str, ...], says: str) -> None:
         read(*argv)
 
 
-@pytest.mark.parametrize("text", ["", "0", "10", "-1", "1.0", "\uff11", "1e1", " 1", "9" * 5000])
+@pytest.mark.parametrize("text", ["0", "10", "-1", "1.0", "\uff11", "1e1", " 1", "9" * 5000])
 def test_numbers(text: str) -> None:
     with pytest.raises(Usage, match="--count wants a number from 1 to 9"):
         read("show", "x", "--count", text).number(COUNT, 1, 9)

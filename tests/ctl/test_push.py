@@ -77,9 +77,17 @@ LAST=end"""
 @given(st.dictionaries(st.from_regex(r"\A[A-Za-z0-9_]{1,12}\Z"), st.text(st.characters(exclude_categories=["Cs"]))))
 def test_any_value_goes_through_quotes(values: dict[str, str]) -> None:
     def quoted(value: str) -> str:
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\r", "\\r") + '"'
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
-    assert dotenv("".join(f"{name}={quoted(value)}\n" for name, value in values.items())) == values
+    for end in ("\n", "\r\n"):
+        assert dotenv("".join(f"{name}={quoted(value)}{end}" for name, value in values.items())) == values
+
+
+def test_line_ends_in_quotes_stay() -> None:
+    """A value is what stands between its quotes, whatever editor wrote the file."""
+    text = "A='one\r\ntwo\r\n'\r\nB=\"one\r\ntwo\\\r\nthree\" # comment\r\nC=bare\r\n\r\nD=''\r\nE='x'"
+    assert dotenv(text) == {"A": "one\r\ntwo\r\n", "B": "one\r\ntwothree", "C": "bare", "D": "", "E": "x"}
+    assert dotenv("A=\u00a0 x\u00a0") == {"A": "\u00a0 x\u00a0"}, "only blanks around a bare value are not its own"
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=200) | st.text("A='\"\\\n #@{}", max_size=40))
@@ -99,7 +107,11 @@ def test_any_text_is_secrets_or_one_line(text: str) -> None:
         (f"{VALUE}-='x\n", "f:1: the quotes around a value do not close"),
         (f"A=1\n\nA={VALUE}\n", "f:3: A stands twice"),
         (f"{VALUE}-x=1\n", "f:1: a name that no secret can have"),
-        (f"A=@{VALUE}\n", "No such file"),
+        (
+            f"A=@{VALUE}\n",
+            "f:1: the file for A: No such file or directory; write a value that begins with @ in single quotes",
+        ),
+        (f"{VALUE}-=@{VALUE}\n", "f:1: the file for a value: No such file"),
         ("A=@\n", "f:1: A=@ names no file; write A='@'"),
         (f'{{"A": "{VALUE}', "f:1:7: not JSON from here on"),
         (f'{{"A": "{VALUE}", "A": "x"}}', "f: a key stands twice"),
@@ -112,6 +124,13 @@ def test_any_text_is_secrets_or_one_line(text: str) -> None:
         (f'{{"secrets": {{}}, "secrets_b64": {{"A": "{VALUE}!"}}}}', "f: A is not base64"),
         (f'{{"secrets": {{"A": "x"}}, "secrets_b64": {{"A": "{VALUE}"}}}}', "f: A"),
         ('{"secrets": {}, "OTHER": {}}', "f: beside secrets and secrets_b64 nothing may stand"),
+        (f'{{"secrets": {{}}, "OTHER": "{VALUE}"}}', "f: beside secrets and secrets_b64 nothing may stand"),
+        (f'{{"secrets": {{}}, "secrets_b64": "{VALUE}"}}', "f: secrets_b64 is not an object"),
+        (f'{{"secrets": "{VALUE}", "secrets_b64": {{}}}}', "f: secrets is not an object"),
+        ('{"op": "clear-creds"}', "f: a request with the op clear-creds, not secrets; write"),
+        (f'{{"op": "push-creds", "TOKEN": "{VALUE}"}}', "f: a request with the op push-creds, not secrets; write"),
+        ('{"A": ' + "7" * 5000 + "}", "f: A is neither a string nor an object of strings; write numbers in quotes"),
+        ('{"A": NaN}', "f: A is neither"),
         ("{" * 20_000, "not JSON|nested too deep"),
         ('{"A": ' + "[" * 200_000, "not JSON|nested too deep"),
     ],
@@ -119,7 +138,7 @@ def test_any_text_is_secrets_or_one_line(text: str) -> None:
 def test_faults_name_the_place_and_no_value(text: str, says: str) -> None:
     with pytest.raises(Problem, match=says) as raised:
         parse(text.encode(), "f", "/nowhere", None, Secrets())
-    assert VALUE not in str(raised.value).replace(f"/nowhere/{VALUE}", "")
+    assert VALUE not in str(raised.value)
 
 
 def test_not_utf8() -> None:
@@ -133,6 +152,17 @@ def test_json_forms() -> None:
     assert (both.texts, both.binaries) == ({"A": "x"}, {"B": b"\0"})
     assert read_json({"secrets": "a secret of that name"}).texts == {"secrets": "a secret of that name"}
     assert read_json({}).names() == []
+    assert read_json({"op": "a secret", "b": {"c": "d"}}).names() == ["op", "b"]
+    assert read_json({"op": {"a": "bundle"}}).texts == {"op": {"a": "bundle"}}
+
+
+def test_a_whole_request() -> None:
+    """What a sidecar sends may be given as it is, by hand or from its log of a test."""
+    request = {"op": "push-creds", "secrets": {"A": "x"}, "secrets_b64": {"B": "AA=="}}
+    found = read_json(request)
+    assert (found.texts, found.binaries) == ({"A": "x"}, {"B": b"\0"})
+    del request["secrets_b64"]
+    assert read_json(request).texts == {"A": "x"}
 
 
 def test_no_value_in_a_repr() -> None:
@@ -168,7 +198,7 @@ def test_from_files(served: Operator, directory: pathlib.Path) -> None:
     assert done.stdout == b"Pushed 1 secret; generation 2.\n", "with no FILE beside it, standard input is not read"
     assert "B stands twice" in refused(served.run("push", directory / "b.json", directory / "b.json"), 1)
     assert served.says("push", "--format=dotenv", "-", stdin=b"{A=x\n".replace(b"{", b"")).startswith("Pushed 1")
-    assert "No such file" in refused(served.run("push", directory / "none"), 1)
+    assert refused(served.run("push", directory / "none"), 1).endswith(f"{directory}/none: No such file or directory")
 
 
 def test_no_value_on_the_command_line(served: Operator, directory: pathlib.Path) -> None:
@@ -176,6 +206,15 @@ def test_no_value_on_the_command_line(served: Operator, directory: pathlib.Path)
     assert "no value of A belongs on the command line" in line
     assert VALUE not in line
     assert served.broker.status()["secrets_loaded_at"] is None
+    line = refused(served.run("push", f"{VALUE}-a={VALUE}"), 2)
+    assert "no value belongs on the command line" in line
+    assert "NAME=@PATH" in line
+    assert VALUE not in line, (
+        "not even where what stands before the sign is no name: it may be the beginning of a value"
+    )
+    line = refused(served.run("push", f"{VALUE}-a=@{VALUE}"), 2)
+    assert "a name before =@ that no secret can have; names are letters" in line
+    assert VALUE not in line
     (directory / "A=x").write_text("B=from a file with an odd name")
     assert served.run("push", "A=x", cwd=directory).returncode == 0
 
@@ -184,6 +223,21 @@ def test_no_value_is_typed(served: Operator) -> None:
     shown = served.on_terminal("push")
     assert shown.status == 2
     assert "they would show on a terminal" in shown.text
+
+
+def test_nothing_is_not_taken_for_no_secrets(served: Operator, directory: pathlib.Path) -> None:
+    """It is what a program before the pipe leaves when it fails."""
+    served.broker.push({"A": "kept"})
+    (directory / "empty").write_bytes(b" \n\t\r\n")
+    for arguments, source in (([], "standard input"), (["-"], "standard input"), ([directory / "empty"], "empty")):
+        line = refused(served.run("push", *arguments), 1)
+        assert (
+            f"{source}: there is nothing in it; to forget all secrets say 'remo-brokerctl clear', or push {{}}" in line
+        )
+    assert "there is nothing in it" in refused(served.run("push", "--dry-run"), 1)
+    assert served.broker.get("A")["value"] == "kept"
+    served.says("push", stdin=b"# none for now\n")
+    assert served.broker.get("A")["reason"] == "not_in_snapshot", "who writes a comment means it"
 
 
 def test_a_fault_changes_nothing(served: Operator) -> None:
