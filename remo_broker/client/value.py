@@ -43,9 +43,11 @@ class SecretValue:
             return None
         try:
             fields = json.loads(self._content)
+            if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):
+                return None
+            # A string may spell half a character, "\\ud800"; a bundle that was pushed never does.
+            "".join([*fields, *fields.values()]).encode("utf-8")
         except (ValueError, RecursionError):
-            return None
-        if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):
             return None
         return fields
 

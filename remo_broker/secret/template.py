@@ -1,4 +1,8 @@
-"""What a file binding's template becomes."""
+"""What a file binding's template becomes.
+
+The protocol gives a bundle as a string, its JSON, so the value alone cannot tell a bundle from a string that is JSON
+itself. The template tells: see `fill`.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +12,24 @@ from remo_broker.cli.program import Problem
 from remo_broker.client.value import SecretValue
 
 # `{{field}}`, spaces allowed; whatever else stands between the braces is no field and reported as such.
-_placeholder = re.compile(rb"\{\{\s*([^{}]*?)\s*\}\}").sub
-# What `{{value}}` stands for in a secret that is no bundle; its own name says the same.
+_placeholder = re.compile(rb"\{\{\s*([^{}]*?)\s*\}\}")
+# What stands for the whole of a secret, where a template has no other placeholder.
 WHOLE = "value"
 
 
 def fill(template: str, secret: SecretValue) -> bytes:
-    """The template with the fields of a bundle, or the whole of another secret, in place of the placeholders.
+    """The template with what is in the secret in place of the placeholders.
 
-    What is put in is not looked at again. Raises `Problem`, which names the field and never a value.
+    A template that has no placeholder but `{{value}}` gets the whole of the secret there, as it was pushed. With any
+    other, all of them are fields of a bundle. What is put in is not looked at again. Raises `Problem`, which names the
+    field and never a value.
     """
-    fields = secret.reveal_fields()
-    if fields is None:
-        content = secret.reveal_bytes()
-        values = {WHOLE: content, secret.name: content}
-    else:
-        values = {name: value.encode("utf-8") for name, value in fields.items()}
+    text = template.encode("utf-8")
+    values = {WHOLE: secret.reveal_bytes()}
+    if {found.decode("utf-8") for found in _placeholder.findall(text)} - {WHOLE}:
+        fields = secret.reveal_fields()
+        if fields is not None:
+            values = {name: value.encode("utf-8") for name, value in fields.items()}
 
     def put(found: re.Match[bytes]) -> bytes:
         field = found.group(1).decode("utf-8")
@@ -32,4 +38,4 @@ def fill(template: str, secret: SecretValue) -> bytes:
             raise Problem(f"the template of {secret.name} has {{{{{field}}}}}, which the secret lacks; it has {known}")
         return values[field]
 
-    return _placeholder(put, template.encode("utf-8"))
+    return _placeholder.sub(put, text)

@@ -57,7 +57,9 @@ def test_a_bundle_keeps_fields_and_order(fields: dict[str, str]) -> None:
     assert list((SecretValue("x", text, 1, 1).reveal_fields() or {}).items()) == list(fields.items())
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"a":1}', '{"a":{"b":"c"}}', "{" * 50_000, " {}", "text"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"a":1}', '{"a":{"b":"c"}}', "{" * 50_000, " {}", "text", '{"a":"\\ud800"}']
+)
 def test_no_bundle(text: str) -> None:
     assert SecretValue("x", text, 1, 1).reveal_fields() is None
 

@@ -291,10 +291,20 @@ def test_an_unknown_field_is_named(project: Project) -> None:
     assert "{{oops-field}}" in refused(project.run("render"), 1)
 
 
-def test_what_is_no_bundle_has_its_value_and_its_name() -> None:
+def test_the_whole_of_a_secret() -> None:
     secret = SecretValue("TOKEN", "v", 1, 1)
-    assert fill("{{value}} {{ TOKEN }} {{{value}}} { {value} } {}", secret) == b"v v {v} { {value} } {}"
+    assert fill("{{value}} {{ value }} {{{value}}} { {value} } {}", secret) == b"v v {v} { {value} } {}"
     assert fill("{{value}}", SecretValue("K", b"\0\xff", 1, 1)) == b"\0\xff"
+    with pytest.raises(Problem, match=r"has \{\{id\}\}, which the secret lacks; it has \{\{value\}\}"):
+        fill("{{value}}{{id}}", secret)
+
+
+def test_the_template_tells_a_string_that_is_json_from_a_bundle() -> None:
+    """A service account's key is such a string, and its file has to hold it as it was pushed."""
+    text = '{ "type": "account",\n "value": "zqKeyzq" }'
+    secret = SecretValue("ACCOUNT", text, 1, 1)
+    assert fill("{{value}}", secret) == text.encode()
+    assert fill("{{type}}: {{value}}", secret) == b"account: zqKeyzq", "beside another field, a field"
 
 
 @given(
