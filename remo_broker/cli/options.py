@@ -55,9 +55,12 @@ class Option:
 
 
 class Operand:
-    """One operand as the usage line shows it: `NAME`, `[FILE]`, `PATH...`. `rest` swallows all that follows."""
+    """One operand as the usage line shows it: `NAME`, `[FILE]`, `PATH...`. `rest` swallows all that follows.
 
-    __slots__ = ("choices", "kind", "many", "name", "optional", "rest")
+    With `others`, words that are not among the `choices` are taken too, and only the completions keep to them.
+    """
+
+    __slots__ = ("choices", "kind", "many", "name", "optional", "others", "rest")
 
     def __init__(
         self,
@@ -68,6 +71,7 @@ class Operand:
         many: bool = False,
         rest: bool = False,
         choices: Sequence[str] = (),
+        others: bool = False,
     ) -> None:
         self.name = name
         self.kind = kind
@@ -75,6 +79,7 @@ class Operand:
         self.many = many
         self.rest = rest
         self.choices = tuple(choices)
+        self.others = others
 
     @property
     def shown(self) -> str:
@@ -250,7 +255,7 @@ def _check_operands(command: Command, given: Sequence[str]) -> None:
         wants = " ".join(operand.shown for operand in wanted) or "no operand"
         raise Usage(f"'{command.name}' wants {wants}, not {len(given)} operands")
     for operand, word in zip(wanted, given, strict=False):
-        if operand.choices and word not in operand.choices:
+        if operand.choices and not operand.others and word not in operand.choices:
             raise Usage(f"'{command.name}' wants {_any_of(list(operand.choices))}, not {word!r}")
 
 

@@ -84,14 +84,14 @@ secret is there.""",
             run="remo_broker.secret.wait:wait",
             options=[TIMEOUT],
             details="""\
-A socket that is not there yet, or that nobody listens on, is waited for too. That you are not allowed to use it is
-told at once.""",
+A socket that is not there yet, that nobody listens on or that nobody answers on is waited for too. That you are not
+allowed to use it, or that there are several, is told at once. With SECONDS 0 it asks once.""",
         ),
         Command(
             "git-credential",
             "Be git's credential helper",
             run="remo_broker.secret.git:git_credential",
-            operands=[Operand("OPERATION", choices=("get", "store", "erase"))],
+            operands=[Operand("OPERATION", choices=("get", "store", "erase"), others=True)],
             options=[HOST, SECRET, USERNAME],
             details="""\
   git config --global credential.helper '!remo-secret git-credential'
@@ -104,8 +104,8 @@ Answers for https only, from the first of these that the project may fetch:
   codeberg.org         CODEBERG_TOKEN
   dev.azure.com        AZURE_DEVOPS_TOKEN
   HOST                 what --host HOST --secret NAME says
-A bundle gives its fields username and password. For other hosts nothing is answered, and git asks elsewhere. `store`
-and `erase` do nothing.""",
+A bundle gives its fields username and password. For other hosts nothing is answered, and git asks elsewhere. Every
+OPERATION but `get` is ignored, as git wants it.""",
         ),
     ],
     epilog=f"""\

@@ -30,11 +30,14 @@ MAX_REQUEST = 64 * 1024
 
 
 def git_credential(arguments: Arguments) -> None:
+    asked = read_request()  # git may be writing it still, whatever the operation
+    # gitcredentials(7): a helper silently ignores every operation that it does not know.
+    if arguments.operands[0] != "get":
+        return
     host, secret = arguments.value(HOST), arguments.value(SECRET)
     if (host is None) != (secret is None):
         raise Usage("--host and --secret go together: a secret is for one host")
-    asked = read_request()
-    if arguments.operands[0] != "get" or asked.get("protocol") != "https":
+    if asked.get("protocol") != "https":
         return
     wanted = asked.get("host", "").lower()
     names: tuple[str, ...] = WELL_KNOWN.get(wanted, ())
@@ -60,12 +63,15 @@ def git_credential(arguments: Arguments) -> None:
 
 
 def read_request() -> dict[str, str]:
-    """What git asks: `key=value` lines up to an empty one or the end."""
+    """What git asks: `key=value` lines, ended by LF or CRLF, up to an empty one or the end."""
     asked: dict[str, str] = {}
-    for line in sys.stdin.buffer.read(MAX_REQUEST).decode("utf-8", "surrogateescape").split("\n"):
-        if not line:
+    left = MAX_REQUEST
+    while line := sys.stdin.buffer.readline(left):
+        left -= len(line)
+        text = line.decode("utf-8", "surrogateescape").removesuffix("\n").removesuffix("\r")
+        if not text:
             break
-        key, _, value = line.partition("=")
+        key, _, value = text.partition("=")
         asked[key] = value
     return asked
 

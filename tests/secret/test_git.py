@@ -56,6 +56,23 @@ def test_known_hosts(broker: Broker) -> None:
     assert [one["REMO_SECRET"] for one in broker.records("fetch")] == ["GH_TOKEN", "GITLAB_TOKEN"], "none was guessed"
 
 
+def test_lines_may_end_as_on_other_systems(broker: Broker) -> None:
+    assert b"password=zqGithubzq\n" in ask(broker, GITHUB.replace("\n", "\r\n") + "host=other\r\n").stdout
+
+
+def test_an_empty_line_is_the_end(broker: Broker) -> None:
+    """Who types the question need not close the input too."""
+    argv = programs.command(programs.SECRET, f"--socket={broker.project()}", "git-credential", "get")
+    with subprocess.Popen(
+        argv, env=programs.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    ) as asked:
+        assert asked.stdin is not None
+        assert asked.stdout is not None
+        asked.stdin.write(GITHUB.encode())
+        assert asked.wait(20) == 0
+        assert b"password=zqGithubzq\n" in asked.stdout.read()
+
+
 def test_own_host(broker: Broker) -> None:
     done = ask(broker, "protocol=https\nhost=git.example.org:8443\npath=x.git\n\n", *FORGE)
     assert done.stdout == b"username=alice\npassword=zqPasswordzq\n"
@@ -74,6 +91,12 @@ def test_own_host(broker: Broker) -> None:
         (GITHUB, FORGE),
         ("protocol=https\nhost=git.example.org:8443\nusername=bob\n\n", FORGE),
         ("protocol=https\n\nhost=github.com\n", ()),
+        ("protocol=https\n", ()),
+        ("host=github.com\n", ()),
+        ("protocol=https\nhost=\n", ()),
+        ("protocol\nhost\n", ()),
+        ("\r\n" + GITHUB, ()),
+        ("a=" + "x" * 65536 + "\n" + GITHUB, ()),
         ("", ()),
     ],
 )
@@ -82,9 +105,10 @@ def test_no_answer_for_others(broker: Broker, question: str, options: tuple[str,
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
-@pytest.mark.parametrize("operation", ["store", "erase"])
-def test_store_and_erase_do_nothing(broker: Broker, operation: str) -> None:
-    done = ask(broker, GITHUB + "username=x\npassword=y\n", operation=operation)
+@pytest.mark.parametrize("options", [(), ("--host=x",)])
+@pytest.mark.parametrize("operation", ["store", "erase", "capability", "of-the-future", ""])
+def test_every_other_operation_is_ignored(broker: Broker, operation: str, options: tuple[str, ...]) -> None:
+    done = ask(broker, GITHUB + "username=x\npassword=y\n", *options, operation=operation)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert not broker.records("fetch")
 
