@@ -23,7 +23,7 @@ def unreachable(path: str, error: OSError) -> Unreachable:
         return Unreachable(path, f"{path} does not exist{_nearest(path)}; {_start_hint(path)}", temporary=True)
     except OSError as unseen:
         return Unreachable(path, f"{path}: {os.strerror(unseen.errno or 0)}{_nearest(path)}; {_permission_hint(path)}")
-    who = f"mode {stat.S_IMODE(found.st_mode):04o}, {_owner(found)}"
+    who = _mode_and_owner(found)
     if not stat.S_ISSOCK(found.st_mode):
         return Unreachable(path, f"{path} is no socket ({who}); give the broker's with --socket")
     if error.errno in (errno.EACCES, errno.EPERM):
@@ -69,13 +69,18 @@ def _nearest(path: str) -> str:
             directory = os.path.dirname(directory)
         else:
             if not os.access(directory, os.X_OK):
-                return f" ({directory} is mode {stat.S_IMODE(found.st_mode):04o}, {_owner(found)}; you are {_self()})"
+                return f" ({directory} is {_mode_and_owner(found)}; you are {_self()})"
             return ""
     return ""
 
 
-def _owner(found: os.stat_result) -> str:
-    return f"{_user(found.st_uid)}:{_group(found.st_gid)}"
+def who_may(directory: str) -> str:
+    """Who may look into a directory that exists, and who is asking."""
+    return f"{_mode_and_owner(os.stat(directory))}; you are {_self()}"
+
+
+def _mode_and_owner(found: os.stat_result) -> str:
+    return f"mode {stat.S_IMODE(found.st_mode):04o}, {_user(found.st_uid)}:{_group(found.st_gid)}"
 
 
 def _self() -> str:

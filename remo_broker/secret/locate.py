@@ -15,6 +15,13 @@ SOCKET_VARIABLE = "REMO_BROKER_SOCKET"
 MAX_NAMED = 5
 
 
+class NoSocketYet(Problem):
+    """None is there, but one may be mounted in a moment: `wait` waits for it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, EXIT_UNREACHABLE)
+
+
 def open_client(arguments: Arguments) -> Client:
     """A client for the project's socket; it connects at its first request. Raises `Problem` where none is found."""
     return Client(socket_path(arguments))
@@ -31,10 +38,16 @@ def only_socket(directory: str) -> str:
     host = (paths.ADMIN_SOCKET, paths.STATUS_SOCKET)
     try:
         found = sorted(name for name in os.listdir(directory) if name.endswith(".sock") and name not in host)
+    except FileNotFoundError:
+        raise NoSocketYet(f"{directory} does not exist; {tell}") from None
     except OSError as error:
-        raise Problem(f"{directory}: {os.strerror(error.errno or 0)}; {tell}", EXIT_UNREACHABLE) from None
+        from remo_broker.client.unreachable import who_may
+
+        raise Problem(
+            f"{directory}: {os.strerror(error.errno or 0)} ({who_may(directory)}); {tell}", EXIT_UNREACHABLE
+        ) from None
     if not found:
-        raise Problem(f"{directory} has no project's socket; {tell}", EXIT_UNREACHABLE)
+        raise NoSocketYet(f"{directory} has no project's socket; {tell}")
     if len(found) > 1:
         names = ", ".join(found[:MAX_NAMED]) + (", ..." if len(found) > MAX_NAMED else "")
         raise Problem(

@@ -15,10 +15,12 @@ from remo_broker.secret.commands import (
     LONGEST_WAIT_SECONDS,
     TIMEOUT,
 )
-from remo_broker.secret.locate import socket_path
+from remo_broker.secret.locate import NoSocketYet, socket_path
 
 # How often it asks: often enough that nobody notices, seldom enough for a hundred containers that start at once.
 POLL_SECONDS = 0.1
+# What the first question may take, however short the timeout: `--timeout=0` asks once, and that may start the broker.
+FIRST_ANSWER_SECONDS = 1.0
 
 
 def wait(arguments: Arguments) -> None:
@@ -27,27 +29,37 @@ def wait(arguments: Arguments) -> None:
     if seconds is None:
         seconds = DEFAULT_WAIT_SECONDS
     deadline = time.monotonic() + seconds
-    while (in_the_way := obstacle(arguments)) is not None:
-        left = deadline - time.monotonic()
-        if left <= 0:
+    answer_seconds = max(seconds, FIRST_ANSWER_SECONDS)
+    while (in_the_way := obstacle(arguments, answer_seconds)) is not None:
+        time.sleep(max(0.0, min(POLL_SECONDS, deadline - time.monotonic())))
+        answer_seconds = deadline - time.monotonic()
+        if answer_seconds <= 0:
             raise Problem(f"waited {seconds} s: {in_the_way}", in_the_way.status)
-        time.sleep(min(POLL_SECONDS, left))
 
 
-def obstacle(arguments: Arguments) -> Problem | None:
-    """Why there are no secrets yet; None when there are. Raises what waiting does not help against."""
+def obstacle(arguments: Arguments, seconds: float) -> Problem | None:
+    """Why there are no secrets yet; None when there are. Raises what waiting does not help against.
+
+    An answer is waited for `seconds`.
+    """
     try:
-        with Client(socket_path(arguments)) as client:
+        with Client(socket_path(arguments), timeout=seconds) as client:
             if client.ready().ready:
                 return None
         return Problem(
             "the broker holds no secrets yet; have the sidecar push them with 'remo-brokerctl push'", EXIT_NOT_FOUND
         )
-    except Problem as problem:  # the directory or the socket is not mounted yet
+    except NoSocketYet as problem:  # the directory or the socket is not mounted yet
         return problem
     except Unreachable as error:
         if not error.temporary:
             raise
         return Problem(error.message, EXIT_UNREACHABLE)
-    except (ConnectionLost, TimedOut, RateLimited) as error:
+    except TimedOut as error:
+        return Problem(
+            f"{error.path}: it was connected to, and nothing answered; on the host, see "
+            "'systemctl status remo-broker.service'",
+            EXIT_UNREACHABLE,
+        )
+    except (ConnectionLost, RateLimited) as error:
         return Problem(error.message, EXIT_UNREACHABLE)

@@ -118,7 +118,10 @@ def test_another_version_is_named(directory: pathlib.Path) -> None:
         (["wait", "--timeout=soon"], "--timeout wants a number from 0 to 86400"),
         (["wait", "--timeout=-1"], "--timeout wants a number"),
         (["git-credential"], "'git-credential' wants OPERATION"),
-        (["git-credential", "ask"], "'git-credential' wants get, store or erase, not 'ask'"),
+        (["git-credential", "get", "x"], "'git-credential' wants OPERATION, not 2 operands"),
+        (["wait", "--timeout=nan"], "--timeout wants a number"),
+        (["wait", "--timeout=1e9"], "--timeout wants a number"),
+        (["wait", "--timeout=" + "9" * 5000], "--timeout wants a number"),
         (["git-credential", "--host=x", "get"], "--host and --secret go together"),
         (["--socket"], "--socket wants a value: PATH"),
     ],
@@ -171,5 +174,20 @@ def test_the_only_socket_in_the_directory(directory: pathlib.Path) -> None:
     assert only_socket(str(directory)) == f"{directory}/myrepo.sock"
     listen(directory / "other.sock").close()
     assert "several sockets (myrepo.sock, other.sock); choose one with --socket" in problem()
-    with pytest.raises(Problem, match="No such file or directory; mount"):
+    with pytest.raises(Problem, match="nowhere does not exist; mount"):
         only_socket(str(directory / "nowhere"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
+def test_a_directory_that_may_not_be_looked_into(directory: pathlib.Path) -> None:
+    directory.chmod(0o711)
+    code = f"from remo_broker.secret.locate import only_socket; only_socket({str(directory)!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=programs.environment(),
+        user=NOBODY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Permission denied (mode 0711, root:root; you are nobody); mount" in done.stderr

@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from remo_broker.cli.options import parse
+from remo_broker.cli.program import Problem
+from remo_broker.client.connection import DEFAULT_TIMEOUT_SECONDS
+from remo_broker.secret.commands import PROGRAM
+from remo_broker.secret.locate import SOCKET_VARIABLE
+from remo_broker.secret.wait import wait
 from tests.support import programs
-from tests.support.broker import NOBODY, Broker, registration
+from tests.support.broker import NOBODY, Broker, listen, registration
 from tests.support.programs import refused
 
 if TYPE_CHECKING:
@@ -63,6 +69,30 @@ def test_the_time_is_up(empty: Project, directory: pathlib.Path) -> None:
     assert time.monotonic() - begun >= 1
     done = programs.run(programs.SECRET, "--socket", directory / "none.sock", "wait", "--timeout", "0")
     assert "does not exist" in refused(done, 5)
+
+
+@pytest.mark.parametrize("seconds", [0, 2])
+def test_nobody_answers(directory: pathlib.Path, seconds: int) -> None:
+    """A broker that hangs: the connection is taken, by the kernel at least, and that is all."""
+    path = directory / "x.sock"
+    with listen(path):
+        begun = time.monotonic()
+        done = programs.run(programs.SECRET, "--socket", path, "wait", f"--timeout={seconds}")
+        took = time.monotonic() - begun
+    assert f"waited {seconds} s: {path}: it was connected to, and nothing answered; on the host" in refused(done, 5)
+    assert seconds <= took < DEFAULT_TIMEOUT_SECONDS / 2, "and not what any other request may take"
+
+
+def test_several_sockets_are_no_reason_to_wait(directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("remo_broker.paths.SOCKET_DIR", str(directory))
+    monkeypatch.delenv(SOCKET_VARIABLE, raising=False)
+    arguments = parse(PROGRAM, ["wait", "--timeout=0"])
+    with pytest.raises(Problem, match=r"^waited 0 s: .* has no project's socket"):
+        wait(arguments)
+    for name in ("a.sock", "b.sock"):
+        listen(directory / name).close()
+    with pytest.raises(Problem, match=r"^\S+ has several sockets"):
+        wait(arguments)
 
 
 @pytest.mark.parametrize("what", ["uid", "registration", "file"])
