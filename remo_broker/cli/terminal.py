@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
+import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +42,8 @@ RESET = "\x1b[0m"
 class Output:
     """Standard output, as the options and the terminal want it.
 
-    `json` is `short`, `pretty` or `off`. What is printed goes through `escaped` in `table` and `pairs`; whoever calls
-    `line` does it himself.
+    `json` is `short`, `pretty` or `off`. Cells of a `table` are escaped here; whoever calls `line` or `pairs`, which may
+    hold colours, does it himself.
     """
 
     def __init__(self, *, json_mode: str, legend: bool, pager: bool) -> None:
@@ -92,41 +92,57 @@ class Output:
     @contextmanager
     def paged(self) -> Iterator[None]:
         """Send standard output through a pager while the block runs, if it goes to a terminal and nobody forbade it."""
-        command = _pager() if self._pager else None
-        if command is None:
+        pager = _start_pager() if self._pager else None
+        if pager is None:
             yield
             return
-        environment = os.environ | {
-            "LESS": os.environ.get("SYSTEMD_LESS") or LESS_OPTIONS,
-            "LESSCHARSET": os.environ.get("SYSTEMD_LESSCHARSET") or "utf-8",
-            # No shell and no other file from within the pager: whoever runs this may be root only by way of sudo.
-            "LESSSECURE": "1",
-        }
+        assert pager.stdin is not None
         sys.stdout.flush()
-        with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as pager:
-            assert pager.stdin is not None
-            terminal = os.dup(1)
-            os.dup2(pager.stdin.fileno(), 1)
-            pager.stdin.close()
-            try:
-                yield
-                sys.stdout.flush()
-            except BrokenPipeError:
-                # The reader has seen enough; what is still buffered is for nobody.
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, 1)
-                os.close(nowhere)
-                sys.stdout.flush()
-            finally:
-                # The pager ends when the last copy of its input is closed, and is waited for by the block.
-                os.dup2(terminal, 1)
-                os.close(terminal)
+        terminal = os.dup(1)
+        os.dup2(pager.stdin.fileno(), 1)
+        pager.stdin.close()
+        try:
+            yield
+            sys.stdout.flush()
+        except (BrokenPipeError, KeyboardInterrupt) as error:
+            # The reader has seen enough; what is still buffered is for nobody.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 1)
+            os.close(nowhere)
+            sys.stdout.flush()
+            if isinstance(error, KeyboardInterrupt):
+                raise
+        finally:
+            # From here on ^C is the pager's, which may stay: two programs would read from the terminal if this one ended.
+            before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            # The pager's input ends with the last copy of it.
+            os.dup2(terminal, 1)
+            os.close(terminal)
+            pager.wait()
+            signal.signal(signal.SIGINT, before)
 
 
-def _pager() -> list[str] | None:
-    """The command, or None for none: as set, else the first that is installed."""
-    for variable in ("SYSTEMD_PAGER", "PAGER"):
-        given = os.environ.get(variable)
-        if given is not None:
-            return shlex.split(given) if given not in ("", "cat") else None
-    return next(([found] for name in PAGERS if (found := shutil.which(name))), None)
+def _start_pager() -> subprocess.Popen[bytes] | None:
+    """The first that can be started, as with systemd's tools: a setting that names none that is there hides nothing."""
+    environment = os.environ | {
+        "LESS": os.environ.get("SYSTEMD_LESS") or LESS_OPTIONS,
+        "LESSCHARSET": os.environ.get("SYSTEMD_LESSCHARSET") or "utf-8",
+        # No shell and no other file from within the pager: whoever runs this may be root only by way of sudo.
+        "LESSSECURE": "1",
+    }
+    for command in _pagers():
+        with suppress(OSError):
+            return subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
+    return None
+
+
+def _pagers() -> Iterator[list[str]]:
+    """The command that is set, then those that are commonly installed; none where it is set to none."""
+    given = next((os.environ[name] for name in ("SYSTEMD_PAGER", "PAGER") if name in os.environ), None)
+    if given is not None:
+        if given.strip() in ("", "cat"):
+            return
+        with suppress(ValueError):  # quotes that do not close
+            yield shlex.split(given)
+    for name in PAGERS:
+        yield [name]

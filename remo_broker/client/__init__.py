@@ -7,7 +7,7 @@
 
 Only the standard library is needed. Everything that goes wrong is a `ClientError`: `BrokerError` and its subclasses, one
 a code of the protocol, when the broker refused; `Unreachable`, `TimedOut`, `ConnectionLost`, `WrongVersion` and
-`BadReply` when there was no answer to go by. No repr and no error shows a value.
+`BadReply` when there was no answer to go by; `Unsendable` when nothing was asked. No repr and no error shows a value.
 
 What a name stands for is imported when it is first used: `remo-secret get` shall not pay for asyncio.
 """
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         RateLimited,
         TimedOut,
         Unreachable,
+        Unsendable,
         WrongVersion,
     )
     from remo_broker.client.project import Client
@@ -72,6 +73,7 @@ __all__ = [
     "StatusClient",
     "TimedOut",
     "Unreachable",
+    "Unsendable",
     "WrongVersion",
 ]
 

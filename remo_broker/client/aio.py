@@ -201,8 +201,11 @@ class AsyncStatusClient(AsyncConnection):
     async def watch(self) -> AsyncIterator[Message]:
         watcher = AsyncConnection(self.path, timeout=self.timeout)
         try:
-            async with asyncio.timeout(self.timeout):
-                await watcher._send(encode(Watch()))
+            try:
+                async with asyncio.timeout(self.timeout):
+                    await watcher._send(encode(Watch()))
+            except TimeoutError:
+                raise TimedOut(self.path, self.timeout) from None
             while True:
                 try:
                     line = await watcher._read_line()

@@ -8,6 +8,10 @@ from __future__ import annotations
 from remo_broker import PROTOCOL_VERSION
 from remo_broker.messages import Code, Failure
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 class ClientError(Exception):
     """Any failure of a request."""
@@ -15,6 +19,24 @@ class ClientError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Whole again in another process, whatever its class is made from."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[ClientError], arguments: tuple[object, ...], fields: dict[str, Any]) -> ClientError:
+    error = kind.__new__(kind)
+    error.args = arguments
+    error.__dict__.update(fields)
+    return error
+
+
+class Unsendable(ClientError):
+    """A text of the request is none that can be sent: it has half of a surrogate pair. Nothing was sent."""
+
+    def __init__(self) -> None:
+        super().__init__("a text has half of a surrogate pair, which no message can have; push such a value as bytes")
 
 
 class Unreachable(ClientError):

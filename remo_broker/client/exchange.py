@@ -60,17 +60,23 @@ class Exchange:
 
 
 def encode(request: Request) -> bytes:
-    """A request as a line, newline included."""
+    """A request as a line, newline included. Raises `Unsendable`."""
     fields = {"op": request.OP} | request.to_json()
-    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape") + b"\n"
+    text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return text.encode("utf-8", "surrogateescape") + b"\n"
+    except UnicodeEncodeError:
+        pass
+    # Not raised from that one, which holds the whole text, secrets and all, and shows it in its repr.
+    raise errors.Unsendable
 
 
 def parse_object(path: str, line: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(line)
     except (ValueError, RecursionError):
-        # The text of the decoder's error is not passed on: it holds the line, and the line may hold a secret.
-        raise errors.BadReply(path, "the answer is not JSON") from None
+        # Nothing is raised from that one: it holds the line, and the line may hold a secret.
+        fields = None
     if not isinstance(fields, dict):
         raise errors.BadReply(path, "the answer is not a JSON object")
     return fields

@@ -41,6 +41,6 @@ def secret_value(name: str, exchange: Exchange) -> SecretValue:
     binary = exchange.result(BinaryValue)
     try:
         content = binascii.a2b_base64(binary.value_b64, strict_mode=True)
-    except binascii.Error:
+    except ValueError:  # letters beyond ASCII too
         raise BadReply(exchange.path, "'value_b64' in the answer is not base64") from None
     return SecretValue(name, content, binary.ttl_seconds, binary.generation)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from remo_broker.ctl.main import main
+try:
+    from remo_broker.ctl.main import main
 
-sys.exit(main())
+    status = main()
+except KeyboardInterrupt:  # while it is still being imported; as a shell reports it
+    status = 130
+sys.exit(status)

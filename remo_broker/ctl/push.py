@@ -23,10 +23,7 @@ STANDARD_INPUT_NAME = "standard input"
 def push(arguments: Arguments) -> int:
     secrets = gather(arguments)
     request = push_request(secrets.texts, secrets.binaries)
-    try:
-        size = len(encode(request))
-    except UnicodeEncodeError:
-        raise Problem("a value has half of a surrogate pair, which is no text; push it as a binary secret") from None
+    size = len(encode(request))
     if size > MAX_PUSH:
         raise Problem(f"the push would have {size} bytes, and at most {MAX_PUSH} are taken; leave something out")
     if arguments.flag(DRY_RUN):

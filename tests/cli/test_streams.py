@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -105,3 +106,17 @@ def test_interrupted_while_it_waits(directory: pathlib.Path) -> None:
                 process.send_signal(signal.SIGINT)
                 assert process.communicate(timeout=programs.WAIT_SECONDS) == (b"", b"")
         assert process.returncode == 130
+
+
+def test_interrupted_while_it_starts() -> None:
+    """Imports are most of what a short command does."""
+    code = (
+        "import runpy, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'remo_broker.cli.program': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "runpy.run_module('remo_broker.ctl', run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=programs.environment(), capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
 import subprocess
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -78,6 +80,8 @@ def test_status_of_another_version(stranger: Answer, open_client: Open) -> None:
         PONG + b'{"ok":true,"value":"' + VALUE.encode() + b'","ttl_seconds":true,"generation":1}\n',
         PONG + b'{"ok":true,"value_b64":"' + VALUE.encode() + b'!","ttl_seconds":1,"generation":1}\n',
         PONG + b'{"ok":true,"value_b64":"AAAA!","ttl_seconds":1,"generation":1}\n',
+        PONG + b'{"ok":true,"value_b64":"\\u00e9","ttl_seconds":1,"generation":1}\n',
+        PONG + b'{"ok":true,"value":"","ttl_seconds":' + b"7" * 5000 + b',"generation":1}\n',
         PONG + b'{"ok":true,"value":"' + VALUE.encode() + b"\n",
         PONG + b"x" * 70_000 + b"\n",
         PONG + b"x" * 70_000,
@@ -139,6 +143,34 @@ def test_a_full_backlog_is_waited_for(directory: pathlib.Path, open_client: Open
         accepted.close()
         with pytest.raises((client.TimedOut, client.ConnectionLost)):
             project.ping()  # connected now; nobody answers
+
+
+@pytest.mark.parametrize("form", ["sync", "async"])
+def test_a_watch_that_cannot_begin(directory: pathlib.Path, form: str) -> None:
+    """The library's own error, in both of its forms."""
+
+    async def follow(path: pathlib.Path) -> None:
+        async for _ in client.AsyncStatusClient(path, timeout=0.2).watch():
+            pass
+
+    path = directory / "full.sock"
+    with listen(path, backlog=0), socket.socket(socket.AF_UNIX) as first:
+        first.connect(str(path))
+        begin: partial[object] = partial(next, client.StatusClient(path, timeout=0.2).watch())
+        if form == "async":
+            begin = partial(asyncio.run, follow(path))
+        with pytest.raises(client.TimedOut, match=r"no answer within 0\.2 s"):
+            begin()
+
+
+@pytest.mark.parametrize("text", ["\ud800", "zq\udfff"])
+def test_half_of_a_surrogate_pair_is_not_sent(open_client: Open, text: str) -> None:
+    """Before anybody is connected to; nobody is asked which version he speaks."""
+    project, admin = open_client("Client", "/nowhere"), open_client("AdminClient", "/nowhere")
+    with pytest.raises(client.Unsendable):
+        project.get(text)
+    with pytest.raises(client.Unsendable):
+        admin.push_creds({"TOKEN": text})
 
 
 # --- who cannot be reached

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remo_broker import client
-from remo_broker.client.exchange import Exchange
+from remo_broker.client.exchange import Exchange, encode
 from remo_broker.client.value import SecretValue
 from remo_broker.messages import Get, PushCreds
 from tests.support.programs import environment
@@ -49,6 +49,46 @@ def test_a_value_in_no_traceback() -> None:
         exchange.feed(f'{{"ok":true,"value":"{VALUE}'.encode())
     except client.BadReply:
         assert VALUE not in traceback.format_exc()
+
+
+@pytest.mark.parametrize(
+    "line", [f'{{"ok":true,"value":"{VALUE}', f'["{VALUE}"]', f'"{VALUE}', "7" * 5000 + VALUE, "\ud800"]
+)
+def test_no_error_keeps_the_answer(line: str) -> None:
+    """Nor does what it came from, which some loggers show too."""
+    exchange = Exchange("/x", Get(name="TOKEN"), greet=False)
+    with pytest.raises(client.BadReply, match="the answer is not a JSON object") as raised:
+        exchange.feed(line.encode("utf-8", "surrogatepass"))
+    assert raised.value.__context__ is None
+
+
+def test_a_request_that_cannot_be_sent_shows_no_value() -> None:
+    with pytest.raises(client.Unsendable, match="half of a surrogate pair") as raised:
+        encode(PushCreds(secrets={"TOKEN": f"{VALUE}\ud800"}))
+    error: BaseException = raised.value
+    assert error.__context__ is None
+    assert VALUE not in repr(error) + str(error) + repr(pickle.dumps(error))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        client.Denied("denied", "not_in_manifest", "what to do"),
+        client.RateLimited("rate_limited", "too_many_requests", "wait", 3),
+        client.Unreachable("/x.sock", "not there", temporary=True),
+        client.ConnectionLost("/x.sock"),
+        client.TimedOut("/x.sock", 0.5),
+        client.WrongVersion("/x.sock", 3),
+        client.BadReply("/x.sock", "odd"),
+        client.Unsendable(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_go_from_process_to_process(error: client.ClientError) -> None:
+    """As `concurrent.futures` and `multiprocessing` hand them on."""
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert type(again) is type(error)
+        assert (str(again), repr(again), vars(again)) == (str(error), repr(error), vars(error))
 
 
 @given(st.dictionaries(st.from_regex(r"\A[A-Za-z0-9_]{1,20}\Z"), st.text(st.characters(exclude_categories=["Cs"]))))

@@ -248,43 +248,6 @@ def test_json_modes(operator: Operator) -> None:
     assert operator.says("status", "--json=off").startswith("●")
 
 
-@pytest.fixture
-def crowded(start_broker: StartBroker) -> Operator:
-    """More projects than a terminal has lines."""
-    return Operator(start_broker(projects=[registration(f"project-{number:03}", "TOKEN") for number in range(200)]))
-
-
-def test_long_output_is_paged(crowded: Operator, directory: pathlib.Path) -> None:
-    pager = directory / "pager"
-    pager.write_text('#!/bin/sh\necho paged; echo "$1 $LESS $LESSSECURE"; exec cat\n')
-    pager.chmod(0o755)
-    shown = crowded.on_terminal("list", env={"SYSTEMD_PAGER": f"{pager} 'an option'", "PAGER": "false"})
-    assert shown.text.startswith("paged\r\nan option FRSXMK 1\r\n")
-    assert "project-199" in shown.text
-    assert "\x1b[0;4mPROJECT" in shown.text
-    assert crowded.on_terminal("list", env={"PAGER": str(pager)}).text.startswith("paged")
-    for none in ({"SYSTEMD_PAGER": "", "PAGER": str(pager)}, {"PAGER": "cat"}):
-        assert "paged" not in crowded.on_terminal("list", env=none).text
-    assert "paged" not in crowded.on_terminal("list", "--no-pager", env={"PAGER": str(pager)}).text
-    assert b"paged" not in crowded.run("list", env={"PAGER": str(pager)}).stdout
-
-
-def test_a_pager_that_is_left_early(start_broker: StartBroker) -> None:
-    """With more to come than the pipe to it holds."""
-    names = [f"project-{number:04}" for number in range(1500)]
-    many = Operator(start_broker(projects=[registration(name, "TOKEN") for name in names]))
-    shown = many.on_terminal("list", env={"PAGER": "head -n 3", "NO_COLOR": "1"})
-    assert shown.text.count("\n") == 3
-    assert shown.status == 0
-
-
-def test_with_less(crowded: Operator) -> None:
-    shown = crowded.on_terminal("list", env={"PAGER": "less"}, keys=b"q")
-    assert "project-000" in shown.text
-    assert "project-199" not in shown.text
-    assert shown.status == 0
-
-
 def test_output_in_another_encoding(operator: Operator, directory: pathlib.Path) -> None:
     write_project(directory, "myrepo", "TOKEN")
     operator.says("register", directory / "myrepo")

@@ -259,7 +259,7 @@ def test_too_much(served: Operator, directory: pathlib.Path) -> None:
     assert "would have 10" in line
     assert "at most 1048576 are taken; leave something out" in line
     lone = r'{"A":"\ud800"}'
-    assert "push it as a binary secret" in refused(served.run("push", stdin=lone.encode()), 1)
+    assert "push such a value as bytes" in refused(served.run("push", stdin=lone.encode()), 1)
 
 
 def test_clear(served: Operator) -> None:
