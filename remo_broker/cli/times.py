@@ -7,6 +7,8 @@ import time
 from datetime import UTC, datetime, timedelta
 
 USEC = 1_000_000
+# The end of the year 9998: later ones cannot be shown in every time zone.
+LATEST_USEC = 253_370_764_799 * USEC
 _UNITS = {
     "us": 1e-6, "usec": 1e-6, "ms": 1e-3, "msec": 1e-3,
     "": 1, "s": 1, "sec": 1, "second": 1, "seconds": 1,
@@ -23,21 +25,29 @@ FORMS = "'2026-05-31 02:30', '02:30', 'today', 'yesterday', '2h ago', '-30min' o
 
 
 def parse(text: str, now: float) -> int | None:
-    """Microseconds since 1970 for a time as users write it; None where it is none. `now` is seconds since 1970."""
-    text = text.strip()
+    """Microseconds since 1970 for a time as users write it; None where it is none, or before 1970 or after 9998.
+
+    `now` is seconds since 1970.
+    """
     try:
-        if text.startswith("@"):
-            return int(float(text[1:]) * USEC)
-        if text.startswith(("-", "+")):
-            span = _seconds(text[1:])
-            return None if span is None else int((now + (span if text[0] == "+" else -span)) * USEC)
-        if text.endswith(" ago"):
-            span = _seconds(text.removesuffix(" ago"))
-            return None if span is None else int((now - span) * USEC)
-        moment = _moment(text, datetime.fromtimestamp(now).astimezone())
-        return None if moment is None else int(moment.timestamp() * USEC)
+        seconds = _timestamp(text.strip(), now)
+        usec = None if seconds is None else int(seconds * USEC)
     except (ValueError, OverflowError, OSError):
         return None
+    return usec if usec is not None and 0 <= usec <= LATEST_USEC else None
+
+
+def _timestamp(text: str, now: float) -> float | None:
+    if text.startswith("@"):
+        return float(text[1:])
+    if text.startswith(("-", "+")):
+        span = _seconds(text[1:])
+        return None if span is None else now + (span if text[0] == "+" else -span)
+    if text.endswith(" ago"):
+        span = _seconds(text.removesuffix(" ago"))
+        return None if span is None else now - span
+    moment = _moment(text, datetime.fromtimestamp(now).astimezone())
+    return None if moment is None else moment.timestamp()
 
 
 def _moment(text: str, now: datetime) -> datetime | None:
@@ -69,21 +79,26 @@ def _seconds(text: str) -> float | None:
 
 def shown(usec: int) -> str:
     """`Sun 2026-05-31 02:30:00 CEST`, or `-` for never (0)."""
-    if usec == 0:
-        return "-"
-    return datetime.fromtimestamp(usec / USEC).astimezone().strftime("%a %Y-%m-%d %H:%M:%S %Z")
+    return _at(usec).astimezone().strftime("%a %Y-%m-%d %H:%M:%S %Z") if is_time(usec) else "-"
 
 
 def shown_short(usec: int) -> str:
     """`2026-05-31 02:30:00` in local time: for tables."""
-    return datetime.fromtimestamp(usec / USEC).astimezone().strftime("%Y-%m-%d %H:%M:%S") if usec else "-"
+    return _at(usec).astimezone().strftime("%Y-%m-%d %H:%M:%S") if is_time(usec) else "-"
 
 
 def iso(usec: int) -> str | None:
     """`2026-05-31T02:30:00.123456Z` for programs; None for never."""
-    if usec == 0:
-        return None
-    return datetime.fromtimestamp(usec / USEC, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return _at(usec).isoformat(timespec="microseconds").replace("+00:00", "Z") if is_time(usec) else None
+
+
+def is_time(usec: int) -> bool:
+    """Whether it is a time that can be shown; 0 is never."""
+    return 0 < usec <= LATEST_USEC
+
+
+def _at(usec: int) -> datetime:
+    return datetime.fromtimestamp(usec / USEC, UTC)
 
 
 def ago(usec: int, now: float | None = None) -> str:

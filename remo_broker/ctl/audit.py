@@ -26,7 +26,7 @@ from remo_broker.ctl.commands import (
     SUMMARY,
     UNTIL,
 )
-from remo_broker.ctl.session import open_output, user
+from remo_broker.ctl.session import checked_project, open_output, user
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -45,14 +45,20 @@ def audit(arguments: Arguments) -> None:
     if summing and arguments.flag(ALL_EVENTS):
         raise Usage("--summary counts what was given and refused; leave --all out")
     lines = arguments.number(LINES, 0, MOST_LINES)
+    since, until = moment(arguments, SINCE), moment(arguments, UNTIL)
+    if since is not None and until is not None and since > until:
+        raise Usage("--since is later than --until")
+    if following and since is None and lines is None:
+        lines = DEFAULT_FOLLOW_LINES
+    project = arguments.value(PROJECT_OPTION)
     query = Query(
-        project=arguments.value(PROJECT_OPTION),
+        project=None if project is None else checked_project(project),
         secret=arguments.value(SECRET_OPTION),
         denied=arguments.flag(DENIED),
         all_events=arguments.flag(ALL_EVENTS),
-        since=moment(arguments, SINCE),
-        until=moment(arguments, UNTIL),
-        lines=DEFAULT_FOLLOW_LINES if following and lines is None else lines,
+        since=since,
+        until=until,
+        lines=lines,
         directory=arguments.value(DIRECTORY),
     )
     if following:
@@ -72,7 +78,7 @@ def moment(arguments: Arguments, option: Option) -> int | None:
         return None
     found = parse(text, time.time())
     if found is None:
-        raise Usage(f"{option.name}: no time that is understood; write {FORMS}")
+        raise Usage(f"{option.name}: no time that is understood, from 1970 to 9998; write {FORMS}")
     return found
 
 

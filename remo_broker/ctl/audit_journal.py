@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from remo_broker import audit
 from remo_broker.audit import Decision, Event
 from remo_broker.cli.program import Problem
+from remo_broker.cli.times import is_time
 from remo_broker.names import printable
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ FOLLOW_SECONDS = 2.0
 END_OF_TIME = 2**62
 # As much of a field as is shown; the broker writes no longer ones.
 LONGEST_FIELD = 1000
+# Of 64 bits.
+LONGEST_NUMBER = 20
 
 
 class Query:
@@ -93,7 +96,7 @@ class Record:
         """The fields as they are in the journal: to tell records apart by, not to be shown."""
         # A record that waited for journald has its own time.
         own = self.number(audit.EVENT_TIME_FIELD)
-        self.usec: int = entry.get_realtime_usec() if own is None else own
+        self.usec: int = entry.get_realtime_usec() if own is None or not is_time(own) else own
 
     def text(self, field: str) -> str | None:
         value = self.data.get(field)
@@ -105,7 +108,9 @@ class Record:
 
     def number(self, field: str) -> int | None:
         value = self.data.get(field)
-        return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else None
+        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= LONGEST_NUMBER:
+            return int(value)
+        return None
 
     @property
     def event(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from remo_broker.cli.options import Arguments
+from remo_broker.cli.options import Arguments, Usage
 from remo_broker.cli.terminal import Output
 from remo_broker.cli.text import escaped
 from remo_broker.client.errors import ProjectUnknown
@@ -44,7 +44,9 @@ def explain(arguments: Arguments) -> int:
     output = open_output(arguments)
     project, secret = project_operand(arguments), arguments.operands[1]
     asked = uids(arguments, UID)
-    uid = asked[-1] if asked else None
+    if len(asked) > 1:
+        raise Usage("--uid wants one user; ask for each")
+    uid = asked[0] if asked else None
     detail: ProjectDetail | None = None
     with open_client(arguments) as client:
         try:

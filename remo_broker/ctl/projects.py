@@ -12,7 +12,7 @@ from remo_broker.cli.text import escaped
 from remo_broker.cli.times import ago, shown, shown_short
 from remo_broker.client.errors import ClientError
 from remo_broker.ctl.commands import ALL, ALLOW_UID, NO_ENABLE, PROGRAM
-from remo_broker.ctl.session import manages_units, open_client, open_output, systemctl, uids, user
+from remo_broker.ctl.session import checked_project, manages_units, open_client, open_output, systemctl, uids, user
 from remo_broker.names import is_project_name
 
 
@@ -171,7 +171,4 @@ def reload(arguments: Arguments) -> int:
 
 
 def project_operand(arguments: Arguments) -> str:
-    name = arguments.operands[0]
-    if not is_project_name(name):
-        raise Usage("a project's name has at most 64 of a-z, 0-9, - and _, a letter or digit first")
-    return name
+    return checked_project(arguments.operands[0])

@@ -6,11 +6,13 @@ import os
 import pwd
 import subprocess
 import sys
+from functools import cache
 
 from remo_broker.cli.options import Arguments, Option, Usage
 from remo_broker.cli.terminal import Output
 from remo_broker.client.admin import AdminClient
 from remo_broker.ctl.commands import ADMIN_SOCKET, JSON, JSON_SHORT, MAX_UID, NO_LEGEND, NO_PAGER, SOCKET
+from remo_broker.names import is_project_name
 
 SYSTEMD_MARK = "/run/systemd/system"
 
@@ -64,9 +66,17 @@ def uids(arguments: Arguments, option: Option) -> list[int]:
     return found
 
 
+def checked_project(name: str) -> str:
+    """`name`, which is one that a project can have. Raises `Usage`."""
+    if not is_project_name(name):
+        raise Usage("a project's name has at most 64 of a-z, 0-9, - and _, a letter or digit first")
+    return name
+
+
+@cache
 def user(uid: int) -> str:
     """`1000 (alice)`, or the number alone."""
     try:
         return f"{uid} ({pwd.getpwuid(uid).pw_name})"
-    except KeyError:
+    except (KeyError, OverflowError):
         return str(uid)

@@ -55,7 +55,13 @@ def test_times(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "tomorrow-ish", "-", "ago", "-5 parsecs", "25:00", "2026-13-01", "@x", "@1e400", "1h ago ago"]
+    "text",
+    [
+        *("", "tomorrow-ish", "-", "ago", "-5 parsecs", "25:00", "2026-13-01", "@x", "@1e400", "1h ago ago", "@nan"),
+        # Times that no journal has: it would take them for others.
+        *("@-1", "@1e12", "1969-12-31 UTC", "0001-01-01", "9999-12-31 23:59:59 UTC", "100y ago", "+9000y"),
+        *("-" + "9" * 400 + "y", "+" + "9" * 400 + "s", "@" + "9" * 5000),
+    ],
 )
 def test_no_times(text: str) -> None:
     assert parse(text, NOW) is None
@@ -79,7 +85,9 @@ def test_shown() -> None:
     assert shown(usec) == "Sun 2026-05-31 12:00:00 CEST"
     assert shown_short(usec) == "2026-05-31 12:00:00"
     assert iso(usec) == "2026-05-31T10:00:00.000123Z"
-    assert (shown(0), shown_short(0), iso(0)) == ("-", "-", None)
+    for never in (0, -1, 10**18, 10**30):
+        assert (shown(never), shown_short(never), iso(never)) == ("-", "-", None)
+    assert shown(parse("@253370764799", NOW) or 0).startswith("Fri 9999-01-01")
     assert datetime.fromisoformat(str(iso(usec))).timestamp() == pytest.approx(NOW)
 
 

@@ -241,6 +241,21 @@ def test_follow(machine: Machine, operator: Operator, reviewed: str) -> None:
     assert follower.returncode == 0
 
 
+def test_follow_since(machine: Machine, operator: Operator, reviewed: str) -> None:
+    """As with journalctl: all since then, not the last ten of them."""
+    for number in range(12):
+        operator.get("tools-c", f"N{number}")
+    machine.run(["journalctl", "--sync"])
+    follower = machine.popen(["remo-brokerctl", "audit", "-f", "--since", reviewed, "--project=tools-c", "-j"])
+    assert follower.stdout is not None
+    with follower:
+        try:
+            assert json.loads(follower.stdout.readline())["secret"] == "TOKEN", "the first one"
+        finally:
+            follower.stdout.close()
+            operator.get("tools-c", "TOKEN")
+
+
 def test_many_entries_of_others_cost_nothing(machine: Machine, reviewed: str) -> None:
     """They are passed over in the journal by its index, not one by one in Python."""
     flood = (
