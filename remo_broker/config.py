@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 
-from remo_broker import paths
+from remo_broker import __version__, paths
 from remo_broker.messages import MAX_LEASES, MAX_TTL_SECONDS
 from remo_broker.names import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 class ConfigError(Exception):
@@ -120,3 +120,47 @@ def read_file(path: str, *, must_exist: bool) -> dict[str, object]:
             raise ConfigError(f"{path}: not TOML: {error}") from None
         except OSError as error:
             raise ConfigError(f"{path}: {os.strerror(error.errno or 0)}") from None
+
+
+def read_flags(arguments: Sequence[str]) -> tuple[dict[str, object], str, str | None]:
+    """The command line: values by key of the configuration, the audit's sink, the configuration file."""
+    if not arguments:
+        return {}, "auto", None
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog="remo-broker",
+        usage="remo-broker [OPTION...]",  # all of them, before one line on a mistake, would hide that line
+        description="Serves secrets from memory over Unix sockets. See remo-broker(8).",
+        allow_abbrev=False,  # what is short for one option today is short for two with the next
+    )
+    parser.add_argument("--version", action="version", version=f"remo-broker {__version__}")
+    parser.add_argument(
+        "--config", metavar="FILE", help=f"configuration file (default {paths.CONFIG_FILE} if it exists)"
+    )
+    parser.add_argument(
+        "--audit", choices=("auto", "journal", "stderr"), default="auto", help="where audit records go (default: auto)"
+    )
+    for key, kind in KEYS.items():
+        parser.add_argument(
+            f"--{key.replace('_', '-')}",
+            dest=key,
+            type=int if isinstance(kind.default, int) else str,
+            metavar="N" if isinstance(kind.default, int) else "DIR" if key.endswith("_dir") else "WORD",
+            help=f"{kind.text} (default {kind.default})",
+        )
+    options = vars(parser.parse_args(arguments))
+    audit_sink, config_file = options.pop("audit"), options.pop("config")
+    return {key: value for key, value in options.items() if value is not None}, audit_sink, config_file
+
+
+def configure(arguments: Sequence[str]) -> tuple[Config, str]:
+    """What is in force, and the audit's sink. Raises `ConfigError`; misuse of the command line exits with 2 and says why."""
+    flags, sink, named = read_flags(arguments)
+    path = named or paths.CONFIG_FILE
+    values = read_file(path, must_exist=named is not None)
+    try:
+        Config(values)  # the file alone must be right too: a flag hides no mistake in it
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return Config(values | flags), sink

@@ -11,7 +11,7 @@ from remo_broker import __version__, activation, audit, memory, paths, registrat
 from remo_broker.activation import ADMIN, CLIENT_PREFIX, STATUS
 from remo_broker.admin_plane import AdminPlane
 from remo_broker.broker import Broker
-from remo_broker.config import DENY, KEYS, Config, ConfigError, read_file
+from remo_broker.config import DENY, Config, ConfigError, configure
 from remo_broker.connection import PEER_SECONDS, Sweeper
 from remo_broker.endpoints import Endpoints
 from remo_broker.errors import Refused
@@ -31,8 +31,6 @@ from remo_broker.watch import StatusPlane
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from remo_broker.loop import Job
     from remo_broker.trail import Transport
 
@@ -96,13 +94,16 @@ class Daemon:
     # --- start
 
     def start(self) -> None:
-        """Restore the registrations, take over or bind every socket, and say so. Raises `Refused` and OSError."""
-        os.makedirs(self.config.socket_dir, mode=0o755, exist_ok=True)
+        """Restore the registrations, take over or bind every socket, and say so. Raises `ConfigError`, `Refused` and OSError."""
+        try:
+            os.makedirs(self.config.socket_dir, mode=0o755, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"socket_dir: {self.config.socket_dir}: {os.strerror(error.errno or 0)}") from None
         try:
             os.makedirs(self.config.state_dir, mode=0o700, exist_ok=True)
         except OSError as error:
             why = os.strerror(error.errno or 0)
-            self._say(PRIORITY_WARNING, f"{self.config.state_dir}: {why}; no project can be registered.")
+            self._say(PRIORITY_WARNING, f"state_dir: {self.config.state_dir}: {why}; no project can be registered.")
         try:
             for one in registrations.load(self.config.state_dir):
                 self.broker.add(self._within_limits(one))
@@ -340,35 +341,6 @@ def _transport(choice: str) -> Transport:
     return StderrTransport()
 
 
-def _arguments(arguments: Sequence[str]) -> tuple[dict[str, object], str, str | None]:
-    """The flags: values by key of the configuration, the audit's sink, the configuration file."""
-    if not arguments:
-        return {}, "auto", None
-    import argparse
-
-    parser = argparse.ArgumentParser(
-        prog="remo-broker", description="Serves secrets from memory over Unix sockets. See remo-broker(8)."
-    )
-    parser.add_argument("--version", action="version", version=f"remo-broker {__version__}")
-    parser.add_argument(
-        "--config", metavar="FILE", help=f"configuration file (default {paths.CONFIG_FILE} if it exists)"
-    )
-    parser.add_argument(
-        "--audit", choices=("auto", "journal", "stderr"), default="auto", help="where audit records go (default: auto)"
-    )
-    for key, kind in KEYS.items():
-        parser.add_argument(
-            f"--{key.replace('_', '-')}",
-            dest=key,
-            type=int if isinstance(kind.default, int) else str,
-            metavar="N" if isinstance(kind.default, int) else "DIR" if key.endswith("_dir") else "WORD",
-            help=f"{kind.text} (default {kind.default})",
-        )
-    options = vars(parser.parse_args(arguments))
-    audit_sink, config_file = options.pop("audit"), options.pop("config")
-    return {key: value for key, value in options.items() if value is not None}, audit_sink, config_file
-
-
 def _execute_anew() -> None:
     """Start over with the allocator settings of `memory` where the environment lacks them; they count at start only."""
     missing = memory.allocator_missing(dict(os.environ))
@@ -382,10 +354,7 @@ def _execute_anew() -> None:
 def main() -> int:
     """Entry point of `remo-broker`."""
     try:
-        flags, sink, config_file = _arguments(sys.argv[1:])
-        values = read_file(config_file or paths.CONFIG_FILE, must_exist=config_file is not None)
-        Config(values)  # the file alone must be right too: a flag hides no mistake in it
-        config = Config(values | flags)
+        config, sink = configure(sys.argv[1:])
         _execute_anew()
         memory.forbid_dumps()
         daemon = Daemon(config, _transport(sink), activation.Manager())
@@ -395,5 +364,7 @@ def main() -> int:
         if isinstance(error, OSError):
             text = f"{error.filename or 'starting'}: {os.strerror(error.errno or 0)}"
         print(f"remo-broker: {text}", file=sys.stderr)
+        # `systemctl status` shows no line of the journal while systemd waits before it tries again; this it does show.
+        activation.Manager().status(f"Not started: {text}")
         return 1
     return daemon.run()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from remo_broker.daemon import IDLE_STATUS
-from tests.support.broker import Broker, Link, ask, listen, registration, short_directory
+from tests.support.broker import Broker, Link, ask, listen, registration, run_to_end, short_directory
 from tests.support.machine import poll
 from tests.support.projects import make_project
 
@@ -181,6 +181,16 @@ def test_ready_and_status(
     assert len(notify.read()) < 10
     broker.stop()
     assert notify.read()[-1] == {"STOPPING": "1"}
+
+
+def test_why_it_does_not_start_is_told(directory: pathlib.Path, notify: NotifySocket) -> None:
+    """`systemctl status` shows it while systemd waits before the next attempt."""
+    path = directory / "config.toml"
+    path.write_text("colour = 'red'\n")
+    done = run_to_end("--config", str(path), environment={"NOTIFY_SOCKET": str(notify.path)})
+    (message,) = notify.read()
+    assert message == {"STATUS": f"Not started: {done.stderr.strip().removeprefix('remo-broker: ')}"}
+    assert message["STATUS"].startswith(f"Not started: {path}: colour: unknown")
 
 
 def test_ready_means_that_every_socket_listens(

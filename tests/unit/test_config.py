@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from remo_broker import paths
-from remo_broker.config import KEYS, Config, ConfigError, read_file
-from remo_broker.daemon import _arguments
+from remo_broker.config import KEYS, Config, ConfigError, read_file, read_flags
 
 # As operations.md has them.
 DEFAULTS = {
@@ -143,6 +142,6 @@ def test_every_key_is_a_flag() -> None:
     flags = []
     for key, value in DEFAULTS.items():
         flags += [f"--{key.replace('_', '-')}", str(value)]
-    assert _arguments(flags) == (DEFAULTS, "auto", None)
-    assert _arguments([]) == ({}, "auto", None)
-    assert _arguments(["--config", "/c", "--audit", "stderr"]) == ({}, "stderr", "/c")
+    assert read_flags(flags) == (DEFAULTS, "auto", None)
+    assert read_flags([]) == ({}, "auto", None)
+    assert read_flags(["--config", "/c", "--audit", "stderr"]) == ({}, "stderr", "/c")
