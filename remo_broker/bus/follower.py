@@ -75,6 +75,7 @@ class Follower:
 
     async def run(self) -> NoReturn:
         """Follow the broker for ever."""
+        await self._unit.state()  # whether there is a systemd must be known before it leaves the bus for a moment
         wait = RETRY_SECONDS[0]
         while True:
             ending = await self._follow()
@@ -151,6 +152,8 @@ class Follower:
         while True:
             state = await self._unit.state()
             self._tell(ending, state)
+            if state is State.DOWN:
+                settled_at = 0.0  # what is up from now on is another
             if state in {State.DOWN, State.UNANSWERED}:
                 await self._unit.changed(RECHECK_SECONDS)
             elif state is State.UP and loop.time() < settled_at:

@@ -29,10 +29,12 @@ HINT_SECONDS = 0.1
 _UNIT_PATH = f"{SYSTEMD_PATH}/unit/{escape_label(BROKER_UNIT)}"
 _RULES = (
     f"type='signal',sender='{SYSTEMD}',path='{_UNIT_PATH}',interface='{PROPERTIES}',member='PropertiesChanged'",
-    # systemd itself is new on the bus after `systemctl daemon-reexec`, and has forgotten who subscribed.
+    # systemd itself leaves the bus and comes back with `systemctl daemon-reexec`, and may have forgotten who subscribed.
     f"type='signal',sender='{DRIVER}',interface='{DRIVER}',member='NameOwnerChanged',arg0='{SYSTEMD}'",
 )
 _NOBODY = frozenset({"org.freedesktop.DBus.Error.NameHasNoOwner", "org.freedesktop.DBus.Error.ServiceUnknown"})
+# What it says where it has not forgotten.
+_ALREADY_SUBSCRIBED = f"{SYSTEMD}.AlreadySubscribed"
 
 
 class State(enum.Enum):
@@ -45,7 +47,7 @@ class State(enum.Enum):
     UNANSWERED = enum.auto()
     """systemd did not say."""
     NO_SYSTEMD = enum.auto()
-    """There is none on this bus."""
+    """There has never been one on this bus."""
 
 
 _STATES = {"active": State.UP, "reloading": State.UP, "refreshing": State.UP, "activating": State.STARTING}
@@ -59,6 +61,8 @@ class BrokerUnit:
         self._hint = asyncio.Event()
         self._listening = False
         self._subscribed = False
+        self._met = False
+        """systemd has been on this bus: if it is not, it will be back."""
 
     async def state(self) -> State:
         """What systemd says now."""
@@ -68,13 +72,15 @@ class BrokerUnit:
                 SYSTEMD, _UNIT_PATH, PROPERTIES, "Get", "ss", f"{SYSTEMD}.Unit", "ActiveState", gives="v"
             )
         except CallError as error:
-            return State.NO_SYSTEMD if str(error) in _NOBODY else State.UNANSWERED
+            return State.UNANSWERED if self._met or str(error) not in _NOBODY else State.NO_SYSTEMD
+        self._met = True
         return _STATES.get(state.value, State.DOWN)
 
     def heard(self, signal: Incoming) -> None:
         """A signal came, from whomever."""
         if signal.member == "NameOwnerChanged" and signal.sender == DRIVER:
             self._subscribed = False
+            self._met = True
         self._hint.set()
 
     async def changed(self, seconds: float) -> None:
@@ -91,5 +97,9 @@ class BrokerUnit:
                 await self._connection.ask_driver("AddMatch", "s", rule)
             self._listening = True
         if not self._subscribed:
-            await self._connection.call(SYSTEMD, SYSTEMD_PATH, f"{SYSTEMD}.Manager", "Subscribe")
+            try:
+                await self._connection.call(SYSTEMD, SYSTEMD_PATH, f"{SYSTEMD}.Manager", "Subscribe")
+            except CallError as error:
+                if str(error) != _ALREADY_SUBSCRIBED:
+                    raise
             self._subscribed = True

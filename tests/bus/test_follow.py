@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import pathlib
 import time
 from typing import Any
 
 import pytest
 
-from remo_broker.bus.unit import HINT_SECONDS
+from remo_broker.bus import follower
+from remo_broker.bus.connection import Return, connect
+from remo_broker.bus.follower import Follower
+from remo_broker.bus.unit import HINT_SECONDS, BrokerUnit
+from remo_broker.bus.wire import Incoming
 from remo_broker.messages import Failure, SyncedEvent
 from tests.support.bus import MANAGER, PROJECT, PROPERTIES, ROOT, Bus, Service, bus_service, monitor
 from tests.support.machine import poll
@@ -179,6 +184,55 @@ def test_systemd_hears_of_an_idle_exit_later_than_we(bus: Bus, peer: StatusPeer,
     systemd.is_now("deactivating")
     systemd.is_now("inactive")
     stays_quiet(peer, connects=1)
+
+
+def test_an_idle_broker_is_not_woken_while_systemd_executes_itself_anew(
+    bus: Bus, peer: StatusPeer, systemd: Systemd1
+) -> None:
+    with bus_service(bus, peer.path):
+        systemd.leave()  # before anything but its presence was of interest
+        peer.tell(IDLE)
+        poll("the idle broker", lambda: is_stopped(bus))
+        stays_quiet(peer, connects=1)
+        systemd.is_now("inactive", tell=False)
+        systemd.come_back()
+        stays_quiet(peer, connects=1)
+        systemd.is_now("activating")
+        peer.wait_for_connects(2)
+        poll("the new broker", lambda: bus.get("SecretCount") == 3)
+        assert systemd.subscriptions == 2
+
+
+def test_once_it_was_down_whoever_is_up_is_another(
+    bus: Bus, peer: StatusPeer, systemd: Systemd1, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restart may be over before it is asked about again, and no time needs to pass after it."""
+    monkeypatch.setattr(follower, "SETTLE_SECONDS", 3600)
+
+    async def restart() -> None:
+        unit: BrokerUnit | None = None
+
+        def heard(signal: Incoming) -> None:
+            if unit is not None:
+                unit.heard(signal)
+
+        connection = await connect(bus.address, lambda _call: Return(), heard)
+        unit = BrokerUnit(connection)
+        following = asyncio.create_task(Follower(str(peer.path), unit, lambda *_change: None).run())
+        try:
+            await asyncio.to_thread(peer.wait_for_connects, 1)
+            before = systemd.asked
+            systemd.is_now("deactivating", tell=False)
+            peer.tell(STOPPING)
+            await asyncio.to_thread(poll, "a question", lambda: systemd.asked > before)
+            systemd.is_now("active")
+            await asyncio.to_thread(peer.wait_for_connects, 2)
+        finally:
+            following.cancel()
+            connection.close()
+            await connection.closed
+
+    asyncio.run(restart())
 
 
 @pytest.mark.usefixtures("service")

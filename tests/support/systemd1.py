@@ -15,6 +15,7 @@ from dbus_next.signature import Variant
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+NAME = "org.freedesktop.systemd1"
 PROPERTIES = "org.freedesktop.DBus.Properties"
 UNIT = "org.freedesktop.systemd1.Unit"
 UNIT_PATH = "/org/freedesktop/systemd1/unit/remo_2dbroker_2eservice"
@@ -31,12 +32,13 @@ class Systemd1:
         self.asked = 0
         """How often the unit's state was asked for."""
         self.subscriptions = 0
+        self._subscribers: set[str] = set()
         self._bus: Any = self._run(self._serve(address))
 
     async def _serve(self, address: str) -> Any:
         bus: Any = await MessageBus(bus_address=address).connect()
         bus.add_message_handler(self._answer)
-        await bus.request_name("org.freedesktop.systemd1")
+        await bus.request_name(NAME)
         return bus
 
     def _answer(self, call: Message) -> Message | None:
@@ -44,6 +46,9 @@ class Systemd1:
             return None
         if (call.path, call.member) == ("/org/freedesktop/systemd1", "Subscribe"):
             self.subscriptions += 1
+            if call.sender in self._subscribers:
+                return Message.new_error(call, f"{NAME}.AlreadySubscribed", "Client is already subscribed.")
+            self._subscribers.add(str(call.sender))
             return Message.new_method_return(call)
         if (call.path, call.member, call.body) == (UNIT_PATH, "Get", [UNIT, "ActiveState"]):
             self.asked += 1
@@ -65,6 +70,14 @@ class Systemd1:
                 )
 
         self._run(change())
+
+    def leave(self) -> None:
+        """Be off the bus for a moment, as it is when it executes itself anew."""
+        self._run(self._bus.release_name(NAME))
+
+    def come_back(self) -> None:
+        """It remembers who has subscribed, as the real one does."""
+        self._run(self._bus.request_name(NAME))
 
     def stop(self) -> None:
         self._run(self._disconnect())

@@ -199,7 +199,8 @@ def test_no_secret_in_anything_that_is_said(bus: BusUser, operator: Operator) ->
 # --- the broker's life -----------------------------------------------------------------------------------------------
 
 
-def test_an_idle_broker_is_shown_and_sleeps_on(machine: Machine, bus: BusUser, operator: Operator) -> None:
+def fall_asleep(machine: Machine, bus: BusUser, operator: Operator) -> None:
+    """The broker has a project and nothing to do, ends, and is shown so."""
     operator.configure("idle_exit_seconds = 1\n")
     operator.register("myrepo", ["A"])
     # As after a boot: systemd listens for the project, so that the broker may go.
@@ -208,12 +209,32 @@ def test_an_idle_broker_is_shown_and_sleeps_on(machine: Machine, bus: BusUser, o
     assert bus.get("ProjectCount") == 1
     machine.wait_state(SERVICE, "inactive")
     poll("the idle broker", lambda: bus.get("StartTimestamp") == 0)
+
+
+def test_an_idle_broker_is_shown_and_sleeps_on(machine: Machine, bus: BusUser, operator: Operator) -> None:
+    fall_asleep(machine, bus, operator)
     pid = bus_pid(machine)
     for _ in range(20):
         assert (bus.get("SecretCount"), bus.get("ProjectCount")) == (0, 1)
         time.sleep(0.1)
     assert machine.systemctl("is-active", SERVICE, check=False) == "inactive"
     operator.push({"A": "x"})  # somebody else wakes it
+    poll("the push", lambda: bus.get("SecretCount") == 1)
+    assert bus_pid(machine) == pid
+
+
+@pytest.mark.parametrize("how", ["daemon-reload", "daemon-reexec"])
+def test_systemd_beginning_anew_wakes_no_idle_broker(
+    machine: Machine, bus: BusUser, operator: Operator, how: str
+) -> None:
+    fall_asleep(machine, bus, operator)
+    pid, woken = bus_pid(machine), machine.show(SERVICE, "InvocationID")
+    for _ in range(4):  # it is off the bus only for a moment
+        machine.systemctl(how)
+        time.sleep(0.5)
+    assert machine.systemctl("is-active", SERVICE, check=False) == "inactive"
+    assert machine.show(SERVICE, "InvocationID") == woken
+    operator.push({"A": "x"})  # and it is found again
     poll("the push", lambda: bus.get("SecretCount") == 1)
     assert bus_pid(machine) == pid
 
