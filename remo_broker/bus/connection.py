@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import traceback
 from collections.abc import Callable
@@ -26,8 +27,8 @@ CONNECT_SECONDS = 5.0
 CALL_SECONDS = 10.0
 # The longest line of the authentication is an error's text.
 MAX_AUTHENTICATION_LINE = 1024
-# What is longer is from somebody who means no good: it is skipped, not kept. The longest legal call names an interface and a
-# property, 255 bytes each; the longest signal is systemd's of all that has changed about a unit; the longest answer to a call
+# What is longer is from somebody who means no good: it is skipped, not kept; of a call the head is, if that alone is not too
+# long, to say so. The longest legal call names an interface and a property, 255 bytes each; the longest signal is systemd's of all that has changed about a unit; the longest answer to a call
 # of our own lists every name on the bus.
 MAX_CALL = 8 * 1024
 MAX_SIGNAL = 64 * 1024
@@ -43,6 +44,7 @@ HUNG_UP = "the bus hung up"
 _LONGEST = {wire.SIGNAL: MAX_SIGNAL, wire.METHOD_RETURN: MAX_ANSWER, wire.ERROR: MAX_ANSWER}
 
 FAILED = "org.freedesktop.DBus.Error.Failed"
+LIMITS_EXCEEDED = "org.freedesktop.DBus.Error.LimitsExceeded"
 FAULT = "remo-broker-bus met a fault of its own; `journalctl -u remo-broker-bus` has the details"
 
 
@@ -71,6 +73,8 @@ class Error:
 
 
 Answer = Return | Error
+
+TOO_LONG = Error(LIMITS_EXCEEDED, f"A call may have {MAX_CALL} bytes; no method here takes as much.")
 
 
 class Connection(asyncio.Protocol):
@@ -232,6 +236,11 @@ class Connection(asyncio.Protocol):
             head = buffer[at : at + wire.FIXED_HEADER]
             length = wire.frame_length(head)
             if length > _LONGEST.get(head[1], MAX_CALL):
+                refused = wire.header_length(head) if head[1] == wire.METHOD_CALL else 0
+                if 0 < refused <= MAX_CALL:
+                    if len(buffer) - at < refused:
+                        break
+                    self._refuse(bytes(buffer[at : at + refused]))
                 self._skip = length
                 continue
             if len(buffer) - at < length:
@@ -246,7 +255,7 @@ class Connection(asyncio.Protocol):
         except wire.BadMessage:
             return  # it does not say whom to answer, and what it meant is the sender's own affair
         if message.kind == wire.METHOD_CALL:
-            self._reply(message)
+            self._reply(message, self._guarded(lambda: self._answer(message)) or Error(FAILED, FAULT))
         elif message.kind == wire.SIGNAL:
             self._guarded(lambda: self._heard(message))
         else:
@@ -254,8 +263,11 @@ class Connection(asyncio.Protocol):
             if future is not None and not future.done():
                 future.set_result(message)
 
-    def _reply(self, message: wire.Incoming) -> None:
-        answer = self._guarded(lambda: self._answer(message)) or Error(FAILED, FAULT)
+    def _refuse(self, header: bytes) -> None:
+        with contextlib.suppress(wire.BadMessage):
+            self._reply(wire.decode(header), TOO_LONG)
+
+    def _reply(self, message: wire.Incoming, answer: Answer) -> None:
         if message.flags & wire.NO_REPLY_EXPECTED:
             return
         to: dict[str, str | int] = {"destination": message.sender, "reply_serial": message.serial}

@@ -21,8 +21,13 @@ if TYPE_CHECKING:
 # So long after the last call: a person who types several `busctl` commands meets one process, a script that polls every
 # minute does not keep it.
 IDLE_SECONDS = 45
-# Callers beyond these are not remembered: a flood of them would be gone by the next look anyway.
-MAX_CALLERS = 4096
+# With so many names it is looked who of them is still there, though calls may come all the time: more than are on most buses.
+CROWD = 1024
+# But not more often than this: each look costs the bus a list of all its names.
+LOOK_SECONDS = 1.0
+# More names are not remembered, and their calls refused, until the next look. A bus that has more connections at a time is
+# set up so; what strangers can open and close between two looks is less.
+MAX_CALLERS = 16 * 1024
 
 
 class Callers:
@@ -31,31 +36,44 @@ class Callers:
     def __init__(self) -> None:
         self._last_call = asyncio.get_running_loop().time()
         self._names: set[str] = set()
+        self._crowded = asyncio.Event()
 
-    def called(self, name: str, now: float) -> None:
-        """`name` has called; `now` is the loop's time."""
+    def called(self, name: str, now: float) -> bool:
+        """`name` has called; `now` is the loop's time. False if it cannot be remembered, and has to call again."""
         self._last_call = now
         if len(self._names) < MAX_CALLERS:
             self._names.add(name)
+        if len(self._names) >= CROWD:
+            self._crowded.set()
+        return name in self._names
 
     async def until_idle(self, connection: Connection, seconds: float, worth_watching: Callable[[], bool]) -> None:
         """Return `seconds` from now without a call, unless there is something worth watching and a caller still there;
         then look again as much later. 0 seconds: never return."""
         loop = asyncio.get_running_loop()
-        if not seconds:
-            await loop.create_future()
         looked = loop.time()
         while True:
-            quiet = max(looked, self._last_call) + seconds - loop.time()
-            if quiet > 0:
-                await asyncio.sleep(quiet)
+            quiet = max(looked, self._last_call) + seconds - loop.time() if seconds else None
+            if quiet is None or quiet > 0:
+                await self._crowd_or(quiet, connection)
                 continue
             looked = loop.time()
-            if not await self._watching(connection, worth_watching) and self._last_call < looked:
+            await self._forget_the_gone(connection)
+            watched = bool(self._names) and worth_watching()
+            if not watched and self._last_call < looked:
                 return
 
-    async def _watching(self, connection: Connection, worth_watching: Callable[[], bool]) -> bool:
+    async def _crowd_or(self, seconds: float | None, connection: Connection) -> None:
+        """Let so much time pass, or None without end; should there be a crowd meanwhile, let its gone be forgotten."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._crowded.wait()
+            self._crowded.clear()
+            await self._forget_the_gone(connection)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _forget_the_gone(self, connection: Connection) -> None:
+        before = frozenset(self._names)  # who calls while the bus answers is not in its list
         with contextlib.suppress(CallError):
             (names,) = await connection.ask_driver("ListNames", gives="as")
-            self._names.intersection_update(names)
-        return bool(self._names) and worth_watching()
+            self._names -= before.difference(names)

@@ -118,8 +118,7 @@ class BusService:
 
     def _answer(self, call: Incoming) -> Answer:
         now = asyncio.get_running_loop().time()
-        self._callers.called(call.sender, now)
-        if not self._budget.allows(call.sender, now):
+        if not self._callers.called(call.sender, now) or not self._budget.allows(call.sender, now):
             return TOO_MANY
         answer = self._service.answer(call)
         self._budget.spend(call.sender, len(answer.body) if isinstance(answer, Return) else 0, now)

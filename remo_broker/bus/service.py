@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from remo_broker.bus import paths
-from remo_broker.bus.connection import FAILED, Error, Return
+from remo_broker.bus.connection import FAILED, LIMITS_EXCEEDED, Error, Return
 from remo_broker.bus.interfaces import (
     BROKER_UNAVAILABLE,
     BUS_NAME,
@@ -55,8 +55,8 @@ UNAVAILABLE = Error(
     "The broker does not tell its status; see `systemctl status remo-broker-status.socket remo-broker.service`.",
 )
 TOO_MANY = Error(
-    "org.freedesktop.DBus.Error.LimitsExceeded",
-    "You have asked for much in a short time; wait a second, and follow PropertiesChanged instead of asking again.",
+    LIMITS_EXCEEDED,
+    "Too much has been asked for in a short time; wait a second, and follow PropertiesChanged instead of asking again.",
 )
 NO_MACHINE_ID = Error(FAILED, "This machine has no id; `systemd-machine-id-setup` makes one.")
 

@@ -43,6 +43,7 @@ __all__ = [
     "encode",
     "encode_body",
     "frame_length",
+    "header_length",
 ]
 
 METHOD_CALL: Final = MessageType.METHOD_CALL.value
@@ -108,15 +109,21 @@ def frame_length(head: bytes | bytearray) -> int:
     order = _ORDER.get(head[0])
     if order is None or head[3] != 1:
         raise BadMessage("the bus sent something that is not D-Bus")
-    body, fields = struct.unpack_from(f"{order}I4xI", head, 4)
-    length: int = FIXED_HEADER + (fields + 7) // 8 * 8 + body
+    (body,) = struct.unpack_from(f"{order}I", head, 4)
+    length: int = header_length(head) + body
     if length > MAX_LENGTH:
         raise BadMessage("the bus sent a message longer than D-Bus allows")
     return length
 
 
+def header_length(head: bytes | bytearray) -> int:
+    """How much of the message that begins so, as `frame_length` has found well, is not its body."""
+    (fields,) = struct.unpack_from(f"{_ORDER[head[0]]}I", head, 12)
+    return FIXED_HEADER + int(fields + 7) // 8 * 8
+
+
 def decode(frame: bytes) -> Incoming:
-    """The header of one whole message. Raises BadMessage."""
+    """The header of a message, whose body may be missing. Raises BadMessage."""
     without_body = frame[:4] + bytes(4) + frame[8:]
     message = _unmarshal(without_body)
     return Incoming(

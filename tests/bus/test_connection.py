@@ -3,65 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
 
 from remo_broker.bus import connection, wire
-from remo_broker.bus.connection import Answer, CallError, Connection, Return, connect
+from remo_broker.bus.connection import Answer, CallError, Return
 from remo_broker.bus.paths import ROOT
 from tests.support.bus import MANAGER
+from tests.support.played_bus import connected
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import AsyncIterator, Callable
-
-
-class PlayedBus:
-    """The other end of one connection: what is written here is what the bus says."""
-
-    def __init__(self) -> None:
-        self.reader: asyncio.StreamReader
-        self.writer: asyncio.StreamWriter
-        self.arrived = asyncio.Event()
-
-    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
-        await reader.readline()
-        writer.write(b"OK 0123456789abcdef0123456789abcdef\r\n")
-        await reader.readline()
-        hello = await self.message()
-        body = wire.encode_body("s", [":1.7"])
-        writer.write(wire.encode(wire.METHOD_RETURN, 1, "s", body, reply_serial=hello.serial))
-        self.arrived.set()
-
-    async def message(self) -> wire.Incoming:
-        """The next message from the connection."""
-        head = await self.reader.readexactly(wire.FIXED_HEADER)
-        return wire.decode(head + await self.reader.readexactly(wire.frame_length(head) - len(head)))
-
-    def call(self, serial: int, member: str = "ListProjects", signature: str = "", body: bytes = b"") -> None:
-        fields = {"path": ROOT, "interface": MANAGER, "member": member}
-        self.writer.write(wire.encode(wire.METHOD_CALL, serial, signature, body, **fields))
-
-
-@contextlib.asynccontextmanager
-async def connected(
-    path: pathlib.Path, answer: Callable[[wire.Incoming], Answer]
-) -> AsyncIterator[tuple[PlayedBus, Connection]]:
-    played = PlayedBus()
-    server = await asyncio.start_unix_server(played.take, path)
-    async with server:
-        opened = await connect(f"unix:path={path}", answer, lambda _signal: None)
-        await played.arrived.wait()
-        assert opened.name == ":1.7"
-        try:
-            yield played, opened
-        finally:
-            opened.close()
-            played.writer.close()
-            await asyncio.wait([opened.closed])
 
 
 def nothing(_call: wire.Incoming) -> Answer:
@@ -85,23 +38,28 @@ def test_a_bug_is_told_nobody_but_the_log(directory: pathlib.Path, capfd: pytest
     assert "SENTINEL" in log
 
 
-def test_a_call_beyond_the_limit_is_skipped_and_the_next_is_answered(directory: pathlib.Path) -> None:
+def test_a_call_beyond_the_limit_is_refused_unread_and_the_next_is_answered(directory: pathlib.Path) -> None:
     seen = []
 
     def count(call: wire.Incoming) -> Answer:
         seen.append(call.serial)
         return Return()
 
-    async def use() -> wire.Incoming:
+    async def use() -> list[wire.Incoming]:
         async with connected(directory / "bus", count) as (played, opened):
-            played.call(5, "GetProject", "s", wire.encode_body("s", ["x" * 10_000_000]))
+            played.call(5, "GetProject", "s", "x" * 10_000_000)
             await played.writer.drain()
             assert len(opened._buffer) < 1024 * 1024
-            played.call(6)
-            return await played.message()
+            played.call(6, "GetProject", "s", "x" * 10_000, flags=wire.NO_REPLY_EXPECTED)
+            played.call(7, "GetProject", "s", "x" * 10_000, path="/x" * 10_000)  # its head alone is too long
+            played.call(8)
+            return [await played.message(), await played.message()]
 
-    assert asyncio.run(use()).reply_serial == 6
-    assert seen == [6]
+    refusal, answer = asyncio.run(use())
+    assert (refusal.kind, refusal.error_name, refusal.reply_serial) == (wire.ERROR, connection.LIMITS_EXCEEDED, 5)
+    assert refusal.body() == ["A call may have 8192 bytes; no method here takes as much."]
+    assert (answer.kind, answer.reply_serial) == (wire.METHOD_RETURN, 8)
+    assert seen == [8]
 
 
 def test_while_the_bus_does_not_read_no_calls_are_read(directory: pathlib.Path) -> None:

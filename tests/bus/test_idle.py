@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pathlib
 import signal
 import socket
 import time
@@ -11,9 +12,13 @@ import time
 import pytest
 from dbus_next.errors import DBusError
 
-from remo_broker.bus.idle import MAX_CALLERS, Callers
+from remo_broker.bus import idle, wire
+from remo_broker.bus.connection import Answer, Return, connect
+from remo_broker.bus.idle import CROWD, MAX_CALLERS, Callers
 from remo_broker.messages import SyncedEvent
 from tests.support.bus import BUS_NAME, MANAGER, ROOT, Bus, bus_service, other_client
+from tests.support.machine import poll
+from tests.support.played_bus import connected
 from tests.support.status import StatusPeer
 
 # Short, but longer than a busy machine takes from one line of a test to the next.
@@ -53,14 +58,67 @@ def test_a_caller_does_not_keep_what_has_nothing_to_tell(bus: Bus, peer: StatusP
         assert asyncio.run(stay()) == 0
 
 
-def test_callers_without_end_are_not_remembered_without_end() -> None:
-    async def call() -> int:
-        callers = Callers()
-        for number in range(2 * MAX_CALLERS):
-            callers.called(f":1.{number}", now=number)
-        return len(callers._names)
+@pytest.mark.parametrize("seconds", [0, 3600])
+def test_of_a_crowd_those_that_left_are_forgotten_though_calls_go_on(
+    bus: Bus, seconds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idle, "LOOK_SECONDS", 0.1)
 
-    assert asyncio.run(call()) == MAX_CALLERS
+    async def call() -> None:
+        async with other_client(bus) as watching:
+            connection = await connect(bus.address, lambda _call: Return(), lambda _signal: None)
+            callers = Callers()
+            idling = asyncio.create_task(callers.until_idle(connection, seconds, lambda: True))
+            assert callers.called(watching.unique_name, now=0)
+            for number in range(4 * CROWD):
+                assert callers.called(f":7.{number}", now=number)
+                if number % CROWD == 0:
+                    await asyncio.sleep(0.01)
+            await asyncio.to_thread(poll, "the others' end", lambda: callers._names == {watching.unique_name})
+            idling.cancel()
+            connection.close()
+            await connection.closed
+
+    asyncio.run(call())
+
+
+def test_whom_it_cannot_remember_it_refuses_and_forgets_nobody() -> None:
+    async def call() -> None:
+        callers = Callers()
+        assert callers.called(":1.1", now=0)
+        answers = [callers.called(f":7.{number}", now=number) for number in range(2 * MAX_CALLERS)]
+        assert answers.count(True) == MAX_CALLERS - 1
+        assert callers.called(":1.1", now=0)
+        assert not callers.called(":1.2", now=0)
+        assert len(callers._names) == MAX_CALLERS
+
+    asyncio.run(call())
+
+
+def test_a_caller_that_comes_while_the_bus_lists_its_names_is_remembered(directory: pathlib.Path) -> None:
+    """Its call comes with the list that does not have it."""
+
+    async def call() -> set[str]:
+        callers = Callers()
+
+        def answer(call: wire.Incoming) -> Answer:
+            callers.called(call.sender, asyncio.get_running_loop().time())
+            return Return()
+
+        async with connected(directory / "bus", answer) as (played, opened):
+            idling = asyncio.create_task(callers.until_idle(opened, 0.01, lambda: True))
+            callers.called(":1.8", now=0)
+            asked = await played.message()
+            names = wire.encode_body("as", [[":1.7"]])
+            played.writer.write(wire.encode(wire.METHOD_RETURN, 2, "as", names, reply_serial=asked.serial))
+            played.call(5, sender=":1.9")
+            while (await played.message()).member != "ListNames":  # it has seen that somebody called, and looks again
+                pass
+            assert not idling.done()
+            idling.cancel()
+            return callers._names
+
+    assert asyncio.run(call()) == {":1.9"}
 
 
 def test_zero_is_never(bus: Bus, peer: StatusPeer) -> None:
