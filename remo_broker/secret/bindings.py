@@ -21,6 +21,10 @@ from remo_broker.messages import Code
 from remo_broker.names import is_secret_name
 from remo_broker.secret.commands import MANIFEST, ONLY
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 def find_bindings(arguments: Arguments, client: Client) -> tuple[str, dict[str, Binding]]:
     """The project's name, and a binding for each secret that is wanted, in the manifest's order."""
@@ -30,46 +34,78 @@ def find_bindings(arguments: Arguments, client: Client) -> tuple[str, dict[str, 
         bindings = manifest.bindings
     else:
         bindings = {name: EnvBinding(name.upper()) for name in client.info().allowlist}
-    wanted = arguments.values(ONLY)
     if not arguments.flag(ONLY):
         return project, bindings
+    wanted = names_wanted(arguments)
     for name in wanted:
-        if not is_secret_name(name):
-            raise Usage("--only wants names of secrets: letters, digits and underscores")
         if name not in bindings:
             where = manifest.source if manifest is not None else f"the allowlist of {project}"
             raise Problem(f"{name} is not in {where}; 'remo-secret list' shows what may be fetched")
     return project, {name: binding for name, binding in bindings.items() if name in wanted}
 
 
+def names_wanted(arguments: Arguments) -> list[str]:
+    """The names that `--only` gives. Raises `Usage` for what is no name."""
+    wanted = arguments.values(ONLY)
+    for name in wanted:
+        if not is_secret_name(name):
+            raise Usage("--only wants names of secrets: letters, digits and underscores")
+    return wanted
+
+
+def projects_nearby(given: str | None) -> list[str]:
+    """The projects whose manifests lie at `given`, else above the working directory, the nearest first."""
+    try:
+        return [manifest.project for manifest in ([_given(given)] if given is not None else _above())]
+    except Problem:
+        if given is not None:
+            raise
+        return []  # a manifest that was broken meanwhile is no reason to leave secrets lying about
+
+
 def _find_manifest(given: str | None, project: str, socket_path: str) -> Manifest | None:
     """The manifest that was asked for, else the nearest one of this project above the working directory."""
     if given is not None:
-        manifest = _from_directory(given) if os.path.isdir(given) else _from_file(given)
-        if manifest is None:
-            places = ", ".join("/".join(place) for place in SEARCH)
-            raise Problem(f"{given} has none of {places}; give the manifest itself")
+        manifest = _given(given)
         if manifest.project != project:
             raise Problem(
                 f"{manifest.source} is the manifest of {manifest.project}, but {socket_path} is for {project}"
             )
         return manifest
-    directory = os.getcwd()
     foreign = None
-    while True:
-        manifest = None if _anybody_may_write(directory) else _from_directory(directory)
-        if manifest is not None and manifest.project == project:
+    for manifest in _above():
+        if manifest.project == project:
             return manifest
         foreign = foreign or manifest
-        if directory == "/":
-            break
-        directory = os.path.dirname(directory)
     if foreign is not None:
         raise Problem(
             f"{foreign.source} is the manifest of {foreign.project}, but {socket_path} is for {project}; "
             "give the right one with --manifest, or go to another directory"
         )
     return None
+
+
+def _given(path: str) -> Manifest:
+    manifest = _from_directory(path) if os.path.isdir(path) else _from_file(path)
+    if manifest is None:
+        places = ", ".join("/".join(place) for place in SEARCH)
+        raise Problem(f"{path} has none of {places}; give the manifest itself")
+    return manifest
+
+
+def _above() -> Iterator[Manifest]:
+    """The manifests in the working directory and above it, the nearest first."""
+    try:
+        directory = os.getcwd()
+    except FileNotFoundError:
+        raise Problem("the working directory has been removed; go to another, or give --manifest") from None
+    while True:
+        manifest = None if _anybody_may_write(directory) else _from_directory(directory)
+        if manifest is not None:
+            yield manifest
+        if directory == "/":
+            return
+        directory = os.path.dirname(directory)
 
 
 def _anybody_may_write(directory: str) -> bool:

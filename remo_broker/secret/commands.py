@@ -69,14 +69,16 @@ secret as it is, but not to a terminal.""",
 The manifest's bindings say where each secret goes: into an environment variable, or into a file on a tmpfs with a link
 to it at file_path. Without a manifest, each allowed secret goes into the variable of its name in upper case.
 The command takes the place of remo-secret: signals and the exit status are its own. It is not started unless every
-secret is there.""",
+secret is there, and nothing new is left if it cannot be. The files stay when it ends: see 'render --remove'.""",
         ),
         Command(
             "render",
             "Write the manifest's files only",
             run="remo_broker.secret.execute:render",
             options=[ONLY, MANIFEST, REMOVE],
-            details="Prints the path of each file.",
+            details="""\
+All are written, or none. Prints the path of each file. --remove needs no broker; the project is that of the manifest, or
+the only one that has files.""",
         ),
         Command(
             "wait",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -12,40 +13,58 @@ from remo_broker.client.errors import BrokerError, Denied, NotFound
 from remo_broker.client.project import Client
 from remo_broker.client.value import SecretValue
 from remo_broker.manifest.result import Binding, EnvBinding, FileBinding
-from remo_broker.names import is_project_name
-from remo_broker.secret import tmpfs
-from remo_broker.secret.bindings import find_bindings
+from remo_broker.secret.bindings import find_bindings, names_wanted, projects_nearby
 from remo_broker.secret.commands import (
     EXIT_DENIED,
     EXIT_NO_SUCH_PROGRAM,
     EXIT_NOT_EXECUTABLE,
     EXIT_NOT_FOUND,
+    MANIFEST,
+    ONLY,
     REMOVE,
 )
+from remo_broker.secret.links import target_of
 from remo_broker.secret.locate import open_client
+from remo_broker.secret.rendering import File, Rendering, remove
 from remo_broker.secret.template import fill
+from remo_broker.secret.tmpfs import rendered_projects
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
-def execute(arguments: Arguments) -> int:
-    """Never returns when it succeeds."""
+def execute(arguments: Arguments) -> NoReturn:
+    """Raises `Problem` where the command does not come to run."""
+    program = find_program(arguments.operands[0])
     with open_client(arguments) as client:
         project, bindings = find_bindings(arguments, client)
         secrets = fetch(client, bindings)
     variables = environment(bindings, secrets)
-    write_files(project, files(bindings, secrets))
-    return become(arguments.operands, os.environb | variables)
+    rendering = write_files(project, files(bindings, secrets))
+    try:
+        become(program, arguments.operands, os.environb | variables)
+    except Problem:
+        if rendering is not None:
+            rendering.undo()
+        raise
 
 
 def render(arguments: Arguments) -> None:
+    if arguments.flag(REMOVE):
+        remove_files(arguments)
+        return
     with open_client(arguments) as client:
         project, bindings = find_bindings(arguments, client)
+        for name, binding in bindings.items():
+            if arguments.flag(ONLY) and not isinstance(binding, FileBinding):
+                raise Problem(f"{name} goes into a variable, and render writes files only; leave it out, or use exec")
         bindings = {name: binding for name, binding in bindings.items() if isinstance(binding, FileBinding)}
-        if arguments.flag(REMOVE):
-            remove_files(project, bindings)
-            return
         secrets = fetch(client, bindings)
-    for target in write_files(project, files(bindings, secrets)):
-        print(target)
+    found = files(bindings, secrets)
+    write_files(project, found)
+    for file in found.values():
+        print(file.target)
 
 
 def fetch(client: Client, bindings: dict[str, Binding]) -> dict[str, SecretValue]:
@@ -86,63 +105,65 @@ def environment(bindings: dict[str, Binding], secrets: dict[str, SecretValue]) -
     return variables
 
 
-def files(bindings: dict[str, Binding], secrets: dict[str, SecretValue]) -> dict[str, tuple[str, bytes, int]]:
-    """By secret: where its link goes, what is in the file, the file's mode."""
-    found: dict[str, tuple[str, bytes, int]] = {}
+def files(bindings: dict[str, Binding], secrets: dict[str, SecretValue]) -> dict[str, File]:
+    """The files to write, by secret."""
+    found: dict[str, File] = {}
     for name, binding in bindings.items():
         if not isinstance(binding, FileBinding):
             continue
-        target = tmpfs.target_of(binding.file_path)
-        if target in [there[0] for there in found.values()]:
-            raise Problem(f"{name} and another secret go into the same file {target}; name another file_path")
-        found[name] = (target, fill(binding.template, secrets[name]), binding.file_mode)
+        target = target_of(binding.file_path)
+        for other in found.values():
+            if target == other.target:
+                raise Problem(f"{name} and another secret go into the same file {target}; name another file_path")
+            if f"{target}/".startswith(f"{other.target}/") or f"{other.target}/".startswith(f"{target}/"):
+                raise Problem(f"{target} and {other.target} cannot be files both; name another file_path for {name}")
+        found[name] = File(target, fill(binding.template, secrets[name]), binding.file_mode)
     return found
 
 
-def write_files(project: str, found: dict[str, tuple[str, bytes, int]]) -> list[str]:
-    """Write all of them or, where one cannot be placed, none; returns the places of the links."""
+def write_files(project: str, found: dict[str, File]) -> Rendering | None:
+    """Write all of them or, where one cannot be written, none."""
+    return Rendering(project, found) if found else None
+
+
+def remove_files(arguments: Arguments) -> None:
+    """Needs neither the broker nor the manifest that the files were rendered by, only to know the project."""
+    only = names_wanted(arguments) if arguments.flag(ONLY) else None
+    rendered = rendered_projects()
+    nearby = projects_nearby(arguments.value(MANIFEST))
+    if not nearby and len(rendered) > 1:
+        raise Problem(f"there are files of {', '.join(rendered)}; say which project's with --manifest")
+    for project in [project for project in nearby or rendered if project in rendered][:1]:
+        remove(project, only)
+
+
+def find_program(command: str) -> str:
+    """The path of the command, looked up as a shell does. Raises `Problem` with a shell's exit status."""
+    if "/" in command:
+        found = [command]
+    else:
+        directories = os.environ.get("PATH", os.defpath).split(os.pathsep)
+        found = [os.path.join(directory or os.curdir, command) for directory in directories if command]
+    found = [path for path in found if os.path.exists(path)]
+    for path in found:
+        if os.path.isfile(path) and os.access(path, os.X_OK, effective_ids=True):
+            return path
     if not found:
-        return []
-    for target, _, _ in found.values():
-        tmpfs.check_place(target)
-    folder = _folder(project)
-    try:
-        for name, (target, content, mode) in found.items():
-            tmpfs.link(target, folder.write(name, content, mode))
-    finally:
-        folder.close()
-    return [target for target, _, _ in found.values()]
+        raise Problem(f"{command or 'an empty name'}: there is no such command", EXIT_NO_SUCH_PROGRAM)
+    why = "it is a directory" if os.path.isdir(found[0]) else os.strerror(errno.EACCES)
+    raise Problem(f"{command}: cannot be run ({why})", EXIT_NOT_EXECUTABLE)
 
 
-def remove_files(project: str, bindings: dict[str, Binding]) -> None:
-    folder = _folder(project)
-    try:
-        for name, binding in bindings.items():
-            assert isinstance(binding, FileBinding)
-            target = tmpfs.target_of(binding.file_path)
-            if tmpfs.is_ours(target):
-                os.unlink(target)
-            folder.remove(name)
-    finally:
-        folder.close()
-
-
-def _folder(project: str) -> tmpfs.Folder:
-    if not is_project_name(project):
-        raise Problem("the broker gave a name for this project that no project can have")
-    return tmpfs.Folder(project)
-
-
-def become(command: list[str], variables: dict[bytes, bytes]) -> int:
-    """Replace this process; returns an exit status only where that failed."""
+def become(program: str, command: list[str], variables: dict[bytes, bytes]) -> NoReturn:
+    """Replace this process; raises `Problem` where that failed."""
     # Python ignores these two, and what is ignored stays so over execve: a pipeline would not end.
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     sys.stdout.flush()
     try:
-        os.execvpe(command[0], command, variables)
+        os.execve(program, command, variables)
     except FileNotFoundError:
-        raise Problem(f"{command[0]}: there is no such command", EXIT_NO_SUCH_PROGRAM) from None
-    except (OSError, ValueError) as error:
-        why = os.strerror(error.errno or 0) if isinstance(error, OSError) else "a zero byte in an argument"
-        raise Problem(f"{command[0]}: cannot be run ({why})", EXIT_NOT_EXECUTABLE) from None
+        why = "the interpreter that its first line names is missing"
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+    raise Problem(f"{command[0]}: cannot be run ({why})", EXIT_NOT_EXECUTABLE)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from remo_broker.cli.program import Problem
 from remo_broker.client.value import SecretValue
+from remo_broker.manifest.rules import SEARCH
 from remo_broker.secret import tmpfs
 from remo_broker.secret.template import fill
 from tests.secret.conftest import KEY, MANIFEST
@@ -53,7 +54,7 @@ def test_files_lie_in_memory_with_their_mode(project: Project) -> None:
     assert [pathlib.Path(target).stat().st_mode & 0o7777 for target in targets] == [0o600, 0o440]
     assert (project.home / ".aws").stat().st_mode & 0o7777 == 0o700
     assert tmpfs.is_in_memory(str(project.rendered))
-    assert sorted(os.listdir(project.rendered)) == ["KEY", "aws"], "no temporary file is left"
+    assert sorted(os.listdir(project.rendered)) == ["KEY", "KEY.place", "aws", "aws.place"], "no temporary file"
     assert {one["REMO_SECRET"] for one in project.broker.records("fetch")} == {"aws", "KEY"}, "only what it renders"
 
 
@@ -145,6 +146,48 @@ def test_binary_in_a_variable(project: Project) -> None:
 def test_commands_that_cannot_be_run(project: Project) -> None:
     assert "no such command" in refused(project.run("exec", "no-such-command-here"), 127)
     assert "cannot be run (Permission denied)" in refused(project.run("exec", "/etc/passwd"), 126)
+    assert "cannot be run (it is a directory)" in refused(project.run("exec", "/etc"), 126)
+    assert "no such command" in refused(project.run("exec", ""), 127)
+    assert "no such command" in refused(project.run("exec", "no-such", env={"PATH": "/etc/passwd:/nowhere:"}), 127)
+    assert "cannot be run (Permission denied)" in refused(project.run("exec", "passwd", env={"PATH": "/etc"}), 126)
+    assert not project.broker.records("fetch"), "what cannot be started gets no secret fetched"
+
+
+@pytest.mark.parametrize(
+    ("content", "why"), [("#!/no/such/program\n", "the interpreter"), ("echo\n", "Exec format error")]
+)
+def test_a_command_that_fails_at_the_last_moment(project: Project, content: str, why: str) -> None:
+    script = project.path / "script"
+    script.write_text(content)
+    script.chmod(0o755)
+    assert f"cannot be run ({why}" in refused(project.run("exec", "./script"), 126)
+    assert not list(project.home.iterdir())
+    assert not os.listdir(project.rendered), "no file is left of what was not started"
+    project.run("render")
+    refused(project.run("exec", "./script"), 126)
+    assert (project.home / "keys/app.key").read_bytes() == KEY, "but what was there before is"
+
+
+def test_a_command_in_the_working_directory(project: Project) -> None:
+    script = project.path / "script"
+    script.write_text("#!/bin/sh\necho $0\n")
+    script.chmod(0o755)
+    assert project.run("exec", "script", env={"PATH": "/nowhere::/usr/bin:/bin"}).stdout == b"./script\n"
+
+
+def test_the_working_directory_is_gone(project: Project) -> None:
+    gone = project.path / "gone"
+    code = (
+        f"import os; os.mkdir({str(gone)!r}); os.chdir({str(gone)!r}); os.rmdir({str(gone)!r}); os.execv(argv[0], argv)"
+    )
+    argv = programs.command(programs.SECRET, "exec", "/bin/true")
+    done = subprocess.run(
+        [argv[0], "-c", f"argv = {argv!r}; {code}"],
+        env=programs.environment(project.environment),
+        capture_output=True,
+        check=False,
+    )
+    assert "the working directory has been removed" in refused(done, 1)
 
 
 # --- which manifest
@@ -181,6 +224,23 @@ def test_a_strangers_manifest_does_not_count(project: Project) -> None:
     """It says which files to write into the home directory, and /tmp is where anybody can leave one."""
     project.path.chmod(0o1777)
     assert b"GH_TOKEN" not in variables(project.run("exec", "--only", "TOKEN", "env", "-0"))
+
+
+@pytest.mark.parametrize("place", SEARCH)
+@pytest.mark.parametrize("form", ["binding", "allowlist"])
+def test_each_place_and_spelling(project: Project, place: tuple[str, str], form: str) -> None:
+    project.manifest.unlink()
+    text = MANIFEST
+    if form == "allowlist":
+        text = text.replace(
+            'project = "myrepo"', '[project]\nname = "myrepo"\n[allowlist]\nsecrets = ["TOKEN", "npm", "aws"]'
+        )
+    (project.path / place[0]).mkdir(exist_ok=True)
+    project.path.joinpath(*place).write_text(text)
+    found = variables(project.run("exec", "env", "-0"))
+    assert (found[b"GH_TOKEN"], found[b"NPM"]) == (b"zqTokenzq", b"zqNpm\nzq=")
+    assert (project.home / ".aws/credentials").exists()
+    assert (project.home / "keys/app.key").exists() == (form == "binding"), "what the allowlist lacks is not fetched"
 
 
 def test_a_broken_manifest(project: Project) -> None:
@@ -272,7 +332,7 @@ def test_a_disk_is_not_rendered_on(project: Project, monkeypatch: pytest.MonkeyP
     assert not tmpfs.is_in_memory(str(on_disk))
     assert not tmpfs.is_in_memory("/nowhere")
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(on_disk))
-    assert tmpfs.find_memory() in tmpfs.CANDIDATES
+    assert tmpfs.find_memory() in tmpfs.candidates()[1:]
     monkeypatch.setattr(tmpfs, "CANDIDATES", (str(project.home),))
     with pytest.raises(Problem, match="is a tmpfs that you may write to; mount one"):
         tmpfs.find_memory()
