@@ -133,7 +133,7 @@ def complain(program: Program, message: str) -> None:
 
 
 def report(line: str) -> None:
-    """A line on standard error as it is, its letters escaped. Where nobody can be told, the exit status has to do."""
+    """A line on standard error without the program's name, as a compiler's. Where nobody can be told, the exit status has to do."""
     try:
         print(escaped(line), file=sys.stderr)
     except OSError:

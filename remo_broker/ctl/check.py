@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
 from remo_broker import paths
 from remo_broker.cli.options import Arguments
-from remo_broker.cli.program import Problem, complain
+from remo_broker.cli.program import Problem, report
 from remo_broker.cli.text import escaped
 from remo_broker.config import Config, ConfigError, read_file
-from remo_broker.ctl.commands import PROGRAM
-from remo_broker.ctl.session import open_output
+from remo_broker.ctl.session import directory_problem, open_output
 from remo_broker.manifest.fault import ManifestError
+from remo_broker.manifest.reader import PROJECT_PATH
 from remo_broker.manifest.rules import MAX_BYTES, SEARCH
 from remo_broker.messages import Code
 
@@ -26,35 +27,28 @@ if TYPE_CHECKING:
 
 def check(arguments: Arguments) -> int:
     output = open_output(arguments)
-    given = os.path.realpath(arguments.operands[0])
-    source, found = directory_faults(given) if os.path.isdir(given) else file_faults(given)
+    path, found = faults_at(arguments.operands[0])
     if output.json != "off":
         output.show_json(
-            [{"path": source, "key": one.key, "code": str(one.code), "message": one.message} for one in found]
+            [
+                {"path": path, "line": one.line, "key": one.key, "code": str(one.code), "message": one.message}
+                for one in found
+            ]
         )
     else:
         for one in found:
-            complain(PROGRAM, f"{source}: {one.message}")
+            report(f"{path}:{one.line}: {one.message}" if one.line else f"{path}: {one.message}")
         if not found:
-            output.line(f"{escaped(source)}: valid")
+            output.line(f"{escaped(path)}: valid{passed_over(path)}")
     return 1 if found else 0
 
 
-def directory_faults(directory: str) -> tuple[str, list[ManifestError]]:
-    """What is wrong with the manifest that the broker would read for the project in `directory`."""
-    from remo_broker.manifest import faults
-
-    source, found = faults(directory, **limits())
-    return source or directory, found
-
-
-def file_faults(path: str) -> tuple[str, list[ManifestError]]:
-    """What is wrong with one file. Where it lies as a project's manifest does, the project's directory counts too."""
-    from remo_broker.manifest import document, models
-
-    folder, name = os.path.split(path)
-    project, folder_name = os.path.split(folder)
-    directory = models.directory_of(project) if (folder_name, name) in SEARCH else None
+def faults_at(given: str) -> tuple[str, list[ManifestError]]:
+    """The manifest at `given`, a project's directory or a file, and what the broker would have to say of it."""
+    path = os.path.abspath(given)
+    project, place = split(path)
+    if place is not None or os.path.isdir(path):
+        return project_faults(os.path.realpath(project), place)
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -62,11 +56,45 @@ def file_faults(path: str) -> tuple[str, list[ManifestError]]:
         raise Problem(f"{path}: {os.strerror(error.errno or 0)}") from None
     if len(content) > MAX_BYTES:
         return path, [ManifestError(Code.MANIFEST_UNREADABLE, f"larger than {MAX_BYTES} bytes; make it smaller")]
-    try:
-        tables = document.parse(content)
-    except ManifestError as error:
-        return path, [error]
-    return path, models.faults(tables, name=directory, directory=directory, **limits())
+    from remo_broker.manifest import content_faults
+
+    return path, content_faults(content, **limits())
+
+
+def project_faults(project: str, place: tuple[str, str] | None) -> tuple[str, list[ManifestError]]:
+    """What is wrong with a project's manifest: with the one at `place`, else with the one that is found first."""
+    from remo_broker.manifest import faults
+
+    if place is not None and not os.path.lexists(os.path.join(project, *place)):
+        raise Problem(f"{os.path.join(project, *place)}: {os.strerror(errno.ENOENT)}")
+    source, found = faults(project, place=place, **limits())
+    if source is None:
+        # It could not be read, and the message begins with the place of what is in the way.
+        [error] = found
+        where, _, what = error.message.partition(": ")
+        if where in {part for one in SEARCH for part in (one[0], "/".join(one))}:
+            return f"{project}/{where}", [ManifestError(error.code, what)]
+        return project, [ManifestError(error.code, error.message.removeprefix(f"{PROJECT_PATH}: "))]
+    problem = directory_problem(project)
+    return source, [*([ManifestError(Code.MANIFEST_INVALID, problem)] if problem else []), *found]
+
+
+def split(path: str) -> tuple[str, tuple[str, str] | None]:
+    """The project's directory and the place in it, where `path` is one that a manifest is looked for at."""
+    folder, name = os.path.split(path)
+    project, folder_name = os.path.split(folder)
+    return (project, (folder_name, name)) if (folder_name, name) in SEARCH else (path, None)
+
+
+def passed_over(path: str) -> str:
+    """What to say where the broker would find another manifest of the same project first."""
+    project, place = split(path)
+    for one in SEARCH:
+        if place is None or one == place:
+            return ""
+        if os.path.lexists(os.path.join(project, *one)):
+            return f", but not read: {'/'.join(one)} comes first"
+    return ""
 
 
 def limits() -> Limits:

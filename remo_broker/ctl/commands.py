@@ -38,7 +38,12 @@ ALL_EVENTS = Option("-a", "--all", help="Control-plane events too: pushes, regis
 SINCE = Option("-S", "--since", value="TIME", help=f"Not before this time: {FORMS}")
 UNTIL = Option("-U", "--until", value="TIME", help="Not after this time")
 FOLLOW = Option("-f", "--follow", help="Go on with what is recorded from now on")
-LINES = Option("-n", "--lines", value="N", help=f"Only the last N; with --follow {DEFAULT_FOLLOW_LINES} by default")
+LINES = Option(
+    "-n",
+    "--lines",
+    value="N",
+    help=f"Only the last N; with --follow, but for --since, {DEFAULT_FOLLOW_LINES} by default",
+)
 SUMMARY = Option("--summary", help="Counts and times by project and secret, denied names on top")
 DIRECTORY = Option("-D", "--directory", value="DIR", kind="directory", help="Read the journal in this directory")
 
@@ -110,8 +115,8 @@ With --dry-run the exit status is 1 when a project would lack something.""",
             run="remo_broker.ctl.check:check",
             operands=[Operand("PATH", kind="file")],
             details="""\
-PATH is a project's directory or a manifest. Each fault is one line: the file, the key, what is wrong, what is allowed. The
-exit status is 1 when there is any.""",
+PATH is a project's directory or a manifest. Each fault is one line: the file, the line, the key, what is wrong, what is
+allowed. The exit status is 1 when there is any.""",
         ),
         Command(
             "explain",

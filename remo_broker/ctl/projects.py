@@ -12,8 +12,16 @@ from remo_broker.cli.text import escaped
 from remo_broker.cli.times import ago, shown, shown_short
 from remo_broker.client.errors import ClientError
 from remo_broker.ctl.commands import ALL, ALLOW_UID, NO_ENABLE, PROGRAM
-from remo_broker.ctl.session import checked_project, manages_units, open_client, open_output, systemctl, uids, user
-from remo_broker.names import is_project_name
+from remo_broker.ctl.session import (
+    checked_project,
+    directory_problem,
+    manages_units,
+    open_client,
+    open_output,
+    systemctl,
+    uids,
+    user,
+)
 
 
 def list_projects(arguments: Arguments) -> None:
@@ -71,11 +79,9 @@ def register(arguments: Arguments) -> int:
     output = open_output(arguments)
     path = os.path.realpath(arguments.operands[0])
     name = os.path.basename(path)
-    if not is_project_name(name):
-        raise Problem(
-            f"{path}: a project's directory has at most 64 of a-z, 0-9, - and _ in its name, a letter or digit first; "
-            "rename it"
-        )
+    problem = directory_problem(path)
+    if problem is not None:
+        raise Problem(f"{path}: {problem}")
     with open_client(arguments) as client:
         socket = client.register(name, path, uids(arguments, ALLOW_UID))
     unit = unit_change(arguments, "enable", name)

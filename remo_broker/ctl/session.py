@@ -12,7 +12,7 @@ from remo_broker.cli.options import Arguments, Option, Usage
 from remo_broker.cli.terminal import Output
 from remo_broker.client.admin import AdminClient
 from remo_broker.ctl.commands import ADMIN_SOCKET, JSON, JSON_SHORT, MAX_UID, NO_LEGEND, NO_PAGER, SOCKET
-from remo_broker.names import is_project_name
+from remo_broker.names import RESERVED_PROJECT_NAMES, is_project_name
 
 SYSTEMD_MARK = "/run/systemd/system"
 
@@ -71,6 +71,18 @@ def checked_project(name: str) -> str:
     if not is_project_name(name):
         raise Usage("a project's name has at most 64 of a-z, 0-9, - and _, a letter or digit first")
     return name
+
+
+def directory_problem(path: str) -> str | None:
+    """Why no project can be registered under the name of its directory, and what to do; None where one can."""
+    name = os.path.basename(path)
+    if not is_project_name(name):
+        return (
+            "a project's directory has at most 64 of a-z, 0-9, - and _ in its name, a letter or digit first; rename it"
+        )
+    if name in RESERVED_PROJECT_NAMES:
+        return f"the broker's own socket is called {name}; rename the project's directory"
+    return None
 
 
 @cache

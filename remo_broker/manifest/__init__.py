@@ -11,7 +11,16 @@ from remo_broker.manifest.fault import ManifestError
 from remo_broker.manifest.result import Binding, EnvBinding, FileBinding, Manifest, build
 from remo_broker.manifest.rules import DEFAULT_MAX_ENTRIES, DEFAULT_TTL_SECONDS
 
-__all__ = ["Binding", "EnvBinding", "FileBinding", "Manifest", "ManifestError", "faults", "load"]
+__all__ = [
+    "Binding",
+    "EnvBinding",
+    "FileBinding",
+    "Manifest",
+    "ManifestError",
+    "content_faults",
+    "faults",
+    "load",
+]
 
 
 def load(
@@ -41,20 +50,51 @@ def load(
 def faults(
     project_path: str,
     *,
+    place: tuple[str, str] | None = None,
     name: str | None = None,
     max_ttl_seconds: int = DEFAULT_TTL_SECONDS,
     max_entries: int = DEFAULT_MAX_ENTRIES,
 ) -> tuple[str | None, list[ManifestError]]:
-    """Everything that is wrong with the manifest that `load` would load, and its path where it was found."""
-    from remo_broker.manifest import document, models, reader
+    """Everything that is wrong with the manifest that `load` would load, and its path where it could be read.
 
-    source = None
+    `place` is the one of `rules.SEARCH` that is looked at, whatever stands in the others.
+    """
+    from remo_broker.manifest import models, reader
+
     try:
-        source, content = reader.read(project_path)
+        if place is None:
+            source, content = reader.read(project_path)
+        else:
+            source, content = "/".join((project_path, *place)), reader.read_place(project_path, *place)
+    except ManifestError as error:
+        return None, [error]
+    return source, content_faults(
+        content,
+        name=name,
+        directory=models.directory_of(project_path),
+        max_ttl_seconds=max_ttl_seconds,
+        max_entries=max_entries,
+    )
+
+
+def content_faults(
+    content: bytes,
+    *,
+    name: str | None = None,
+    directory: str | None = None,
+    max_ttl_seconds: int = DEFAULT_TTL_SECONDS,
+    max_entries: int = DEFAULT_MAX_ENTRIES,
+) -> list[ManifestError]:
+    """Everything that is wrong with a manifest of these bytes, with the lines; `directory` is the name of its project's."""
+    from remo_broker.manifest import document, lines, models
+
+    try:
         tables = document.parse(content)
     except ManifestError as error:
-        return source, [error]
-    directory = models.directory_of(project_path)
-    return source, models.faults(
+        return [error]
+    found = models.faults(
         tables, name=name, directory=directory, max_ttl_seconds=max_ttl_seconds, max_entries=max_entries
     )
+    for one in found:
+        one.line = lines.line_of(content, one.key)
+    return found

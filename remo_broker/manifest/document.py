@@ -54,7 +54,7 @@ _SYNTAX = (
     ("Invalid date", "a date that does not exist"),
     ("Invalid value", "a value is wanted: a string in quotes, a number, a list or a table"),
 )
-_place = re.compile(r"\(at (line \d+, column \d+|end of document)\)\Z").search
+_place = re.compile(r"\(at (line (\d+), column \d+|end of document)\)\Z").search
 _HELP = "correct it there; https://toml.io/en/v1.0.0 has the syntax"
 
 
@@ -65,7 +65,8 @@ def parse(content: bytes) -> dict[str, Any]:
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise invalid(None, f"not UTF-8 at byte {error.start}", "save it as UTF-8") from None
+        line = content.count(b"\n", 0, error.start) + 1
+        raise invalid(None, f"not UTF-8 at byte {error.start}", "save it as UTF-8", line) from None
     if text.startswith("\ufeff"):
         raise invalid(None, "it begins with a byte-order mark", "save it as UTF-8 without one")
     _refuse_bombs(text)
@@ -88,9 +89,8 @@ def _refuse_bombs(text: str) -> None:
                 dots += 1
                 if dots >= MAX_KEY_PARTS:
                     line = text.count("\n", 0, token.start()) + 1
-                    raise invalid(
-                        None, f"a key in line {line} has more than {MAX_KEY_PARTS} parts", "no key needs more than 3"
-                    )
+                    problem = f"a key in line {line} has more than {MAX_KEY_PARTS} parts"
+                    raise invalid(None, problem, "no key needs more than 3", line)
             case "open":
                 dots = 0
                 depth += 1
@@ -113,4 +113,5 @@ def _not_toml(said: str) -> ManifestError:
     place = _place(said)
     where = f" at {place.group(1)}" if place else ""
     what = next((ours for theirs, ours in _SYNTAX if said.startswith(theirs)), "it cannot be read")
-    return invalid(None, f"not TOML{where}: {what}", _HELP)
+    line = int(place.group(2)) if place and place.group(2) else None
+    return invalid(None, f"not TOML{where}: {what}", _HELP, line)

@@ -19,20 +19,22 @@ class ManifestError(Exception):
     """A manifest that cannot be used.
 
     `code` is `manifest_invalid`, `manifest_not_found` or `manifest_unreadable`; `message` is one line that begins with
-    the key where there is one and ends with what is allowed or what to do; `key` is the dotted key, for programs.
+    the key where there is one and ends with what is allowed or what to do; `key` is the dotted key and `line` the line,
+    for programs.
     """
 
-    def __init__(self, code: Code, message: str, key: str | None = None) -> None:
+    def __init__(self, code: Code, message: str, key: str | None = None, line: int | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.key = key
+        self.line = line
 
 
-def invalid(key: str | None, problem: str, allowed: str) -> ManifestError:
+def invalid(key: str | None, problem: str, allowed: str, line: int | None = None) -> ManifestError:
     """A breach of a rule: "cache.ttl_seconds: out of range; it must be a whole number from 1 to 86400"."""
     text = f"{problem}; {allowed}"
-    return ManifestError(Code.MANIFEST_INVALID, f"{key}: {text}" if key else text, key)
+    return ManifestError(Code.MANIFEST_INVALID, f"{key}: {text}" if key else text, key, line)
 
 
 def unreadable(where: str, problem: str, advice: str) -> ManifestError:

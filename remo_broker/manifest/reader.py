@@ -50,21 +50,40 @@ def read(project_path: str) -> tuple[str, bytes]:
     # A slash at the end would follow a symlink before it.
     project_path = project_path.rstrip("/") or "/"
     with _Descriptor(_open_project(project_path)) as project:
-        owner = os.fstat(project).st_uid
         for folder, name in SEARCH:
-            place = f"{folder}/{name}"
-            inside = _look(folder, project, folder)
-            if inside is None:
-                continue
-            with _Descriptor(inside):
-                _require(inside, stat.S_IFDIR, folder, "make it a directory, or take it away")
-                file = _look(name, inside, place)
-            if file is None:
-                continue
-            with _Descriptor(file):
-                return f"{project_path}/{place}", _content(file, place, owner)
+            content = _find(project, folder, name)
+            if content is not None:
+                return f"{project_path}/{folder}/{name}", content
+    raise _none()
+
+
+def read_place(project_path: str, folder: str, name: str) -> bytes:
+    """The bytes of one of the places that `read` looks in, held to the same rules. Raises `ManifestError`."""
+    with _Descriptor(_open_project(project_path)) as project:
+        content = _find(project, folder, name)
+    if content is None:
+        raise _none()
+    return content
+
+
+def _none() -> ManifestError:
     places = ", ".join("/".join(parts) for parts in SEARCH)
-    raise ManifestError(Code.MANIFEST_NOT_FOUND, f"no manifest in the project's directory; it may be one of {places}")
+    return ManifestError(Code.MANIFEST_NOT_FOUND, f"no manifest in the project's directory; it may be one of {places}")
+
+
+def _find(project: int, folder: str, name: str) -> bytes | None:
+    """What `folder/name` in the project's directory holds; None where it is not."""
+    place = f"{folder}/{name}"
+    inside = _look(folder, project, folder)
+    if inside is None:
+        return None
+    with _Descriptor(inside):
+        _require(inside, stat.S_IFDIR, folder, "make it a directory, or take it away")
+        file = _look(name, inside, place)
+    if file is None:
+        return None
+    with _Descriptor(file):
+        return _content(file, place, os.fstat(project).st_uid)
 
 
 class _Descriptor:

@@ -17,6 +17,7 @@ from remo_broker.manifest.document import parse
 from remo_broker.manifest.models import ALLOWED, check, faults
 from remo_broker.manifest.result import build
 from remo_broker.messages import MAX_MESSAGE, Code, ProjectInfo
+from tests.support.machine import REPOSITORY
 
 EXAMPLES = Path(__file__).parent.parent / "fixtures" / "manifest"
 
@@ -352,6 +353,10 @@ def foreign_texts(value: Any) -> set[str]:
     return set().union(*(foreign_texts(part) for part in value)) if isinstance(value, list) else set()
 
 
+# A text that our own words hold says nothing: hypothesis tries the strings that it finds in the code.
+OUR_WORDS = "".join(path.read_text() for path in (REPOSITORY / "remo_broker/manifest").glob("*.py"))
+
+
 @given(documents)
 def test_any_tables_are_good_or_told_in_one_clean_line(document: dict[str, Any]) -> None:
     document = {"schema_version": 1} | document
@@ -359,7 +364,7 @@ def test_any_tables_are_good_or_told_in_one_clean_line(document: dict[str, Any])
     for fault in found:
         assert re.fullmatch(r"[ -~]{1,500}", fault.message)
         assert fault.key is None or fault.message.startswith(f"{fault.key}: ")
-        assert not any(text in fault.message for text in foreign_texts(document) - {"myrepo"})
+        assert not any(text in fault.message for text in foreign_texts(document) - {"myrepo"} if text not in OUR_WORDS)
     try:
         manifest = build(document, "/x")
     except ManifestError:

@@ -1,0 +1,83 @@
+"""Where in a manifest a key stands."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remo_broker.manifest.lines import line_of
+
+MANIFEST = (
+    b'''# ttl_seconds = 1
+schema_version = 1
+
+[project] # [cache]
+name = "myrepo"
+description = """
+[cache]
+ttl_seconds = 5 \\"""
+"""
+[ allowlist ]
+secrets = [
+  "A=B",
+  "C",
+]
+[secrets."aws"]
+fetch_as = "file"
+template = '''
+    b"'''\n[cache]\nttl_seconds = 6\n'''\n"
+    b"""
+[secrets]
+npm.env_var = "X"
+other = { fetch_as = "env" }
+[cache]
+'max_entries' = 3
+ttl_seconds = 7
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("schema_version", "schema_version = 1"),
+        ("project", "[project] # [cache]"),
+        ("project.name", 'name = "myrepo"'),
+        ("project.description", 'description = """'),
+        ("allowlist.secrets", "secrets = ["),
+        ("allowlist.secrets[1]", "secrets = ["),
+        ("secrets.aws", '[secrets."aws"]'),
+        ("secrets.aws.fetch_as", 'fetch_as = "file"'),
+        ("secrets.npm.env_var", 'npm.env_var = "X"'),
+        ("secrets.npm", 'npm.env_var = "X"'),
+        ("secrets.other.fetch_as", 'other = { fetch_as = "env" }'),
+        ("cache", "[cache]"),
+        ("cache.max_entries", "'max_entries' = 3"),
+        ("cache.ttl_seconds", "ttl_seconds = 7"),
+        # What is missing is missing in its table.
+        ("secrets.aws.file_mode", '[secrets."aws"]'),
+    ],
+)
+def test_where(key: str, text: str) -> None:
+    assert tomllib.loads(MANIFEST.decode())
+    line = line_of(MANIFEST, key)
+    assert line is not None
+    lines = MANIFEST.decode().split("\n")
+    assert lines[line - 1] == text
+    if key == "cache":
+        assert line > 15, "not the ones in strings"
+
+
+def test_nowhere() -> None:
+    assert line_of(MANIFEST, None) is None
+    assert line_of(b"", "cache.ttl_seconds") is None
+    assert line_of(b"a = 1\r\n[cache]\r\nttl_seconds = 1\r\n", "cache.ttl_seconds") == 3
+
+
+@given(st.binary(max_size=200) | st.text("[]{}=.#\\\"'\n a", max_size=60).map(str.encode))
+def test_any_bytes(content: bytes) -> None:
+    line = line_of(content, "a.a")
+    assert line is None or 1 <= line <= content.count(b"\n") + 1
