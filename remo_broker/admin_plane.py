@@ -6,10 +6,15 @@ and a push that is accepted leaves the region to the store. Lines are handled by
 
 from __future__ import annotations
 
+import gc
+import re
+
 from remo_broker.connection import PEER_SECONDS, Connection, Peer
 from remo_broker.decode import decode
 from remo_broker.errors import BUG, Refused, encode, protocol_error
 from remo_broker.listeners import TOO_MANY_CONNECTIONS, Door
+from remo_broker.loop import READ
+from remo_broker.memory import trim
 from remo_broker.messages import (
     ADMIN_REQUESTS,
     MAX_MESSAGE,
@@ -25,7 +30,7 @@ from remo_broker.messages import (
     Status,
     Unregister,
 )
-from remo_broker.scan import OBJECT, STRING, scan, text
+from remo_broker.scan import OBJECT, STRING, forget, scan, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,6 +48,8 @@ if TYPE_CHECKING:
 
 # As much as is taken from the kernel in one turn; touching new secret pages costs some 5 µs each.
 READ_SIZE = 256 * 1024
+
+_PUSH_BEGINS = rb'[ \t\r]*\{[ \t\r]*"op"[ \t\r]*:[ \t\r]*"push-creds"'
 
 PUSH_TOO_LONG = Refused(
     Code.PAYLOAD_TOO_LARGE,
@@ -110,7 +117,7 @@ class Operator(Connection):
         newline = region.map.find(b"\n", self._searched, self._end)
         if newline < 0:
             self._searched = self._end
-            if self._end - self._start >= MAX_PUSH:
+            if self._end - self._start > MAX_PUSH:
                 self._fail(PUSH_TOO_LONG)
             elif self._at_end and self._end > self._start:
                 self._handle(self._end, self._end)
@@ -133,12 +140,32 @@ class Operator(Connection):
         self.loop.start(self._job(line_end, after))
 
     def _job(self, line_end: int, after: int) -> Job:
+        if after - self._start <= MAX_MESSAGE:
+            yield from self._answer(line_end, after)
+            return
+        self._plane.long_line_begins()
+        try:
+            yield from self._answer(line_end, after)
+        finally:
+            self._plane.long_line_ends()
+
+    def _answer(self, line_end: int, after: int) -> Job:
         region = self._region
         assert region is not None
         fatal = False
         kept = False
+        length = after - self._start
+        node: Node | None = None
         try:
-            reply, kept = yield from self._plane.perform(region, self._start, line_end, after, self.peer)
+            try:
+                node = yield from scan(region.view, self._start, line_end)
+            except Refused as refusal:
+                # A line that cannot be read is no push unless it begins like one, and others may not be so long.
+                refusal.fatal = length > MAX_MESSAGE and not _begins_like_a_push(region.view, self._start, line_end)
+                raise
+            if length > MAX_MESSAGE and not _is_push(region.view, node):
+                raise TOO_LONG
+            reply, kept = yield from self._plane.perform(region, node, self.peer)
             line = encode(reply.to_json())
             if len(line) > MAX_MESSAGE:
                 raise Refused(Code.INTERNAL_ERROR, Reason.TOO_LONG, "the answer is longer than a message may be")
@@ -151,10 +178,16 @@ class Operator(Connection):
             # GeneratorExit too: whatever happened, the line does not stay in memory.
             no_room = self._consume(region, after, kept=kept)
         self._busy = False
+        self._go_on(line, no_room, fatal=fatal)
+        if node is not None and node[0] == OBJECT:
+            yield from forget(node[3])
+
+    def _go_on(self, line: bytes, no_room: Refused | None, *, fatal: bool) -> None:
+        """Answer the line that a job has handled, and see what comes next."""
         if self.closed:
             self._release()
             return
-        self.loop.watch(self.fd, 1, self.ready)
+        self.loop.watch(self.fd, READ, self.ready)
         if fatal:
             self._fail_with(line)
             return
@@ -221,6 +254,11 @@ class Operator(Connection):
         super().close()
 
 
+def _begins_like_a_push(data: memoryview, start: int, end: int) -> bool:
+    """Whether a line that cannot be read says first that it is a push, as everybody who pushes does."""
+    return re.compile(_PUSH_BEGINS).match(data, start, end) is not None
+
+
 def _is_push(data: memoryview, node: Node) -> bool:
     op = node[3].get("op") if node[0] == OBJECT else None
     return op is not None and op[0] == STRING and text(data, op[1], op[2]) == PushCreds.OP
@@ -247,6 +285,7 @@ class AdminPlane:
         self._operations = operations
         self._report = report
         self._max_connections = max_connections
+        self._long_lines = 0
         # The admin socket has no code for it.
         self._door = Door(
             loop,
@@ -271,16 +310,23 @@ class AdminPlane:
         for operator in list(self.operators):
             operator.take_no_more()
 
-    def perform(
-        self, region: Region, start: int, end: int, after: int, peer: Peer
-    ) -> Generator[Later | None, Any, tuple[Reply, bool]]:
-        """Read the line `region[start:end]` and do what it asks. The reply, and whether the store has the region now.
+    def long_line_begins(self) -> None:
+        """Python's collector of cycles would look at the hundred thousand nodes of such a line again and again, and hold up
+        everybody for half a second in the worst case. There are no cycles in them."""
+        self._long_lines += 1
+        gc.disable()
 
-        `after` is where the next line starts. Raises `Refused`.
+    def long_line_ends(self) -> None:
+        trim()
+        self._long_lines -= 1
+        if not self._long_lines:
+            gc.enable()
+
+    def perform(self, region: Region, node: Node, peer: Peer) -> Generator[Later | None, Any, tuple[Reply, bool]]:
+        """Do what the line in `region` asks that was read as `node`. The reply, and whether the store has the region now.
+
+        Raises `Refused`.
         """
-        node = yield from scan(region.view, start, end)
-        if after - start > MAX_MESSAGE and not _is_push(region.view, node):
-            raise TOO_LONG
         request = decode(region.view, node, ADMIN_REQUESTS)
         if isinstance(request, PushCreds):
             fields = node[3]

@@ -38,6 +38,7 @@ ALLOCATOR_ENVIRONMENT = {
 }
 
 _ZEROS = bytes(MAX_MESSAGE)
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Protection(StrEnum):
@@ -82,7 +83,6 @@ class Arena:
     LARGEST_SPARE = MAX_MESSAGE
 
     def __init__(self, *, use_memfd_secret: bool = True) -> None:
-        self._libc = ctypes.CDLL(None, use_errno=True)
         self._spares: list[Region] = []
         self.protection = Protection.MEMFD_SECRET if use_memfd_secret else Protection.LOCKED
         try:
@@ -119,7 +119,7 @@ class Arena:
         region.map.close()
 
     def _map_secret(self) -> mmap.mmap:
-        descriptor: int = self._libc.syscall(SYS_MEMFD_SECRET, os.O_CLOEXEC)
+        descriptor: int = _libc.syscall(SYS_MEMFD_SECRET, os.O_CLOEXEC)
         if descriptor < 0:
             if ctypes.get_errno() in (errno.ENOSYS, errno.EPERM, errno.EINVAL):
                 self.protection = Protection.LOCKED
@@ -138,7 +138,7 @@ class Arena:
         if self.protection is Protection.LOCKED:
             address = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
             # MLOCK_ONFAULT: pages are locked as they are touched, as those of memfd_secret are.
-            if self._libc.mlock2(ctypes.c_void_p(address), ctypes.c_size_t(REGION_SIZE), 1) != 0:
+            if _libc.mlock2(ctypes.c_void_p(address), ctypes.c_size_t(REGION_SIZE), 1) != 0:
                 number = ctypes.get_errno()
                 mapping.close()
                 raise OSError(number, "mlock2")
@@ -150,7 +150,12 @@ class Arena:
 
 def forbid_dumps() -> None:
     """No core dump, no ptrace and no `/proc/PID/mem` for the same user."""
-    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    _libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def trim() -> None:
+    """Give what was freed back to the kernel: glibc does so only with what lies at the end of its heap."""
+    _libc.malloc_trim(0)
 
 
 def shortcomings(arena: Arena) -> Iterator[str]:
@@ -163,7 +168,7 @@ def shortcomings(arena: Arena) -> Iterator[str]:
     if not _is_overwritten_when_freed():
         wanted = " ".join(f"{name}={value}" for name, value in ALLOCATOR_ENVIRONMENT.items())
         yield f"Freed memory is not overwritten; start with {wanted}, without -E or -I, on glibc."
-    if ctypes.CDLL(None).prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) != 0:
+    if _libc.prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) != 0:
         yield "The kernel would dump this process; keep its user and its limits on core files to yourself."
 
 

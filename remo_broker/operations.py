@@ -13,6 +13,7 @@ from remo_broker.audit import Event
 from remo_broker.broker import info_fits
 from remo_broker.errors import Refused, protocol_error
 from remo_broker.manifest_reader import Allowed
+from remo_broker.memory import trim
 from remo_broker.messages import (
     Code,
     Done,
@@ -30,6 +31,7 @@ from remo_broker.messages import (
 )
 from remo_broker.names import RESERVED_PROJECT_NAMES, is_project_name
 from remo_broker.projects import Registration
+from remo_broker.scan import forget
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,13 +41,14 @@ if TYPE_CHECKING:
     from remo_broker.broker import Broker
     from remo_broker.connection import Peer
     from remo_broker.endpoints import Endpoints
-    from remo_broker.loop import Later, Loop
+    from remo_broker.loop import Job, Later, Loop
     from remo_broker.manifest_reader import ManifestReader
     from remo_broker.memory import Region
     from remo_broker.messages import Reply
     from remo_broker.projects import Project
     from remo_broker.registrations import Writer
     from remo_broker.scan import Node
+    from remo_broker.store import Secret
     from remo_broker.trail import AuditTrail
 
     Steps: TypeAlias = Generator[Later | None, Any, Reply]
@@ -56,6 +59,9 @@ MAX_PATH = 4096
 MAX_UID = 2**32 - 2
 # As many uids as a registration may list: a project has a handful of users, and the list is searched at each connect.
 MAX_UIDS = 64
+
+# When so many secrets are gone it pays to give their memory back, which takes up to some milliseconds.
+MANY_SECRETS = 10_000
 
 
 class Operations:
@@ -207,7 +213,7 @@ class Operations:
         if secrets is None and secrets_b64 is None:
             raise protocol_error(Reason.MISSING_FIELD, "field secrets is missing; push-creds needs it or secrets_b64")
         snapshot = yield from self._broker.store.load(region, secrets, secrets_b64, now_usec())
-        self._broker.end_leases()
+        self._end_of_snapshot()
         count = len(snapshot.secrets)
         self._record(
             Event.PUSHED,
@@ -222,7 +228,7 @@ class Operations:
         store = self._broker.store
         count = store.secret_count
         store.clear()
-        self._broker.end_leases()
+        self._end_of_snapshot()
         self._record(
             Event.CLEARED,
             f"The store was cleared of {count} secrets.",
@@ -231,6 +237,12 @@ class Operations:
             generation=store.generation,
         )
         return Done()
+
+    def _end_of_snapshot(self) -> None:
+        self._broker.end_leases()
+        outdated = self._broker.store.outdated
+        while outdated:
+            self._loop.start(_forget(outdated.pop()))
 
     # --- shared
 
@@ -296,6 +308,13 @@ class Operations:
             audit.record(event, message, priority=None, **fields) + audit.peer_fields(peer.pid, peer.uid, peer.gid)
         )
         self._changed()
+
+
+def _forget(secrets: dict[str, Secret]) -> Job:
+    many = len(secrets) > MANY_SECRETS
+    yield from forget(secrets)
+    if many:
+        trim()
 
 
 class _Turns:

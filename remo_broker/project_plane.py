@@ -147,7 +147,7 @@ class Client(Connection):
             newline = unread.find(b"\n", start)
             after = newline + 1 if newline >= 0 else len(unread)
             length = after - start
-            if length > MAX_MESSAGE or (newline < 0 and length == MAX_MESSAGE):
+            if length > MAX_MESSAGE:
                 self._keep(unread[start:])
                 self._fail(TOO_LONG)
                 return

@@ -91,6 +91,8 @@ class Store:
         self.snapshot: Snapshot | None = None
         self.generation = 0
         self.epoch = 0
+        self.outdated: list[dict[str, Secret]] = []
+        """Where the secrets of former snapshots lay, for somebody with time to `forget`."""
         self._arena = arena
         self._max_ttl_seconds = max_ttl_seconds
 
@@ -106,8 +108,12 @@ class Store:
     def clear(self) -> None:
         old, self.snapshot = self.snapshot, None
         self.epoch += 1
+        self._retire(old)
+
+    def _retire(self, old: Snapshot | None) -> None:
         if old:
             old.retire()
+            self.outdated.append(old.secrets)
 
     def load(
         self, region: Region, secrets: Node | None, secrets_b64: Node | None, loaded_usec: int
@@ -161,9 +167,9 @@ class Store:
                     yield
             if generation != self.generation + 1:  # another push began later and was done sooner
                 generation = self.generation + 1
-                limits = _Limits(generation, self._max_ttl_seconds)
-                for name, (_, start, end, binary) in found.items():
-                    limits.check(name, BINARY_HEAD if binary else VALUE_HEAD, end - start)
+                if limits.grow(generation):
+                    for name, (_, start, end, binary) in found.items():
+                        limits.check(name, BINARY_HEAD if binary else VALUE_HEAD, end - start)
         except BaseException:  # GeneratorExit too: the client may vanish in mid-push
             for other in bundles.regions if bundles else ():
                 self._arena.give_back(other)
@@ -173,8 +179,7 @@ class Store:
         self.snapshot = Snapshot(self._arena, regions, found, generation, loaded_usec)
         self.generation = generation
         self.epoch += 1
-        if old:
-            old.retire()
+        self._retire(old)
         return self.snapshot
 
 
@@ -182,7 +187,14 @@ class _Limits:
     """Whether the answer to a get of a value fits a message, at the longest lease it can be served under."""
 
     def __init__(self, generation: int, max_ttl_seconds: int) -> None:
-        self._tail = len(VALUE_TAIL % (max_ttl_seconds, generation))
+        self._max_ttl_seconds = max_ttl_seconds
+        self._tail = 0
+        self.grow(generation)
+
+    def grow(self, generation: int) -> bool:
+        """Be the limits of another generation; whether they are narrower now."""
+        before, self._tail = self._tail, len(VALUE_TAIL % (self._max_ttl_seconds, generation))
+        return self._tail > before
 
     def check(self, name: str, head: bytes, literal: int) -> None:
         if len(head) + literal + self._tail > MAX_MESSAGE:

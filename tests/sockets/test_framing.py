@@ -189,6 +189,44 @@ def test_only_a_push_may_be_longer(operator: Link) -> None:
     assert_failure(json.loads(answer), "protocol_error", "too_long")
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"x" * MAX_MESSAGE,
+        b"\xff" * (MAX_PUSH - 1),
+        b'{"op":"status","pad":"' + b"x" * MAX_MESSAGE,
+        b'{"op":"status","pad":"' + b"x" * MAX_MESSAGE + b'"}}',
+        b"[" * MAX_MESSAGE,
+        b'["op","push-creds","' + b"x" * MAX_MESSAGE + b"]",
+        b'{"a":1,"a":2,"op":"push-creds","secrets":{"A":"' + b"x" * MAX_MESSAGE + b'"}}',
+    ],
+    ids=["text", "bytes", "cut short", "too many brackets", "too deep", "a list", "a duplicate"],
+)
+@pytest.mark.parametrize("newline", [b"\n", b""])
+def test_a_long_line_that_cannot_be_read_ends_the_connection(operator: Link, line: bytes, newline: bytes) -> None:
+    """It is no push as far as can be told, so it is longer than it may be."""
+    operator.send(line + b"x" * (not newline) + newline + (STATUS if newline else b""))
+    operator.say_no_more()
+    (answer,) = operator.rest().splitlines()
+    assert json.loads(answer)["code"] == "protocol_error"
+
+
+def test_a_long_push_that_cannot_be_read_does_not(operator: Link) -> None:
+    for secrets in (b'{"A":"' + b"x" * MAX_MESSAGE + b'\xff"}', b'{"A":"","A":"' + b"x" * MAX_MESSAGE + b'"}'):
+        reply = operator.ask(b'{"op":"push-creds","secrets":' + secrets + b"}\n")
+        assert reply["code"] == "protocol_error"
+        assert operator.ask(STATUS)["ok"]
+
+
+@pytest.mark.parametrize("which", ["project", "admin"])
+def test_the_end_may_come_instead_of_the_newline_of_the_longest(shared: Broker, which: str) -> None:
+    """A line's length counts its newline where it has one."""
+    with Link(path_of(shared, which)) as link:
+        link.send(padded(json.loads(harmless(which)), MAX_MESSAGE + 1)[:-1])
+        link.say_no_more()
+        assert json.loads(link.rest())["ok"]
+
+
 def test_a_long_status_request_is_refused(shared: Broker) -> None:
     with Link(shared.status_socket) as link:
         link.send(padded({"op": "status"}, MAX_MESSAGE + 1))
