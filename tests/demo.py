@@ -2,7 +2,7 @@
 
 Nothing here is staged. The sockets are opened first, as socket units do, and the broker is started by the first connect
 with the descriptors handed over; the commands are the installed programs; the audit lines are what the broker wrote.
-The system is not touched, and the directory is removed at the end.
+The system is not touched, and the directory is removed at the end, however the demo ends.
 """
 
 from __future__ import annotations
@@ -18,11 +18,17 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from remo_broker.audit import Event
+from remo_broker.audit import Decision, Event
+from tests.support.broker import LAUNCH
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 PROGRAMS = Path(sys.executable).parent
 MANIFEST = """\
@@ -38,18 +44,17 @@ SECRETS = {
     "NPM_TOKEN": "demo-token-that-myrepo-does-not-name",
     "aws": {"aws_access_key_id": "DEMO", "aws_secret_access_key": "demo-key-of-nobody"},
 }
-# What systemd does between fork and exec: the sockets from descriptor 3 on, and LISTEN_PID, which must be the broker's own.
-HAND_OVER = """
-import os, sys
-split = sys.argv.index("--")
-copies = [os.dup(int(number)) for number in sys.argv[1:split]]
-for number, copy in enumerate(copies, 3):
-    os.dup2(copy, number)
-os.environ["LISTEN_PID"] = str(os.getpid())
-os.execv(sys.argv[split + 1], sys.argv[split + 1 :])
-"""
 # A step that takes longer has failed.
 STEP_SECONDS = 30
+# The longest path that a Unix socket may have.
+SOCKET_PATH_BYTES = 107
+# Wide enough for every table here, and no wider than what can be read.
+MAX_COLUMNS = 100
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Failed(Exception):
+    """The demo cannot go on; one line that says why."""
 
 
 class SocketUnits:
@@ -77,113 +82,183 @@ class SocketUnits:
 
     def _start(self) -> None:
         descriptors = [one.fileno() for one in self._listening.values()]
-        environment = dict(os.environ, LISTEN_FDS=str(len(descriptors)), LISTEN_FDNAMES=":".join(self._listening))
         directories = ["--socket-dir", str(self.directory), "--state-dir", str(self.directory / "state")]
         broker = [str(PROGRAMS / "remo-broker"), *directories, "--audit", "stderr"]
         with self.log.open("wb") as log:
             self.broker = subprocess.Popen(
-                [sys.executable, "-c", HAND_OVER, *map(str, descriptors), "--", *broker],
+                [sys.executable, "-I", "-S", "-c", LAUNCH, ",".join(map(str, descriptors)), *broker],
                 stderr=log,
-                env=environment,
+                env={**os.environ, "LISTEN_FDS": str(len(descriptors)), "LISTEN_FDNAMES": ":".join(self._listening)},
                 pass_fds=descriptors,
+                start_new_session=True,  # Ctrl-C is for the demo, which then stops the broker
             )
+
+    def stop_broker(self) -> None:
+        if self.broker is not None:
+            self.broker.terminate()
+            self.broker.wait(STEP_SECONDS)
 
     def close(self) -> None:
         self._stop.send(b"x")
         self._thread.join()
-        if self.broker is not None:
-            self.broker.send_signal(signal.SIGTERM)
-            self.broker.wait(STEP_SECONDS)
+        self.stop_broker()
         for one in [*self._listening.values(), self._stop, self._stopped]:
             one.close()
 
 
 class Show:
-    """Says what is done, does it, and shows what it answers."""
+    """Says what is done, does it, and shows what it answers, in lines that the terminal need not break."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, signals: Sequence[int]) -> None:
         self._directory = directory
+        self._signals = signals
+        self._columns = min(shutil.get_terminal_size().columns, MAX_COLUMNS) - 1
         self._bold, self._plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
         self._steps = 0
         self.failed = False
 
-    def say(self, text: str) -> None:
-        self._steps += 1
-        print(f"\n{self._bold}{self._steps}. {text}{self._plain}", flush=True)
+    def go_on(self) -> None:
+        """End the demo if it was told to end. Asked between steps, so that nothing is ever half started."""
+        if self._signals:
+            raise SystemExit(128 + self._signals[0])
 
-    def run(self, *command: str, given: str | None = None, shown: str | None = None, expect: int = 0) -> str:
-        """Run one of the programs. `shown` is the command as a user would type it, where that differs."""
-        typed = shown or shlex.join(command)
-        print(f"   $ {typed.replace(str(self._directory), '$DEMO')}", flush=True)
-        done = subprocess.run(
-            [str(PROGRAMS / command[0]), *command[1:]],
-            input=given,
-            capture_output=True,
-            text=True,
-            timeout=STEP_SECONDS,
-            check=False,
+    def say(self, text: str) -> None:
+        self.go_on()
+        self._steps += 1
+        number = f"{self._steps}. "
+        folded = textwrap.fill(
+            text,
+            self._columns,
+            initial_indent=number,
+            subsequent_indent=" " * len(number),
+            break_on_hyphens=False,
         )
-        for line in (done.stdout + done.stderr).splitlines():
-            print(f"     {line.replace(str(self._directory), '$DEMO')}", flush=True)
+        print(f"\n{self._bold}{folded}{self._plain}", flush=True)
+
+    def answer(self, text: str) -> None:
+        for line in text.replace(str(self._directory), "$DEMO").splitlines():
+            rest = " " * (5 + len(line) - len(line.lstrip()))
+            folded = textwrap.fill(
+                line,
+                self._columns,
+                initial_indent="     ",
+                subsequent_indent=rest,
+                drop_whitespace=len(line) > self._columns - 5,
+                break_on_hyphens=False,
+            )
+            print(folded, flush=True)
+
+    def run(self, *command: str, given: str | None = None, shown: str | None = None, expect: int = 0) -> None:
+        """Run a program. `shown` is the command as a user would type it, where that differs."""
+        typed = (shown or shlex.join(command)).replace(str(self._directory), "$DEMO")
+        lines = textwrap.wrap(typed, self._columns - 7, break_long_words=False, break_on_hyphens=False)
+        print("   $ " + " \\\n       ".join(lines), flush=True)
+        own = PROGRAMS / command[0]
+        try:
+            done = subprocess.run(
+                [str(own) if own.exists() else command[0], *command[1:]],
+                input=given,
+                capture_output=True,
+                text=True,
+                timeout=STEP_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise Failed(f"no answer within {STEP_SECONDS} s") from None
+        self.go_on()
+        self.answer(done.stdout + done.stderr)
         if done.returncode != expect:
             self.failed = True
-            print(f"     exit status {done.returncode}, {expect} was expected", flush=True)
+            self.answer(f"(exit status {done.returncode}; {expect} was expected)")
         elif done.returncode:
-            print(f"     (exit status {done.returncode})", flush=True)
-        return done.stdout
+            self.answer(f"(exit status {done.returncode})")
 
 
 def main() -> int:
     """Returns 0 when every step went as it should."""
-    directory = Path(tempfile.mkdtemp(prefix="remo-broker-demo."))
-    show = Show(directory)
-    units = None
+    signals: list[int] = []
+    for number in INTERRUPTIONS:
+        signal.signal(number, lambda number, _frame: signals.append(number))
     try:
-        (directory / "state").mkdir(mode=0o700)
-        project = directory / "projects" / "myrepo"
-        (project / ".devcontainer").mkdir(parents=True)
-        (project / ".devcontainer" / "remo-broker.toml").write_text(MANIFEST)
-        units = SocketUnits(directory)
-        _steps(show, units, project)
-    finally:
-        if units is not None:
-            units.close()
-        shutil.rmtree(directory, ignore_errors=True)
-    print(f"\nThe broker has stopped and {directory} is removed." if not show.failed else "\nThe demo failed.")
+        with _directory() as directory:
+            show = Show(directory, signals)
+            _all_steps(show, directory)
+        print(
+            f"\nThe directory is removed. {'The demo failed.' if show.failed else 'Next: ./run install; see README.md.'}"
+        )
+    except (Failed, OSError) as error:
+        with contextlib.suppress(OSError):  # whoever read the output may have left
+            print(f"demo: {error}", file=sys.stderr, flush=True)
+        os._exit(1)  # the interpreter would complain once more of an output that nobody reads
     return int(show.failed)
 
 
-def _steps(show: Show, units: SocketUnits, project: Path) -> None:
+@contextlib.contextmanager
+def _directory() -> Iterator[Path]:
+    directory = Path(tempfile.mkdtemp(prefix="remo-broker-demo."))
+    try:
+        if len(os.fsencode(directory / "myrepo.sock")) > SOCKET_PATH_BYTES:
+            raise Failed(f"{directory} is too long a path for sockets; try TMPDIR=/tmp ./run demo")
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _all_steps(show: Show, directory: Path) -> None:
+    (directory / "state").mkdir(mode=0o700)
+    manifest = directory / "projects" / "myrepo" / ".devcontainer" / "remo-broker.toml"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text(MANIFEST)
+    with contextlib.closing(SocketUnits(directory)) as units:
+        _steps(show, units, manifest)
+
+
+def _steps(show: Show, units: SocketUnits, manifest: Path) -> None:
     directory = units.directory
-    print(f"The demo has a directory of its own: DEMO={directory}. Its sockets are open; no broker runs yet.")
     control = ("remo-brokerctl", f"--socket={directory}/admin.sock")
     secret = ("remo-secret", f"--socket={directory}/myrepo.sock")
 
-    show.say("The project's manifest names what it may fetch:")
-    for line in MANIFEST.splitlines():
-        print(f"     {line}")
-    show.say("An operator registers the project. The connect starts the broker, as a socket unit would:")
+    print(f"The demo has a directory of its own: DEMO={directory}")
+    print("Its control sockets are open, as socket units open them. No broker runs yet.")
+    show.say("A project says, in its own directory, which secrets it may fetch:")
+    show.run("cat", str(manifest))
+    show.say("An operator registers it. This is the first connect, so it starts the broker:")
+    project = manifest.parent.parent
     show.run(*control, "register", str(project), "--no-enable", shown=f"remo-brokerctl register {project}")
+    if units.broker is not None:
+        show.answer(f"(the broker is process {units.broker.pid}; its sockets were handed over to it)")
     show.say("Nothing has been pushed yet, so there is nothing to fetch:")
     show.run(*secret, "get", "GITHUB_TOKEN", shown="remo-secret get GITHUB_TOKEN", expect=4)
-    show.say("The sidecar pushes all secrets of the host, on standard input:")
+    show.say(
+        "A sidecar, here the demo, pushes all secrets that the host has for containers. They go over standard input, and"
+        " into the broker's memory alone:"
+    )
     show.run(*control, "push", given=json.dumps(SECRETS), shown="sidecar | remo-brokerctl push")
-    show.say("The project fetches what its manifest names, a string and a bundle:")
+    show.say("The project fetches what its manifest names: a string, and a bundle of strings.")
     show.run(*secret, "get", "GITHUB_TOKEN", shown="remo-secret get GITHUB_TOKEN")
     show.run(*secret, "get", "aws", shown="remo-secret get aws")
-    show.say("A program gets them in its environment, and they are gone with it:")
-    inner = ("exec", "--only", "GITHUB_TOKEN", "--", "sh", "-c", 'echo "the token has ${#GITHUB_TOKEN} letters"')
+    show.say("A command gets them in its environment, and they are gone when it ends:")
+    inner = ("exec", "--", "sh", "-c", "echo a token of ${#GITHUB_TOKEN} letters")
     show.run(*secret, *inner, shown=f"remo-secret {shlex.join(inner)}")
-    show.say("The broker holds NPM_TOKEN too, but the manifest does not name it:")
+    show.say("The broker holds NPM_TOKEN too, but the manifest does not name it, so it is denied:")
     show.run(*secret, "get", "NPM_TOKEN", shown="remo-secret get NPM_TOKEN", expect=3)
-    show.say("How the broker is:")
+    show.say("How the broker is; names of secrets are not told:")
     show.run(*control, "status", shown="remo-brokerctl status")
     _bus(show, directory)
     show.say("The secrets are taken back:")
     show.run(*control, "clear", shown="remo-brokerctl clear")
     show.run(*secret, "get", "GITHUB_TOKEN", shown="remo-secret get GITHUB_TOKEN", expect=4)
-    show.say("Every fetch was recorded before it was answered (on a host: remo-brokerctl audit, or journalctl):")
-    _audit(units)
+    show.say(
+        "Every fetch was recorded before it was answered, with who asked, and without the value. On a host the records are"
+        " in the journal, for `remo-brokerctl audit`; here they are lines of JSON:"
+    )
+    show.run("grep", f'"REMO_DECISION": "{Decision.DENY}"', str(units.log))
+    show.say("All fetches, in short:")
+    _audit(show, units.log)
+    show.say("Told to stop, the broker finishes what is in flight. Its secrets are gone with it:")
+    assert units.broker is not None
+    print("   $ systemctl stop remo-broker        # here: kill", units.broker.pid, flush=True)
+    units.stop_broker()
 
 
 def _bus(show: Show, directory: Path) -> None:
@@ -191,7 +266,7 @@ def _bus(show: Show, directory: Path) -> None:
     if not (shutil.which("dbus-daemon") and shutil.which("busctl")):
         show.say("No dbus-daemon or busctl here: the status on the bus is left out.")
         return
-    show.say("The same on a bus (a private one here), without any way to a secret:")
+    show.say("Everybody on the host may ask the system bus for the same counts; here it is a private bus:")
     address = f"unix:path={directory}/bus"
     config = directory / "bus.conf"
     config.write_text(
@@ -199,53 +274,46 @@ def _bus(show: Show, directory: Path) -> None:
         "<policy context='default'><allow send_destination='*' eavesdrop='true'/><allow eavesdrop='true'/>"
         "<allow own='*'/></policy></busconfig>"
     )
-    daemon = subprocess.Popen(
-        ["dbus-daemon", f"--config-file={config}", "--nofork", "--print-address"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    service = None
-    try:
+    service = [str(PROGRAMS / "remo-broker-bus"), "--bus-address", address]
+    name, path = "io.get2know.RemoBroker1", "/io/get2know/RemoBroker1"
+    ask = ("busctl", f"--address={address}", "--timeout=5")
+    with _running("dbus-daemon", f"--config-file={config}", "--nofork", "--print-address") as daemon:
         assert daemon.stdout is not None
         daemon.stdout.readline()  # it listens from here on
-        service = subprocess.Popen(
-            [PROGRAMS / "remo-broker-bus", "--bus-address", address, "--status-socket", f"{directory}/status.sock"],
-            stderr=subprocess.DEVNULL,
-        )
-        wait = ["busctl", f"--address={address}", "--timeout=5", "call", "io.get2know.RemoBroker1"]
-        for _ in range(50):
-            found = subprocess.run(
-                [*wait, "/io/get2know/RemoBroker1", "org.freedesktop.DBus.Peer", "Ping"],
-                capture_output=True,
-                check=False,
-            )
-            if found.returncode == 0:
-                break
-            time.sleep(0.1)
-        for name in ("SecretCount", "FetchesAllowed", "FetchesDenied"):
-            what = ("io.get2know.RemoBroker1", "/io/get2know/RemoBroker1", "io.get2know.RemoBroker1.Manager", name)
-            print(f"   $ busctl get-property {' '.join(what)}")
-            done = subprocess.run(
-                ["busctl", f"--address={address}", "get-property", *what], capture_output=True, text=True, check=False
-            )
-            print(f"     {(done.stdout or done.stderr).strip()}")
-            show.failed |= done.returncode != 0
-    finally:
-        for process in (service, daemon):
-            if process is not None:
-                process.terminate()
-                process.wait(STEP_SECONDS)
-        if daemon.stdout is not None:
-            daemon.stdout.close()
+        with _running(*service, "--status-socket", f"{directory}/status.sock"):
+            ping = [*ask, "call", name, path, "org.freedesktop.DBus.Peer", "Ping"]
+            deadline = time.monotonic() + STEP_SECONDS
+            while subprocess.run(ping, capture_output=True, check=False).returncode != 0:
+                if time.monotonic() > deadline:
+                    raise Failed("the status service does not come up on the bus")
+                show.go_on()
+                time.sleep(0.1)
+            get = ("get-property", name, path, f"{name}.Manager", "SecretCount", "FetchesAllowed", "FetchesDenied")
+            show.run(*ask, *get, shown=f"busctl {shlex.join(get)}")
 
 
-def _audit(units: SocketUnits) -> None:
-    for line in units.log.read_text().splitlines():
-        with contextlib.suppress(ValueError):
+@contextlib.contextmanager
+def _running(*command: str) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def _audit(show: Show, log: Path) -> None:
+    names = ("REMO_DECISION", "REMO_OUTCOME", "REMO_REASON", "REMO_SECRET", "REMO_PEER_UID")
+    rows = [names]
+    for line in log.read_text().splitlines():
+        with contextlib.suppress(ValueError):  # what is no record is no JSON either
             record = json.loads(line)
             if record.get("REMO_EVENT") == Event.FETCH.word:
-                names = ("REMO_PROJECT", "REMO_SECRET", "REMO_DECISION", "REMO_OUTCOME", "REMO_REASON", "REMO_PEER_UID")
-                print("     " + " ".join(f"{name}={record[name]}" for name in names))
+                rows.append(tuple(record[name] for name in names))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        show.answer("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ NOBODY = 65534
 FAULT = "A fault of the broker itself"
 
 # systemd's part of socket activation: the descriptors from 3 on, and LISTEN_PID, which only the process itself knows.
-_LAUNCH = """
+LAUNCH = """
 import fcntl, os, sys
 passed, command = sys.argv[1], sys.argv[2:]
 high = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 200) for number in passed.split(",")]
@@ -229,7 +229,7 @@ class Broker:
             environment["LISTEN_FDS"] = str(len(passed))
             environment["LISTEN_FDNAMES"] = ":".join(name for name, _ in self.listeners)
             numbers = ",".join(map(str, passed))
-            command = [sys.executable, "-I", "-S", "-c", _LAUNCH, numbers, *command]
+            command = [sys.executable, "-I", "-S", "-c", LAUNCH, numbers, *command]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
