@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import ctypes
 import json
 import random
 import subprocess
@@ -83,6 +84,7 @@ def test_forms_are_those_that_programs_make() -> None:
     assert found["json"] in json.dumps({"key": [value]}).encode()
     assert found["json, UTF-8"] in json.dumps({"key": [value]}, ensure_ascii=False).encode()
     assert found["json in json"] in json.dumps({"key": json.dumps({"key": value})}).encode()
+    assert found["str"] in ctypes.string_at(id(value), sys.getsizeof(value))
     for before in (b"", b"1", b"12"):
         assert found[f"base64 at {len(before)}"] in base64.b64encode(before + value.encode() + b"!")
 

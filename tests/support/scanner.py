@@ -1,8 +1,9 @@
 """Looks for secrets in the memory of a running process, as root, from outside (requirements M1 and M2).
 
-A value is looked for in every form in which it may lie around: as it is, as JSON escapes it (once, and twice as in the
-answer for a bundle), and in base64 at each of the three ways in which it may start within a longer text. Not only whole
-values are found but what is left of one: any part of 15 bytes or more of a form, and 8 bytes where that is all of it.
+A value is looked for in every form in which it may lie around: as it is, as a Python string keeps it, as JSON escapes it
+(once, and twice as in the answer for a bundle), and in base64 at each of the three ways in which it may start within a
+longer text. Not only whole values are found but what is left of one: any part of 15 bytes or more of a form, and 8 bytes
+where that is all of it.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ def forms(value: str | bytes) -> Iterator[tuple[str, bytes]]:
     raw = value.encode() if isinstance(value, str) else value
     found = {"raw": raw}
     if isinstance(value, str):
+        found["str"] = _as_python_keeps_it(value)
         found["json"] = _inside(value, ascii_only=True)
         found["json, UTF-8"] = _inside(value, ascii_only=False)
         found["json, slashes"] = found["json"].replace(b"/", b"\\/")
@@ -84,6 +86,12 @@ def forms(value: str | bytes) -> Iterator[tuple[str, bytes]]:
 
 def _inside(text: str, *, ascii_only: bool) -> bytes:
     return json.dumps(text, ensure_ascii=ascii_only)[1:-1].encode()
+
+
+def _as_python_keeps_it(text: str) -> bytes:
+    """One, two or four bytes for each character, as the widest of them wants (PEP 393)."""
+    widest = max(text, default="")
+    return text.encode("latin-1" if widest <= "\xff" else "utf-16-le" if widest <= "\uffff" else "utf-32-le")
 
 
 def _utf16(text: str) -> tuple[int, ...]:
@@ -189,7 +197,7 @@ class Scanner:
 
 def _tells_something(part: bytes) -> bool:
     """Whether a part of a form is long enough not to be there by chance: `\\ud83c\\u` may belong to any picture."""
-    return len(_escape.sub(b".", part)) >= LEAST_CHARACTERS
+    return len(_escape.sub(b".", part).replace(b"\0", b"")) >= LEAST_CHARACTERS
 
 
 def _outermost(hits: list[Hit]) -> list[Hit]:
