@@ -171,6 +171,9 @@ class Operator(Connection):
                 raise Refused(Code.INTERNAL_ERROR, Reason.TOO_LONG, "the answer is longer than a message may be")
         except Refused as refusal:
             line, fatal = refusal.line(), refusal.fatal
+            # A refusal that is a constant, or that one of the frames it came through keeps, would keep them all, and with
+            # them the keys of the line: where a push is malformed, these may be values.
+            refusal.__traceback__ = None
         except Exception as error:
             self.loop.on_bug(error)
             line, fatal = BUG.line(), True
@@ -241,6 +244,9 @@ class Operator(Connection):
             self._start = self._end = self._searched = 0
             self._plane.arena.give_back(region)
 
+    def discard(self) -> int:
+        return self._plane.arena.discard(self.socket)
+
     def timed_out(self) -> None:
         if self.ending or self.pending:
             self.close()
@@ -296,6 +302,7 @@ class AdminPlane:
                 TOO_MANY_CONNECTIONS.message,
                 retry_after_seconds=TOO_MANY_CONNECTIONS.retry_after_seconds,
             ),
+            arena.discard,
         )
 
     def accepted(self, connection: socket.socket, peer: Peer) -> None:

@@ -19,12 +19,19 @@ if TYPE_CHECKING:
 PEER_SECONDS = 5.0
 # After a fatal error what the peer still sends is read and thrown away for so long, for it to reach the error line.
 LINGER_SECONDS = 1.0
+# So much is read at once of what is thrown away.
+DISCARD_SIZE = 65536
 # How often deadlines are looked at.
 SWEEP_SECONDS = 0.5
 # So many buffers go out with one call (the kernel's UIO_MAXIOV is 1024).
 MAX_BUFFERS = 512
 
 _UCRED = struct.Struct("3i")
+
+
+def discard(connection: socket.socket) -> int:
+    """Read some of what still comes, and forget it. How many bytes; 0 at the end of the stream."""
+    return len(connection.recv(DISCARD_SIZE))
 
 
 class Peer:
@@ -97,6 +104,10 @@ class Connection:
 
     def drained(self) -> None:
         """What was pending has been written; go on with what was read before."""
+
+    def discard(self) -> int:
+        """Read some of what comes after the last answer, and forget it. How many bytes; 0 at the end of the stream."""
+        return discard(self.socket)
 
     def timed_out(self) -> None:
         """A deadline has passed."""
@@ -215,7 +226,7 @@ class Connection:
 
     def _discard(self) -> None:
         try:
-            if self.socket.recv(65536):
+            if self.discard():
                 return
         except BlockingIOError:
             return

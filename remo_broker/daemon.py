@@ -342,8 +342,8 @@ def _transport(choice: str) -> Transport:
 
 
 def _execute_anew() -> None:
-    """Start over with the allocator settings of `memory` where the environment lacks them; they count at start only."""
-    missing = memory.allocator_missing(dict(os.environ))
+    """Start over with the settings of `memory` where the environment lacks them; they count at start only."""
+    missing = memory.environment_missing(dict(os.environ))
     if missing and _REEXECUTED not in os.environ:
         os.environ.update(missing)
         os.environ[_REEXECUTED] = "1"

@@ -8,7 +8,7 @@ import socket
 import stat
 import struct
 
-from remo_broker.connection import Connection, Peer
+from remo_broker.connection import Connection, Peer, discard
 from remo_broker.errors import Refused
 from remo_broker.loop import READ
 from remo_broker.messages import Code, Reason
@@ -135,8 +135,15 @@ def unlink(path: str) -> None:
 class Door:
     """Tells those who are too many, as long as these are not too many."""
 
-    def __init__(self, loop: Loop, sweeper: Sweeper, refusal: Refused = TOO_MANY_CONNECTIONS) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        sweeper: Sweeper,
+        refusal: Refused = TOO_MANY_CONNECTIONS,
+        discard: Callable[[socket.socket], int] = discard,
+    ) -> None:
         self.turned_away = 0
+        self.discard = discard
         self._loop = loop
         self._sweeper = sweeper
         self._line = refusal.line()
@@ -155,6 +162,9 @@ class _TurnedAway(Connection):
         super().__init__(loop, sweeper, connection)
         self._door = door
         door.turned_away += 1
+
+    def discard(self) -> int:
+        return self._door.discard(self.socket)
 
     def close(self) -> None:
         if not self.closed:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from remo_broker.memory import ALLOCATOR_ENVIRONMENT, Arena
+from remo_broker.memory import MEMORY_ENVIRONMENT, Arena
 from tests.support.broker import Broker, registration
 from tests.support.machine import poll, unavailable
 from tests.support.scanner import Scanner, make_secrets
@@ -175,10 +175,10 @@ def test_no_core(loaded: Broker, directory: pathlib.Path) -> None:
 
 def test_settings_of_the_allocator_are_put_in_force(start_broker: StartBroker) -> None:
     """Started without them, the broker executes itself anew."""
-    broker = start_broker(environment=dict.fromkeys(ALLOCATOR_ENVIRONMENT, ""))
+    broker = start_broker(environment=dict.fromkeys(MEMORY_ENVIRONMENT, ""))
     assert broker.status()["ok"]
     environment = pathlib.Path(f"/proc/{broker.pid}/environ").read_text()
-    for name, value in ALLOCATOR_ENVIRONMENT.items():
+    for name, value in MEMORY_ENVIRONMENT.items():
         assert f"{name}={value.split(':')[0]}\0" in environment  # glibc cuts it into pieces
     assert not [note for note in broker.notes() if "Freed memory" in note]
 

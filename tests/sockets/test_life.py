@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from remo_broker.connection import PEER_SECONDS
-from remo_broker.memory import ALLOCATOR_ENVIRONMENT
+from remo_broker.memory import MEMORY_ENVIRONMENT
 from tests.support.broker import Broker, Link, registration, run_to_end
 from tests.support.machine import REPOSITORY, poll
 from tests.support.projects import make_project
@@ -149,7 +149,7 @@ def test_a_missing_library_is_named(directory: pathlib.Path) -> None:
     """systemd started it, and systemd-python is not there."""
     done = subprocess.run(
         [sys.executable, "-S", "-m", "remo_broker", "--socket-dir", str(directory / "s")],
-        env={"PYTHONPATH": str(REPOSITORY), **ALLOCATOR_ENVIRONMENT, "LISTEN_FDS": "1"},
+        env={"PYTHONPATH": str(REPOSITORY), **MEMORY_ENVIRONMENT, "LISTEN_FDS": "1"},
         capture_output=True,
         text=True,
         timeout=20,

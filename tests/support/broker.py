@@ -20,7 +20,7 @@ import time
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from remo_broker import registrations
-from remo_broker.memory import ALLOCATOR_ENVIRONMENT
+from remo_broker.memory import MEMORY_ENVIRONMENT
 from remo_broker.projects import Registration
 from tests.support.machine import REPOSITORY, poll
 
@@ -220,7 +220,7 @@ class Broker:
         environment = {
             "PATH": os.environ.get("PATH", os.defpath),
             "PYTHONPATH": str(REPOSITORY),
-            **ALLOCATOR_ENVIRONMENT,
+            **MEMORY_ENVIRONMENT,
         }
         if self.notify is not None:
             environment["NOTIFY_SOCKET"] = str(self.notify.path)
@@ -354,7 +354,7 @@ def run_to_end(*arguments: str, environment: Mapping[str, str] | None = None) ->
     """A broker that is expected to end by itself."""
     return subprocess.run(
         [sys.executable, "-m", "remo_broker", *arguments],
-        env={"PATH": os.defpath, "PYTHONPATH": str(REPOSITORY), **ALLOCATOR_ENVIRONMENT, **(environment or {})},
+        env={"PATH": os.defpath, "PYTHONPATH": str(REPOSITORY), **MEMORY_ENVIRONMENT, **(environment or {})},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

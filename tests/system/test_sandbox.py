@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from remo_broker.memory import ALLOCATOR_ENVIRONMENT
+from remo_broker.memory import MEMORY_ENVIRONMENT
 from tests.support.machine import REPOSITORY
 from tests.support.operator import SERVICE
 
@@ -65,7 +65,7 @@ def test_what_the_process_sees(machine: Machine, operator: Operator) -> None:
 def test_the_environment_spares_a_second_start(machine: Machine, operator: Operator) -> None:
     """The daemon executes itself anew where the allocator's settings are missing; the unit has them."""
     unit = (REPOSITORY / "units" / SERVICE).read_text()
-    for name, value in ALLOCATOR_ENVIRONMENT.items():
+    for name, value in MEMORY_ENVIRONMENT.items():
         assert f"Environment={name}={value}\n" in unit
     operator.do("status")
     environment = machine.path(f"/proc/{operator.main_pid()}/environ").read_text()

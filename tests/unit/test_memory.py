@@ -15,7 +15,7 @@ import pytest
 
 from remo_broker import memory
 from remo_broker.errors import Refused
-from remo_broker.memory import ALLOCATOR_ENVIRONMENT, REGION_SIZE, Arena, Protection, Region
+from remo_broker.memory import MEMORY_ENVIRONMENT, REGION_SIZE, Arena, Protection, Region
 from remo_broker.messages import MAX_MESSAGE
 from tests.support.machine import REPOSITORY
 
@@ -163,9 +163,9 @@ def test_without_room_for_another_region_it_is_refused() -> None:
 
 
 def test_what_the_environment_lacks() -> None:
-    assert memory.allocator_missing(dict(ALLOCATOR_ENVIRONMENT)) == {}
-    assert memory.allocator_missing({}) == ALLOCATOR_ENVIRONMENT
-    assert memory.allocator_missing({**ALLOCATOR_ENVIRONMENT, "PYTHONMALLOC": "debug"}) == {"PYTHONMALLOC": "malloc"}
+    assert memory.environment_missing(dict(MEMORY_ENVIRONMENT)) == {}
+    assert memory.environment_missing({}) == MEMORY_ENVIRONMENT
+    assert memory.environment_missing({**MEMORY_ENVIRONMENT, "PYTHONMALLOC": "debug"}) == {"PYTHONMALLOC": "malloc"}
 
 
 def test_nothing_of_what_it_holds_is_shown(arena: Arena) -> None:

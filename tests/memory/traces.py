@@ -1,0 +1,51 @@
+"""What the tests of traces share: a broker's secrets, fetched, counted, and looked for in what it writes."""
+
+from __future__ import annotations
+
+import fcntl
+import pathlib
+import struct
+import termios
+from collections import Counter
+
+from tests.support.broker import Broker, Link
+from tests.support.machine import poll
+from tests.support.scanner import Findings, Secrets, forms
+
+SECRETS = 1000
+# As many as a manifest of 64 KiB could name, and more.
+NAMES = tuple(f"S{number}" for number in range(SECRETS))
+
+
+def fetch_all(broker: Broker, secrets: Secrets) -> None:
+    with Link(broker.project()) as link:
+        for name in secrets.names:
+            reply = link.ask({"op": "get", "name": name})
+            assert reply["ok"]
+
+
+def handled(broker: Broker, link: Link) -> None:
+    """Wait until the broker has read all that was sent on `link`, and done with it what it does."""
+
+    def unread() -> int:
+        (count,) = struct.unpack("i", fcntl.ioctl(link.socket, termios.TIOCOUTQ, bytes(4)))
+        return int(count)
+
+    poll("all to be read", lambda: not unread())
+    broker.status()  # one process does it all: whoever answers this has finished what came before
+
+
+def assert_one_copy_each(findings: Findings, count: int) -> None:
+    assert all(hit.whole for hit in findings.hits)
+    copies = Counter(hit.value for hit in findings.hits)
+    assert sorted(copies) == list(range(count))
+    assert set(copies.values()) == {1}
+
+
+def assert_not_written(broker: Broker, values: list[str | bytes]) -> None:
+    """Nor is a value in a file of the broker, its log, its environment or its arguments."""
+    process = pathlib.Path(f"/proc/{broker.pid}")
+    written = [process / "environ", process / "cmdline", broker.log, *broker.state.iterdir()]
+    text = b"\0".join(path.read_bytes() for path in written)
+    # Not all of a thousand: the log has a record for each fetch.
+    assert not [name for value in values[:: len(values) // 50 + 1] for name, form in forms(value) if form in text]
