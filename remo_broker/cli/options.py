@@ -254,6 +254,9 @@ def _check_operands(command: Command, given: Sequence[str]) -> None:
         # Not shown: a value given here by mistake would be repeated.
         wants = " ".join(operand.shown for operand in wanted) or "no operand"
         raise Usage(f"'{command.name}' wants {wants}, not {len(given)} operands")
+    if "" in given and not any(operand.rest or operand.others for operand in wanted):
+        # An empty variable of a script; as a path it would be the working directory.
+        raise Usage(f"'{command.name}' wants {' '.join(operand.shown for operand in wanted)}, and nothing empty")
     for operand, word in zip(wanted, given, strict=False):
         if operand.choices and not operand.others and word not in operand.choices:
             raise Usage(f"'{command.name}' wants {_any_of(list(operand.choices))}, not {word!r}")

@@ -33,10 +33,13 @@ def _restored(kind: type[ClientError], arguments: tuple[object, ...], fields: di
 
 
 class Unsendable(ClientError):
-    """A text of the request is none that can be sent: it has half of a surrogate pair. Nothing was sent."""
+    """A text of the request is none that can be sent: it has half of a surrogate pair. Nothing was sent.
+
+    Python has such halves for bytes that are not UTF-8, on the command line and in names of files.
+    """
 
     def __init__(self) -> None:
-        super().__init__("a text has half of a surrogate pair, which no message can have; push such a value as bytes")
+        super().__init__("a name, path or value that is not UTF-8 cannot be sent; push such a value as bytes")
 
 
 class Unreachable(ClientError):

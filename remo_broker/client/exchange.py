@@ -64,7 +64,7 @@ def encode(request: Request) -> bytes:
     fields = {"op": request.OP} | request.to_json()
     text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
     try:
-        return text.encode("utf-8", "surrogateescape") + b"\n"
+        return text.encode() + b"\n"
     except UnicodeEncodeError:
         pass
     # Not raised from that one, which holds the whole text, secrets and all, and shows it in its repr.

@@ -10,7 +10,7 @@ from remo_broker.cli.program import Problem, complain
 from remo_broker.cli.terminal import Output
 from remo_broker.cli.text import escaped
 from remo_broker.cli.times import ago, shown, shown_short
-from remo_broker.client.errors import ClientError
+from remo_broker.client.errors import ClientError, ManifestInvalid, ManifestNotFound, ManifestUnreadable, Unsendable
 from remo_broker.ctl.commands import ALL, ALLOW_UID, NO_ENABLE, PROGRAM
 from remo_broker.ctl.session import (
     checked_project,
@@ -63,7 +63,7 @@ def show(arguments: Arguments) -> None:
     with output.paged():
         output.pairs(
             [
-                ("Project", found.name),
+                ("Project", escaped(found.name)),
                 ("Directory", escaped(found.project_path)),
                 ("Socket", escaped(found.socket_path)),
                 ("Users", ", ".join(map(user, found.allowed_uids)) or "anybody who can open the socket"),
@@ -83,7 +83,13 @@ def register(arguments: Arguments) -> int:
     if problem is not None:
         raise Problem(f"{path}: {problem}")
     with open_client(arguments) as client:
-        socket = client.register(name, path, uids(arguments, ALLOW_UID))
+        try:
+            socket = client.register(name, path, uids(arguments, ALLOW_UID))
+        except (ManifestInvalid, ManifestNotFound, ManifestUnreadable, Unsendable) as error:
+            from remo_broker.manifest.reader import PROJECT_PATH
+
+            # The broker does not repeat the path that it was given.
+            raise Problem(f"{path}: {error.message.removeprefix(f'{PROJECT_PATH}: ')}") from None
     unit = unit_change(arguments, "enable", name)
     if output.json != "off":
         output.show_json({"name": name, "socket_path": socket, "unit": unit.name, "unit_enabled": unit.done})

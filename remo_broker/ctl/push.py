@@ -46,6 +46,8 @@ def gather(arguments: Arguments) -> Secrets:
     kind = arguments.value(FORMAT)
     for operand in arguments.operands or [STANDARD_INPUT]:
         name, equals, path = operand.partition("=")
+        if equals and path == "@":
+            raise Usage("nothing behind =@; write NAME=@PATH for the bytes of a file")
         if equals and path.startswith("@") and is_secret_name(name):
             secrets.add(operand, name, read(path[1:], path[1:]))
         elif equals and path.startswith("@") and not os.path.exists(operand):

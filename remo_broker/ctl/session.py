@@ -50,7 +50,7 @@ def systemctl(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def uids(arguments: Arguments, option: Option) -> list[int]:
-    """Users as numbers, from numbers or names."""
+    """Users as numbers, from numbers or names, each once."""
     found = []
     for word in arguments.values(option):
         if word.isascii() and word.isdigit() and len(word) <= len(str(MAX_UID)) and int(word) <= MAX_UID:
@@ -63,7 +63,7 @@ def uids(arguments: Arguments, option: Option) -> list[int]:
     if arguments.flag(option) and not found:
         # Nothing but commas: without a user it would mean everybody.
         raise Usage(f"{option.name} wants a user, a name or a number up to {MAX_UID}")
-    return found
+    return list(dict.fromkeys(found))
 
 
 def checked_project(name: str) -> str:

@@ -70,6 +70,7 @@ def test_another_programs_options_are_its_own() -> None:
     assert read("run", "--", "make", "-q").operands == ["make", "-q"]
     assert not read("run", "make", "-q").flag(QUIET)
     assert read("run", "--", "--", "x").operands == ["--", "x"]
+    assert read("run", "make", "").operands == ["make", ""]
 
 
 @pytest.mark.parametrize(
@@ -82,6 +83,7 @@ def test_another_programs_options_are_its_own() -> None:
         (("show",), "'show' wants THING [MORE]"),
         (("show", "a", "b", "c"), "'show' wants THING [MORE], not 3 operands"),
         (("many",), r"'many' wants THING\.\.\."),
+        (("many", "a", ""), r"'many' wants THING\.\.\., and nothing empty"),
         (("run", "--"), r"'run' wants COMMAND\.\.\."),
         (("--quiet=yes", "show", "x"), "--quiet takes no value"),
         (("show", "x", "-n"), "-n wants a value: N"),

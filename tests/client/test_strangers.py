@@ -163,7 +163,7 @@ def test_a_watch_that_cannot_begin(directory: pathlib.Path, form: str) -> None:
             begin()
 
 
-@pytest.mark.parametrize("text", ["\ud800", "zq\udfff"])
+@pytest.mark.parametrize("text", ["\ud800", "zq\udfff", "\udcc3\udca9"])
 def test_half_of_a_surrogate_pair_is_not_sent(open_client: Open, text: str) -> None:
     """Before anybody is connected to; nobody is asked which version he speaks."""
     project, admin = open_client("Client", "/nowhere"), open_client("AdminClient", "/nowhere")

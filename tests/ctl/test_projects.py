@@ -133,7 +133,7 @@ Connections: 0
 
 def test_register_a_relative_path_for_some_users(operator: Operator, directory: pathlib.Path) -> None:
     path = write_project(directory, "myrepo", "TOKEN")
-    done = operator.run("register", ".", "--allow-uid", "0,nobody", "--allow-uid=7", "-j", cwd=path)
+    done = operator.run("register", ".", "--allow-uid", "0,nobody,0", "--allow-uid=7", "-j", cwd=path)
     assert json.loads(done.stdout) == {
         "name": "myrepo",
         "socket_path": str(operator.broker.project()),
@@ -161,7 +161,19 @@ def test_what_cannot_be_registered(operator: Operator, directory: pathlib.Path) 
     operator.says("register", path)
     assert "'remo-brokerctl reload myrepo'" in refused(operator.run("register", path), 1)
     write_project(directory, "broken", "NO NAME")
-    assert "allowlist.secrets" in refused(operator.run("register", directory / "broken"), 1)
+    line = refused(operator.run("register", directory / "broken"), 1)
+    assert line.startswith(f"remo-brokerctl: {directory}/broken: allowlist.secrets[0]: ")
+    (directory / "file").write_text("")
+    line = refused(operator.run("register", directory / "file"), 1)
+    assert line.startswith(f"remo-brokerctl: {directory}/file: a regular file, not a directory; ")
+    write_project(directory / "caf\udce9", "latin", "TOKEN")
+    line = refused(operator.run("register", directory / "caf\udce9/latin"), 1)
+    assert line.endswith(
+        r"/caf\udce9/latin: a name, path or value that is not UTF-8 cannot be sent; push such a value as bytes"
+    )
+    assert "the broker's own socket is called status" in refused(operator.run("register", directory / "status"), 1)
+    for command in ("register", "check"):
+        assert f"'{command}' wants PATH, and nothing empty" in refused(operator.run(command, "", cwd=path), 2)
 
 
 def test_reload_all(operator: Operator, directory: pathlib.Path) -> None:

@@ -215,6 +215,7 @@ def test_no_value_on_the_command_line(served: Operator, directory: pathlib.Path)
     line = refused(served.run("push", f"{VALUE}-a=@{VALUE}"), 2)
     assert "a name before =@ that no secret can have; names are letters" in line
     assert VALUE not in line
+    assert "nothing behind =@; write NAME=@PATH" in refused(served.run("push", "A=@"), 2)
     (directory / "A=x").write_text("B=from a file with an odd name")
     assert served.run("push", "A=x", cwd=directory).returncode == 0
 
