@@ -118,6 +118,18 @@ def test_not_root_is_told_what_to_do(machine: Machine, verb: str) -> None:
     assert f"sudo ./run {verb}" in tried.stderr
 
 
+def test_without_packages_root_and_sudo_it_says_what_to_install(machine: Machine) -> None:
+    """A host on which dpkg knows no package, and with nothing else that ./run would need up to there."""
+    machine.run(["sh", "-c", "mkdir -p /tmp/bare && cd /tmp/bare && ln -sf /usr/bin/dirname /usr/bin/id ."])
+    machine.run(["sh", "-c", "cd /tmp/bare && ln -sf /usr/bin/false dpkg-query && ln -sf /usr/bin/false apt-get"])
+    bare = ["/usr/bin/env", "PATH=/tmp/bare", "/bin/sh", f"{SOURCE}/run", "lint"]
+    tried = machine.run(bare, user="nobody", check=False)
+    assert tried.returncode == 1
+    (line,) = tried.stderr.splitlines()
+    assert line.startswith("run: missing, to build the Python environment: python3 python3-venv ")
+    assert "have root run `apt-get install python3 python3-venv " in line
+
+
 def test_help_and_an_unknown_verb(machine: Machine) -> None:
     shown = machine.run([f"{SOURCE}/run", "help"]).stdout
     for verb in ("demo", "test", "lint", "bench", "fuzz", "soak", "install", "uninstall", "help"):
