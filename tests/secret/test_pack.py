@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 import subprocess
 import sys
+import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,8 @@ from remo_broker.secret import pack
 from tests.secret.conftest import KEY
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.secret.conftest import Project
 
 
@@ -56,8 +59,42 @@ def test_it_is_a_program(packed: pathlib.Path, tmp_path: pathlib.Path) -> None:
     assert b"/nowhere/x.sock does not exist (nor does /nowhere)" in done.stderr
 
 
-def test_the_same_source_makes_the_same_file() -> None:
-    assert pack.pack() == pack.pack()
+def changed(packed: pathlib.Path, file: pathlib.Path, change: Callable[[str, bytes], bytes]) -> pathlib.Path:
+    """A copy in which every module is what `change` makes of its place and content."""
+    with zipfile.ZipFile(packed) as old, zipfile.ZipFile(file, "w") as new:
+        for entry in old.infolist():
+            content = old.read(entry)
+            new.writestr(entry, content if entry.filename == "__main__.py" else change(entry.filename, content))
+    return file
+
+
+def version(packed: pathlib.Path) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-I", "-S", str(packed), "--version"]
+    return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+
+def test_the_version_that_packed_compiles_nothing(packed: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    no_source = changed(packed, tmp_path / "x", lambda place, content: b"?" if place.endswith(".py") else content)
+    assert version(no_source).stdout.startswith("remo-secret ")
+
+
+def test_another_version_takes_the_source(packed: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    other = changed(
+        packed, tmp_path / "x", lambda place, content: b"\x01\x02\r\n" + content[4:] if place.endswith("c") else content
+    )
+    done = version(other)
+    assert (done.stdout.split()[0], done.stderr) == ("remo-secret", "")
+
+
+def test_a_version_that_is_too_old_is_told(tmp_path: pathlib.Path) -> None:
+    main = pack.MAIN.replace(b"import sys\n", b"import sys\nsys.version_info = (3, 6, 1)\n", 1)
+    (tmp_path / "__main__.py").write_bytes(main)
+    done = version(tmp_path)
+    assert (done.returncode, done.stderr) == (1, "remo-secret: it needs Python 3.11 or later, and this is 3.6\n")
+
+
+def test_the_same_source_makes_the_same_file(packed: pathlib.Path) -> None:
+    assert pack.pack() == pack.pack() == packed.read_bytes()
 
 
 def test_nothing_else_is_in_it() -> None:
@@ -65,4 +102,4 @@ def test_nothing_else_is_in_it() -> None:
     assert "remo_broker/messages.py" in places
     for stranger in ("broker.py", "store.py", "daemon.py", "ctl/", "bus/", "client/aio.py", "manifest/models.py"):
         assert not [place for place in places if place.startswith(f"remo_broker/{stranger}")], stranger
-    assert len(pack.pack()) < 100_000
+    assert len(pack.pack()) < 400_000
