@@ -125,10 +125,10 @@ class Bus:
 
 
 @contextlib.contextmanager
-def private_bus(directory: pathlib.Path, *, program: str = "dbus-daemon", policy: str = "") -> Iterator[Bus]:
+def private_bus(directory: pathlib.Path, *, policy: str = "") -> Iterator[Bus]:
     """A bus that listens in `directory`: open to everybody, or with the text of a `policy` file as the system bus has it."""
-    if shutil.which(program) is None:
-        unavailable(f"{program} is not installed here: ./run test installs it")
+    if shutil.which("dbus-daemon") is None:
+        unavailable("dbus-daemon is not installed here: ./run test installs it")
     listen = directory / "bus"
     config = directory / "bus.conf"
     if policy:
@@ -137,7 +137,7 @@ def private_bus(directory: pathlib.Path, *, program: str = "dbus-daemon", policy
     else:
         config.write_text(_OPEN % listen)
     directory.chmod(0o755)
-    process = (_launch_broker if program == "dbus-broker-launch" else _launch_daemon)(config, listen)
+    process = subprocess.Popen(["dbus-daemon", f"--config-file={config}", "--nofork", "--nopidfile", "--nosyslog"])
     try:
         poll("the bus", lambda: _answers(listen))
         listen.chmod(0o666)
@@ -145,21 +145,6 @@ def private_bus(directory: pathlib.Path, *, program: str = "dbus-daemon", policy
     finally:
         process.kill()
         process.wait()
-
-
-def _launch_daemon(config: pathlib.Path, _listen: pathlib.Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(["dbus-daemon", f"--config-file={config}", "--nofork", "--nopidfile", "--nosyslog"])
-
-
-def _launch_broker(config: pathlib.Path, listen: pathlib.Path) -> subprocess.Popen[bytes]:
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(listen))
-        listener.listen(128)
-        # As systemd would start it: the socket is descriptor 3, and LISTEN_PID its own process id.
-        script = 'exec 3<&"$1"; LISTEN_FDS=1 LISTEN_PID=$$ exec dbus-broker-launch --config-file="$2" --scope user'
-        return subprocess.Popen(
-            ["bash", "-c", script, "sh", str(listener.fileno()), str(config)], pass_fds=[listener.fileno()]
-        )
 
 
 def _answers(path: pathlib.Path) -> bool:
