@@ -10,6 +10,7 @@ dbus-next 0.2.3 marshals well. Its connection (`dbus_next.aio.MessageBus`) is no
 What is left is guarded here:
 - the body of a call is parsed only when its signature is the one that the method takes;
 - parsed signatures are cached for good: the cache is emptied when strangers fill it;
+- header fields of another time are left out, where it would refuse the message;
 - anything that goes wrong while parsing is `BadMessage`.
 """
 
@@ -20,6 +21,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from dbus_next._private.constants import HeaderField
 from dbus_next._private.marshaller import Marshaller
 from dbus_next._private.unmarshaller import Unmarshaller
 from dbus_next.constants import MessageType
@@ -63,9 +65,23 @@ MAX_LENGTH = 128 * 1024 * 1024
 MAX_SIGNATURES = 200
 
 _ORDER = {ord("l"): "<", ord("B"): ">"}
+_HEADER_FIELDS = "a(yv)"
+_KNOWN_FIELDS = frozenset(field.value for field in HeaderField)
+
+
+class _Reader(Unmarshaller):
+    """Leaves header fields out that it does not know, as the specification wants. Nothing else here is of their type."""
+
+    def read_argument(self, type_: Any) -> Any:
+        value = super().read_argument(type_)  # type: ignore[no-untyped-call]
+        if type_.signature == _HEADER_FIELDS:
+            return [field for field in value if field[0] in _KNOWN_FIELDS]
+        return value
+
+
 # They have no types that mypy could see.
 _marshaller: Any = Marshaller
-_unmarshaller: Any = Unmarshaller
+_reader: Any = _Reader
 
 # Header fields that are sent, with their code and type. The bus itself adds the sender.
 _FIELDS = {
@@ -154,7 +170,7 @@ def encode(kind: int, serial: int, signature: str = "", body: bytes = b"", **fie
             code, type_of_field = _FIELDS[name]
             variants.append([code, Variant(type_of_field, value)])
     flags = _NO_AUTO_START if kind == METHOD_CALL else NO_REPLY_EXPECTED
-    header = _marshaller("yyyyuua(yv)", [ord("l"), kind, flags, 1, len(body), serial, variants])
+    header = _marshaller(f"yyyyuu{_HEADER_FIELDS}", [ord("l"), kind, flags, 1, len(body), serial, variants])
     header.marshall()
     header.align(8)
     return bytes(header.buffer) + body
@@ -162,7 +178,7 @@ def encode(kind: int, serial: int, signature: str = "", body: bytes = b"", **fie
 
 def _unmarshal(frame: bytes) -> Message:
     try:
-        message: Message | None = _unmarshaller(io.BytesIO(frame)).unmarshall()
+        message: Message | None = _reader(io.BytesIO(frame)).unmarshall()
     except Exception as error:  # noqa: BLE001 - whatever it stumbles over, the sender is to blame
         raise BadMessage(type(error).__name__) from None
     finally:

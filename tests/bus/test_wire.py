@@ -56,6 +56,15 @@ def test_the_other_order_of_bytes_is_read_too() -> None:
     assert decode(frame).reply_serial == 9
 
 
+def test_a_header_field_that_is_not_known_is_left_out() -> None:
+    """dbus-broker hands such on. The bus's own specification may have more of them some day."""
+    frame = call()
+    at = wire.header_length(frame)
+    padded = frame[wire.FIXED_HEADER : at] + b"\xc8\1s\0" + b"\1\0\0\0x\0" + b"\0" * 6
+    message = decode(frame[:12] + (len(padded) - 6).to_bytes(4, "little") + padded + frame[at:])
+    assert (message.member, message.body()) == ("GetProject", ["myrepo"])
+
+
 @pytest.mark.parametrize(
     "head", [b"HTTP/1.1 200 OK\r", b"\0" * 16, b"l\x01\x00\x02" + b"\0" * 12, b"l\x01\x00\x01" + b"\xff" * 12]
 )
