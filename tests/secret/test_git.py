@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -138,7 +139,8 @@ def test_the_table_in_the_help_is_the_table() -> None:
 def test_with_git(broker: Broker, directory: pathlib.Path) -> None:
     if shutil.which("git") is None:
         unavailable("git is not installed")
-    helper = f"!{sys.executable} -P -m {programs.SECRET} --socket {broker.project()} git-credential"
+    command = [sys.executable, "-P", "-m", programs.SECRET, "--socket", str(broker.project()), "git-credential"]
+    helper = f"!{shlex.join(command)}"
     environment = programs.environment({"HOME": str(directory), "GIT_CONFIG_NOSYSTEM": "1", "GIT_TERMINAL_PROMPT": "0"})
 
     def git(*arguments: str, stdin: str = "") -> str:

@@ -16,7 +16,7 @@ import pytest
 
 from remo_broker.connection import PEER_SECONDS
 from remo_broker.memory import MEMORY_ENVIRONMENT
-from tests.support.broker import Broker, Link, registration, run_to_end
+from tests.support.broker import Broker, Link, inside, registration, run_to_end
 from tests.support.machine import REPOSITORY, poll
 from tests.support.projects import make_project
 
@@ -148,7 +148,7 @@ def test_what_a_crash_left_is_in_nobodys_way(start_broker: StartBroker) -> None:
 def test_a_missing_library_is_named(directory: pathlib.Path) -> None:
     """systemd started it, and systemd-python is not there."""
     done = subprocess.run(
-        [sys.executable, "-S", "-m", "remo_broker", "--socket-dir", str(directory / "s")],
+        [sys.executable, "-S", "-m", "remo_broker", f"--socket-dir={directory}/s", f"--state-dir={directory}/state"],
         env={"PYTHONPATH": str(REPOSITORY), **MEMORY_ENVIRONMENT, "LISTEN_FDS": "1"},
         capture_output=True,
         text=True,
@@ -169,7 +169,7 @@ def test_it_sees_to_its_allocator_itself(directory: pathlib.Path) -> None:
     )
     try:
         poll("the broker to listen", (directory / "status.sock").exists)
-        environment = pathlib.Path(f"/proc/{process.pid}/environ").read_bytes()
+        environment = inside(process.pid, "environ").read_bytes()
         assert b"PYTHONMALLOC=malloc" in environment
         assert b"glibc.malloc.tcache_count=0" in environment
     finally:

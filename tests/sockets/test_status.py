@@ -153,7 +153,7 @@ def test_show(broker: Broker) -> None:
 
 
 def test_explain(start_broker: StartBroker) -> None:
-    broker = start_broker(projects=[registration("myrepo", "A", "B", allowed_uids=[os.getuid(), 1000])])
+    broker = start_broker(projects=[registration("myrepo", "A", "B", allowed_uids=[os.getuid(), 54321])])
 
     def why(secret: str, uid: int | None = None) -> tuple[str, str, str]:
         request: dict[str, Any] = {"op": "explain", "name": "myrepo", "secret": secret}
@@ -167,8 +167,8 @@ def test_explain(start_broker: StartBroker) -> None:
     assert why("B") == ("allow", "not_found", "not_in_snapshot")
     assert why("C") == ("deny", "denied", "not_in_manifest")
     assert why("no name") == ("deny", "denied", "invalid_name")
-    assert why("A", 1000) == ("allow", "ok", "in_manifest")
-    assert why("A", 1001) == ("deny", "denied", "uid_not_allowed")
+    assert why("A", 54321) == ("allow", "ok", "in_manifest")
+    assert why("A", 54322) == ("deny", "denied", "uid_not_allowed")
     assert broker.records("fetch") == []
     assert broker.status()["fetches_allowed"] == 0
     assert broker.ask({"op": "explain", "name": "nobody", "secret": "A"})["code"] == "project_unknown"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from remo_broker.daemon import IDLE_STATUS
-from tests.support.broker import Broker, Link, ask, listen, registration, run_to_end, short_directory
+from tests.support.broker import Broker, Link, ask, inside, listen, registration, run_to_end, short_directory
 from tests.support.machine import poll
 from tests.support.projects import make_project
 
@@ -158,7 +158,7 @@ def test_strange_descriptors_are_closed_and_said(
             assert f"Descriptor {name} " in note
             assert note.endswith("closed.")
         inode = os.fstat(strange["unknown"].fileno()).st_ino
-        held = [os.readlink(entry.path) for entry in os.scandir(f"/proc/{broker.pid}/fd")]
+        held = [os.readlink(entry.path) for entry in os.scandir(inside(broker.pid, "fd"))]
         assert f"socket:[{inode}]" not in held
 
 
