@@ -37,16 +37,20 @@ class SecretValue:
     def reveal_fields(self) -> dict[str, str] | None:
         """A bundle's fields in the order in which they were pushed; None for what is no bundle.
 
-        The protocol sends a bundle as a string, so a string that happens to be a JSON object of strings is one too.
+        The protocol sends a bundle as a string, so a string that happens to be the JSON of one is one too.
         """
         if isinstance(self._content, bytes) or not self._content.startswith("{"):
             return None
+        from remo_broker.names import is_secret_name  # most secrets are no bundles, and most users want the whole
+
         try:
             fields = json.loads(self._content)
             if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):
                 return None
-            # A string may spell half a character, "\\ud800"; a bundle that was pushed never does.
-            "".join([*fields, *fields.values()]).encode("utf-8")
+            # A bundle was pushed with names that the broker allows, and spells no half of a character, as "\\ud800" does.
+            if not all(is_secret_name(name) for name in fields):
+                return None
+            "".join(fields.values()).encode("utf-8")
         except (ValueError, RecursionError):
             return None
         return fields

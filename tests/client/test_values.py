@@ -98,7 +98,21 @@ def test_a_bundle_keeps_fields_and_order(fields: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "null", '{"a":1}', '{"a":{"b":"c"}}', "{" * 50_000, " {}", "text", '{"a":"\\ud800"}']
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"a":1}',
+        '{"a":{"b":"c"}}',
+        "{" * 50_000,
+        " {}",
+        "text",
+        '{"a":"\\ud800"}',
+        '{"a b":"c"}',
+        '{"":"c"}',
+    ],
 )
 def test_no_bundle(text: str) -> None:
     assert SecretValue("x", text, 1, 1).reveal_fields() is None
