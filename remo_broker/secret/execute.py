@@ -6,10 +6,11 @@ import errno
 import os
 import signal
 import sys
+import time
 
 from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import Problem
-from remo_broker.client.errors import BrokerError, Denied, NotFound
+from remo_broker.client.errors import BrokerError, Denied, NotFound, RateLimited
 from remo_broker.client.project import Client
 from remo_broker.client.value import SecretValue
 from remo_broker.manifest.result import Binding, EnvBinding, FileBinding
@@ -32,6 +33,12 @@ from remo_broker.secret.tmpfs import rendered_projects
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
+
+# For how long it goes on where the project may not fetch all at once. With the broker's usual limits there is time for as
+# many names as a manifest can have.
+LONGEST_PATIENCE_SECONDS = 60.0
+# Between two tries where the broker names no time.
+SHORTEST_PAUSE_SECONDS = 0.2
 
 
 def execute(arguments: Arguments) -> NoReturn:
@@ -70,10 +77,11 @@ def render(arguments: Arguments) -> None:
 def fetch(client: Client, bindings: dict[str, Binding]) -> dict[str, SecretValue]:
     """Every secret, or a `Problem` that names each that is not to be had."""
     secrets = {}
+    patient_until = time.monotonic() + LONGEST_PATIENCE_SECONDS
     refused: list[tuple[str, BrokerError]] = []
     for name in bindings:
         try:
-            secrets[name] = client.get(name)
+            secrets[name] = _get(client, name, patient_until)
         except (Denied, NotFound) as error:
             refused.append((name, error))
     if not refused:
@@ -85,6 +93,18 @@ def fetch(client: Client, bindings: dict[str, Binding]) -> dict[str, SecretValue
     told = "; ".join(f"{', '.join(names)}: {message}" for message, names in reasons.items())
     denied = any(isinstance(refusal, Denied) for _, refusal in refused)
     raise Problem(f"nothing was started or written: {told}", EXIT_DENIED if denied else EXIT_NOT_FOUND)
+
+
+def _get(client: Client, name: str, patient_until: float) -> SecretValue:
+    """A manifest may have more names than the project may ask for at once: then the broker says when to go on."""
+    while True:
+        try:
+            return client.get(name)
+        except RateLimited as error:
+            pause = max(error.retry_after_seconds or 0, SHORTEST_PAUSE_SECONDS)
+            if time.monotonic() + pause > patient_until:
+                raise
+            time.sleep(pause)
 
 
 def environment(bindings: dict[str, Binding], secrets: dict[str, SecretValue]) -> dict[bytes, bytes]:
@@ -163,7 +183,7 @@ def become(program: str, command: list[str], variables: dict[bytes, bytes]) -> N
     try:
         os.execve(program, command, variables)
     except FileNotFoundError:
-        why = "the interpreter that its first line names is missing"
+        why = "the interpreter that it names is missing"
     except OSError as error:
         why = os.strerror(error.errno or 0)
     raise Problem(f"{command[0]}: cannot be run ({why})", EXIT_NOT_EXECUTABLE)

@@ -11,6 +11,7 @@ from remo_broker.client.project import Client
 from remo_broker.secret.commands import EXIT_UNREACHABLE, SOCKET
 
 SOCKET_VARIABLE = "REMO_BROKER_SOCKET"
+HOST_SOCKETS = (paths.ADMIN_SOCKET, paths.STATUS_SOCKET)
 # As many of several sockets as the error names.
 MAX_NAMED = 5
 
@@ -30,14 +31,17 @@ def open_client(arguments: Arguments) -> Client:
 def socket_path(arguments: Arguments) -> str:
     """`--socket`, else the variable, else the only project's socket in the directory that containers mount."""
     given = arguments.value(SOCKET) or os.environ.get(SOCKET_VARIABLE)
+    if given and os.path.basename(given) in HOST_SOCKETS:
+        raise Problem(
+            f"{given} is for the host's programs; give a project's socket with --socket or ${SOCKET_VARIABLE}"
+        )
     return given or only_socket(paths.SOCKET_DIR)
 
 
 def only_socket(directory: str) -> str:
     tell = f"mount the project's socket there, or give it with --socket or ${SOCKET_VARIABLE}"
-    host = (paths.ADMIN_SOCKET, paths.STATUS_SOCKET)
     try:
-        found = sorted(name for name in os.listdir(directory) if name.endswith(".sock") and name not in host)
+        found = sorted(name for name in os.listdir(directory) if name.endswith(".sock") and name not in HOST_SOCKETS)
     except FileNotFoundError:
         raise NoSocketYet(f"{directory} does not exist; {tell}") from None
     except OSError as error:

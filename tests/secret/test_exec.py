@@ -21,9 +21,11 @@ from remo_broker.secret import tmpfs
 from remo_broker.secret.template import fill
 from tests.secret.conftest import KEY, MANIFEST
 from tests.support import programs
+from tests.support.broker import registration
 from tests.support.programs import refused
 
 if TYPE_CHECKING:
+    from tests.conftest import StartBroker
     from tests.secret.conftest import Project
 
 
@@ -102,6 +104,15 @@ def test_nothing_starts_when_a_secret_is_missing(project: Project) -> None:
     assert "TOKEN" not in line
     assert not mark.exists()
     assert not (project.home / ".aws").exists(), "nor is any file written"
+
+
+def test_more_names_than_may_be_fetched_at_once(start_broker: StartBroker) -> None:
+    names = [f"S{number}" for number in range(4)]
+    project = registration("myrepo", *names)
+    broker = start_broker(projects=[project], rate_limit_per_second=2, rate_limit_burst=3)
+    broker.push(dict.fromkeys(names, "x"))
+    found = variables(programs.run(programs.SECRET, "--socket", broker.project(), "exec", "env", "-0"))
+    assert found.keys() >= {name.encode() for name in names}
 
 
 def test_a_name_that_the_broker_does_not_allow(project: Project) -> None:

@@ -161,6 +161,13 @@ def test_option_before_variable(project: Project, start_broker: StartBroker) -> 
     assert "/nowhere/a.sock" in refused(done, 5)
 
 
+@pytest.mark.parametrize("command", [("list",), ("wait", "--timeout=60"), ("exec", "true")])
+def test_a_socket_of_the_host(project: Project, command: tuple[str, ...]) -> None:
+    assert "is for the host's programs; give a project's" in refused(
+        project.run(*command, env={"REMO_BROKER_SOCKET": str(project.broker.admin)}), 1
+    )
+
+
 def test_the_only_socket_in_the_directory(directory: pathlib.Path) -> None:
     def problem() -> str:
         with pytest.raises(Problem) as raised:
