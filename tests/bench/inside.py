@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 from tests.bench import contest
 from tests.bench.setting import say
 from tests.support import machine
+from tests.support.installation import installed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,7 +42,7 @@ def module(booted: machine.Machine, name: str, arguments: Iterable[str]) -> dict
 
 def measure(arguments: Iterable[str]) -> dict[str, Any]:
     say("booting a systemd and installing")
-    with machine.installed() as booted:
+    with installed() as booted:
         return module(booted, "tests.bench.measure", arguments)
 
 

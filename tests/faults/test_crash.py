@@ -16,7 +16,8 @@ import pytest
 
 from tests.faults.figures import LONG, SEED, Figures, seconds
 from tests.faults.scene import BACK_SECONDS, NAMES, PROJECTS, SERVICE, UNLIMITED, Scene, summed
-from tests.support.machine import install, poll
+from tests.support.installation import install
+from tests.support.machine import poll
 
 if TYPE_CHECKING:
     from collections.abc import Callable

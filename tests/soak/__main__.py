@@ -19,7 +19,7 @@ from tests.bench.table import table
 from tests.soak import drive
 from tests.soak.drive import Outcome
 from tests.soak.subject import ProcessSubject
-from tests.support import machine
+from tests.support.installation import installed
 
 # Requirement N9.
 MAX_GROWTH_BYTES = 2 * 2**20
@@ -66,7 +66,7 @@ def main() -> int:
 
 def _in_machine(arguments: tuple[int, ...]) -> dict[str, Any]:
     say("booting a systemd and installing")
-    with machine.installed() as booted:
+    with installed() as booted:
         return inside.module(
             booted, "tests.soak.drive", [*map(str, arguments), "bar" if sys.stderr.isatty() else "lines"]
         )

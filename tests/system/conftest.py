@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from tests.support.machine import Bus, Machine, install, installed
+from tests.support.installation import install, installed
+from tests.support.machine import Bus, Machine
 from tests.support.operator import Operator
 
 if TYPE_CHECKING:

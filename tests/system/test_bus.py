@@ -11,7 +11,8 @@ import pytest
 from remo_broker.bus.interfaces import BUS_NAME, MANAGER, OBJECT_MANAGER, PROJECT
 from remo_broker.bus.paths import ROOT, project_path
 from tests.support.bus_user import BusUser
-from tests.support.machine import Machine, install, poll
+from tests.support.installation import install
+from tests.support.machine import Machine, poll
 from tests.support.operator import ADMIN, SERVICE, STATUS, Operator
 
 if TYPE_CHECKING:

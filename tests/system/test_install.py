@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.machine import REPOSITORY, SOURCE, install, pip_environment, poll
+from tests.support.installation import install, pip_environment
+from tests.support.machine import REPOSITORY, SOURCE, poll
 from tests.support.operator import ADMIN, SERVICE, Operator
 
 if TYPE_CHECKING:

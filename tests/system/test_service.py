@@ -7,7 +7,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Self
 
-from tests.support.machine import INSTALL_SECONDS, SOURCE, pip_environment, poll
+from tests.support.installation import INSTALL_SECONDS, pip_environment
+from tests.support.machine import SOURCE, poll
 from tests.support.operator import ADMIN, SERVICE
 
 if TYPE_CHECKING:
