@@ -72,7 +72,7 @@ def _request(line: bytes) -> dict[str, Any] | None:
 
 def on_project(line: bytes, allowed: frozenset[str]) -> Verdict:
     """A line on a project's socket, with its newline if it has one."""
-    if len(line) > MAX_LINE or (not line.endswith(b"\n") and len(line) == MAX_LINE):
+    if len(line) > MAX_LINE:
         return _verdict(PROTOCOL_ERROR, fatal=True)
     request = _request(line)
     match request and request["op"]:
@@ -94,7 +94,7 @@ def on_status(line: bytes) -> Verdict:
 
 def on_admin(line: bytes) -> Verdict:
     """A line on the admin socket. What becomes of a project depends on the file system, so several codes may answer."""
-    if len(line) > MAX_PUSH or (not line.endswith(b"\n") and len(line) == MAX_PUSH):
+    if len(line) > MAX_PUSH:
         return _verdict("payload_too_large", fatal=True)
     request = _request(line)
     if request and request["op"] == "push-creds":

@@ -26,7 +26,7 @@ LONG = {
     "project": {
         "longest": _padded(MAX_MESSAGE, op="ping") + _PING,
         "too long": _padded(MAX_MESSAGE + 1, op="ping") + _PING,
-        "too long without a newline": b"x" * MAX_MESSAGE,
+        "too long without a newline": b"x" * (MAX_MESSAGE + 1),
         "longest without a newline": _padded(MAX_MESSAGE, op="ping")[:-1],
         "pipelined": (_PING + _line(op="get", name="TOKEN")) * 1000,
         "pipelined garbage": b"{\n" * 2000,
@@ -46,6 +46,7 @@ LONG = {
         "too long value": _line(op="push-creds", secrets={"A": "x" * 65_536}) + _STATUS,
         "quotes in bundles": _line(op="push-creds", secrets={"A": {"b": '"\\' * 5000}, "B": {"b": '"x' * 5000}}),
         "no newline": b" " * MAX_PUSH,
+        "too long without a newline": b" " * (MAX_PUSH + 1),
         "escapes": b'{"op":"push-creds","secrets":{"A":"' + b"\\n" * 500_000 + b'"}}\n',
         "too long for what it is": _padded(70_000, op="status") + _STATUS,
         "push behind push": _line(op="push-creds", secrets={f"S{number}": "v" * 9000 for number in range(30)}) * 3
