@@ -30,6 +30,10 @@ LINES = [
     ("remo-brokerctl show ", {"alpha", "beta"}, {"admin", "status"}),
     ("remo-brokerctl explain al", {"alpha"}, {"beta"}),
     ("remo-brokerctl audit --project ", {"alpha", "beta"}, {"show"}),
+    ("remo-brokerctl audit --project=al", {"alpha"}, {"beta", "show"}),
+    ("remo-brokerctl unregister --no-enable b", {"beta"}, {"alpha"}),
+    ("remo-brokerctl reload ", {"alpha", "beta"}, {"--all"}),
+    ("remo-brokerctl list ", set(), {"alpha", "file.env"}),
     ("remo-brokerctl audit --su", {"--summary"}, {"--all"}),
     ("remo-brokerctl --json ", {"short", "pretty", "off"}, {"status"}),
     ("remo-brokerctl push --format ", {"json", "dotenv"}, {"short"}),
@@ -110,7 +114,8 @@ zpty -d tab
 def test_tab(
     place: pathlib.Path, shell: Callable[[pathlib.Path, str], list[str]], line: str, offered: set[str], others: set[str]
 ) -> None:
-    found = {word.removesuffix("/") for word in shell(place, line)}
+    # fish offers a word whole: --project=alpha.
+    found = {word.removesuffix("/").rpartition("=")[2] for word in shell(place, line)}
     assert offered <= found
     assert not others & found
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import pathlib
 import pickle
+import re
+import shutil
 import subprocess
 import sys
 import traceback
@@ -17,6 +20,7 @@ from remo_broker import client
 from remo_broker.client.exchange import Exchange, encode
 from remo_broker.client.value import SecretValue
 from remo_broker.messages import Get, PushCreds
+from tests.support.machine import REPOSITORY
 from tests.support.programs import environment
 
 VALUE = "zqMarkerqz"
@@ -165,6 +169,39 @@ def test_the_synchronous_client_does_without_asyncio() -> None:
     loaded = modules_after("from remo_broker.client import AdminClient, Client, StatusClient, ClientError")
     assert "asyncio" not in loaded
     assert "pydantic" not in loaded
+
+
+def test_types_are_for_users_too(tmp_path: pathlib.Path) -> None:
+    """A checker of another project takes the library's annotations only where `py.typed` says so."""
+    (tmp_path / "uses.py").write_text(
+        "from remo_broker.client import AsyncClient, Client\n"
+        "reveal_type(Client('/x').get('A').reveal())\n"
+        "async def f(c: AsyncClient) -> None: reveal_type(await c.get('A'))\n"
+    )
+    (tmp_path / "site").mkdir()
+    shutil.copytree(REPOSITORY / "remo_broker", tmp_path / "site/remo_broker")
+    # On the path of an installed package, and not on that of the sources.
+    (tmp_path / "python").write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path}/site exec {sys.executable} "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "mypy",
+            "--strict",
+            "--no-incremental",
+            f"--python-executable={tmp_path}/python",
+            "uses.py",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert re.findall(r'Revealed type is "(?:builtins\.)?(\S+)"', done.stdout) == [
+        "str",
+        "remo_broker.client.value.SecretValue",
+    ], done.stdout
 
 
 def test_everything_that_is_promised_is_there() -> None:
