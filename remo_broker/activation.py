@@ -62,6 +62,11 @@ def listening_socket(descriptor: int) -> socket.socket | None:
     return candidate
 
 
+def _close(descriptor: int | None) -> None:
+    if descriptor is not None:
+        os.close(descriptor)
+
+
 class Manager:
     """The service manager, as far as it wants to hear from the broker.
 
@@ -75,7 +80,7 @@ class Manager:
         self.later: Callable[[float, Callable[[], None]], object] = lambda _seconds, _call: None
         """The loop's `after`, once there is one."""
         self._untold: list[tuple[str, int | None]] = []
-        """Messages in their order, each with the descriptor that goes along."""
+        """Messages in their order, each with the descriptor that goes along: a copy, as the listener may be closed before."""
         self._due = False
         self._socket: socket.socket | None = None
         path = os.environ.get("NOTIFY_SOCKET")
@@ -105,13 +110,23 @@ class Manager:
         self._tell("WATCHDOG=1")
 
     def keep(self, project: str, descriptor: int) -> None:
-        """Have systemd keep a listener over restarts of the broker. Its descriptor stays open until `drop`."""
-        self._tell(f"FDSTORE=1\nFDNAME={CLIENT_PREFIX}{project}", descriptor)
+        """Have systemd keep a listener over restarts of the broker."""
+        if self._socket is not None:
+            try:
+                copy = os.dup(descriptor)
+            except OSError:
+                return  # no descriptor is left: it is served now, and bound anew after a restart
+            self._tell(f"FDSTORE=1\nFDNAME={CLIENT_PREFIX}{project}", copy)
 
     def drop(self, project: str) -> None:
         """Have systemd forget it again."""
         self._forget(f"FDSTORE=1\nFDNAME={CLIENT_PREFIX}{project}", whole=True)
         self._tell(f"FDSTOREREMOVE=1\nFDNAME={CLIENT_PREFIX}{project}")
+
+    @property
+    def lacks_listeners(self) -> bool:
+        """Whether there are some that it has not been given yet: they would be lost."""
+        return any(descriptor is not None for _, descriptor in self._untold)
 
     def _tell(self, state: str, descriptor: int | None = None) -> None:
         if self._socket is not None:
@@ -120,8 +135,13 @@ class Manager:
 
     def _forget(self, state: str, *, whole: bool = False) -> None:
         """Do not tell any more what begins with `state`, or is it: there is something newer."""
-        if self._untold:
-            self._untold = [one for one in self._untold if not (one[0] == state if whole else one[0].startswith(state))]
+        kept = []
+        for one in self._untold:
+            if one[0] == state if whole else one[0].startswith(state):
+                _close(one[1])
+            else:
+                kept.append(one)
+        self._untold = kept
 
     def _send(self) -> None:
         """Tell as much as the manager takes, the rest later."""
@@ -141,7 +161,16 @@ class Manager:
             except OSError:
                 pass  # a manager that does not listen keeps nobody from being served, nor the broker from ending
             del self._untold[0]
+            _close(descriptor)
 
     def _send_later(self) -> None:
         self._due = False
         self._send()
+
+    def close(self) -> None:
+        """Nothing more is told."""
+        for _, descriptor in self._untold:
+            _close(descriptor)
+        self._untold.clear()
+        if self._socket is not None:
+            self._socket.close()

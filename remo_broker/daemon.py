@@ -87,6 +87,8 @@ class Daemon:
         self._status_told_at = 0.0
         self._retry_due = False
         self._look_due = False
+        self._reloads = 0
+        """SIGHUPs that are not done with."""
         self._stopping = False
         self._status = 0
         self._attend_to_the_trail()
@@ -194,14 +196,28 @@ class Daemon:
 
     def _reload_all(self) -> Job:
         """SIGHUP: every manifest anew. One that fails leaves the old allowlist in force and is in the audit."""
-        self.manager.reloading()
+        self._reloads += 1
+        if self._reloads > 1:
+            return  # the one that is under way begins anew when it is through
         peer = _OwnPeer()
-        for name in sorted(self.broker.projects):
-            try:
-                yield from self.operations.reload(Reload(name=name), peer)  # type: ignore[arg-type]
-            except Refused as refusal:
-                self._say(PRIORITY_WARNING, f"The manifest of {name} was not reloaded: {refusal.message}")
-        self.manager.ready(self.report.line())
+        try:
+            while self._reloads:
+                self._reloads = 1
+                self.manager.reloading()
+                for name in sorted(self.broker.projects):
+                    yield from self._reload(name, peer)
+                self._reloads -= 1
+        finally:
+            self._reloads = 0
+            self.manager.ready(self.report.line())
+
+    def _reload(self, name: str, peer: _OwnPeer) -> Job:
+        try:
+            yield from self.operations.reload(Reload(name=name), peer)  # type: ignore[arg-type]
+        except Refused as refusal:
+            self._say(PRIORITY_WARNING, f"The manifest of {name} was not reloaded: {refusal.message}")
+        except Exception as error:
+            self._bug(error)
 
     def _changed(self) -> None:
         self.status_plane.changed()
@@ -303,7 +319,12 @@ class Daemon:
         self._leave_when_drained()
 
     def _leave_when_drained(self) -> None:
-        drained = not self.plane.clients and not self.admin_plane.operators and not self.writer.busy
+        drained = (
+            not self.plane.clients
+            and not self.admin_plane.operators
+            and not self.writer.busy
+            and not self.manager.lacks_listeners
+        )
         now = time.monotonic()
         if (not drained and now < self._deadline) or (not self.trail.retry() and now < self._audit_deadline):
             self.loop.after(0.02, self._leave_when_drained)
@@ -314,6 +335,7 @@ class Daemon:
         self.trail.write_or_keep(audit.record(audit.Event.STOPPED, text, dropped=lost) + audit.own_fields())
         for path in self._own_paths:
             unlink(path)
+        self.manager.close()
         self.loop.stop()
         if not self.trail.healthy and self.trail.sink != StderrTransport.name:
             print(text, file=sys.stderr)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
 
 from remo_broker import audit, paths, registrations
 from remo_broker.audit import Event
@@ -32,6 +31,7 @@ from remo_broker.messages import (
 from remo_broker.names import RESERVED_PROJECT_NAMES, is_project_name
 from remo_broker.projects import Registration
 from remo_broker.scan import forget
+from remo_broker.turns import Turns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,6 +59,9 @@ MAX_PATH = 4096
 MAX_UID = 2**32 - 2
 # As many uids as a registration may list: a project has a handful of users, and the list is searched at each connect.
 MAX_UIDS = 64
+# What a turn is of: changing and saving the registrations. Others are of one project's manifest, by the project's name, which
+# this is not.
+CHANGES = registrations.FILE_NAME
 
 # When so many secrets are gone it pays to give their memory back, which takes up to some milliseconds.
 MANY_SECRETS = 10_000
@@ -84,7 +87,7 @@ class Operations:
         self._writer = writer
         self._trail = trail
         self._changed = changed
-        self._changes = _Turns(loop)
+        self._turns = Turns(loop)
 
     # --- projects
 
@@ -109,7 +112,7 @@ class Operations:
         allowed = yield from self._read(path, name, peer)
         registration = Registration(name, path, allowed.allowlist, allowed.ttl_seconds, allowed.max_entries, uids)
         self._check_info(registration, peer)
-        yield from self._changes.begin()
+        yield from self._turns.begin(CHANGES)
         try:
             self._absent(name)  # somebody else may have been quicker
             self._endpoints.prepare(name)
@@ -121,7 +124,7 @@ class Operations:
             self._broker.add(registration)
             self._endpoints.serve(name)
         finally:
-            self._changes.end()
+            self._turns.end(CHANGES)
         self._record(
             Event.REGISTERED,
             f"Project {name} was registered with {len(allowed.allowlist)} names.",
@@ -132,7 +135,7 @@ class Operations:
         return Registered(socket_path=paths.project_socket(self._broker.config.socket_dir, name))
 
     def unregister(self, request: Unregister, peer: Peer) -> Steps:
-        yield from self._changes.begin()
+        yield from self._turns.begin(CHANGES)
         try:
             name = self._known(request.name).name
             yield from self._save({name: None})
@@ -140,7 +143,7 @@ class Operations:
             self._endpoints.close(name)
             self._endpoints.plane.dismiss(project)
         finally:
-            self._changes.end()
+            self._turns.end(CHANGES)
         self._record(
             Event.UNREGISTERED,
             f"Project {name} was unregistered.",
@@ -151,35 +154,34 @@ class Operations:
         return Done()
 
     def reload(self, request: Reload, peer: Peer) -> Steps:
-        project = self._known(request.name)
-        old = project.registration
-        allowed = yield from self._read(old.project_path, old.name, peer)
-        yield from self._changes.begin()
+        """One at a time for each project, so that what the manifest says when it is read last is what counts."""
+        name = self._known(request.name).name
+        yield from self._turns.begin(name)
         try:
-            if self._known(request.name) is not project:
-                # Unregistered meanwhile, and registered anew: what was read is another directory's.
-                raise Refused(
-                    Code.PROJECT_UNKNOWN, None, "the project was unregistered meanwhile; reload the new one if need be"
-                )
-            old = project.registration
-            fresh = Registration(
-                old.name,
-                old.project_path,
-                allowed.allowlist,
-                allowed.ttl_seconds,
-                allowed.max_entries,
-                old.allowed_uids,
-            )
-            self._check_info(fresh, peer)
-            yield from self._save({old.name: fresh})
-            project.reload(fresh)
+            project = self._known(name)
+            allowed = yield from self._read(project.registration.project_path, name, peer)
+            yield from self._turns.begin(CHANGES)
+            try:
+                if self._known(name) is not project:
+                    # Unregistered meanwhile, and registered anew: what was read is another directory's.
+                    raise Refused(
+                        Code.PROJECT_UNKNOWN,
+                        None,
+                        "the project was unregistered meanwhile; reload the new one if need be",
+                    )
+                fresh = project.registration.with_manifest(allowed.allowlist, allowed.ttl_seconds, allowed.max_entries)
+                self._check_info(fresh, peer)
+                yield from self._save({name: fresh})
+                project.reload(fresh)
+            finally:
+                self._turns.end(CHANGES)
         finally:
-            self._changes.end()
+            self._turns.end(name)
         self._record(
             Event.RELOADED,
-            f"The manifest of project {old.name} was reloaded with {len(fresh.allowlist)} names.",
+            f"The manifest of project {name} was reloaded with {len(fresh.allowlist)} names.",
             peer,
-            project=old.name,
+            project=name,
             allowlist_size=len(fresh.allowlist),
         )
         return Reloaded(allowlist=list(fresh.allowlist))
@@ -292,7 +294,7 @@ class Operations:
         then everything is as it was, there and here: a change counts when it is saved."""
         state = {name: project.registration for name, project in self._broker.projects.items()} | change
         done = self._loop.later()
-        self._writer.save(registrations.encode(one for one in state.values() if one is not None), done.set)
+        self._writer.save([one for one in state.values() if one is not None], done.set)
         error = yield done
         if error is None:
             return
@@ -315,28 +317,6 @@ def _forget(secrets: dict[str, Secret]) -> Job:
     yield from forget(secrets)
     if many:
         trim()
-
-
-class _Turns:
-    """Lets one job at a time change and save the registrations, the others in the order in which they came."""
-
-    def __init__(self, loop: Loop) -> None:
-        self._loop = loop
-        self._taken = False
-        self._queue: deque[Later] = deque()
-
-    def begin(self) -> Generator[Later | None, Any, None]:
-        if self._taken:
-            turn = self._loop.later()
-            self._queue.append(turn)
-            yield turn
-        self._taken = True
-
-    def end(self) -> None:
-        if self._queue:
-            self._queue.popleft().set(None)
-        else:
-            self._taken = False
 
 
 def now_usec() -> int:

@@ -26,7 +26,7 @@ _serials = itertools.count(1)
 class Registration:
     """What is remembered of a project across restarts: what the manifest said when it was last validated."""
 
-    __slots__ = ("allowed_uids", "allowlist", "max_entries", "name", "project_path", "ttl_seconds")
+    __slots__ = ("allowed_uids", "allowlist", "encoded", "max_entries", "name", "project_path", "ttl_seconds")
 
     def __init__(
         self,
@@ -43,6 +43,12 @@ class Registration:
         self.ttl_seconds = ttl_seconds
         self.max_entries = max_entries
         self.allowed_uids = tuple(allowed_uids)
+        self.encoded = b""
+        """What stands for it in the file, once it has been written."""
+
+    def with_manifest(self, allowlist: Sequence[str], ttl_seconds: int, max_entries: int) -> Registration:
+        """The same project after its manifest was read anew."""
+        return Registration(self.name, self.project_path, allowlist, ttl_seconds, max_entries, self.allowed_uids)
 
     def __repr__(self) -> str:
         return f"Registration({self.name!r}, {len(self.allowlist)} names)"

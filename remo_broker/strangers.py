@@ -48,17 +48,25 @@ class Reader:
             self._waiting.remove(stranger)
 
     def _run(self) -> Job:
-        while self._waiting:
-            stranger = self._waiting.popleft()
-            steps = stranger.steps()
+        try:
+            while self._waiting:
+                yield from self._read(self._waiting.popleft())
+        finally:
+            self._running = False
+
+    def _read(self, stranger: Stranger) -> Job:
+        steps = stranger.steps()
+        try:
             while not stranger.closed:
                 try:
                     next(steps)
                 except StopIteration as end:
                     stranger.answer(end.value)
-                    break
+                    return
                 yield None
-        self._running = False
+        except Exception as error:
+            self._loop.on_bug(error)
+            stranger.close()
 
 
 class Stranger(Connection):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.broker import Broker, Link, ask, listen, registration
-from tests.support.machine import poll
+from tests.support.machine import REPOSITORY, poll
 from tests.support.projects import make_project
 
 if TYPE_CHECKING:
@@ -259,6 +260,72 @@ def test_a_hangup_reloads_all_manifests(broker: Broker, directory: pathlib.Path)
     broker.signal(signal.SIGHUP)
     poll("the reload", lambda: allowlist(broker, "bad") == ["C"])
     assert broker.ask({"op": "show", "name": "bad"})["allowed_uids"] == [os.getuid()]
+
+
+# A TOML parser in the reader's place for the real one, that takes its time over what says SLOW, and shows that it has begun by
+# blocking a signal.
+_SLOW_PARSER = """
+import importlib.machinery, os, signal, sys, time
+spec = importlib.machinery.PathFinder.find_spec("tomllib", [os.path.dirname(os.__file__)])
+real = importlib.util.module_from_spec(spec)
+sys.modules["tomllib"] = real
+spec.loader.exec_module(real)
+def loads(text, parse=real.loads):
+    if "SLOW" in text:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+        time.sleep(0.6)
+    return parse(text)
+real.loads = loads
+"""
+
+
+def a_reader_is_slow(broker: Broker) -> bool:
+    children = pathlib.Path(f"/proc/{broker.pid}/task/{broker.pid}/children").read_text().split()
+    blocked = 1 << (signal.SIGUSR1 - 1)
+    for child in children:
+        with contextlib.suppress(OSError):
+            status = pathlib.Path(f"/proc/{child}/status").read_text()
+            if int(status.partition("SigBlk:")[2].split()[0], 16) & blocked:
+                return True
+    return False
+
+
+@pytest.mark.parametrize("later", ["reload", "hangup"])
+def test_of_two_reloads_the_later_one_counts(start_broker: StartBroker, directory: pathlib.Path, later: str) -> None:
+    """Also when the manifest as the earlier one has read it takes longer to judge."""
+    (directory / "slow").mkdir()
+    (directory / "slow" / "tomllib.py").write_text(_SLOW_PARSER)
+    broker = start_broker(environment={"PYTHONPATH": f"{directory / 'slow'}:{REPOSITORY}"})
+    project = make_project(directory / "myrepo", "FIRST")
+    register(broker, project)
+    make_project(project, "SLOW")
+    with Link(broker.admin) as operator:
+        operator.send({"op": "reload", "name": "myrepo"})
+        poll("the reader", lambda: a_reader_is_slow(broker))
+        make_project(project, "QUICK", "LATER")
+        if later == "hangup":
+            broker.signal(signal.SIGHUP)
+        else:
+            assert broker.ask({"op": "reload", "name": "myrepo"})["allowlist"] == ["QUICK", "LATER"]
+        operator.reply()
+        poll("the later one", lambda: broker.records("manifest.reloaded", allowlist_size="2"))
+    assert allowlist(broker) == ["QUICK", "LATER"]
+
+
+def test_a_hangup_during_a_reload_reads_all_once_more(start_broker: StartBroker, directory: pathlib.Path) -> None:
+    (directory / "slow").mkdir()
+    (directory / "slow" / "tomllib.py").write_text(_SLOW_PARSER)
+    broker = start_broker(environment={"PYTHONPATH": f"{directory / 'slow'}:{REPOSITORY}"})
+    done, under_way = (make_project(directory / name, "FIRST") for name in ("a", "b"))
+    register(broker, done)
+    register(broker, under_way)
+    make_project(under_way, "SLOW")
+    broker.signal(signal.SIGHUP)
+    poll("the reader", lambda: a_reader_is_slow(broker))
+    make_project(done, "SECOND")
+    make_project(under_way, "SECOND")
+    broker.signal(signal.SIGHUP)
+    poll("the second", lambda: allowlist(broker, "a") == allowlist(broker, "b") == ["SECOND"])
 
 
 # --- unregister

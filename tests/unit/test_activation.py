@@ -5,11 +5,17 @@ from __future__ import annotations
 import os
 import pathlib
 import socket
+from typing import TYPE_CHECKING
 
 import pytest
 
-from remo_broker.activation import listening_socket
+from remo_broker.activation import Manager, listening_socket
 from tests.support.broker import listen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.notify import NotifySocket
 
 
 def is_open(descriptor: int) -> bool:
@@ -56,3 +62,31 @@ def test_anything_else_is_closed(directory: pathlib.Path, kind: str) -> None:
     assert not is_open(descriptor)
     if other is not None:
         os.close(other)
+
+
+def test_a_listener_that_waits_for_the_manager_may_be_closed(
+    directory: pathlib.Path, notify: NotifySocket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manager's queue is full. It is a copy that waits, and until it is told there is something to be lost."""
+    monkeypatch.setenv("NOTIFY_SOCKET", str(notify.path))
+    manager = Manager()
+    again: list[Callable[[], None]] = []
+    manager.later = lambda _seconds, call: again.append(call)
+    while not again:
+        manager.ready("x" * 1000)
+    with listen(directory / "kept") as kept, listen(directory / "dropped") as dropped:
+        manager.keep("kept", kept.fileno())
+        manager.keep("dropped", dropped.fileno())
+        inode = os.fstat(kept.fileno()).st_ino
+    manager.drop("dropped")
+    lacked = manager.lacks_listeners
+    while again:
+        notify.read()
+        again.pop()()
+    notify.wait_for(FDSTOREREMOVE="1", FDNAME="client-dropped")
+    assert (lacked, manager.lacks_listeners) == (True, False)
+    (descriptor,) = notify.stored.pop("client-kept")
+    assert os.fstat(descriptor).st_ino == inode
+    os.close(descriptor)
+    assert notify.stored == {}
+    manager.close()

@@ -166,7 +166,7 @@ def settle(writer: Writer) -> None:
 
 def test_only_the_loop_s_thread_tells(writer: Writer, tmp_path: pathlib.Path) -> None:
     told: list[OSError | None] = []
-    writer.save(encode([registration("one")]), told.append)
+    writer.save([registration("one")], told.append)
     assert select.select([writer.wakeup], [], [], 20)[0]
     assert writer.busy
     assert told == []
@@ -186,7 +186,7 @@ resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**20, 
 try:
     registrations._thread.start_new_thread(print, ())
 except RuntimeError:
-    writer.save(registrations.encode([]), told.append)
+    writer.save([], told.append)
     writer.finished()
 print(told)
 """
@@ -201,7 +201,7 @@ def test_without_room_for_a_thread_it_saves_all_the_same(tmp_path: pathlib.Path)
 
 def test_who_is_told_may_save_again(writer: Writer, tmp_path: pathlib.Path) -> None:
     told: list[OSError | None] = []
-    writer.save(encode([registration("first")]), lambda _: writer.save(encode([registration("second")]), told.append))
+    writer.save([registration("first")], lambda _: writer.save([registration("second")], told.append))
     settle(writer)
     assert told == [None]
     assert [one.name for one in load(str(tmp_path))] == ["second"]
@@ -210,10 +210,28 @@ def test_who_is_told_may_save_again(writer: Writer, tmp_path: pathlib.Path) -> N
 def test_an_error_is_told(writer: Writer, tmp_path: pathlib.Path) -> None:
     told: list[OSError | None] = []
     (tmp_path / f"{FILE_NAME}.new").mkdir()
-    writer.save(encode([]), told.append)
+    writer.save([], told.append)
     settle(writer)
     assert isinstance(told[0], OSError)
     (tmp_path / f"{FILE_NAME}.new").rmdir()
-    writer.save(encode([]), told.append)
+    writer.save([], told.append)
     settle(writer)
     assert told[1] is None
+
+
+def test_nothing_is_encoded_by_who_saves(writer: Writer, tmp_path: pathlib.Path) -> None:
+    """A thousand projects take 40 ms, and the loop has others to serve."""
+    some = [registration(f"p{number}", "A") for number in range(100)]
+    called: list[str] = []
+    sys.setprofile(lambda frame, _event, _argument: called.append(frame.f_code.co_name))
+    try:
+        writer.save(some, lambda _: None)
+    finally:
+        sys.setprofile(None)
+    settle(writer)
+    assert "save" in called
+    assert not {"encode", "_encode", "dumps"} & set(called)
+    assert len(load(str(tmp_path))) == 100
+    once = [one.encoded for one in some]
+    encode(some)
+    assert all(one.encoded is before for one, before in zip(some, once, strict=True))
