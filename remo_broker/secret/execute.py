@@ -51,7 +51,7 @@ def execute(arguments: Arguments) -> NoReturn:
     rendering = write_files(project, files(bindings, secrets))
     try:
         become(program, arguments.operands, os.environb | variables)
-    except Problem:
+    except BaseException:
         if rendering is not None:
             rendering.undo()
         raise
@@ -166,7 +166,7 @@ def find_program(command: str) -> str:
         found = [os.path.join(directory or os.curdir, command) for directory in directories if command]
     found = [path for path in found if os.path.exists(path)]
     for path in found:
-        if os.path.isfile(path) and os.access(path, os.X_OK, effective_ids=True):
+        if os.path.isfile(path) and os.access(path, os.X_OK):
             return path
     if not found:
         raise Problem(f"{command or 'an empty name'}: there is no such command", EXIT_NO_SUCH_PROGRAM)

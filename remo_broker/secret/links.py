@@ -49,7 +49,7 @@ def check_place(target: str) -> None:
         directory = os.path.dirname(directory)
     if not os.path.isdir(directory):
         raise Problem(f"{target}: {directory} is no directory; move it away, or name another file_path")
-    if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
+    if not os.access(directory, os.W_OK | os.X_OK):
         raise Problem(f"{target}: you may not write to {directory}; name another file_path")
 
 

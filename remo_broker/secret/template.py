@@ -10,9 +10,11 @@ import re
 
 from remo_broker.cli.program import Problem
 from remo_broker.client.value import SecretValue
+from remo_broker.names import printable
 
-# `{{field}}`, spaces allowed; whatever else stands between the braces is no field and reported as such.
-_placeholder = re.compile(rb"\{\{\s*([^{}]*?)\s*\}\}")
+# `{{field}}`, spaces allowed; whatever else stands between the braces is no field and reported as such. The spaces are
+# taken off afterwards: with them in the pattern, 64 KiB of spaces would take for ever.
+_placeholder = re.compile(rb"\{\{([^{}]*)\}\}")
 # What stands for the whole of a secret, where a template has no other placeholder.
 WHOLE = "value"
 
@@ -26,16 +28,21 @@ def fill(template: str, secret: SecretValue) -> bytes:
     """
     text = template.encode("utf-8")
     values = {WHOLE: secret.reveal_bytes()}
-    if {found.decode("utf-8") for found in _placeholder.findall(text)} - {WHOLE}:
+    if {_field(found) for found in _placeholder.findall(text)} - {WHOLE}:
         fields = secret.reveal_fields()
         if fields is not None:
             values = {name: value.encode("utf-8") for name, value in fields.items()}
 
     def put(found: re.Match[bytes]) -> bytes:
-        field = found.group(1).decode("utf-8")
+        field = _field(found.group(1))
         if field not in values:
             known = ", ".join("{{" + name + "}}" for name in values)
-            raise Problem(f"the template of {secret.name} has {{{{{field}}}}}, which the secret lacks; it has {known}")
+            shown = printable(field)
+            raise Problem(f"the template of {secret.name} has {{{{{shown}}}}}, which the secret lacks; it has {known}")
         return values[field]
 
     return _placeholder.sub(put, text)
+
+
+def _field(between: bytes) -> str:
+    return between.strip().decode("utf-8")

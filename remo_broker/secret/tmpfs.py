@@ -17,6 +17,10 @@ import stat
 from remo_broker.cli.program import Problem
 from remo_broker.names import is_project_name, is_secret_name
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 MEMORY_FILE_SYSTEMS = ("tmpfs", "ramfs")
 RUNTIME_VARIABLE = "XDG_RUNTIME_DIR"
 CANDIDATES = ("/dev/shm", "/run")  # noqa: S108 - made for it
@@ -151,10 +155,9 @@ def folders(project: str, *, busy_too: bool = True) -> list[Folder]:
     Those in use are waited for, or with `busy_too` False left out: who holds one already must not wait for another.
     """
     found = []
-    for base in _bases():
-        path = os.path.join(base, project)
+    for base, outer in _bases():
         try:
-            descriptor = os.open(path, _OPEN_DIRECTORY)
+            descriptor = os.open(project, _OPEN_DIRECTORY, dir_fd=outer)
         except OSError:
             continue
         try:
@@ -164,35 +167,36 @@ def folders(project: str, *, busy_too: bool = True) -> list[Folder]:
         except BlockingIOError:
             os.close(descriptor)
         else:
-            found.append(Folder(path, descriptor))
+            found.append(Folder(os.path.join(base, project), descriptor))
     return found
 
 
 def rendered_projects() -> list[str]:
     """The projects of which this user has rendered anything."""
-    found = set()
-    for base in _bases():
-        for project in filter(is_project_name, os.listdir(base)):
-            for folder in folders(project):
-                if folder.names():
-                    found.add(project)
-                folder.close()
-    return sorted(found)
-
-
-def _bases() -> list[str]:
-    """This user's directories among the candidates; what is there under that name and somebody else's is none."""
+    known = {project for _, outer in _bases() for project in os.listdir(outer) if is_project_name(project)}
     found = []
+    for project in sorted(known):
+        there = folders(project)
+        if any(folder.names() for folder in there):
+            found.append(project)
+        for folder in there:
+            folder.close()
+    return found
+
+
+def _bases() -> Iterator[tuple[str, int]]:
+    """This user's directories among the candidates, open. What is there under that name and somebody else's is none."""
     for directory in candidates():
         base = os.path.join(directory, own_name())
         try:
             descriptor = os.open(base, _OPEN_DIRECTORY)
         except OSError:
             continue
-        if _is_own(descriptor):
-            found.append(base)
-        os.close(descriptor)
-    return found
+        try:
+            if is_safe(directory) and _is_own(descriptor):
+                yield base, descriptor
+        finally:
+            os.close(descriptor)
 
 
 def _make_directory(name: str, parent: int | None, path: str) -> int:

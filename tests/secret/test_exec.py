@@ -371,6 +371,14 @@ def test_the_whole_of_a_secret() -> None:
         fill("{{value}}{{id}}", secret)
 
 
+def test_a_template_that_is_made_to_take_for_ever() -> None:
+    template = "{{" + " " * 65_000
+    assert fill(template, SecretValue("TOKEN", "v", 1, 1)) == template.encode()
+    with pytest.raises(Problem) as raised:
+        fill("{{" + "x" * 65_000 + "}}", SecretValue("TOKEN", "v", 1, 1))
+    assert len(str(raised.value)) < 300
+
+
 def test_the_template_tells_a_string_that_is_json_from_a_bundle() -> None:
     """A service account's key is such a string, and its file has to hold it as it was pushed."""
     text = '{ "type": "account",\n "value": "zqKeyzq" }'

@@ -287,12 +287,15 @@ def test_somebody_elses_runtime_directory(memory: pathlib.Path, monkeypatch: pyt
     """`sudo` may keep the variable: who owns the directory could put what he likes in place of root's files."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(memory))
     assert tmpfs.find_memory() == str(memory)
-    memory.chmod(0o777)
-    assert tmpfs.find_memory() != str(memory)
-    memory.chmod(0o1777)
-    assert tmpfs.find_memory() == str(memory)
-    os.chown(memory, NOBODY, NOBODY)
-    assert tmpfs.find_memory() != str(memory)
+    tmpfs.make_folder("p").close()
+    for mode, owner, safe in ((0o777, 0, False), (0o1777, 0, True), (0o700, NOBODY, False)):
+        os.chown(memory, owner, owner)
+        memory.chmod(mode)
+        assert (tmpfs.find_memory() == str(memory)) == safe
+        found = tmpfs.folders("p")
+        assert bool(found) == safe, "nor is anything removed there"
+        for folder in found:
+            folder.close()
 
 
 def test_a_directory_that_is_in_the_way(memory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
