@@ -11,7 +11,7 @@ from remo_broker.bus import connection, wire
 from remo_broker.bus.connection import Answer, CallError, Return
 from remo_broker.bus.paths import ROOT
 from tests.support.bus import MANAGER
-from tests.support.played_bus import connected
+from tests.support.played_bus import call, connected
 
 if TYPE_CHECKING:
     import pathlib
@@ -50,8 +50,8 @@ def test_a_call_beyond_the_limit_is_refused_unread_and_the_next_is_answered(dire
             played.call(5, "GetProject", "s", "x" * 10_000_000)
             await played.writer.drain()
             assert len(opened._buffer) < 1024 * 1024
-            played.call(6, "GetProject", "s", "x" * 10_000, flags=wire.NO_REPLY_EXPECTED)
-            played.call(7, "GetProject", "s", "x" * 10_000, path="/x" * 10_000)  # its head alone is too long
+            played.writer.write(call(6, "GetProject", "s", "x" * 10_000, flags=wire.NO_REPLY_EXPECTED))
+            played.writer.write(call(7, path="/x" * 10_000))  # its head alone is too long
             played.call(8)
             return [await played.message(), await played.message()]
 
@@ -60,6 +60,29 @@ def test_a_call_beyond_the_limit_is_refused_unread_and_the_next_is_answered(dire
     assert refusal.body() == ["A call may have 8192 bytes; no method here takes as much."]
     assert (answer.kind, answer.reply_serial) == (wire.METHOD_RETURN, 8)
     assert seen == [8]
+
+
+@pytest.mark.parametrize("size", [1, 15, 17, 100, 9000])
+def test_a_message_may_come_in_pieces(directory: pathlib.Path, size: int) -> None:
+    stream = b"".join(
+        [
+            call(5),
+            call(6, "GetProject", "s", "x" * 20_000),
+            call(7, "GetProject", "s", "x" * 20_000, flags=wire.NO_REPLY_EXPECTED),
+            call(8, path="/x" * 10_000),
+            call(9, "GetProject", "s", "myrepo"),
+        ]
+    )
+
+    async def use() -> list[tuple[int, int]]:
+        async with connected(directory / "bus", nothing) as (played, opened):
+            for at in range(0, len(stream), size):
+                opened.data_received(stream[at : at + size])
+            answers = [await played.message() for _ in range(3)]
+            assert not opened._buffer
+            return [(answer.reply_serial, answer.kind) for answer in answers]
+
+    assert asyncio.run(use()) == [(5, wire.METHOD_RETURN), (6, wire.ERROR), (9, wire.METHOD_RETURN)]
 
 
 def test_while_the_bus_does_not_read_no_calls_are_read(directory: pathlib.Path) -> None:

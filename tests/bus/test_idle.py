@@ -18,7 +18,7 @@ from remo_broker.bus.idle import CROWD, MAX_CALLERS, Callers
 from remo_broker.messages import SyncedEvent
 from tests.support.bus import BUS_NAME, MANAGER, ROOT, Bus, bus_service, other_client
 from tests.support.machine import poll
-from tests.support.played_bus import connected
+from tests.support.played_bus import call, connected
 from tests.support.status import StatusPeer
 
 # Short, but longer than a busy machine takes from one line of a test to the next.
@@ -64,7 +64,7 @@ def test_of_a_crowd_those_that_left_are_forgotten_though_calls_go_on(
 ) -> None:
     monkeypatch.setattr(idle, "LOOK_SECONDS", 0.1)
 
-    async def call() -> None:
+    async def use() -> None:
         async with other_client(bus) as watching:
             connection = await connect(bus.address, lambda _call: Return(), lambda _signal: None)
             callers = Callers()
@@ -79,11 +79,11 @@ def test_of_a_crowd_those_that_left_are_forgotten_though_calls_go_on(
             connection.close()
             await connection.closed
 
-    asyncio.run(call())
+    asyncio.run(use())
 
 
 def test_whom_it_cannot_remember_it_refuses_and_forgets_nobody() -> None:
-    async def call() -> None:
+    async def use() -> None:
         callers = Callers()
         assert callers.called(":1.1", now=0)
         answers = [callers.called(f":7.{number}", now=number) for number in range(2 * MAX_CALLERS)]
@@ -92,13 +92,13 @@ def test_whom_it_cannot_remember_it_refuses_and_forgets_nobody() -> None:
         assert not callers.called(":1.2", now=0)
         assert len(callers._names) == MAX_CALLERS
 
-    asyncio.run(call())
+    asyncio.run(use())
 
 
 def test_a_caller_that_comes_while_the_bus_lists_its_names_is_remembered(directory: pathlib.Path) -> None:
     """Its call comes with the list that does not have it."""
 
-    async def call() -> set[str]:
+    async def use() -> set[str]:
         callers = Callers()
 
         def answer(call: wire.Incoming) -> Answer:
@@ -111,14 +111,14 @@ def test_a_caller_that_comes_while_the_bus_lists_its_names_is_remembered(directo
             asked = await played.message()
             names = wire.encode_body("as", [[":1.7"]])
             played.writer.write(wire.encode(wire.METHOD_RETURN, 2, "as", names, reply_serial=asked.serial))
-            played.call(5, sender=":1.9")
+            played.writer.write(call(5, sender=":1.9"))
             while (await played.message()).member != "ListNames":  # it has seen that somebody called, and looks again
                 pass
             assert not idling.done()
             idling.cancel()
             return callers._names
 
-    assert asyncio.run(call()) == {":1.9"}
+    assert asyncio.run(use()) == {":1.9"}
 
 
 def test_zero_is_never(bus: Bus, peer: StatusPeer) -> None:

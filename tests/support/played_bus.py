@@ -38,21 +38,24 @@ class PlayedBus:
         head = await self.reader.readexactly(wire.FIXED_HEADER)
         return wire.decode(head + await self.reader.readexactly(wire.frame_length(head) - len(head)))
 
-    def call(
-        self,
-        serial: int,
-        member: str = "ListProjects",
-        signature: str = "",
-        *values: object,
-        path: str = ROOT,
-        sender: str = ":1.3",
-        flags: int = 0,
-    ) -> None:
-        """A call, as the bus hands it on."""
-        body = wire.encode_body(signature, values)
-        fields = {"path": path, "interface": MANAGER, "member": member, "destination": ":1.7"}
-        frame = _sent_by(sender, wire.encode(wire.METHOD_CALL, serial, signature, body, **fields))
-        self.writer.write(frame[:2] + bytes([flags]) + frame[3:])
+    def call(self, serial: int, member: str = "ListProjects", signature: str = "", *values: object) -> None:
+        self.writer.write(call(serial, member, signature, *values))
+
+
+def call(
+    serial: int,
+    member: str = "ListProjects",
+    signature: str = "",
+    *values: object,
+    path: str = ROOT,
+    sender: str = ":1.3",
+    flags: int = 0,
+) -> bytes:
+    """A call, as the bus hands it on."""
+    body = wire.encode_body(signature, values)
+    fields = {"path": path, "interface": MANAGER, "member": member, "destination": ":1.7"}
+    frame = _sent_by(sender, wire.encode(wire.METHOD_CALL, serial, signature, body, **fields))
+    return frame[:2] + bytes([flags]) + frame[3:]
 
 
 def _sent_by(sender: str, frame: bytes) -> bytes:
