@@ -387,7 +387,7 @@ def test_swapped_for_a_symlink_while_it_is_read(project: Project, what: str) -> 
 
     seen: dict[str, int] = {}
     with other_process(swap):
-        for _ in range(2_000):
+        for _ in range(5_000):
             try:
                 path, content = read(str(project.path))
                 assert (path, content) == (str(file), GOOD)

@@ -153,6 +153,17 @@ def test_refused_push_before_an_unfinished_line(
         assert not look(refused.values).hits
 
 
+def test_refused_push_before_lines_that_wait(fallback: Broker, look: Callable[[list[str | bytes]], Findings]) -> None:
+    """Lines behind it wait where they were received for as long as the answers before them are not read."""
+    refused = make_secrets(100, "waiting")
+    marker = plain(random.Random("marker"), 400)
+    with Link(fallback.admin) as link:
+        link.send(refused.line()[:-3] + b"\n" + b'{"op":"status"}\n' * 5000 + marker.encode())
+        handled(fallback, link)
+        assert look([marker]).hits, "nothing waits"
+        assert not look(refused.values).hits
+
+
 # --- what still comes
 
 
