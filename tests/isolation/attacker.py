@@ -95,7 +95,7 @@ def long_lines(path: str) -> None:
 
 def middling_lines(path: str) -> None:
     """The same below what counts as long."""
-    Crowd(path, MANY, b'{"op":"x","x":[' + b"1," * 110 + b"1]}\n", reads=True).run()
+    Crowd(path, MANY, (b'{"op":"x","x":[' + b"1," * 110 + b"1]}\n") * 1000, reads=True).run()
 
 
 def non_readers(path: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import socket
 import threading
 import time
@@ -16,7 +17,7 @@ from remo_broker.config import Config
 from remo_broker.listeners import MAX_TURNED_AWAY
 from remo_broker.messages import MAX_MESSAGE
 from remo_broker.project_plane import MAX_UNREAD, READ_SIZE
-from tests.support.broker import Link, registration, settle
+from tests.support.broker import WAIT_SECONDS, Link, registration, settle
 from tests.support.machine import poll
 
 if TYPE_CHECKING:
@@ -142,7 +143,9 @@ def test_passed_descriptors_are_not_kept(start_broker: StartBroker) -> None:
                 socket.send_fds(link.socket, [b'{"op":"x"}\n'], [write_end] * 250)
                 os.close(write_end)
                 assert link.reply()["code"] == "protocol_error"
-                assert os.read(read_end, 1) == b""  # nobody holds the other end
+                readable, _, _ = select.select([read_end], [], [], WAIT_SECONDS)
+                assert readable, "somebody holds the other end"
+                assert os.read(read_end, 1) == b""
             finally:
                 os.close(read_end)
             assert broker.descriptors() <= descriptors + 1
