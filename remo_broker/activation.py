@@ -124,6 +124,11 @@ class Manager:
         self._tell(f"FDSTOREREMOVE=1\nFDNAME={CLIENT_PREFIX}{project}")
 
     @property
+    def may_store(self) -> bool:
+        """Whether there is a manager at all, which may keep descriptors."""
+        return self._socket is not None
+
+    @property
     def lacks_listeners(self) -> bool:
         """Whether there are some that it has not been given yet: they would be lost."""
         return any(descriptor is not None for _, descriptor in self._untold)

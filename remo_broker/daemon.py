@@ -16,7 +16,7 @@ from remo_broker.connection import PEER_SECONDS, Sweeper
 from remo_broker.endpoints import Endpoints
 from remo_broker.errors import Refused
 from remo_broker.journal import SOCKET_PATH, JournalTransport, StderrTransport
-from remo_broker.listeners import CONTROL_MODE, Listener, bind, unlink
+from remo_broker.listeners import CONTROL_MODE, Listener, Origin, bind, origin_of, unlink
 from remo_broker.loop import READ, Loop
 from remo_broker.manifest_reader import ManifestReader
 from remo_broker.messages import Reload
@@ -110,10 +110,12 @@ class Daemon:
             for one in registrations.load(self.config.state_dir):
                 self.broker.add(self._within_limits(one))
         except registrations.Damaged as damage:
+            self.writer.keep_aside = isinstance(damage, registrations.Unread)
             self._say(PRIORITY_ERROR, str(damage))
         for name, descriptor in activation.handed_over():
             self._take_over(name, descriptor)
-        for name in self.endpoints.drop_unregistered():
+        # Those whose registrations could not be read may be back at the next start.
+        for name in () if self.writer.keep_aside else self.endpoints.drop_unregistered():
             self._say(PRIORITY_WARNING, f"The stored socket of {name} was dropped: no such project is registered.")
         for name in self.broker.projects:
             try:
@@ -151,11 +153,13 @@ class Daemon:
         listening = activation.listening_socket(descriptor)
         if listening is None:
             self._say(PRIORITY_WARNING, f"Descriptor {printable(name)} is no listening Unix stream socket; closed.")
-        elif name in (ADMIN, STATUS) and name not in self._control:
+            return
+        origin = origin_of(listening, store=self.manager.may_store)
+        if name in (ADMIN, STATUS) and name not in self._control:
             plane = self.admin_plane if name == ADMIN else self.status_plane
-            self._control[name] = Listener(self.loop, listening, plane.accepted)
+            self._control[name] = Listener(self.loop, listening, plane.accepted, origin)
         elif name.startswith(CLIENT_PREFIX) and is_project_name(name.removeprefix(CLIENT_PREFIX)):
-            self.endpoints.adopt(name.removeprefix(CLIENT_PREFIX), listening)
+            self.endpoints.adopt(name.removeprefix(CLIENT_PREFIX), listening, origin)
         else:
             listening.close()
             self._say(PRIORITY_WARNING, f"Descriptor {printable(name)} has a name that means nothing here; closed.")
@@ -170,7 +174,7 @@ class Daemon:
         ):
             if name not in self._control:
                 path = os.path.join(self.config.socket_dir, file)
-                self._control[name] = Listener(self.loop, bind(path, CONTROL_MODE), plane.accepted)
+                self._control[name] = Listener(self.loop, bind(path, CONTROL_MODE), plane.accepted, Origin.BROKER)
                 self._own_paths.append(path)
 
     def _watch_signals(self) -> None:
@@ -299,7 +303,7 @@ class Daemon:
             and not self.writer.busy
             and self.trail.healthy
             and self.endpoints.only_held_by_manager
-            and all(listener.held_by_manager for listener in self._control.values())
+            and all(listener.origin is Origin.UNIT for listener in self._control.values())
         )
 
     def stop(self, *, idle: bool) -> None:

@@ -10,7 +10,9 @@ from remo_broker.connection import Peer
 from remo_broker.listeners import (
     Door,
     Listener,
+    Origin,
     bind,
+    leads_to,
     unlink,
 )
 from remo_broker.project_plane import Client
@@ -67,11 +69,11 @@ class Endpoints:
     @property
     def only_held_by_manager(self) -> bool:
         """Whether a connect on any of the sockets would start the broker again."""
-        return all(one.held_by_manager for endpoint in self._endpoints.values() for one in endpoint.listeners)
+        return all(one.origin is Origin.UNIT for endpoint in self._endpoints.values() for one in endpoint.listeners)
 
-    def adopt(self, name: str, listening: socket.socket) -> Listener:
-        """Serve a socket that was handed over."""
-        listener = Listener(self.plane.loop, listening, partial(self._accepted, name))
+    def adopt(self, name: str, listening: socket.socket, origin: Origin) -> Listener:
+        """Serve a socket that was handed over, or bound."""
+        listener = Listener(self.plane.loop, listening, partial(self._accepted, name), origin)
         self._endpoints.setdefault(name, Endpoint()).listeners.append(listener)
         return listener
 
@@ -89,11 +91,11 @@ class Endpoints:
         """Accept who connects, if that is not so yet."""
         listening = self._prepared.pop(name, None)
         if listening is not None:
-            self.adopt(name, listening)
+            self.adopt(name, listening, Origin.BROKER)
             self._manager.keep(name, listening.fileno())
 
     def close(self, name: str) -> None:
-        """Stop listening, but for what a socket unit holds: that is answered `not_registered` from now on."""
+        """Stop listening, but for what others have made: that is answered `not_registered` from now on."""
         prepared = self._prepared.pop(name, None)
         if prepared is not None:
             prepared.close()
@@ -101,15 +103,17 @@ class Endpoints:
         endpoint = self._endpoints.get(name)
         if endpoint is None:
             return
-        held = [one for one in endpoint.listeners if one.held_by_manager]
+        others = [one for one in endpoint.listeners if one.origin is not Origin.BROKER]
         for listener in endpoint.listeners:
-            if not listener.held_by_manager:
+            if listener.origin is Origin.BROKER:
+                path = self._path(name)
+                ours = leads_to(path, listener.socket)
                 listener.close()
                 self._manager.drop(name)
-                if not held:
-                    unlink(self._path(name))
-        endpoint.listeners = held
-        if not held:
+                if ours:
+                    unlink(path)
+        endpoint.listeners = others
+        if not others:
             del self._endpoints[name]
 
     def drop_unregistered(self) -> list[str]:

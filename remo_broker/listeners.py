@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 import stat
-import struct
+from enum import StrEnum
 
 from remo_broker.connection import Connection, Peer, discard
 from remo_broker.errors import Refused
@@ -43,13 +43,29 @@ TOO_MANY_CONNECTIONS = Refused(
 )
 
 
+class Origin(StrEnum):
+    """Who made a listening socket: what follows from it is that only a unit's starts the broker again, and only the broker's own
+    is unlinked."""
+
+    UNIT = "unit"
+    """Whoever started the broker, and holds it still."""
+    BROKER = "broker"
+    """This one, or one before it whose socket has come back from the descriptor store."""
+    UNKNOWN = "unknown"
+
+
 class Listener:
     """A listening socket on the loop. `on_accept` gets each connection with its peer."""
 
-    def __init__(self, loop: Loop, listening: socket.socket, on_accept: Callable[[socket.socket, Peer], None]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        listening: socket.socket,
+        on_accept: Callable[[socket.socket, Peer], None],
+        origin: Origin,
+    ) -> None:
         self.socket = listening
-        self.held_by_manager = _listened_by(listening) == os.getppid()
-        """Whether a socket unit holds it too; then a connect starts the broker again."""
+        self.origin = origin
         self.on_accept = on_accept
         self._loop = loop
         loop.watch(listening.fileno(), READ, self._ready)
@@ -83,10 +99,42 @@ class Listener:
             self.socket.close()
 
 
-def _listened_by(listening: socket.socket) -> int:
-    """The process that called listen(2): on a listening socket that is what SO_PEERCRED tells."""
-    pid: int = struct.unpack("3i", listening.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
-    return pid
+def origin_of(listening: socket.socket, *, store: bool) -> Origin:
+    """Where a socket comes from that was handed over, by who called listen(2): on a listening socket that is whom SO_PEERCRED
+    tells. `store`: there is a manager that may have kept it for the broker.
+
+    What the broker bound itself and stored has a former broker's pid, and that one is gone. A launcher in between may have
+    any pid, this process's own as well if it has executed the broker: that is nobody's to unlink.
+    """
+    maker = Peer(listening)
+    if maker.pid and maker.pid == os.getppid():
+        return Origin.UNIT
+    if store and maker.uid == os.geteuid() and maker.pid and not _lives(maker.pid):
+        return Origin.BROKER
+    return Origin.UNKNOWN
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def leads_to(path: str, listening: socket.socket) -> bool:
+    """Whether who connects to `path` comes to `listening`, and not to a socket that somebody has put in its place: the
+    connection tells who called listen(2) as well."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+        there, here = Peer(probe), Peer(listening)
+        return (there.pid, there.uid) == (here.pid, here.uid)
 
 
 def bind(path: str, mode: int = SOCKET_MODE) -> socket.socket:

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 FILE_NAME = "registrations.json"
-# A file that cannot be read is kept under this name for whoever wants to look.
+# A file that cannot be used is kept under this name and the time, for whoever wants to look.
 ASIDE_NAME = "registrations.json.corrupt"
+# So many are kept, the newest: a disk that damages each of them shall not be filled as well.
+MAX_ASIDE = 16
 FORMAT_VERSION = 1
 
 
@@ -30,10 +32,14 @@ class Damaged(Exception):
     """The file is there but cannot be used. The text says why and what was done, for the log."""
 
 
+class Unread(Damaged):
+    """It may be good, but could not be read. It stays where it is, and is kept aside before anything takes its place."""
+
+
 def load(state_dir: str) -> list[Registration]:
     """The registrations, in order of their names. No file is no registrations.
 
-    Raises `Damaged` after moving an unusable file aside: the broker starts all the same, and says what it lost.
+    Raises `Damaged`, in the one case after moving an unusable file aside: the broker starts all the same, and says what it lost.
     """
     path = os.path.join(state_dir, FILE_NAME)
     try:
@@ -42,13 +48,39 @@ def load(state_dir: str) -> list[Registration]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise Damaged(
-            f"{path}: {os.strerror(error.errno or 0)}; no project is registered. {_set_aside(path)}"
+        raise Unread(
+            f"{path}: {os.strerror(error.errno or 0)}; no project is registered. Make it readable for the broker's user and "
+            f"restart remo-broker.service; if projects are registered before that, it is kept as {path}.corrupt-TIME."
         ) from None
     try:
         return [_registration(entry) for entry in _entries(json.loads(data))]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise Damaged(f"{path} is damaged; no project is registered. {_set_aside(path)}") from None
+        pass
+    try:
+        aside = set_aside(state_dir)
+    except OSError as error:
+        raise Unread(
+            f"{path} is damaged; no project is registered. It could not be moved aside ({os.strerror(error.errno or 0)})."
+        ) from None
+    raise Damaged(f"{path} is damaged; no project is registered. It was kept as {aside}; register the projects again.")
+
+
+def set_aside(state_dir: str) -> str:
+    """Keep the file under another name, which is returned; no file is fine. Raises OSError."""
+    kept = sorted(name for name in os.listdir(state_dir) if name.startswith(ASIDE_NAME))
+    for name in kept[: max(0, len(kept) + 1 - MAX_ASIDE)]:
+        try:  # noqa: SIM105 - importing contextlib costs the start a millisecond
+            os.unlink(os.path.join(state_dir, name))
+        except OSError:
+            pass  # a directory, say: one more is no harm
+    now = time.time_ns()
+    moment = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now // 1_000_000_000))
+    aside = os.path.join(state_dir, f"{ASIDE_NAME}-{moment}.{now % 1_000_000_000:09}Z")
+    try:  # noqa: SIM105
+        os.rename(os.path.join(state_dir, FILE_NAME), aside)
+    except FileNotFoundError:
+        pass
+    return aside
 
 
 def _entries(document: object) -> list[dict[str, object]]:
@@ -77,15 +109,6 @@ def _registration(entry: dict[str, object]) -> Registration:
     if not (type(ttl) is int and 1 <= ttl <= MAX_TTL_SECONDS and type(leases) is int and 1 <= leases <= MAX_LEASES):
         raise ValueError
     return Registration(name, path, allowlist, ttl, leases, uids)
-
-
-def _set_aside(path: str) -> str:
-    aside = os.path.join(os.path.dirname(path), ASIDE_NAME)
-    try:
-        os.rename(path, aside)
-    except OSError as error:
-        return f"It could not be moved aside ({os.strerror(error.errno or 0)})."
-    return f"It was kept as {aside}; register the projects again."
 
 
 def encode(registrations: Iterable[Registration]) -> bytes:
@@ -144,6 +167,8 @@ class Writer:
     """
 
     def __init__(self, state_dir: str) -> None:
+        self.keep_aside = False
+        """There is a file that could not be read: nothing may take its place before it is kept aside."""
         self._state_dir = state_dir
         self.wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._done: Callable[[OSError | None], None] | None = None
@@ -173,6 +198,9 @@ class Writer:
 
     def _write(self, registrations: list[Registration]) -> None:
         try:
+            if self.keep_aside:
+                set_aside(self._state_dir)
+                self.keep_aside = False
             save(self._state_dir, encode(registrations))
             self._error = None
         except OSError as error:

@@ -8,13 +8,14 @@ import os
 import pathlib
 import signal
 import socket
+import sys
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from remo_broker.daemon import IDLE_STATUS
-from tests.support.broker import Broker, Link, ask, inside, listen, registration, run_to_end, short_directory
+from tests.support.broker import Broker, Link, ask, inside, listen, registration, run_to_end, settle, short_directory
 from tests.support.machine import poll
 from tests.support.projects import make_project
 
@@ -160,6 +161,67 @@ def test_strange_descriptors_are_closed_and_said(
         inode = os.fstat(strange["unknown"].fileno()).st_ino
         held = [os.readlink(entry.path) for entry in os.scandir(inside(broker.pid, "fd"))]
         assert f"socket:[{inode}]" not in held
+
+
+# A launcher that listens itself and executes the broker, as systemd-socket-activate(1) does: `LAUNCHER NAME=PATH ... -- COMMAND`.
+_LAUNCHER = """
+import os, socket, sys
+split = sys.argv.index("--")
+names = []
+for number, pair in enumerate(sys.argv[1:split], 3):
+    name, _, path = pair.partition("=")
+    names.append(name)
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(path)
+    listening.listen()
+    os.dup2(listening.detach(), 100 + number)
+for number in range(3, 3 + len(names)):
+    os.dup2(100 + number, number)
+    os.close(100 + number)
+os.environ.update(LISTEN_FDS=str(len(names)), LISTEN_FDNAMES=":".join(names), LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[split + 1], sys.argv[split + 1 :])
+"""
+
+
+def launcher(directory: pathlib.Path, *names: str) -> list[str]:
+    (directory / "s").mkdir()
+    pairs = [f"{name}={directory}/s/{name.removeprefix('client-')}.sock" for name in names]
+    return [sys.executable, "-I", "-S", "-c", _LAUNCHER, *pairs, "--"]
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_what_a_launcher_has_made_is_not_the_broker_s(
+    start_broker: StartBroker, directory: pathlib.Path, notify: NotifySocket, *, told: bool
+) -> None:
+    """Nobody else holds it: it is served for good, and it is not the broker's to remove."""
+    broker = start_broker(
+        through=launcher(directory, "admin", "status", "client-myrepo"),
+        projects=[registration("myrepo", "A")],
+        notify=notify if told else None,
+        idle_exit_seconds=1,
+    )
+    inode = broker.project().stat().st_ino
+    assert broker.get("A")["reason"] == "no_snapshot"
+    assert broker.ask({"op": "unregister", "name": "myrepo"})["ok"]
+    assert broker.get("A")["reason"] == "not_registered"
+    assert broker.project().stat().st_ino == inode
+    assert notify.stored == {}
+    settle(2.5)
+    assert broker.process.poll() is None
+    broker.stop()
+    assert broker.project().exists()
+
+
+def test_a_socket_that_a_unit_has_put_in_its_place_is_left(
+    start_broker: StartBroker, directory: pathlib.Path, units: Units, notify: NotifySocket
+) -> None:
+    """systemd unlinks what is in its way: what the broker had bound is then no longer what the path leads to."""
+    broker = start_broker(projects=[registration("myrepo", "A")], listeners=units.sockets, notify=notify)
+    broker.project().unlink()
+    units.add("client-myrepo")
+    inode = broker.project().stat().st_ino
+    assert broker.ask({"op": "unregister", "name": "myrepo"})["ok"]
+    assert broker.project().stat().st_ino == inode
 
 
 # --- what it tells

@@ -17,7 +17,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remo_broker.projects import Registration
-from remo_broker.registrations import ASIDE_NAME, FILE_NAME, Damaged, Writer, encode, load, save
+from remo_broker.registrations import (
+    ASIDE_NAME,
+    FILE_NAME,
+    MAX_ASIDE,
+    Damaged,
+    Unread,
+    Writer,
+    encode,
+    load,
+    save,
+)
 from tests.support.broker import registration
 
 if TYPE_CHECKING:
@@ -135,15 +145,27 @@ def test_a_damaged_file_is_kept_aside(tmp_path: pathlib.Path, name: str) -> None
         load(str(tmp_path))
     assert str(tmp_path / FILE_NAME) in str(raised.value)
     assert ASIDE_NAME in str(raised.value)
-    assert (tmp_path / ASIDE_NAME).read_bytes() == DAMAGED[name]
+    (aside,) = tmp_path.glob(f"{ASIDE_NAME}-*")
+    assert aside.read_bytes() == DAMAGED[name]
+    assert str(aside) in str(raised.value)
     assert load(str(tmp_path)) == []
 
 
-def test_a_file_that_cannot_be_read_is_kept_aside_too(tmp_path: pathlib.Path) -> None:
+def test_each_damaged_file_is_kept_within_a_bound(tmp_path: pathlib.Path) -> None:
+    for number in range(MAX_ASIDE + 2):
+        (tmp_path / FILE_NAME).write_text(f"damaged {number}")
+        with pytest.raises(Damaged):
+            load(str(tmp_path))
+    kept = [path.read_text() for path in sorted(tmp_path.glob(f"{ASIDE_NAME}-*"))]
+    assert kept == [f"damaged {number}" for number in range(2, MAX_ASIDE + 2)]
+
+
+def test_a_file_that_cannot_be_read_stays_where_it_is(tmp_path: pathlib.Path) -> None:
+    """It may be good: the next start may read it."""
     (tmp_path / FILE_NAME).mkdir()
-    with pytest.raises(Damaged, match="directory"):
+    with pytest.raises(Unread, match="directory"):
         load(str(tmp_path))
-    assert (tmp_path / ASIDE_NAME).is_dir()
+    assert os.listdir(tmp_path) == [FILE_NAME]
 
 
 # --- the writer
@@ -235,3 +257,17 @@ def test_nothing_is_encoded_by_who_saves(writer: Writer, tmp_path: pathlib.Path)
     once = [one.encoded for one in some]
     encode(some)
     assert all(one.encoded is before for one, before in zip(some, once, strict=True))
+
+
+def test_what_could_not_be_read_is_kept_before_another_takes_its_place(writer: Writer, tmp_path: pathlib.Path) -> None:
+    save(str(tmp_path), encode([registration("good")]))
+    good = (tmp_path / FILE_NAME).read_bytes()
+    writer.keep_aside = True
+    told: list[OSError | None] = []
+    for name in ("one", "two"):
+        writer.save([registration(name)], told.append)
+        settle(writer)
+    (aside,) = tmp_path.glob(f"{ASIDE_NAME}-*")
+    assert aside.read_bytes() == good
+    assert told == [None, None]
+    assert [one.name for one in load(str(tmp_path))] == ["two"]
