@@ -15,7 +15,7 @@ from remo_broker.listeners import (
     leads_to,
     unlink,
 )
-from remo_broker.project_plane import Client
+from remo_broker.project_client import Client
 from remo_broker.rate import Bucket
 from remo_broker.strangers import Reader, Stranger, refused_peer_record, unregistered_record
 

@@ -16,7 +16,7 @@ import pytest
 from remo_broker.config import Config
 from remo_broker.listeners import MAX_TURNED_AWAY
 from remo_broker.messages import MAX_MESSAGE
-from remo_broker.project_plane import MAX_UNREAD, READ_SIZE
+from remo_broker.project_client import MAX_UNREAD, READ_SIZE
 from tests.support.broker import WAIT_SECONDS, Link, registration, settle
 from tests.support.machine import poll
 

@@ -14,7 +14,8 @@ from remo_broker.connection import LINGER_SECONDS, PEER_SECONDS, Connection, Pee
 from remo_broker.journal import JournalTransport
 from remo_broker.loop import Loop
 from remo_broker.memory import Arena
-from remo_broker.project_plane import Client, ProjectPlane
+from remo_broker.project_client import Client
+from remo_broker.project_plane import ProjectPlane
 from remo_broker.store import Snapshot, Store
 from remo_broker.trail import AuditTrail
 from tests.support.broker import registration
