@@ -10,6 +10,7 @@ import time
 
 from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import Problem
+from remo_broker.cli.text import listed
 from remo_broker.client.errors import BrokerError, Denied, NotFound, RateLimited
 from remo_broker.client.project import Client
 from remo_broker.client.value import SecretValue
@@ -90,7 +91,7 @@ def fetch(client: Client, bindings: dict[str, Binding]) -> dict[str, SecretValue
     reasons: dict[str, list[str]] = {}
     for name, refusal in refused:
         reasons.setdefault(refusal.message, []).append(name)
-    told = "; ".join(f"{', '.join(names)}: {message}" for message, names in reasons.items())
+    told = "; ".join(f"{listed(names)}: {message}" for message, names in reasons.items())
     denied = any(isinstance(refusal, Denied) for _, refusal in refused)
     raise Problem(f"nothing was started or written: {told}", EXIT_DENIED if denied else EXIT_NOT_FOUND)
 
@@ -152,7 +153,7 @@ def remove_files(arguments: Arguments) -> None:
     rendered = rendered_projects()
     nearby = projects_nearby(arguments.value(MANIFEST))
     if not nearby and len(rendered) > 1:
-        raise Problem(f"there are files of {', '.join(rendered)}; say which project's with --manifest")
+        raise Problem(f"there are files of {listed(rendered)}; say which project's with --manifest")
     for project in [project for project in nearby or rendered if project in rendered][:1]:
         remove(project, only)
 

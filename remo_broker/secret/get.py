@@ -6,6 +6,7 @@ import sys
 
 from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import Problem
+from remo_broker.cli.text import listed
 from remo_broker.secret.commands import EXIT_NOT_FOUND, FIELD
 from remo_broker.secret.locate import open_client
 
@@ -23,7 +24,7 @@ def get(arguments: Arguments) -> None:
         if fields is None:
             raise Problem(f"{name} is no bundle and has no fields; leave --field out")
         if field not in fields:
-            raise Problem(f"{name} has no field {field}; it has {', '.join(fields)}", EXIT_NOT_FOUND)
+            raise Problem(f"{name} has no field {field}; it has {listed(fields)}", EXIT_NOT_FOUND)
         content = fields[field].encode("utf-8")
     if sys.stdout.isatty():
         if not is_text(content):

@@ -7,13 +7,12 @@ import os
 from remo_broker import paths
 from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import Problem
+from remo_broker.cli.text import listed
 from remo_broker.client.project import Client
 from remo_broker.secret.commands import EXIT_UNREACHABLE, SOCKET
 
 SOCKET_VARIABLE = "REMO_BROKER_SOCKET"
 HOST_SOCKETS = (paths.ADMIN_SOCKET, paths.STATUS_SOCKET)
-# As many of several sockets as the error names.
-MAX_NAMED = 5
 
 
 class NoSocketYet(Problem):
@@ -53,9 +52,8 @@ def only_socket(directory: str) -> str:
     if not found:
         raise NoSocketYet(f"{directory} has no project's socket; {tell}")
     if len(found) > 1:
-        names = ", ".join(found[:MAX_NAMED]) + (", ..." if len(found) > MAX_NAMED else "")
         raise Problem(
-            f"{directory} has several sockets ({names}); choose one with --socket or ${SOCKET_VARIABLE}",
+            f"{directory} has several sockets ({listed(found)}); choose one with --socket or ${SOCKET_VARIABLE}",
             EXIT_UNREACHABLE,
         )
     return os.path.join(directory, found[0])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from remo_broker.cli.program import Problem
+from remo_broker.cli.text import listed
 from remo_broker.client.value import SecretValue
 from remo_broker.names import printable
 
@@ -36,7 +37,7 @@ def fill(template: str, secret: SecretValue) -> bytes:
     def put(found: re.Match[bytes]) -> bytes:
         field = _field(found.group(1))
         if field not in values:
-            known = ", ".join("{{" + name + "}}" for name in values)
+            known = listed(["{{" + name + "}}" for name in values])
             shown = printable(field)
             raise Problem(f"the template of {secret.name} has {{{{{shown}}}}}, which the secret lacks; it has {known}")
         return values[field]
