@@ -126,8 +126,11 @@ class Operator(Connection):
             elif self._end == self._start:
                 self._release()
                 self.sweeper.lift(self)
-            elif self._start:
-                self._compact(region)
+            else:
+                if self._start:
+                    self._compact(region)
+                if not self.sweeper.has(self):  # what stands behind a line that was answered has a deadline too
+                    self.sweeper.set(self, PEER_SECONDS)
         elif newline + 1 - self._start > MAX_PUSH:
             self._fail(PUSH_TOO_LONG)
         else:

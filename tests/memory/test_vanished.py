@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-@pytest.mark.parametrize("end", ["close", "half-close", "silence"])
+@pytest.mark.parametrize("end", ["close", "half-close", "silence", "silence behind a request"])
 def test_vanished_in_mid_push(fallback: Broker, look: Callable[[list[str | bytes]], Findings], end: str) -> None:
     secrets = make_secrets(200, end)
     line = secrets.line()
     with Link(fallback.admin) as link:
-        link.send(line[: len(line) * 2 // 3])
+        before = b'{"op":"status"}\n' if end == "silence behind a request" else b""
+        link.send(before + line[: len(line) * 2 // 3])
+        if before:
+            assert link.reply()["ok"]
         poll("the push to arrive", lambda: look(secrets.values).hits)
         if end == "close":
             link.close()
