@@ -6,11 +6,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pathlib
+import signal
 import socket
 import stat
 import subprocess
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,11 +22,10 @@ from tests.isolation.conftest import Polite, percentile
 from tests.isolation.test_neighbours import MAX_P99_SECONDS
 from tests.manifest.conftest import PLACES
 from tests.manifest.test_document import BOMBS
-from tests.support.broker import NOBODY, Link, registration
-from tests.support.machine import unavailable
+from tests.support.broker import NOBODY, WAIT_SECONDS, Link, registration
+from tests.support.machine import poll, unavailable
 
 if TYPE_CHECKING:
-    import pathlib
     from collections.abc import Callable, Iterator
 
     from tests.conftest import StartBroker
@@ -190,6 +192,35 @@ def assert_refused(broker: Broker, place: pathlib.Path, codes: set[str]) -> None
         assert answer["message"].isprintable()
     assert "STOLEN" not in json.dumps([*answers, *broker.records()])
     assert broker.status()["project_count"] == 1
+
+
+def children(broker: Broker) -> list[str]:
+    return pathlib.Path(f"/proc/{broker.pid}/task/{broker.pid}/children").read_text().split()
+
+
+def reader_of(broker: Broker) -> int:
+    """The broker's child, which is there for a moment only; not before it is a program of its own, as the broker waits for
+    that."""
+    end = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < end:
+        for child in children(broker):
+            if b"remo_broker.manifest" in pathlib.Path(f"/proc/{child}/cmdline").read_bytes():
+                return int(child)
+    raise TimeoutError("no manifest reader was seen")
+
+
+def test_a_reader_that_hangs(broker: Broker, place: pathlib.Path) -> None:
+    """As on a file system that does not answer: it is given up, and ended."""
+    place.write_text(GOOD)
+    request = {"op": "register", "name": "myrepo", "project_path": str(place.parents[1])}
+    with everybody_else_is_served(broker), Link(broker.admin) as operator:
+        operator.send(request)
+        os.kill(reader_of(broker), signal.SIGSTOP)
+        answer = operator.reply()
+        assert answer["code"] == "manifest_unreadable"
+        assert "took longer than" in answer["message"]
+    poll("it to be ended", lambda: not children(broker))
+    assert broker.ask(request)["ok"]
 
 
 def test_swapped_for_a_foreign_file_while_it_is_read(broker: Broker, place: pathlib.Path) -> None:
