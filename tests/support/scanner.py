@@ -32,7 +32,7 @@ _SHARES = ((4000, 1), (400, 5), (64, 15), (32, 30), (8, 50))
 WINDOW = 8
 
 # Of a part that is found at least so many characters must be told by it; an escape is one however long it is.
-LEAST_CHARACTERS = 6
+LEAST_CHARACTERS = 8
 
 _escape = re.compile(rb"\\+(?:u[0-9a-f]{0,4}|.)", re.DOTALL)
 _SOURCE = pathlib.Path(__file__).with_name("scanner.c")
