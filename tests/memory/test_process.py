@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from remo_broker.memory import MEMORY_ENVIRONMENT, Arena
-from tests.support.broker import Broker, registration
+from tests.support.broker import Broker, inside, registration
 from tests.support.machine import poll, unavailable
 from tests.support.scanner import Scanner, make_secrets
 
@@ -108,7 +108,7 @@ def test_no_swap(loaded: Broker) -> None:
     """Heap pages may be swapped, secret ones never; at this size nothing has been."""
     status = status_of(loaded.pid)
     assert status["VmSwap"] == "0 kB"
-    smaps = pathlib.Path(f"/proc/{loaded.pid}/smaps").read_text()
+    smaps = inside(loaded.pid, "smaps").read_text()
     flags = re.findall(r"/secretmem.*?VmFlags: ([^\n]*)", smaps, re.DOTALL)
     assert bool(flags) == (loaded.status()["memory_protection"] == "memfd_secret")
     assert all({"lo", "dd"} <= set(one.split()) for one in flags)  # locked, not dumped
@@ -123,7 +123,7 @@ def test_fallback_is_locked_and_not_dumped(start_broker: StartBroker, without_me
     assert any("secrets are kept in memory with protection 'mlock'" in note for note in broker.notes())
     (started,) = broker.records("broker.started")
     assert started["REMO_MEMORY_PROTECTION"] == "mlock"
-    smaps = pathlib.Path(f"/proc/{broker.pid}/smaps").read_text()
+    smaps = inside(broker.pid, "smaps").read_text()
     flags = [set(one.split()) for one in re.findall(r"VmFlags: ([^\n]*)", smaps)]
     assert any({"lo", "dd", "dc"} <= one for one in flags)  # locked, not dumped, not copied by a fork
 
@@ -177,7 +177,7 @@ def test_settings_of_the_allocator_are_put_in_force(start_broker: StartBroker) -
     """Started without them, the broker executes itself anew."""
     broker = start_broker(environment=dict.fromkeys(MEMORY_ENVIRONMENT, ""))
     assert broker.status()["ok"]
-    environment = pathlib.Path(f"/proc/{broker.pid}/environ").read_text()
+    environment = inside(broker.pid, "environ").read_text()
     for name, value in MEMORY_ENVIRONMENT.items():
         assert f"{name}={value.split(':')[0]}\0" in environment  # glibc cuts it into pieces
     assert not [note for note in broker.notes() if "Freed memory" in note]

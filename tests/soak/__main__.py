@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import pathlib
 import sys
 import tempfile
@@ -39,6 +40,9 @@ def main() -> int:
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="every sample")
     parser.add_argument("--here", action="store_true", help="boot nothing: a plain process that audits to a pipe")
     options = parser.parse_args()
+    if os.geteuid() != 0:
+        print("soak: looking into a broker takes root", file=sys.stderr)
+        return 2
     arguments = (options.operations, options.projects, options.seed)
     if options.here:
         with tempfile.TemporaryDirectory(prefix="remo-soak-") as directory:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from remo_broker.messages import MAX_MESSAGE, MAX_PUSH
-from tests.support.broker import Link, registration
+from tests.support.broker import Link, inside, registration
 from tests.support.machine import poll
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def peak_kib(broker: Broker) -> int:
 
 
 def forget_peak(broker: Broker) -> None:
-    pathlib.Path(f"/proc/{broker.pid}/clear_refs").write_text("5")
+    inside(broker.pid, "clear_refs").write_text("5")
 
 
 @pytest.mark.parametrize(
