@@ -10,8 +10,11 @@ from __future__ import annotations
 # thousand projects twice a second. An answer may overdraw it, so that no answer is too large to be given.
 BYTES_PER_SECOND = 1024 * 1024
 BYTES_AT_ONCE = 1024 * 1024
-# What an answer costs that has no body.
+# What any answer costs.
 OVERHEAD = 200
+# So much of an answer's body costs nothing more: a refusal would be of the same order, and `busctl tree` asks each of a
+# thousand projects for its introspection data, which has some 2 KB.
+SMALL = 4 * 1024
 # Callers remembered. A bus has at most a few thousand connections at a time.
 MAX_CALLERS = 4096
 
@@ -33,4 +36,5 @@ class Budget:
             self._full_at = {name: then for name, then in self._full_at.items() if then > now}
             if len(self._full_at) >= MAX_CALLERS:
                 self._full_at.clear()
-        self._full_at[caller] = max(self._full_at.get(caller, now), now) + (size + OVERHEAD) / BYTES_PER_SECOND
+        cost = OVERHEAD + max(0, size - SMALL)
+        self._full_at[caller] = max(self._full_at.get(caller, now), now) + cost / BYTES_PER_SECOND

@@ -156,13 +156,10 @@ class Service:
                 return [paths.escape_label(name) for name in sorted(self._known().projects)]
             return list(paths.children(call.path) or ())
 
-        def prepare() -> str:
-            interfaces = (*self._own_interfaces(call.path), *_standard_interfaces(call.path))
-            return document(interfaces, children())
-
-        if paths.project_name(call.path) is not None:  # there may be many, and all say the same
-            return Return("s", encode_body("s", [prepare()]))
-        return self._once(f"Introspect {call.path}", "s", prepare)
+        interfaces = (*self._own_interfaces(call.path), *_standard_interfaces(call.path))
+        # There may be many projects, and all say the same.
+        what = call.path if paths.project_name(call.path) is None else "a project"
+        return self._once(f"Introspect {what}", "s", lambda: document(interfaces, children()))
 
     def _get(self, call: Incoming) -> Answer:
         interface_name, property_name = call.body()

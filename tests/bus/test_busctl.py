@@ -78,6 +78,14 @@ def test_the_tree(bus: Bus, peer: StatusPeer) -> None:
     ]
 
 
+def test_the_tree_of_a_thousand_projects(bus: Bus, peer: StatusPeer) -> None:
+    """busctl introspects each of them, as fast as it can."""
+    peer.tell(*(project_event(f"project-{number}") for number in range(999)))
+    poll("the projects", lambda: bus.get("ProjectCount") == 1000)
+    shown = bus.busctl("--list", "tree", BUS_NAME).stdout.split()
+    assert sum(path.startswith(f"{ROOT}/project/") for path in shown) == 1000
+
+
 def test_flags_in_introspect(bus: Bus) -> None:
     lines = bus.busctl("introspect", BUS_NAME, ROOT, MANAGER).stdout.splitlines()
     flags = {line.split()[0][1:]: line.split()[-1] for line in lines if " property " in line}
