@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Set by `python -m tests.faults --long`.
+# Set by `./run faults`.
 LONG = "REMO_FAULTS_LONG" in os.environ
 # Set to repeat what a run has printed.
 SEED = int(os.environ.get("REMO_FAULTS_SEED") or random.randrange(1_000_000))

@@ -133,7 +133,7 @@ def test_without_packages_root_and_sudo_it_says_what_to_install(machine: Machine
 
 def test_help_and_an_unknown_verb(machine: Machine) -> None:
     shown = machine.run([f"{SOURCE}/run", "help"]).stdout
-    for verb in ("demo", "test", "lint", "bench", "fuzz", "soak", "install", "uninstall", "help"):
+    for verb in ("demo", "test", "lint", "bench", "fuzz", "soak", "faults", "install", "uninstall", "help"):
         assert f"\n  {verb} " in shown
     wrong = machine.run([f"{SOURCE}/run", "instal"], check=False)
     assert wrong.returncode != 0
