@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from remo_broker.manifest_reader import MAX_CHILDREN
 from tests.isolation.conftest import Polite, percentile
 from tests.isolation.test_neighbours import MAX_P99_SECONDS
 from tests.manifest.conftest import PLACES
@@ -63,6 +64,20 @@ libc, paths = ctypes.CDLL(None), [os.fsencode(path) for path in sys.argv[1:3]]
 print(flush=True)
 while True:
     libc.renameat2(-100, paths[0], -100, paths[1], 2)  # RENAME_EXCHANGE
+"""
+# A file system that takes requests and never answers: who waits for it does not even hear SIGKILL.
+_SILENT = """
+import ctypes, os, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+device = os.open("/dev/fuse", os.O_RDWR)
+options = b"fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other" % device
+if libc.mount(b"silent", os.fsencode(sys.argv[1]), b"fuse", 0, options):
+    sys.exit(os.strerror(ctypes.get_errno()))
+hello = os.read(device, 1 << 17)
+os.write(device, struct.pack("=Ii8sIIII48x", 80, 0, hello[8:16], 7, 31, 0, 0))
+print("mounted", flush=True)
+while True:
+    os.read(device, 1 << 17)
 """
 
 
@@ -221,6 +236,39 @@ def test_a_reader_that_hangs(broker: Broker, place: pathlib.Path) -> None:
         assert "took longer than" in answer["message"]
     poll("it to be ended", lambda: not children(broker))
     assert broker.ask(request)["ok"]
+
+
+@contextlib.contextmanager
+def silent(directory: pathlib.Path) -> Iterator[None]:
+    """A file system at `directory` that does not answer."""
+    directory.mkdir()
+    with subprocess.Popen([sys.executable, "-ISc", _SILENT, directory], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            if process.stdout.readline() != b"mounted\n":
+                unavailable("no file system of one's own (FUSE) can be mounted here")
+            yield
+        finally:
+            process.kill()
+            process.wait()
+            subprocess.run(["umount", "--lazy", directory], check=False, stderr=subprocess.DEVNULL)
+
+
+def test_readers_that_cannot_be_ended(broker: Broker, place: pathlib.Path, directory: pathlib.Path) -> None:
+    """Their places are given to others, and when their file system is there again nothing is left of them."""
+    place.write_text(GOOD)
+    hanging = MAX_CHILDREN + 1
+    with everybody_else_is_served(broker):
+        with silent(directory / "silent"), contextlib.ExitStack() as stack:
+            operators = [stack.enter_context(Link(broker.admin)) for _ in range(hanging)]
+            for number, operator in enumerate(operators):
+                path = directory / "silent" / f"p{number}"
+                operator.send({"op": "register", "name": path.name, "project_path": str(path)})
+            assert [operator.reply()["code"] for operator in operators] == ["manifest_unreadable"] * hanging
+            assert broker.ask({"op": "register", "name": "myrepo", "project_path": str(place.parents[1])})["ok"]
+            assert len(children(broker)) == hanging
+        poll("them to be ended", lambda: not children(broker))
+    assert broker.ask({"op": "reload", "name": "myrepo"})["ok"]
 
 
 def test_swapped_for_a_foreign_file_while_it_is_read(broker: Broker, place: pathlib.Path) -> None:
