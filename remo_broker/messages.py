@@ -348,7 +348,7 @@ STATUS_REQUESTS: dict[str, type[Request]] = {cls.OP: cls for cls in (Status, Wat
 
 
 class BrokerEvent(Message):
-    """The broker as it is now: sent first, then at every change, counters at most once a second."""
+    """The broker as it is now: sent first, then at every change; for counters alone, at most once a second."""
 
     event: str = "broker"
     broker_version: str

@@ -9,8 +9,6 @@ from remo_broker.operations import now_usec, timestamp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from remo_broker.broker import Broker
     from remo_broker.loop import Loop
     from remo_broker.trail import AuditTrail
@@ -83,11 +81,19 @@ class StatusReport:
     def has(self, name: str) -> bool:
         return name in self._broker.projects
 
-    def marks(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """For each project something that differs when its status does; far cheaper than the status."""
-        for name, one in list(self._broker.projects.items()):
-            counters = one.fetches_allowed, one.fetches_denied, one.connections, one.leases.live(self._loop.now)
-            yield name, (one.serial, *counters)
+    def standing(self) -> tuple[int, ...]:
+        """Something that differs when anything of `event` but a counter does."""
+        store = self._broker.store
+        return store.generation, store.secret_count, store.loaded_usec, self._trail.healthy
+
+    def serials(self) -> list[tuple[str, int]]:
+        """For each project something that differs when anything of its status but a counter does."""
+        return [(name, one.serial) for name, one in self._broker.projects.items()]
+
+    def counters(self, name: str) -> tuple[int, ...]:
+        """The counters in a project's status; far cheaper than that."""
+        one = self._broker.projects[name]
+        return one.fetches_allowed, one.fetches_denied, one.connections, one.leases.live(self._loop.now)
 
     def _allowed(self) -> int:
         return self._broker.gone_allowed + sum(one.fetches_allowed for one in self._broker.projects.values())

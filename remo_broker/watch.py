@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 # The bus service has one connection; a few more for whoever looks on.
 MAX_CONNECTIONS = 8
-# How often counters are told.
+# How often counters are told, if nothing else changes.
 COUNTERS_SECONDS = 1.0
 # Requests on this socket are short.
 MAX_REQUEST = 4096
@@ -48,7 +48,18 @@ TOO_LONG = protocol_error(
 class Onlooker(Connection):
     """A connection on the status socket; a watcher once it has asked to `watch`."""
 
-    __slots__ = ("_at_end", "_plane", "_queued", "_told", "_told_broker", "_told_synced", "_unread", "watching")
+    __slots__ = (
+        "_at_end",
+        "_counters_due",
+        "_plane",
+        "_queued",
+        "_told",
+        "_told_broker",
+        "_told_standing",
+        "_told_synced",
+        "_unread",
+        "watching",
+    )
 
     def __init__(self, plane: StatusPlane, connection: socket.socket) -> None:
         super().__init__(plane.loop, plane.sweeper, connection)
@@ -58,8 +69,11 @@ class Onlooker(Connection):
         self._at_end = False
         self._queued = False
         """A line was answered and the next turn goes on."""
+        self._counters_due = True
+        """Not all counters were told since it was their time."""
         self._told: dict[str, tuple[int, ...]] = {}
         self._told_broker = b""
+        self._told_standing: tuple[int, ...] = ()
         self._told_synced = False
 
     def readable(self) -> None:
@@ -131,24 +145,35 @@ class Onlooker(Connection):
             self.tell()
         self._answer_lines()
 
-    def tell(self) -> None:
-        """Write what changed since the last time, as far as the socket takes it."""
+    def tell(self, *, counters: bool = False) -> None:
+        """Write what changed since the last time, as far as the socket takes it. A line tells all of the broker or of a
+        project; `counters` says that it is time for those lines too in which nothing but counters has changed."""
+        self._counters_due = self._counters_due or counters
         report = self._plane.report
         for name in [name for name in self._told if not report.has(name)]:
             if self.pending or self.closed:
                 return
             del self._told[name]
             self.send(encode(RemovedEvent(name=name).to_json()))
-        line = encode(report.event().to_json())
-        if line != self._told_broker and not self.pending and not self.closed:
-            self._told_broker = line
-            self.send(line)
-        for name, mark in report.marks():
+        if self.pending or self.closed:
+            return
+        standing = report.standing()
+        if self._counters_due or standing != self._told_standing:
+            self._told_standing = standing
+            line = encode(report.event().to_json())
+            if line != self._told_broker:
+                self._told_broker = line
+                self.send(line)
+        for name, serial in report.serials():
             if self.pending or self.closed:
                 return
-            if self._told.get(name) != mark:
-                self._told[name] = mark
-                self.send(encode(ProjectEvent(**report.project(name).__dict__).to_json()))
+            told = self._told.get(name)
+            if self._counters_due or told is None or told[0] != serial:
+                mark = serial, *report.counters(name)
+                if told != mark:
+                    self._told[name] = mark
+                    self.send(encode(ProjectEvent(**report.project(name).__dict__).to_json()))
+        self._counters_due = False
         if not self._told_synced and not self.pending and not self.closed:
             self._told_synced = True
             self.send(encode(SyncedEvent().to_json()))
@@ -185,16 +210,16 @@ class StatusPlane:
             self._ticking = True
             self.loop.after(COUNTERS_SECONDS, self._tick)
 
-    def changed(self) -> None:
-        """Something other than a counter has changed."""
+    def changed(self, *, counters: bool = False) -> None:
+        """Something other than a counter has changed, or it is time for `counters`."""
         for onlooker in list(self.onlookers):
-            if onlooker.watching and not onlooker.pending:
-                onlooker.tell()
+            if onlooker.watching:
+                onlooker.tell(counters=counters)
 
     def _tick(self) -> None:
         self._ticking = bool(self.onlookers)
         if self._ticking:
-            self.changed()
+            self.changed(counters=True)
             self.loop.after(COUNTERS_SECONDS, self._tick)
 
     def stopping(self, *, idle: bool) -> None:

@@ -253,6 +253,30 @@ def test_changes_come_at_once_and_counters_within_a_second(
     assert len(watcher.events) < 40  # not one for each get
 
 
+def test_counters_alone_are_told_once_a_second_however_much_else_is(
+    broker: Broker, watcher: Watcher, directory: pathlib.Path
+) -> None:
+    watcher.until(event="synced")
+    began = time.monotonic()
+    broker.push({"A": "a"})
+    path = make_project(directory / "third", "A")
+    broker.ask({"op": "register", "name": "third", "project_path": str(path)})
+    with Link(broker.project()) as client:
+        for number in range(40):
+            client.send(GET)
+            client.reply()
+            broker.push({"A": "a"})  # ends the lease: another counter of the project
+            client.send(GET)
+            client.reply()
+            make_project(path, *f"A{number}")
+            broker.ask({"op": "reload", "name": "third"})  # another counter of the broker meanwhile
+        watcher.until(event="project", name="myrepo", fetches_allowed=80)
+    seconds = time.monotonic() - began
+    assert sum(event.get("name") == "myrepo" for event in watcher.events) <= seconds + 2
+    changes = 41 + 41  # the pushes, and the registration with its reloads
+    assert len(watcher.events) <= changes + 2 * (seconds + 2) + 4
+
+
 def test_nothing_changes_nothing_told(broker: Broker, watcher: Watcher) -> None:
     watcher.until(event="synced")
     watcher.link.socket.settimeout(1.5)
