@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 SYNC_SECONDS = 5.0
 # How long to wait before the next connect, doubled each time. systemd knows of a crash within the first of them.
 RETRY_SECONDS = (0.1, 5.0)
-# An idle broker has told us before it told systemd: so long its unit may still be "active".
+# An idle broker has told us before it told systemd: so long its unit may still be "active". It counts only where systemd's
+# clock does not show that another was started.
 SETTLE_SECONDS = 5.0
 # systemd tells when the unit changes; should that get lost, it is asked once in so long.
 RECHECK_SECONDS = 60.0
@@ -144,6 +145,7 @@ class Follower:
             await asyncio.sleep(wait)
             return
         ended = ending in {Ending.IDLE, Ending.STOPPED}
+        began = self._last.broker.start_usec
         if ended:
             self._stopped()
         loop = asyncio.get_running_loop()
@@ -156,10 +158,14 @@ class Follower:
                 settled_at = 0.0  # what is up from now on is another
             if state in {State.DOWN, State.UNANSWERED}:
                 await self._unit.changed(RECHECK_SECONDS)
-            elif state is State.UP and loop.time() < settled_at:
+            elif state is State.UP and loop.time() < settled_at and not await self._is_another(began):
                 await self._unit.changed(settled_at - loop.time())
             else:
                 return
+
+    async def _is_another(self, began: int) -> bool:
+        """Whether what is up is another than what told us that it began at `began`: a restart takes but a moment."""
+        return began > 0 and await self._unit.started_after(began)
 
     def _tell(self, ending: Ending, state: State) -> None:
         """What is true of a broker that we do not hear, by how that came and what systemd says."""

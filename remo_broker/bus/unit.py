@@ -68,13 +68,19 @@ class BrokerUnit:
         """What systemd says now."""
         try:
             await self._subscribe()
-            (state,) = await self._connection.call(
-                SYSTEMD, _UNIT_PATH, PROPERTIES, "Get", "ss", f"{SYSTEMD}.Unit", "ActiveState", gives="v"
-            )
+            state = await self._get("Unit", "ActiveState")
         except CallError as error:
             return State.UNANSWERED if self._met or str(error) not in _NOBODY else State.NO_SYSTEMD
         self._met = True
-        return _STATES.get(state.value, State.DOWN)
+        return _STATES.get(str(state), State.DOWN)
+
+    async def started_after(self, usec: int) -> bool:
+        """Whether its process was started after that, in microseconds since 1970. False if systemd does not say."""
+        try:
+            started = await self._get("Service", "ExecMainStartTimestamp")
+        except CallError:
+            return False
+        return isinstance(started, int) and started > usec
 
     def heard(self, signal: Incoming) -> None:
         """A signal came, from whomever."""
@@ -90,6 +96,12 @@ class BrokerUnit:
             async with asyncio.timeout(seconds):
                 await self._hint.wait()
         self._hint.clear()
+
+    async def _get(self, interface: str, name: str) -> object:
+        (value,) = await self._connection.call(
+            SYSTEMD, _UNIT_PATH, PROPERTIES, "Get", "ss", f"{SYSTEMD}.{interface}", name, gives="v"
+        )
+        return value.value
 
     async def _subscribe(self) -> None:
         if not self._listening:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pathlib
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,6 +20,9 @@ from tests.support.bus import MANAGER, PROJECT, PROPERTIES, ROOT, Bus, Service, 
 from tests.support.machine import poll
 from tests.support.status import IDLE, STOPPING, StatusPeer, broker_event, project_event
 from tests.support.systemd1 import Systemd1, systemd1
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 MYREPO = f"{ROOT}/project/myrepo"
 UNAVAILABLE = "see `systemctl status remo-broker-status.socket remo-broker.service`"
@@ -203,6 +207,27 @@ def test_an_idle_broker_is_not_woken_while_systemd_executes_itself_anew(
         assert systemd.subscriptions == 2
 
 
+@contextlib.asynccontextmanager
+async def following(bus: Bus, peer: StatusPeer) -> AsyncIterator[None]:
+    """A follower in this process, and its first connect."""
+    unit: BrokerUnit | None = None
+
+    def heard(signal: Incoming) -> None:
+        if unit is not None:
+            unit.heard(signal)
+
+    connection = await connect(bus.address, lambda _call: Return(), heard)
+    unit = BrokerUnit(connection)
+    task = asyncio.create_task(Follower(str(peer.path), unit, lambda *_change: None).run())
+    try:
+        await asyncio.to_thread(peer.wait_for_connects, 1)
+        yield
+    finally:
+        task.cancel()
+        connection.close()
+        await connection.closed
+
+
 def test_once_it_was_down_whoever_is_up_is_another(
     bus: Bus, peer: StatusPeer, systemd: Systemd1, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,27 +235,31 @@ def test_once_it_was_down_whoever_is_up_is_another(
     monkeypatch.setattr(follower, "SETTLE_SECONDS", 3600)
 
     async def restart() -> None:
-        unit: BrokerUnit | None = None
-
-        def heard(signal: Incoming) -> None:
-            if unit is not None:
-                unit.heard(signal)
-
-        connection = await connect(bus.address, lambda _call: Return(), heard)
-        unit = BrokerUnit(connection)
-        following = asyncio.create_task(Follower(str(peer.path), unit, lambda *_change: None).run())
-        try:
-            await asyncio.to_thread(peer.wait_for_connects, 1)
+        async with following(bus, peer):
             before = systemd.asked
             systemd.is_now("deactivating", tell=False)
             peer.tell(STOPPING)
             await asyncio.to_thread(poll, "a question", lambda: systemd.asked > before)
             systemd.is_now("active")
             await asyncio.to_thread(peer.wait_for_connects, 2)
-        finally:
-            following.cancel()
-            connection.close()
-            await connection.closed
+
+    asyncio.run(restart())
+
+
+def test_a_restart_that_is_over_before_the_first_question(
+    bus: Bus, peer: StatusPeer, systemd: Systemd1, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemd says "active" all the time, of one process and then of another."""
+    monkeypatch.setattr(follower, "SETTLE_SECONDS", 3600)
+    systemd.started_usec = broker_event().start_usec - 1
+
+    async def restart() -> None:
+        async with following(bus, peer):
+            peer.tell(STOPPING)
+            await asyncio.to_thread(stays_quiet, peer, connects=1)
+            systemd.started_usec = broker_event().start_usec + 1
+            systemd.is_now("active")
+            await asyncio.to_thread(peer.wait_for_connects, 2)
 
     asyncio.run(restart())
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 NAME = "org.freedesktop.systemd1"
 PROPERTIES = "org.freedesktop.DBus.Properties"
 UNIT = "org.freedesktop.systemd1.Unit"
+SERVICE = "org.freedesktop.systemd1.Service"
 UNIT_PATH = "/org/freedesktop/systemd1/unit/remo_2dbroker_2eservice"
 
 
@@ -29,6 +30,8 @@ class Systemd1:
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
         self._state = "active"
+        self.started_usec = 0
+        """When it started the broker."""
         self.asked = 0
         """How often the unit's state was asked for."""
         self.subscriptions = 0
@@ -53,6 +56,8 @@ class Systemd1:
         if (call.path, call.member, call.body) == (UNIT_PATH, "Get", [UNIT, "ActiveState"]):
             self.asked += 1
             return Message.new_method_return(call, "v", [Variant("s", self._state)])
+        if (call.path, call.member, call.body) == (UNIT_PATH, "Get", [SERVICE, "ExecMainStartTimestamp"]):
+            return Message.new_method_return(call, "v", [Variant("t", self.started_usec)])
         return None
 
     def _run(self, coroutine: Any) -> Any:
