@@ -184,22 +184,25 @@ class ProjectStatus(Message):
 
 
 class BrokerStatus(Reply):
-    """The broker. `projects_next` stands where not all projects fitted: ask again with it as `after`."""
+    """The broker. `projects_next` stands where not all projects fitted: ask again with it as `after`.
+
+    What version 2 has always had comes first and in its order, for clients that take the line apart with a pattern.
+    """
 
     broker_version: str
     protocol_version: int
     uptime_seconds: int
-    start_usec: int
     secrets_loaded_at: str | None
-    secrets_loaded_usec: int
     secret_count: int
+    projects: list[ProjectStatus]
+    start_usec: int
+    secrets_loaded_usec: int
     generation: int
     memory_protection: str
     audit: AuditStatus
     fetches_allowed: int
     fetches_denied: int
     project_count: int
-    projects: list[ProjectStatus]
     projects_next: str | None = None
 
 

@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
 GET = b'{"op":"get","name":"A"}\n'
 
-# operations.md and protocol.md name them; the others of the page are in it too.
+# protocol.md names the first of them, and its order stands; what has been added comes behind.
 FIELDS = [
     "ok",
     "broker_version",
     "protocol_version",
     "uptime_seconds",
-    "start_usec",
     "secrets_loaded_at",
-    "secrets_loaded_usec",
     "secret_count",
+    "projects",
+    "start_usec",
+    "secrets_loaded_usec",
     "generation",
     "memory_protection",
     "audit",
     "fetches_allowed",
     "fetches_denied",
     "project_count",
-    "projects",
 ]
 PROJECT_FIELDS = [
     "name",
