@@ -34,6 +34,12 @@ STRING, OPEN, NUMBER, LITERAL, OBJECT, ARRAY = 1, 2, 3, 4, 5, 6
 # and so do 512 bytes of it, which makes a step some 0.5 ms.
 STEP_BUDGET = 512
 BYTES_PER_UNIT_SHIFT = 9
+# What more it costs to open an object or array with something in it and to close it again, and to read a member that is not
+# plain: else the deepest nesting of the least would make a step of 10 ms.
+LEVEL_UNITS = 2
+MEMBER_UNITS = 1
+# A string with escapes, or beyond ASCII, takes some 20 ns a byte: so many bytes of one are a step.
+STRING_STEP = 16 * 1024
 
 # So many items of an array are kept, more than any request may have; the others are read and forgotten.
 MAX_ITEMS = 256
@@ -81,12 +87,16 @@ def _skip_space(data: Buffer, position: int, end: int) -> int:
     return found.end()
 
 
-def _any_string(data: Buffer, position: int, end: int) -> int:
+def _any_string(data: Buffer, position: int, end: int) -> Generator[None, None, int]:
     """Where the string that starts at `position` ends. Compiled at first use: a start should not pay 2 ms for it."""
     stretch = re.compile(_STRETCH).match
     inside = position + 1
+    rest = inside + STRING_STEP
     while (found := stretch(data, inside, end)) is not None:
         inside = found.end()
+        if inside >= rest:
+            rest = inside + STRING_STEP
+            yield
     if inside >= end or data[inside] != 0x22:
         raise _not_json(position, "a string is cut short, or holds a control character, a bad escape or bad UTF-8")
     return inside + 1
@@ -102,7 +112,9 @@ def text(data: Buffer, start: int, end: int) -> str:
     return literal[1:-1].decode("utf-8") if b"\\" not in literal else str(json.loads(literal))
 
 
-def _read_key(data: Buffer, position: int, end: int, members: dict[str, Node]) -> tuple[str, int]:
+def _read_key(
+    data: Buffer, position: int, end: int, members: dict[str, Node]
+) -> Generator[None, None, tuple[str, int]]:
     """The key at `position` and where its value starts."""
     found = _key(data, position, end)
     if found is not None:
@@ -110,7 +122,7 @@ def _read_key(data: Buffer, position: int, end: int, members: dict[str, Node]) -
     else:
         if position >= end or data[position] != 0x22:
             raise _not_json(position, "a key in quotes is wanted")
-        close = _any_string(data, position, end)
+        close = yield from _any_string(data, position, end)
         key = text(data, position, close)
         position = _skip_space(data, close, end)
         if position >= end or data[position] != 0x3A:
@@ -149,13 +161,14 @@ def scan(data: Buffer, start: int, end: int) -> Generator[None, None, Node]:
                     if budget <= 0:
                         budget = STEP_BUDGET
                         yield
-                key, position = _read_key(data, position, end, children)
+                key, position = yield from _read_key(data, position, end, children)
+                budget -= MEMBER_UNITS
             found = _value(data, position, end)
             node: Node
             if found is None:
                 if position >= end or data[position] != 0x22:
                     raise _not_json(position, "a value is wanted")
-                node = (STRING, position, _any_string(data, position, end), None)
+                node = (STRING, position, (yield from _any_string(data, position, end)), None)
             elif found.lastindex == OPEN:
                 if len(stack) == MAX_DEPTH:
                     raise protocol_error(
@@ -167,6 +180,7 @@ def scan(data: Buffer, start: int, end: int) -> Generator[None, None, Node]:
                 position = _skip_space(data, position + 1, end)
                 if position >= end or data[position] != (0x7D if in_object else 0x5D):
                     children = {} if in_object else []
+                    budget -= LEVEL_UNITS
                     continue
                 position += 1
                 node = (OBJECT, opened_at, position, _NO_MEMBERS) if in_object else (ARRAY, opened_at, position, ())

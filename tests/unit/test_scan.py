@@ -20,6 +20,7 @@ from remo_broker.scan import (
     OBJECT_DEPTH,
     STEP_BUDGET,
     STRING,
+    STRING_STEP,
     finish,
     forget,
     scan,
@@ -222,6 +223,20 @@ def test_a_long_message_is_read_in_steps(document: Any) -> None:
 def test_long_values_count_for_more() -> None:
     assert steps(json.dumps({f"N{number}": "x" * 60_000 for number in range(17)}).encode()) >= 3
     assert steps(json.dumps({f"N{number}": "é" * 10_000 for number in range(17)}).encode()) >= 1
+
+
+@pytest.mark.parametrize("item", ["[" * 13 + "1" + "]" * 13, '{"":' * 13 + "1" + "}" * 13])
+def test_each_level_counts(item: str) -> None:
+    """Though it takes but two bytes, and all of them are closed at once."""
+    assert steps(f"[{','.join([item] * 1000)}]".encode()) >= 1000 * 13 // STEP_BUDGET
+
+
+@pytest.mark.parametrize("text", ["\n", "\x01", "é", "aé"])
+def test_a_long_string_is_read_in_steps(text: str) -> None:
+    """Where every character has to be looked at, be it a value or a key."""
+    literal = json.dumps(text * 100_000, ensure_ascii=text == "\x01")
+    for data in (f'{{"a":{literal}}}'.encode(), f'{{{literal}:"a"}}'.encode()):
+        assert steps(data) >= len(data) // (2 * STRING_STEP)
 
 
 def test_a_short_message_is_read_at_once() -> None:
