@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from remo_broker import paths
 from remo_broker.client.connection import Connection
 from remo_broker.client.errors import ConnectionLost
 from remo_broker.client.exchange import build, check_version, encode, parse_object, refusal_in
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 class StatusClient(Connection):
     """What may be asked on the status socket."""
 
+    SOCKET = paths.STATUS_SOCKET
+
     def status(self) -> BrokerStatus:
         """The broker and all its projects, however many answers that takes."""
         first = page = self._status_page(None)
@@ -56,7 +59,7 @@ class StatusClient(Connection):
 
         Takes a connection of its own and waits for each event as long as it takes.
         """
-        watcher = Connection(self.path, timeout=self.timeout)
+        watcher = type(self)(self.path, timeout=self.timeout)
         try:
             watcher._send(encode(Watch()), time.monotonic() + self.timeout)
             while True:
@@ -76,6 +79,8 @@ class StatusClient(Connection):
 
 class AdminClient(StatusClient):
     """What the sidecar and the operator may ask. `watch` belongs to the status socket and is refused here."""
+
+    SOCKET = paths.ADMIN_SOCKET
 
     def register(self, name: str, project_path: str, allowed_uids: Sequence[int] = ()) -> str:
         """Make a project's socket live; returns its path. Raises `ProjectExists` or one of the `Manifest…` errors."""

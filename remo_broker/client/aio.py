@@ -8,7 +8,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from remo_broker.client.admin import push_request
+from remo_broker.client.admin import AdminClient, StatusClient, push_request
 from remo_broker.client.connection import BACKLOG_RETRY_SECONDS, DEFAULT_TIMEOUT_SECONDS
 from remo_broker.client.errors import BadReply, ClientError, ConnectionLost, TimedOut
 from remo_broker.client.exchange import (
@@ -68,6 +68,7 @@ class AsyncConnection:
     """
 
     GREETS = False
+    SOCKET = ""
 
     def __init__(self, path: str | os.PathLike[str], *, timeout: float = DEFAULT_TIMEOUT_SECONDS) -> None:
         self.path = os.fspath(path)
@@ -134,7 +135,7 @@ class AsyncConnection:
 
     async def _send(self, data: bytes) -> None:
         if self._socket is None:
-            self._socket = await connect(self.path)
+            self._socket = await connect(self.path, self.SOCKET)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may have answered before it closed
             await asyncio.get_running_loop().sock_sendall(self._socket, data)
 
@@ -185,6 +186,8 @@ class AsyncClient(AsyncConnection):
 class AsyncStatusClient(AsyncConnection):
     """The status socket: see `StatusClient`."""
 
+    SOCKET = StatusClient.SOCKET
+
     async def status(self) -> BrokerStatus:
         first = page = await self._status_page(None)
         projects = list(first.projects)
@@ -199,7 +202,7 @@ class AsyncStatusClient(AsyncConnection):
         return exchange.result(BrokerStatus)
 
     async def watch(self) -> AsyncIterator[Message]:
-        watcher = AsyncConnection(self.path, timeout=self.timeout)
+        watcher = type(self)(self.path, timeout=self.timeout)
         try:
             try:
                 async with asyncio.timeout(self.timeout):
@@ -223,6 +226,8 @@ class AsyncStatusClient(AsyncConnection):
 
 class AsyncAdminClient(AsyncStatusClient):
     """The admin socket: see `AdminClient`."""
+
+    SOCKET = AdminClient.SOCKET
 
     async def register(self, name: str, project_path: str, allowed_uids: Sequence[int] = ()) -> str:
         request = Register(name=name, project_path=project_path, allowed_uids=list(allowed_uids))
@@ -251,7 +256,7 @@ class AsyncAdminClient(AsyncStatusClient):
         return await self.ask(Explain(name=name, secret=secret, uid=uid), Explanation)
 
 
-async def connect(path: str) -> socket.socket:
+async def connect(path: str, kind: str) -> socket.socket:
     """A connected socket; a full backlog is waited for. (asyncio's own connect takes EAGAIN for a connection.)"""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     connection.setblocking(False)
@@ -264,7 +269,7 @@ async def connect(path: str) -> socket.socket:
                 await asyncio.sleep(BACKLOG_RETRY_SECONDS)
     except OSError as error:
         connection.close()
-        raise unreachable(path, error) from None
+        raise unreachable(path, kind, error) from None
     except BaseException:
         connection.close()
         raise

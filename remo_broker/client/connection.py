@@ -35,6 +35,8 @@ class Connection:
 
     # Whether the socket answers `ping`, so that the version is asked before anything else.
     GREETS = False
+    # What the socket is called on a host; empty for a project's, which has the project's name.
+    SOCKET = ""
 
     def __init__(self, path: str | os.PathLike[str], *, timeout: float = DEFAULT_TIMEOUT_SECONDS) -> None:
         self.path = os.fspath(path)
@@ -100,7 +102,7 @@ class Connection:
 
     def _connected(self, deadline: float) -> _socket.socket:
         if self._connection is None:
-            self._connection = connect(self.path, deadline, self.timeout)
+            self._connection = connect(self.path, self.SOCKET, deadline, self.timeout)
         return self._connection
 
     def _send(self, data: bytes, deadline: float) -> None:
@@ -152,8 +154,11 @@ class Connection:
             return
 
 
-def connect(path: str, deadline: float, timeout: float) -> _socket.socket:
-    """A connected socket. `deadline` is on the monotonic clock. Raises `Unreachable` or `TimedOut`."""
+def connect(path: str, kind: str, deadline: float, timeout: float) -> _socket.socket:
+    """A connected socket. `kind` is the client's `SOCKET`, `deadline` on the monotonic clock.
+
+    Raises `Unreachable` or `TimedOut`.
+    """
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     connection.setblocking(False)
     try:
@@ -169,7 +174,7 @@ def connect(path: str, deadline: float, timeout: float) -> _socket.socket:
         connection.close()
         from remo_broker.client.unreachable import unreachable
 
-        raise unreachable(path, error) from None
+        raise unreachable(path, kind, error) from None
     except BaseException:
         connection.close()
         raise

@@ -13,43 +13,45 @@ from remo_broker.client.errors import Unreachable
 LONGEST_SOCKET_PATH = 107
 
 
-def unreachable(path: str, error: OSError) -> Unreachable:
-    """The exception for a failed connect."""
+def unreachable(path: str, kind: str, error: OSError) -> Unreachable:
+    """The exception for a failed connect. `kind` is what the wanted socket is called on a host, empty for a project's.
+
+    A socket of the host is known by its name too: somebody may have given it where a project's is wanted.
+    """
+    if os.path.basename(path) in (paths.ADMIN_SOCKET, paths.STATUS_SOCKET):
+        kind = os.path.basename(path)
     if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
         return Unreachable(path, f"{path}: longer than the {LONGEST_SOCKET_PATH} bytes that a socket's path may have")
     try:
         found = os.stat(path)
     except FileNotFoundError:
-        return Unreachable(path, f"{path} does not exist{_nearest(path)}; {_start_hint(path)}", temporary=True)
+        return Unreachable(path, f"{path} does not exist{_nearest(path)}; {_start_hint(path, kind)}", temporary=True)
     except OSError as unseen:
-        return Unreachable(path, f"{path}: {os.strerror(unseen.errno or 0)}{_nearest(path)}; {_permission_hint(path)}")
+        return Unreachable(path, f"{path}: {os.strerror(unseen.errno or 0)}{_nearest(path)}; {_permission_hint(kind)}")
     who = _mode_and_owner(found)
     if not stat.S_ISSOCK(found.st_mode):
         return Unreachable(path, f"{path} is no socket ({who}); give the broker's with --socket")
     if error.errno in (errno.EACCES, errno.EPERM):
-        return Unreachable(path, f"{path} is not for you ({who}; you are {_self()}); {_permission_hint(path)}")
+        return Unreachable(path, f"{path} is not for you ({who}; you are {_self()}); {_permission_hint(kind)}")
     if error.errno == errno.ECONNREFUSED:
         return Unreachable(
-            path, f"{path} exists ({who}), but nobody listens on it; {_start_hint(path)}", temporary=True
+            path, f"{path} exists ({who}), but nobody listens on it; {_start_hint(path, kind)}", temporary=True
         )
     return Unreachable(path, f"{path} ({who}): {os.strerror(error.errno or 0)}")
 
 
-def _is_host_socket(path: str) -> bool:
-    return os.path.basename(path) in (paths.ADMIN_SOCKET, paths.STATUS_SOCKET)
+def _start_hint(path: str, kind: str) -> str:
+    if not kind:
+        return "register the project on the host with 'remo-brokerctl register', or mount its socket here"
+    if os.path.basename(path) == kind:
+        return f"start it with 'systemctl enable --now remo-broker-{kind}et', or give another with --socket"
+    return f"give the broker's {kind} with --socket; it is {paths.SOCKET_DIR}/{kind} on a host"
 
 
-def _start_hint(path: str) -> str:
-    if _is_host_socket(path):
-        unit = "remo-broker-" + os.path.basename(path).replace(".sock", ".socket")
-        return f"start it with 'systemctl enable --now {unit}', or give another with --socket"
-    return "register the project on the host with 'remo-brokerctl register', or mount its socket here"
-
-
-def _permission_hint(path: str) -> str:
-    if os.path.basename(path) == paths.ADMIN_SOCKET:
+def _permission_hint(kind: str) -> str:
+    if kind == paths.ADMIN_SOCKET:
         return "use sudo, or join the group remo-broker-admin"
-    if os.path.basename(path) == paths.STATUS_SOCKET:
+    if kind == paths.STATUS_SOCKET:
         return "it is for remo-broker-bus only; use sudo"
     return "run as a user of that group, or have an operator open the socket to you"
 

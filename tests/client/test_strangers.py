@@ -183,6 +183,12 @@ def test_a_path_that_is_not_there(directory: pathlib.Path, open_client: Open) ->
     assert raised.value.temporary
     with pytest.raises(client.Unreachable, match=r"admin\.sock does not exist \(nor does .*/a\); start it with"):
         open_client("AdminClient", directory / "a/b/admin.sock").status()
+    for kind, name in (("AdminClient", "admin"), ("StatusClient", "status")):
+        advice = rf"x\.sock does not exist; give the broker's {name}\.sock with --socket; it is /run/remo-broker/{name}"
+        with pytest.raises(client.Unreachable, match=advice):
+            open_client(kind, directory / "x.sock").status()
+    with pytest.raises(client.Unreachable, match="register the project on the host"):
+        open_client("Client", f"{directory}/x/").ping()
 
 
 def test_nobody_listens(directory: pathlib.Path, open_client: Open) -> None:
@@ -210,28 +216,30 @@ def test_a_path_that_is_too_long(directory: pathlib.Path, open_client: Open) -> 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
 @pytest.mark.parametrize(
-    ("name", "shut", "advice"),
+    ("call", "name", "shut", "advice"),
     [
-        ("admin.sock", "socket", "sudo, or join the group remo-broker-admin"),
-        ("x.sock", "socket", "user of that group"),
-        ("x.sock", "directory", "mode 0700, root:root; you are nobody"),
+        ("Client.ping", "admin.sock", "socket", "sudo, or join the group remo-broker-admin"),
+        ("AdminClient.status", "x.sock", "socket", "sudo, or join the group remo-broker-admin"),
+        ("Client.ping", "x.sock", "socket", "user of that group"),
+        ("Client.ping", "x.sock", "directory", "mode 0700, root:root; you are nobody"),
     ],
 )
-def test_no_permission(directory: pathlib.Path, name: str, shut: str, advice: str) -> None:
+def test_no_permission(directory: pathlib.Path, call: str, name: str, shut: str, advice: str) -> None:
     (directory / "d").mkdir()
     path = directory / "d" / name
     code = (
         "import sys\n"
-        "from remo_broker.client import Client, Unreachable\n"
-        "try: Client(sys.argv[1]).ping()\n"
-        "except Unreachable as error: print(error.temporary, error)\n"
+        "from remo_broker import client\n"
+        "kind, method = sys.argv[1].split('.')\n"
+        "try: getattr(getattr(client, kind)(sys.argv[2]), method)()\n"
+        "except client.Unreachable as error: print(error.temporary, error)\n"
     )
     with listen(path):
         path.chmod(0o660)
         if shut == "directory":
             (directory / "d").chmod(0o700)
         done = subprocess.run(
-            [sys.executable, "-c", code, path],
+            [sys.executable, "-c", code, call, path],
             env=environment(),
             user=NOBODY,
             group=NOBODY,
