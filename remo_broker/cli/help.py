@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import textwrap
+from itertools import groupby
 
 from remo_broker.cli.options import Command, Option, Program
 
-WIDTH = 100
+# What every terminal has.
+WIDTH = 80
 # Where the explanations begin: behind the longest of what stands left of them, within reason.
 WIDEST_LEFT = 34
 
@@ -15,7 +17,7 @@ def program_help(program: Program) -> str:
     lines = [f"{program.name} [OPTION...] COMMAND ...", "", program.summary, "", "Commands:"]
     lines += _columns([(command.synopsis, command.summary) for command in program.commands.values()])
     lines += ["", "Options:", *_columns([(shown(option), option.help) for option in program.options])]
-    lines += ["", f"'{program.name} COMMAND --help' tells more about a command.", "", program.epilog.strip()]
+    lines += ["", f"'{program.name} COMMAND --help' tells more about a command.", "", *_prose(program.epilog)]
     return "\n".join(lines) + "\n"
 
 
@@ -23,7 +25,7 @@ def command_help(program: Program, command: Command) -> str:
     lines = [f"{program.name} {command.synopsis.replace(command.name, command.name + ' [OPTION...]', 1)}", ""]
     lines.append(command.summary)
     if command.details:
-        lines += ["", command.details.strip()]
+        lines += ["", *_prose(command.details)]
     if command.options:
         lines += ["", "Options:", *_columns([(shown(option), option.help) for option in command.options])]
     lines += ["", f"Options of every command: see '{program.name} --help'."]
@@ -38,11 +40,24 @@ def shown(option: Option) -> str:
     return f"{short:2} {long}".rstrip() + (f"={value}" if value else "")
 
 
+def _prose(text: str) -> list[str]:
+    """Paragraphs as lines. What is indented is a table, and stays as it is."""
+    lines: list[str] = []
+    for indented, group in groupby(text.strip("\n").split("\n"), key=lambda line: line[:1] in ("", " ")):
+        part = list(group)
+        lines += part if indented else _wrapped(" ".join(part), WIDTH)
+    return lines
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, break_on_hyphens=False)
+
+
 def _columns(rows: list[tuple[str, str]]) -> list[str]:
     width = min(WIDEST_LEFT, max(len(left) for left, _ in rows))
     lines = []
     for left, right in rows:
-        text = textwrap.wrap(right, WIDTH - width - 4)
+        text = _wrapped(right, WIDTH - width - 4)
         first = "" if len(left) > width else text.pop(0)
         lines.append(f"  {left:{width}}  {first}".rstrip())
         lines += [f"  {'':{width}}  {line}" for line in text]

@@ -74,7 +74,7 @@ def parse(content: bytes, where: str, directory: str, kind: str | None, into: Se
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise Problem(
-            f"{where}: not UTF-8 at byte {error.start}; to push its bytes as one secret, give NAME=@{where}"
+            f"{where}: not UTF-8 at byte {error.start}; to push its bytes as one secret, give NAME=@PATH"
         ) from None
     if kind == "json" or (kind is None and text.lstrip().startswith("{")):
         _parse_json(text, where, into)

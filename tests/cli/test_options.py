@@ -76,7 +76,7 @@ def test_another_programs_options_are_its_own() -> None:
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        (("shwo",), "no command 'shwo'; show, many or run"),
+        (("shwo",), "no command 'shwo'; give show, many or run"),
         (("-n5", "show", "x"), "'-n' is no option before the command"),
         (("show", "--mode=a", "x"), "'--mode' is no option of 'show'"),
         (("many", "--mode=c", "x"), "--mode wants a or b, not 'c'"),

@@ -142,7 +142,7 @@ def test_faults_name_the_place_and_no_value(text: str, says: str) -> None:
 
 
 def test_not_utf8() -> None:
-    with pytest.raises(Problem, match="f: not UTF-8 at byte 2; to push its bytes as one secret, give NAME=@f"):
+    with pytest.raises(Problem, match="f: not UTF-8 at byte 2; to push its bytes as one secret, give NAME=@PATH"):
         parse(b"A=\xff", "f", ".", None, Secrets())
 
 

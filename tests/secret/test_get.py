@@ -106,7 +106,7 @@ def test_another_version_is_named(directory: pathlib.Path) -> None:
     ("arguments", "says"),
     [
         ([], "give a command: get, list"),
-        (["fetch"], "there is no command 'fetch'; get, list"),
+        (["fetch"], "there is no command 'fetch'; give get, list"),
         (["get"], "'get' wants NAME"),
         (["get", "A", "B"], "'get' wants NAME, not 2 operands"),
         (["get", "--filed=x", "A"], "'--filed' is no option of 'get'"),
@@ -137,6 +137,7 @@ def test_help_and_version() -> None:
         done = programs.run(programs.SECRET, *arguments)
         assert (done.returncode, done.stderr) == (0, b"")
         assert done.stdout.startswith(b"remo-secret ")
+        assert max(map(len, done.stdout.decode().splitlines())) <= 80
     assert programs.run(programs.SECRET, "--version").stdout == b"remo-secret 2.0.0 (protocol 2)\n"
 
 
