@@ -151,10 +151,11 @@ class Arguments:
         self._values: dict[str, list[str]] = {}
 
     def add(self, option: Option, value: str) -> None:
-        self._values.setdefault(option.name, []).append(value)
+        # Taken out and put in again: the order is that of the last time that each was given.
+        self._values[option.name] = [*self._values.pop(option.name, []), value]
 
     def given(self) -> list[str]:
-        """The long names of the options that were given."""
+        """The long names of the options that were given, what was given last at the end."""
         return list(self._values)
 
     def flag(self, option: Option) -> bool:
@@ -217,7 +218,7 @@ def _operand(program: Program, arguments: Arguments, known: dict[str, Option], w
             continue
         command = program.commands.get(word)
         if command is None:
-            raise Usage(f"there is no command {word!r}; {_any_of(list(program.commands))}")
+            raise Usage(f"there is no command {word!r}; give {_any_of(list(program.commands))}")
         arguments.command = command
         known.update({name: option for option in command.options for name in option.names})
 
@@ -253,7 +254,7 @@ def _check_operands(command: Command, given: Sequence[str]) -> None:
     if most is not None and len(given) > most:
         # Not shown: a value given here by mistake would be repeated.
         wants = " ".join(operand.shown for operand in wanted) or "no operand"
-        raise Usage(f"'{command.name}' wants {wants}, not {len(given)} operands")
+        raise Usage(f"'{command.name}' wants {wants}, not {len(given)} operand{'s' * (len(given) != 1)}")
     if "" in given and not any(operand.rest or operand.others for operand in wanted):
         # An empty variable of a script; as a path it would be the working directory.
         raise Usage(f"'{command.name}' wants {' '.join(operand.shown for operand in wanted)}, and nothing empty")

@@ -26,7 +26,7 @@ from remo_broker.ctl.commands import (
     SUMMARY,
     UNTIL,
 )
-from remo_broker.ctl.session import checked_project, open_output, user
+from remo_broker.ctl.session import checked_project, open_output, user, user_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -148,7 +148,10 @@ def colour(record: Record) -> Colour | None:
 
 
 def fields(record: Record) -> dict[str, Any]:
-    """A record for programs: every field that it has, under the name of the journal's without the prefix."""
+    """A record for programs: every field that it has, under the name of the journal's without the prefix.
+
+    Beside them the user's name, as it is here now.
+    """
     found: dict[str, Any] = {"time": iso(record.usec), "event": record.event}
     for name in ("project", "secret", "decision", "outcome", "reason", "backend"):
         value = record.text(f"REMO_{name.upper()}")
@@ -161,6 +164,9 @@ def fields(record: Record) -> dict[str, Any]:
         number = record.number(f"REMO_{name.upper()}")
         if number is not None:
             found[name] = number
+    known = user_name(found["peer_uid"]) if "peer_uid" in found else None
+    if known is not None:
+        found["peer_user"] = known
     return found
 
 

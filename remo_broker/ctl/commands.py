@@ -42,7 +42,7 @@ LINES = Option(
     "-n",
     "--lines",
     value="N",
-    help=f"Only the last N; with --follow, but for --since, {DEFAULT_FOLLOW_LINES} by default",
+    help=f"Only the last N; with --follow and without --since {DEFAULT_FOLLOW_LINES} by default",
 )
 SUMMARY = Option("--summary", help="Counts and times by project and secret, denied names on top")
 DIRECTORY = Option("-D", "--directory", value="DIR", kind="directory", help="Read the journal in this directory")
@@ -72,7 +72,7 @@ stopped, {EXIT_UNKNOWN} when that cannot be told.""",
             options=[ALLOW_UID, NO_ENABLE],
             details="""\
 The project has the directory's name. Where systemd runs, its socket's unit remo-broker-client@PROJECT.socket is enabled
-too, so that after a reboot systemd opens the socket first.""",
+too, so that systemd opens the socket from the next boot on.""",
         ),
         Command(
             "unregister",
@@ -80,7 +80,8 @@ too, so that after a reboot systemd opens the socket first.""",
             run="remo_broker.ctl.projects:unregister",
             operands=[PROJECT],
             options=[NO_ENABLE],
-            details="Where systemd runs, its socket's unit is disabled and stopped too.",
+            details="""\
+Where systemd runs, its socket's unit is disabled and stopped too, even if the broker does not know the project (any more).""",
         ),
         Command(
             "reload",
@@ -100,11 +101,14 @@ too, so that after a reboot systemd opens the socket first.""",
 FILE, or standard input for - or no FILE, is JSON or dotenv; NAME=@PATH in place of a FILE adds a file's bytes as a binary
 secret. All together replace whatever the broker holds. No value is ever given on the command line.
 
-  JSON     {"TOKEN": "...", "aws": {"key_id": "...", "secret": "..."}}, or the protocol's own
-           {"secrets": {...}, "secrets_b64": {...}}, with or without its "op"
-  dotenv   NAME=value lines; 'single' quotes are literal, "double" ones know \\n \\t \\r \\" \\\\ \\$; quoted values may have
-           several lines, kept as they are; # begins a comment, `export` before the name is passed over, nothing is expanded;
-           NAME=@PATH takes a file's bytes, relative to FILE's directory
+  JSON    {"TOKEN": "...", "aws": {"key_id": "...", "secret": "..."}}, or the
+          protocol's own {"secrets": {...}, "secrets_b64": {...}}, with or
+          without its "op"
+  dotenv  NAME=value lines; 'single' quotes are literal, "double" ones know
+          \\n \\t \\r \\" \\\\ \\$; quoted values may have several lines, kept as they
+          are; # begins a comment, `export` before the name is passed over,
+          nothing is expanded; NAME=@PATH takes a file's bytes, relative to
+          FILE's directory
 
 With --dry-run the exit status is 1 when a project would lack something.""",
         ),

@@ -10,7 +10,14 @@ from remo_broker.cli.program import Problem, complain
 from remo_broker.cli.terminal import Output
 from remo_broker.cli.text import escaped
 from remo_broker.cli.times import ago, shown, shown_short
-from remo_broker.client.errors import ClientError, ManifestInvalid, ManifestNotFound, ManifestUnreadable, Unsendable
+from remo_broker.client.errors import (
+    ClientError,
+    ManifestInvalid,
+    ManifestNotFound,
+    ManifestUnreadable,
+    ProjectUnknown,
+    Unsendable,
+)
 from remo_broker.ctl.commands import ALL, ALLOW_UID, NO_ENABLE, PROGRAM
 from remo_broker.ctl.session import (
     checked_project,
@@ -31,7 +38,7 @@ def list_projects(arguments: Arguments) -> None:
     if output.json != "off":
         output.show_json([project.to_json() for project in projects])
         return
-    header = ["PROJECT", "NAMES", "LEASES", "CONNECTIONS", "ALLOWED", "DENIED", "LAST FETCH", "SOCKET"]
+    header = ["PROJECT", "NAMES", "LEASES", "CONNECTIONS", "ALLOWED", "DENIED", "LAST FETCH"]
     rows = [
         [
             project.name,
@@ -41,7 +48,6 @@ def list_projects(arguments: Arguments) -> None:
             str(project.fetches_allowed),
             str(project.fetches_denied),
             shown_short(project.last_fetch_usec),
-            project.socket_path,
         ]
         for project in projects
     ]
@@ -95,20 +101,27 @@ def register(arguments: Arguments) -> int:
         output.show_json({"name": name, "socket_path": socket, "unit": unit.name, "unit_enabled": unit.done})
     else:
         output.line(f"Registered {name}; its socket is {escaped(socket)}.")
-        unit.tell(output, "Enabled", "systemd opens the socket first after a reboot")
+        unit.tell(output, "Enabled", "systemd opens the socket from the next boot on")
     return unit.status()
 
 
 def unregister(arguments: Arguments) -> int:
     output = open_output(arguments)
     name = project_operand(arguments)
+    known = True
     with open_client(arguments) as client:
-        client.unregister(name)
+        try:
+            client.unregister(name)
+        except ProjectUnknown:
+            # What is left of an earlier time, or of a half that failed, is taken away all the same.
+            if not (touches_units(arguments) and has_unit(name)):
+                raise
+            known = False
     unit = unit_change(arguments, "disable", name)
     if output.json != "off":
-        output.show_json({"name": name, "unit": unit.name, "unit_disabled": unit.done})
+        output.show_json({"name": name, "unregistered": known, "unit": unit.name, "unit_disabled": unit.done})
     else:
-        output.line(f"Unregistered {name}.")
+        output.line(f"Unregistered {name}." if known else f"The broker does not know {name}; only its unit was left.")
         unit.tell(output, "Disabled", "systemd does not open the socket any more")
     return unit.status()
 
@@ -130,15 +143,33 @@ class UnitChange:
         """0, or 1 after a line on standard error: what the broker did stands, but half of it is missing."""
         if self._error is None:
             return 0
-        complain(PROGRAM, f"the broker did it, but systemd did not: {self._error}; run 'sudo {self._command}'")
+        complain(PROGRAM, f"the broker's part is done, but not systemd's: {self._error}; run 'sudo {self._command}'")
         return 1
+
+
+def touches_units(arguments: Arguments) -> bool:
+    return not arguments.flag(NO_ENABLE) and manages_units(arguments)
+
+
+def socket_unit(project: str) -> str:
+    return f"remo-broker-client@{project}.socket"
+
+
+def has_unit(project: str) -> bool:
+    """Whether the project's socket unit is enabled or runs."""
+    try:
+        return any(
+            systemctl("--quiet", asked, socket_unit(project)).returncode == 0 for asked in ("is-enabled", "is-active")
+        )
+    except OSError:
+        return False
 
 
 def unit_change(arguments: Arguments, verb: str, project: str) -> UnitChange:
     """Enable the project's socket unit without starting it (the broker has the socket), or disable and stop it."""
-    if arguments.flag(NO_ENABLE) or not manages_units(arguments):
+    if not touches_units(arguments):
         return UnitChange(None)
-    unit = f"remo-broker-client@{project}.socket"
+    unit = socket_unit(project)
     words = [verb, *(["--now"] if verb == "disable" else []), unit]
     try:
         answer = systemctl(*words)

@@ -28,7 +28,9 @@ def open_client(arguments: Arguments) -> AdminClient:
 
 def open_output(arguments: Arguments) -> Output:
     mode = arguments.value(JSON) or "off"
-    if arguments.flag(JSON_SHORT):
+    # Of two ways to say it the last one counts, as of one that is said twice.
+    said = [name for name in arguments.given() if name in (JSON.name, JSON_SHORT.name)]
+    if said and said[-1] == JSON_SHORT.name:
         mode = "pretty" if sys.stdout.isatty() else "short"
     return Output(json_mode=mode, legend=not arguments.flag(NO_LEGEND), pager=not arguments.flag(NO_PAGER))
 
@@ -86,9 +88,15 @@ def directory_problem(path: str) -> str | None:
 
 
 @cache
+def user_name(uid: int) -> str | None:
+    """`alice`, or None where nobody has the number here."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except (KeyError, OverflowError):
+        return None
+
+
 def user(uid: int) -> str:
     """`1000 (alice)`, or the number alone."""
-    try:
-        return f"{uid} ({pwd.getpwuid(uid).pw_name})"
-    except (KeyError, OverflowError):
-        return str(uid)
+    name = user_name(uid)
+    return str(uid) if name is None else f"{uid} ({name})"

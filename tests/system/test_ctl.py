@@ -54,7 +54,7 @@ def test_register_enables_and_unregister_disables(machine: Machine, operator: Op
     text = says(machine, "register", path)
     assert text.splitlines() == [
         "Registered tools-a; its socket is /run/remo-broker/tools-a.sock.",
-        f"Enabled {unit}: systemd opens the socket first after a reboot.",
+        f"Enabled {unit}: systemd opens the socket from the next boot on.",
     ]
     assert machine.systemctl("is-enabled", unit) == "enabled"
     assert machine.systemctl("is-active", unit, check=False) == "inactive", "the broker has the socket until then"
@@ -81,10 +81,33 @@ def test_half_done_is_told(machine: Machine, operator: Operator) -> None:
     assert done.returncode == 1
     assert done.stdout == "Registered tools-b; its socket is /run/remo-broker/tools-b.sock.\n"
     assert re.fullmatch(
-        r"remo-brokerctl: the broker did it, but systemd did not: .+; "
+        r"remo-brokerctl: the broker's part is done, but not systemd's: .+; "
         r"run 'sudo systemctl enable remo-broker-client@tools-b\.socket'\n",
         done.stderr,
     ), done.stderr
+
+
+def test_a_unit_that_was_left_is_disabled(machine: Machine, operator: Operator) -> None:
+    """The broker has forgotten the project, or never knew it: the unit would open its socket at every boot."""
+    path = operator.manifest("tools-b", ["TOKEN"])
+    unit = "remo-broker-client@tools-b.socket"
+    says(machine, "register", path)
+    operator.do("unregister", name="tools-b")
+    left = brokerctl(machine, "unregister", "tools-b", "--no-enable")
+    assert (left.returncode, machine.systemctl("is-enabled", unit)) == (1, "enabled")
+    assert says(machine, "unregister", "tools-b").splitlines() == [
+        "The broker does not know tools-b; only its unit was left.",
+        f"Disabled {unit}: systemd does not open the socket any more.",
+    ]
+    assert machine.systemctl("is-enabled", unit, check=False) == "disabled"
+    again = brokerctl(machine, "unregister", "tools-b")
+    assert (again.returncode, again.stdout) == (1, "")
+    assert "'remo-brokerctl list' shows" in again.stderr
+    machine.systemctl("stop", SERVICE)  # no socket is opened for a service that runs
+    machine.systemctl("start", unit)
+    found = json.loads(says(machine, "unregister", "tools-b", "-j"))
+    assert found == {"name": "tools-b", "unregistered": False, "unit": unit, "unit_disabled": True}
+    assert machine.systemctl("is-active", unit, check=False) == "inactive"
 
 
 # --- status
@@ -158,7 +181,7 @@ def test_review(machine: Machine, reviewed: str) -> None:
         (r"no\x1b[31mname", "deny", "denied", "invalid_name"),
     ]
     assert found[0]["backend"] == "store"
-    assert found[0]["peer_uid"] == 0
+    assert (found[0]["peer_uid"], found[0]["peer_user"]) == (0, "root")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", found[0]["time"])
     assert [one["secret"] for one in audit(machine, since, "--secret=TOKEN", "--project", "tools-c")] == ["TOKEN"]
     denied = audit(machine, since, "--denied")
