@@ -171,8 +171,10 @@ class Operations:
                     )
                 fresh = project.registration.with_manifest(allowed.allowlist, allowed.ttl_seconds, allowed.max_entries)
                 self._check_info(fresh, peer)
-                yield from self._save({name: fresh})
-                project.reload(fresh)
+                # Most of a thousand manifests say what they said before, and each save writes and syncs the whole file.
+                if fresh is not project.registration:
+                    yield from self._save({name: fresh})
+                    project.reload(fresh)
             finally:
                 self._turns.end(CHANGES)
         finally:

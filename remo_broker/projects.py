@@ -47,7 +47,9 @@ class Registration:
         """What stands for it in the file, once it has been written."""
 
     def with_manifest(self, allowlist: Sequence[str], ttl_seconds: int, max_entries: int) -> Registration:
-        """The same project after its manifest was read anew."""
+        """The same project after its manifest was read anew; `self` if that says what it said before."""
+        if (self.allowlist, self.ttl_seconds, self.max_entries) == (tuple(allowlist), ttl_seconds, max_entries):
+            return self
         return Registration(self.name, self.project_path, allowlist, ttl_seconds, max_entries, self.allowed_uids)
 
     def __repr__(self) -> str:
