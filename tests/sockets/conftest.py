@@ -1,4 +1,4 @@
-"""One broker for the tests that change nothing for each other."""
+"""One broker for the tests that change nothing for each other, and socket units for those with a broker of their own."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.broker import Broker, Link, registration, short_directory
+from tests.support.units import Units
 
 if TYPE_CHECKING:
+    import pathlib
     from collections.abc import Iterator
 
 ALLOWED = ("GITHUB_TOKEN", "aws", "KEYSTORE", "MISSING")
@@ -40,3 +42,11 @@ def operator(shared: Broker) -> Iterator[Link]:
     """A connection on the admin socket of the shared broker."""
     with Link(shared.admin) as link:
         yield link
+
+
+@pytest.fixture
+def units(directory: pathlib.Path) -> Iterator[Units]:
+    with contextlib.closing(Units(directory)) as units:
+        units.add("admin")
+        units.add("status")
+        yield units

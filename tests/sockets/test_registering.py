@@ -1,23 +1,19 @@
-"""register, reload, unregister with real manifests, and what a restart makes of them: protocol.md, section 3."""
+"""register and unregister with real manifests: protocol.md, section 3."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pathlib
 import shutil
-import signal
-import socket
 import stat
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.broker import Broker, Link, ask, listen, registration
-from tests.support.machine import REPOSITORY, poll
-from tests.support.projects import make_project
+from tests.support.broker import Broker, Link, listen
+from tests.support.projects import allowlist, make_project, register
 
 if TYPE_CHECKING:
     from tests.conftest import StartBroker
@@ -32,14 +28,6 @@ def broker(start_broker: StartBroker) -> Broker:
 @pytest.fixture
 def project(directory: pathlib.Path) -> pathlib.Path:
     return make_project(directory / "myrepo", "A", "B")
-
-
-def register(broker: Broker, path: pathlib.Path, name: str = "", **more: Any) -> Reply:
-    return broker.ask({"op": "register", "name": name or path.name, "project_path": str(path), **more})
-
-
-def allowlist(broker: Broker, name: str = "myrepo") -> object:
-    return ask(broker.project(name), {"op": "info"})["allowlist"]
 
 
 # --- register
@@ -203,131 +191,6 @@ def test_what_cannot_be_saved_is_not_registered(broker: Broker, project: pathlib
     assert register(broker, project)["ok"]
 
 
-# --- reload
-
-
-def test_open_connections_see_a_reload_on_their_next_request(broker: Broker, project: pathlib.Path) -> None:
-    register(broker, project)
-    broker.push({"A": "a", "B": "b", "C": "c"})
-    with Link(broker.project()) as client:
-
-        def got(name: str) -> object:
-            answer = client.ask({"op": "get", "name": name})
-            return answer.get("value") or answer["reason"]
-
-        assert [got(name) for name in "ABC"] == ["a", "b", "not_in_manifest"]
-        make_project(project, "C", "A")
-        assert [got(name) for name in "ABC"] == ["a", "b", "not_in_manifest"]  # not before somebody says so
-        assert broker.ask({"op": "reload", "name": "myrepo"}) == {"ok": True, "allowlist": ["C", "A"]}
-        assert [got(name) for name in "ABC"] == ["a", "not_in_manifest", "c"]
-        assert client.ask({"op": "info"})["allowlist"] == ["C", "A"]
-    a = broker.records("fetch", secret="A")
-    assert [one["REMO_BACKEND"] for one in a] == ["store", "cache", "cache"]  # its lease stayed
-    (record,) = broker.records("manifest.reloaded")
-    assert (record["REMO_PROJECT"], record["REMO_ALLOWLIST_SIZE"], record["PRIORITY"]) == ("myrepo", "2", "5")
-
-
-def test_a_reload_that_fails_leaves_everything_as_it_was(broker: Broker, project: pathlib.Path) -> None:
-    register(broker, project)
-    broker.push({"A": "a"})
-    make_project(project, "A-")
-    assert broker.ask({"op": "reload", "name": "myrepo"})["code"] == "manifest_invalid"
-    shutil.rmtree(project)
-    assert broker.ask({"op": "reload", "name": "myrepo"})["code"] == "manifest_not_found"
-    assert allowlist(broker) == ["A", "B"]
-    assert broker.get("A")["value"] == "a"
-    make_project(project, "C")
-    obstacle = broker.state / "registrations.json.new"
-    obstacle.mkdir()
-    assert broker.ask({"op": "reload", "name": "myrepo"})["reason"] == "state_unwritable"
-    assert allowlist(broker) == ["A", "B"]
-    assert broker.records("manifest.reloaded") == []
-
-
-def test_a_hangup_reloads_all_manifests(broker: Broker, directory: pathlib.Path) -> None:
-    good, bad = (make_project(directory / name, "A") for name in ("good", "bad"))
-    register(broker, good)
-    register(broker, bad, allowed_uids=[os.getuid()])
-    make_project(good, "B")
-    make_project(bad, "B-")
-    broker.signal(signal.SIGHUP)
-    poll("the reload", lambda: allowlist(broker, "good") == ["B"])
-    (note,) = poll("the log", broker.notes)
-    assert "bad" in note
-    assert "allowlist" in note
-    assert allowlist(broker, "bad") == ["A"]
-    make_project(bad, "C")
-    broker.signal(signal.SIGHUP)
-    poll("the reload", lambda: allowlist(broker, "bad") == ["C"])
-    assert broker.ask({"op": "show", "name": "bad"})["allowed_uids"] == [os.getuid()]
-
-
-# A TOML parser in the reader's place for the real one, that takes its time over what says SLOW, and shows that it has begun by
-# blocking a signal.
-_SLOW_PARSER = """
-import importlib.machinery, os, signal, sys, time
-spec = importlib.machinery.PathFinder.find_spec("tomllib", [os.path.dirname(os.__file__)])
-real = importlib.util.module_from_spec(spec)
-sys.modules["tomllib"] = real
-spec.loader.exec_module(real)
-def loads(text, parse=real.loads):
-    if "SLOW" in text:
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
-        time.sleep(0.6)
-    return parse(text)
-real.loads = loads
-"""
-
-
-def a_reader_is_slow(broker: Broker) -> bool:
-    children = pathlib.Path(f"/proc/{broker.pid}/task/{broker.pid}/children").read_text().split()
-    blocked = 1 << (signal.SIGUSR1 - 1)
-    for child in children:
-        with contextlib.suppress(OSError):
-            status = pathlib.Path(f"/proc/{child}/status").read_text()
-            if int(status.partition("SigBlk:")[2].split()[0], 16) & blocked:
-                return True
-    return False
-
-
-@pytest.mark.parametrize("later", ["reload", "hangup"])
-def test_of_two_reloads_the_later_one_counts(start_broker: StartBroker, directory: pathlib.Path, later: str) -> None:
-    """Also when the manifest as the earlier one has read it takes longer to judge."""
-    (directory / "slow").mkdir()
-    (directory / "slow" / "tomllib.py").write_text(_SLOW_PARSER)
-    broker = start_broker(environment={"PYTHONPATH": f"{directory / 'slow'}:{REPOSITORY}"})
-    project = make_project(directory / "myrepo", "FIRST")
-    register(broker, project)
-    make_project(project, "SLOW")
-    with Link(broker.admin) as operator:
-        operator.send({"op": "reload", "name": "myrepo"})
-        poll("the reader", lambda: a_reader_is_slow(broker))
-        make_project(project, "QUICK", "LATER")
-        if later == "hangup":
-            broker.signal(signal.SIGHUP)
-        else:
-            assert broker.ask({"op": "reload", "name": "myrepo"})["allowlist"] == ["QUICK", "LATER"]
-        operator.reply()
-        poll("the later one", lambda: broker.records("manifest.reloaded", allowlist_size="2"))
-    assert allowlist(broker) == ["QUICK", "LATER"]
-
-
-def test_a_hangup_during_a_reload_reads_all_once_more(start_broker: StartBroker, directory: pathlib.Path) -> None:
-    (directory / "slow").mkdir()
-    (directory / "slow" / "tomllib.py").write_text(_SLOW_PARSER)
-    broker = start_broker(environment={"PYTHONPATH": f"{directory / 'slow'}:{REPOSITORY}"})
-    done, under_way = (make_project(directory / name, "FIRST") for name in ("a", "b"))
-    register(broker, done)
-    register(broker, under_way)
-    make_project(under_way, "SLOW")
-    broker.signal(signal.SIGHUP)
-    poll("the reader", lambda: a_reader_is_slow(broker))
-    make_project(done, "SECOND")
-    make_project(under_way, "SECOND")
-    broker.signal(signal.SIGHUP)
-    poll("the second", lambda: allowlist(broker, "a") == allowlist(broker, "b") == ["SECOND"])
-
-
 # --- unregister
 
 
@@ -374,62 +237,3 @@ def test_what_cannot_be_saved_is_said(broker: Broker, project: pathlib.Path) -> 
     assert allowlist(broker) == ["A", "B"]  # as after a restart; it can be tried again
     (broker.state / "registrations.json.new").rmdir()
     assert broker.ask({"op": "unregister", "name": "myrepo"})["ok"]
-
-
-# --- restarts
-
-
-def test_a_restart_widens_nothing(start_broker: StartBroker, directory: pathlib.Path) -> None:
-    """Exactly the allowlist that was validated, whatever lies on the disk meanwhile."""
-    broker = start_broker()
-    project = make_project(directory / "myrepo", "A", "B", ttl_seconds=60, max_entries=5)
-    gone = make_project(directory / "gone", "A")
-    register(broker, project, allowed_uids=[os.getuid()])
-    register(broker, gone)
-    broker.push({"A": "a", "C": "c"})
-    before = broker.ask({"op": "show", "name": "myrepo"})
-    broker.stop()
-    make_project(project, "A", "B", "C")
-    shutil.rmtree(gone)
-    broker = start_broker()
-    after = broker.ask({"op": "show", "name": "myrepo"})
-    for key in ("allowlist", "ttl_seconds", "max_entries", "allowed_uids", "project_path", "socket_path"):
-        assert after[key] == before[key]
-    assert broker.get("A")["reason"] == "no_snapshot"  # secrets are never kept
-    broker.push({"A": "a", "C": "c"})
-    assert broker.get("C")["reason"] == "not_in_manifest"
-    assert broker.get("A", "gone")["value"] == "a"
-    assert broker.ask({"op": "reload", "name": "myrepo"})["allowlist"] == ["A", "B", "C"]
-    assert broker.get("C")["value"] == "c"
-
-
-def test_a_kill_loses_no_registration(start_broker: StartBroker, directory: pathlib.Path) -> None:
-    broker = start_broker()
-    register(broker, make_project(directory / "myrepo", "A"))
-    broker.process.kill()
-    broker.process.wait()
-    assert allowlist(start_broker()) == ["A"]
-
-
-def test_a_damaged_state_file_is_said_and_kept(start_broker: StartBroker, directory: pathlib.Path) -> None:
-    broker = Broker(directory)
-    (broker.state / "registrations.json").write_text('{"version":1,"projects":[{"name":"myr')
-    broker = start_broker()
-    assert broker.status()["project_count"] == 0
-    (note,) = broker.notes()
-    assert "registrations.json is damaged" in note
-    assert len(list(broker.state.glob("registrations.json.corrupt-*"))) == 1
-    assert register(broker, make_project(directory / "myrepo", "A"))["ok"]
-
-
-def test_a_project_whose_socket_cannot_be_made_stops_no_other(
-    start_broker: StartBroker, directory: pathlib.Path
-) -> None:
-    (directory / "s").mkdir()
-    (directory / "s" / "bad.sock").mkdir()
-    broker = start_broker(projects=[registration("bad", "A"), registration("good", "A")])
-    assert allowlist(broker, "good") == ["A"]
-    (note,) = broker.notes()
-    assert "bad" in note
-    with socket.socket(socket.AF_UNIX) as client, pytest.raises(OSError):  # noqa: PT011
-        client.connect(str(broker.project("bad")))

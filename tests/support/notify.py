@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import socket
 from typing import TYPE_CHECKING
@@ -26,6 +27,13 @@ class NotifySocket:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         self._socket.bind(str(path))
         self._socket.setblocking(False)
+
+    def fill(self) -> None:
+        """Make it as a busy manager's is, whose queue takes nothing more until it is read."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, contextlib.suppress(BlockingIOError):
+            sender.setblocking(False)
+            while True:
+                sender.sendto(b"FULL=1", str(self.path))
 
     def read(self) -> list[dict[str, str]]:
         """Take what has come, and return all messages so far."""

@@ -1,9 +1,15 @@
-"""Project directories with a manifest."""
+"""Project directories with a manifest, and what a broker makes of them."""
 
 from __future__ import annotations
 
 import json
 import pathlib
+from typing import TYPE_CHECKING, Any
+
+from tests.support.broker import ask
+
+if TYPE_CHECKING:
+    from tests.support.broker import Broker, Reply
 
 
 def manifest(name: str, *secrets: str, **cache: int) -> str:
@@ -18,3 +24,11 @@ def make_project(path: pathlib.Path, *secrets: str, **cache: int) -> pathlib.Pat
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text(manifest(path.name, *secrets, **cache))
     return path
+
+
+def register(broker: Broker, path: pathlib.Path, name: str = "", **more: Any) -> Reply:
+    return broker.ask({"op": "register", "name": name or path.name, "project_path": str(path), **more})
+
+
+def allowlist(broker: Broker, name: str = "myrepo") -> object:
+    return ask(broker.project(name), {"op": "info"})["allowlist"]

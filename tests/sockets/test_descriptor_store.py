@@ -1,0 +1,82 @@
+"""Listeners in systemd's descriptor store: operations.md, with this process in systemd's place."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+from tests.support.broker import Link, registration, settle
+from tests.support.projects import make_project
+from tests.support.units import Units
+
+if TYPE_CHECKING:
+    from tests.conftest import StartBroker
+    from tests.support.notify import NotifySocket
+
+GET = {"op": "get", "name": "A"}
+
+
+def test_a_project_registered_while_it_runs_outlives_a_restart(
+    start_broker: StartBroker, units: Units, notify: NotifySocket, directory: pathlib.Path
+) -> None:
+    broker = start_broker(listeners=units.sockets, notify=notify)
+    path = make_project(directory / "myrepo", "A")
+    assert broker.ask({"op": "register", "name": "myrepo", "project_path": str(path)})["ok"]
+    stored = notify.wait_for(FDSTORE="1")
+    assert stored["FDNAME"] == "client-myrepo"
+    (descriptor,) = notify.stored["client-myrepo"]
+    inode = broker.project().stat().st_ino
+    broker.stop()
+    assert broker.project().stat().st_ino == inode
+    with Link(broker.project()) as waiting:  # nothing runs, and nobody is refused
+        waiting.send(GET)
+        with socket.socket(fileno=os.dup(descriptor)) as kept:
+            broker = start_broker(listeners=[*units.sockets.items(), ("client-myrepo", kept)], notify=notify)
+            assert waiting.reply()["reason"] == "no_snapshot"
+    assert broker.project().stat().st_ino == inode
+    assert broker.notes() == []
+    assert broker.ask({"op": "unregister", "name": "myrepo"})["ok"]
+    removed = notify.wait_for(FDSTOREREMOVE="1")
+    assert removed["FDNAME"] == "client-myrepo"
+    assert notify.stored == {}
+    assert not broker.project().exists()
+
+
+def test_a_stored_socket_of_nobody_is_dropped(
+    start_broker: StartBroker, units: Units, notify: NotifySocket, directory: pathlib.Path
+) -> None:
+    """Its project is registered no more, and no unit holds it: it would stay for ever."""
+    before = start_broker(projects=[registration("gone", "A")], listeners=units.sockets, notify=notify)
+    notify.wait_for(FDSTORE="1", FDNAME="client-gone")
+    (descriptor,) = notify.stored["client-gone"]
+    before.stop()
+    (before.state / "registrations.json").unlink()
+    with socket.socket(fileno=os.dup(descriptor)) as kept:
+        broker = start_broker(listeners=[*units.sockets.items(), ("client-gone", kept)], notify=notify)
+    notify.wait_for(FDSTOREREMOVE="1", FDNAME="client-gone")
+    assert not broker.project("gone").exists()
+    (note,) = broker.notes()
+    assert "gone" in note
+
+
+def test_the_end_waits_for_what_is_to_be_stored(
+    start_broker: StartBroker, units: Units, notify: NotifySocket, directory: pathlib.Path
+) -> None:
+    """systemd is busy, as it is while many units are restarted: a listener that it has not been given yet would be lost."""
+    broker = start_broker(listeners=units.sockets, notify=notify)
+    notify.wait_for(READY="1")
+    notify.fill()
+    path = make_project(directory / "myrepo", "A")
+    assert broker.ask({"op": "register", "name": "myrepo", "project_path": str(path)})["ok"]
+    inode = broker.project().stat().st_ino
+    broker.signal(signal.SIGTERM)
+    settle(0.5)
+    notify.wait_for(FDSTORE="1", FDNAME="client-myrepo")
+    assert broker.wait() == 0
+    (descriptor,) = notify.stored["client-myrepo"]
+    with socket.socket(fileno=os.dup(descriptor)) as kept:
+        assert kept.getsockname() == str(broker.project())
+    assert broker.project().stat().st_ino == inode

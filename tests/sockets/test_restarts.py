@@ -1,0 +1,73 @@
+"""What a restart makes of the registrations: operations.md, "Restart widens nothing"."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.broker import Broker, registration
+from tests.support.projects import allowlist, make_project, register
+
+if TYPE_CHECKING:
+    from tests.conftest import StartBroker
+
+
+def test_a_restart_widens_nothing(start_broker: StartBroker, directory: pathlib.Path) -> None:
+    """Exactly the allowlist that was validated, whatever lies on the disk meanwhile."""
+    broker = start_broker()
+    project = make_project(directory / "myrepo", "A", "B", ttl_seconds=60, max_entries=5)
+    gone = make_project(directory / "gone", "A")
+    register(broker, project, allowed_uids=[os.getuid()])
+    register(broker, gone)
+    broker.push({"A": "a", "C": "c"})
+    before = broker.ask({"op": "show", "name": "myrepo"})
+    broker.stop()
+    make_project(project, "A", "B", "C")
+    shutil.rmtree(gone)
+    broker = start_broker()
+    after = broker.ask({"op": "show", "name": "myrepo"})
+    for key in ("allowlist", "ttl_seconds", "max_entries", "allowed_uids", "project_path", "socket_path"):
+        assert after[key] == before[key]
+    assert broker.get("A")["reason"] == "no_snapshot"  # secrets are never kept
+    broker.push({"A": "a", "C": "c"})
+    assert broker.get("C")["reason"] == "not_in_manifest"
+    assert broker.get("A", "gone")["value"] == "a"
+    assert broker.ask({"op": "reload", "name": "myrepo"})["allowlist"] == ["A", "B", "C"]
+    assert broker.get("C")["value"] == "c"
+
+
+def test_a_kill_loses_no_registration(start_broker: StartBroker, directory: pathlib.Path) -> None:
+    broker = start_broker()
+    register(broker, make_project(directory / "myrepo", "A"))
+    broker.process.kill()
+    broker.process.wait()
+    assert allowlist(start_broker()) == ["A"]
+
+
+def test_a_damaged_state_file_is_said_and_kept(start_broker: StartBroker, directory: pathlib.Path) -> None:
+    broker = Broker(directory)
+    (broker.state / "registrations.json").write_text('{"version":1,"projects":[{"name":"myr')
+    broker = start_broker()
+    assert broker.status()["project_count"] == 0
+    (note,) = broker.notes()
+    assert "registrations.json is damaged" in note
+    assert len(list(broker.state.glob("registrations.json.corrupt-*"))) == 1
+    assert register(broker, make_project(directory / "myrepo", "A"))["ok"]
+
+
+def test_a_project_whose_socket_cannot_be_made_stops_no_other(
+    start_broker: StartBroker, directory: pathlib.Path
+) -> None:
+    (directory / "s").mkdir()
+    (directory / "s" / "bad.sock").mkdir()
+    broker = start_broker(projects=[registration("bad", "A"), registration("good", "A")])
+    assert allowlist(broker, "good") == ["A"]
+    (note,) = broker.notes()
+    assert "bad" in note
+    with socket.socket(socket.AF_UNIX) as client, pytest.raises(OSError):  # noqa: PT011
+        client.connect(str(broker.project("bad")))

@@ -1,0 +1,27 @@
+"""Socket units, with the test in systemd's place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.support.broker import listen
+
+if TYPE_CHECKING:
+    import pathlib
+    import socket
+
+
+class Units:
+    """Socket units: listening sockets by their descriptor names, held by this process."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self.directory = directory / "s"
+        self.directory.mkdir(exist_ok=True)
+        self.sockets: dict[str, socket.socket] = {}
+
+    def add(self, name: str) -> None:
+        self.sockets[name] = listen(self.directory / f"{name.removeprefix('client-')}.sock")
+
+    def close(self) -> None:
+        for one in self.sockets.values():
+            one.close()
