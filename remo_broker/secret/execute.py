@@ -25,7 +25,7 @@ from remo_broker.secret.commands import (
     ONLY,
     REMOVE,
 )
-from remo_broker.secret.links import target_of
+from remo_broker.secret.links import real_place, target_of
 from remo_broker.secret.locate import open_client
 from remo_broker.secret.rendering import File, Rendering, remove
 from remo_broker.secret.template import fill
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 # For how long it goes on where the project may not fetch all at once. With the broker's usual limits there is time for as
 # many names as a manifest can have.
 LONGEST_PATIENCE_SECONDS = 60.0
+# What a file_mode may have. The project writes the template too: with a set-user-ID bit it would be a program that whoever
+# starts it runs as this user.
+PERMISSIONS = 0o777
 # Between two tries where the broker names no time.
 SHORTEST_PAUSE_SECONDS = 0.2
 
@@ -129,15 +132,20 @@ def environment(bindings: dict[str, Binding], secrets: dict[str, SecretValue]) -
 def files(bindings: dict[str, Binding], secrets: dict[str, SecretValue]) -> dict[str, File]:
     """The files to write, by secret."""
     found: dict[str, File] = {}
+    places: dict[str, str] = {}
     for name, binding in bindings.items():
         if not isinstance(binding, FileBinding):
             continue
+        if binding.file_mode & ~PERMISSIONS:
+            raise Problem(f"the file_mode of {name} has more than permissions; let it begin with a 0")
         target = target_of(binding.file_path)
-        for other in found.values():
-            if target == other.target:
-                raise Problem(f"{name} and another secret go into the same file {target}; name another file_path")
-            if f"{target}/".startswith(f"{other.target}/") or f"{other.target}/".startswith(f"{target}/"):
-                raise Problem(f"{target} and {other.target} cannot be files both; name another file_path for {name}")
+        place = real_place(target)
+        for other, taken in places.items():
+            if place == taken:
+                raise Problem(f"{name} and {other} go into the same file {place}; name another file_path")
+            if place.startswith(f"{taken}/") or taken.startswith(f"{place}/"):
+                raise Problem(f"{place} and {taken} cannot be files both; name another file_path for {name}")
+        places[name] = place
         found[name] = File(target, fill(binding.template, secrets[name]), binding.file_mode)
     return found
 

@@ -24,6 +24,11 @@ def target_of(file_path: str) -> str:
     return os.path.normpath(os.path.join(home, expanded))
 
 
+def real_place(target: str) -> str:
+    """One spelling for a place that has several: through a directory that is a link, or with two slashes in front."""
+    return os.path.join(os.path.realpath(os.path.dirname(target)), os.path.basename(target))
+
+
 def file_behind(link: str) -> str | None:
     """The file that a link leads to which this user's remo-secret has made; None for all else, and where nothing is.
 
@@ -40,10 +45,22 @@ def file_behind(link: str) -> str | None:
     return where if owner == own_name() and is_project_name(project) and is_secret_name(name) else None
 
 
-def check_place(target: str) -> None:
-    """Refuse where a link cannot be put: what is there may be somebody's only copy."""
-    if os.path.lexists(target) and file_behind(target) is None:
-        raise Problem(f"{target} is there already and was not rendered by remo-secret; move it away")
+def check_place(target: str, project: str) -> None:
+    """Refuse where a link cannot be put: what is there may be somebody's only copy, or be in use by another project."""
+    if os.path.isdir(target):
+        raise Problem(f"{target} is a directory; name another file_path")
+    behind = file_behind(target)
+    if behind is None and os.path.lexists(target):
+        raise Problem(
+            f"{target} is there already and was not rendered by remo-secret; move it away, or name another file_path"
+        )
+    if behind is not None and os.path.lexists(behind):
+        owner = os.path.basename(os.path.dirname(behind))
+        if owner != project:
+            raise Problem(
+                f"{target} was rendered for {owner}; say 'remo-secret render --remove' in that project's directory, "
+                "or name another file_path"
+            )
     directory = os.path.dirname(target)
     while not os.path.lexists(directory):
         directory = os.path.dirname(directory)
@@ -72,9 +89,8 @@ def link(target: str, file: str) -> None:
     if before is None:
         os.symlink(file, target)
         return
-    temporary = f"{target}.{own_name()}"
-    if file_behind(temporary) is not None:  # of a run that was killed
-        os.unlink(temporary)
+    _sweep(target)
+    temporary = _temporary(target)
     os.symlink(file, temporary)
     try:
         os.rename(temporary, target)
@@ -87,3 +103,14 @@ def unlink(target: str, file: str) -> None:
     """Remove the link to `file`; whatever else is there by now stays."""
     if file_behind(target) == file:
         os.unlink(target)
+    _sweep(target)
+
+
+def _sweep(target: str) -> None:
+    """Remove what a run that was killed has left beside a link."""
+    if file_behind(_temporary(target)) is not None:
+        os.unlink(_temporary(target))
+
+
+def _temporary(target: str) -> str:
+    return f"{target}.{own_name()}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import contextmanager, suppress
 
@@ -29,7 +30,7 @@ class Rendering:
 
     def __init__(self, project: str, files: dict[str, File]) -> None:
         for file in files.values():
-            links.check_place(file.target)
+            links.check_place(file.target, project)
         self._folder = tmpfs.make_folder(project)
         self._directories: list[str] = []
         self._fresh: dict[str, str] = {}
@@ -58,7 +59,8 @@ class Rendering:
         if before != path or not folder.has(name):
             self._fresh[name] = target
         if place is not None and place != target:  # the manifest wants it elsewhere now
-            links.unlink(place, path)
+            with _told_of(place):
+                links.unlink(place, path)
         folder.commit(name)
         links.link(target, path)
         if before is not None and before != path:
@@ -70,7 +72,7 @@ class Rendering:
         if directory == self._folder.path:
             _remove(self._folder, name)
             return
-        for folder in tmpfs.folders(os.path.basename(directory), busy_too=False):
+        for folder in tmpfs.folders(os.path.basename(directory), wait=False):
             if folder.path == directory:
                 _remove(folder, name)
             folder.close()
@@ -96,7 +98,10 @@ def _told_of(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise Problem(f"{path}: {os.strerror(error.errno or 0)}; nothing was started, nothing new is left") from None
+        why = os.strerror(error.errno or 0)
+        if error.errno == errno.ENOSPC:
+            why += ", make room there"
+        raise Problem(f"{path}: {why}; nothing was started, nothing new is left") from None
 
 
 def remove(project: str, only: Collection[str] | None) -> None:

@@ -145,14 +145,14 @@ def make_folder(project: str) -> Folder:
         descriptor = _make_directory(project, outer, path)
     finally:
         os.close(outer)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    _lock(descriptor, wait=True)
     return Folder(path, descriptor)
 
 
-def folders(project: str, *, busy_too: bool = True) -> list[Folder]:
+def folders(project: str, *, wait: bool = True) -> list[Folder]:
     """The directories of a project that there are: more than one if the runtime directory was another before.
 
-    Those in use are waited for, or with `busy_too` False left out: who holds one already must not wait for another.
+    Those in use are waited for or, without `wait`, left out: who holds one already must not wait for another.
     """
     found = []
     for base, outer in _bases():
@@ -160,14 +160,10 @@ def folders(project: str, *, busy_too: bool = True) -> list[Folder]:
             descriptor = os.open(project, _OPEN_DIRECTORY, dir_fd=outer)
         except OSError:
             continue
-        try:
-            if not _is_own(descriptor):
-                raise BlockingIOError
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if busy_too else fcntl.LOCK_NB))
-        except BlockingIOError:
-            os.close(descriptor)
-        else:
+        if _is_own(descriptor) and _lock(descriptor, wait):
             found.append(Folder(os.path.join(base, project), descriptor))
+        else:
+            os.close(descriptor)
     return found
 
 
@@ -222,6 +218,15 @@ def _make_directory(name: str, parent: int | None, path: str) -> int:
 def _is_own(descriptor: int) -> bool:
     found = os.fstat(descriptor)
     return found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _lock(descriptor: int, wait: bool) -> bool:
+    """Whether the directory is ours to change until it is closed; False where somebody else has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _staged(entry: str) -> str:

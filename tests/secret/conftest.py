@@ -78,6 +78,10 @@ class Project:
         return self.memory / f"remo-secret-{os.geteuid()}" / "myrepo"
 
 
+def everything_below(directory: pathlib.Path) -> list[str]:
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
+
+
 @pytest.fixture
 def memory() -> Iterator[pathlib.Path]:
     """A directory on a tmpfs, as a login session has one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import resource
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -13,8 +14,8 @@ import pytest
 from remo_broker.cli.program import Problem
 from remo_broker.secret import tmpfs
 from remo_broker.secret.links import file_behind, target_of
-from remo_broker.secret.rendering import File, Rendering, remove
-from tests.secret.conftest import KEY, MANIFEST
+from remo_broker.secret.rendering import File, Rendering
+from tests.secret.conftest import KEY, MANIFEST, everything_below
 from tests.support import programs
 from tests.support.broker import NOBODY
 from tests.support.programs import refused
@@ -31,10 +32,6 @@ def shell(project: Project, script: str, *arguments: str) -> subprocess.Complete
     argv = ["sh", "-c", script, "sh", *programs.command(programs.SECRET, *arguments)]
     environment = programs.environment(project.environment)
     return subprocess.run(argv, env=environment, cwd=project.path, capture_output=True, timeout=60, check=False)
-
-
-def everything_below(directory: pathlib.Path) -> list[str]:
-    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
 
 
 # --- all or none
@@ -61,6 +58,19 @@ def test_a_file_that_cannot_be_written(project: Project) -> None:
     assert os.listdir(project.rendered) == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
+def test_a_full_tmpfs(project: Project) -> None:
+    size = resource.getpagesize()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", project.memory], check=True)
+    try:
+        line = refused(project.run("render"), 1)
+        assert f"{project.rendered}/KEY: No space left on device, make room there; nothing was started" in line
+        assert everything_below(project.home) == []
+        assert os.listdir(project.rendered) == []
+    finally:
+        subprocess.run(["umount", project.memory], check=True)
+
+
 @pytest.mark.parametrize("path", ["keys/app.key", "keys/deeper/app.key"])
 def test_a_file_where_a_directory_is_wanted(project: Project, path: str) -> None:
     project.manifest.write_text(MANIFEST.replace("keys/app.key", path))
@@ -72,7 +82,7 @@ def test_a_file_where_a_directory_is_wanted(project: Project, path: str) -> None
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
 def test_a_place_that_may_not_be_written_to(directory: pathlib.Path) -> None:
-    code = f"from remo_broker.secret.links import check_place; check_place({str(directory / 'x/y')!r})"
+    code = f"from remo_broker.secret.links import check_place; check_place({str(directory / 'x/y')!r}, 'p')"
     argv = [sys.executable, "-c", code]
     done = subprocess.run(argv, env=programs.environment(), user=NOBODY, capture_output=True, text=True, check=False)
     assert f"you may not write to {directory}; name another file_path" in done.stderr
@@ -84,105 +94,35 @@ def test_one_file_below_another(project: Project) -> None:
     assert everything_below(project.home) == []
 
 
+@pytest.mark.parametrize("path", ["/", "keys/"])
+def test_a_directory_where_a_file_is_wanted(project: Project, path: str) -> None:
+    (project.home / "keys").mkdir()
+    project.manifest.write_text(MANIFEST.replace("keys/app.key", path))
+    assert "is a directory; name another file_path" in refused(project.run("render"), 1)
+    assert everything_below(project.home) == ["keys"]
+
+
+@pytest.mark.parametrize("path", ["other/credentials", "/{home}/.aws/credentials", "~/no/../.aws/credentials"])
+def test_one_place_by_two_names(project: Project, path: str) -> None:
+    (project.home / "other").symlink_to(project.home / ".aws")
+    (project.home / ".aws").mkdir()
+    project.manifest.write_text(MANIFEST.replace("keys/app.key", path.format(home=project.home)))
+    line = refused(project.run("render"), 1)
+    assert f"KEY and aws go into the same file {project.home}/.aws/credentials; name another" in line
+    assert everything_below(project.home) == [".aws", "other"]
+
+
+@pytest.mark.parametrize("mode", ["4755", "2640", "1600", "7777"])
+def test_only_permissions(project: Project, mode: str) -> None:
+    """The project writes the template: it would leave a program that runs as whoever has rendered it."""
+    project.manifest.write_text(MANIFEST.replace("0440", mode))
+    assert "the file_mode of KEY has more than permissions; let it begin" in refused(project.run("render"), 1)
+    assert everything_below(project.home) == []
+
+
 def test_only_what_is_a_file(project: Project) -> None:
     assert "TOKEN goes into a variable" in refused(project.run("render", "--only=aws,TOKEN"), 1)
     assert project.run("render", "--only=aws").stdout.decode() == f"{project.home}/.aws/credentials\n"
-
-
-# --- what an earlier run left
-
-
-def test_a_run_that_was_killed(project: Project) -> None:
-    project.run("render")
-    (project.rendered / ".aws").write_text("half a secret")
-    (project.rendered / ".aws").chmod(0o400)
-    (project.rendered / ".old.place").symlink_to("/nowhere")
-    credentials = project.home / ".aws/credentials"
-    credentials.unlink()
-    credentials.symlink_to(f"/run/user/1/{tmpfs.own_name()}/myrepo/aws")
-    temporary = credentials.with_name(f"credentials.{tmpfs.own_name()}")
-    temporary.symlink_to(project.rendered / "aws")
-    assert project.run("render").returncode == 0
-    assert sorted(os.listdir(project.rendered)) == ["KEY", "KEY.place", "aws", "aws.place"]
-    assert os.listdir(project.home / ".aws") == ["credentials"]
-    assert credentials.read_text().startswith("[default]")
-
-
-def test_two_at_a_time(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One waits for the other, and does not take what it has staged for the rest of a run that was killed."""
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(project.memory))
-    folder = tmpfs.make_folder("myrepo")
-    folder.stage("aws", b"of the first", 0o600, "/nowhere")
-    argv = programs.command(programs.SECRET, "render")
-    environment = programs.environment(project.environment)
-    with subprocess.Popen(argv, env=environment, cwd=project.path, stdout=subprocess.DEVNULL) as second:
-        try:
-            with pytest.raises(subprocess.TimeoutExpired):
-                second.wait(0.7)
-            folder.commit("aws")
-        finally:
-            folder.close()
-        assert second.wait(60) == 0
-    assert (project.home / ".aws/credentials").read_text().startswith("[default]")
-
-
-def test_a_file_path_that_was_changed(project: Project) -> None:
-    project.run("render")
-    project.manifest.write_text(MANIFEST.replace("keys/app.key", "keys/new.key"))
-    project.run("render")
-    assert os.listdir(project.home / "keys") == ["new.key"]
-    assert (project.home / "keys/new.key").read_bytes() == KEY
-
-
-def test_another_runtime_directory(
-    memory: pathlib.Path, directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A login session has $XDG_RUNTIME_DIR, a shell in a container does not: its link is known as ours all the same."""
-    for name in ("login", "shell"):
-        (memory / name).mkdir(mode=0o700)
-    monkeypatch.setattr(tmpfs, "CANDIDATES", (str(memory / "shell"), str(memory / "login")))
-    monkeypatch.setattr(tmpfs, "is_safe", lambda place: place.startswith(str(memory)))
-    target = directory / "key"
-    for runtime, content in (("login", b"1"), ("shell", b"2"), ("login", b"3")):
-        monkeypatch.setenv("XDG_RUNTIME_DIR", str(memory / runtime))
-        Rendering("p", {"KEY": File(str(target), content, 0o600)}).close()
-        assert target.read_bytes() == content
-        assert os.readlink(target) == f"{memory}/{runtime}/{tmpfs.own_name()}/p/KEY"
-        assert len(list(memory.rglob("KEY"))) == 1, "none is left on the other tmpfs"
-    monkeypatch.delenv("XDG_RUNTIME_DIR")
-    remove("p", None)
-    assert not os.path.lexists(target)
-    assert not list(memory.rglob("KEY*"))
-
-
-def test_two_secrets_that_change_places(
-    memory: pathlib.Path, directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(memory))
-    here, there = str(directory / "here"), str(directory / "there")
-    for first, second in ((here, there), (there, here), (here, there)):
-        Rendering("p", {"A": File(first, b"a", 0o600), "B": File(second, b"b", 0o600)}).close()
-        assert (pathlib.Path(first).read_bytes(), pathlib.Path(second).read_bytes()) == (b"a", b"b")
-    Rendering("p", {"C": File(here, b"c", 0o600)}).close()
-    assert sorted(os.listdir(memory / tmpfs.own_name() / "p")) == ["B", "B.place", "C", "C.place"]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "/dev/shm/remo-secret-4242/p/KEY",
-        "/dev/shm/remo-secret-{uid}/p/KEY/x",
-        "/dev/shm/remo-secret-{uid}/P/KEY",
-        "/dev/shm/remo-secret-{uid}/p/KEY.place",
-        "/dev/shm/remo-secret-{uid}/../KEY",
-        "remo-secret-{uid}/p/KEY",
-        "../remo-secret-{uid}/p/KEY",
-    ],
-)
-def test_what_is_no_link_of_ours(directory: pathlib.Path, text: str) -> None:
-    link = directory / "link"
-    link.symlink_to(text.format(uid=os.geteuid()))
-    assert file_behind(str(link)) is None
 
 
 # --- removing
@@ -268,6 +208,24 @@ def test_streams_that_are_closed(project: Project) -> None:
     done = shell(project, 'exec "$@" <&- >&- 2>&-', "exec", sys.executable, "-c", show)
     assert done.returncode == 0
     assert report.read_text() == "[False, False, False]"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/dev/shm/remo-secret-4242/p/KEY",
+        "/dev/shm/remo-secret-{uid}/p/KEY/x",
+        "/dev/shm/remo-secret-{uid}/P/KEY",
+        "/dev/shm/remo-secret-{uid}/p/KEY.place",
+        "/dev/shm/remo-secret-{uid}/../KEY",
+        "remo-secret-{uid}/p/KEY",
+        "../remo-secret-{uid}/p/KEY",
+    ],
+)
+def test_what_is_no_link_of_ours(directory: pathlib.Path, text: str) -> None:
+    link = directory / "link"
+    link.symlink_to(text.format(uid=os.geteuid()))
+    assert file_behind(str(link)) is None
 
 
 def test_where_a_file_path_leads(monkeypatch: pytest.MonkeyPatch) -> None:
