@@ -174,7 +174,7 @@ class Arguments:
         if text is None:
             return None
         if not (text.isascii() and text.isdigit() and len(text) < 18 and lowest <= int(text) <= highest):
-            raise Usage(f"{option.name} wants a number from {lowest} to {highest}")
+            raise Usage(f"{option.name} wants a whole number from {lowest} to {highest}")
         return int(text)
 
 

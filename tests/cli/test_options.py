@@ -99,7 +99,7 @@ def test_misuse(argv: tuple[str, ...], says: str) -> None:
 
 @pytest.mark.parametrize("text", ["0", "10", "-1", "1.0", "\uff11", "1e1", " 1", "9" * 5000])
 def test_numbers(text: str) -> None:
-    with pytest.raises(Usage, match="--count wants a number from 1 to 9"):
+    with pytest.raises(Usage, match="--count wants a whole number from 1 to 9"):
         read("show", "x", "--count", text).number(COUNT, 1, 9)
 
 

@@ -289,7 +289,7 @@ def test_output_in_another_encoding(operator: Operator, directory: pathlib.Path)
         (["reload"], "'reload' wants either a PROJECT or --all"),
         (["reload", "--all", "x"], "'reload' wants either a PROJECT or --all"),
         (["register", "/x", "--allow-uid"], "--allow-uid wants a value: UID,..."),
-        (["audit", "--lines=many"], "--lines wants a number from 0"),
+        (["audit", "--lines=many"], "--lines wants a whole number from 0"),
         (
             ["audit", "--since", "whenever"],
             "--since: no time that is understood, from 1970 to 9998; write '2026-05-31 02:30'",
