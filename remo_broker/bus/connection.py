@@ -28,8 +28,8 @@ CALL_SECONDS = 10.0
 # The longest line of the authentication is an error's text.
 MAX_AUTHENTICATION_LINE = 1024
 # What is longer is from somebody who means no good: it is skipped, not kept; of a call the head is, if that alone is not too
-# long, to say so. The longest legal call names an interface and a property, 255 bytes each; the longest signal is systemd's of all that has changed about a unit; the longest answer to a call
-# of our own lists every name on the bus.
+# long, to say so. The longest legal call names an interface and a property, 255 bytes each; the longest signal is systemd's
+# of all that has changed about a unit; the longest answer to a call of our own lists every name on the bus.
 MAX_CALL = 8 * 1024
 MAX_SIGNAL = 64 * 1024
 MAX_ANSWER = 4 * 1024 * 1024

@@ -58,5 +58,9 @@ def _wheels() -> pathlib.Path:
         with tempfile.TemporaryDirectory(dir=WHEELS) as scratch:
             new = pathlib.Path(scratch, "new")
             subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--use-pep517", "-w", new, *wanted], check=True)
-            new.rename(directory)
+            try:
+                new.rename(directory)
+            except OSError:  # another test process was first
+                if not directory.exists():
+                    raise
     return directory
