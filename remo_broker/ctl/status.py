@@ -29,18 +29,22 @@ PROTECTION = {
 def status(arguments: Arguments) -> int:
     output = open_output(arguments)
     path = socket_path(arguments)
-    if manages_units(arguments):
+    managed = manages_units(arguments)
+    if managed:
         service, unit = unit_states()
         if service not in RUNNING_STATES:
             return show_stopped(output, path, service, unit)
     try:
         with open_client(arguments) as client:
             found = client.status()
-    except Unreachable as error:
-        if error.temporary and is_socket(path):
-            return show_stopped(output, path, "inactive", None)
-        raise Problem(error.message, EXIT_UNKNOWN) from None
     except ClientError as error:
+        if managed:
+            # It may have ended before it answered, as one does that cannot start.
+            service, unit = unit_states()
+            if service not in RUNNING_STATES:
+                return show_stopped(output, path, service, unit)
+        elif isinstance(error, Unreachable) and error.temporary and is_socket(path):
+            return show_stopped(output, path, "inactive", None)
         raise Problem(error.message, EXIT_UNKNOWN) from None
     show_running(output, found)
     return 0
