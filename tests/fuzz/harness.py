@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import pathlib
     from collections.abc import Iterator, Sequence
 
+# Whose socket it is that streams are sent to; the corpus names it too.
+PROJECT = "fuzzed"
 ALLOWED = frozenset({"TOKEN", "bundle", "BINARY", "MISSING"})
 
 # Everybody else is answered within; generous, as the machine may do other things too.
@@ -85,7 +87,7 @@ class Harness:
     """A broker of its own, and what must stay true of it."""
 
     def __init__(self, directory: pathlib.Path) -> None:
-        projects = [registration("fuzzed", *ALLOWED), registration("canary", "TOKEN")]
+        projects = [registration(PROJECT, *ALLOWED), registration("canary", "TOKEN")]
         # No rate limit, as that would answer most of it; no idle exit.
         self.broker = Broker(directory, projects=projects, rate_limit_per_second=0, idle_exit_seconds=0)
         self.signatures: set[tuple[str, ...]] = set()
@@ -115,7 +117,7 @@ class Harness:
 
     def path(self, kind: str) -> pathlib.Path:
         return {
-            "project": self.broker.project("fuzzed"),
+            "project": self.broker.project(PROJECT),
             "admin": self.broker.admin,
             "status": self.broker.status_socket,
         }[kind]

@@ -6,7 +6,7 @@ import json
 import random
 from typing import TYPE_CHECKING
 
-from tests.fuzz.harness import Script
+from tests.fuzz.harness import PROJECT, Script
 from tests.fuzz.streams import KINDS
 
 if TYPE_CHECKING:
@@ -176,6 +176,8 @@ def make_script(random_: random.Random, pools: dict[str, list[bytes]]) -> Script
     for op in (b'"register"', b'"reload"'):
         if data.count(op) > MAX_READERS:
             data = data.replace(op, b'"show"')
+    if PROJECT.encode() in data:
+        data = data.replace(b'"unregister"', b'"show"')  # those that follow want its socket
     if kind == "status":
         data = data.replace(b"watch", b"wotch")  # a stream has no one answer
     cuts: list[int] = []

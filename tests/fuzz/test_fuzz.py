@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from remo_broker.messages import ADMIN_REQUESTS, PROJECT_REQUESTS, STATUS_REQUESTS
 from tests.fuzz import model
-from tests.fuzz.harness import Harness, Script, Wrong
+from tests.fuzz.harness import PROJECT, Harness, Script, Wrong
 from tests.fuzz.mutation import make_script
 from tests.fuzz.streams import KINDS, streams
 from tests.support.broker import short_directory
@@ -99,7 +99,7 @@ _names = st.sampled_from(
 ) | st.text(max_size=20)
 _values = st.text(max_size=40) | st.dictionaries(_names, st.text(max_size=20), max_size=3) | _json
 _fields = {
-    "name": _names | st.sampled_from(["fuzzed", "nobody"]) | _json,
+    "name": _names | st.sampled_from([PROJECT, "nobody"]) | _json,
     "secret": _names | _json,
     "uid": st.integers(-1, 2**33) | _json,
     "after": st.text(max_size=10) | _json,
@@ -151,6 +151,15 @@ def test_bytes(harness: Harness, kind: str) -> None:
 
 
 # --- the harness itself
+
+
+def test_no_stream_takes_away_what_the_next_ones_need() -> None:
+    unregister = json.dumps({"op": "unregister", "name": PROJECT}).encode()
+    random_ = random.Random("unregister")
+    made = [make_script(random_, {kind: [unregister] for kind in KINDS}) for _ in range(200)]
+    lines = [line for script in made for line in script.data.split(b"\n") if script.kind == "admin"]
+    assert b'{"op": "show", "name": "fuzzed"}' in lines
+    assert unregister not in lines
 
 
 @pytest.mark.parametrize(
