@@ -11,7 +11,7 @@ import json
 from remo_broker import PROTOCOL_VERSION, messages
 from remo_broker.client import errors
 from remo_broker.message import Message
-from remo_broker.messages import Code, Failure, Ping, Request
+from remo_broker.messages import Code, Failure, Ping, Reason, Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,7 +86,11 @@ def refusal_in(path: str, fields: dict[str, Any]) -> errors.ClientError:
     """The exception for an answer that is no success."""
     if fields.get("ok") is not False:
         return errors.BadReply(path, "the answer lacks 'ok'")
-    return errors.refusal(build(path, Failure, fields))
+    failure = build(path, Failure, fields)
+    if failure.reason == Reason.UNKNOWN_OP:
+        # Which socket was asked tells what is wrong: another kind of socket, or that of an older broker.
+        failure = Failure(**(failure.__dict__ | {"message": f"{path}: {failure.message}"}))
+    return errors.refusal(failure)
 
 
 def check_version(path: str, fields: dict[str, Any]) -> None:

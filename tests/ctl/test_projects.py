@@ -333,7 +333,8 @@ def test_nobody_there(directory: pathlib.Path, command: list[str]) -> None:
 def test_a_project_socket_is_no_admin_socket(start_broker: StartBroker) -> None:
     broker = start_broker(projects=[registration("myrepo", "TOKEN")])
     done = programs.run(programs.BROKERCTL, f"--socket={broker.project()}", "clear")
-    assert "op" in refused(done, 1)
+    advice = f"remo-brokerctl: {broker.project()}: unknown op; this socket knows get, ping, info, ready"
+    assert refused(done, 1) == advice
     with Link(broker.project()) as link:
         assert link.ask({"op": "ping"})["ok"]
 
