@@ -132,23 +132,33 @@ class ProjectPlane:
     def flush(self) -> None:
         """Hand over the records, then write the replies."""
         replies, self._replies = self._replies, []
-        if self._records:
-            records, self._records = self._records, []
-            audited, self._audited = self._audited, []
-            latency = audit.latency_field(int((time.monotonic() - self.loop.now) * 1e6))
-            records = [record + latency for record in records]
-            taken = self.trail.write(records)
-            if self._deny and not self._received(audited[:taken], replies):
-                self._not_received(records[:taken], audited[:taken], replies)
-            if taken < len(records):
-                self._not_taken(records, audited, taken, replies)
-        snapshot = self.broker.store.snapshot
-        for client, reply in replies:
-            client.send(reply, snapshot)
+        try:
+            if self._records:
+                self._hand_over(replies)
+            snapshot = self.broker.store.snapshot
+            for client, reply in replies:
+                client.send(reply, snapshot)
+        except Exception:
+            # A client that went on would take the answer to its next request for the one that it has not got.
+            for client, _ in replies:
+                client.close()
+            raise
         if self._ends:
             ends, self._ends = self._ends, []
             for client in ends:
                 client.end()
+
+    def _hand_over(self, replies: list[tuple[Client, Reply]]) -> None:
+        """The records of `replies`; what may not be given out without its record is denied there."""
+        records, self._records = self._records, []
+        audited, self._audited = self._audited, []
+        latency = audit.latency_field(int((time.monotonic() - self.loop.now) * 1e6))
+        records = [record + latency for record in records]
+        taken = self.trail.write(records)
+        if self._deny and not self._received(audited[:taken], replies):
+            self._not_received(records[:taken], audited[:taken], replies)
+        if taken < len(records):
+            self._not_taken(records, audited, taken, replies)
 
     def _not_taken(
         self,

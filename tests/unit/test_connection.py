@@ -16,6 +16,7 @@ from remo_broker.loop import Loop
 from remo_broker.memory import Arena
 from remo_broker.project_client import Client
 from remo_broker.project_plane import ProjectPlane
+from remo_broker.projects import SHARE
 from remo_broker.store import Snapshot, Store
 from remo_broker.trail import AuditTrail
 from tests.support.broker import registration
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PING = b'{"op":"ping"}\n'
+GET = b'{"op":"get","name":"A"}\n'
 
 
 class Echo(Connection):
@@ -191,11 +193,28 @@ def test_who_connected(bench: Bench) -> None:
 # --- a project's client
 
 
+class Breakable(JournalTransport):
+    """Takes records to nobody; breaks once, by a fault of its own, after as many calls as `breaks_in` says."""
+
+    breaks_in = 0
+
+    def send(self, records: list[bytes], patience_seconds: float) -> None:
+        self.breaks_in -= 1
+        if not self.breaks_in:
+            raise ZeroDivisionError
+        super().send(records, patience_seconds)
+
+
 @pytest.fixture
-def client(bench: Bench) -> Iterator[Client]:
+def transport() -> Breakable:
+    return Breakable("/nowhere")
+
+
+@pytest.fixture
+def client(bench: Bench, transport: Breakable) -> Iterator[Client]:
     arena = Arena()
     broker = Broker(Config({"rate_limit_per_second": 0}), Store(arena, 900))
-    trail = AuditTrail(JournalTransport("/nowhere"), clock_usec=lambda: 0)  # nothing here is audited
+    trail = AuditTrail(transport, clock_usec=lambda: 0)
     plane = ProjectPlane(bench.loop, bench.sweeper, broker, trail, deny=False)
     client = Client(plane, broker.add(registration("myrepo", "A")), bench.ours, Peer(bench.ours))
     yield client
@@ -239,3 +258,29 @@ def test_who_says_nothing_may_stay(bench: Bench, client: Client) -> None:
     bench.theirs.sendall(PING)
     bench.turn()
     assert bench.theirs.recv(1000).startswith(b'{"ok":true')
+
+
+@pytest.mark.parametrize("breaks_in", [1, 2])
+def test_a_fault_on_the_way_to_the_audit_ends_whose_record_it_was_and_nobody_else(
+    bench: Bench, client: Client, transport: Breakable, breaks_in: int
+) -> None:
+    """At the end of a turn, or among those who wait for the next one. Who went on would take one answer for another."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.settimeout(5)
+        neighbour = client.plane.broker.add(registration("neighbour", "A"))
+        other = Client(client.plane, neighbour, ours, Peer(ours))
+        bench.theirs.sendall(GET * 2 * SHARE)
+        transport.breaks_in = breaks_in
+        while not bench.bugs:
+            bench.turn()
+        assert [type(bug) for bug in bench.bugs] == [ZeroDivisionError]
+        bench.bugs.clear()
+        assert client.closed
+        theirs.sendall(PING * 2 * SHARE)
+        answers = b""
+        while answers.count(b"\n") < 2 * SHARE:
+            bench.turn()
+            answers += theirs.recv(65536)
+        other.close()
