@@ -23,7 +23,7 @@ from remo_broker.messages import (
     Ready,
     Reason,
 )
-from remo_broker.names import is_secret_name
+from remo_broker.names import counted, is_secret_name
 from remo_broker.projects import Grant, Project
 from remo_broker.store import BINARY_HEAD, VALUE_HEAD, VALUE_TAIL, Store
 
@@ -199,7 +199,7 @@ class Broker:
         return Refused(
             Code.RATE_LIMITED,
             Reason.TOO_MANY_REQUESTS,
-            f"more than {bucket.per_second} requests a second; keep what you fetched, or have the limit raised",
+            f"more than {counted(bucket.per_second, 'request')} a second; keep what you fetched, or have the limit raised",
             retry_after_seconds=bucket.retry_after_seconds(),
         ).line()
 
@@ -209,7 +209,7 @@ class Broker:
         if not bucket.refused or now < bucket.told_at + REFUSALS_SECONDS:
             return None
         count, bucket.refused, bucket.told_at = bucket.refused, 0, now
-        message = f"Project {project.name} made {count} requests more than it may."
+        message = f"Project {project.name} made {counted(count, 'request')} more than it may."
         return audit.record(audit.Event.RATE_LIMITED, message, project=project.name, count=count)
 
     def explain(self, project: Project, secret: str, uid: int | None) -> Explanation:

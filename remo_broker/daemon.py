@@ -20,7 +20,7 @@ from remo_broker.listeners import CONTROL_MODE, Listener, Origin, bind, origin_o
 from remo_broker.loop import READ, Loop
 from remo_broker.manifest_reader import ManifestReader
 from remo_broker.messages import Reload
-from remo_broker.names import is_project_name, printable
+from remo_broker.names import counted, is_project_name, printable
 from remo_broker.operations import Operations, now_usec
 from remo_broker.project_plane import ProjectPlane
 from remo_broker.projects import Registration
@@ -130,7 +130,7 @@ class Daemon:
         self.trail.write_or_keep(
             audit.record(
                 audit.Event.STARTED,
-                f"remo-broker {__version__} started with {len(self.broker.projects)} projects and an empty store.",
+                f"remo-broker {__version__} started with {counted(len(self.broker.projects), 'project')} and an empty store.",
                 project_count=len(self.broker.projects),
                 memory_protection=self.arena.protection.value,
                 dropped=self.trail.dropped,
@@ -204,16 +204,13 @@ class Daemon:
         if self._reloads > 1:
             return  # the one that is under way begins anew when it is through
         peer = _OwnPeer()
-        try:
-            while self._reloads:
-                self._reloads = 1
-                self.manager.reloading()
-                for name in sorted(self.broker.projects):
-                    yield from self._reload(name, peer)
-                self._reloads -= 1
-        finally:
-            self._reloads = 0
-            self.manager.ready(self.report.line())
+        while self._reloads:
+            self._reloads = 1
+            self.manager.reloading()
+            for name in sorted(self.broker.projects):
+                yield from self._reload(name, peer)
+            self._reloads -= 1
+        self.manager.ready(self.report.line())
 
     def _reload(self, name: str, peer: _OwnPeer) -> Job:
         try:
@@ -335,7 +332,7 @@ class Daemon:
             return
         self.broker.store.clear()
         lost = self.trail.dropped + self.trail.queued
-        text = f"remo-broker stopped; {lost} audit records were lost while it ran."
+        text = f"remo-broker stopped; audit records lost while it ran: {lost}."
         self.trail.write_or_keep(audit.record(audit.Event.STOPPED, text, dropped=lost) + audit.own_fields())
         for path in self._own_paths:
             unlink(path)

@@ -31,6 +31,11 @@ def is_secret_name(text: str) -> bool:
     return _secret_name(text) is not None
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 secret`, `2 secrets`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def printable(text: str, limit: int = MAX_SHOWN_NAME) -> str:
     """`text` with all but printable ASCII (and the backslash) escaped as Python does, at most `limit` characters."""
     shown = text[:limit].encode("unicode_escape").decode("ascii")

@@ -28,7 +28,7 @@ from remo_broker.messages import (
     Show,
     Unregister,
 )
-from remo_broker.names import RESERVED_PROJECT_NAMES, is_project_name
+from remo_broker.names import RESERVED_PROJECT_NAMES, counted, is_project_name
 from remo_broker.projects import Registration
 from remo_broker.scan import forget
 from remo_broker.turns import Turns
@@ -127,7 +127,7 @@ class Operations:
             self._turns.end(CHANGES)
         self._record(
             Event.REGISTERED,
-            f"Project {name} was registered with {len(allowed.allowlist)} names.",
+            f"Project {name} was registered with {counted(len(allowed.allowlist), 'name')}.",
             peer,
             project=name,
             allowlist_size=len(allowed.allowlist),
@@ -181,7 +181,7 @@ class Operations:
             self._turns.end(name)
         self._record(
             Event.RELOADED,
-            f"The manifest of project {name} was reloaded with {len(fresh.allowlist)} names.",
+            f"The manifest of project {name} was reloaded with {counted(len(fresh.allowlist), 'name')}.",
             peer,
             project=name,
             allowlist_size=len(fresh.allowlist),
@@ -221,7 +221,7 @@ class Operations:
         count = len(snapshot.secrets)
         self._record(
             Event.PUSHED,
-            f"{count} secrets were pushed as generation {snapshot.generation}.",
+            f"Generation {snapshot.generation} was pushed, with {counted(count, 'secret')}.",
             peer,
             secret_count=count,
             generation=snapshot.generation,
@@ -235,7 +235,7 @@ class Operations:
         self._end_of_snapshot()
         self._record(
             Event.CLEARED,
-            f"The store was cleared of {count} secrets.",
+            f"The store was cleared of {counted(count, 'secret')}.",
             peer,
             secret_count=count,
             generation=store.generation,

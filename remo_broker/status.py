@@ -5,6 +5,7 @@ from __future__ import annotations
 from remo_broker import PROTOCOL_VERSION, __version__
 from remo_broker.errors import encode
 from remo_broker.messages import MAX_MESSAGE, AuditStatus, BrokerEvent, BrokerStatus, ProjectStatus
+from remo_broker.names import counted
 from remo_broker.operations import now_usec, timestamp
 
 TYPE_CHECKING = False
@@ -106,9 +107,9 @@ class StatusReport:
         broker, trail = self._broker, self._trail
         count, projects = broker.store.secret_count, len(broker.projects)
         held = (
-            f"{count} secret{'s' * (count != 1)} (generation {broker.store.generation})"
+            f"{counted(count, 'secret')} (generation {broker.store.generation})"
             if broker.store.snapshot
             else "no secrets yet"
         )
         audit = "" if trail.healthy else f"; audit degraded, {trail.queued} records waiting, {trail.dropped} lost"
-        return f"Serving {projects} project{'s' * (projects != 1)}, {held}, memory {self._memory_protection}{audit}"
+        return f"Serving {counted(projects, 'project')}, {held}, memory {self._memory_protection}{audit}"

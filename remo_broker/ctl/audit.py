@@ -27,6 +27,7 @@ from remo_broker.ctl.commands import (
     UNTIL,
 )
 from remo_broker.ctl.session import checked_project, open_output, user, user_name
+from remo_broker.names import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -273,5 +274,5 @@ def show_summary(output: Output, records: Iterable[Record]) -> None:
             ]
             for one in counts
         ],
-        f"{len(counts)} secret{'s' * (len(counts) != 1)} listed.",
+        f"{counted(len(counts), 'secret')} listed.",
     )

@@ -29,6 +29,7 @@ from remo_broker.ctl.session import (
     uids,
     user,
 )
+from remo_broker.names import counted
 
 
 def list_projects(arguments: Arguments) -> None:
@@ -52,7 +53,7 @@ def list_projects(arguments: Arguments) -> None:
         for project in projects
     ]
     with output.paged():
-        output.table(header, rows, f"{len(rows)} project{'s' * (len(rows) != 1)} listed.")
+        output.table(header, rows, f"{counted(len(rows), 'project')} listed.")
 
 
 def show(arguments: Arguments) -> None:

@@ -14,7 +14,7 @@ from remo_broker.ctl.commands import DRY_RUN, FORMAT
 from remo_broker.ctl.secrets_file import NAMES, Secrets, parse, read
 from remo_broker.ctl.session import open_client, open_output
 from remo_broker.messages import MAX_PUSH
-from remo_broker.names import is_secret_name
+from remo_broker.names import counted, is_secret_name
 
 STANDARD_INPUT = "-"
 STANDARD_INPUT_NAME = "standard input"
@@ -36,7 +36,7 @@ def push(arguments: Arguments) -> int:
         del fields["ok"]
         output.show_json(fields)
     else:
-        output.line(f"Pushed {counted(pushed.secret_count)}; generation {pushed.generation}.")
+        output.line(f"Pushed {counted(pushed.secret_count, 'secret')}; generation {pushed.generation}.")
     return 0
 
 
@@ -97,7 +97,9 @@ def dry_run(arguments: Arguments, secrets: Secrets) -> int:
             }
         )
     elif not unsatisfied:
-        output.line(f"{counted(len(pushed))} would satisfy all {len(projects)} projects. Nothing was changed.")
+        output.line(
+            f"{counted(len(pushed), 'secret')} would satisfy all {len(projects)} projects. Nothing was changed."
+        )
     else:
         with output.paged():
             output.table(
@@ -116,7 +118,3 @@ def clear(arguments: Arguments) -> None:
         output.show_json({"secret_count": 0})
     else:
         output.line(escaped("Cleared: the broker holds no secrets."))
-
-
-def counted(count: int) -> str:
-    return f"{count} secret{'s' * (count != 1)}"

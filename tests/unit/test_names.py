@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remo_broker.names import MAX_SHOWN_NAME, RESERVED_PROJECT_NAMES, is_project_name, is_secret_name, printable
+from remo_broker.names import (
+    MAX_SHOWN_NAME,
+    RESERVED_PROJECT_NAMES,
+    counted,
+    is_project_name,
+    is_secret_name,
+    printable,
+)
 
 
 @pytest.mark.parametrize("name", ["a", "0", "my-repo_2", "a" * 64, "a-", "a_"])
@@ -62,3 +69,7 @@ def test_printable_text_is_shown_as_it_is(text: str) -> None:
 )
 def test_what_terminals_and_eyes_mistake_is_escaped(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+def test_how_many() -> None:
+    assert [counted(count, "secret") for count in (0, 1, 2)] == ["0 secrets", "1 secret", "2 secrets"]
