@@ -175,20 +175,31 @@ def _control_characters(place: pathlib.Path, _stack: contextlib.ExitStack) -> No
     place.write_text(GOOD + '[secrets."A\\u001b[2J\\u202e"]\n"\\u0007" = 1\n')
 
 
-FILES = (_symlink, _fifo, _socket, _device, _directory, _sparse, _growing, _leased, _hard_link, _control_characters)
+# What the refusal says: a reader that waited for one of these until it was ended would be a refusal too.
+FILES = {
+    _symlink: "a symlink, not a regular file",
+    _fifo: "a FIFO, not a regular file",
+    _socket: "a socket, not a regular file",
+    _device: "a character device, not a regular file",
+    _directory: "a directory, not a regular file",
+    _sparse: "a sparse file",
+    _growing: "",  # it may be whole when it is read, and no manifest
+    _leased: "another program holds a lease on it",
+    _hard_link: "a hard link to a file of another user",
+    _control_characters: "",
+}
 
 
-@pytest.mark.parametrize("make", FILES)
+@pytest.mark.parametrize(("make", "says"), FILES.items())
 def test_no_manifest(
-    broker: Broker, place: pathlib.Path, make: Callable[[pathlib.Path, contextlib.ExitStack], None]
+    broker: Broker, place: pathlib.Path, make: Callable[[pathlib.Path, contextlib.ExitStack], None], says: str
 ) -> None:
     if make in (_device, _hard_link) and os.geteuid() != 0:
         unavailable("only root can set this up")
     with contextlib.ExitStack() as stack:
         make(place, stack)
-        # What grows may be whole, and no manifest, when it is read.
         codes = INVALID if make is _control_characters else EITHER if make is _growing else UNREADABLE
-        assert_refused(broker, place, codes)
+        assert_refused(broker, place, codes, says)
 
 
 @pytest.mark.parametrize("name", BOMBS)
@@ -197,12 +208,13 @@ def test_a_bomb(broker: Broker, place: pathlib.Path, name: str) -> None:
     assert_refused(broker, place, INVALID)
 
 
-def assert_refused(broker: Broker, place: pathlib.Path, codes: set[str]) -> None:
+def assert_refused(broker: Broker, place: pathlib.Path, codes: set[str], says: str = "") -> None:
     with everybody_else_is_served(broker):
         request = {"op": "register", "name": "myrepo", "project_path": str(place.parents[1])}
         answers = [broker.ask(request) for _ in range(3)]
     for answer in answers:
         assert answer["code"] in codes
+        assert says in answer["message"]
         assert answer["message"].isascii()
         assert answer["message"].isprintable()
     assert "STOLEN" not in json.dumps([*answers, *broker.records()])
