@@ -26,12 +26,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def find_bindings(arguments: Arguments, client: Client) -> tuple[str, dict[str, Binding]]:
+def find_bindings(
+    arguments: Arguments, client: Client, *, manifest_needed: bool = False
+) -> tuple[str, dict[str, Binding]]:
     """The project's name, and a binding for each secret that is wanted, in the manifest's order."""
     project = client.ping().project
     manifest = _find_manifest(arguments.value(MANIFEST), project, client.path)
     if manifest is not None:
         bindings = manifest.bindings
+    elif manifest_needed:
+        raise Problem(f"no manifest of {project} is here or above; go to the project's directory, or give --manifest")
     else:
         bindings = {name: EnvBinding(name.upper()) for name in client.info().allowlist}
     if not arguments.flag(ONLY):
@@ -110,7 +114,11 @@ def _above() -> Iterator[Manifest]:
 
 def _anybody_may_write(directory: str) -> bool:
     """A manifest says which files to write into the home directory: one that a stranger left in /tmp does not count."""
-    return bool(os.stat(directory).st_mode & stat.S_IWOTH)
+    try:
+        return bool(os.stat(directory).st_mode & stat.S_IWOTH)
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise Problem(f"{directory}: {why}; go to another directory, or give --manifest") from None
 
 
 def _from_directory(directory: str) -> Manifest | None:

@@ -66,7 +66,7 @@ def render(arguments: Arguments) -> None:
         remove_files(arguments)
         return
     with open_client(arguments) as client:
-        project, bindings = find_bindings(arguments, client)
+        project, bindings = find_bindings(arguments, client, manifest_needed=True)
         for name, binding in bindings.items():
             if arguments.flag(ONLY) and not isinstance(binding, FileBinding):
                 raise Problem(f"{name} goes into a variable, and render writes files only; leave it out, or use exec")

@@ -48,7 +48,8 @@ def find_memory() -> str:
         if is_in_memory(directory) and is_safe(directory) and os.access(directory, os.W_OK | os.X_OK):
             return directory
     raise Problem(
-        f"none of {', '.join(candidates())} is a tmpfs that you may write to; mount one and name it with ${RUNTIME_VARIABLE}"
+        f"none of {', '.join(candidates())} is a tmpfs of yours or root's that you may write to; "
+        f"mount one and name it with ${RUNTIME_VARIABLE}"
     )
 
 
@@ -100,7 +101,11 @@ class Folder:
             return None
 
     def has(self, name: str) -> bool:
-        return name in os.listdir(self._descriptor)
+        try:
+            os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
 
     def stage(self, name: str, content: bytes, mode: int, place: str) -> None:
         """Write all there is to write, under names that do not count yet."""

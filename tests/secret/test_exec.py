@@ -8,6 +8,7 @@ import pathlib
 import re
 import signal
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +18,7 @@ from remo_broker.manifest.rules import SEARCH
 from remo_broker.secret import tmpfs
 from tests.secret.conftest import KEY, MANIFEST
 from tests.support import programs
-from tests.support.broker import registration
+from tests.support.broker import NOBODY, registration
 from tests.support.programs import refused
 
 if TYPE_CHECKING:
@@ -208,6 +209,36 @@ def test_the_working_directory_is_gone(project: Project) -> None:
 # --- which manifest
 
 
+def test_files_take_a_manifest(project: Project) -> None:
+    """To have written none in the wrong directory would be found out by whatever wants them."""
+    line = refused(project.run("render", cwd=project.home), 1)
+    assert "no manifest of myrepo is here or above; go to the project's directory, or give --manifest" in line
+    project.manifest.write_text('schema_version = 1\nproject = "myrepo"\n[secrets.TOKEN]\n')
+    done = project.run("render")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b""), "one that wants no file is no error"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
+def test_a_working_directory_that_may_not_be_looked_into(directory: pathlib.Path) -> None:
+    """As after `sudo -u`: a directory in which one is, and that one may not reach by its name."""
+    (directory / "closed/inside").mkdir(parents=True)
+    (directory / "closed").chmod(0o700)
+    where = f"{directory}/closed/inside"
+    told = f"{where}: Permission denied; go to another directory, or give --manifest"
+    for code, says in (("assert projects_nearby(None) == []", ""), ("list(_above())", told)):
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", f"from remo_broker.secret.bindings import _above, projects_nearby; {code}"],
+            env=programs.environment(),
+            cwd=where,
+            user=NOBODY,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stderr.rstrip().endswith(says)
+        assert bool(done.stderr) == bool(says), done.stderr
+
+
 def test_from_below_the_project(project: Project) -> None:
     below = project.path / "src/deep"
     below.mkdir(parents=True)
@@ -350,5 +381,5 @@ def test_a_disk_is_not_rendered_on(project: Project, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(on_disk))
     assert tmpfs.find_memory() in tmpfs.candidates()[1:]
     monkeypatch.setattr(tmpfs, "CANDIDATES", (str(project.home),))
-    with pytest.raises(Problem, match="is a tmpfs that you may write to; mount one"):
+    with pytest.raises(Problem, match="is a tmpfs of yours or root's that you may write to; mount one"):
         tmpfs.find_memory()
