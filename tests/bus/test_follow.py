@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import pathlib
+import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,18 @@ from remo_broker.bus.follower import Follower
 from remo_broker.bus.unit import HINT_SECONDS, BrokerUnit
 from remo_broker.bus.wire import Incoming
 from remo_broker.messages import Failure, SyncedEvent
-from tests.support.bus import MANAGER, PROJECT, PROPERTIES, ROOT, Bus, Service, bus_service, monitor
+from tests.support.bus import (
+    MANAGER,
+    PROGRAM,
+    PROJECT,
+    PROPERTIES,
+    REPOSITORY,
+    ROOT,
+    Bus,
+    Service,
+    bus_service,
+    monitor,
+)
 from tests.support.machine import poll
 from tests.support.status import IDLE, STOPPING, StatusPeer, broker_event, project_event
 from tests.support.systemd1 import Systemd1, systemd1
@@ -157,6 +170,24 @@ def test_a_broker_of_another_version_ends_the_service_for_a_new_one(
     assert service.wait() == 1
     assert "the broker is of another version by now" in service.log
     assert not bus.has_owner()
+
+
+def test_a_log_that_takes_nothing_ends_nothing(bus: Bus, peer: StatusPeer) -> None:
+    """As standard error is after journald was stopped."""
+    read, write = os.pipe()
+    os.close(read)
+    arguments = [f"--bus-address={bus.address}", f"--status-socket={peer.path}"]
+    process = subprocess.Popen([*PROGRAM, *arguments], cwd=REPOSITORY, stderr=write)
+    os.close(write)
+    try:
+        poll("the service to have its name", lambda: bus.has_owner() or process.poll() is not None)
+        peer.leave()
+        poll("the stopped broker", lambda: is_stopped(bus))
+        process.terminate()
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
 
 
 # --- with systemd ----------------------------------------------------------------------------------------------------
