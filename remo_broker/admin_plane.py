@@ -174,6 +174,8 @@ class Operator(Connection):
                 raise Refused(Code.INTERNAL_ERROR, Reason.TOO_LONG, "the answer is longer than a message may be")
         except Refused as refusal:
             line, fatal = refusal.line(), refusal.fatal
+            if self.was_cut_short(refusal, whole=after > line_end):
+                line = b""
             # A refusal that is a constant, or that one of the frames it came through keeps, would keep them all, and with
             # them the keys of the line: where a push is malformed, these may be values.
             refusal.__traceback__ = None
@@ -197,7 +199,8 @@ class Operator(Connection):
         if fatal:
             self._fail_with(line)
             return
-        self.send(line)
+        if line:
+            self.send(line)
         if no_room is not None:
             self._fail(no_room)
         else:

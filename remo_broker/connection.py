@@ -7,10 +7,12 @@ import struct
 
 from remo_broker.errors import BUG
 from remo_broker.loop import READ, WRITE
+from remo_broker.messages import Reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from remo_broker.broker import Reply
+    from remo_broker.errors import Refused
     from remo_broker.loop import Loop
     from remo_broker.store import Snapshot
 
@@ -82,7 +84,7 @@ class Connection:
     """A non-blocking stream socket on the loop. Reads while nothing waits to be written, so a peer that does not read
     its answers is not read from either."""
 
-    __slots__ = ("_snapshot", "closed", "ending", "fd", "loop", "pending", "socket", "sweeper")
+    __slots__ = ("_dismissed", "_snapshot", "closed", "ending", "fd", "loop", "pending", "socket", "sweeper")
 
     def __init__(self, loop: Loop, sweeper: Sweeper, connection: socket.socket) -> None:
         self.loop = loop
@@ -93,6 +95,8 @@ class Connection:
         self.ending = False
         """Close as soon as nothing is pending; nothing more is understood."""
         self.closed = False
+        self._dismissed = False
+        """It was not the peer that ended the stream."""
         self._snapshot: Snapshot | None = None
         loop.watch(self.fd, READ, self.ready)
 
@@ -194,10 +198,16 @@ class Connection:
 
     def take_no_more(self) -> None:
         """Make what has arrived the last: behind it the stream ends, as if the peer had ended it."""
+        self._dismissed = True
         try:
             self.socket.shutdown(socket.SHUT_RD)
         except OSError:
             self.close()
+
+    def was_cut_short(self, refusal: Refused, *, whole: bool) -> bool:
+        """Whether a line is refused only as `take_no_more` left half of it. That is no fault of its peer's, who would take the
+        refusal for one: it is not answered."""
+        return self._dismissed and not whole and refusal.reason is Reason.INVALID_JSON
 
     def end(self) -> None:
         """Close once what is pending has been written."""

@@ -179,7 +179,7 @@ class Client(Connection):
         try:
             request = decode(line, finish(scan(line, 0, len(line))), PROJECT_REQUESTS)
         except Refused as refusal:
-            plane.reply(self, refusal.line())
+            self._refuse(refusal, line)
             return
         if isinstance(request, Get):
             known = project.grants.get(request.name)
@@ -191,6 +191,10 @@ class Client(Connection):
         plane, project = self.plane, self.project
         reply, head = plane.broker.answer(project, request, plane.loop.now)
         plane.add(self, reply, head, project.grants.get(request.name) if isinstance(request, Get) else None)
+
+    def _refuse(self, refusal: Refused, line: bytes) -> None:
+        if not self.was_cut_short(refusal, whole=line.endswith(b"\n")):
+            self.plane.reply(self, refusal.line())
 
     def _begin_long_line(self, length: int) -> None:
         self._draw(1)
@@ -218,7 +222,7 @@ class Client(Connection):
             except Refused as refusal:
                 self.plane.reply(self, refusal.line())
         except Refused as refusal:
-            self.plane.reply(self, refusal.line())
+            self._refuse(refusal, self._unread[: self._long])
         else:
             self._queue()
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -233,6 +234,27 @@ def test_told_to_stop_it_answers_what_has_arrived(start_broker: StartBroker, num
     assert (stopped["REMO_DROPPED"], stopped["PRIORITY"]) == ("0", "5")
     (started,) = broker.records("broker.started")
     assert started["REMO_PROJECT_COUNT"] == "1"
+
+
+def test_a_request_that_is_cut_short_by_the_end_is_not_called_malformed(start_broker: StartBroker) -> None:
+    """Who is told that it is malformed does not try again; who is told nothing does."""
+    broker = start_broker(projects=[registration("myrepo", "A")])
+    push = b'{"op":"push-creds","secrets":{"A":"' + b"a" * 100_000
+    with contextlib.ExitStack() as stack:
+        halves = []
+        for path, half in (
+            (broker.project(), GET[:-5]),
+            (broker.project(), b" " * 500 + GET[:-5]),
+            (broker.admin, push),
+        ):
+            halves.append(stack.enter_context(Link(path)))
+            halves[-1].socket.sendall(half)
+        wrong = stack.enter_context(Link(broker.project()))
+        wrong.socket.sendall(GET[:-5] + b"\n")  # whole, and malformed
+        broker.signal(signal.SIGTERM)
+        assert [link.rest() for link in halves] == [b""] * len(halves)
+        assert b'"invalid_json"' in wrong.rest()
+        assert broker.wait() == 0
 
 
 def test_who_does_not_read_holds_it_up_for_five_seconds_at_most(start_broker: StartBroker) -> None:
