@@ -79,7 +79,7 @@ def test_rate_limited(start_broker: StartBroker) -> None:
     broker = start_broker(projects=[registration("myrepo", "TOKEN")], rate_limit_per_second=1, rate_limit_burst=1)
     for _ in range(2):
         done = programs.run(programs.SECRET, "--socket", broker.project(), "get", "TOKEN")
-    assert "more than 1 requests a second" in refused(done, 6)
+    assert "more than 1 request a second;" in refused(done, 6)
 
 
 def test_wrong_user(start_broker: StartBroker) -> None:
