@@ -22,6 +22,7 @@ _tokens = re.compile(
     r"|(?P<unclosed>\"\"\"|''')"
     r'|"[^"\\\n]*+(?:\\.[^"\\\n]*+)*"'
     r"|'[^'\n]*+'"
+    r"|(?P<cut>[\"'])"
     r"|#[^\n]*+"
     r"|(?P<dot>\.)"
     r"|(?P<open>[\[{])"
@@ -101,7 +102,7 @@ def _refuse_bombs(text: str) -> None:
                 depth -= 1
             case "end":
                 dots = 0
-            case "unclosed":
+            case "unclosed" | "cut":
                 return  # tomllib stops here too; to look further would cost as much again at each of many
 
 

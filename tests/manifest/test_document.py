@@ -84,6 +84,7 @@ BOMBS = {
     "5,000 digits": ("a = " + "9" * 5_000, "a number or a date is out of all range"),
     "strings that never end": ('a = """\n' + '\\"""\n' * 13_000, "a string is not closed"),
     "literal strings that never end": ("a = '''\n" + "''\n" * 20_000, "a string is not closed"),
+    "a string cut short": ('a = "' + '\\"' * 30_000, "a string is not closed"),
     "60,000 digits": ("a = -" + "1_" * 30_000 + "1", "a number or a date is out of all range"),
 }
 
