@@ -18,6 +18,7 @@ from tests.faults.figures import LONG, SEED, Figures, seconds
 from tests.faults.scene import BACK_SECONDS, NAMES, PROJECTS, SERVICE, UNLIMITED, Scene, summed
 from tests.support.installation import install
 from tests.support.machine import poll
+from tests.support.silent import silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -160,3 +161,20 @@ def test_every_answer_has_its_record(
     assert {project["name"] for project in scene.status()["projects"]} >= set(PROJECTS)
     assert machine.systemctl("list-units", "--failed", "--plain", "--no-legend", "remo-broker*") == ""
     assert max(back) < BACK_SECONDS
+
+
+def test_a_reader_that_cannot_be_ended_holds_up_no_start(machine: Machine, figures: Figures) -> None:
+    scene = Scene(machine)
+    machine.run(["mkdir", "-p", "/projects/silent"])
+    took = []
+    with silent("/projects/silent", machine.leader):
+        for begin in (kill, terminate, restart):
+            refusal = scene.admin(op="register", name="silent", project_path="/projects/silent")
+            assert refusal["code"] == "manifest_unreadable"
+            before = scene.pid()
+            began = begin(scene, random.Random(SEED))
+            poll("another broker", lambda before=before: scene.pid() not in {0, before})  # type: ignore[misc]
+            took.append(scene.answered_after(began, "stored"))
+    figures.tell(f"with a manifest reader that hangs in the kernel, back after: {seconds(took)}")
+    assert scene.read_inodes() == scene.inodes
+    assert max(took) < BACK_SECONDS

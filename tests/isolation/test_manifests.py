@@ -25,6 +25,7 @@ from tests.manifest.conftest import PLACES
 from tests.manifest.test_document import BOMBS
 from tests.support.broker import NOBODY, WAIT_SECONDS, Link, registration
 from tests.support.machine import poll, unavailable
+from tests.support.silent import silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,20 +65,6 @@ libc, paths = ctypes.CDLL(None), [os.fsencode(path) for path in sys.argv[1:3]]
 print(flush=True)
 while True:
     libc.renameat2(-100, paths[0], -100, paths[1], 2)  # RENAME_EXCHANGE
-"""
-# A file system that takes requests and never answers: who waits for it does not even hear SIGKILL.
-_SILENT = """
-import ctypes, os, struct, sys
-libc = ctypes.CDLL(None, use_errno=True)
-device = os.open("/dev/fuse", os.O_RDWR)
-options = b"fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other" % device
-if libc.mount(b"silent", os.fsencode(sys.argv[1]), b"fuse", 0, options):
-    sys.exit(os.strerror(ctypes.get_errno()))
-hello = os.read(device, 1 << 17)
-os.write(device, struct.pack("=Ii8sIIII48x", 80, 0, hello[8:16], 7, 31, 0, 0))
-print("mounted", flush=True)
-while True:
-    os.read(device, 1 << 17)
 """
 
 
@@ -250,28 +237,13 @@ def test_a_reader_that_hangs(broker: Broker, place: pathlib.Path) -> None:
     assert broker.ask(request)["ok"]
 
 
-@contextlib.contextmanager
-def silent(directory: pathlib.Path) -> Iterator[None]:
-    """A file system at `directory` that does not answer."""
-    directory.mkdir()
-    with subprocess.Popen([sys.executable, "-ISc", _SILENT, directory], stdout=subprocess.PIPE) as process:
-        try:
-            assert process.stdout is not None
-            if process.stdout.readline() != b"mounted\n":
-                unavailable("no file system of one's own (FUSE) can be mounted here")
-            yield
-        finally:
-            process.kill()
-            process.wait()
-            subprocess.run(["umount", "--lazy", directory], check=False, stderr=subprocess.DEVNULL)
-
-
 def test_readers_that_cannot_be_ended(broker: Broker, place: pathlib.Path, directory: pathlib.Path) -> None:
     """Their places are given to others, and when their file system is there again nothing is left of them."""
     place.write_text(GOOD)
     hanging = MAX_CHILDREN + 1
+    (directory / "silent").mkdir()
     with everybody_else_is_served(broker):
-        with silent(directory / "silent"), contextlib.ExitStack() as stack:
+        with silent(str(directory / "silent"), os.getpid()), contextlib.ExitStack() as stack:
             operators = [stack.enter_context(Link(broker.admin)) for _ in range(hanging)]
             for number, operator in enumerate(operators):
                 path = directory / "silent" / f"p{number}"
