@@ -101,6 +101,13 @@ class Daemon:
             os.makedirs(self.config.socket_dir, mode=0o755, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"socket_dir: {self.config.socket_dir}: {os.strerror(error.errno or 0)}") from None
+        for name, descriptor in activation.handed_over():
+            self._take_over(name, descriptor)
+        # With socket units only the admin socket is a must.
+        binds_control = not (activation.under_systemd() and self._control)
+        if binds_control:
+            # Before anything else is touched: here ends a second broker on the same directory.
+            self._bind_control(STATUS, paths.STATUS_SOCKET, self.status_plane)
         try:
             os.makedirs(self.config.state_dir, mode=0o700, exist_ok=True)
         except OSError as error:
@@ -112,8 +119,6 @@ class Daemon:
         except registrations.Damaged as damage:
             self.writer.keep_aside = isinstance(damage, registrations.Unread)
             self._say(PRIORITY_ERROR, str(damage))
-        for name, descriptor in activation.handed_over():
-            self._take_over(name, descriptor)
         # Those whose registrations could not be read may be back at the next start.
         for name in () if self.writer.keep_aside else self.endpoints.drop_unregistered():
             self._say(PRIORITY_WARNING, f"The stored socket of {name} was dropped: no such project is registered.")
@@ -122,7 +127,9 @@ class Daemon:
                 self.endpoints.open(name)
             except Refused as refusal:
                 self._say(PRIORITY_ERROR, f"Project {name} cannot be served: {refusal.message}")
-        self._bind_control()
+        if binds_control:
+            # Behind all others: who waits for it finds them.
+            self._bind_control(ADMIN, paths.ADMIN_SOCKET, self.admin_plane)
         self._watch_signals()
         self.loop.watch(self.writer.wakeup, READ, self.writer.finished)
         for text in memory.shortcomings(self.arena):
@@ -164,18 +171,11 @@ class Daemon:
             listening.close()
             self._say(PRIORITY_WARNING, f"Descriptor {printable(name)} has a name that means nothing here; closed.")
 
-    def _bind_control(self) -> None:
-        """Bind what was not handed over. With socket units only the admin socket is a must."""
-        if activation.under_systemd() and self._control:
-            return
-        for name, file, plane in (
-            (ADMIN, paths.ADMIN_SOCKET, self.admin_plane),
-            (STATUS, paths.STATUS_SOCKET, self.status_plane),
-        ):
-            if name not in self._control:
-                path = os.path.join(self.config.socket_dir, file)
-                self._control[name] = Listener(self.loop, bind(path, CONTROL_MODE), plane.accepted, Origin.BROKER)
-                self._own_paths.append(path)
+    def _bind_control(self, name: str, file: str, plane: AdminPlane | StatusPlane) -> None:
+        if name not in self._control:
+            path = os.path.join(self.config.socket_dir, file)
+            self._control[name] = Listener(self.loop, bind(path, CONTROL_MODE), plane.accepted, Origin.BROKER)
+            self._own_paths.append(path)
 
     def _watch_signals(self) -> None:
         read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)

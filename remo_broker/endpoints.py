@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from functools import partial
 
@@ -38,7 +39,8 @@ RESERVED_DESCRIPTORS = 192
 
 
 class Endpoint:
-    """All listeners of one name; two when a socket unit and the descriptor store both hold one."""
+    """All listeners of one name; more than one when a socket unit and the descriptor store both hold one, or when a socket was
+    removed and made anew."""
 
     __slots__ = ("listeners", "refusals", "strangers")
 
@@ -84,8 +86,13 @@ class Endpoints:
 
     def prepare(self, name: str) -> None:
         """Make sure that the project `name` can be connected to; who does waits for `serve`. Raises `Refused`."""
-        if name not in self._endpoints:
+        if name not in self._endpoints or self._is_lost(name):
             self._prepared[name] = bind(self._path(name))
+
+    def _is_lost(self, name: str) -> bool:
+        """Whether somebody has removed the socket of `name`. It is still served: a container may have it mounted."""
+        path = self._path(name)
+        return any(one.path == path for one in self._endpoints[name].listeners) and not os.path.lexists(path)
 
     def serve(self, name: str) -> None:
         """Accept who connects, if that is not so yet."""

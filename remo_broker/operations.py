@@ -186,6 +186,7 @@ class Operations:
             project=name,
             allowlist_size=len(fresh.allowlist),
         )
+        self._endpoints.open(name)  # its socket may have been removed
         return Reloaded(allowlist=list(fresh.allowlist))
 
     def show(self, request: Show) -> ProjectDetail:

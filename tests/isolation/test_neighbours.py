@@ -56,7 +56,7 @@ def broker() -> Iterator[Broker]:
         broker = Broker(directory, projects=projects, listeners={"client-ghost": ghost})
         with ghost, contextlib.closing(broker):
             broker.start()
-            poll("the broker to listen", broker.status_socket.exists)
+            poll("the broker to listen", broker.admin.exists)
             broker.push({"ALLOWED": "x" * 4000, "TOKEN": "value"})
             yield broker
 

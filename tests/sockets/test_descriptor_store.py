@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import signal
 import socket
 from typing import TYPE_CHECKING
 
-from tests.support.broker import Link, registration, settle
+from tests.support.broker import Link, ask, registration, settle
+from tests.support.machine import poll
 from tests.support.projects import make_project
 from tests.support.units import Units
 
@@ -43,6 +45,32 @@ def test_a_project_registered_while_it_runs_outlives_a_restart(
     assert removed["FDNAME"] == "client-myrepo"
     assert notify.stored == {}
     assert not broker.project().exists()
+
+
+def test_a_socket_that_was_removed_comes_back(
+    start_broker: StartBroker, units: Units, notify: NotifySocket, directory: pathlib.Path
+) -> None:
+    """With a reload, and with a restart. Who has the one that was removed is still served on it."""
+    broker = start_broker(listeners=units.sockets, notify=notify)
+    path = make_project(directory / "myrepo", "A")
+    assert broker.ask({"op": "register", "name": "myrepo", "project_path": str(path)})["ok"]
+    mounted = directory / "mounted"
+    os.link(broker.project(), mounted)
+    broker.project().unlink()
+    assert broker.ask({"op": "reload", "name": "myrepo"})["ok"]
+    assert [ask(path, {"op": "ping"})["project"] for path in (broker.project(), mounted)] == ["myrepo"] * 2
+    poll("both to be stored", lambda: notify.read() and len(notify.stored["client-myrepo"]) == 2)
+    broker.project().unlink()
+    broker.stop()
+    with contextlib.ExitStack() as stack:
+        kept = [stack.enter_context(socket.socket(fileno=os.dup(one))) for one in notify.stored["client-myrepo"]]
+        handed_over = [*units.sockets.items(), *(("client-myrepo", one) for one in kept)]
+        broker = start_broker(listeners=handed_over, notify=notify)
+    assert [ask(path, {"op": "ping"})["project"] for path in (broker.project(), mounted)] == ["myrepo"] * 2
+    assert broker.ask({"op": "unregister", "name": "myrepo"})["ok"]
+    assert not broker.project().exists()
+    notify.wait_for(FDSTOREREMOVE="1", FDNAME="client-myrepo")
+    assert notify.stored == {}
 
 
 def test_a_stored_socket_of_nobody_is_dropped(

@@ -157,7 +157,7 @@ def test_what_a_launcher_has_made_is_not_the_broker_s(
 ) -> None:
     """Nobody else holds it: it is served for good, and it is not the broker's to remove."""
     broker = start_broker(
-        through=launcher(directory, "admin", "client-myrepo", "status"),  # the last is waited for
+        through=launcher(directory, "status", "client-myrepo", "admin"),  # the last is waited for
         projects=[registration("myrepo", "A")],
         notify=notify if told else None,
         idle_exit_seconds=1,

@@ -113,9 +113,14 @@ def test_only_its_own_user_may_use_the_control_sockets_that_it_makes(start_broke
 
 
 def test_two_brokers_on_one_directory(start_broker: StartBroker) -> None:
-    broker = start_broker()
+    """The second one touches nothing of the first one's."""
+    broker = start_broker(projects=[registration("myrepo", "A")])
+    broker.project().unlink()
+    (broker.state / "registrations.json").write_text("damaged")
     said = refused_start("--socket-dir", str(broker.sockets), "--state-dir", str(broker.state), "--audit", "stderr")
-    assert f"cannot listen on {broker.admin}" in said
+    assert f"cannot listen on {broker.status_socket}" in said
+    assert not broker.project().exists()
+    assert [path.name for path in broker.state.iterdir()] == ["registrations.json"]
     assert broker.status()["ok"]
 
 
@@ -169,7 +174,7 @@ def test_it_sees_to_its_allocator_itself(directory: pathlib.Path) -> None:
         stderr=subprocess.PIPE,
     )
     try:
-        poll("the broker to listen", (directory / "status.sock").exists)
+        poll("the broker to listen", (directory / "admin.sock").exists)
         environment = inside(process.pid, "environ").read_bytes()
         assert b"PYTHONMALLOC=malloc" in environment
         assert b"glibc.malloc.tcache_count=0" in environment
