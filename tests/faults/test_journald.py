@@ -178,6 +178,16 @@ def test_no_secret_without_a_record_where_that_is_wanted(machine: Machine, figur
         assert bare <= dropped
 
 
+def test_a_secret_waits_for_its_record_to_be_received(machine: Machine) -> None:
+    """A hanging journald's queue still takes some, and would be lost with its socket."""
+    scene = Scene(machine, UNLIMITED + 'audit_failure = "deny"\n')
+    watch = Watch(scene)
+    assert watch.word() == "ok"
+    with journald.stopped(machine):
+        assert watch.word() == "audit_unavailable"
+    poll("a secret", lambda: watch.word() == "ok")
+
+
 def test_a_restart_of_journald_loses_nothing(machine: Machine, figures: Figures) -> None:
     scene = Scene(machine)
     with scene.load(CLIENTS, SEED, pause_seconds=PAUSE_SECONDS) as load:
