@@ -339,7 +339,11 @@ class Daemon:
         self.manager.close()
         self.loop.stop()
         if not self.trail.healthy and self.trail.sink != StderrTransport.name:
-            print(text, file=sys.stderr)
+            # Not by `print`, which would try again at the very end and make its failure the exit status.
+            try:  # noqa: SIM105
+                os.write(2, f"{text}\n".encode())
+            except OSError:
+                pass  # a journald that was stopped does not take this either
 
 
 class _OwnPeer:
