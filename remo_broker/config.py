@@ -111,15 +111,23 @@ def read_file(path: str, *, must_exist: bool) -> dict[str, object]:
         raise ConfigError(f"{path}: {os.strerror(error.errno or 0)}; make it readable for the broker's user") from None
     import tomllib  # 11 ms, and most hosts have no file
 
-    with file:
-        try:
-            return tomllib.load(file)
-        except UnicodeDecodeError:
-            raise ConfigError(f"{path}: not TOML: not UTF-8") from None
-        except (ValueError, RecursionError) as error:  # tomllib lets both through for what is absurdly long or deep
-            raise ConfigError(f"{path}: not TOML: {error}") from None
-        except OSError as error:
-            raise ConfigError(f"{path}: {os.strerror(error.errno or 0)}") from None
+    text = ""
+    try:
+        with file:
+            text = file.read().decode()
+        return tomllib.loads(text)
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not TOML: not UTF-8") from None
+    except (ValueError, RecursionError) as error:  # tomllib lets both through for what is absurdly long or deep
+        raise ConfigError(f"{path}: not TOML: {_key_that_stands_twice(text) or error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {os.strerror(error.errno or 0)}") from None
+
+
+def _key_that_stands_twice(text: str) -> str:
+    """What is wrong with a file in that case: tomllib's own words for it name neither the key nor its line."""
+    keys = [line.partition("=")[0].strip() for line in text.splitlines()]
+    return next((f"{key} stands twice; take one out" for key in KEYS if keys.count(key) > 1), "")
 
 
 def read_flags(arguments: Sequence[str]) -> tuple[dict[str, object], str, str | None]:

@@ -52,6 +52,10 @@ def refused_start(*arguments: str) -> str:
         ("rate_limit_per_second = 5\n\n[more]\nx = 1", "more: unknown"),
         ("rate_limit_per_second", "not TOML"),
         ("\0", "not TOML"),
+        (
+            "rate_limit_burst = 5\nidle_exit_seconds = 1\nrate_limit_burst = 6",
+            "not TOML: rate_limit_burst stands twice",
+        ),
     ],
 )
 def test_a_mistake_in_the_file_stops_the_start(directory: pathlib.Path, content: str, says: str) -> None:
