@@ -26,7 +26,7 @@ from remo_broker.project_plane import ProjectPlane
 from remo_broker.projects import Registration
 from remo_broker.status import StatusReport
 from remo_broker.store import Store
-from remo_broker.trail import LOOK_SECONDS, RETRY_SECONDS, AuditTrail
+from remo_broker.trail import Attendant, AuditTrail
 from remo_broker.watch import StatusPlane
 
 TYPE_CHECKING = False
@@ -85,13 +85,11 @@ class Daemon:
         """Control sockets that were bound here and are removed at the end."""
         self._status_due = False
         self._status_told_at = 0.0
-        self._retry_due = False
-        self._look_due = False
         self._reloads = 0
         """SIGHUPs that are not done with."""
         self._stopping = False
         self._status = 0
-        self._attend_to_the_trail()
+        Attendant(self.loop, self.trail, self._changed)
 
     # --- start
 
@@ -237,35 +235,6 @@ class Daemon:
         self.manager.alive()
         # Twice in the time allowed, as sd_watchdog_enabled(3) has it.
         self.loop.after(self.manager.watchdog_seconds / 2, self._pat_watchdog)
-
-    def _attend_to_the_trail(self) -> None:
-        """While the audit is not taken, try again now and then, so that records come through without a request; while it
-        is, look now and then whether it is written."""
-        was_healthy = True
-
-        def attend() -> None:
-            nonlocal was_healthy
-            if self.trail.healthy != was_healthy:
-                was_healthy = self.trail.healthy
-                self._changed()
-            if not self.trail.healthy and not self._retry_due:
-                self._retry_due = True
-                self.loop.after(RETRY_SECONDS, retry)
-            if self.trail.wants_a_look and not self._look_due:
-                self._look_due = True
-                self.loop.after(LOOK_SECONDS, look)
-
-        def retry() -> None:
-            self._retry_due = False
-            self.trail.retry()
-            attend()
-
-        def look() -> None:
-            self._look_due = False
-            self.trail.look()
-            attend()
-
-        self.loop.turn_ends.append(attend)
 
     def _say(self, priority: int, message: str) -> None:
         self.trail.write_or_keep(audit.note(priority, message))

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
+    from remo_broker.loop import Loop
+
     class Transport(Protocol):
         """Takes whole records, all of a call or none, or raises OSError."""
 
@@ -231,3 +233,40 @@ class AuditTrail:
                 size = len(record) + 1
             batches[-1].append(record)
         return batches
+
+
+class Attendant:
+    """Looks after a trail at the end of each turn: while records are not taken, it tries again now and then, so that they come
+    through without a request; while they are, it looks now and then whether they are written. `changed` is called when the
+    trail has become healthy or ceased to be."""
+
+    def __init__(self, loop: Loop, trail: AuditTrail, changed: Callable[[], None]) -> None:
+        self._loop = loop
+        self._trail = trail
+        self._changed = changed
+        self._was_healthy = True
+        self._retry_due = False
+        self._look_due = False
+        loop.turn_ends.append(self._attend)
+
+    def _attend(self) -> None:
+        trail = self._trail
+        if trail.healthy != self._was_healthy:
+            self._was_healthy = trail.healthy
+            self._changed()
+        if not trail.healthy and not self._retry_due:
+            self._retry_due = True
+            self._loop.after(RETRY_SECONDS, self._retry)
+        if trail.wants_a_look and not self._look_due:
+            self._look_due = True
+            self._loop.after(LOOK_SECONDS, self._look)
+
+    def _retry(self) -> None:
+        self._retry_due = False
+        self._trail.retry()
+        self._attend()
+
+    def _look(self) -> None:
+        self._look_due = False
+        self._trail.look()
+        self._attend()
