@@ -7,6 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Self
 
+from tests.faults import journald
 from tests.support.installation import INSTALL_SECONDS, pip_environment
 from tests.support.machine import SOURCE, poll
 from tests.support.operator import ADMIN, SERVICE
@@ -203,3 +204,13 @@ def test_a_bind_mounted_socket_outlives_a_restart(machine: Machine, operator: Op
         assert machine.ask("/run/in-container.sock", {"op": "ping"})["project"] == "mounted"
     finally:
         machine.run(["umount", "/run/in-container.sock"])
+
+
+def test_a_stop_without_journald_is_no_failure(machine: Machine, operator: Operator) -> None:
+    """Nobody takes its last words, on standard error neither: systemd still sees a service that ended well."""
+    operator.do("status")
+    with journald.gone(machine):
+        operator.ask("clear-creds")  # whose record finds out
+        machine.systemctl("stop", SERVICE)
+        ended = machine.show(SERVICE, "Result", "ExecMainStatus")
+    assert ended == {"Result": "success", "ExecMainStatus": "0"}
