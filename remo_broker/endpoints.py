@@ -61,6 +61,7 @@ class Endpoints:
         self._prepared: dict[str, socket.socket] = {}
         """Listening, but not looked at yet: the registration is being saved."""
         self._strangers = 0
+        self._stopped = False
         self._reader = Reader(plane.loop)
         self._door = Door(plane.loop, plane.sweeper)
 
@@ -98,8 +99,10 @@ class Endpoints:
         """Accept who connects, if that is not so yet."""
         listening = self._prepared.pop(name, None)
         if listening is not None:
-            self.adopt(name, listening, Origin.BROKER)
+            listener = self.adopt(name, listening, Origin.BROKER)
             self._manager.keep(name, listening.fileno())
+            if self._stopped:  # the manifest was being read; who connects waits for the next broker
+                listener.close()
 
     def close(self, name: str) -> None:
         """Stop listening, but for what others have made: that is answered `not_registered` from now on."""
@@ -132,6 +135,7 @@ class Endpoints:
 
     def stop(self) -> None:
         """No new connections; the sockets stay for whoever else holds them."""
+        self._stopped = True
         for endpoint in self._endpoints.values():
             for listener in endpoint.listeners:
                 listener.close()

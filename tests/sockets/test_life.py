@@ -19,7 +19,8 @@ from remo_broker.connection import PEER_SECONDS
 from remo_broker.memory import MEMORY_ENVIRONMENT
 from tests.support.broker import Broker, Link, inside, registration, run_to_end
 from tests.support.machine import REPOSITORY, poll
-from tests.support.projects import make_project
+from tests.support.projects import allowlist, make_project
+from tests.support.slow_reader import a_reader_is_slow, slow_parser
 
 if TYPE_CHECKING:
     from tests.conftest import StartBroker
@@ -279,6 +280,27 @@ def test_who_does_not_read_holds_it_up_for_five_seconds_at_most(start_broker: St
         assert time.monotonic() - began < PEER_SECONDS + 2
         with pytest.raises(OSError, match=r"refused|No such file"):
             Link(broker.project())
+
+
+def test_what_is_registered_at_the_end_accepts_nobody(start_broker: StartBroker, directory: pathlib.Path) -> None:
+    """Its manifest was being read when the broker was told to stop: it is registered, for the next broker."""
+    broker = start_broker(
+        projects=[registration("slow", "A")], rate_limit_per_second=0, environment=slow_parser(directory)
+    )
+    broker.push({"A": "a" * 60_000})
+    path = make_project(directory / "myrepo", "SLOW")
+    with Link(broker.project("slow")) as reader, Link(broker.admin) as operator:
+        reader.send(GET * 100)  # whoever does not read his answers holds up the end
+        operator.send({"op": "register", "name": "myrepo", "project_path": str(path)})
+        poll("the manifest's reader", lambda: a_reader_is_slow(broker))
+        broker.signal(signal.SIGTERM)
+        assert operator.reply()["ok"]
+        assert broker.process.poll() is None
+        with pytest.raises(ConnectionRefusedError):
+            Link(broker.project())
+        reader.rest()
+    assert broker.wait() == 0
+    assert allowlist(start_broker()) == ["SLOW"]
 
 
 def test_a_silent_stranger_does_not_hold_it_up(start_broker: StartBroker) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pathlib
 import shutil
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.broker import Broker, Link
-from tests.support.machine import REPOSITORY, poll
+from tests.support.machine import poll
 from tests.support.projects import allowlist, make_project, register
+from tests.support.slow_reader import a_reader_is_slow, slow_parser
 
 if TYPE_CHECKING:
     from tests.conftest import StartBroker
@@ -94,40 +94,10 @@ def test_a_hangup_reloads_all_manifests(broker: Broker, directory: pathlib.Path)
     assert broker.ask({"op": "show", "name": "bad"})["allowed_uids"] == [os.getuid()]
 
 
-# A TOML parser in the reader's place for the real one, that takes its time over what says SLOW, and shows that it has begun by
-# blocking a signal.
-_SLOW_PARSER = """
-import importlib.machinery, os, signal, sys, time
-spec = importlib.machinery.PathFinder.find_spec("tomllib", [os.path.dirname(os.__file__)])
-real = importlib.util.module_from_spec(spec)
-sys.modules["tomllib"] = real
-spec.loader.exec_module(real)
-def loads(text, parse=real.loads):
-    if "SLOW" in text:
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
-        time.sleep(0.6)
-    return parse(text)
-real.loads = loads
-"""
-
-
-def a_reader_is_slow(broker: Broker) -> bool:
-    children = pathlib.Path(f"/proc/{broker.pid}/task/{broker.pid}/children").read_text().split()
-    blocked = 1 << (signal.SIGUSR1 - 1)
-    for child in children:
-        with contextlib.suppress(OSError):
-            status = pathlib.Path(f"/proc/{child}/status").read_text()
-            if int(status.partition("SigBlk:")[2].split()[0], 16) & blocked:
-                return True
-    return False
-
-
 @pytest.mark.parametrize("later", ["reload", "hangup"])
 def test_of_two_reloads_the_later_one_counts(start_broker: StartBroker, directory: pathlib.Path, later: str) -> None:
     """Also when the manifest as the earlier one has read it takes longer to judge."""
-    (directory / "slow").mkdir()
-    (directory / "slow" / "tomllib.py").write_text(_SLOW_PARSER)
-    broker = start_broker(environment={"PYTHONPATH": f"{directory / 'slow'}:{REPOSITORY}"})
+    broker = start_broker(environment=slow_parser(directory))
     project = make_project(directory / "myrepo", "FIRST")
     register(broker, project)
     make_project(project, "SLOW")
@@ -145,9 +115,7 @@ def test_of_two_reloads_the_later_one_counts(start_broker: StartBroker, director
 
 
 def test_a_hangup_during_a_reload_reads_all_once_more(start_broker: StartBroker, directory: pathlib.Path) -> None:
-    (directory / "slow").mkdir()
-    (directory / "slow" / "tomllib.py").write_text(_SLOW_PARSER)
-    broker = start_broker(environment={"PYTHONPATH": f"{directory / 'slow'}:{REPOSITORY}"})
+    broker = start_broker(environment=slow_parser(directory))
     done, under_way = (make_project(directory / name, "FIRST") for name in ("a", "b"))
     register(broker, done)
     register(broker, under_way)

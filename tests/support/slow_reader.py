@@ -1,0 +1,48 @@
+"""A manifest reader that takes its time, so that something can happen meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import signal
+from typing import TYPE_CHECKING
+
+from tests.support.machine import REPOSITORY
+
+if TYPE_CHECKING:
+    from tests.support.broker import Broker
+
+# A TOML parser in the reader's place for the real one, that takes its time over what says SLOW, and shows that it has begun by
+# blocking a signal.
+_SLOW_PARSER = """
+import importlib.machinery, os, signal, sys, time
+spec = importlib.machinery.PathFinder.find_spec("tomllib", [os.path.dirname(os.__file__)])
+real = importlib.util.module_from_spec(spec)
+sys.modules["tomllib"] = real
+spec.loader.exec_module(real)
+def loads(text, parse=real.loads):
+    if "SLOW" in text:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+        time.sleep(0.6)
+    return parse(text)
+real.loads = loads
+"""
+
+
+def slow_parser(directory: pathlib.Path) -> dict[str, str]:
+    """The environment of a broker whose readers have it; it is written to `directory`."""
+    place = directory / "slow"
+    place.mkdir()
+    (place / "tomllib.py").write_text(_SLOW_PARSER)
+    return {"PYTHONPATH": f"{place}:{REPOSITORY}"}
+
+
+def a_reader_is_slow(broker: Broker) -> bool:
+    children = pathlib.Path(f"/proc/{broker.pid}/task/{broker.pid}/children").read_text().split()
+    blocked = 1 << (signal.SIGUSR1 - 1)
+    for child in children:
+        with contextlib.suppress(OSError):
+            status = pathlib.Path(f"/proc/{child}/status").read_text()
+            if int(status.partition("SigBlk:")[2].split()[0], 16) & blocked:
+                return True
+    return False
