@@ -19,7 +19,7 @@ SERVICE = "systemd-journald.service"
 _SOCKETS = ("systemd-journald.socket", "systemd-journald-dev-log.socket", "systemd-journald-audit.socket")
 _DIRECTORIES = "/var/log/journal /run/log/journal"
 _DISK_KIB = 64 * 1024
-_CONFIG = "/etc/systemd/journald.conf.d/small.conf"
+_CONFIG = "/etc/systemd/journald.conf.d/fault.conf"
 # To the last byte; dd ends with an error by then.
 _FILL = "dd if=/dev/zero of={directory}/ballast bs=4k 2>/dev/null || test -s {directory}/ballast"
 
@@ -88,6 +88,18 @@ rm -f /run/systemd/journal/flushed
         yield
     finally:
         machine.run(["sh", "-c", f"rm {_CONFIG}; umount -l {_DIRECTORIES}"])
+        restart(machine)
+
+
+@contextlib.contextmanager
+def strict(machine: Machine) -> Iterator[None]:
+    """It takes a thousand records in half a minute of a service that has no limit of its own."""
+    machine.write(_CONFIG, "[Journal]\nRateLimitIntervalSec=30s\nRateLimitBurst=1000\n")
+    restart(machine)
+    try:
+        yield
+    finally:
+        machine.run(["rm", _CONFIG])
         restart(machine)
 
 

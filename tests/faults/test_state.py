@@ -44,7 +44,8 @@ class Call(NamedTuple):
 def _save(directory: pathlib.Path, *options: str) -> tuple[int, list[str]]:
     """Save once under strace; the exit status, negative for a signal, and the lines of the trace."""
     trace = directory / "trace"
-    program = [sys.executable, "-S", saving.__file__, str(directory / "state")]
+    # -B: each run makes the same calls, whether or not its modules have been compiled before.
+    program = [sys.executable, "-S", "-B", saving.__file__, str(directory / "state")]
     done = subprocess.run(
         ["strace", "--output", trace, *options, *program],
         stderr=subprocess.DEVNULL,

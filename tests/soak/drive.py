@@ -53,7 +53,7 @@ class Outcome:
 
     @property
     def growth_bytes(self) -> int:
-        """From the end of the warm-up to the highest of the last tenth: a peak counts if it lasts."""
+        """From the end of the warm-up to the median of the last tenth: a peak counts if it lasts."""
         settled = next(one for one in self.samples if one.operations >= WARM_UP * self.samples[-1].operations)
         last = self.samples[-max(len(self.samples) // 10, 1) :]
         return round(statistics.median(one.resident_bytes for one in last)) - settled.resident_bytes

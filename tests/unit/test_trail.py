@@ -188,6 +188,17 @@ def test_a_socket_that_was_made_anew_is_found(bench: Bench) -> None:
     assert bench.trail.healthy
 
 
+def test_received_is_what_has_been_read(bench: Bench) -> None:
+    """What lies in a queue is not, nor what was in the queue of a socket that is gone."""
+    assert bench.write(1) == 1
+    assert not bench.transport.received(0.0)
+    bench.receiver.take()
+    assert bench.transport.received(0.0)
+    assert bench.write(2) == 1
+    bench.receiver.leave()
+    assert not bench.transport.received(0.0)
+
+
 def test_troubles_may_come_again_while_it_recovers(bench: Bench) -> None:
     """The receiver takes some of what waits and hangs once more: nothing is lost, nothing comes twice."""
     bench.receiver.leave()
