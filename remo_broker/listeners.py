@@ -65,14 +65,11 @@ class Listener:
         origin: Origin,
     ) -> None:
         self.socket = listening
+        self.path = str(listening.getsockname())
         self.origin = origin
         self.on_accept = on_accept
         self._loop = loop
         loop.watch(listening.fileno(), READ, self._ready)
-
-    @property
-    def path(self) -> str:
-        return str(self.socket.getsockname())
 
     def _ready(self) -> None:
         for _ in range(ACCEPTS_PER_TURN):

@@ -303,6 +303,19 @@ def test_what_is_registered_at_the_end_accepts_nobody(start_broker: StartBroker,
     assert allowlist(start_broker()) == ["SLOW"]
 
 
+def test_what_is_reloaded_at_the_end_is_answered(start_broker: StartBroker, directory: pathlib.Path) -> None:
+    path = make_project(directory / "myrepo", "SLOW")
+    broker = start_broker(
+        projects=[registration("myrepo", "A", project_path=str(path))], environment=slow_parser(directory)
+    )
+    with Link(broker.admin) as operator:
+        operator.send({"op": "reload", "name": "myrepo"})
+        poll("the manifest's reader", lambda: a_reader_is_slow(broker))
+        broker.signal(signal.SIGTERM)
+        assert operator.reply()["allowlist"] == ["SLOW"]
+    assert broker.wait() == 0
+
+
 def test_a_silent_stranger_does_not_hold_it_up(start_broker: StartBroker) -> None:
     broker = start_broker(projects=[registration("myrepo", "A", allowed_uids=[2**32 - 2])])
     with Link(broker.project()), Link(broker.admin):
