@@ -37,6 +37,8 @@ BACK_SECONDS = 2.0
 # What a record must tell for the accounts to be checked.
 _FIELDS = "REMO_EVENT,REMO_SECRET,REMO_DECISION,REMO_OUTCOME,REMO_REASON,REMO_PEER_PID,REMO_EVENT_USEC,REMO_DROPPED,_SYSTEMD_UNIT,_PID"
 
+_MANAGER = ["io.get2know.RemoBroker1", "/io/get2know/RemoBroker1", "io.get2know.RemoBroker1.Manager"]
+
 
 def socket_path(project: str) -> str:
     return f"/run/remo-broker/{project}.sock"
@@ -130,6 +132,10 @@ class Scene:
 
     def status(self) -> dict[str, Any]:
         return self.admin(op="status")
+
+    def bus_says(self, name: str) -> str:
+        """A property on the bus; empty when there is no answer."""
+        return self.machine.run(["busctl", "get-property", *_MANAGER, name], check=False).stdout.strip()
 
     # --- the process
 

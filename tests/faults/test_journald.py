@@ -90,6 +90,7 @@ def test_nobody_waits_and_what_is_not_taken_is_kept_or_counted(
             recovered = watch.until("the trouble to be over", lambda: watch.audit()["healthy"])
             clients = load.finish()
         dropped = watch.audit()["dropped"]
+        poll("the bus to tell the drops", lambda: scene.bus_says("AuditDropped") == f"t {dropped}")
         account = scene.account(clients)
         recorded = scene.records("REMO_EVENT=fetch")
         replayed = [record for record in recorded if "REMO_EVENT_USEC" in record]

@@ -32,15 +32,9 @@ PAUSE_SECONDS = 0.01
 PHASE_SECONDS = 5.0 if LONG else 0.7
 # Where nothing has to be waited for, what is slow is the machine. Whoever did wait would do so for a whole phase.
 ANSWER_SECONDS = 0.6
-MANAGER = ["io.get2know.RemoBroker1", "/io/get2know/RemoBroker1", "io.get2know.RemoBroker1.Manager"]
 STATUS = "/run/remo-broker/status.sock"
 # As many answers as no socket takes unread.
 UNREAD = 2000
-
-
-def bus_says(scene: Scene, name: str) -> str:
-    """A property on the bus; empty when there is no answer."""
-    return scene.machine.run(["busctl", "get-property", *MANAGER, name], check=False).stdout.strip()
 
 
 @contextlib.contextmanager
@@ -61,7 +55,7 @@ def bus_stopped(scene: Scene) -> Iterator[None]:
 def bus_restarted(scene: Scene) -> Iterator[None]:
     for _ in range(3):
         scene.machine.systemctl("restart", "dbus.service")
-        bus_says(scene, "SecretCount")
+        scene.bus_says("SecretCount")
     yield
 
 
@@ -103,7 +97,7 @@ def bus_flooded(scene: Scene) -> Iterator[None]:
 @contextlib.contextmanager
 def bus_service_stopped(scene: Scene) -> Iterator[None]:
     """The one who reads the status hangs, with a stream of changes to read."""
-    poll("the status on the bus", lambda: bus_says(scene, "SecretCount"))
+    poll("the status on the bus", lambda: scene.bus_says("SecretCount"))
     leader = scene.machine.leader
     children = pathlib.Path(f"/proc/{leader}/task/{leader}/children").read_text().split()
     [pid] = [
@@ -172,9 +166,7 @@ def test_the_sockets_do_not_notice(machine: Machine, figures: Figures) -> None:
     figures.tell(f"slowest answer: {', '.join(f'{name} {1000 * taken:.0f} ms' for name, taken in slowest.items())}")
     assert scene.pid() == pid
     assert scene.status()["audit"]["healthy"]
-    poll(
-        "the bus to tell the truth again", lambda: bus_says(scene, "Generation") == f"t {scene.status()['generation']}"
-    )
+    poll("the bus to tell the truth again", lambda: scene.bus_says("Generation") == f"t {scene.status()['generation']}")
 
 
 def test_a_manager_that_does_not_read_is_not_waited_for(start_broker: StartBroker, notify: NotifySocket) -> None:
