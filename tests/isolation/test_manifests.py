@@ -20,7 +20,7 @@ import pytest
 
 from remo_broker.manifest_reader import MAX_CHILDREN
 from tests.isolation.conftest import Polite, percentile
-from tests.isolation.test_neighbours import MAX_P99_SECONDS
+from tests.isolation.test_neighbours import MAX_P99_SECONDS, ROUNDS
 from tests.manifest.conftest import PLACES
 from tests.manifest.test_document import BOMBS
 from tests.support.broker import NOBODY, WAIT_SECONDS, Link, registration
@@ -31,13 +31,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.conftest import StartBroker
-    from tests.support.broker import Broker
+    from tests.support.broker import Broker, Reply
 
 FOREIGN = 'schema_version = 1\nproject = "myrepo"\n[secrets.STOLEN]\n'
 GOOD = 'schema_version = 1\nproject = "myrepo"\n[secrets.OWN]\n'
 UNREADABLE, INVALID = {"manifest_unreadable"}, {"manifest_invalid"}
 EITHER = UNREADABLE | INVALID
 RELOADS = 30
+ATTEMPTS = 3
 ROUND_SECONDS = 0.5
 
 # Both say that they have begun, and go on until they are killed.
@@ -80,8 +81,9 @@ def program(code: str, *arguments: pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def everybody_else_is_served(broker: Broker) -> Iterator[None]:
-    """Another project's gets are all answered, and in the best round as fast as ever."""
+def everybody_else_is_served(broker: Broker) -> Iterator[Callable[[], bool]]:
+    """Another project's gets are all answered, and in the best round as fast as ever. Yields what tells whether there has
+    been such a round, or enough of others."""
     polite = Polite(broker.project("good"), "TOKEN", "value")
     done = threading.Event()
     rounds: list[float] = []
@@ -94,10 +96,13 @@ def everybody_else_is_served(broker: Broker) -> Iterator[None]:
         except BaseException as error:  # noqa: BLE001 - it is raised where the test is
             failures.append(error)
 
+    def told() -> bool:
+        return bool(failures) or len(rounds) >= ROUNDS or min(rounds, default=MAX_P99_SECONDS) < MAX_P99_SECONDS
+
     thread = threading.Thread(target=ask)
     thread.start()
     try:
-        yield
+        yield told
     finally:
         done.set()
         thread.join()
@@ -196,9 +201,11 @@ def test_a_bomb(broker: Broker, place: pathlib.Path, name: str) -> None:
 
 
 def assert_refused(broker: Broker, place: pathlib.Path, codes: set[str], says: str = "") -> None:
-    with everybody_else_is_served(broker):
+    answers: list[Reply] = []
+    with everybody_else_is_served(broker) as told:
         request = {"op": "register", "name": "myrepo", "project_path": str(place.parents[1])}
-        answers = [broker.ask(request) for _ in range(3)]
+        while len(answers) < ATTEMPTS or not told():
+            answers.append(broker.ask(request))
     for answer in answers:
         assert answer["code"] in codes
         assert says in answer["message"]
@@ -262,7 +269,11 @@ def test_swapped_for_a_foreign_file_while_it_is_read(broker: Broker, place: path
     link.symlink_to(place.parents[2] / "foreign")
     assert broker.ask({"op": "register", "name": "myrepo", "project_path": str(place.parents[1])})["ok"]
     with everybody_else_is_served(broker), program(_SWAP, place, link), Link(broker.admin) as operator:
-        answers = [operator.ask({"op": "reload", "name": "myrepo"}) for _ in range(RELOADS)]
+        answers: list[Reply] = []
+        end = time.monotonic() + WAIT_SECONDS
+        # Both ways of the race: mostly the swap is seen, as it changes the file's time.
+        while len(answers) < RELOADS or (len({one["ok"] for one in answers}) < 2 and time.monotonic() < end):
+            answers.append(operator.ask({"op": "reload", "name": "myrepo"}))
     read = [answer["allowlist"] for answer in answers if answer["ok"]]
     refused = {answer["code"] for answer in answers if not answer["ok"]}
     assert all(allowlist == ["OWN"] for allowlist in read)
