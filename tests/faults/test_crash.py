@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 KILLS = 200 if LONG else 20
 TERMINATIONS = 50 if LONG else 2
 RESTARTS = 100 if LONG else 8
+REEXECUTIONS = 20 if LONG else 2
 UPGRADES = 5 if LONG else 1
 HANGS = 10 if LONG else 1
 CLIENTS = 20
@@ -102,6 +103,12 @@ def restart(scene: Scene, choose: random.Random) -> float:
     return began
 
 
+def reexecute(scene: Scene, choose: random.Random) -> float:
+    """systemd begins anew, as when its package is upgraded, and has to remember whose the listeners are."""
+    scene.machine.systemctl("daemon-reexec")
+    return restart(scene, choose)
+
+
 def upgrade(scene: Scene, choose: random.Random) -> float:
     before = scene.pid()
     install(scene.machine)
@@ -121,6 +128,7 @@ def hang(scene: Scene, choose: random.Random) -> float:
         (kill, KILLS, 0.0),
         (terminate, TERMINATIONS, 0.0),
         (restart, RESTARTS, 0.0),
+        (reexecute, REEXECUTIONS, 0.0),
         (upgrade, UPGRADES, 0.02),  # it takes seconds, of a machine that has other things to do then
         (hang, HANGS, 0.0),
     ],
