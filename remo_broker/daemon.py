@@ -111,6 +111,8 @@ class Daemon:
         except OSError as error:
             why = os.strerror(error.errno or 0)
             self._say(PRIORITY_WARNING, f"state_dir: {self.config.state_dir}: {why}; no project can be registered.")
+        if not registrations.claim(self.config.state_dir):
+            raise ConfigError(f"state_dir: {self.config.state_dir}: another broker uses it; give each its own")
         try:
             for one in registrations.load(self.config.state_dir):
                 self.broker.add(self._within_limits(one))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _thread
 import errno
+import fcntl
 import json
 import os
 import time
@@ -34,6 +35,22 @@ class Damaged(Exception):
 
 class Unread(Damaged):
     """It may be good, but could not be read. It stays where it is, and is kept aside before anything takes its place."""
+
+
+def claim(state_dir: str) -> bool:
+    """Keep others from saving in `state_dir` for as long as this process lives. False when another does that already."""
+    try:
+        directory = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return True  # there is nothing to save in
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(directory)
+        return False
+    except OSError:
+        pass  # a file system without locks
+    return True  # the lock is the open descriptor's
 
 
 def load(state_dir: str) -> list[Registration]:

@@ -129,6 +129,16 @@ def test_two_brokers_on_one_directory(start_broker: StartBroker) -> None:
     assert broker.status()["ok"]
 
 
+def test_two_brokers_with_one_state(start_broker: StartBroker, directory: pathlib.Path) -> None:
+    """Each would save its own registrations over the other's."""
+    broker = start_broker()
+    said = refused_start("--socket-dir", str(directory / "other"), "--state-dir", str(broker.state))
+    assert said == f"remo-broker: state_dir: {broker.state}: another broker uses it; give each its own"
+    broker.process.kill()
+    broker.process.wait()
+    assert start_broker().status()["ok"]
+
+
 def test_a_directory_that_cannot_be_made(directory: pathlib.Path) -> None:
     (directory / "file").write_text("")
     path = directory / "file" / "s"
