@@ -60,12 +60,15 @@ fcntl.fcntl(os.open(sys.argv[1], os.O_RDWR | os.O_CREAT), fcntl.F_SETLEASE, fcnt
 print(flush=True)
 signal.pause()
 """
+# In bursts: a file that is swapped all the time is never read whole.
 _SWAP = """
-import ctypes, os, sys
+import ctypes, os, random, sys, time
 libc, paths = ctypes.CDLL(None), [os.fsencode(path) for path in sys.argv[1:3]]
 print(flush=True)
 while True:
-    libc.renameat2(-100, paths[0], -100, paths[1], 2)  # RENAME_EXCHANGE
+    for _ in range(random.randrange(1000)):
+        libc.renameat2(-100, paths[0], -100, paths[1], 2)  # RENAME_EXCHANGE
+    time.sleep(random.random() * 0.01)
 """
 
 
