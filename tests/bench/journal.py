@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import pathlib
 import subprocess
 import time
 from typing import TYPE_CHECKING
@@ -13,13 +14,13 @@ from typing import TYPE_CHECKING
 from tests.bench.generator import Failed
 
 if TYPE_CHECKING:
-    import pathlib
     from collections.abc import Iterator
 
     from tests.bench.contestant import Place
 
 UNIT = "systemd-journald.service"
 SOCKET = "/run/systemd/journal/socket"
+FILES = pathlib.Path("/var/log/journal")
 # The records of the C sender are told from the broker's by this event: as long a word as its `fetch`.
 BLAST_EVENT = "blast"
 
@@ -53,6 +54,12 @@ def count(*matches: str) -> int:
         while chunk := process.stdout.read(65536):
             lines += chunk.count(b"\n")
     return lines
+
+
+def rotations() -> int:
+    """How often journald has taken a new file. Each time it may have written the entry that did not fit to both files: it links
+    what it can of it in the old one before it gives up, and `count` counts both."""
+    return len(list(FILES.glob("*/system@*.journal")))
 
 
 def newest_fetch() -> dict[str, str]:

@@ -89,7 +89,11 @@ def figures(outcome: Outcome) -> str:
             f"{outcome.seconds:,.0f} s",
             f"{per_second(operations / outcome.seconds)}, by one client program",
         ],
-        ["gets audited", f"{outcome.audited:,}", f"of {outcome.gets:,}"],
+        [
+            "gets audited",
+            f"{outcome.audited:,}",
+            f"of {outcome.gets:,}; journald may write an entry twice when it takes a new file, as it did {outcome.counted_twice} times",
+        ],
         [
             "memory growth",
             mebibytes(outcome.growth_bytes),
@@ -114,7 +118,7 @@ def faults(outcome: Outcome) -> list[str]:
         found.append(f"memory grew by {mebibytes(outcome.growth_bytes)}; {mebibytes(MAX_GROWTH_BYTES)} are allowed")
     if outcome.growth_descriptors > MAX_GROWTH_DESCRIPTORS:
         found.append(f"{outcome.growth_descriptors} descriptors were left open")
-    if outcome.audited != outcome.gets:
+    if not outcome.gets <= outcome.audited <= outcome.gets + outcome.counted_twice:
         found.append(f"{outcome.gets:,} gets have {outcome.audited:,} audit records")
     return found
 

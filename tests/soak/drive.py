@@ -49,6 +49,8 @@ class Outcome:
     done: dict[str, int]
     gets: int
     audited: int
+    counted_twice: int
+    """At the most, of the audited."""
     seconds: float
 
     @property
@@ -76,7 +78,7 @@ def drive(
 ) -> Outcome:
     """Run the workload; the broker is ended with it."""
     samples: list[Sample] = []
-    audited = -1
+    audited, counted_twice = -1, 0
     try:
         workload = Workload(subject.broker, projects, seed)
         begun = time.monotonic()
@@ -84,13 +86,12 @@ def drive(
         for number in range(1, SAMPLES + 1):
             workload.run(operations * number // SAMPLES - operations * (number - 1) // SAMPLES)
             samples.append(_look(subject, workload, operations * number // SAMPLES, begun))
-            subject.collect()
             if tell:
                 tell(samples[-1])
         workload.close()
     finally:
-        audited = subject.finish()
-    return Outcome(samples, dict(workload.done), workload.gets, audited, samples[-1].seconds)
+        audited, counted_twice = subject.finish()
+    return Outcome(samples, dict(workload.done), workload.gets, audited, counted_twice, samples[-1].seconds)
 
 
 def _look(subject: Subject, workload: Workload, operations: int, begun: float) -> Sample:

@@ -63,7 +63,7 @@ cd "$TOP/root"
 rm -rf etc/systemd/system etc/systemd/*.conf.d etc/init.d etc/rc?.d etc/fstab etc/crypttab etc/machine-id var/log/journal
 rm -rf etc/remo-broker var/lib/remo-broker usr/lib/remo-broker
 mkdir -p etc/systemd/system etc/systemd/journald.conf.d var/log/journal usr/src/remo-broker
-# Some hundred thousand records, none of them thrown away before they are counted.
+# A million records, none of them thrown away before they are counted.
 printf '[Journal]\nSystemMaxUse=1G\n' >etc/systemd/journald.conf.d/room.conf
 echo "$MACHINE_ID" >etc/machine-id
 for unit in $MASKED; do ln -s /dev/null "etc/systemd/system/$unit"; done
