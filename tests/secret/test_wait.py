@@ -56,6 +56,20 @@ def test_until_the_broker_is_there(start_broker: StartBroker, directory: pathlib
         assert waiting.wait(30) == 0
 
 
+def test_until_another_broker_when_one_dies_with_the_question(
+    start_broker: StartBroker, directory: pathlib.Path
+) -> None:
+    path = directory / "s/myrepo.sock"
+    path.parent.mkdir()
+    with listen(path) as dying:
+        waiting = begin(path, "--timeout=60")
+        dying.accept()[0].close()
+    with waiting:
+        broker = start_broker(projects=[registration("myrepo", "TOKEN")])
+        broker.push({})
+        assert waiting.wait(30) == 0
+
+
 def test_a_cleared_store_is_waited_for(project: Project) -> None:
     assert project.broker.ask({"op": "clear-creds"})["ok"]
     assert "waited 0 s: the broker holds no secrets yet" in refused(project.run("wait", "--timeout=0"), 4)
