@@ -192,7 +192,9 @@ class Scene:
         for record in self.records("REMO_EVENT=fetch"):
             records[int(record["REMO_PEER_PID"]), record["REMO_SECRET"]] += 1
             without_unit += record.get("_SYSTEMD_UNIT") != SERVICE
-        unrecorded, unasked = [], []
+        unrecorded: list[str] = []
+        unasked: list[str] = []
+        twice: list[str] = []
         recorded = 0
         for client in clients:
             answered, unanswered = Counter(client["answered"]), Counter(client["unanswered"])
@@ -201,8 +203,12 @@ class Scene:
                 recorded += count
                 if count < answered[name]:
                     unrecorded.append(f"{client['pid']} {name}: {answered[name]} answers, {count} records")
-                if count > answered[name] + unanswered[name]:
-                    unasked.append(f"{client['pid']} {name}: {count} records")
+                asked = answered[name] + unanswered[name]
+                if count > asked:
+                    (twice if count == asked + 1 else unasked).append(f"{client['pid']} {name}: {count} records")
+        # journald itself writes an entry twice now and then, when it takes a new file: see tests.bench.journal.rotations.
+        if len(twice) > len(list(self.machine.path("/var/log/journal").glob("*/system@*.journal"))):
+            unasked += twice
         unasked += [f"{pid} {name}: {count} records, never asked" for (pid, name), count in records.items()]
         return Account(
             sum(sum(client["answered"].values()) for client in clients),
