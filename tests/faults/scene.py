@@ -31,7 +31,7 @@ NAMES = [f"S{number:02d}" for number in range(40)]
 SECRETS = {name: f"value of {name}" for name in NAMES}
 # The load makes more gets than a project may by default, and what is limited is not audited one by one.
 UNLIMITED = "rate_limit_per_second = 0\n"
-# The figure: so long may it take after a crash until a client is answered again.
+# What is promised: so long may it take after a crash until a client is answered again.
 BACK_SECONDS = 2.0
 
 # What a record must tell for the accounts to be checked.

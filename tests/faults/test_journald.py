@@ -34,7 +34,7 @@ CLIENTS = 20
 PAUSE_SECONDS = 0.005
 # No client waits longer for its answer than journald is waited for, and for a machine that has other things to do.
 ANSWER_SECONDS = PATIENCE_SECONDS + 0.4
-# The figures.
+# What is promised.
 DENIED_SECONDS = RECOVERED_SECONDS = 2.0
 STATUS_SECONDS = 0.2
 JOURNALD_RESTARTS = 30 if LONG else 5
