@@ -18,7 +18,8 @@ missed. Contestants that are not installed are left out, and named.
 environment:
   {contest.EXECUTABLE}   one more executable that speaks this protocol, measured beside the others. It is started as
                           `EXECUTABLE --socket-dir D --state-dir S`, opens D/admin.sock within 15 s, accepts `register` of a
-                          project named bench and `push-creds` there, then answers `get` on D/bench.sock. It may not be
+                          project named bench and `push-creds` there, then answers `get` on D/bench.sock. It limits no
+                          rate; one that fails is left out, and named. It may not be
                           below /run or /proc, of which the machine has its own. A script that adapts is fine.
 """
 

@@ -36,11 +36,13 @@ def measure(setting: Setting) -> dict[str, Any]:
         present, absent = _enter(setting, stack)
         for number in range(setting.rounds):
             say(f"contestants, round {number + 1} of {setting.rounds}")
-            for contestant in present:
-                samples[contestant].append(_latency(setting, contestant))
-                if isinstance(contestant.probe, Target) and not contestant.probe.fresh:
-                    rates[contestant].append(_rate(setting, contestant.probe))
-    return {"contestants": [_row(one, samples[one], rates[one]) for one in present], "absent": absent}
+            for contestant in [one for one in present if one.name not in absent]:
+                with _missing(absent, contestant.name):
+                    samples[contestant].append(_latency(setting, contestant))
+                    if isinstance(contestant.probe, Target) and not contestant.probe.fresh:
+                        rates[contestant].append(_rate(setting, contestant.probe))
+    measured = [one for one in present if one.name not in absent]
+    return {"contestants": [_row(one, samples[one], rates[one]) for one in measured], "absent": absent}
 
 
 def _latency(setting: Setting, contestant: Contestant) -> Sample:

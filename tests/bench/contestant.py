@@ -89,9 +89,11 @@ class Place:
             os.sched_setaffinity(pid, {cpu})
         if self.realtime:
             os.sched_setscheduler(pid, os.SCHED_FIFO, os.sched_param(REALTIME_PRIORITY))
-        yield
-        os.sched_setaffinity(pid, before)
-        os.sched_setscheduler(pid, policy, parameters)
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(pid, before)
+            os.sched_setscheduler(pid, policy, parameters)
 
     @contextlib.contextmanager
     def server(
