@@ -7,6 +7,7 @@ import dataclasses
 import os
 import pathlib
 import shutil
+import socket
 import subprocess
 import time
 from typing import TYPE_CHECKING
@@ -97,17 +98,17 @@ class Place:
 
     @contextlib.contextmanager
     def server(
-        self, argv: Sequence[str], socket: pathlib.Path, env: Mapping[str, str] | None = None
+        self, argv: Sequence[str], path: pathlib.Path, env: Mapping[str, str] | None = None
     ) -> Iterator[subprocess.Popen[bytes]]:
-        """Run a server until the block ends; the block begins when `socket` is there. What it writes is kept in a file."""
-        with (self.work / f"{socket.name}.log").open("wb") as log:
+        """Run a server until the block ends; the block begins when it listens on `path`. What it writes is kept in a file."""
+        with (self.work / f"{path.name}.log").open("wb") as log:
             process = subprocess.Popen(
                 self.pinned(argv), env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
             try:
-                if not wait_for(socket, process):
+                if not wait_for(path, process):
                     said = pathlib.Path(log.name).read_text(errors="replace").strip()
-                    raise Missing(f"it did not listen on {socket}: {said[-500:]}")
+                    raise Missing(f"it did not listen on {path}: {said[-500:]}")
                 yield process
             finally:
                 process.terminate()
@@ -118,13 +119,25 @@ class Place:
                     process.wait()
 
 
-def wait_for(socket: pathlib.Path, process: subprocess.Popen[bytes]) -> bool:
-    """Whether `socket` is there before the server ends or takes too long."""
+def wait_for(path: pathlib.Path, process: subprocess.Popen[bytes]) -> bool:
+    """Whether the server listens on the socket `path` before it ends or takes too long."""
     deadline = time.monotonic() + START_SECONDS
-    while not socket.exists():
+    while not _listens(path):
         if process.poll() is not None or time.monotonic() > deadline:
             return False
         time.sleep(0.01)
+    return True
+
+
+def _listens(path: pathlib.Path) -> bool:
+    """A socket is there from bind(2) on, and refuses until listen(2). Of anything else it is enough that it is there."""
+    if not path.is_socket():
+        return path.exists()
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(str(path))
+        except ConnectionRefusedError:
+            return False
     return True
 
 
