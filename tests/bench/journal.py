@@ -56,10 +56,10 @@ def count(*matches: str) -> int:
     return lines
 
 
-def rotations() -> int:
+def rotations(files: pathlib.Path = FILES) -> int:
     """How often journald has taken a new file. Each time it may have written the entry that did not fit to both files: it links
     what it can of it in the old one before it gives up, and `count` counts both."""
-    return len(list(FILES.glob("*/system@*.journal")))
+    return len(list(files.glob("*/system@*.journal")))
 
 
 def newest_fetch() -> dict[str, str]:

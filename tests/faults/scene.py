@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tests.bench.journal import FILES, rotations
 from tests.support.machine import SOURCE, poll
 
 if TYPE_CHECKING:
@@ -206,8 +207,8 @@ class Scene:
                 asked = answered[name] + unanswered[name]
                 if count > asked:
                     (twice if count == asked + 1 else unasked).append(f"{client['pid']} {name}: {count} records")
-        # journald itself writes an entry twice now and then, when it takes a new file: see tests.bench.journal.rotations.
-        if len(twice) > len(list(self.machine.path("/var/log/journal").glob("*/system@*.journal"))):
+        # journald itself writes an entry twice now and then, when it takes a new file: see `rotations`.
+        if len(twice) > rotations(self.machine.path(str(FILES))):
             unasked += twice
         unasked += [f"{pid} {name}: {count} records, never asked" for (pid, name), count in records.items()]
         return Account(
