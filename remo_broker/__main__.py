@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from remo_broker.daemon import main
+from remo_broker.broker.daemon import main
 
 sys.exit(main())

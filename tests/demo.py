@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from remo_broker.audit import Decision, Event
+from remo_broker.protocol.records import Decision, Event
 from tests.support.broker import LAUNCH
 
 if TYPE_CHECKING:

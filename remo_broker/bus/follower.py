@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from remo_broker.bus.snapshot import BadEvent, Draft, decode
 from remo_broker.bus.unit import State
-from remo_broker.messages import MAX_MESSAGE, StoppingEvent, SyncedEvent
+from remo_broker.protocol.ops import MAX_MESSAGE, StoppingEvent, SyncedEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable

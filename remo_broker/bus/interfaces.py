@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from remo_broker.bus.snapshot import Snapshot
-    from remo_broker.messages import ProjectEvent
+    from remo_broker.protocol.ops import ProjectEvent
 
 BUS_NAME = "io.get2know.RemoBroker1"
 

@@ -21,7 +21,7 @@ from remo_broker.bus.log import notice, warning
 from remo_broker.bus.service import TOO_MANY, Service
 from remo_broker.bus.signals import differences
 from remo_broker.bus.unit import BrokerUnit
-from remo_broker.paths import SOCKET_DIR, STATUS_SOCKET
+from remo_broker.protocol.paths import SOCKET_DIR, STATUS_SOCKET
 
 if TYPE_CHECKING:
     from remo_broker.bus.connection import Answer

@@ -12,9 +12,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from remo_broker.bus.interfaces import MANAGER, PROJECT
-from remo_broker.message import Message
-from remo_broker.messages import EVENTS, BrokerEvent, ProjectEvent, RemovedEvent
-from remo_broker.names import is_project_name, printable
+from remo_broker.protocol.message import Message
+from remo_broker.protocol.names import is_project_name, printable
+from remo_broker.protocol.ops import EVENTS, BrokerEvent, ProjectEvent, RemovedEvent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

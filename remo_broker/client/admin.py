@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
-from remo_broker import paths
 from remo_broker.client.connection import Connection
 from remo_broker.client.errors import ConnectionLost
 from remo_broker.client.exchange import build, check_version, encode, parse_object, refusal_in
-from remo_broker.messages import (
+from remo_broker.protocol import paths
+from remo_broker.protocol.ops import (
     EVENTS,
     BrokerStatus,
     ClearCreds,
@@ -32,7 +32,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from remo_broker.message import Message
+    from remo_broker.protocol.message import Message
 
 
 class StatusClient(Connection):

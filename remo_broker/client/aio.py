@@ -22,8 +22,8 @@ from remo_broker.client.exchange import (
 )
 from remo_broker.client.project import secret_value
 from remo_broker.client.unreachable import unreachable
-from remo_broker.message import Message
-from remo_broker.messages import (
+from remo_broker.protocol.message import Message
+from remo_broker.protocol.ops import (
     EVENTS,
     MAX_MESSAGE,
     BrokerStatus,

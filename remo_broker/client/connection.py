@@ -9,14 +9,14 @@ import time
 
 from remo_broker.client.errors import BadReply, ClientError, ConnectionLost, TimedOut
 from remo_broker.client.exchange import Exchange, check_version, wants_version
-from remo_broker.messages import MAX_MESSAGE, Request, Status
+from remo_broker.protocol.ops import MAX_MESSAGE, Request, Status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self, TypeVar
 
-    from remo_broker.message import Message
+    from remo_broker.protocol.message import Message
 
     M = TypeVar("M", bound=Message)
 

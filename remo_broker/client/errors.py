@@ -6,7 +6,7 @@ The text of an error is what the user reads: it says what to do. None holds a se
 from __future__ import annotations
 
 from remo_broker import PROTOCOL_VERSION
-from remo_broker.messages import Code, Failure
+from remo_broker.protocol.ops import Code, Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

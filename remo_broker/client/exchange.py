@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 
-from remo_broker import PROTOCOL_VERSION, messages
+from remo_broker import PROTOCOL_VERSION
 from remo_broker.client import errors
-from remo_broker.message import Message
-from remo_broker.messages import Code, Failure, Ping, Reason, Request
+from remo_broker.protocol import ops
+from remo_broker.protocol.message import Message
+from remo_broker.protocol.ops import Code, Failure, Ping, Reason, Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def build(path: str, kind: type[M], fields: dict[str, Any]) -> M:
 
 
 def _value(path: str, name: str, annotation: str, value: object) -> Any:
-    """`value` as the annotation's text wants it: see the fields in `remo_broker.messages`."""
+    """`value` as the annotation's text wants it: see the fields in `remo_broker.protocol.ops`."""
     if annotation.endswith(" | None"):
         if value is None:
             return None
@@ -126,7 +127,7 @@ def _value(path: str, name: str, annotation: str, value: object) -> Any:
         if type(value) is plain:
             return value
     elif annotation.isidentifier() and isinstance(value, dict):
-        return build(path, getattr(messages, annotation), value)
+        return build(path, getattr(ops, annotation), value)
     raise errors.BadReply(path, f"'{name}' in the answer is not {annotation}")
 
 

@@ -6,7 +6,7 @@ from remo_broker.client.connection import Connection
 from remo_broker.client.errors import BadReply
 from remo_broker.client.exchange import Exchange
 from remo_broker.client.value import SecretValue
-from remo_broker.messages import BinaryValue, Get, Info, Ping, Pong, ProjectInfo, Readiness, Ready, Value
+from remo_broker.protocol.ops import BinaryValue, Get, Info, Ping, Pong, ProjectInfo, Readiness, Ready, Value
 
 
 class Client(Connection):

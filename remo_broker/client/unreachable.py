@@ -6,8 +6,8 @@ import errno
 import os
 import stat
 
-from remo_broker import paths
 from remo_broker.client.errors import Unreachable
+from remo_broker.protocol import paths
 
 # The kernel's own limit for the path of a Unix socket, its closing NUL aside.
 LONGEST_SOCKET_PATH = 107

@@ -41,7 +41,9 @@ class SecretValue:
         """
         if isinstance(self._content, bytes) or not self._content.startswith("{"):
             return None
-        from remo_broker.names import is_secret_name  # most secrets are no bundles, and most users want the whole
+        from remo_broker.protocol.names import (
+            is_secret_name,  # most secrets are no bundles, and most users want the whole
+        )
 
         try:
             fields = json.loads(self._content)

@@ -7,7 +7,6 @@ import time
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from remo_broker.audit import Decision, Event, Outcome
 from remo_broker.cli.options import Arguments, Option, Usage
 from remo_broker.cli.terminal import Colour, Output
 from remo_broker.cli.times import FORMS, iso, parse, shown_short
@@ -27,7 +26,8 @@ from remo_broker.ctl.commands import (
     UNTIL,
 )
 from remo_broker.ctl.session import checked_project, open_output, user, user_name
-from remo_broker.names import counted
+from remo_broker.protocol.names import counted
+from remo_broker.protocol.records import Decision, Event, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

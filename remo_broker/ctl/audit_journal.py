@@ -14,11 +14,11 @@ import pwd
 import select
 from typing import TYPE_CHECKING
 
-from remo_broker import audit
-from remo_broker.audit import Decision, Event
 from remo_broker.cli.program import Problem
 from remo_broker.cli.times import is_time
-from remo_broker.names import printable
+from remo_broker.protocol import records
+from remo_broker.protocol.names import printable
+from remo_broker.protocol.records import Decision, Event
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,7 +95,7 @@ class Record:
         self.data: dict[str, str | list[str]] = entry.data
         """The fields as they are in the journal: to tell records apart by, not to be shown."""
         # A record that waited for journald has its own time.
-        own = self.number(audit.EVENT_TIME_FIELD)
+        own = self.number(records.EVENT_TIME_FIELD)
         self.usec: int = entry.get_realtime_usec() if own is None or not is_time(own) else own
 
     def text(self, field: str) -> str | None:

@@ -6,16 +6,16 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from remo_broker import paths
 from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import Problem, report
 from remo_broker.cli.text import escaped
-from remo_broker.config import Config, ConfigError, read_file
 from remo_broker.ctl.session import directory_problem, open_output
 from remo_broker.manifest.fault import ManifestError
 from remo_broker.manifest.reader import PROJECT_PATH
 from remo_broker.manifest.rules import MAX_BYTES, SEARCH
-from remo_broker.messages import Code
+from remo_broker.protocol import paths
+from remo_broker.protocol.config import Config, ConfigError, read_file
+from remo_broker.protocol.ops import Code
 
 if TYPE_CHECKING:
     from typing import TypedDict

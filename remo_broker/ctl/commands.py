@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from remo_broker import paths
 from remo_broker.cli.options import HELP, VERSION, Command, Operand, Option, Program
 from remo_broker.cli.times import FORMS
+from remo_broker.protocol import paths
 
 ADMIN_SOCKET = f"{paths.SOCKET_DIR}/{paths.ADMIN_SOCKET}"
 

@@ -29,7 +29,7 @@ from remo_broker.ctl.session import (
     uids,
     user,
 )
-from remo_broker.names import counted
+from remo_broker.protocol.names import counted
 
 
 def list_projects(arguments: Arguments) -> None:

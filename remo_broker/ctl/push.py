@@ -13,8 +13,8 @@ from remo_broker.client.exchange import encode
 from remo_broker.ctl.commands import DRY_RUN, FORMAT
 from remo_broker.ctl.secrets_file import NAMES, Secrets, parse, read
 from remo_broker.ctl.session import open_client, open_output
-from remo_broker.messages import MAX_PUSH
-from remo_broker.names import counted, is_secret_name
+from remo_broker.protocol.names import counted, is_secret_name
+from remo_broker.protocol.ops import MAX_PUSH
 
 STANDARD_INPUT = "-"
 STANDARD_INPUT_NAME = "standard input"

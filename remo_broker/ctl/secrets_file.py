@@ -11,8 +11,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from remo_broker.cli.program import Problem
-from remo_broker.messages import ADMIN_REQUESTS, MAX_PUSH, PushCreds
-from remo_broker.names import is_secret_name
+from remo_broker.protocol.names import is_secret_name
+from remo_broker.protocol.ops import ADMIN_REQUESTS, MAX_PUSH, PushCreds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ from remo_broker.cli.options import Arguments, Option, Usage
 from remo_broker.cli.terminal import Output
 from remo_broker.client.admin import AdminClient
 from remo_broker.ctl.commands import ADMIN_SOCKET, JSON, JSON_SHORT, MAX_UID, NO_LEGEND, NO_PAGER, SOCKET
-from remo_broker.names import RESERVED_PROJECT_NAMES, is_project_name
+from remo_broker.protocol.names import RESERVED_PROJECT_NAMES, is_project_name
 
 SYSTEMD_MARK = "/run/systemd/system"
 

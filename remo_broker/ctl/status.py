@@ -13,7 +13,7 @@ from remo_broker.cli.times import ago, shown
 from remo_broker.client.errors import ClientError, Unreachable
 from remo_broker.ctl.commands import EXIT_FAILED, EXIT_IDLE, EXIT_UNKNOWN
 from remo_broker.ctl.session import manages_units, open_client, open_output, socket_path, systemctl
-from remo_broker.messages import BrokerStatus
+from remo_broker.protocol.ops import BrokerStatus
 
 SERVICE = "remo-broker.service"
 ADMIN_UNIT = "remo-broker-admin.socket"

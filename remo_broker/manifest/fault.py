@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
-from remo_broker.messages import Code
-from remo_broker.names import is_secret_name
+from remo_broker.protocol.names import is_secret_name
+from remo_broker.protocol.ops import Code
 
 # A key that is as harmless to show as a word: no space, no escape, no quote, and too short to be a line of a file.
 _harmless = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch

@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal, NotRequired, TypeAlias
 from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
-from remo_broker.errors import encode
 from remo_broker.manifest.fault import ManifestError, dotted, invalid, is_showable
 from remo_broker.manifest.result import is_allowlist_form, require_version
 from remo_broker.manifest.rules import (
@@ -27,8 +26,9 @@ from remo_broker.manifest.rules import (
     MAX_DESCRIPTION,
     SCHEMA_VERSION,
 )
-from remo_broker.messages import MAX_LEASES, MAX_MESSAGE, MAX_TTL_SECONDS, ProjectInfo
-from remo_broker.names import PROJECT_NAME_PATTERN, SECRET_NAME_PATTERN
+from remo_broker.protocol.message import encode
+from remo_broker.protocol.names import PROJECT_NAME_PATTERN, SECRET_NAME_PATTERN
+from remo_broker.protocol.ops import MAX_LEASES, MAX_MESSAGE, MAX_TTL_SECONDS, ProjectInfo
 
 _SECRET_NAME = "a secret's name is 1 to 128 letters, digits and underscores"
 _TTL = f"a whole number of seconds from 1 to {MAX_TTL_SECONDS}, not above the broker's own"

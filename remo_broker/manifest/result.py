@@ -20,7 +20,7 @@ from remo_broker.manifest.rules import (
     FILE_PATH_PATTERN,
     SCHEMA_VERSION,
 )
-from remo_broker.names import is_project_name, is_secret_name
+from remo_broker.protocol.names import is_project_name, is_secret_name
 
 # Versions that are named when they are not supported; a longer number is not worth a line.
 MAX_NAMED_VERSION = 999

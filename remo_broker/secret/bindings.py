@@ -17,8 +17,8 @@ from remo_broker.manifest.document import parse
 from remo_broker.manifest.reader import read
 from remo_broker.manifest.result import build
 from remo_broker.manifest.rules import MAX_BYTES, SEARCH
-from remo_broker.messages import Code
-from remo_broker.names import is_secret_name
+from remo_broker.protocol.names import is_secret_name
+from remo_broker.protocol.ops import Code
 from remo_broker.secret.commands import MANIFEST, ONLY
 
 TYPE_CHECKING = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from remo_broker.cli.program import Problem
-from remo_broker.names import is_project_name, is_secret_name
+from remo_broker.protocol.names import is_project_name, is_secret_name
 from remo_broker.secret.tmpfs import own_name
 
 # Above a link, directories that are not there are made for this user alone.

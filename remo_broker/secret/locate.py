@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from remo_broker import paths
 from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import Problem
 from remo_broker.cli.text import listed
 from remo_broker.client.project import Client
+from remo_broker.protocol import paths
 from remo_broker.secret.commands import EXIT_UNREACHABLE, SOCKET
 
 SOCKET_VARIABLE = "REMO_BROKER_SOCKET"

@@ -11,7 +11,7 @@ import re
 from remo_broker.cli.program import Problem
 from remo_broker.cli.text import listed
 from remo_broker.client.value import SecretValue
-from remo_broker.names import printable
+from remo_broker.protocol.names import printable
 
 # `{{field}}`, spaces allowed; whatever else stands between the braces is no field and reported as such. The spaces are
 # taken off afterwards: with them in the pattern, 64 KiB of spaces would take for ever.

@@ -15,7 +15,7 @@ import os
 import stat
 
 from remo_broker.cli.program import Problem
-from remo_broker.names import is_project_name, is_secret_name
+from remo_broker.protocol.names import is_project_name, is_secret_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import socket
 import subprocess
 from typing import TYPE_CHECKING, Any
 
-from remo_broker.projects import Registration
-from remo_broker.registrations import FILE_NAME, encode
+from remo_broker.broker.projects import Registration
+from remo_broker.broker.registrations import FILE_NAME, encode
 from tests.bench.contestant import SECRET
 from tests.bench.generator import Failed, Target
 

@@ -19,9 +19,9 @@ import tempfile
 import time
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from remo_broker import registrations
-from remo_broker.memory import MEMORY_ENVIRONMENT
-from remo_broker.projects import Registration
+from remo_broker.broker import registrations
+from remo_broker.broker.projects import Registration
+from remo_broker.broker.secrets.memory import MEMORY_ENVIRONMENT
 from tests.support.machine import REPOSITORY, poll, unavailable
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from remo_broker import paths
+from remo_broker.protocol import paths
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

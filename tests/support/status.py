@@ -8,8 +8,8 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
-from remo_broker.message import Message
-from remo_broker.messages import BrokerEvent, ProjectEvent, RemovedEvent, StoppingEvent, SyncedEvent
+from remo_broker.protocol.message import Message
+from remo_broker.protocol.ops import BrokerEvent, ProjectEvent, RemovedEvent, StoppingEvent, SyncedEvent
 
 if TYPE_CHECKING:
     import pathlib

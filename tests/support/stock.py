@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from remo_broker.errors import Refused
-from remo_broker.memory import Arena, Region
-from remo_broker.scan import OBJECT, finish, scan
-from remo_broker.store import Store
+from remo_broker.broker.refusals import Refused
+from remo_broker.broker.secrets.json_spans import OBJECT, finish, scan
+from remo_broker.broker.secrets.memory import Arena, Region
+from remo_broker.broker.secrets.store import Store
 
 if TYPE_CHECKING:
-    from remo_broker.store import Snapshot
+    from remo_broker.broker.secrets.store import Snapshot
 
 NOW = 1_780_194_600_000_000
 

@@ -1,0 +1,272 @@
+"""The audit trail: what has been handed over, what waits to be, and what is lost.
+
+Rules:
+- a record is handed over before the reply it belongs to is sent;
+- a full queue is waited for, for `PATIENCE_SECONDS` at most; journald is then taken for gone until it takes a record
+  again, and nobody waits any more;
+- meanwhile the last `WAITING_RECORDS` wait in memory with their own time, the oldest dropped first and counted;
+- the same when journald takes records but cannot write them. What it took just before that was noticed is counted as lost.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+from remo_broker.protocol import records
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Protocol
+
+    from remo_broker.broker.loop import Loop
+
+    class Transport(Protocol):
+        """Takes whole records, all of a call or none, or raises OSError."""
+
+        name: str
+        max_batch: int
+        on_loss: Callable[[], None]
+        """Called when what was handed over may not have been received any more."""
+
+        def send(self, records: list[bytes], patience_seconds: float) -> None: ...
+
+        def received(self, patience_seconds: float) -> bool:
+            """Whether all that was handed over has been received, or is within the patience."""
+
+        def can_write(self) -> bool:
+            """Whether what is received can be written, as far as can be told."""
+
+
+# A healthy journald empties its queue in well under a millisecond, but a rotation or a sync may take it some tens.
+# Everybody waits meanwhile, so the patience must end well below the 200 ms in which a status has to be answered.
+PATIENCE_SECONDS = 0.1
+# A turn may have more records than one datagram takes. All of them together are waited for so long.
+TURN_SECONDS = 0.15
+# What the audit may lose is bounded by what may wait: some 600 KiB of memory at the most.
+WAITING_RECORDS = 1000
+# How often an ailing journald is tried while records wait.
+RETRY_SECONDS = 0.25
+# How often it is looked at whether journald has a file to write to, while it is given something. What it takes in twice that
+# time may be lost when its disks are full: nobody can know in advance.
+LOOK_SECONDS = 0.25
+# Whatever is in the queue of journald's socket is lost with it: a send buffer's 212,992 bytes, of records of 350 bytes or more.
+QUEUE_RECORDS = 600
+
+
+class AuditTrail:
+    """Hands records over in order, keeps them while nobody takes them, and knows how it is doing."""
+
+    def __init__(self, transport: Transport, *, clock_usec: Callable[[], int], strict: bool = False) -> None:
+        """`strict`: it is not well either while what it has handed over is not received, which `received` waits for."""
+        self._strict = strict
+        self._transport = transport
+        self._clock_usec = clock_usec
+        self._waiting: deque[bytes] = deque(maxlen=WAITING_RECORDS)
+        self.healthy = True
+        self.dropped = 0
+        """Records lost for good since the broker started."""
+        self._dropped_before = 0
+        """What `dropped` was when the trail was last healthy."""
+        self._degraded: bytes | None = None
+        """The record of not being taken, not yet taken itself: beside the queue, lest it be the first to be dropped."""
+        self.unseen = 0
+        """Records handed over since it was last looked whether they can be written."""
+        self._unseen_before = 0
+        self._misses = 0
+        self._probed_at = 0.0
+        transport.on_loss = self._lost_a_queue
+
+    @property
+    def sink(self) -> str:
+        return self._transport.name
+
+    @property
+    def queued(self) -> int:
+        return len(self._waiting)
+
+    def write(self, records: list[bytes]) -> int:
+        """Hand `records` over now; how many of them were taken. `keep` the others, or take back what they allow."""
+        if not self.healthy and not self.retry():
+            return 0
+        taken = 0
+        patience = PATIENCE_SECONDS
+        batches = self._batches(records)
+        began = time.monotonic() if len(batches) > 1 else 0.0
+        try:
+            for batch in batches:
+                self._transport.send(batch, patience)
+                taken += len(batch)
+                if began:
+                    patience = min(patience, max(0.0, began + TURN_SECONDS - time.monotonic()))
+        except OSError:
+            self._degrade("The audit trail is not taken")
+        self.unseen += taken
+        return taken
+
+    @property
+    def wants_a_look(self) -> bool:
+        """Call `look` in `LOOK_SECONDS` then."""
+        return self.unseen > 0 or self._unseen_before > 0
+
+    def look(self) -> None:
+        """See whether what was taken can have been written."""
+        if self._transport.can_write():
+            # Two looks back, as what was taken just before the last one may still have been in the queue then.
+            self._unseen_before, self.unseen = self.unseen, 0
+            self._misses = 0
+            return
+        self._misses += 1
+        if self._misses > 1 and self.healthy:  # once may be while journald takes a new file
+            self._give_up_unseen()
+            self._degrade("Nothing can be written to the journal, make room below /var/log and /run")
+
+    def received(self) -> bool:
+        """Wait a little until all that was handed over has been received. Degraded if it is not."""
+        if self._transport.received(PATIENCE_SECONDS):
+            return True
+        self._degrade("The audit trail is not taken")
+        return False
+
+    def _lost_a_queue(self) -> None:
+        if self.wants_a_look:
+            self._give_up_unseen(QUEUE_RECORDS)
+            self._degrade("The socket of the journal is another")
+
+    def _give_up_unseen(self, at_the_most: int | None = None) -> None:
+        """Count what may have been lost; it may as well have been written, but nobody can tell."""
+        unseen = self.unseen + self._unseen_before
+        self.dropped += unseen if at_the_most is None else min(unseen, at_the_most)
+        self.unseen = self._unseen_before = 0
+
+    def keep(self, records: list[bytes]) -> None:
+        """Let records wait for journald to come back, each with the time it has now."""
+        stamp = self._stamp()
+        for record in records:
+            if len(self._waiting) == WAITING_RECORDS:
+                self.dropped += 1
+            self._waiting.append(record + stamp)
+
+    def write_or_keep(self, record: bytes) -> None:
+        if not self.write([record]):
+            self.keep([record])
+
+    def retry(self) -> bool:
+        """Try to hand over what waits. True when nothing waits any more. For whoever is served it takes no time until the
+        receiver is back, and then `PATIENCE_SECONDS` at most."""
+        if self.healthy:
+            return True
+        if self._strict and not self._transport.received(0.0):
+            return False
+        now = time.monotonic()
+        if not self._transport.can_write():
+            if now >= self._probed_at + RETRY_SECONDS:
+                self._probed_at = now
+                # journald looks for room only when it has something to write; where there still is none, this is lost.
+                self._try_to_send(
+                    [records.note(records.PRIORITY_CONTROL, "Trying whether the journal can be written.")], 0.0
+                )
+            return False
+        # The first is not waited for. Once that one is taken, a queue that is full for a moment is no reason to give up.
+        patience = 0.0
+        if self._degraded is not None:
+            if not self._try_to_send([self._degraded], patience):
+                return False
+            self._degraded = None
+            patience = PATIENCE_SECONDS
+        while self._waiting:
+            batch = self._first_batch()
+            if not self._try_to_send(batch, patience):
+                return False
+            for _ in batch:
+                self._waiting.popleft()
+            patience = max(0.0, now + PATIENCE_SECONDS - time.monotonic())
+        dropped = self.dropped - self._dropped_before
+        text = f"The audit trail is taken again; {dropped} records at the most were lost."
+        self.healthy = self._try_to_send(
+            [records.record(records.Event.RECOVERED, text, dropped=dropped) + records.own_fields()], patience
+        )
+        if self.healthy:
+            self._dropped_before = self.dropped
+            self._misses = 0
+        return self.healthy
+
+    def _degrade(self, why: str) -> None:
+        self.healthy = False
+        if self._degraded is None:
+            record = records.record(records.Event.DEGRADED, f"{why}; records wait in memory.", dropped=self.dropped)
+            self._degraded = record + records.own_fields() + self._stamp()
+
+    def _try_to_send(self, records: list[bytes], patience_seconds: float) -> bool:
+        try:
+            self._transport.send(records, patience_seconds)
+        except OSError:
+            return False
+        self.unseen += len(records)
+        return True
+
+    def _stamp(self) -> bytes:
+        return records.field(records.EVENT_TIME_FIELD, self._clock_usec())
+
+    def _first_batch(self) -> list[bytes]:
+        """As many of those that wait as the transport takes at once."""
+        batch: list[bytes] = []
+        size = 0
+        for record in self._waiting:
+            size += len(record) + 1
+            if batch and size > self._transport.max_batch:
+                break
+            batch.append(record)
+        return batch
+
+    def _batches(self, records: list[bytes]) -> list[list[bytes]]:
+        """`records` in order, cut into what the transport takes at once. A record alone is always short enough."""
+        if len(records) == 1:
+            return [records]
+        batches: list[list[bytes]] = []
+        size = limit = self._transport.max_batch
+        for record in records:
+            size += len(record) + 1
+            if size > limit:
+                batches.append([])
+                size = len(record) + 1
+            batches[-1].append(record)
+        return batches
+
+
+class Attendant:
+    """Looks after a trail at the end of each turn: while records are not taken, it tries again now and then, so that they come
+    through without a request; while they are, it looks now and then whether they are written. `changed` is called when the
+    trail has become healthy or ceased to be."""
+
+    def __init__(self, loop: Loop, trail: AuditTrail, changed: Callable[[], None]) -> None:
+        self._loop = loop
+        self._trail = trail
+        self._changed = changed
+        self._was_healthy = True
+        self._retry_due = False
+        self._look_due = False
+        loop.turn_ends.append(self._attend)
+
+    def _attend(self) -> None:
+        trail = self._trail
+        if trail.healthy != self._was_healthy:
+            self._was_healthy = trail.healthy
+            self._changed()
+        if not trail.healthy and not self._retry_due:
+            self._retry_due = True
+            self._loop.after(RETRY_SECONDS, self._retry)
+        if trail.wants_a_look and not self._look_due:
+            self._look_due = True
+            self._loop.after(LOOK_SECONDS, self._look)
+
+    def _retry(self) -> None:
+        self._retry_due = False
+        self._trail.retry()
+        self._attend()
+
+    def _look(self) -> None:
+        self._look_due = False
+        self._trail.look()
+        self._attend()

@@ -1,0 +1,371 @@
+"""The broker process: puts the parts together, starts, serves, ends. See remo-broker(8)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+from remo_broker import __version__
+from remo_broker.broker import registrations, systemd
+from remo_broker.broker.audit.journal import SOCKET_PATH, JournalTransport, StderrTransport
+from remo_broker.broker.audit.trail import Attendant, AuditTrail
+from remo_broker.broker.decisions import Broker
+from remo_broker.broker.loop import READ, Loop
+from remo_broker.broker.manifest_child import ManifestReader
+from remo_broker.broker.operations import Operations, now_usec
+from remo_broker.broker.projects import Registration
+from remo_broker.broker.refusals import Refused
+from remo_broker.broker.secrets import memory
+from remo_broker.broker.secrets.store import Store
+from remo_broker.broker.sockets.admin import AdminPlane
+from remo_broker.broker.sockets.connection import PEER_SECONDS, Sweeper
+from remo_broker.broker.sockets.listener import CONTROL_MODE, Listener, Origin, bind, origin_of, unlink
+from remo_broker.broker.sockets.outbox import ProjectPlane
+from remo_broker.broker.sockets.project_listeners import Endpoints
+from remo_broker.broker.sockets.status import StatusPlane
+from remo_broker.broker.status import StatusReport
+from remo_broker.broker.systemd import ADMIN, CLIENT_PREFIX, STATUS
+from remo_broker.protocol import paths, records
+from remo_broker.protocol.config import DENY, Config, ConfigError, configure
+from remo_broker.protocol.names import counted, is_project_name, printable
+from remo_broker.protocol.ops import Reload
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from remo_broker.broker.audit.trail import Transport
+    from remo_broker.broker.loop import Job
+
+# Requests in flight have so long to finish when the broker is told to stop (requirement F5).
+DRAIN_SECONDS = PEER_SECONDS
+# Records that still wait for journald hold up the end, and hence the next start, for so long: a restart of journald is over then.
+AUDIT_DRAIN_SECONDS = 1.0
+# Exit status of an idle exit, by which the unit tells it from being stopped: only after this one it is not started again.
+IDLE_STATUS = 75
+# Changes within such a time are told to systemd as one, and no more often than so. While systemd is busy it takes nothing in,
+# and what is told waits for it once its queue is full: that holds 10 datagrams in a container.
+STATUS_SECONDS = 0.1
+STATUS_PAUSE_SECONDS = 1.0
+# Priority of what the broker says about a fault of its own or of its surroundings.
+PRIORITY_ERROR, PRIORITY_WARNING = 3, 4
+
+# Set in the environment when the broker has executed itself anew, lest it does so for ever.
+_REEXECUTED = "REMO_BROKER_REEXECUTED"
+
+
+class Daemon:
+    """One broker. `run` returns the exit status."""
+
+    def __init__(self, config: Config, transport: Transport, manager: systemd.Manager) -> None:
+        self.config = config
+        self.manager = manager
+        self.loop = Loop(self._bug)
+        manager.later = self.loop.after
+        self.sweeper = Sweeper(self.loop)
+        self.trail = AuditTrail(transport, clock_usec=now_usec, strict=config.audit_failure == DENY)
+        self.arena = memory.Arena()
+        self.broker = Broker(config, Store(self.arena, config.cache_default_ttl_seconds))
+        self.plane = ProjectPlane(self.loop, self.sweeper, self.broker, self.trail, deny=config.audit_failure == DENY)
+        self.endpoints = Endpoints(self.plane, manager, _raise_descriptor_limit())
+        self.report = StatusReport(self.loop, self.broker, self.trail, self.arena.protection.value)
+        self.status_plane = StatusPlane(self.loop, self.sweeper, self.report)
+        self.writer = registrations.Writer(config.state_dir)
+        self.operations = Operations(
+            self.loop,
+            self.broker,
+            self.endpoints,
+            ManifestReader(self.loop, config),
+            self.writer,
+            self.trail,
+            self._changed,
+        )
+        self.admin_plane = AdminPlane(
+            self.loop, self.sweeper, self.arena, self.operations, self.report, config.max_connections_admin
+        )
+        self._control: dict[str, Listener] = {}
+        self._own_paths: list[str] = []
+        """Control sockets that were bound here and are removed at the end."""
+        self._status_due = False
+        self._status_told_at = 0.0
+        self._reloads = 0
+        """SIGHUPs that are not done with."""
+        self._stopping = False
+        self._status = 0
+        Attendant(self.loop, self.trail, self._changed)
+
+    # --- start
+
+    def start(self) -> None:
+        """Restore the registrations, take over or bind every socket, and say so. Raises `ConfigError`, `Refused` and OSError."""
+        try:
+            os.makedirs(self.config.socket_dir, mode=0o755, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"socket_dir: {self.config.socket_dir}: {os.strerror(error.errno or 0)}") from None
+        for name, descriptor in systemd.handed_over():
+            self._take_over(name, descriptor)
+        # With socket units only the admin socket is a must.
+        binds_control = not (systemd.under_systemd() and self._control)
+        if binds_control:
+            # Before anything else is touched: here ends a second broker on the same directory.
+            self._bind_control(STATUS, paths.STATUS_SOCKET, self.status_plane)
+        try:
+            os.makedirs(self.config.state_dir, mode=0o700, exist_ok=True)
+        except OSError as error:
+            why = os.strerror(error.errno or 0)
+            self._say(PRIORITY_WARNING, f"state_dir: {self.config.state_dir}: {why}; no project can be registered.")
+        if not registrations.claim(self.config.state_dir):
+            raise ConfigError(f"state_dir: {self.config.state_dir}: another broker uses it; give each its own")
+        try:
+            for one in registrations.load(self.config.state_dir):
+                self.broker.add(self._within_limits(one))
+        except registrations.Damaged as damage:
+            self.writer.keep_aside = isinstance(damage, registrations.Unread)
+            self._say(PRIORITY_ERROR, str(damage))
+        # Those whose registrations could not be read may be back at the next start.
+        for name in () if self.writer.keep_aside else self.endpoints.drop_unregistered():
+            self._say(PRIORITY_WARNING, f"The stored socket of {name} was dropped: no such project is registered.")
+        for name in self.broker.projects:
+            try:
+                self.endpoints.open(name)
+            except Refused as refusal:
+                self._say(PRIORITY_ERROR, f"Project {name} cannot be served: {refusal.message}")
+        if binds_control:
+            # Behind all others: who waits for it finds them.
+            self._bind_control(ADMIN, paths.ADMIN_SOCKET, self.admin_plane)
+        self._watch_signals()
+        self.loop.watch(self.writer.wakeup, READ, self.writer.finished)
+        for text in memory.shortcomings(self.arena):
+            self._say(PRIORITY_WARNING, text)
+        self.trail.write_or_keep(
+            records.record(
+                records.Event.STARTED,
+                f"remo-broker {__version__} started with {counted(len(self.broker.projects), 'project')} and an empty store.",
+                project_count=len(self.broker.projects),
+                memory_protection=self.arena.protection.value,
+                dropped=self.trail.dropped,
+            )
+            + records.own_fields()
+        )
+        self.manager.ready(self.report.line())
+        if self.manager.watchdog_seconds:
+            self._pat_watchdog()
+        if self.config.idle_exit_seconds:
+            self.loop.after(self.config.idle_exit_seconds, self._exit_when_idle)
+
+    def _within_limits(self, one: Registration) -> Registration:
+        """The configuration may have become stricter since; a registration never widens it."""
+        ttl = min(one.ttl_seconds, self.config.cache_default_ttl_seconds)
+        entries = min(one.max_entries, self.config.cache_default_max_entries)
+        return Registration(one.name, one.project_path, one.allowlist, ttl, entries, one.allowed_uids)
+
+    def _take_over(self, name: str, descriptor: int) -> None:
+        listening = systemd.listening_socket(descriptor)
+        if listening is None:
+            self._say(PRIORITY_WARNING, f"Descriptor {printable(name)} is no listening Unix stream socket; closed.")
+            return
+        origin = origin_of(listening, store=self.manager.may_store)
+        if name in (ADMIN, STATUS) and name not in self._control:
+            plane = self.admin_plane if name == ADMIN else self.status_plane
+            self._control[name] = Listener(self.loop, listening, plane.accepted, origin)
+        elif name.startswith(CLIENT_PREFIX) and is_project_name(name.removeprefix(CLIENT_PREFIX)):
+            self.endpoints.adopt(name.removeprefix(CLIENT_PREFIX), listening, origin)
+        else:
+            listening.close()
+            self._say(PRIORITY_WARNING, f"Descriptor {printable(name)} has a name that means nothing here; closed.")
+
+    def _bind_control(self, name: str, file: str, plane: AdminPlane | StatusPlane) -> None:
+        if name not in self._control:
+            path = os.path.join(self.config.socket_dir, file)
+            self._control[name] = Listener(self.loop, bind(path, CONTROL_MODE), plane.accepted, Origin.BROKER)
+            self._own_paths.append(path)
+
+    def _watch_signals(self) -> None:
+        read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)
+
+        def arrived() -> None:
+            for number in os.read(read_end, 64):
+                if number == signal.SIGHUP:
+                    self.loop.start(self._reload_all())
+                else:
+                    self.stop(idle=False)
+
+        self.loop.watch(read_end, READ, arrived)
+
+    # --- while it runs
+
+    def run(self) -> int:
+        self.loop.run()
+        return self._status
+
+    def _reload_all(self) -> Job:
+        """SIGHUP: every manifest anew. One that fails leaves the old allowlist in force and is in the audit."""
+        self._reloads += 1
+        if self._reloads > 1:
+            return  # the one that is under way begins anew when it is through
+        peer = _OwnPeer()
+        while self._reloads:
+            self._reloads = 1
+            self.manager.reloading()
+            for name in sorted(self.broker.projects):
+                yield from self._reload(name, peer)
+            self._reloads -= 1
+        self.manager.ready(self.report.line())
+
+    def _reload(self, name: str, peer: _OwnPeer) -> Job:
+        try:
+            yield from self.operations.reload(Reload(name=name), peer)  # type: ignore[arg-type]
+        except Refused as refusal:
+            self._say(PRIORITY_WARNING, f"The manifest of {name} was not reloaded: {refusal.message}")
+        except Exception as error:
+            self._bug(error)
+
+    def _changed(self) -> None:
+        self.status_plane.changed()
+        if not self._status_due:
+            self._status_due = True
+            pause = self._status_told_at + STATUS_PAUSE_SECONDS - self.loop.now
+            self.loop.after(max(STATUS_SECONDS, pause), self._tell_status)
+
+    def _tell_status(self) -> None:
+        self._status_due = False
+        self._status_told_at = self.loop.now
+        if not self._stopping:
+            self.manager.status(self.report.line())
+
+    def _pat_watchdog(self) -> None:
+        self.manager.alive()
+        # Twice in the time allowed, as sd_watchdog_enabled(3) has it.
+        self.loop.after(self.manager.watchdog_seconds / 2, self._pat_watchdog)
+
+    def _say(self, priority: int, message: str) -> None:
+        self.trail.write_or_keep(records.note(priority, message))
+
+    def _bug(self, error: BaseException) -> None:
+        """Where it happened and what kind it is, but not its text, which may hold what somebody sent."""
+        place = error.__traceback__
+        while place is not None and place.tb_next is not None:
+            place = place.tb_next
+        where = f"{os.path.basename(place.tb_frame.f_code.co_filename)}:{place.tb_lineno}" if place else "nowhere"
+        self._say(PRIORITY_ERROR, f"A fault of the broker itself: {type(error).__name__} at {where}; please report it.")
+
+    # --- the end
+
+    def _exit_when_idle(self) -> None:
+        last = max(self.endpoints.last_activity, self.admin_plane.last_activity)
+        left = self.config.idle_exit_seconds - (time.monotonic() - last)
+        if not self._may_exit():
+            left = self.config.idle_exit_seconds
+        if left > 0:
+            self.loop.after(left, self._exit_when_idle)
+        else:
+            self._status = IDLE_STATUS
+            self.stop(idle=True)
+
+    def _may_exit(self) -> bool:
+        """Nothing would be lost, and the next connect would start the broker again."""
+        return (
+            self.broker.store.secret_count == 0
+            and not self.endpoints.connections
+            and not self.admin_plane.operators
+            and not self.writer.busy
+            and self.trail.healthy
+            and self.endpoints.only_held_by_manager
+            and all(listener.origin is Origin.UNIT for listener in self._control.values())
+        )
+
+    def stop(self, *, idle: bool) -> None:
+        """Take no more connections, let what is in flight finish, then leave the loop."""
+        if self._stopping:
+            return
+        self._stopping = True
+        self.manager.stopping()
+        for listener in self._control.values():
+            listener.close()
+        self.endpoints.stop()
+        self.plane.dismiss()
+        self.admin_plane.dismiss()
+        self.status_plane.stopping(idle=idle)
+        self._deadline = time.monotonic() + DRAIN_SECONDS
+        self._audit_deadline = time.monotonic() + AUDIT_DRAIN_SECONDS
+        self._leave_when_drained()
+
+    def _leave_when_drained(self) -> None:
+        drained = (
+            not self.plane.clients
+            and not self.admin_plane.operators
+            and not self.writer.busy
+            and not self.manager.lacks_listeners
+        )
+        now = time.monotonic()
+        if (not drained and now < self._deadline) or (not self.trail.retry() and now < self._audit_deadline):
+            self.loop.after(0.02, self._leave_when_drained)
+            return
+        self.broker.store.clear()
+        lost = self.trail.dropped + self.trail.queued
+        text = f"remo-broker stopped; audit records lost while it ran: {lost}."
+        self.trail.write_or_keep(records.record(records.Event.STOPPED, text, dropped=lost) + records.own_fields())
+        for path in self._own_paths:
+            unlink(path)
+        self.manager.close()
+        self.loop.stop()
+        if not self.trail.healthy and self.trail.sink != StderrTransport.name:
+            # Not by `print`, which would try again at the very end and make its failure the exit status.
+            try:  # noqa: SIM105
+                os.write(2, f"{text}\n".encode())
+            except OSError:
+                pass  # a journald that was stopped does not take this either
+
+
+class _OwnPeer:
+    """The broker itself as the peer of what a signal made it do."""
+
+    pid, uid, gid = os.getpid(), os.getuid(), os.getgid()
+
+
+def _raise_descriptor_limit() -> int:
+    """As many descriptors as the hard limit allows; how many."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def _transport(choice: str) -> Transport:
+    if choice == "journal" or (choice == "auto" and systemd.under_systemd() and os.path.exists(SOCKET_PATH)):
+        return JournalTransport()
+    return StderrTransport()
+
+
+def _execute_anew() -> None:
+    """Start over with the settings of `memory` where the environment lacks them; they count at start only."""
+    missing = memory.environment_missing(dict(os.environ))
+    if missing and _REEXECUTED not in os.environ:
+        os.environ.update(missing)
+        os.environ[_REEXECUTED] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    os.environ.pop(_REEXECUTED, None)
+
+
+def main() -> int:
+    """Entry point of `remo-broker`."""
+    try:
+        config, sink = configure(sys.argv[1:])
+        _execute_anew()
+        memory.forbid_dumps()
+        daemon = Daemon(config, _transport(sink), systemd.Manager())
+        daemon.start()
+    except (ConfigError, systemd.MissingLibrary, Refused, OSError) as error:
+        text = str(error)
+        if isinstance(error, OSError):
+            text = f"{error.filename or 'starting'}: {os.strerror(error.errno or 0)}"
+        print(f"remo-broker: {text}", file=sys.stderr)
+        # `systemctl status` shows no line of the journal while systemd waits before it tries again; this it does show.
+        systemd.Manager().status(f"Not started: {text}")
+        return 1
+    return daemon.run()

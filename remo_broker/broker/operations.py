@@ -1,0 +1,333 @@
+"""What the ops of the admin socket do. Each is a generator that the loop runs as part of a job: it may give way with
+`yield None`, wait with `yield later`, raises `Refused`, and returns its reply.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from remo_broker.broker import registrations
+from remo_broker.broker.decisions import info_fits
+from remo_broker.broker.manifest_child import Allowed
+from remo_broker.broker.projects import Registration
+from remo_broker.broker.refusals import Refused, protocol_error
+from remo_broker.broker.secrets.json_spans import forget
+from remo_broker.broker.secrets.memory import trim
+from remo_broker.broker.turns import Turns
+from remo_broker.protocol import paths, records
+from remo_broker.protocol.names import RESERVED_PROJECT_NAMES, counted, is_project_name
+from remo_broker.protocol.ops import (
+    Code,
+    Done,
+    Explain,
+    Explanation,
+    ProjectDetail,
+    Pushed,
+    Reason,
+    Register,
+    Registered,
+    Reload,
+    Reloaded,
+    Show,
+    Unregister,
+)
+from remo_broker.protocol.records import Event
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from typing import Any, TypeAlias
+
+    from remo_broker.broker.audit.trail import AuditTrail
+    from remo_broker.broker.decisions import Broker
+    from remo_broker.broker.loop import Job, Later, Loop
+    from remo_broker.broker.manifest_child import ManifestReader
+    from remo_broker.broker.projects import Project
+    from remo_broker.broker.registrations import Writer
+    from remo_broker.broker.secrets.json_spans import Node
+    from remo_broker.broker.secrets.memory import Region
+    from remo_broker.broker.secrets.store import Secret
+    from remo_broker.broker.sockets.connection import Peer
+    from remo_broker.broker.sockets.project_listeners import Endpoints
+    from remo_broker.protocol.ops import Reply
+
+    Steps: TypeAlias = Generator[Later | None, Any, Reply]
+
+# Linux's longest path; it also keeps the reply that names a path short.
+MAX_PATH = 4096
+# uid -1 is "no uid" to the kernel.
+MAX_UID = 2**32 - 2
+# As many uids as a registration may list: a project has a handful of users, and the list is searched at each connect.
+MAX_UIDS = 64
+# What a turn is of: changing and saving the registrations. Others are of one project's manifest, by the project's name, which
+# this is not.
+CHANGES = registrations.FILE_NAME
+
+# When so many secrets are gone it pays to give their memory back, which takes up to some milliseconds.
+MANY_SECRETS = 10_000
+
+
+class Operations:
+    """The ops that change or show the broker. `changed` is called after each that changes it."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        broker: Broker,
+        endpoints: Endpoints,
+        reader: ManifestReader,
+        writer: Writer,
+        trail: AuditTrail,
+        changed: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._broker = broker
+        self._endpoints = endpoints
+        self._reader = reader
+        self._writer = writer
+        self._trail = trail
+        self._changed = changed
+        self._turns = Turns(loop)
+
+    # --- projects
+
+    def register(self, request: Register, peer: Peer) -> Steps:
+        name, path = request.name, request.project_path
+        if not is_project_name(name):
+            raise protocol_error(
+                Reason.INVALID_NAME,
+                "field name: a project's name has at most 64 of a-z 0-9 _ -, a letter or digit first",
+            )
+        if not os.path.isabs(path) or "\0" in path or len(os.fsencode(path)) > MAX_PATH:
+            raise protocol_error(Reason.BAD_VALUE, f"field project_path: an absolute path of at most {MAX_PATH} bytes")
+        uids = request.allowed_uids
+        if len(uids) > MAX_UIDS or any(uid > MAX_UID for uid in uids):
+            raise protocol_error(Reason.BAD_VALUE, f"field allowed_uids: at most {MAX_UIDS} uids, none above {MAX_UID}")
+        if name in RESERVED_PROJECT_NAMES:
+            taken = ", ".join(sorted(RESERVED_PROJECT_NAMES))
+            raise Refused(
+                Code.PROJECT_EXISTS, Reason.NAME_TAKEN, f"the names {taken} are the broker's own; take another"
+            )
+        self._absent(name)
+        allowed = yield from self._read(path, name, peer)
+        registration = Registration(name, path, allowed.allowlist, allowed.ttl_seconds, allowed.max_entries, uids)
+        self._check_info(registration, peer)
+        yield from self._turns.begin(CHANGES)
+        try:
+            self._absent(name)  # somebody else may have been quicker
+            self._endpoints.prepare(name)
+            try:
+                yield from self._save({name: registration})
+            except Refused:
+                self._endpoints.close(name)
+                raise
+            self._broker.add(registration)
+            self._endpoints.serve(name)
+        finally:
+            self._turns.end(CHANGES)
+        self._record(
+            Event.REGISTERED,
+            f"Project {name} was registered with {counted(len(allowed.allowlist), 'name')}.",
+            peer,
+            project=name,
+            allowlist_size=len(allowed.allowlist),
+        )
+        return Registered(socket_path=paths.project_socket(self._broker.config.socket_dir, name))
+
+    def unregister(self, request: Unregister, peer: Peer) -> Steps:
+        yield from self._turns.begin(CHANGES)
+        try:
+            name = self._known(request.name).name
+            yield from self._save({name: None})
+            project = self._broker.remove(name)
+            self._endpoints.close(name)
+            self._endpoints.plane.dismiss(project)
+        finally:
+            self._turns.end(CHANGES)
+        self._record(
+            Event.UNREGISTERED,
+            f"Project {name} was unregistered.",
+            peer,
+            project=name,
+            allowlist_size=len(project.registration.allowlist),
+        )
+        return Done()
+
+    def reload(self, request: Reload, peer: Peer) -> Steps:
+        """One at a time for each project, so that what the manifest says when it is read last is what counts."""
+        name = self._known(request.name).name
+        yield from self._turns.begin(name)
+        try:
+            project = self._known(name)
+            allowed = yield from self._read(project.registration.project_path, name, peer)
+            yield from self._turns.begin(CHANGES)
+            try:
+                if self._known(name) is not project:
+                    # Unregistered meanwhile, and registered anew: what was read is another directory's.
+                    raise Refused(
+                        Code.PROJECT_UNKNOWN,
+                        None,
+                        "the project was unregistered meanwhile; reload the new one if need be",
+                    )
+                fresh = project.registration.with_manifest(allowed.allowlist, allowed.ttl_seconds, allowed.max_entries)
+                self._check_info(fresh, peer)
+                # Most of a thousand manifests say what they said before, and each save writes and syncs the whole file.
+                if fresh is not project.registration:
+                    yield from self._save({name: fresh})
+                    project.reload(fresh)
+            finally:
+                self._turns.end(CHANGES)
+        finally:
+            self._turns.end(name)
+        self._record(
+            Event.RELOADED,
+            f"The manifest of project {name} was reloaded with {counted(len(fresh.allowlist), 'name')}.",
+            peer,
+            project=name,
+            allowlist_size=len(fresh.allowlist),
+        )
+        self._endpoints.open(name)  # its socket may have been removed
+        return Reloaded(allowlist=list(fresh.allowlist))
+
+    def show(self, request: Show) -> ProjectDetail:
+        project = self._known(request.name)
+        registration = project.registration
+        status = self._broker.project_status(project, self._loop.now, now_usec())
+        return ProjectDetail(
+            name=registration.name,
+            socket_path=status.socket_path,
+            project_path=registration.project_path,
+            allowlist=list(registration.allowlist),
+            ttl_seconds=registration.ttl_seconds,
+            max_entries=registration.max_entries,
+            allowed_uids=list(registration.allowed_uids),
+            cache_entries=status.cache_entries,
+            connections=status.connections,
+            fetches_allowed=status.fetches_allowed,
+            fetches_denied=status.fetches_denied,
+            last_fetch_usec=status.last_fetch_usec,
+        )
+
+    def explain(self, request: Explain) -> Explanation:
+        return self._broker.explain(self._known(request.name), request.secret, request.uid)
+
+    # --- secrets
+
+    def push(self, secrets: Node | None, secrets_b64: Node | None, region: Region, peer: Peer) -> Steps:
+        """Replace the store by the push that lies in `region`, which belongs to the store afterwards."""
+        if secrets is None and secrets_b64 is None:
+            raise protocol_error(Reason.MISSING_FIELD, "field secrets is missing; push-creds needs it or secrets_b64")
+        snapshot = yield from self._broker.store.load(region, secrets, secrets_b64, now_usec())
+        self._end_of_snapshot()
+        count = len(snapshot.secrets)
+        self._record(
+            Event.PUSHED,
+            f"Generation {snapshot.generation} was pushed, with {counted(count, 'secret')}.",
+            peer,
+            secret_count=count,
+            generation=snapshot.generation,
+        )
+        return Pushed(loaded_at=timestamp(snapshot.loaded_usec), secret_count=count, generation=snapshot.generation)
+
+    def clear(self, peer: Peer) -> Done:
+        store = self._broker.store
+        count = store.secret_count
+        store.clear()
+        self._end_of_snapshot()
+        self._record(
+            Event.CLEARED,
+            f"The store was cleared of {counted(count, 'secret')}.",
+            peer,
+            secret_count=count,
+            generation=store.generation,
+        )
+        return Done()
+
+    def _end_of_snapshot(self) -> None:
+        self._broker.end_leases()
+        outdated = self._broker.store.outdated
+        while outdated:
+            self._loop.start(_forget(outdated.pop()))
+
+    # --- shared
+
+    def _absent(self, name: str) -> None:
+        if name in self._broker.projects:
+            raise Refused(
+                Code.PROJECT_EXISTS,
+                None,
+                f"project {name} is registered; 'remo-brokerctl reload {name}' reads its manifest anew",
+            )
+
+    def _known(self, name: str) -> Project:
+        project = self._broker.projects.get(name)
+        if project is None:
+            raise Refused(
+                Code.PROJECT_UNKNOWN, None, "no such project is registered; 'remo-brokerctl list' shows those that are"
+            )
+        return project
+
+    def _read(self, path: str, name: str, peer: Peer) -> Generator[Later | None, Any, Allowed]:
+        result = yield self._reader.read(path, name)
+        if isinstance(result, Refused):
+            self._manifest_refused(name, result, peer)
+            raise result
+        assert isinstance(result, Allowed)
+        return result
+
+    def _check_info(self, registration: Registration, peer: Peer) -> None:
+        if not info_fits(registration):
+            refusal = Refused(
+                Code.MANIFEST_INVALID, None, "allowlist: too many names for one answer; name fewer secrets"
+            )
+            self._manifest_refused(registration.name, refusal, peer)
+            raise refusal
+
+    def _manifest_refused(self, name: str, refusal: Refused, peer: Peer) -> None:
+        self._record(
+            Event.MANIFEST_INVALID,
+            f"The manifest of project {name} was refused: {refusal.message}",
+            peer,
+            project=name,
+            reason=str(refusal.code),
+        )
+
+    def _save(self, change: dict[str, Registration | None]) -> Generator[Later | None, Any, None]:
+        """Put the registrations on disk as they are with `change`, None being for one that goes. Raises `Refused`, and
+        then everything is as it was, there and here: a change counts when it is saved."""
+        state = {name: project.registration for name, project in self._broker.projects.items()} | change
+        done = self._loop.later()
+        self._writer.save([one for one in state.values() if one is not None], done.set)
+        error = yield done
+        if error is None:
+            return
+        raise Refused(
+            Code.INTERNAL_ERROR,
+            Reason.STATE_UNWRITABLE,
+            f"{self._broker.config.state_dir}: the registration could not be saved ({os.strerror(error.errno or 0)}); "
+            "make room or mend its permissions, then try again",
+        )
+
+    def _record(self, event: Event, message: str, peer: Peer, **fields: str | int) -> None:
+        self._trail.write_or_keep(
+            records.record(event, message, priority=None, **fields) + records.peer_fields(peer.pid, peer.uid, peer.gid)
+        )
+        self._changed()
+
+
+def _forget(secrets: dict[str, Secret]) -> Job:
+    many = len(secrets) > MANY_SECRETS
+    yield from forget(secrets)
+    if many:
+        trim()
+
+
+def now_usec() -> int:
+    """Microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+def timestamp(usec: int) -> str:
+    """A time in microseconds since 1970 as RFC 3339, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(usec // 1_000_000))

@@ -1,0 +1,150 @@
+"""The registered projects: what each may fetch, and what it has done so far."""
+
+from __future__ import annotations
+
+import itertools
+
+from remo_broker.broker.leases import Leases
+from remo_broker.broker.rate import Bucket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Request lines that a project has sent before are known by their bytes, so that a get is not parsed anew. The table is
+# the project's own, so that nobody can push out another's; when it is full it begins anew.
+KNOWN_LINES = 1024
+LONGEST_KNOWN_LINE = 256
+# What the requests of a project that are not known, or come several at once, may cost in one turn of the loop; the others
+# wait for the next. A unit is some 20 µs, a request that is parsed anew, so that a turn gives a project some 2 ms.
+SHARE = 128
+
+
+_serials = itertools.count(1)
+
+
+class Registration:
+    """What is remembered of a project across restarts: what the manifest said when it was last validated."""
+
+    __slots__ = ("allowed_uids", "allowlist", "encoded", "max_entries", "name", "project_path", "ttl_seconds")
+
+    def __init__(
+        self,
+        name: str,
+        project_path: str,
+        allowlist: Sequence[str],
+        ttl_seconds: int,
+        max_entries: int,
+        allowed_uids: Sequence[int],
+    ) -> None:
+        self.name = name
+        self.project_path = project_path
+        self.allowlist = tuple(allowlist)
+        self.ttl_seconds = ttl_seconds
+        self.max_entries = max_entries
+        self.allowed_uids = tuple(allowed_uids)
+        self.encoded = b""
+        """What stands for it in the file, once it has been written."""
+
+    def with_manifest(self, allowlist: Sequence[str], ttl_seconds: int, max_entries: int) -> Registration:
+        """The same project after its manifest was read anew; `self` if that says what it said before."""
+        if (self.allowlist, self.ttl_seconds, self.max_entries) == (tuple(allowlist), ttl_seconds, max_entries):
+            return self
+        return Registration(self.name, self.project_path, allowlist, ttl_seconds, max_entries, self.allowed_uids)
+
+    def __repr__(self) -> str:
+        return f"Registration({self.name!r}, {len(self.allowlist)} names)"
+
+
+class Grant:
+    """A name that a project may fetch, with all of the answer and of the record that a push does not change.
+
+    Filled in by `broker` when `epoch` is not the store's.
+    """
+
+    __slots__ = ("epoch", "from_cache", "from_store", "generation", "head", "missing", "name", "project", "secret")
+
+    def __init__(self, project: Project, name: str) -> None:
+        self.project = project
+        self.name = name
+        self.epoch = -1
+        self.generation = 0
+        self.head = b""
+        self.secret = (0, 0, 0)
+        self.missing: bytes | None = None
+        """The whole answer while the broker does not hold the secret."""
+        self.from_store = b""
+        self.from_cache = b""
+
+    def __repr__(self) -> str:
+        return f"Grant({self.project.name!r}, {self.name!r})"
+
+
+class Project:
+    """One registered project."""
+
+    __slots__ = (
+        "bucket",
+        "connections",
+        "fetches_allowed",
+        "fetches_denied",
+        "grants",
+        "info_line",
+        "last_fetch",
+        "last_fetch_told",
+        "leases",
+        "lines",
+        "reader",
+        "registration",
+        "serial",
+        "share",
+        "unread_bytes",
+    )
+
+    def __init__(self, registration: Registration, rate_per_second: int, rate_burst: int) -> None:
+        self.registration = registration
+        self.leases = Leases(registration.ttl_seconds, registration.max_entries)
+        self.grants = {name: Grant(self, name) for name in registration.allowlist}
+        self.lines: dict[bytes, Grant] = {}
+        """Well-formed gets of allowed names, by their bytes, newline included."""
+        self.info_line = b""
+        """The answer to `info` once it was asked for: it may be long, and a flood of it shall cost nobody anything."""
+        self.bucket = Bucket(rate_per_second, rate_burst)
+        self.share = SHARE
+        """What its requests may still cost in this turn."""
+        self.reader: object = None
+        """Whose long line is being read, one at a time: what it is made into has thirty times its bytes."""
+        self.connections = 0
+        self.unread_bytes = 0
+        """Bytes of unfinished requests that are kept for its connections."""
+        self.fetches_allowed = 0
+        self.fetches_denied = 0
+        self.serial = next(_serials)
+        """Another one after each change of the registration, for those who watch."""
+        self.last_fetch_told: tuple[float, int] = (0.0, 0)
+        """`last_fetch` when it was last shown, and what it was shown as, in microseconds since 1970: the two clocks do not
+        run alike, and a time that is past shall not move."""
+        self.last_fetch: float | None = None
+        """When a get was last answered, on the loop's clock."""
+
+    @property
+    def name(self) -> str:
+        return self.registration.name
+
+    def reload(self, registration: Registration) -> None:
+        """Another allowlist in one step; leases stay."""
+        self.registration = registration
+        self.serial = next(_serials)
+        self.leases.resize(registration.ttl_seconds, registration.max_entries)
+        self.grants = {name: Grant(self, name) for name in registration.allowlist}
+        self.lines = {}
+        self.info_line = b""
+
+    def remember_line(self, line: bytes, grant: Grant) -> None:
+        if len(line) <= LONGEST_KNOWN_LINE:
+            if len(self.lines) >= KNOWN_LINES:
+                self.lines.clear()
+            self.lines[line] = grant
+
+    def __repr__(self) -> str:
+        return f"Project({self.name!r})"

@@ -1,0 +1,229 @@
+"""Registrations on disk, so that a restart widens nothing and forgets nobody.
+
+One file, written to a temporary name, synced and renamed, so that a crash at any moment leaves the old or the new one.
+It holds allowlists as they were validated; no secret, no path inside a project is ever read from here at a start.
+"""
+
+from __future__ import annotations
+
+import _thread
+import errno
+import fcntl
+import json
+import os
+import time
+
+from remo_broker.broker.projects import Registration
+from remo_broker.protocol.names import RESERVED_PROJECT_NAMES, is_project_name, is_secret_name
+from remo_broker.protocol.ops import MAX_LEASES, MAX_TTL_SECONDS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+FILE_NAME = "registrations.json"
+# A file that cannot be used is kept under this name and the time, for whoever wants to look.
+ASIDE_NAME = "registrations.json.corrupt"
+# So many are kept, the newest: a disk that damages each of them shall not be filled as well.
+MAX_ASIDE = 16
+FORMAT_VERSION = 1
+
+
+class Damaged(Exception):
+    """The file is there but cannot be used. The text says why and what was done, for the log."""
+
+
+class Unread(Damaged):
+    """It may be good, but could not be read. It stays where it is, and is kept aside before anything takes its place."""
+
+
+def claim(state_dir: str) -> bool:
+    """Keep others from saving in `state_dir` for as long as this process lives. False when another does that already."""
+    try:
+        directory = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return True  # there is nothing to save in
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(directory)
+        return False
+    except OSError:
+        pass  # a file system without locks
+    return True  # the lock is the open descriptor's
+
+
+def load(state_dir: str) -> list[Registration]:
+    """The registrations, in order of their names. No file is no registrations.
+
+    Raises `Damaged`, in the one case after moving an unusable file aside: the broker starts all the same, and says what it lost.
+    """
+    path = os.path.join(state_dir, FILE_NAME)
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise Unread(
+            f"{path}: {os.strerror(error.errno or 0)}; no project is registered. Make it readable for the broker's user and "
+            f"restart remo-broker.service; if projects are registered before that, it is kept as {path}.corrupt-TIME."
+        ) from None
+    try:
+        return [_registration(entry) for entry in _entries(json.loads(data))]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    try:
+        aside = set_aside(state_dir)
+    except OSError as error:
+        raise Unread(
+            f"{path} is damaged; no project is registered. It could not be moved aside ({os.strerror(error.errno or 0)})."
+        ) from None
+    raise Damaged(f"{path} is damaged; no project is registered. It was kept as {aside}; register the projects again.")
+
+
+def set_aside(state_dir: str) -> str:
+    """Keep the file under another name, which is returned; no file is fine. Raises OSError."""
+    kept = sorted(name for name in os.listdir(state_dir) if name.startswith(ASIDE_NAME))
+    for name in kept[: max(0, len(kept) + 1 - MAX_ASIDE)]:
+        try:  # noqa: SIM105 - importing contextlib costs the start a millisecond
+            os.unlink(os.path.join(state_dir, name))
+        except OSError:
+            pass  # a directory, say: one more is no harm
+    now = time.time_ns()
+    moment = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now // 1_000_000_000))
+    aside = os.path.join(state_dir, f"{ASIDE_NAME}-{moment}.{now % 1_000_000_000:09}Z")
+    try:  # noqa: SIM105
+        os.rename(os.path.join(state_dir, FILE_NAME), aside)
+    except FileNotFoundError:
+        pass
+    return aside
+
+
+def _entries(document: object) -> list[dict[str, object]]:
+    if not isinstance(document, dict) or document["version"] != FORMAT_VERSION:
+        raise ValueError
+    entries = document["projects"]
+    if not isinstance(entries, list) or len({entry["name"] for entry in entries}) != len(entries):
+        raise ValueError
+    return entries
+
+
+def _registration(entry: dict[str, object]) -> Registration:
+    """One entry, as carefully as if it came from outside: what it allows is handed out."""
+    name, path, allowlist, uids = entry["name"], entry["project_path"], entry["allowlist"], entry["allowed_uids"]
+    ttl, leases = entry["ttl_seconds"], entry["max_entries"]
+    if not (isinstance(name, str) and is_project_name(name) and name not in RESERVED_PROJECT_NAMES):
+        raise ValueError
+    if not (isinstance(path, str) and os.path.isabs(path)):
+        raise ValueError
+    if not (isinstance(allowlist, list) and all(isinstance(item, str) and is_secret_name(item) for item in allowlist)):
+        raise ValueError
+    if len(set(allowlist)) != len(allowlist):
+        raise ValueError
+    if not (isinstance(uids, list) and all(type(uid) is int and uid >= 0 for uid in uids)):
+        raise ValueError
+    if not (type(ttl) is int and 1 <= ttl <= MAX_TTL_SECONDS and type(leases) is int and 1 <= leases <= MAX_LEASES):
+        raise ValueError
+    return Registration(name, path, allowlist, ttl, leases, uids)
+
+
+def encode(registrations: Iterable[Registration]) -> bytes:
+    """The file. What has been encoded once is not encoded again."""
+    entries = b",".join(one.encoded or _encode(one) for one in sorted(registrations, key=lambda one: one.name))
+    return b'{"version":%d,"projects":[%b]}\n' % (FORMAT_VERSION, entries)
+
+
+def _encode(one: Registration) -> bytes:
+    entry = {
+        "name": one.name,
+        "project_path": one.project_path,
+        "allowlist": one.allowlist,
+        "ttl_seconds": one.ttl_seconds,
+        "max_entries": one.max_entries,
+        "allowed_uids": one.allowed_uids,
+    }
+    one.encoded = json.dumps(entry, separators=(",", ":")).encode("ascii")
+    time.sleep(0)  # lets the loop go on, which would wait for five milliseconds otherwise
+    return one.encoded
+
+
+def save(state_dir: str, data: bytes) -> None:
+    """Put `data` in place of the file, durably. Raises OSError and leaves the old file."""
+    path = os.path.join(state_dir, FILE_NAME)
+    temporary = path + ".new"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        os.fchmod(descriptor, 0o600)  # one that was left over may have another mode
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.rename(temporary, path)
+    try:  # noqa: SIM105 - importing contextlib costs the start a millisecond
+        _sync_directory(state_dir)
+    except OSError:
+        pass  # it is saved: whoever starts next reads it, unless the power fails before the disk has it
+
+
+def _sync_directory(path: str) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+class Writer:
+    """Saves in a thread of its own, one state at a time, as a sync may take long and nobody shall wait for it; nor for a
+    thousand projects to be encoded, which takes 40 ms.
+
+    `wakeup` is an eventfd for the loop to watch: when it is readable, call `finished`.
+    """
+
+    def __init__(self, state_dir: str) -> None:
+        self.keep_aside = False
+        """There is a file that could not be read: nothing may take its place before it is kept aside."""
+        self._state_dir = state_dir
+        self.wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._done: Callable[[OSError | None], None] | None = None
+        self._error: OSError | None = None
+
+    @property
+    def busy(self) -> bool:
+        return self._done is not None
+
+    def save(self, registrations: list[Registration], done: Callable[[OSError | None], None]) -> None:
+        """Write `registrations` soon, then call `done` in the loop's thread with the error, if any. Not while it is `busy`."""
+        assert not self.busy
+        self._done = done
+        # Until it is done: whatever ends the thread otherwise, it is not taken for saved.
+        self._error = OSError(errno.EIO, os.strerror(errno.EIO))
+        try:
+            _thread.start_new_thread(self._write, (registrations,))
+        except RuntimeError:  # no room for a thread; the loop can afford to wait once
+            self._write(registrations)
+
+    def finished(self) -> None:
+        """The thread is done: tell who waits."""
+        os.eventfd_read(self.wakeup)
+        done, self._done = self._done, None
+        assert done is not None
+        done(self._error)
+
+    def _write(self, registrations: list[Registration]) -> None:
+        try:
+            if self.keep_aside:
+                set_aside(self._state_dir)
+                self.keep_aside = False
+            save(self._state_dir, encode(registrations))
+            self._error = None
+        except OSError as error:
+            self._error = error
+        finally:
+            os.eventfd_write(self.wakeup, 1)
+
+    def close(self) -> None:
+        os.close(self.wakeup)

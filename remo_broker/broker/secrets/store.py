@@ -1,0 +1,325 @@
+"""The secrets: one snapshot at a time, replaced in one step.
+
+A push is received into a region (`memory`), read in place (`scan`), and if nothing is wrong with it that region is the
+new snapshot: what is kept of a value is where its JSON literal lies. A `get` sends the literal as it is, between a head
+and a tail. Only bundles are written anew, as the JSON string of their JSON, into a second region.
+
+When a snapshot is replaced or cleared its memory is overwritten as soon as nobody is in the middle of sending from it.
+"""
+
+from __future__ import annotations
+
+import re
+
+from remo_broker.broker.refusals import Refused
+from remo_broker.broker.secrets.json_spans import OBJECT, STEP_BUDGET, STRING
+from remo_broker.broker.secrets.memory import REGION_SIZE, Arena, Region
+from remo_broker.protocol.names import SECRET_NAME_PATTERN, is_secret_name
+from remo_broker.protocol.ops import MAX_MESSAGE, Code, Reason
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from typing import TypeAlias
+
+    from remo_broker.broker.secrets.json_spans import Node
+
+    # Index of the region, start and end of the literal with its quotes, whether it is base64. A tuple: see `scan`.
+    Secret: TypeAlias = tuple[int, int, int, bool]
+
+# How the answer to a get is laid out; between the two goes the literal.
+VALUE_HEAD = b'{"ok":true,"value":'
+BINARY_HEAD = b'{"ok":true,"value_b64":'
+VALUE_TAIL = b',"ttl_seconds":%d,"generation":%d}\n'
+
+_BACKSLASH = 0x5C
+_needs_escape = re.compile(rb'[\\"]+')
+# Base64 of RFC 4648 with padding; a JSON encoder may write `/` as `\/`, `+` and `=` as \u002b and \u003d.
+_base64 = re.compile(rb'"[A-Za-z0-9+/]*+={0,2}"').fullmatch
+_ESCAPED_BASE64 = rb"([A-Za-z0-9+/]++)|\\/|\\u002[bBfF]"
+_ESCAPED_PADDING = rb'(=|\\u003[dD])?(=|\\u003[dD])?"'
+
+# Rewriting a bundle costs at worst (every second byte an escape) some 0.6 µs, one unit of a step, for so many bytes.
+BUNDLE_BYTES_PER_UNIT_SHIFT = 2
+
+# What a bundle's field takes of the answer at the least, `\\"a\\":\\"\\"`: with more fields than fit, none is looked at.
+SHORTEST_FIELD = 10
+
+NAME_RULE = f"names match {SECRET_NAME_PATTERN}"
+
+
+class Snapshot:
+    """All secrets of one push. `readers` are answers that are half sent; the memory stays until they are done."""
+
+    __slots__ = ("arena", "generation", "loaded_usec", "readers", "regions", "retired", "secrets", "views")
+
+    def __init__(
+        self, arena: Arena, regions: list[Region], secrets: dict[str, Secret], generation: int, loaded_usec: int
+    ) -> None:
+        self.arena = arena
+        self.regions = regions
+        self.views = [region.view for region in regions]
+        self.secrets = secrets
+        self.generation = generation
+        self.loaded_usec = loaded_usec
+        self.readers = 0
+        self.retired = False
+
+    def retire(self) -> None:
+        """Nobody may begin to read any more; wipe now or when the last reader is done."""
+        self.retired = True
+        self._release_if_unread()
+
+    def finished_reading(self) -> None:
+        self.readers -= 1
+        self._release_if_unread()
+
+    def _release_if_unread(self) -> None:
+        if self.retired and not self.readers:
+            self.views.clear()
+            while self.regions:
+                self.arena.give_back(self.regions.pop())
+
+    def __repr__(self) -> str:
+        return f"Snapshot(generation={self.generation}, secrets={len(self.secrets)})"
+
+
+class Store:
+    """The current snapshot, if any. `epoch` changes whenever an answer prepared earlier may be wrong."""
+
+    def __init__(self, arena: Arena, max_ttl_seconds: int) -> None:
+        self.snapshot: Snapshot | None = None
+        self.generation = 0
+        self.epoch = 0
+        self.outdated: list[dict[str, Secret]] = []
+        """Where the secrets of former snapshots lay, for somebody with time to `forget`."""
+        self._arena = arena
+        self._max_ttl_seconds = max_ttl_seconds
+
+    @property
+    def secret_count(self) -> int:
+        return len(self.snapshot.secrets) if self.snapshot else 0
+
+    @property
+    def loaded_usec(self) -> int:
+        """When the secrets came, microseconds since 1970; 0 for none."""
+        return self.snapshot.loaded_usec if self.snapshot else 0
+
+    def clear(self) -> None:
+        old, self.snapshot = self.snapshot, None
+        self.epoch += 1
+        self._retire(old)
+
+    def _retire(self, old: Snapshot | None) -> None:
+        if old:
+            old.retire()
+            self.outdated.append(old.secrets)
+
+    def load(
+        self, region: Region, secrets: Node | None, secrets_b64: Node | None, loaded_usec: int
+    ) -> Generator[None, None, Snapshot]:
+        """Validate a push that lies in `region` and make it the snapshot, in steps; all or nothing.
+
+        On success the region belongs to the snapshot. Raises `Refused` (`invalid_payload`) and changes nothing
+        otherwise; the region stays the caller's.
+        """
+        generation = self.generation + 1
+        found: dict[str, Secret] = {}
+        limits = _Limits(generation, self._max_ttl_seconds)
+        bundles: _Bundles | None = None
+        budget = STEP_BUDGET
+        try:
+            for position, (name, node) in enumerate((secrets[3] if secrets else {}).items(), 1):
+                _check_name(name, position, "secrets")
+                kind, start, end, fields = node
+                if kind == STRING:
+                    limits.check(name, VALUE_HEAD, end - start)
+                    found[name] = (0, start, end, False)
+                elif kind == OBJECT:
+                    bundles = bundles or _Bundles(self._arena)
+                    limits.check(name, VALUE_HEAD, len(fields) * SHORTEST_FIELD)
+                    _check_fields(name, fields)
+                    begin, after = start, end
+                    start, end = bundles.write(name, region.view, fields)
+                    region.blank(begin, after)  # one copy is enough
+                    limits.check(name, VALUE_HEAD, end - start)
+                    found[name] = (len(bundles.regions), start, end, False)
+                    budget -= end - start >> BUNDLE_BYTES_PER_UNIT_SHIFT
+                else:
+                    raise _invalid(f"secret {name}: a string or an object of strings is wanted")
+                budget -= 1
+                if budget <= 0:
+                    budget = STEP_BUDGET
+                    yield
+            for position, (name, node) in enumerate((secrets_b64[3] if secrets_b64 else {}).items(), 1):
+                _check_name(name, position, "secrets_b64")
+                if name in found:
+                    raise _invalid(f"secret {name} stands in both secrets and secrets_b64; send it once")
+                kind, start, end, _ = node
+                if kind == STRING:
+                    limits.check(name, BINARY_HEAD, end - start)
+                if kind != STRING or not _is_base64(region.view, start, end):
+                    raise _invalid(f"secret {name}: a string of base64 with its padding is wanted")
+                found[name] = (0, start, end, True)
+                budget -= 1
+                if budget <= 0:
+                    budget = STEP_BUDGET
+                    yield
+            if generation != self.generation + 1:  # another push began later and was done sooner
+                generation = self.generation + 1
+                if limits.grow(generation):
+                    for name, (_, start, end, binary) in found.items():
+                        limits.check(name, BINARY_HEAD if binary else VALUE_HEAD, end - start)
+        except BaseException:  # GeneratorExit too: the client may vanish in mid-push
+            for other in bundles.regions if bundles else ():
+                self._arena.give_back(other)
+            raise
+        old = self.snapshot
+        regions = [region] + (bundles.regions if bundles else [])
+        self.snapshot = Snapshot(self._arena, regions, found, generation, loaded_usec)
+        self.generation = generation
+        self.epoch += 1
+        self._retire(old)
+        return self.snapshot
+
+
+class _Limits:
+    """Whether the answer to a get of a value fits a message, at the longest lease it can be served under."""
+
+    def __init__(self, generation: int, max_ttl_seconds: int) -> None:
+        self._max_ttl_seconds = max_ttl_seconds
+        self._tail = 0
+        self.grow(generation)
+
+    def grow(self, generation: int) -> bool:
+        """Be the limits of another generation; whether they are narrower now."""
+        before, self._tail = self._tail, len(VALUE_TAIL % (self._max_ttl_seconds, generation))
+        return self._tail > before
+
+    def check(self, name: str, head: bytes, literal: int) -> None:
+        if len(head) + literal + self._tail > MAX_MESSAGE:
+            raise _too_long(name)
+
+
+class _Bundles:
+    """Writes bundles as JSON strings of compact JSON, one behind the other, into secret memory.
+
+    Quotes and backslashes grow, so the bundles of a push may take more than the push: as many regions as are needed.
+    """
+
+    def __init__(self, arena: Arena) -> None:
+        self.regions = [arena.take()]
+        self._arena = arena
+        self._start = 0
+        """Where the bundle that is being written starts in the last region."""
+
+    def write(self, name: str, source: memoryview, fields: dict[str, Node]) -> tuple[int, int]:
+        """Write one bundle; where its literal starts and ends in the last region."""
+        try:
+            self._write(source, fields)
+        except _Full:
+            full = self.regions[-1]
+            full.blank(self._start, full.used)
+            full.used = self._start
+            self.regions.append(self._arena.take())
+            return self.write(name, source, fields)
+        except _TooLong:
+            raise _too_long(name) from None
+        return self._start, self.regions[-1].used
+
+    def _write(self, source: memoryview, fields: dict[str, Node]) -> None:
+        self._start = self.regions[-1].used
+        separator = b'"{'
+        for field, (_, begin, end, _) in fields.items():
+            self._put(separator + b'\\"%s\\":\\"' % field.encode("ascii"))
+            self._put_escaped(source, begin + 1, end - 1)
+            separator = b'\\",'
+        self._put(b'\\"}"' if fields else b'"{}"')
+
+    def _room(self, length: int, grown: int) -> Region:
+        """The region to write `length` bytes to that may become `grown`."""
+        region = self.regions[-1]
+        if region.used - self._start + length > MAX_MESSAGE:
+            raise _TooLong
+        if region.used + grown > REGION_SIZE:
+            raise _Full
+        return region
+
+    def _put(self, piece: bytes) -> None:
+        region = self._room(len(piece), len(piece))
+        begin = region.used
+        region.used = begin + len(piece)
+        region.view[begin : region.used] = piece
+
+    def _put_escaped(self, source: memoryview, position: int, end: int) -> None:
+        """Copy the inside of a JSON string, every quote and backslash with a backslash before it."""
+        region = self._room(end - position, 2 * (end - position))
+        at = region.used
+        # First `used`, then the bytes: whatever happens, what was written is overwritten later.
+        region.used = at + 2 * (end - position)
+        view = region.view
+        for found in _needs_escape.finditer(source, position, end):
+            begin, after = found.span()
+            plain = begin - position
+            view[at : at + plain] = source[position:begin]
+            at += plain
+            position = after
+            if after - begin == 1:
+                view[at] = _BACKSLASH
+                view[at + 1] = source[begin]
+                at += 2
+            else:
+                # Every second byte of the run is the original: a strided copy, as runs of escapes can be long.
+                view[at : at + 2 * (after - begin)] = b"\\" * (2 * (after - begin))
+                view[at + 1 : at + 2 * (after - begin) : 2] = source[begin:after]
+                at += 2 * (after - begin)
+        view[at : at + end - position] = source[position:end]
+        region.used = at + end - position
+
+
+class _Full(Exception):
+    """The region of bundles has no more room: an empty one has, as a bundle that is not too long is far smaller."""
+
+
+class _TooLong(Exception):
+    """The bundle is longer than an answer may be."""
+
+
+def _check_name(name: str, position: int, where: str) -> None:
+    # A name that breaks the rule is not repeated: in a push that went wrong it may be a value.
+    if not is_secret_name(name):
+        raise _invalid(f"name {position} of {where} is not one a secret can have: {NAME_RULE}")
+
+
+def _check_fields(name: str, fields: dict[str, Node]) -> None:
+    for position, (field, node) in enumerate(fields.items(), 1):
+        if not is_secret_name(field):
+            raise _invalid(f"secret {name}: name {position} of its fields is not allowed: {NAME_RULE}")
+        if node[0] != STRING:
+            raise _invalid(f"secret {name}: field {field} must be a string")
+
+
+def _is_base64(view: memoryview, start: int, end: int) -> bool:
+    if _base64(view, start, end):
+        return (end - start - 2) % 4 == 0
+    return _is_escaped_base64(view, start + 1, end)
+
+
+def _is_escaped_base64(view: memoryview, position: int, end: int) -> bool:
+    """The same where some of the characters are written as escapes; `position` is behind the opening quote."""
+    characters = 0
+    piece = re.compile(_ESCAPED_BASE64).match
+    while (found := piece(view, position, end)) is not None:
+        plain = found.end(1) - found.start(1)
+        characters += plain or 1
+        position = found.end()
+    padding = re.compile(_ESCAPED_PADDING).fullmatch(view, position, end)
+    return padding is not None and (characters + (padding.lastindex or 0)) % 4 == 0
+
+
+def _too_long(name: str) -> Refused:
+    return _invalid(f"secret {name} is too long: the answer to a get may have {MAX_MESSAGE} bytes in all")
+
+
+def _invalid(message: str) -> Refused:
+    return Refused(Code.INVALID_PAYLOAD, Reason.BAD_VALUE, message)

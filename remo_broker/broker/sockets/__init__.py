@@ -1,0 +1,3 @@
+"""Listeners and connections: one module per kind of socket."""
+
+from __future__ import annotations

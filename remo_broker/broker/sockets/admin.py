@@ -1,0 +1,367 @@
+"""The admin socket: connections whose bytes lie in secret memory from the first one received.
+
+Any line here may turn out to be a push, so a connection with something unread owns a region; it is scanned in place,
+and a push that is accepted leaves the region to the store. Lines are handled by jobs, one at a time per connection.
+"""
+
+from __future__ import annotations
+
+import gc
+import re
+
+from remo_broker.broker.loop import READ
+from remo_broker.broker.refusals import BUG, Refused, protocol_error
+from remo_broker.broker.requests import decode
+from remo_broker.broker.secrets.json_spans import OBJECT, STRING, forget, scan, text
+from remo_broker.broker.secrets.memory import trim
+from remo_broker.broker.sockets.connection import PEER_SECONDS, Connection, Peer
+from remo_broker.broker.sockets.listener import TOO_MANY_CONNECTIONS, Door
+from remo_broker.protocol.message import encode
+from remo_broker.protocol.ops import (
+    ADMIN_REQUESTS,
+    MAX_MESSAGE,
+    MAX_PUSH,
+    ClearCreds,
+    Code,
+    Explain,
+    PushCreds,
+    Reason,
+    Register,
+    Reload,
+    Show,
+    Status,
+    Unregister,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Generator
+    from typing import Any
+
+    from remo_broker.broker.loop import Job, Later, Loop
+    from remo_broker.broker.operations import Operations
+    from remo_broker.broker.secrets.json_spans import Node
+    from remo_broker.broker.secrets.memory import Arena, Region
+    from remo_broker.broker.sockets.connection import Sweeper
+    from remo_broker.broker.status import StatusReport
+    from remo_broker.protocol.ops import Reply, Request
+
+# As much as is taken from the kernel in one turn; touching new secret pages costs some 5 µs each.
+READ_SIZE = 256 * 1024
+
+_PUSH_BEGINS = rb'[ \t\r]*\{[ \t\r]*"op"[ \t\r]*:[ \t\r]*"push-creds"'
+
+PUSH_TOO_LONG = Refused(
+    Code.PAYLOAD_TOO_LARGE,
+    Reason.TOO_LONG,
+    f"a push-creds request may have {MAX_PUSH} bytes, its newline included; push fewer or smaller secrets",
+    fatal=True,
+)
+TOO_LONG = protocol_error(
+    Reason.TOO_LONG, f"a request other than push-creds may have {MAX_MESSAGE} bytes, its newline included", fatal=True
+)
+TOO_SLOW = protocol_error(
+    Reason.TOO_SLOW,
+    f"nothing came for {PEER_SECONDS:g} seconds in the middle of a request; send it in one piece",
+    fatal=True,
+)
+
+
+class Operator(Connection):
+    """A connection on the admin socket."""
+
+    __slots__ = ("_at_end", "_busy", "_end", "_plane", "_region", "_searched", "_start", "peer")
+
+    def __init__(self, plane: AdminPlane, connection: socket.socket, peer: Peer) -> None:
+        super().__init__(plane.loop, plane.sweeper, connection)
+        self.peer = peer
+        self._plane = plane
+        self._region: Region | None = None
+        # What was received and not handled lies in region[start:end]; up to `searched` there is no newline.
+        self._start = self._end = self._searched = 0
+        self._at_end = False
+        self._busy = False
+        """A job handles a line; nothing is read meanwhile."""
+
+    def readable(self) -> None:
+        if self._region is None:
+            try:
+                self._region = self._plane.arena.take()
+            except Refused as refusal:
+                self.end_with(refusal.line())
+                return
+        region = self._region
+        try:
+            count = self.socket.recv_into(region.view[self._end : self._end + READ_SIZE])
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close()
+            return
+        if count:
+            self._end += count
+            region.used = max(region.used, self._end)
+            self.sweeper.set(self, PEER_SECONDS)
+        else:
+            self._at_end = True
+        self._next_line()
+
+    def drained(self) -> None:
+        self._next_line()
+
+    def _next_line(self) -> None:
+        """Start a job for the next whole line, if there is one."""
+        region = self._region
+        if region is None or self._busy or self.pending or self.ending:
+            return
+        newline = region.map.find(b"\n", self._searched, self._end)
+        if newline < 0:
+            self._searched = self._end
+            if self._end - self._start > MAX_PUSH:
+                self._fail(PUSH_TOO_LONG)
+            elif self._at_end and self._end > self._start:
+                self._handle(self._end, self._end)
+            elif self._at_end:
+                self.end()
+            elif self._end == self._start:
+                self._release()
+                self.sweeper.lift(self)
+            else:
+                if self._start:
+                    self._compact(region)
+                if not self.sweeper.has(self):  # what stands behind a line that was answered has a deadline too
+                    self.sweeper.set(self, PEER_SECONDS)
+        elif newline + 1 - self._start > MAX_PUSH:
+            self._fail(PUSH_TOO_LONG)
+        else:
+            self._handle(newline, newline + 1)
+
+    def _handle(self, line_end: int, after: int) -> None:
+        self._busy = True
+        self.sweeper.lift(self)
+        self.loop.forget(self.fd)
+        self.loop.start(self._job(line_end, after))
+
+    def _job(self, line_end: int, after: int) -> Job:
+        if after - self._start <= MAX_MESSAGE:
+            yield from self._answer(line_end, after)
+            return
+        self._plane.long_line_begins()
+        try:
+            yield from self._answer(line_end, after)
+        finally:
+            self._plane.long_line_ends()
+
+    def _answer(self, line_end: int, after: int) -> Job:
+        region = self._region
+        assert region is not None
+        fatal = False
+        kept = False
+        length = after - self._start
+        node: Node | None = None
+        try:
+            try:
+                node = yield from scan(region.view, self._start, line_end)
+            except Refused as refusal:
+                # A line that cannot be read is no push unless it begins like one, and others may not be so long.
+                refusal.fatal = length > MAX_MESSAGE and not _begins_like_a_push(region.view, self._start, line_end)
+                raise
+            if length > MAX_MESSAGE and not _is_push(region.view, node):
+                raise TOO_LONG
+            reply, kept = yield from self._plane.perform(region, node, self.peer)
+            line = encode(reply.to_json())
+            if len(line) > MAX_MESSAGE:
+                raise Refused(Code.INTERNAL_ERROR, Reason.TOO_LONG, "the answer is longer than a message may be")
+        except Refused as refusal:
+            line, fatal = refusal.line(), refusal.fatal
+            if self.was_cut_short(refusal, whole=after > line_end):
+                line = b""
+            # A refusal that is a constant, or that one of the frames it came through keeps, would keep them all, and with
+            # them the keys of the line: where a push is malformed, these may be values.
+            refusal.__traceback__ = None
+        except Exception as error:
+            self.loop.on_bug(error)
+            line, fatal = BUG.line(), True
+        finally:
+            # GeneratorExit too: whatever happened, the line does not stay in memory.
+            no_room = self._consume(region, after, kept=kept)
+        self._busy = False
+        self._go_on(line, no_room, fatal=fatal)
+        if node is not None and node[0] == OBJECT:
+            yield from forget(node[3])
+
+    def _go_on(self, line: bytes, no_room: Refused | None, *, fatal: bool) -> None:
+        """Answer the line that a job has handled, and see what comes next."""
+        if self.closed:
+            self._release()
+            return
+        self.loop.watch(self.fd, READ, self.ready)
+        if fatal:
+            self._fail_with(line)
+            return
+        if line:
+            self.send(line)
+        if no_room is not None:
+            self._fail(no_room)
+        else:
+            self._next_line()
+
+    def _consume(self, region: Region, after: int, *, kept: bool) -> Refused | None:
+        """The line up to `after` is done with. `kept`: the store has the region now, take along what follows.
+
+        Returns why that could not be done; what follows is gone then.
+        """
+        if not kept:
+            region.blank(self._start, after)
+            self._start = self._searched = after
+            return None
+        self._region = None
+        refusal = None
+        rest = self._end - after
+        if rest:
+            try:
+                self._region = self._plane.arena.take()
+                self._region.used = rest
+                self._region.view[:rest] = region.view[after : self._end]
+            except Refused as no_room:
+                refusal, rest = no_room, 0
+            region.blank(after, self._end)
+        self._start, self._end, self._searched = 0, rest, 0
+        return refusal
+
+    def _compact(self, region: Region) -> None:
+        """Move an unfinished line to the front, so that there is room for the longest."""
+        length = self._end - self._start
+        region.view[:length] = region.view[self._start : self._end]
+        region.blank(length, self._end)
+        self._start, self._end, self._searched = 0, length, length
+
+    def _fail(self, refusal: Refused) -> None:
+        self._fail_with(refusal.line())
+
+    def _fail_with(self, line: bytes) -> None:
+        self._release()
+        self.end_with(line)
+
+    def _release(self) -> None:
+        """Give the region back, overwritten."""
+        if self._region is not None and not self._busy:
+            region, self._region = self._region, None
+            self._start = self._end = self._searched = 0
+            self._plane.arena.give_back(region)
+
+    def discard(self) -> int:
+        return self._plane.arena.discard(self.socket)
+
+    def timed_out(self) -> None:
+        if self.ending or self.pending:
+            self.close()
+        else:
+            self._fail(TOO_SLOW)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._release()
+            self._plane.operators.discard(self)
+        super().close()
+
+
+def _begins_like_a_push(data: memoryview, start: int, end: int) -> bool:
+    """Whether a line that cannot be read says first that it is a push, as everybody who pushes does."""
+    return re.compile(_PUSH_BEGINS).match(data, start, end) is not None
+
+
+def _is_push(data: memoryview, node: Node) -> bool:
+    op = node[3].get("op") if node[0] == OBJECT else None
+    return op is not None and op[0] == STRING and text(data, op[1], op[2]) == PushCreds.OP
+
+
+class AdminPlane:
+    """All connections on the admin socket."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        sweeper: Sweeper,
+        arena: Arena,
+        operations: Operations,
+        report: StatusReport,
+        max_connections: int,
+    ) -> None:
+        self.loop = loop
+        self.sweeper = sweeper
+        self.arena = arena
+        self.operators: set[Operator] = set()
+        self.last_activity = loop.now
+        """When somebody last connected, on the loop's clock."""
+        self._operations = operations
+        self._report = report
+        self._max_connections = max_connections
+        self._long_lines = 0
+        # The admin socket has no code for it.
+        self._door = Door(
+            loop,
+            sweeper,
+            Refused(
+                Code.INTERNAL_ERROR,
+                TOO_MANY_CONNECTIONS.reason,
+                TOO_MANY_CONNECTIONS.message,
+                retry_after_seconds=TOO_MANY_CONNECTIONS.retry_after_seconds,
+            ),
+            arena.discard,
+        )
+
+    def accepted(self, connection: socket.socket, peer: Peer) -> None:
+        self.last_activity = self.loop.now
+        if len(self.operators) >= self._max_connections:
+            self._door.turn_away(connection)
+        else:
+            self.operators.add(Operator(self, connection, peer))
+
+    def dismiss(self) -> None:
+        """Let the lines that have been received be answered, then close."""
+        for operator in list(self.operators):
+            operator.take_no_more()
+
+    def long_line_begins(self) -> None:
+        """Python's collector of cycles would look at the hundred thousand nodes of such a line again and again, and hold up
+        everybody for half a second in the worst case. There are no cycles in them."""
+        self._long_lines += 1
+        gc.disable()
+
+    def long_line_ends(self) -> None:
+        trim()
+        self._long_lines -= 1
+        if not self._long_lines:
+            gc.enable()
+
+    def perform(self, region: Region, node: Node, peer: Peer) -> Generator[Later | None, Any, tuple[Reply, bool]]:
+        """Do what the line in `region` asks that was read as `node`. The reply, and whether the store has the region now.
+
+        Raises `Refused`.
+        """
+        request = decode(region.view, node, ADMIN_REQUESTS)
+        if isinstance(request, PushCreds):
+            fields = node[3]
+            reply = yield from self._operations.push(fields.get("secrets"), fields.get("secrets_b64"), region, peer)
+            return reply, True
+        reply = yield from self._small(request, peer)
+        return reply, False
+
+    def _small(self, request: Request, peer: Peer) -> Generator[Later | None, Any, Reply]:
+        operations = self._operations
+        if isinstance(request, Register):
+            return (yield from operations.register(request, peer))
+        if isinstance(request, Unregister):
+            return (yield from operations.unregister(request, peer))
+        if isinstance(request, Reload):
+            return (yield from operations.reload(request, peer))
+        if isinstance(request, ClearCreds):
+            return operations.clear(peer)
+        if isinstance(request, Show):
+            return operations.show(request)
+        if isinstance(request, Explain):
+            return operations.explain(request)
+        assert isinstance(request, Status)
+        return self._report.page(request.after)

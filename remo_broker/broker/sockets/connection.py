@@ -1,0 +1,255 @@
+"""One accepted connection: how it is written to, how long it may take, how it ends. What it says is its subclass's."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+from remo_broker.broker.loop import READ, WRITE
+from remo_broker.broker.refusals import BUG
+from remo_broker.protocol.ops import Reason
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from remo_broker.broker.decisions import Reply
+    from remo_broker.broker.loop import Loop
+    from remo_broker.broker.refusals import Refused
+    from remo_broker.broker.secrets.store import Snapshot
+
+# A peer that has begun a request, or does not read its answers, gets so long. It also bounds how long a snapshot that
+# was replaced stays in memory for a slow reader.
+PEER_SECONDS = 5.0
+# After a fatal error what the peer still sends is read and thrown away for so long, for it to reach the error line.
+LINGER_SECONDS = 1.0
+# So much is read at once of what is thrown away.
+DISCARD_SIZE = 65536
+# How often deadlines are looked at.
+SWEEP_SECONDS = 0.5
+# So many buffers go out with one call (the kernel's UIO_MAXIOV is 1024).
+MAX_BUFFERS = 512
+
+_UCRED = struct.Struct("3i")
+
+
+def discard(connection: socket.socket) -> int:
+    """Read some of what still comes, and forget it. How many bytes; 0 at the end of the stream."""
+    return len(connection.recv(DISCARD_SIZE))
+
+
+class Peer:
+    """Who connected, by the kernel's word: taken when the connection was made."""
+
+    __slots__ = ("gid", "pid", "uid")
+
+    def __init__(self, connection: socket.socket) -> None:
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        self.pid, self.uid, self.gid = _UCRED.unpack(credentials)
+
+
+class Sweeper:
+    """Closes the connections whose deadline has passed. One timer for all, as most deadlines are met."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._due: dict[Connection, float] = {}
+        self._armed = False
+
+    def set(self, connection: Connection, seconds: float) -> None:
+        self._arm()
+        self._due[connection] = self._loop.now + seconds
+
+    def lift(self, connection: Connection) -> None:
+        self._due.pop(connection, None)
+
+    def has(self, connection: Connection) -> bool:
+        return connection in self._due
+
+    def _arm(self) -> None:
+        if not self._armed:
+            self._armed = True
+            self._loop.after(SWEEP_SECONDS, self._sweep)
+
+    def _sweep(self) -> None:
+        self._armed = False
+        try:
+            for connection in [one for one, due in self._due.items() if due <= self._loop.now]:
+                self.lift(connection)
+                connection.timed_out()
+        finally:
+            if self._due:
+                self._arm()
+
+
+class Connection:
+    """A non-blocking stream socket on the loop. Reads while nothing waits to be written, so a peer that does not read
+    its answers is not read from either."""
+
+    __slots__ = ("_dismissed", "_snapshot", "closed", "ending", "fd", "loop", "pending", "socket", "sweeper")
+
+    def __init__(self, loop: Loop, sweeper: Sweeper, connection: socket.socket) -> None:
+        self.loop = loop
+        self.sweeper = sweeper
+        self.socket = connection
+        self.fd = connection.fileno()
+        self.pending: list[bytes | memoryview] = []
+        self.ending = False
+        """Close as soon as nothing is pending; nothing more is understood."""
+        self.closed = False
+        self._dismissed = False
+        """It was not the peer that ended the stream."""
+        self._snapshot: Snapshot | None = None
+        loop.watch(self.fd, READ, self.ready)
+
+    # --- for subclasses
+
+    def readable(self) -> None:
+        """There is something to read, or the end."""
+        raise NotImplementedError
+
+    def drained(self) -> None:
+        """What was pending has been written; go on with what was read before."""
+
+    def discard(self) -> int:
+        """Read some of what comes after the last answer, and forget it. How many bytes; 0 at the end of the stream."""
+        return discard(self.socket)
+
+    def timed_out(self) -> None:
+        """A deadline has passed."""
+        self.close()
+
+    # --- writing
+
+    def send(self, reply: Reply, snapshot: Snapshot | None = None) -> None:
+        """Write a reply, now as far as the kernel takes it. `snapshot` is what a reply with a secret lies in."""
+        if self.closed:
+            return
+        if self.pending:
+            self._append(reply, snapshot)
+            return
+        try:
+            if isinstance(reply, bytes):
+                sent = self.socket.send(reply)
+                if sent == len(reply):
+                    return
+            else:
+                sent = self.socket.sendmsg(reply)
+                if sent == len(reply[0]) + len(reply[1]) + len(reply[2]):
+                    return
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.close()
+            return
+        self._append(reply, snapshot)
+        self._advance(sent)
+        self.loop.change(self.fd, WRITE)
+        self.sweeper.set(self, PEER_SECONDS)
+
+    def _append(self, reply: Reply, snapshot: Snapshot | None) -> None:
+        if isinstance(reply, bytes):
+            self.pending.append(reply)
+            return
+        self.pending += reply
+        if snapshot is not None and self._snapshot is None:
+            self._snapshot = snapshot
+            snapshot.readers += 1
+
+    def _advance(self, sent: int) -> None:
+        pending = self.pending
+        done = 0
+        while done < len(pending) and sent >= len(pending[done]):
+            sent -= len(pending[done])
+            done += 1
+        if sent:
+            pending[done] = memoryview(pending[done])[sent:]
+        del pending[:done]
+
+    def ready(self) -> None:
+        if not self.pending:
+            try:
+                self.readable()
+            except Exception as error:
+                self.loop.on_bug(error)
+                self.end_with(BUG.line())
+            return
+        try:
+            self._advance(self.socket.sendmsg(self.pending[:MAX_BUFFERS]))
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close()
+            return
+        if self.pending:
+            return
+        self._finished_sending()
+        if self.ending:
+            self.linger()
+            return
+        self.loop.change(self.fd, READ)
+        self.sweeper.lift(self)
+        self.drained()
+
+    def _finished_sending(self) -> None:
+        if self._snapshot is not None:
+            snapshot, self._snapshot = self._snapshot, None
+            snapshot.finished_reading()
+
+    # --- the end
+
+    def take_no_more(self) -> None:
+        """Make what has arrived the last: behind it the stream ends, as if the peer had ended it."""
+        self._dismissed = True
+        try:
+            self.socket.shutdown(socket.SHUT_RD)
+        except OSError:
+            self.close()
+
+    def was_cut_short(self, refusal: Refused, *, whole: bool) -> bool:
+        """Whether a line is refused only as `take_no_more` left half of it. That is no fault of its peer's, who would take the
+        refusal for one: it is not answered."""
+        return self._dismissed and not whole and refusal.reason is Reason.INVALID_JSON
+
+    def end(self) -> None:
+        """Close once what is pending has been written."""
+        self.ending = True
+        if not self.pending:
+            self.close()
+
+    def end_with(self, reply: bytes) -> None:
+        """A last reply, then close; what the peer still sends is thrown away meanwhile."""
+        self.ending = True
+        self.send(reply)
+        if not self.closed and not self.pending:
+            self.linger()
+
+    def linger(self) -> None:
+        """Say that nothing more comes, and read on for a while: closing at once would make the peer's own writing fail
+        before it has read why."""
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.close()
+            return
+        self.loop.forget(self.fd)
+        self.loop.watch(self.fd, READ, self._discard)
+        self.sweeper.set(self, LINGER_SECONDS)
+
+    def _discard(self) -> None:
+        try:
+            if self.discard():
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self.close()
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self.sweeper.lift(self)
+        self.loop.forget(self.fd)
+        self.socket.close()
+        self.pending.clear()
+        self._finished_sending()

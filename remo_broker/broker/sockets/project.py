@@ -1,0 +1,257 @@
+"""A client: a connection on a registered project's socket, from its bytes to requests, line by line.
+
+The beginning of the hot path is `Client.readable`: one receive, one look-up of the line by its bytes.
+"""
+
+from __future__ import annotations
+
+from remo_broker.broker.loop import READ
+from remo_broker.broker.projects import LONGEST_KNOWN_LINE, SHARE
+from remo_broker.broker.refusals import Refused, protocol_error
+from remo_broker.broker.requests import decode
+from remo_broker.broker.secrets.json_spans import finish, scan
+from remo_broker.broker.sockets.connection import PEER_SECONDS, Connection, Peer
+from remo_broker.protocol import records
+from remo_broker.protocol.ops import MAX_MESSAGE, PROJECT_REQUESTS, Code, Get, Reason
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Generator
+
+    from remo_broker.broker.projects import Project
+    from remo_broker.broker.secrets.json_spans import Node
+    from remo_broker.broker.sockets.outbox import ProjectPlane
+    from remo_broker.protocol.ops import Request
+
+# One read. A get has some 40 bytes, so most reads are one request; a longer one takes several.
+READ_SIZE = 4096
+# Bytes of unfinished requests kept for all connections of a project together: sixteen of the longest. Beyond it no
+# connection may keep more than one read.
+MAX_UNREAD = 16 * MAX_MESSAGE
+# What a line costs of its project's share: 1, and 1 for so many bytes of it. Numbers are the slowest to read, 0.6 µs a byte.
+BYTES_PER_UNIT_SHIFT = 5
+# A longer line is read in steps, with others in between: 64 KiB of numbers take 40 ms.
+LONG_LINE = LONGEST_KNOWN_LINE
+# What such a step costs: some 0.5 ms, see `scan`.
+STEP_COST = 32
+
+TOO_LONG = protocol_error(
+    Reason.TOO_LONG, f"a request may have {MAX_MESSAGE} bytes, its newline included", fatal=True
+).line()
+TOO_SLOW = protocol_error(
+    Reason.TOO_SLOW, f"the request was not finished within {PEER_SECONDS:g} seconds; send it in one piece", fatal=True
+).line()
+TOO_MUCH_UNREAD = Refused(
+    Code.RATE_LIMITED,
+    Reason.TOO_MANY_REQUESTS,
+    "the project's connections hold too many unfinished requests; send each in one piece",
+    retry_after_seconds=1,
+).line()
+
+
+class Client(Connection):
+    """A connection on a registered project's socket."""
+
+    __slots__ = ("_at_end", "_long", "_queued", "_steps", "_unread", "peer", "peer_fields", "plane", "project")
+
+    def __init__(self, plane: ProjectPlane, project: Project, connection: socket.socket, peer: Peer) -> None:
+        super().__init__(plane.loop, plane.sweeper, connection)
+        self.plane = plane
+        self.project = project
+        self.peer = peer
+        self.peer_fields = records.peer_fields(peer.pid, peer.uid, peer.gid)
+        self._unread = b""
+        self._at_end = False
+        self._queued = False
+        """It has whole lines left for the next turn."""
+        self._long = 0
+        """How many bytes the long line has that `_unread` begins with; 0 for none."""
+        self._steps: Generator[None, None, Node] | None = None
+        """Reads it."""
+        project.connections += 1
+        plane.clients.add(self)
+
+    def readable(self) -> None:
+        if self._queued:  # the peer has hung up, which epoll tells unasked
+            return
+        try:
+            data = self.socket.recv(READ_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close()
+            return
+        # A read that is one line and has been seen before needs no parsing: 9 µs less than the long way.
+        grant = self.project.lines.get(data)
+        if grant is not None and not self._unread:
+            self.plane.fetch(self, grant)
+            return
+        if data:
+            self._keep(self._unread + data)
+            if self.project.unread_bytes > MAX_UNREAD and len(self._unread) > READ_SIZE:
+                self._fail(TOO_MUCH_UNREAD)
+                return
+        else:
+            self._at_end = True
+        self._answer_lines()
+
+    def drained(self) -> None:
+        if not self._queued:
+            self.go_on()
+
+    def _keep(self, unread: bytes) -> None:
+        self.project.unread_bytes += len(unread) - len(self._unread)
+        self._unread = unread
+
+    def _draw(self, cost: int) -> None:
+        """Let the project pay for a request out of what this turn gives it."""
+        if self.project.share == SHARE:
+            self.plane.drawn.append(self.project)
+        self.project.share -= cost
+
+    def _queue(self) -> None:
+        """Go on in the next turn; nothing is read meanwhile, so that nobody makes the broker keep all that he can send."""
+        self._queued = True
+        self.loop.change(self.fd, 0)
+        self.sweeper.lift(self)
+        self.plane.queue.append(self)
+
+    def go_on(self) -> None:
+        """The next turn of a connection that has lines left."""
+        self._queued = False
+        if self.closed or self.ending or self.pending:
+            return
+        self.loop.change(self.fd, READ)
+        if not self._long or self._read_long_line():
+            self._answer_lines()
+
+    @property
+    def has_to_wait(self) -> bool:
+        """Whether `go_on` could do nothing yet."""
+        project = self.project
+        return not self.closed and (project.share <= 0 or (self._long > 0 and project.reader not in (None, self)))
+
+    def _answer_lines(self) -> None:
+        """Answer the whole lines that were read, and at the end of the stream what stands without a newline."""
+        unread = self._unread
+        start = 0
+        while True:
+            newline = unread.find(b"\n", start)
+            after = newline + 1 if newline >= 0 else len(unread)
+            length = after - start
+            if length > MAX_MESSAGE:
+                self._keep(unread[start:])
+                self._fail(TOO_LONG)
+                return
+            if newline < 0 and not (self._at_end and length):
+                break
+            if self.project.share <= 0:
+                self._keep(unread[start:])
+                self._queue()
+                return
+            if length > LONG_LINE:
+                self._keep(unread[start:])
+                self._begin_long_line(length)
+                return
+            self._draw(1 + (length >> BYTES_PER_UNIT_SHIFT))
+            self._answer_line(unread[start:after])
+            start = after
+            if self.closed or self.ending:
+                return
+        self._keep(unread[start:])
+        if self._at_end:
+            self.plane.finish(self)
+        elif not self._unread:
+            self.sweeper.lift(self)
+        elif start or not self.sweeper.has(self):
+            self.sweeper.set(self, PEER_SECONDS)
+
+    def _answer_line(self, line: bytes) -> None:
+        plane, project = self.plane, self.project
+        grant = project.lines.get(line)
+        if grant is not None:
+            plane.fetch(self, grant)
+            return
+        if not project.bucket.take(plane.loop.now):
+            plane.refuse_rate(self)
+            return
+        try:
+            request = decode(line, finish(scan(line, 0, len(line))), PROJECT_REQUESTS)
+        except Refused as refusal:
+            self._refuse(refusal, line)
+            return
+        if isinstance(request, Get):
+            known = project.grants.get(request.name)
+            if known is not None and line.endswith(b"\n"):
+                project.remember_line(line, known)
+        self._answer(request)
+
+    def _answer(self, request: Request) -> None:
+        plane, project = self.plane, self.project
+        reply, head = plane.broker.answer(project, request, plane.loop.now)
+        plane.add(self, reply, head, project.grants.get(request.name) if isinstance(request, Get) else None)
+
+    def _refuse(self, refusal: Refused, line: bytes) -> None:
+        if not self.was_cut_short(refusal, whole=line.endswith(b"\n")):
+            self.plane.reply(self, refusal.line())
+
+    def _begin_long_line(self, length: int) -> None:
+        self._draw(1)
+        if self.project.bucket.take(self.loop.now):
+            self._long = length
+        else:
+            self.plane.refuse_rate(self)
+            self._keep(self._unread[length:])
+        self._queue()
+
+    def _read_long_line(self) -> bool:
+        """One step of it; whether the line has been answered."""
+        if self.has_to_wait:
+            self._queue()
+            return False
+        if self._steps is None:
+            self.project.reader = self
+            self._steps = scan(self._unread, 0, self._long)
+        self._draw(STEP_COST)
+        try:
+            next(self._steps)
+        except StopIteration as end:
+            try:
+                self._answer(decode(self._unread, end.value, PROJECT_REQUESTS))
+            except Refused as refusal:
+                self.plane.reply(self, refusal.line())
+        except Refused as refusal:
+            self._refuse(refusal, self._unread[: self._long])
+        else:
+            self._queue()
+            return False
+        self._keep(self._unread[self._long :])
+        self._end_long_line()
+        return True
+
+    def _end_long_line(self) -> None:
+        self._steps = None
+        self._long = 0
+        if self.project.reader is self:
+            self.project.reader = None
+
+    def _fail(self, line: bytes) -> None:
+        """A last error; what was asked before it is answered first."""
+        self.plane.flush()
+        self._keep(b"")  # at once, so that what is too much for all ends the connections of a few
+        self.end_with(line)
+
+    def timed_out(self) -> None:
+        if self.ending or self.pending or not self._unread:
+            self.close()
+        else:
+            self._fail(TOO_SLOW)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._keep(b"")
+            self._end_long_line()
+            self.project.connections -= 1
+            self.plane.clients.discard(self)
+        super().close()

@@ -1,0 +1,171 @@
+"""Those who connect without getting anywhere: on the socket of no project, or of one that does not allow them."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from remo_broker.broker.loop import READ
+from remo_broker.broker.refusals import Refused
+from remo_broker.broker.requests import decode
+from remo_broker.broker.secrets.json_spans import finish, scan
+from remo_broker.broker.sockets.connection import PEER_SECONDS, Connection
+from remo_broker.protocol import records
+from remo_broker.protocol.ops import MAX_MESSAGE, PROJECT_REQUESTS, Get, Reason
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Generator
+    from typing import TypeAlias
+
+    from remo_broker.broker.audit.trail import AuditTrail
+    from remo_broker.broker.loop import Job, Loop
+    from remo_broker.broker.sockets.connection import Sweeper
+
+    Steps: TypeAlias = Generator[None, None, bytes | None]
+    RecordOf: TypeAlias = Callable[[bytes], Steps]
+
+# A longer line is read in steps, with others in between.
+LONG_LINE = 256
+
+
+class Reader:
+    """Reads the long lines of all strangers, one at a time and a step a turn: neither shall cost the others anything."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._waiting: deque[Stranger] = deque()
+        self._running = False
+
+    def add(self, stranger: Stranger) -> None:
+        self._waiting.append(stranger)
+        if not self._running:
+            self._running = True
+            self._loop.start(self._run())
+
+    def remove(self, stranger: Stranger) -> None:
+        if stranger in self._waiting:
+            self._waiting.remove(stranger)
+
+    def _run(self) -> Job:
+        try:
+            while self._waiting:
+                yield from self._read(self._waiting.popleft())
+        finally:
+            self._running = False
+
+    def _read(self, stranger: Stranger) -> Job:
+        steps = stranger.steps()
+        try:
+            while not stranger.closed:
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    stranger.answer(end.value)
+                    return
+                yield None
+        except Exception as error:
+            self._loop.on_bug(error)
+            stranger.close()
+
+
+class Stranger(Connection):
+    """A connection that is answered one thing to whatever it asks, then closed."""
+
+    __slots__ = ("_answered", "_on_close", "_read", "_reader", "_record_of", "_trail")
+
+    def __init__(
+        self,
+        loop: Loop,
+        sweeper: Sweeper,
+        trail: AuditTrail,
+        reader: Reader,
+        connection: socket.socket,
+        answer: bytes,
+        record_of: RecordOf,
+        on_close: Callable[[], None],
+    ) -> None:
+        """`record_of` makes the audit record, if any, of the line that was asked, in steps."""
+        super().__init__(loop, sweeper, connection)
+        self._trail = trail
+        self._reader = reader
+        self._answered = answer
+        self._record_of = record_of
+        self._on_close = on_close
+        self._read = b""
+        sweeper.set(self, PEER_SECONDS)
+
+    def readable(self) -> None:
+        try:
+            data = self.socket.recv(4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close()
+            return
+        self._read += data
+        if data and b"\n" not in data and len(self._read) < MAX_MESSAGE:
+            return
+        if not self._read:
+            self.close()
+            return
+        self.loop.forget(self.fd)
+        if len(self._read) > LONG_LINE:
+            self._reader.add(self)
+        else:
+            self.answer(finish(self.steps()))
+
+    def steps(self) -> Steps:
+        """Makes the audit record of what was asked."""
+        return self._record_of(self._read.partition(b"\n")[0])
+
+    def answer(self, record: bytes | None) -> None:
+        if record is not None:
+            self._trail.write_or_keep(record)
+        self.loop.watch(self.fd, READ, self.ready)
+        self.end_with(self._answered)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._reader.remove(self)
+            self._on_close()
+        super().close()
+
+
+def unregistered_record(project: str, peer_fields: bytes, generation: int) -> RecordOf:
+    """What is audited on a socket that no project is registered for: gets, as denied."""
+
+    def record_of(line: bytes) -> Steps:
+        try:
+            request = decode(line, (yield from scan(line, 0, len(line))), PROJECT_REQUESTS)
+        except Refused:
+            return None
+        if not isinstance(request, Get):
+            return None
+        head = records.fetch_head(
+            project,
+            request.name,
+            records.Decision.DENY,
+            records.Outcome.DENIED,
+            Reason.NOT_REGISTERED.value,
+            generation,
+        )
+        return head + peer_fields + records.latency_field(0)
+
+    return record_of
+
+
+def refused_peer_record(project: str, peer_fields: bytes) -> RecordOf:
+    """What is audited of a peer whose uid the project does not allow."""
+    record = records.record(
+        records.Event.PEER_REFUSED,
+        f"A peer was refused on the socket of project {project}: its uid is not allowed.",
+        project=project,
+        reason=Reason.UID_NOT_ALLOWED.value,
+    )
+
+    def record_of(_line: bytes) -> Steps:
+        yield
+        return record + peer_fields
+
+    return record_of

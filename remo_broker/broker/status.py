@@ -1,0 +1,115 @@
+"""What the broker says of itself: the answer to `status`, in pages, and the line for `systemctl status`."""
+
+from __future__ import annotations
+
+from remo_broker import PROTOCOL_VERSION, __version__
+from remo_broker.broker.operations import now_usec, timestamp
+from remo_broker.protocol.message import encode
+from remo_broker.protocol.names import counted
+from remo_broker.protocol.ops import MAX_MESSAGE, AuditStatus, BrokerEvent, BrokerStatus, ProjectStatus
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from remo_broker.broker.audit.trail import AuditTrail
+    from remo_broker.broker.decisions import Broker
+    from remo_broker.broker.loop import Loop
+
+# Projects looked at for one page; an entry has at least 170 bytes, so that more never fit.
+PAGE_PROJECTS = 400
+
+
+class StatusReport:
+    """Counts and times, no secret's name. Cheap enough to make anew each time it is asked for."""
+
+    def __init__(self, loop: Loop, broker: Broker, trail: AuditTrail, memory_protection: str) -> None:
+        self._loop = loop
+        self._broker = broker
+        self._trail = trail
+        self._memory_protection = memory_protection
+        self._started = loop.now
+        self._start_usec = now_usec()
+
+    def page(self, after: str | None) -> BrokerStatus:
+        """The projects behind `after` in the order of their names, as many as fit a message."""
+        broker, trail = self._broker, self._trail
+        names = sorted(name for name in broker.projects if after is None or name > after)
+        moment = now_usec()
+        projects = [
+            broker.project_status(broker.projects[name], self._loop.now, moment) for name in names[:PAGE_PROJECTS]
+        ]
+        status = BrokerStatus(
+            broker_version=__version__,
+            protocol_version=PROTOCOL_VERSION,
+            uptime_seconds=int(self._loop.now - self._started),
+            secrets_loaded_at=timestamp(broker.store.loaded_usec) if broker.store.snapshot else None,
+            secret_count=broker.store.secret_count,
+            projects=projects,
+            start_usec=self._start_usec,
+            secrets_loaded_usec=broker.store.loaded_usec,
+            generation=broker.store.generation,
+            memory_protection=self._memory_protection,
+            audit=AuditStatus(healthy=trail.healthy, sink=trail.sink, queued=trail.queued, dropped=trail.dropped),
+            fetches_allowed=self._allowed(),
+            fetches_denied=self._denied(),
+            project_count=len(broker.projects),
+            projects_next=names[len(projects) - 1] if len(names) > len(projects) else None,
+        )
+        while len(encode(status.to_json())) > MAX_MESSAGE:
+            del projects[-max(1, len(projects) // 8) :]
+            status.__dict__["projects_next"] = projects[-1].name
+        return status
+
+    def event(self) -> BrokerEvent:
+        """The broker as it is now, for those who watch."""
+        broker = self._broker
+        return BrokerEvent(
+            broker_version=__version__,
+            protocol_version=PROTOCOL_VERSION,
+            start_usec=self._start_usec,
+            secrets_loaded_usec=broker.store.loaded_usec,
+            secret_count=broker.store.secret_count,
+            generation=broker.store.generation,
+            memory_protection=self._memory_protection,
+            audit_healthy=self._trail.healthy,
+            audit_dropped=self._trail.dropped,
+            fetches_allowed=self._allowed(),
+            fetches_denied=self._denied(),
+        )
+
+    def project(self, name: str) -> ProjectStatus:
+        return self._broker.project_status(self._broker.projects[name], self._loop.now, now_usec())
+
+    def has(self, name: str) -> bool:
+        return name in self._broker.projects
+
+    def standing(self) -> tuple[int, ...]:
+        """Something that differs when anything of `event` but a counter does."""
+        store = self._broker.store
+        return store.generation, store.secret_count, store.loaded_usec, self._trail.healthy
+
+    def serials(self) -> list[tuple[str, int]]:
+        """For each project something that differs when anything of its status but a counter does."""
+        return [(name, one.serial) for name, one in self._broker.projects.items()]
+
+    def counters(self, name: str) -> tuple[int, ...]:
+        """The counters in a project's status; far cheaper than that."""
+        one = self._broker.projects[name]
+        return one.fetches_allowed, one.fetches_denied, one.connections, one.leases.live(self._loop.now)
+
+    def _allowed(self) -> int:
+        return self._broker.gone_allowed + sum(one.fetches_allowed for one in self._broker.projects.values())
+
+    def _denied(self) -> int:
+        return self._broker.gone_denied + sum(one.fetches_denied for one in self._broker.projects.values())
+
+    def line(self) -> str:
+        """For `systemctl status`."""
+        broker, trail = self._broker, self._trail
+        count, projects = broker.store.secret_count, len(broker.projects)
+        held = (
+            f"{counted(count, 'secret')} (generation {broker.store.generation})"
+            if broker.store.snapshot
+            else "no secrets yet"
+        )
+        audit = "" if trail.healthy else f"; audit degraded, {trail.queued} records waiting, {trail.dropped} lost"
+        return f"Serving {counted(projects, 'project')}, {held}, memory {self._memory_protection}{audit}"

@@ -1,0 +1,244 @@
+"""Makes the published schemas of the code: `python -m remo_broker.build.schema --write`, or `--check` for drift.
+
+    schema/remo-broker.v2.json            both sockets and the status socket, from `messages`
+    schema/remo-broker-manifest.v1.json   the manifest, from `manifest.models`
+
+JSON Schema 2020-12, made at build time; no program imports this. What a schema cannot say (that two names are equal,
+that a line fits its length) is in the manual pages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal, NotRequired, Union
+
+from pydantic import ConfigDict, Field, TypeAdapter, with_config
+from pydantic.json_schema import GenerateJsonSchema
+from typing_extensions import TypedDict
+
+from remo_broker import MANIFEST_SCHEMA_VERSION, PROTOCOL_VERSION
+from remo_broker.broker.operations import MAX_PATH, MAX_UID, MAX_UIDS
+from remo_broker.broker.secrets.memory import Protection
+from remo_broker.manifest.models import AllowlistForm, BindingForm, ProjectName, SecretName
+from remo_broker.protocol import ops
+from remo_broker.protocol.message import Message
+from remo_broker.protocol.ops import Code, Reason, Request
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Iterable
+
+DIRECTORY = Path(__file__).resolve().parents[2] / "schema"
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+Count = Annotated[int, Field(ge=0)]
+Uid = Annotated[int, Field(ge=0, le=MAX_UID)]
+Base64 = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+# The requests of each socket and the codes of its failures.
+SOCKETS: dict[str, tuple[dict[str, type[Request]], tuple[Code, ...]]] = {
+    "ProjectSocket": (ops.PROJECT_REQUESTS, ops.PROJECT_CODES),
+    "AdminSocket": (ops.ADMIN_REQUESTS, ops.ADMIN_CODES),
+    "StatusSocket": (ops.STATUS_REQUESTS, (Code.PROTOCOL_ERROR, Code.INTERNAL_ERROR)),
+}
+
+# Fields that are narrower than their annotation in `messages`.
+NARROWER: dict[tuple[type[Message], str], Any] = {
+    (ops.Register, "name"): ProjectName,
+    (ops.Register, "project_path"): Annotated[str, Field(pattern="^/", max_length=MAX_PATH)],
+    (ops.Register, "allowed_uids"): Annotated[list[Uid], Field(max_length=MAX_UIDS)],
+    (ops.PushCreds, "secrets"): dict[SecretName, str | dict[SecretName, str]],
+    (ops.PushCreds, "secrets_b64"): dict[SecretName, Base64],
+    (ops.Explain, "uid"): Uid,
+    (ops.BinaryValue, "value_b64"): Base64,
+    (ops.Pong, "project"): ProjectName,
+    (ops.ProjectInfo, "project"): ProjectName,
+    (ops.ProjectInfo, "allowlist"): list[SecretName],
+    (ops.Reloaded, "allowlist"): list[SecretName],
+    (ops.Pushed, "loaded_at"): Time,
+    (ops.BrokerStatus, "secrets_loaded_at"): Time | None,
+    (ops.BrokerStatus, "memory_protection"): Protection,
+    (ops.BrokerEvent, "memory_protection"): Protection,
+    (ops.ProjectStatus, "name"): ProjectName,
+    (ops.ProjectEvent, "name"): ProjectName,
+    (ops.ProjectDetail, "name"): ProjectName,
+    (ops.ProjectDetail, "allowlist"): list[SecretName],
+    (ops.ProjectDetail, "allowed_uids"): list[Uid],
+    (ops.RemovedEvent, "name"): ProjectName,
+    (ops.Failure, "reason"): Reason,
+}
+
+# What the contract of version 2 promises where this broker says more: clients must get by without the rest.
+PROMISED: dict[type[Message], frozenset[str]] = {
+    ops.Value: frozenset({"ok", "value", "ttl_seconds"}),
+    ops.BinaryValue: frozenset({"ok", "value_b64", "ttl_seconds"}),
+    ops.Pushed: frozenset({"ok", "loaded_at", "secret_count"}),
+    ops.BrokerStatus: frozenset(
+        {
+            *("ok", "broker_version", "protocol_version", "uptime_seconds"),
+            *("secrets_loaded_at", "secret_count", "projects"),
+        }
+    ),
+    ops.ProjectStatus: frozenset({"name", "socket_path", "allowlist_size", "cache_entries"}),
+}
+
+
+class Generator(GenerateJsonSchema):
+    """pydantic's, without titles that repeat a key, and with patterns for keys that leave no other key in."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - pydantic's signature
+        return False
+
+    def dict_schema(self, schema: Any) -> dict[str, Any]:
+        made = super().dict_schema(schema)
+        if "patternProperties" in made:
+            made["additionalProperties"] = False
+        return made
+
+
+class Messages:
+    """The messages of `messages` as types that pydantic reads: each is made once, by class and name."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+
+    def of(self, cls: type[Message], name: str = "", **narrower: Any) -> Any:
+        """The type of `cls`, called `name`, its fields `narrower` than the class says."""
+        name = name or cls.__name__
+        if name not in self._made:
+            fields: dict[str, Any] = {"op": Literal[cls.OP]} if issubclass(cls, Request) else {}
+            hints = typing.get_type_hints(cls, localns=vars(typing))
+            for field in cls.FIELDS:
+                kind = narrower.get(field) or NARROWER.get((cls, field)) or self._kind(hints[field])
+                fields[field] = _presence(cls, field, kind)
+            table: Any = TypedDict(name, fields)  # type: ignore[misc]
+            table.__doc__ = cls.__doc__
+            self._made[name] = with_config(ConfigDict(strict=True, extra="allow"))(table)
+        return self._made[name]
+
+    def _kind(self, hint: Any) -> Any:
+        """The type of a field: messages in it are made too, and no number of the protocol is negative."""
+        if hint is int:
+            return Count
+        if isinstance(hint, type) and issubclass(hint, Message):
+            return self.of(hint)
+        if typing.get_origin(hint) is list:
+            return list[self._kind(typing.get_args(hint)[0])]  # type: ignore[misc]
+        if type(None) in typing.get_args(hint):
+            # None is how a message says that it has no such field; the JSON has none either.
+            (rest,) = (part for part in typing.get_args(hint) if part is not type(None))
+            return self._kind(rest)
+        return hint
+
+
+def _presence(message: type[Message], field: str, kind: Any) -> Any:
+    """`kind` as a field that is fixed, may be missing, or is always there."""
+    default = getattr(message, field, None)
+    if field in {"ok", "event"}:
+        return Literal[default]
+    if message.optional(field) and default is not None:
+        kind = Annotated[kind, Field(json_schema_extra={"default": default})]
+    if message.optional(field) or field not in PROMISED.get(message, message.FIELDS):
+        return NotRequired[kind]
+    return kind
+
+
+def protocol() -> dict[str, Any]:
+    """The schema of every message on every socket."""
+    made = Messages()
+    kinds: dict[str, Any] = {}
+    replies: dict[str, list[str]] = {}
+    for socket, (requests, codes) in SOCKETS.items():
+        failure = made.of(ops.Failure, f"{socket}Failure", code=Literal[codes])
+        kinds[f"{socket}Request"] = Annotated[
+            _any_of(made.of(request) for request in requests.values()), Field(discriminator="op")
+        ]
+        replies[f"{socket}Reply"] = []
+        for request in requests.values():
+            name = f"{request.__name__}Reply"
+            if name in kinds:  # two sockets answer `status`, each with its own codes
+                name = socket + name
+            kinds[name] = _any_of([*(made.of(answer) for answer in _answers(request)), failure])
+            replies[f"{socket}Reply"].append(name)
+    schemas, defined = TypeAdapter.json_schemas(
+        [(name, "validation", TypeAdapter(kind)) for name, kind in kinds.items()], schema_generator=Generator
+    )
+    definitions = defined["$defs"] | {name: schema for (name, _), schema in schemas.items()}
+    for socket, names in replies.items():
+        definitions[socket] = {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in names]}
+        for name in names:
+            # One of them and no two: an answer has a value or a value in base64.
+            definitions[name] = {"oneOf": definitions[name]["anyOf"]}
+    return {
+        "$schema": DIALECT,
+        "$id": f"urn:remo-broker:protocol:v{PROTOCOL_VERSION}",
+        "title": f"remo-broker wire protocol, version {PROTOCOL_VERSION}",
+        "description": "One line on a socket of remo-broker. A socket's requests and replies are in $defs, by its name; "
+        "what one op is answered is there by the op's. Unknown fields are ignored by both sides.",
+        "anyOf": [{"$ref": f"#/$defs/{socket}{what}"} for socket in SOCKETS for what in ("Request", "Reply")],
+        "$defs": dict(sorted(definitions.items())),
+    }
+
+
+def manifest() -> dict[str, Any]:
+    """The schema of a manifest's tables, as a TOML parser gives them."""
+    made = TypeAdapter(AllowlistForm | BindingForm).json_schema(schema_generator=Generator)
+    return {
+        "$schema": DIALECT,
+        "$id": f"urn:remo-broker:manifest:v{MANIFEST_SCHEMA_VERSION}",
+        "title": f"remo-broker project manifest, version {MANIFEST_SCHEMA_VERSION}",
+        "description": "The tables of a project's manifest, in either spelling. Beyond what this says: the project's "
+        "name is that of its directory, bindings are for names in the allowlist, and the cache's numbers are not above "
+        "the broker's own.",
+        **made,
+    }
+
+
+def documents() -> dict[str, str]:
+    """File name to text, for each schema."""
+    made = {
+        f"remo-broker.v{PROTOCOL_VERSION}.json": protocol(),
+        f"remo-broker-manifest.v{MANIFEST_SCHEMA_VERSION}.json": manifest(),
+    }
+    return {name: json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for name, schema in made.items()}
+
+
+def _answers(request: type[Request]) -> list[type[Message]]:
+    """What a request that does not fail is answered: one of these, for `watch` one after the other."""
+    if request is ops.Get:
+        return [ops.Value, ops.BinaryValue]
+    return list(ops.EVENTS.values()) if request is ops.Watch else [request.REPLY]
+
+
+def _any_of(kinds: Iterable[Any]) -> Any:
+    return Union[tuple(kinds)]  # noqa: UP007 - of a list
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m remo_broker.build.schema", description="Makes the published schemas."
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--write", action="store_true", help="write them")
+    what.add_argument("--check", action="store_true", help="tell which files differ from what would be written")
+    arguments = parser.parse_args()
+    stale = 0
+    for name, text in documents().items():
+        file = DIRECTORY / name
+        if arguments.write:
+            file.write_text(text)
+        elif not file.exists() or file.read_text() != text:
+            stale = 1
+            print(
+                f"schema/{name} is not what the code says; run 'python -m remo_broker.build.schema --write'",
+                file=sys.stderr,
+            )
+    return stale
+
+
+if __name__ == "__main__":
+    sys.exit(main())

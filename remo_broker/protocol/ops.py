@@ -1,0 +1,398 @@
+"""The vocabulary of the protocol, version 2: every request, reply, code and reason word, once.
+
+The broker decodes requests by these classes, the client library decodes replies by them, and `remo_broker.build.schema`
+makes `schema/remo-broker.v2.json` of them. What a class of these can do is in `message`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from remo_broker.protocol.message import Message
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import ClassVar
+
+# One message, its newline included. The limit is what one read of a shell client takes.
+MAX_MESSAGE = 64 * 1024
+# A push-creds request alone may be longer: it carries every secret of the host.
+MAX_PUSH = 1024 * 1024
+# Objects and arrays inside one another; the deepest legal message has three levels, the rest is room to grow.
+MAX_DEPTH = 16
+# The bounds of a lease, for manifests and for the broker's own configuration alike.
+MAX_TTL_SECONDS = 86_400
+MAX_LEASES = 1024
+
+
+class Code(StrEnum):
+    """What went wrong, for programs. The two `backend_` codes are kept for version 1 parsers and never sent."""
+
+    DENIED = "denied"
+    NOT_FOUND = "not_found"
+    RATE_LIMITED = "rate_limited"
+    PROTOCOL_ERROR = "protocol_error"
+    INTERNAL_ERROR = "internal_error"
+    PEER_UNEXPECTED = "peer_unexpected"
+    BACKEND_ERROR = "backend_error"
+    BACKEND_UNREACHABLE = "backend_unreachable"
+    MANIFEST_INVALID = "manifest_invalid"
+    MANIFEST_NOT_FOUND = "manifest_not_found"
+    MANIFEST_UNREADABLE = "manifest_unreadable"
+    PROJECT_UNKNOWN = "project_unknown"
+    PROJECT_EXISTS = "project_exists"
+    INVALID_PAYLOAD = "invalid_payload"
+    PAYLOAD_TOO_LARGE = "payload_too_large"
+
+
+PROJECT_CODES = (
+    Code.DENIED,
+    Code.NOT_FOUND,
+    Code.RATE_LIMITED,
+    Code.PROTOCOL_ERROR,
+    Code.INTERNAL_ERROR,
+    Code.PEER_UNEXPECTED,
+    Code.BACKEND_ERROR,
+    Code.BACKEND_UNREACHABLE,
+)
+ADMIN_CODES = (
+    Code.MANIFEST_INVALID,
+    Code.MANIFEST_NOT_FOUND,
+    Code.MANIFEST_UNREADABLE,
+    Code.PROJECT_UNKNOWN,
+    Code.PROJECT_EXISTS,
+    Code.INVALID_PAYLOAD,
+    Code.PAYLOAD_TOO_LARGE,
+    Code.PROTOCOL_ERROR,
+    Code.INTERNAL_ERROR,
+)
+
+
+class Reason(StrEnum):
+    """The fixed word beside a code that tells a program which of several causes it was."""
+
+    NOT_IN_MANIFEST = "not_in_manifest"
+    INVALID_NAME = "invalid_name"
+    NOT_REGISTERED = "not_registered"
+    NOT_IN_SNAPSHOT = "not_in_snapshot"
+    NO_SNAPSHOT = "no_snapshot"
+    TOO_MANY_REQUESTS = "too_many_requests"
+    TOO_MANY_CONNECTIONS = "too_many_connections"
+    UID_NOT_ALLOWED = "uid_not_allowed"
+    AUDIT_UNAVAILABLE = "audit_unavailable"
+    INVALID_JSON = "invalid_json"
+    NOT_AN_OBJECT = "not_an_object"
+    TOO_DEEP = "too_deep"
+    DUPLICATE_KEY = "duplicate_key"
+    UNKNOWN_OP = "unknown_op"
+    MISSING_FIELD = "missing_field"
+    WRONG_TYPE = "wrong_type"
+    BAD_VALUE = "bad_value"
+    TOO_LONG = "too_long"
+    TOO_SLOW = "too_slow"
+    NAME_TAKEN = "name_taken"
+    OUT_OF_MEMORY = "out_of_memory"
+    STATE_UNWRITABLE = "state_unwritable"
+    SOCKET_UNAVAILABLE = "socket_unavailable"
+
+
+# --- replies ---------------------------------------------------------------------------------------------------------
+
+
+class Reply(Message):
+    ok: bool = True
+
+
+class Failure(Reply):
+    """Every failure, on every socket."""
+
+    ok: bool = False
+    code: str
+    message: str
+    reason: str | None = None
+    retry_after_seconds: int | None = None
+
+
+class Done(Reply):
+    """Success with nothing more to say."""
+
+
+class Value(Reply):
+    """A string, or a bundle as the compact JSON of its fields."""
+
+    SECRET_FIELDS = frozenset({"value"})
+    value: str
+    ttl_seconds: int
+    generation: int
+
+
+class BinaryValue(Reply):
+    """Bytes, in the base64 that was pushed."""
+
+    SECRET_FIELDS = frozenset({"value_b64"})
+    value_b64: str
+    ttl_seconds: int
+    generation: int
+
+
+class Pong(Reply):
+    broker_version: str
+    protocol_version: int
+    project: str
+
+
+class ProjectInfo(Reply):
+    project: str
+    allowlist: list[str]
+    schema_version: int
+
+
+class Registered(Reply):
+    socket_path: str
+
+
+class Reloaded(Reply):
+    allowlist: list[str]
+
+
+class Pushed(Reply):
+    loaded_at: str
+    secret_count: int
+    generation: int
+
+
+class AuditStatus(Message):
+    """How the audit is: `queued` records wait in memory, `dropped` left it unread since the broker started."""
+
+    healthy: bool
+    sink: str
+    queued: int
+    dropped: int
+
+
+class ProjectStatus(Message):
+    """One project. Times are microseconds since 1970, 0 for never."""
+
+    name: str
+    socket_path: str
+    allowlist_size: int
+    cache_entries: int
+    connections: int
+    fetches_allowed: int
+    fetches_denied: int
+    last_fetch_usec: int
+
+
+class BrokerStatus(Reply):
+    """The broker. `projects_next` stands where not all projects fitted: ask again with it as `after`.
+
+    What version 2 has always had comes first and in its order, for clients that take the line apart with a pattern.
+    """
+
+    broker_version: str
+    protocol_version: int
+    uptime_seconds: int
+    secrets_loaded_at: str | None
+    secret_count: int
+    projects: list[ProjectStatus]
+    start_usec: int
+    secrets_loaded_usec: int
+    generation: int
+    memory_protection: str
+    audit: AuditStatus
+    fetches_allowed: int
+    fetches_denied: int
+    project_count: int
+    projects_next: str | None = None
+
+
+class ProjectDetail(Reply):
+    """Everything about one project: what `status` says of it, and what its manifest said when it was last validated."""
+
+    name: str
+    socket_path: str
+    project_path: str
+    allowlist: list[str]
+    ttl_seconds: int
+    max_entries: int
+    allowed_uids: list[int]
+    cache_entries: int
+    connections: int
+    fetches_allowed: int
+    fetches_denied: int
+    last_fetch_usec: int
+
+
+class Explanation(Reply):
+    """What a `get` would be answered now: `decision`, `outcome` and `reason` as its audit record would have them."""
+
+    decision: str
+    outcome: str
+    reason: str
+    generation: int
+
+
+class Readiness(Reply):
+    """Whether the broker holds a snapshot, and which; `generation` counts on when the store is cleared."""
+
+    ready: bool
+    generation: int
+
+
+# --- requests --------------------------------------------------------------------------------------------------------
+
+
+class Request(Message):
+    OP: ClassVar[str] = ""
+    REPLY: ClassVar[type[Reply]] = Done
+
+
+class Get(Request):
+    """Fetch one secret. A binary secret is answered with `BinaryValue`."""
+
+    OP = "get"
+    REPLY = Value
+    name: str
+
+
+class Ping(Request):
+    OP = "ping"
+    REPLY = Pong
+
+
+class Info(Request):
+    OP = "info"
+    REPLY = ProjectInfo
+
+
+class Ready(Request):
+    """Whether secrets have been pushed: what `remo-secret wait` asks, as a `get` would be a fetch in the audit."""
+
+    OP = "ready"
+    REPLY = Readiness
+
+
+class Register(Request):
+    OP = "register"
+    REPLY = Registered
+    name: str
+    project_path: str
+    allowed_uids: list[int] = []  # noqa: RUF012 - never changed; a tuple would not be what the JSON has
+
+
+class Unregister(Request):
+    OP = "unregister"
+    name: str
+
+
+class Reload(Request):
+    OP = "reload"
+    REPLY = Reloaded
+    name: str
+
+
+class PushCreds(Request):
+    """Replace every secret. The broker reads the two objects in place and never builds them."""
+
+    OP = "push-creds"
+    REPLY = Pushed
+    SECRET_FIELDS = frozenset({"secrets", "secrets_b64"})
+    secrets: dict[str, str | dict[str, str]] = {}  # noqa: RUF012 - never changed
+    secrets_b64: dict[str, str] = {}  # noqa: RUF012 - never changed
+
+
+class ClearCreds(Request):
+    OP = "clear-creds"
+
+
+class Status(Request):
+    """`after` is the `projects_next` of an earlier answer: the list goes on behind that project."""
+
+    OP = "status"
+    REPLY = BrokerStatus
+    after: str | None = None
+
+
+class Show(Request):
+    """One project in full. Unknown name: `project_unknown`."""
+
+    OP = "show"
+    REPLY = ProjectDetail
+    name: str
+
+
+class Explain(Request):
+    """What would become of a `get` of `secret` by project `name`, without doing it: nothing is fetched or audited.
+
+    `uid` is whose connection it would be; without it, that of somebody whom the project allows.
+    """
+
+    OP = "explain"
+    REPLY = Explanation
+    name: str
+    secret: str
+    uid: int | None = None
+
+
+class Watch(Request):
+    """Follow the broker on the status socket: see remo-broker-protocol(7)."""
+
+    OP = "watch"
+
+
+PROJECT_REQUESTS: dict[str, type[Request]] = {cls.OP: cls for cls in (Get, Ping, Info, Ready)}
+ADMIN_REQUESTS: dict[str, type[Request]] = {
+    cls.OP: cls for cls in (Register, Unregister, Reload, PushCreds, ClearCreds, Status, Show, Explain)
+}
+STATUS_REQUESTS: dict[str, type[Request]] = {cls.OP: cls for cls in (Status, Watch)}
+
+
+# --- the watch stream on the status socket ---------------------------------------------------------------------------
+
+
+class BrokerEvent(Message):
+    """The broker as it is now: sent first, then at every change; for counters alone, at most once a second."""
+
+    event: str = "broker"
+    broker_version: str
+    protocol_version: int
+    start_usec: int
+    secrets_loaded_usec: int
+    secret_count: int
+    generation: int
+    memory_protection: str
+    audit_healthy: bool
+    audit_dropped: int
+    fetches_allowed: int
+    fetches_denied: int
+
+
+class ProjectEvent(ProjectStatus):
+    """A project as it is now: new, or changed."""
+
+    event: str = "project"
+
+
+class RemovedEvent(Message):
+    """A project that is no longer registered."""
+
+    event: str = "removed"
+    name: str
+
+
+class SyncedEvent(Message):
+    """Everything that stood when the watch began has been told; what follows are changes."""
+
+    event: str = "synced"
+
+
+class StoppingEvent(Message):
+    """The broker ends. `idle` is true when it does so for want of work: the next connect starts it again."""
+
+    event: str = "stopping"
+    idle: bool
+
+
+EVENTS: dict[str, type[Message]] = {
+    cls.event: cls for cls in (BrokerEvent, ProjectEvent, RemovedEvent, SyncedEvent, StoppingEvent)
+}

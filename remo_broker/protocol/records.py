@@ -1,0 +1,141 @@
+"""What an audit record says: events, their fixed message ids, their fields, in journald's native format.
+
+No function here takes a value: a record has no place for one. Names come in as they were checked, or through
+`names.printable`; a value with a newline would be length-prefixed, so nobody forges a field by what he sends.
+
+The record of a get is put together of three parts, because it is on the hot path: `fetch_head` (constant for a name
+between two pushes), `peer_fields` (constant for a connection) and the latency.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from enum import Enum, StrEnum
+
+from remo_broker.protocol.names import printable
+
+IDENTIFIER = "remo-broker"
+
+PRIORITY_ALLOWED = 6
+PRIORITY_CONTROL = 5
+PRIORITY_REFUSED = 4
+PRIORITY_DEGRADED = 3
+
+
+class Event(Enum):
+    """The word in REMO_EVENT, the MESSAGE_ID (explained in the journal catalog), and the usual priority."""
+
+    FETCH = ("fetch", "646507820fc6454c85c2413b72918c0a", PRIORITY_ALLOWED)
+    RATE_LIMITED = ("fetch.rate_limited", "4f36400b59014dadb85deafe36c6593e", PRIORITY_REFUSED)
+    PEER_REFUSED = ("peer.refused", "2f5063233d15448884138b74a5cf0549", PRIORITY_REFUSED)
+    PUSHED = ("secrets.pushed", "a7f74dbb32064eaeab9aa893a9a78859", PRIORITY_CONTROL)
+    CLEARED = ("secrets.cleared", "f03384748a2b4626815f27780e3b6319", PRIORITY_CONTROL)
+    REGISTERED = ("project.registered", "2841b82e5dd8440a8b9d490827771c2a", PRIORITY_CONTROL)
+    UNREGISTERED = ("project.unregistered", "c062904861234b18a4ff428165c6b757", PRIORITY_CONTROL)
+    RELOADED = ("manifest.reloaded", "f316b51fafa54c83bb87154a54d7abf9", PRIORITY_CONTROL)
+    MANIFEST_INVALID = ("manifest.invalid", "2538a0ecde5d43b0afad976aa4749ae1", PRIORITY_REFUSED)
+    STARTED = ("broker.started", "7910579352a64d63ae3754b7e3db9886", PRIORITY_CONTROL)
+    STOPPED = ("broker.stopped", "3c4e8af18ffc4b90b1d45cedb14122eb", PRIORITY_CONTROL)
+    DEGRADED = ("audit.degraded", "9e9194edcc0749ee92b22c975ec2b171", PRIORITY_DEGRADED)
+    RECOVERED = ("audit.recovered", "ecffe5a045e14ce2834ecbe9155e4c8f", PRIORITY_CONTROL)
+
+    def __init__(self, word: str, message_id: str, priority: int) -> None:
+        self.word = word
+        self.message_id = message_id
+        self.priority = priority
+
+
+class Decision(StrEnum):
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+class Outcome(StrEnum):
+    OK = "ok"
+    NOT_FOUND = "not_found"
+    DENIED = "denied"
+
+
+class Backend(StrEnum):
+    """Where an allowed get was served from: `cache` within a lease that began earlier, else `store`."""
+
+    STORE = "store"
+    CACHE = "cache"
+
+
+# REMO_REASON of a get that the manifest allows and that finds its secret.
+IN_MANIFEST = "in_manifest"
+
+EVENT_TIME_FIELD = "REMO_EVENT_USEC"
+
+
+def field(name: str, value: str | int) -> bytes:
+    """One field of journald's native protocol, newline included."""
+    data = str(value).encode("utf-8", "backslashreplace")
+    if b"\n" in data:
+        return name.encode("ascii") + b"\n" + struct.pack("<Q", len(data)) + data + b"\n"
+    return name.encode("ascii") + b"=" + data + b"\n"
+
+
+def record(event: Event, message: str, *, priority: int | None = None, **fields: str | int) -> bytes:
+    """A whole record but for the peer. `fields` are given in lower case without the `REMO_` before them."""
+    parts = [
+        field("MESSAGE", message),
+        field("MESSAGE_ID", event.message_id),
+        field("PRIORITY", event.priority if priority is None else priority),
+        field("SYSLOG_IDENTIFIER", IDENTIFIER),
+        field("REMO_EVENT", event.word),
+    ]
+    parts += [field("REMO_" + name.upper(), value) for name, value in fields.items()]
+    return b"".join(parts)
+
+
+def note(priority: int, message: str) -> bytes:
+    """A line of the log that is no audit event: what the daemon has to say about itself."""
+    return field("MESSAGE", message) + field("PRIORITY", priority) + field("SYSLOG_IDENTIFIER", IDENTIFIER)
+
+
+def peer_fields(pid: int, uid: int, gid: int) -> bytes:
+    return b"REMO_PEER_PID=%d\nREMO_PEER_UID=%d\nREMO_PEER_GID=%d\n" % (pid, uid, gid)
+
+
+def own_fields() -> bytes:
+    """The broker itself as the peer, of what nobody asked for."""
+    return peer_fields(os.getpid(), os.getuid(), os.getgid())
+
+
+def latency_field(microseconds: int) -> bytes:
+    return b"REMO_LATENCY_USEC=%d\n" % microseconds
+
+
+def fetch_head(
+    project: str,
+    secret: str,
+    decision: Decision,
+    outcome: Outcome,
+    reason: str,
+    generation: int,
+    backend: Backend | None = None,
+) -> bytes:
+    """The record of a get but for the peer and the latency. `secret` may be anything; it is shown printable."""
+    shown = printable(secret)
+    if decision is Decision.DENY:
+        message = f"Project {project} was denied {shown} ({reason})."
+    elif outcome is Outcome.OK:
+        message = f"Project {project} fetched {shown}."
+    else:
+        message = f"Project {project} asked for {shown}, which the broker does not hold ({reason})."
+    where = {} if backend is None else {"backend": backend.value}
+    return record(
+        Event.FETCH,
+        message,
+        priority=PRIORITY_REFUSED if decision is Decision.DENY else PRIORITY_ALLOWED,
+        project=project,
+        secret=shown,
+        decision=decision.value,
+        outcome=outcome.value,
+        reason=reason,
+        generation=generation,
+        **where,
+    )

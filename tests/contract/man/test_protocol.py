@@ -1,0 +1,92 @@
+"""The page of the protocol against its messages, in both directions: words, numbers and examples."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from remo_broker.broker.operations import MAX_UIDS
+from remo_broker.broker.secrets.memory import Protection
+from remo_broker.broker.sockets.connection import PEER_SECONDS
+from remo_broker.protocol import ops, records
+from remo_broker.protocol.message import Message
+from remo_broker.protocol.names import MAX_SHOWN_NAME, RESERVED_PROJECT_NAMES
+from remo_broker.protocol.ops import (
+    ADMIN_CODES,
+    ADMIN_REQUESTS,
+    EVENTS,
+    PROJECT_CODES,
+    PROJECT_REQUESTS,
+    STATUS_REQUESTS,
+    Reason,
+)
+from tests.contract.man.pages import arguments, missing, page, source
+
+PAGE = "remo-broker-protocol.7"
+REQUESTS = {**PROJECT_REQUESTS, **ADMIN_REQUESTS, **STATUS_REQUESTS}
+CODES = {str(code) for code in (*PROJECT_CODES, *ADMIN_CODES)}
+REASONS = {str(reason) for reason in Reason}
+MESSAGES: list[type[Message]] = [
+    *(cls for request in REQUESTS.values() for cls in (request, getattr(request, "REPLY", request))),
+    *(ops.BinaryValue, ops.Failure, ops.AuditStatus, ops.ProjectStatus),
+]
+FIELDS = {field for cls in MESSAGES for field in cls.FIELDS}
+EVENT_FIELDS = {field for cls in EVENTS.values() for field in cls.FIELDS}
+
+
+def test_every_op_field_code_and_reason() -> None:
+    assert missing(PAGE, sorted({*REQUESTS, *EVENTS} | CODES | REASONS | FIELDS | EVENT_FIELDS)) == []
+
+
+def test_no_word_that_means_nothing() -> None:
+    """Whatever is set as a word of the protocol is one."""
+    others = {"op", "NaN", "Infinity", "usec"} | {str(word) for kind in (records.Backend, Protection) for word in kind}
+    others |= RESERVED_PROJECT_NAMES
+    known = {*REQUESTS, *EVENTS} | CODES | REASONS | FIELDS | EVENT_FIELDS | others
+    assert arguments(source(PAGE), "Cm") - known == set()
+
+
+def test_numbers() -> None:
+    text = page(PAGE)
+    for promise in (
+        f"its newline included, has {ops.MAX_MESSAGE} bytes",
+        f"request may have {ops.MAX_PUSH}",
+        f"more than {ops.MAX_DEPTH} levels",
+        f"not finished within {PEER_SECONDS:g} seconds",
+        f"at most {MAX_UIDS} uids",
+        f"at most {MAX_SHOWN_NAME} letters, digits and underscores",
+    ):
+        assert promise in text, promise
+
+
+def examples() -> list[list[dict[str, Any]]]:
+    """The objects of each displayed block: a request, and what may be answered."""
+    found = []
+    for block in re.findall(r"^\.Bd .*\n((?:(?!\.Ed).*\n)*)\.Ed", source(PAGE), re.MULTILINE):
+        text, objects = block.replace("\n", " ").strip(), []
+        while text.startswith("{") and "CODE" not in text:
+            value, end = json.JSONDecoder().raw_decode(text)
+            objects.append(value)
+            text = text[end:].strip()
+        if objects:
+            found.append(objects)
+    return found
+
+
+@pytest.mark.parametrize("objects", examples(), ids=lambda objects: str(objects[0].get("op")))
+def test_an_example_is_one(objects: list[dict[str, Any]]) -> None:
+    fields, *answers = objects
+    request = REQUESTS[fields.pop("op")]
+    assert set(fields) <= set(request.FIELDS)
+    assert [field for field in request.FIELDS if not request.optional(field) and field not in fields] == []
+    for answer in answers:
+        reply = request.REPLY
+        assert set(answer) <= set(reply.FIELDS)
+        assert [field for field in reply.FIELDS if not reply.optional(field) and field not in answer] == []
+
+
+def test_every_op_has_an_example() -> None:
+    assert {objects[0]["op"] for objects in examples()} == set(REQUESTS)

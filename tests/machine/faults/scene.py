@@ -1,0 +1,243 @@
+"""What the faults happen to: two registered projects on the booted machine, and clients that keep the broker busy.
+
+`owned` is a project whose socket a socket unit holds; `stored` was registered while the broker ran, so that its listener lies
+in systemd's descriptor store. Faults are sent from outside the machine, where no service manager stands between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tests.bench.journal import FILES, rotations
+from tests.support.machine import SOURCE, poll
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterator, Sequence
+
+    from tests.support.machine import Machine
+
+SERVICE = "remo-broker.service"
+ADMIN = "/run/remo-broker/admin.sock"
+PROJECTS = ("owned", "stored")
+# As many names as there may be clients, each its own.
+NAMES = [f"S{number:02d}" for number in range(40)]
+SECRETS = {name: f"value of {name}" for name in NAMES}
+# The load makes more gets than a project may by default, and what is limited is not audited one by one.
+UNLIMITED = "rate_limit_per_second = 0\n"
+# What is promised: so long may it take after a crash until a client is answered again.
+BACK_SECONDS = 2.0
+
+# What a record must tell for the accounts to be checked.
+_FIELDS = "REMO_EVENT,REMO_SECRET,REMO_DECISION,REMO_OUTCOME,REMO_REASON,REMO_PEER_PID,REMO_EVENT_USEC,REMO_DROPPED,_SYSTEMD_UNIT,_PID"
+
+_MANAGER = ["io.get2know.RemoBroker1", "/io/get2know/RemoBroker1", "io.get2know.RemoBroker1.Manager"]
+
+
+def socket_path(project: str) -> str:
+    return f"/run/remo-broker/{project}.sock"
+
+
+class Account(NamedTuple):
+    """What the clients say and what the journal says, summed up. All of it in gets."""
+
+    answered: int
+    unanswered: int
+    """Asked on a connection that was closed instead."""
+    recorded: int
+    unrecorded: list[str]
+    """Answers without a record: which client, which name, how many."""
+    unasked: list[str]
+    """Records beyond what was asked."""
+    without_unit: int
+    """Records that journald could not tell the service of."""
+
+
+class Load:
+    """Clients at work in the machine. `finish` ends them and returns what they have seen."""
+
+    def __init__(
+        self, machine: Machine, clients: int, seed: int, projects: Sequence[str], pause_seconds: float
+    ) -> None:
+        job = {
+            "clients": clients,
+            "seed": seed,
+            "paths": [socket_path(name) for name in projects],
+            "pause_seconds": pause_seconds,
+        }
+        self._process: subprocess.Popen[str] = machine.popen(
+            ["/usr/bin/python3", "-IS", f"{SOURCE}/tests/machine/faults/load.py", json.dumps(job)]
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "running\n"
+
+    def finish(self) -> list[dict[str, Any]]:
+        out, err = self._process.communicate(timeout=60)
+        assert self._process.returncode == 0, err
+        summaries: list[dict[str, Any]] = json.loads(out)
+        return summaries
+
+    def end(self) -> None:
+        if self._process.poll() is None:  # something went wrong; what it has seen does not matter any more
+            self._process.communicate()
+
+
+class Scene:
+    """One machine with both kinds of projects, secrets pushed, and a mark in the journal from which records count."""
+
+    def __init__(self, machine: Machine, config: str = UNLIMITED, unit: str = "") -> None:
+        """`config` goes to config.toml, `unit` into a drop-in of the service."""
+        self.machine = machine
+        machine.write("/etc/remo-broker/config.toml", config)
+        if unit:
+            machine.write(f"/run/systemd/system/{SERVICE}.d/fault.conf", f"[Service]\n{unit}")
+            machine.systemctl("daemon-reload")
+        for project in PROJECTS:
+            self.write_manifest(project, NAMES)
+        self.register("owned")
+        # A socket unit can be started only while the service does not run.
+        machine.systemctl("stop", SERVICE)
+        machine.systemctl("start", f"remo-broker-client@{PROJECTS[0]}.socket")
+        self.register("stored")
+        self.push()
+        self.inodes = self.read_inodes()
+        # Not a cursor: with matches, journalctl leaves out the first entry after it.
+        self.since = time.time()
+
+    # --- what an operator does
+
+    def write_manifest(self, project: str, names: Sequence[str]) -> None:
+        quoted = ", ".join(f'"{name}"' for name in names)
+        self.machine.write(
+            f"/projects/{project}/.devcontainer/remo-broker.toml",
+            f'schema_version = 1\n[project]\nname = "{project}"\n[allowlist]\nsecrets = [{quoted}]\n',
+        )
+
+    def admin(self, **request: Any) -> dict[str, Any]:
+        return self.machine.ask(ADMIN, request)
+
+    def register(self, project: str) -> None:
+        answer = self.admin(op="register", name=project, project_path=f"/projects/{project}")
+        assert answer["ok"], answer
+
+    def push(self) -> None:
+        answer = self.admin(op="push-creds", secrets=SECRETS)
+        assert answer["ok"], answer
+
+    def status(self) -> dict[str, Any]:
+        return self.admin(op="status")
+
+    def bus_says(self, name: str) -> str:
+        """A property on the bus; empty when there is no answer."""
+        return self.machine.run(["busctl", "get-property", *_MANAGER, name], check=False).stdout.strip()
+
+    # --- the process
+
+    def pid(self) -> int:
+        """The broker's process as the host sees it; 0 for none."""
+        leader = self.machine.leader
+        for child in pathlib.Path(f"/proc/{leader}/task/{leader}/children").read_text().split():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                stat = pathlib.Path(f"/proc/{child}/stat").read_text()
+                # Not one that is dead and has not been waited for.
+                if "(remo-broker) " in stat and "(remo-broker) Z" not in stat:
+                    return int(child)
+        return 0
+
+    def signal(self, number: signal.Signals) -> int:
+        """Send it to the broker as soon as there is one; its process id."""
+        while True:
+            pid = poll("a broker to send a signal to", self.pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+                return pid
+
+    def answered_after(self, began: float, project: str = "owned") -> float:
+        """Wait until the project is served; how many seconds after `began` that was."""
+        poll(f"{project} to answer", lambda: self._ping(project))
+        return time.monotonic() - began
+
+    def _ping(self, project: str) -> bool:
+        try:
+            return bool(self.machine.ask(socket_path(project), {"op": "ping"})["ok"])
+        except (OSError, ValueError):
+            return False  # a closed connection: its broker was just killed
+
+    def read_inodes(self) -> dict[str, int]:
+        paths = [ADMIN, "/run/remo-broker/status.sock", *(socket_path(project) for project in PROJECTS)]
+        return {path: self.machine.path(path).stat().st_ino for path in ["/run/remo-broker", *paths]}
+
+    # --- the load, and its account
+
+    @contextlib.contextmanager
+    def load(
+        self, clients: int, seed: int, projects: Sequence[str] = PROJECTS, pause_seconds: float = 0.0
+    ) -> Iterator[Load]:
+        one = Load(self.machine, clients, seed, projects, pause_seconds)
+        try:
+            yield one
+        finally:
+            one.end()
+
+    def account(self, clients: list[dict[str, Any]]) -> Account:
+        """Compare what each client was answered with the records that bear its process id."""
+        records = Counter[tuple[int, str]]()
+        without_unit = 0
+        for record in self.records("REMO_EVENT=fetch"):
+            records[int(record["REMO_PEER_PID"]), record["REMO_SECRET"]] += 1
+            without_unit += record.get("_SYSTEMD_UNIT") != SERVICE
+        unrecorded: list[str] = []
+        unasked: list[str] = []
+        twice: list[str] = []
+        recorded = 0
+        for client in clients:
+            answered, unanswered = Counter(client["answered"]), Counter(client["unanswered"])
+            for name in answered | unanswered:
+                count = records.pop((client["pid"], name), 0)
+                recorded += count
+                if count < answered[name]:
+                    unrecorded.append(f"{client['pid']} {name}: {answered[name]} answers, {count} records")
+                asked = answered[name] + unanswered[name]
+                if count > asked:
+                    (twice if count == asked + 1 else unasked).append(f"{client['pid']} {name}: {count} records")
+        # journald itself writes an entry twice now and then, when it takes a new file: see `rotations`.
+        if len(twice) > rotations(self.machine.path(str(FILES))):
+            unasked += twice
+        unasked += [f"{pid} {name}: {count} records, never asked" for (pid, name), count in records.items()]
+        return Account(
+            sum(sum(client["answered"].values()) for client in clients),
+            sum(sum(client["unanswered"].values()) for client in clients),
+            recorded,
+            unrecorded,
+            unasked,
+            without_unit,
+        )
+
+    def records(self, *matches: str) -> list[dict[str, Any]]:
+        """The broker's records since the scene was set, oldest first."""
+        self.machine.run(["journalctl", "--sync"])
+        command = ["journalctl", "--quiet", "--all", "--output=json", f"--output-fields={_FIELDS}"]
+        printed = self.machine.run([*command, f"--since=@{self.since:.6f}", *matches]).stdout
+        return [json.loads(line) for line in printed.splitlines()]
+
+
+def longest_wait(clients: list[dict[str, Any]]) -> float:
+    """Seconds of the slowest answer, less what the machine kept the clients waiting for the processor."""
+    slowest: float = max(client["slowest"] for client in clients)
+    late: float = max(client["late"] for client in clients)
+    return max(0.0, slowest - late)
+
+
+def summed(clients: list[dict[str, Any]], key: str) -> dict[str, int]:
+    """A table that each client has, over all of them."""
+    total = Counter[str]()
+    for client in clients:
+        total.update(client[key])
+    return dict(total)

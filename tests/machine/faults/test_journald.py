@@ -1,0 +1,310 @@
+"""journald hangs, is gone, is restarted, has no room: nobody waits for it, and what is not taken is kept, or counted.
+
+With `audit_failure = "deny"` a secret is not given out unless its record was taken. What taking means is journald's word:
+when its disks are full it takes records and drops them. The broker finds out within `LOOK_SECONDS`, twice, and counts what was
+taken since it was last known to be well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from remo_broker.broker.audit.trail import LOOK_SECONDS, PATIENCE_SECONDS, WAITING_RECORDS
+from tests.machine.faults import journald
+from tests.machine.faults.figures import LONG, SEED, Figures
+from tests.machine.faults.scene import NAMES, UNLIMITED, Scene, longest_wait, socket_path, summed
+from tests.support.machine import poll
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.machine import Machine
+
+    Trouble = Callable[[Machine], contextlib.AbstractContextManager[None]]
+
+CLIENTS = 20
+# Some 4,000 gets a second: more than may wait, within a second.
+PAUSE_SECONDS = 0.005
+# No client waits longer for its answer than journald is waited for, and for a machine that has other things to do.
+ANSWER_SECONDS = PATIENCE_SECONDS + 0.4
+# What is promised.
+DENIED_SECONDS = RECOVERED_SECONDS = 2.0
+STATUS_SECONDS = 0.2
+JOURNALD_RESTARTS = 30 if LONG else 5
+JOURNALD_KILLS = 30 if LONG else 3
+DENIALS, GRANTS = 20_000, 100
+
+
+class Watch:
+    """Asks for the status and for a secret while there is trouble, and remembers the longest that it took."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self.longest_status = 0.0
+
+    def audit(self) -> dict[str, Any]:
+        began = time.monotonic()
+        audit: dict[str, Any] = self._scene.status()["audit"]
+        self.longest_status = max(self.longest_status, time.monotonic() - began)
+        return audit
+
+    def until(self, what: str, probe: Callable[[], object]) -> float:
+        """How many seconds it took."""
+        began = time.monotonic()
+        poll(what, probe)
+        return time.monotonic() - began
+
+    def word(self) -> str:
+        """What a get is answered."""
+        answer = self._scene.machine.ask(socket_path("owned"), {"op": "get", "name": NAMES[-1]})
+        return "ok" if answer["ok"] else str(answer["reason"])
+
+
+@contextlib.contextmanager
+def _place(machine: Machine, trouble: Trouble) -> Any:
+    with journald.small_disks(machine) if trouble is journald.full else contextlib.nullcontext():
+        yield
+
+
+@pytest.mark.parametrize("trouble", [journald.stopped, journald.gone, journald.full])
+def test_nobody_waits_and_what_is_not_taken_is_kept_or_counted(
+    machine: Machine, figures: Figures, trouble: Trouble
+) -> None:
+    with _place(machine, trouble):
+        scene = Scene(machine)
+        watch = Watch(scene)
+        with scene.load(CLIENTS, SEED, pause_seconds=PAUSE_SECONDS) as load:
+            time.sleep(0.3)
+            with trouble(machine):
+                noticed = watch.until("the trouble to be noticed", lambda: not watch.audit()["healthy"])
+                poll("the queue to fill", lambda: watch.audit()["queued"] == WAITING_RECORDS)
+                before = watch.audit()["dropped"]
+                poll("some to be dropped", lambda: watch.audit()["dropped"] > before + 100)
+            recovered = watch.until("the trouble to be over", lambda: watch.audit()["healthy"])
+            clients = load.finish()
+        dropped = watch.audit()["dropped"]
+        poll("the bus to tell the drops", lambda: scene.bus_says("AuditDropped") == f"t {dropped}")
+        account = scene.account(clients)
+        recorded = scene.records("REMO_EVENT=fetch")
+        replayed = [record for record in recorded if "REMO_EVENT_USEC" in record]
+        told = [int(record["REMO_DROPPED"]) for record in scene.records("REMO_EVENT=audit.recovered")]
+        degraded = scene.records("REMO_EVENT=audit.degraded")
+    slowest = longest_wait(clients)
+    missing = account.answered - account.recorded
+    figures.tell(
+        f"journald {trouble.__name__}, serve: noticed after {noticed:.2f} s, over after {recovered:.2f} s, slowest answer "
+        f"{slowest:.3f} s, slowest status {watch.longest_status:.3f} s; {account.answered} answers, {missing} not in the journal, "
+        f"{dropped} counted as dropped, {len(replayed)} replayed"
+    )
+    assert set(summed(clients, "words")) == {"ok", "not_in_manifest"}
+    assert [error for client in clients for error in client["errors"]] == []
+    assert slowest < ANSWER_SECONDS
+    assert watch.longest_status < STATUS_SECONDS
+    assert recovered < RECOVERED_SECONDS
+    assert account.unasked == []
+    if trouble is journald.stopped:
+        assert missing == dropped
+    else:  # what was taken just before it was noticed may be lost or not; both are counted
+        assert 0 < missing <= dropped
+    assert sum(told) == dropped
+    assert len(degraded) == len(told)
+    # The last ones are those that were kept, in the order in which they happened, each with its own time.
+    assert len(replayed) >= WAITING_RECORDS
+    times = [int(record["REMO_EVENT_USEC"]) for record in replayed]
+    assert times == sorted(times)
+    assert _are_the_last(clients, recorded)
+
+
+def _are_the_last(clients: list[dict[str, Any]], recorded: list[dict[str, Any]]) -> bool:
+    """Whether of each client, from the first denial on that was replayed, none is missing."""
+    found: dict[str, set[int]] = {}
+    first: dict[str, int] = {}
+    for record in recorded:
+        client, name = record["REMO_PEER_PID"], record["REMO_SECRET"]
+        if name.startswith("D"):
+            number = int(name.rpartition("_")[2])
+            found.setdefault(client, set()).add(number)
+            if "REMO_EVENT_USEC" in record:
+                first.setdefault(client, number)
+    for client in clients:
+        pid = str(client["pid"])
+        asked = (int(name.rpartition("_")[2]) for name in client["answered"] if name.startswith("D"))
+        if any(number >= first[pid] and number not in found[pid] for number in asked if pid in first):
+            return False
+    return bool(first)
+
+
+@pytest.mark.parametrize("trouble", [journald.stopped, journald.gone, journald.full])
+def test_no_secret_without_a_record_where_that_is_wanted(machine: Machine, figures: Figures, trouble: Trouble) -> None:
+    with _place(machine, trouble):
+        scene = Scene(machine, UNLIMITED + 'audit_failure = "deny"\n')
+        watch = Watch(scene)
+        with scene.load(CLIENTS, SEED, pause_seconds=PAUSE_SECONDS) as load:
+            time.sleep(0.3)
+            with trouble(machine):
+                denied = watch.until("a denial", lambda: watch.word() == "audit_unavailable")
+                for _ in range(10):
+                    assert watch.word() == "audit_unavailable"
+                    watch.audit()
+            recovered = watch.until("a secret", lambda: watch.word() == "ok")
+            clients = load.finish()
+        dropped = watch.audit()["dropped"]
+        granted = Counter(
+            int(record["REMO_PEER_PID"])
+            for record in scene.records("REMO_EVENT=fetch", "REMO_DECISION=allow", "REMO_OUTCOME=ok")
+        )
+    bare = sum(max(0, client["words"]["ok"] - granted[client["pid"]]) for client in clients)
+    figures.tell(
+        f"journald {trouble.__name__}, deny: denied after {denied:.2f} s, secrets again after {recovered:.2f} s, slowest status "
+        f"{watch.longest_status:.3f} s; {summed(clients, 'words')['ok']} secrets given out, {bare} without a record in the journal"
+    )
+    assert set(summed(clients, "words")) == {"ok", "not_in_manifest", "audit_unavailable"}
+    assert denied < DENIED_SECONDS
+    assert recovered < RECOVERED_SECONDS
+    assert watch.longest_status < STATUS_SECONDS
+    if trouble is journald.stopped:
+        assert bare == 0
+    elif trouble is journald.gone:
+        # When a socket unit is stopped after its service, process 1 reads what is in the queue and throws it away; no sender can
+        # tell it from journald. That is a turn's records at the most, one of each client.
+        assert bare <= CLIENTS
+    else:
+        assert bare <= dropped
+
+
+def test_a_secret_waits_for_its_record_to_be_received(machine: Machine) -> None:
+    """A hanging journald's queue still takes some, and would be lost with its socket."""
+    scene = Scene(machine, UNLIMITED + 'audit_failure = "deny"\n')
+    watch = Watch(scene)
+    assert watch.word() == "ok"
+    with journald.stopped(machine):
+        assert watch.word() == "audit_unavailable"
+    poll("a secret", lambda: watch.word() == "ok")
+
+
+def test_a_restart_of_journald_loses_nothing(machine: Machine, figures: Figures) -> None:
+    scene = Scene(machine)
+    with scene.load(CLIENTS, SEED, pause_seconds=PAUSE_SECONDS) as load:
+        for _ in range(JOURNALD_RESTARTS):
+            journald.restart(machine)
+            time.sleep(0.1)
+        clients = load.finish()
+    account = scene.account(clients)
+    slowest = longest_wait(clients)
+    figures.tell(
+        f"journald restarted {JOURNALD_RESTARTS} times: {account.answered} answers, {len(account.unrecorded)} without a record, "
+        f"slowest answer {slowest:.3f} s"
+    )
+    assert [account.unrecorded, account.unasked] == [[], []]
+    assert account.recorded == account.answered
+    assert slowest < ANSWER_SECONDS
+
+
+def test_a_killed_journald_loses_what_it_was_reading(machine: Machine, figures: Figures) -> None:
+    """One datagram, which is a turn of the loop: a record of each client at the most. The queue is process 1's, and stays."""
+    scene = Scene(machine)
+    with scene.load(CLIENTS, SEED, pause_seconds=PAUSE_SECONDS) as load:
+        for _ in range(JOURNALD_KILLS):
+            before = journald.pid(machine)
+            os.kill(before, signal.SIGKILL)
+            machine.systemctl("reset-failed", journald.SERVICE, check=False)
+            poll("another journald", lambda before=before: journald.pid(machine) != before)  # type: ignore[misc]
+            time.sleep(0.2)
+        clients = load.finish()
+    account = scene.account(clients)
+    lost = account.answered - account.recorded
+    figures.tell(f"journald killed {JOURNALD_KILLS} times: {account.answered} answers, {lost} without a record")
+    assert account.unasked == []
+    assert lost <= JOURNALD_KILLS * CLIENTS
+
+
+def test_a_stop_waits_a_little_for_records_to_be_taken(machine: Machine) -> None:
+    scene = Scene(machine)
+    with scene.load(CLIENTS, SEED, pause_seconds=PAUSE_SECONDS) as load:
+        with journald.stopped(machine):
+            poll("records to wait", lambda: scene.status()["audit"]["queued"] > 100)
+            # Sent while it can say nothing either; it has a second from then on.
+            scene.signal(signal.SIGTERM)
+            time.sleep(0.3)
+        clients = load.finish()
+    account = scene.account(clients)
+    assert [account.unrecorded, account.unasked] == [[], []]
+    assert [int(record["REMO_DROPPED"]) for record in scene.records("REMO_EVENT=broker.stopped")] == [0]
+
+
+def test_the_last_records_of_a_broker_that_was_killed_are_in_the_review(machine: Machine) -> None:
+    """journald reads them when the process is no more, and does not find out which unit it was of."""
+    scene = Scene(machine)
+    with journald.stopped(machine):
+        for name in NAMES:
+            machine.ask(socket_path("stored"), {"op": "get", "name": name})
+        scene.signal(signal.SIGKILL)
+        os.kill(journald.pid(machine), signal.SIGKILL)
+    machine.wait_state(journald.SERVICE, "active")
+    recorded = scene.records("REMO_EVENT=fetch")
+    assert len(recorded) == len(NAMES)
+    assert "_SYSTEMD_UNIT" not in recorded[-1]
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(scene.since))
+    reviewed = machine.run(["remo-brokerctl", "audit", "--since", since, "--json=short"]).stdout
+    assert [name for name in NAMES if f'"{name}"' not in reviewed] == []
+
+
+def test_without_room_on_disk_journald_goes_on_in_memory(machine: Machine, figures: Figures) -> None:
+    with journald.small_disks(machine):
+        scene = Scene(machine)
+        with scene.load(CLIENTS, SEED, pause_seconds=PAUSE_SECONDS) as load:
+            with journald.full_disk(machine):
+                poll("journald to go on", lambda: [*machine.path("/run/log/journal").glob("*/system.journal")])
+                time.sleep(2.5 * LOOK_SECONDS)
+                status = scene.status()["audit"]
+            clients = load.finish()
+        account = scene.account(clients)
+    figures.tell(
+        f"journald without room below /var: {account.answered} answers, {len(account.unrecorded)} without a record; it goes on in /run"
+    )
+    assert status["healthy"]
+    assert status["dropped"] == 0
+    assert [account.unrecorded, account.unasked] == [[], []]
+
+
+_DENIALS = """
+import socket, sys
+path, denials, grants, name = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+client = socket.socket(socket.AF_UNIX)
+client.connect(path)
+answers = client.makefile("rb")
+for batch in range(denials // 100):
+    client.sendall(b"".join(b'{"op":"get","name":"NO_%d"}\\n' % (100 * batch + one) for one in range(100)))
+    for _ in range(100):
+        assert b"not_in_manifest" in answers.readline()
+for _ in range(grants):
+    client.sendall(b'{"op":"get","name":"%s"}\\n' % name.encode())
+    assert b'"value"' in answers.readline()
+"""
+
+
+def test_a_flood_of_denials_pushes_no_grant_out_of_the_journal(machine: Machine, figures: Figures) -> None:
+    """Whatever journald allows to others."""
+    with journald.strict(machine):
+        scene = Scene(machine)
+        arguments = [socket_path("stored"), str(DENIALS), str(GRANTS), NAMES[0]]
+        began = time.monotonic()
+        machine.run(["/usr/bin/python3", "-ISc", _DENIALS, *arguments])
+        took = time.monotonic() - began
+        records = Counter(record["REMO_DECISION"] for record in scene.records("REMO_EVENT=fetch"))
+    suppressed = machine.run(
+        ["journalctl", "--quiet", f"--since=@{scene.since:.6f}", "_COMM=systemd-journal", "--grep=Suppressed"],
+        check=False,
+    )
+    figures.tell(
+        f"{DENIALS} denials, then {GRANTS} grants, in {took:.1f} s: {dict(records)} in the journal, none suppressed"
+    )
+    assert records == {"deny": DENIALS, "allow": GRANTS}
+    assert suppressed.stdout == ""

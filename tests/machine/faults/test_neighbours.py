@@ -1,0 +1,186 @@
+"""The bus, its service, whoever reads the status, and process 1: whatever they do, who asks for a secret does not notice."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from remo_broker.broker.sockets.status import MAX_CONNECTIONS
+from tests.machine.faults.figures import LONG, SEED, Figures
+from tests.machine.faults.scene import Scene, longest_wait, summed
+from tests.support.broker import registration
+from tests.support.machine import poll
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.conftest import StartBroker
+    from tests.support.machine import Machine
+    from tests.support.notify import NotifySocket
+
+    Trouble = Callable[[Scene], contextlib.AbstractContextManager[object]]
+
+CLIENTS = 10
+# A thousand gets a second, so that whoever takes the processor from the clients is seen, and not their own crowd.
+PAUSE_SECONDS = 0.01
+PHASE_SECONDS = 5.0 if LONG else 0.7
+# Where nothing has to be waited for, what is slow is the machine. Whoever did wait would do so for a whole phase.
+ANSWER_SECONDS = 0.6
+STATUS = "/run/remo-broker/status.sock"
+# As many answers as no socket takes unread.
+UNREAD = 2000
+
+
+@contextlib.contextmanager
+def nothing(scene: Scene) -> Iterator[None]:
+    yield
+
+
+@contextlib.contextmanager
+def bus_stopped(scene: Scene) -> Iterator[None]:
+    scene.machine.run(["systemctl", "stop", "dbus.socket", "dbus.service"])
+    try:
+        yield
+    finally:
+        scene.machine.run(["systemctl", "start", "dbus.socket", "dbus.service"])
+
+
+@contextlib.contextmanager
+def bus_restarted(scene: Scene) -> Iterator[None]:
+    for _ in range(3):
+        scene.machine.systemctl("restart", "dbus.service")
+        scene.bus_says("SecretCount")
+    yield
+
+
+_FLOOD = """
+import select, socket, sys
+sys.path.append("/usr/lib/remo-broker/lib/python3.%d/site-packages" % sys.version_info[1])
+from remo_broker.bus import wire
+caller = socket.socket(socket.AF_UNIX)
+caller.connect("/run/dbus/system_bus_socket")
+caller.settimeout(5)
+caller.sendall(b"\\0AUTH EXTERNAL\\r\\nDATA\\r\\nBEGIN\\r\\n")
+bus = dict(destination="org.freedesktop.DBus", path="/org/freedesktop/DBus", interface="org.freedesktop.DBus")
+caller.sendall(wire.encode(wire.METHOD_CALL, 1, member="Hello", **bus))
+ours = dict(destination="io.get2know.RemoBroker1", path="/io/get2know/RemoBroker1")
+call = wire.encode(wire.METHOD_CALL, 2, interface="org.freedesktop.DBus.ObjectManager", member="GetManagedObjects", **ours)
+print("flooding", flush=True)
+try:
+    while not select.select([sys.stdin], [], [], 0)[0]:
+        caller.sendall(call)
+except OSError:
+    pass
+"""
+
+
+@contextlib.contextmanager
+def bus_flooded(scene: Scene) -> Iterator[None]:
+    """By two who call as fast as they can and read nothing."""
+    floods = [scene.machine.popen(["/usr/bin/python3", "-c", _FLOOD], user="nobody") for _ in range(2)]
+    try:
+        for flood in floods:
+            assert flood.stdout is not None
+            assert flood.stdout.readline() == "flooding\n"
+        yield
+    finally:
+        for flood in floods:
+            flood.communicate()
+
+
+@contextlib.contextmanager
+def bus_service_stopped(scene: Scene) -> Iterator[None]:
+    """The one who reads the status hangs, with a stream of changes to read."""
+    poll("the status on the bus", lambda: scene.bus_says("SecretCount"))
+    leader = scene.machine.leader
+    children = pathlib.Path(f"/proc/{leader}/task/{leader}/children").read_text().split()
+    [pid] = [
+        int(child)
+        for child in children
+        if pathlib.Path(f"/proc/{child}/comm").read_text() == "remo-broker-bus\n"[:15] + "\n"
+    ]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def status_unread(scene: Scene) -> Iterator[None]:
+    """As many as may connect there, who watch, ask for more than a socket takes, and read nothing."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(MAX_CONNECTIONS):
+            client = stack.enter_context(scene.machine.connect(STATUS))
+            client.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                client.sendall(b'{"op":"watch"}\n' + b'{"op":"status"}\n' * UNREAD)
+        yield
+
+
+@contextlib.contextmanager
+def process_1_stopped(scene: Scene) -> Iterator[None]:
+    os.kill(scene.machine.leader, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(scene.machine.leader, signal.SIGCONT)
+
+
+TROUBLES: list[Trouble] = [
+    nothing,
+    bus_stopped,
+    bus_restarted,
+    bus_flooded,
+    bus_service_stopped,
+    status_unread,
+    process_1_stopped,
+]
+
+
+def test_the_sockets_do_not_notice(machine: Machine, figures: Figures) -> None:
+    scene = Scene(machine)
+    pid = scene.pid()
+    slowest = {}
+    for trouble in TROUBLES:
+        name = getattr(trouble, "__name__", "")
+        with scene.load(CLIENTS, SEED, pause_seconds=PAUSE_SECONDS) as load:
+            with trouble(scene):
+                until = time.monotonic() + PHASE_SECONDS
+                while time.monotonic() < until:
+                    scene.push()  # a change to be told to whoever watches
+                    time.sleep(0.02)
+            seen = load.finish()
+        slowest[name] = longest_wait(seen)
+        assert [error for client in seen for error in client["errors"]] == [], name
+        assert sum(sum(client["unanswered"].values()) for client in seen) == 0, name
+        assert summed(seen, "refused") == {}, name
+        assert set(summed(seen, "words")) == {"ok", "not_in_manifest"}, name
+        assert slowest[name] < ANSWER_SECONDS, name
+    figures.tell(f"slowest answer: {', '.join(f'{name} {1000 * taken:.0f} ms' for name, taken in slowest.items())}")
+    assert scene.pid() == pid
+    assert scene.status()["audit"]["healthy"]
+    poll("the bus to tell the truth again", lambda: scene.bus_says("Generation") == f"t {scene.status()['generation']}")
+
+
+def test_a_manager_that_does_not_read_is_not_waited_for(start_broker: StartBroker, notify: NotifySocket) -> None:
+    """However much there is to tell; and when it reads again, it is told how things are now."""
+    broker = start_broker(notify=notify, projects=[registration("myrepo", "A")])
+    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as another:
+        another.setblocking(False)
+        with contextlib.suppress(BlockingIOError):  # its queue is full
+            for _ in range(10_000):
+                another.sendto(b"STATUS=not the broker's", str(notify.path))
+    for number in range(5):
+        broker.push({"A": str(number)})
+        assert broker.get("A")["value"] == str(number)
+        time.sleep(0.12)  # longer than states are gathered
+    notify.wait_for(STATUS="Serving 1 project, 1 secret (generation 5), memory memfd_secret")
+    # One may have found room at once; of those that did not, the newest is told.
+    assert json.dumps(notify.messages).count("(generation") <= 2

@@ -1,0 +1,245 @@
+"""Nobody reads a secret out of the real unit, and nothing is written anywhere (requirements M1 to M3, F1)."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import pathlib
+import re
+import stat
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.process.memory.test_process import cores_piped_to
+from tests.support.machine import poll
+from tests.support.operator import ADMIN, SERVICE
+from tests.support.scanner import Scanner, Secrets, forms, make_secrets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.machine import Machine
+    from tests.support.operator import Operator
+
+SECRETS = 1000
+NAMES = [f"S{number}" for number in range(SECRETS)]
+
+# What a process of the same user tries on the one that is its argument; prints the errors, 0 for none.
+ATTEMPTS = """
+import ctypes, os, sys
+pid = int(sys.argv[1])
+libc = ctypes.CDLL(None, use_errno=True)
+libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+
+class Vector(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+def call(function, *arguments):
+    ctypes.set_errno(0)
+    return 0 if function(*arguments) >= 0 else ctypes.get_errno()
+
+def opened(name):
+    try:
+        os.close(os.open(f"/proc/{pid}/{name}", os.O_RDONLY))
+    except OSError as error:
+        return error.errno
+    return 0
+
+page = ctypes.create_string_buffer(16)
+here, there = Vector(ctypes.addressof(page), 16), Vector(int(sys.argv[2], 16), 16)
+pidfd = os.pidfd_open(pid)
+print("process_vm_readv", call(libc.process_vm_readv, pid, ctypes.byref(here), 1, ctypes.byref(there), 1, 0))
+print("pidfd_getfd", call(libc.syscall, 438, pidfd, 0, 0))
+for name in ("mem", "maps", "environ", "fd", "map_files", "stack", "syscall"):
+    print(name, opened(name))
+print("ptrace", call(libc.ptrace, 0x4206, pid, None, None))  # PTRACE_SEIZE, which does not stop it
+"""
+
+
+@pytest.fixture(scope="module")
+def scanner(tmp_path_factory: pytest.TempPathFactory) -> Scanner:
+    return Scanner(tmp_path_factory.mktemp("scanner"))
+
+
+@pytest.fixture
+def proc(machine: Machine, operator: Operator) -> pathlib.Path:
+    """The running broker's directory in /proc."""
+    operator.do("status")
+    return machine.path(f"/proc/{operator.main_pid()}")
+
+
+def push(machine: Machine, secrets: Secrets) -> None:
+    with machine.connect(ADMIN) as client, client.makefile("rb") as answers:
+        client.sendall(secrets.line())
+        assert json.loads(answers.readline())["secret_count"] == len(secrets.names)
+
+
+def fetch_all(machine: Machine, operator: Operator, secrets: Secrets) -> None:
+    with machine.connect(operator.socket("app")) as client, client.makefile("rb") as answers:
+        for name in secrets.names:
+            client.sendall(json.dumps({"op": "get", "name": name}).encode() + b"\n")
+            answer = json.loads(answers.readline())
+            assert answer["ok"]
+
+
+def notes(machine: Machine) -> list[str]:
+    """What the broker that runs has said beside the audit."""
+    invocation = machine.show(SERVICE, "InvocationID")["InvocationID"]
+    entries = machine.journal(f"_SYSTEMD_INVOCATION_ID={invocation}", f"_SYSTEMD_UNIT={SERVICE}")
+    return [entry["MESSAGE"] for entry in entries if "REMO_EVENT" not in entry]
+
+
+def without_memfd_secret(operator: Operator, more: str = "") -> None:
+    """The unit as on a kernel that lacks the call, from the next start on."""
+    operator.override(SERVICE, f"[Service]\nSystemCallFilter=~memfd_secret\n{more}")
+
+
+# --- memory
+
+
+def test_root_finds_nothing(machine: Machine, operator: Operator, scanner: Scanner) -> None:
+    """A thousand secrets loaded and fetched: not one in the process, while they are there and afterwards."""
+    began = time.time() - 1  # of the clock that file systems have
+    operator.configure("rate_limit_per_second = 0\n")
+    operator.register("app", NAMES)
+    process = machine.path(f"/proc/{operator.main_pid()}")
+    secrets, others = make_secrets(SECRETS, "unit"), make_secrets(SECRETS, "unit, other")
+    before = scanner.scan(process, secrets.values)
+    push(machine, secrets)
+    fetch_all(machine, operator, secrets)
+    loaded = scanner.scan(process, secrets.values)
+    assert not loaded.hits
+    assert loaded.unreadable_bytes > before.unreadable_bytes
+    push(machine, others)
+    fetch_all(machine, operator, others)
+    operator.do("clear-creds")
+    assert not scanner.scan(process, secrets.values + others.values).hits
+    assert notes(machine) == []
+    assert_written_nowhere(machine, began, secrets.values[::60])
+
+
+def test_fallback_has_one_copy(machine: Machine, operator: Operator, scanner: Scanner) -> None:
+    without_memfd_secret(operator)
+    operator.configure("rate_limit_per_second = 0\n")
+    operator.register("app", NAMES)
+    assert operator.do("status")["memory_protection"] == "mlock"
+    assert [note for note in notes(machine) if "secrets are kept in memory with protection 'mlock'" in note]
+    process = machine.path(f"/proc/{operator.main_pid()}")
+    secrets, others = make_secrets(SECRETS, "fallback"), make_secrets(SECRETS, "fallback, other")
+    push(machine, secrets)
+    fetch_all(machine, operator, secrets)
+    hits = scanner.scan(process, secrets.values).hits
+    assert all(hit.whole for hit in hits)
+    copies = Counter(hit.value for hit in hits)
+    assert len(copies) == len(secrets.values)
+    assert set(copies.values()) == {1}
+    push(machine, others)
+    assert not scanner.scan(process, secrets.values).hits
+    operator.do("clear-creds")
+    assert not scanner.scan(process, secrets.values + others.values).hits
+
+
+def test_no_memory_to_lock(machine: Machine, operator: Operator) -> None:
+    """Too little of it is said in the status, in the journal and by systemctl, and it serves all the same."""
+    without_memfd_secret(operator, "LimitMEMLOCK=64K\n")
+    operator.register("app", ["TOKEN"])
+    operator.push({"TOKEN": "value"})
+    assert operator.get("app", "TOKEN")["value"] == "value"
+    assert operator.do("status")["memory_protection"] == "none"
+    assert [note for note in notes(machine) if "protection 'none'" in note]
+    poll("systemctl to tell", lambda: "memory none" in machine.show(SERVICE, "StatusText")["StatusText"])
+
+
+def assert_written_nowhere(machine: Machine, since: float, values: list[str | bytes]) -> None:
+    """In no file that was written since then, and in no entry of the journal."""
+    looked_for = [form for value in values for _, form in forms(value) if len(form) >= 16]
+    machine.run(["journalctl", "--sync"])
+    journal = machine.run(["journalctl", "--output=export", "--all", "--quiet", f"--since=@{since}"]).stdout.encode()
+    assert b"secrets.pushed" in journal
+    assert not [form for form in looked_for if form in journal]
+    seen = []
+    for top in ("/run", "/tmp", "/var", "/etc", "/dev/shm", "/home", "/root"):
+        for parent, _, names in os.walk(machine.path(top)):
+            for file in (pathlib.Path(parent, name) for name in names):
+                with contextlib.suppress(FileNotFoundError):
+                    status = file.lstat()
+                    if stat.S_ISREG(status.st_mode) and status.st_mtime >= since:
+                        seen.append(file.name)
+                        text = file.read_bytes()
+                        assert not [form for form in looked_for if form in text], file
+    assert {"system.journal", "registrations.json"} <= set(seen)
+
+
+def test_settings_of_the_allocator(proc: pathlib.Path, machine: Machine) -> None:
+    environment = (proc / "environ").read_bytes()
+    assert b"PYTHONMALLOC=malloc\0" in environment
+    assert b"glibc.malloc.perturb=165\0" in environment
+    assert not [note for note in notes(machine) if "Freed memory" in note]
+
+
+# --- the process
+
+
+def attempt(machine: Machine, pid: int, address: str, user: str) -> dict[str, int]:
+    shown = machine.run(["/usr/bin/python3", "-ISc", ATTEMPTS, str(pid), address], user=user).stdout
+    return {name: int(number) for name, number in (line.split() for line in shown.splitlines())}
+
+
+def heap_of(directory: pathlib.Path) -> str:
+    found = re.search(r"^([0-9a-f]+)-.*\[heap\]$", (directory / "maps").read_text(), re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
+@contextlib.contextmanager
+def bystander(machine: Machine, user: str) -> Iterator[int]:
+    """An ordinary process of that user; its number in the machine."""
+    process = machine.popen(
+        ["/usr/bin/python3", "-ISc", "import os; print(os.getpid(), flush=True); input()"], user=user
+    )
+    assert process.stdout is not None
+    pid = int(process.stdout.readline())
+    try:
+        yield pid
+    finally:
+        machine.run(["kill", "-KILL", str(pid)], check=False)  # the process here is only the way into the machine
+        process.communicate()
+
+
+def test_the_same_user_may_not_look(machine: Machine, operator: Operator, proc: pathlib.Path) -> None:
+    """Neither with ptrace nor by what /proc shows, nor by taking a descriptor, which would be that of the memory."""
+    operator.push({"TOKEN": "value"})
+    with bystander(machine, "remo-broker") as pid:
+        allowed = attempt(machine, pid, heap_of(machine.path(f"/proc/{pid}")), "remo-broker")
+    open_to_the_user = {name for name, number in allowed.items() if number == 0}
+    assert {"ptrace", "process_vm_readv", "pidfd_getfd", "mem", "maps", "environ", "fd"} <= open_to_the_user
+    refused = attempt(machine, operator.main_pid(), heap_of(proc), "remo-broker")
+    assert {refused[name] for name in open_to_the_user} <= {errno.EPERM, errno.EACCES}
+    assert operator.do("status")["secret_count"] == 1
+
+
+def test_no_core(machine: Machine, operator: Operator, tmp_path: pathlib.Path) -> None:
+    """Though cores are piped to a program, which no limit on their size keeps from getting them."""
+    operator.push({"TOKEN": "value"})
+    handler = tmp_path / "handler"
+    handler.write_text(f"#!/bin/sh\ncat >{tmp_path}/core.$(cat /proc/sys/kernel/random/uuid)\n")
+    handler.chmod(0o755)
+    broken = operator.main_pid()
+    with cores_piped_to(handler):
+        machine.run(["kill", "-SEGV", str(broken)])
+        poll("the broker to be started anew", lambda: operator.main_pid() not in (0, broken))
+        assert not list(tmp_path.glob("core.*"))
+        with bystander(machine, "remo-broker") as pid:
+            machine.run(["kill", "-SEGV", str(pid)])
+            poll("the other's core", lambda: list(tmp_path.glob("core.*")))
+
+
+def test_no_swap(proc: pathlib.Path, machine: Machine, operator: Operator) -> None:
+    operator.push({"TOKEN": "value"})
+    assert re.search(r"^VmSwap:\s+0 kB$", (proc / "status").read_text(), re.MULTILINE)
+    assert machine.show(SERVICE, "MemorySwapMax")["MemorySwapMax"] == "0"

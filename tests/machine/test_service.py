@@ -1,0 +1,216 @@
+"""Running: what systemd sees of the broker, and what it survives."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import TYPE_CHECKING, Self
+
+from tests.machine.faults import journald
+from tests.support.installation import INSTALL_SECONDS, pip_environment
+from tests.support.machine import SOURCE, poll
+from tests.support.operator import ADMIN, SERVICE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.machine import Machine
+    from tests.support.operator import Operator
+
+CRASHES = 100
+RESTARTS = 10
+
+
+class Load:
+    """Clients that connect, ask and leave, over and over, while something happens to the broker."""
+
+    def __init__(self, machine: Machine, path: str) -> None:
+        self.refused: list[str] = []
+        self.answers = 0
+        self._machine = machine
+        self._path = path
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._work) for _ in range(2)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while not self._over.is_set():
+            try:
+                client = self._machine.connect(self._path)
+            except OSError as error:
+                self.refused.append(repr(error))
+                continue
+            with client:
+                try:
+                    client.sendall(b'{"op":"ping"}\n')
+                    if b'"ok"' in client.recv(4096):
+                        self.answers += 1
+                except ConnectionError:
+                    pass  # a closed connection is what a client may see
+                except TimeoutError as error:
+                    self.refused.append(repr(error))
+            time.sleep(0.01)  # enough of a load, with some of the machine left for what happens
+
+
+def test_ready_status_and_watchdog_are_visible(machine: Machine, operator: Operator) -> None:
+    operator.register("seen", ["TOKEN"])
+    operator.push({"TOKEN": "x"})
+    poll("the status line", lambda: "1 secret" in machine.show(SERVICE, "StatusText")["StatusText"])
+    shown = machine.show(
+        SERVICE, "Type", "SubState", "NotifyAccess", "StatusText", "WatchdogUSec", "NFileDescriptorStore"
+    )
+    assert shown == {
+        "Type": "notify",
+        "SubState": "running",
+        "NotifyAccess": "main",
+        "StatusText": "Serving 1 project, 1 secret (generation 1), memory memfd_secret",
+        "WatchdogUSec": "20s",
+        "NFileDescriptorStore": "1",
+    }
+    operator.do("unregister", name="seen")
+    poll("the store to forget it", lambda: machine.show(SERVICE, "NFileDescriptorStore")["NFileDescriptorStore"] == "0")
+
+
+def test_the_watchdog_is_fed_and_bites(machine: Machine, operator: Operator) -> None:
+    operator.override(SERVICE, "[Service]\nWatchdogSec=1s\n")
+    operator.do("status")
+    pid = operator.main_pid()
+    time.sleep(2.5)
+    assert operator.main_pid() == pid
+    machine.run(["kill", "-STOP", str(pid)])
+    poll("another process", lambda: operator.main_pid() not in {0, pid})
+    operator.do("status")
+    assert any("Watchdog timeout" in entry["MESSAGE"] for entry in machine.journal("_PID=1", f"UNIT={SERVICE}"))
+
+
+def test_sigterm_lets_requests_in_flight_finish(machine: Machine, operator: Operator) -> None:
+    path = operator.register("drain", ["BIG"])
+    operator.push({"BIG": "b" * 60_000})
+    # More answers than the kernel holds: some are still the broker's to send when it is told to stop.
+    asked = 40
+    with machine.connect(path) as client, client.makefile("rb") as answers:
+        client.sendall(b'{"op":"get","name":"BIG"}\n' * asked)
+        assert len(json.loads(answers.readline())["value"]) == 60_000
+        pid = operator.main_pid()
+        machine.systemctl("kill", "--signal=TERM", "--kill-whom=main", SERVICE)
+        time.sleep(0.3)
+        rest = [json.loads(line) for line in answers]
+    # Every answer is whole; those after the signal may be left out, but not cut.
+    assert rest
+    assert all(len(answer["value"]) == 60_000 for answer in rest)
+    fetched = machine.journal("REMO_EVENT=fetch", "REMO_PROJECT=drain", f"_PID={pid}")
+    assert len(fetched) >= 1 + len(rest)
+    # The exit was clean, systemd kept the sockets, and a connect starts the next one.
+    assert operator.do("status")["secret_count"] == 0
+    [ended] = machine.journal("REMO_EVENT=broker.stopped", f"_PID={pid}")
+    assert ended["MESSAGE_ID"]
+    exits = [entry["MESSAGE"] for entry in machine.journal("_PID=1", f"UNIT={SERVICE}")]
+    assert not any("Failed with result" in message for message in exits[-6:]), exits[-6:]
+
+
+def test_hangup_reloads_all_manifests(machine: Machine, operator: Operator) -> None:
+    for project in ("one", "two"):
+        operator.register(project, ["OLD"])
+        operator.manifest(project, ["NEW"])
+    pid = operator.main_pid()
+    machine.systemctl("reload", SERVICE)
+
+    def allowed(project: str) -> bool:
+        return bool(machine.ask(operator.socket(project), {"op": "info"})["allowlist"] == ["NEW"])
+
+    for project in ("one", "two"):
+        poll(f"the allowlist of {project}", lambda project=project: allowed(project))  # type: ignore[misc]
+    machine.wait_state(SERVICE, "active")
+    assert operator.main_pid() == pid
+
+
+def _survives(machine: Machine, operator: Operator, happen: Callable[[], object]) -> None:
+    """`happen` refuses no connect, on sockets of units and of the descriptor store, and moves no socket."""
+    machine.systemctl("start", "remo-broker-client@unit.socket")
+    kept = operator.register("kept", ["TOKEN"])
+    unit = operator.register("unit", ["TOKEN"])
+    inodes = [operator.inode(path) for path in (ADMIN, kept, unit, "/run/remo-broker")]
+    with Load(machine, kept) as on_kept, Load(machine, unit) as on_unit:
+        happen()
+    assert on_kept.refused == on_unit.refused == []
+    assert min(on_kept.answers, on_unit.answers) > 0
+    assert [operator.inode(path) for path in (ADMIN, kept, unit, "/run/remo-broker")] == inodes
+    status = operator.do("status")
+    assert [project["name"] for project in status["projects"]] == ["kept", "unit"]
+    for path in (kept, unit):
+        answer = machine.ask(path, {"op": "get", "name": "TOKEN"})
+        assert (answer["code"], answer["reason"]) == ("not_found", "no_snapshot")
+    sockets = ("remo-broker-admin.socket", "remo-broker-status.socket", "remo-broker-client@unit.socket")
+    assert [machine.systemctl("is-active", socket, check=False) for socket in sockets] == ["active"] * 3
+
+
+def test_restarts_under_load_refuse_nobody(machine: Machine, operator: Operator) -> None:
+    def restart() -> None:
+        for _ in range(RESTARTS):
+            machine.systemctl("restart", SERVICE)
+
+    _survives(machine, operator, restart)
+
+
+def test_a_hundred_crashes_in_a_row_leave_the_sockets(machine: Machine, operator: Operator) -> None:
+    # Sooner than the unit has it, so that it is over sooner and strains the limits more.
+    operator.override(SERVICE, "[Service]\nRestartSec=20ms\n")
+
+    def crash() -> None:
+        crashed = {0}
+        for _ in range(CRASHES):
+            pid = poll("a process to kill", lambda: {operator.main_pid()} - crashed).pop()
+            machine.run(["kill", "-KILL", str(pid)], check=False)
+            crashed.add(pid)
+        poll("the last start", lambda: operator.main_pid() not in crashed)
+
+    _survives(machine, operator, crash)
+
+
+def test_an_upgrade_under_load_refuses_nobody(machine: Machine, operator: Operator) -> None:
+    leftover = "/usr/share/remo-broker/of-an-older-version"
+
+    def upgrade() -> None:
+        machine.write("/usr/lib/remo-broker/installed-files", f"{leftover}\n")
+        machine.write(leftover, "")
+        before = operator.main_pid()
+        # Whatever the operator's umask.
+        command = f"umask 077 && exec {SOURCE}/run install"
+        machine.run(["sh", "-c", command], env=pip_environment(), timeout=INSTALL_SECONDS)
+        assert operator.main_pid() not in {0, before}
+        unreadable = machine.run(["find", "/usr/lib/remo-broker", "/usr/share/remo-broker", "!", "-perm", "-004"])
+        assert unreadable.stdout == ""
+        for path in (leftover, "/usr/lib/remo-broker.old", "/usr/lib/remo-broker.new"):
+            assert not machine.path(path).exists()
+
+    _survives(machine, operator, upgrade)
+
+
+def test_a_bind_mounted_socket_outlives_a_restart(machine: Machine, operator: Operator) -> None:
+    path = operator.register("mounted", ["TOKEN"])
+    machine.run(["sh", "-c", f"touch /run/in-container.sock && mount --bind {path} /run/in-container.sock"])
+    try:
+        machine.systemctl("restart", SERVICE)
+        assert machine.ask("/run/in-container.sock", {"op": "ping"})["project"] == "mounted"
+    finally:
+        machine.run(["umount", "/run/in-container.sock"])
+
+
+def test_a_stop_without_journald_is_no_failure(machine: Machine, operator: Operator) -> None:
+    """Nobody takes its last words, on standard error neither: systemd still sees a service that ended well."""
+    operator.do("status")
+    with journald.gone(machine):
+        operator.ask("clear-creds")  # whose record finds out
+        machine.systemctl("stop", SERVICE)
+        ended = machine.show(SERVICE, "Result", "ExecMainStatus")
+    assert ended == {"Result": "success", "ExecMainStatus": "0"}

@@ -1,0 +1,192 @@
+"""When the service ends by itself, and that no call is lost when it does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pathlib
+import signal
+import socket
+import time
+
+import pytest
+from dbus_next.errors import DBusError
+
+from remo_broker.bus import idle, wire
+from remo_broker.bus.connection import Answer, Return, connect
+from remo_broker.bus.idle import CROWD, MAX_CALLERS, Callers
+from remo_broker.protocol.ops import SyncedEvent
+from tests.support.bus import BUS_NAME, MANAGER, ROOT, Bus, bus_service, other_client
+from tests.support.machine import poll
+from tests.support.played_bus import call, connected
+from tests.support.status import StatusPeer
+
+# Short, but longer than a busy machine takes from one line of a test to the next.
+IDLE_SECONDS = 2
+
+
+def test_it_ends_some_time_after_the_last_call(bus: Bus, peer: StatusPeer) -> None:
+    with bus_service(bus, peer.path, f"--idle-exit-seconds={IDLE_SECONDS}") as service:
+        for _ in range(8):
+            time.sleep(IDLE_SECONDS / 4)
+            assert bus.get("SecretCount") == 3
+        assert service.wait() == 0
+        assert not bus.has_owner()
+        assert "Traceback" not in service.log
+
+
+def test_a_caller_that_stays_keeps_it(bus: Bus, peer: StatusPeer) -> None:
+    async def stay() -> None:
+        async with other_client(bus) as client:
+            await client.introspect(BUS_NAME, ROOT)
+            await asyncio.sleep(3 * IDLE_SECONDS)
+            assert service.process.poll() is None
+
+    with bus_service(bus, peer.path, f"--idle-exit-seconds={IDLE_SECONDS}") as service:
+        asyncio.run(stay())
+        assert service.wait() == 0
+
+
+def test_a_caller_does_not_keep_what_has_nothing_to_tell(bus: Bus, peer: StatusPeer) -> None:
+    async def stay() -> int:
+        async with other_client(bus) as client:
+            await client.introspect(BUS_NAME, ROOT)
+            return await asyncio.to_thread(service.wait)
+
+    peer.greeting = (SyncedEvent(),)
+    with bus_service(bus, peer.path, f"--idle-exit-seconds={IDLE_SECONDS}") as service:
+        assert asyncio.run(stay()) == 0
+
+
+@pytest.mark.parametrize("seconds", [0, 3600])
+def test_of_a_crowd_those_that_left_are_forgotten_though_calls_go_on(
+    bus: Bus, seconds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idle, "LOOK_SECONDS", 0.1)
+
+    async def use() -> None:
+        async with other_client(bus) as watching:
+            connection = await connect(bus.address, lambda _call: Return(), lambda _signal: None)
+            callers = Callers()
+            idling = asyncio.create_task(callers.until_idle(connection, seconds, lambda: True))
+            assert callers.called(watching.unique_name, now=0)
+            for number in range(4 * CROWD):
+                assert callers.called(f":7.{number}", now=number)
+                if number % CROWD == 0:
+                    await asyncio.sleep(0.01)
+            await asyncio.to_thread(poll, "the others' end", lambda: callers._names == {watching.unique_name})
+            idling.cancel()
+            connection.close()
+            await connection.closed
+
+    asyncio.run(use())
+
+
+def test_whom_it_cannot_remember_it_refuses_and_forgets_nobody() -> None:
+    async def use() -> None:
+        callers = Callers()
+        assert callers.called(":1.1", now=0)
+        answers = [callers.called(f":7.{number}", now=number) for number in range(2 * MAX_CALLERS)]
+        assert answers.count(True) == MAX_CALLERS - 1
+        assert callers.called(":1.1", now=0)
+        assert not callers.called(":1.2", now=0)
+        assert len(callers._names) == MAX_CALLERS
+
+    asyncio.run(use())
+
+
+def test_a_caller_that_comes_while_the_bus_lists_its_names_is_remembered(directory: pathlib.Path) -> None:
+    """Its call comes with the list that does not have it."""
+
+    async def use() -> set[str]:
+        callers = Callers()
+
+        def answer(call: wire.Incoming) -> Answer:
+            callers.called(call.sender, asyncio.get_running_loop().time())
+            return Return()
+
+        async with connected(directory / "bus", answer) as (played, opened):
+            idling = asyncio.create_task(callers.until_idle(opened, 0.01, lambda: True))
+            callers.called(":1.8", now=0)
+            asked = await played.message()
+            names = wire.encode_body("as", [[":1.7"]])
+            played.writer.write(wire.encode(wire.METHOD_RETURN, 2, "as", names, reply_serial=asked.serial))
+            played.writer.write(call(5, sender=":1.9"))
+            while (await played.message()).member != "ListNames":  # it has seen that somebody called, and looks again
+                pass
+            assert not idling.done()
+            idling.cancel()
+            return callers._names
+
+    assert asyncio.run(use()) == {":1.9"}
+
+
+def test_zero_is_never(bus: Bus, peer: StatusPeer) -> None:
+    with bus_service(bus, peer.path, "--idle-exit-seconds=0") as service:
+        time.sleep(2 * IDLE_SECONDS)
+        assert service.process.poll() is None
+        assert service.stop() == 0
+
+
+def test_a_signal_ends_it(bus: Bus, peer: StatusPeer) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with bus_service(bus, peer.path) as service:
+            service.process.send_signal(number)
+            assert service.wait() == 0
+            assert not bus.has_owner()
+
+
+def test_it_asks_to_be_ended_before_it_gives_up_its_name(bus: Bus, peer: StatusPeer) -> None:
+    """What systemd hears, on a socket such as it gives to services."""
+    path = peer.path.with_name("notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(path))
+        systemd.settimeout(20)
+        os.environ["NOTIFY_SOCKET"] = str(path)
+        try:
+            with bus_service(bus, peer.path) as service:
+                assert systemd.recv(1024) == b"STATUS=Following the broker"
+                service.process.send_signal(signal.SIGTERM)
+                assert systemd.recv(1024) == b"STOPPING=1"
+        finally:
+            del os.environ["NOTIFY_SOCKET"]
+
+
+def test_calls_that_come_while_it_ends_are_answered_or_find_nobody(bus: Bus, peer: StatusPeer) -> None:
+    """Never silence: for whoever finds nobody the bus starts a new one."""
+
+    async def call_until_gone() -> set[str]:
+        async with other_client(bus) as client:
+            described = await client.introspect(BUS_NAME, ROOT)
+            manager = client.get_proxy_object(BUS_NAME, ROOT, described).get_interface(MANAGER)
+
+            async def keep_calling() -> str:
+                while True:
+                    try:
+                        assert await asyncio.wait_for(manager.get_secret_count(), 20) == 3
+                    except DBusError as error:
+                        return str(error.type)
+
+            callers = [asyncio.create_task(keep_calling()) for _ in range(40)]
+            await asyncio.sleep(0.2)  # for the calls to come at all times
+            service.process.send_signal(signal.SIGTERM)
+            return set(await asyncio.gather(*callers))
+
+    for _ in range(3):
+        with bus_service(bus, peer.path) as service:
+            assert asyncio.run(call_until_gone()) == {"org.freedesktop.DBus.Error.ServiceUnknown"}
+            assert service.wait() == 0
+
+
+def test_a_signal_ends_it_while_it_still_starts(bus: Bus, peer: StatusPeer) -> None:
+    peer.answers = False
+    with bus_service(bus, peer.path, named=False) as service:
+        peer.wait_for_connects(1)
+        assert service.stop() == 0
+
+
+@pytest.mark.parametrize("wrong", ["-1", "1.5", "soon", ""])
+def test_seconds_are_a_whole_number(bus: Bus, peer: StatusPeer, wrong: str) -> None:
+    with bus_service(bus, peer.path, f"--idle-exit-seconds={wrong}", named=False) as service:
+        assert service.wait() == 2
+        assert "a whole number of seconds is wanted, 0 for never" in service.log

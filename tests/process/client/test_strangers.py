@@ -1,0 +1,252 @@
+"""Whoever listens at a socket need not be a broker, nor one of this version, nor alive."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from remo_broker import client
+from tests.support.broker import NOBODY, listen
+from tests.support.programs import environment
+
+if TYPE_CHECKING:
+    import pathlib
+
+    from tests.process.client.conftest import Answer, Open
+
+VALUE = "zqMarkerqz"
+PONG = b'{"ok":true,"broker_version":"2.0.0","protocol_version":2,"project":"x"}\n'
+
+
+def pong(version: object) -> bytes:
+    return json.dumps({"ok": True, "broker_version": "9", "protocol_version": version, "project": "x"}).encode() + b"\n"
+
+
+@pytest.mark.parametrize(("version", "advice"), [(1, "upgrade the broker"), (3, "upgrade the client")])
+def test_another_version_is_named(stranger: Answer, open_client: Open, version: int, advice: str) -> None:
+    """Before its answer to the request itself is looked at, whatever that is."""
+    value = json.dumps({"ok": True, "value": VALUE, "ttl_seconds": 1, "generation": 1}).encode() + b"\n"
+    other = stranger(pong(version) + value)
+    with pytest.raises(client.WrongVersion, match=f"version {version}.*{advice}") as raised:
+        open_client("Client", other.path).get("TOKEN")
+    assert raised.value.theirs == version
+
+
+@pytest.mark.parametrize("odd", [b'{"ok":true,"done":1}\n', b'{"ok":false,"code":"protocol_error","message":"m"}\n'])
+def test_another_version_is_named_on_the_admin_socket(stranger: Answer, open_client: Open, odd: bytes) -> None:
+    """There is no ping there: `status` is asked when an answer is odd."""
+    with pytest.raises(client.WrongVersion, match="version 3"):
+        open_client("AdminClient", stranger(odd, pong(3)).path).show("x")
+
+
+@pytest.mark.parametrize("then", [pong(2), b"", b"HTTP/1.1\n"])
+def test_an_odd_answer_stands_where_the_version_is_not_why(stranger: Answer, open_client: Open, then: bytes) -> None:
+    with pytest.raises(client.BadReply, match="lacks 'name'"):
+        open_client("AdminClient", stranger(b'{"ok":true}\n', then).path).show("x")
+
+
+def test_status_of_another_version(stranger: Answer, open_client: Open) -> None:
+    with pytest.raises(client.WrongVersion):
+        open_client("AdminClient", stranger(pong(3)).path).status()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"[]\n",
+        b"{}\n",
+        b'{"ok":1}\n',
+        b'{"ok":true}\n',
+        b'{"ok":false}\n',
+        b'{"ok":false,"code":7,"message":"m"}\n',
+        b"\xff\xfe\n",
+        b"[" * 60_000 + b"\n",
+        PONG + b'{"ok":true,"value":["' + VALUE.encode() + b'"],"ttl_seconds":1,"generation":1}\n',
+        PONG
+        + b'{"ok":true,"value":"'
+        + VALUE.encode()
+        + b'","ttl_seconds":"'
+        + VALUE.encode()
+        + b'","generation":1}\n',
+        PONG + b'{"ok":true,"value":"' + VALUE.encode() + b'","ttl_seconds":true,"generation":1}\n',
+        PONG + b'{"ok":true,"value_b64":"' + VALUE.encode() + b'!","ttl_seconds":1,"generation":1}\n',
+        PONG + b'{"ok":true,"value_b64":"AAAA!","ttl_seconds":1,"generation":1}\n',
+        PONG + b'{"ok":true,"value_b64":"\\u00e9","ttl_seconds":1,"generation":1}\n',
+        PONG + b'{"ok":true,"value":"","ttl_seconds":' + b"7" * 5000 + b',"generation":1}\n',
+        PONG + b'{"ok":true,"value":"' + VALUE.encode() + b"\n",
+        PONG + b"x" * 70_000 + b"\n",
+        PONG + b"x" * 70_000,
+    ],
+)
+def test_no_answer_of_the_protocol(stranger: Answer, open_client: Open, answer: bytes) -> None:
+    with pytest.raises(client.BadReply) as raised:
+        open_client("Client", stranger(answer).path).get("TOKEN")
+    error: BaseException | None = raised.value
+    while error is not None:
+        assert VALUE not in str(error) + repr(error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+@pytest.mark.parametrize("answer", [b"", PONG, PONG[:20], PONG + b'{"ok":true'])
+def test_closed_before_the_answer(stranger: Answer, open_client: Open, answer: bytes) -> None:
+    with pytest.raises(client.ConnectionLost):
+        open_client("Client", stranger(answer).path).get("TOKEN")
+
+
+def test_an_answer_in_small_pieces(stranger: Answer, open_client: Open) -> None:
+    value = b'{"ok":true,"value":"whole","ttl_seconds":1,"generation":1}\n'
+    assert open_client("Client", stranger(PONG + value, slow=True).path).get("TOKEN").reveal() == "whole"
+
+
+def test_an_answer_before_all_was_read(stranger: Answer, open_client: Open) -> None:
+    """Whoever refuses a long request early closes the connection while it is still being sent."""
+    answer = b'{"ok":false,"code":"payload_too_large","message":"too much"}\n'
+    with pytest.raises(client.PayloadTooLarge, match="too much"):
+        open_client("AdminClient", stranger(answer).path).push_creds({"TOKEN": "x" * 4_000_000})
+
+
+def test_no_answer_in_time(stranger: Answer, open_client: Open) -> None:
+    other = stranger(PONG, hold=True)
+    with pytest.raises(client.TimedOut, match=r"0\.2 s"):
+        open_client("Client", other.path, timeout=0.2).get("TOKEN")
+
+
+def test_unknown_code_is_a_broker_error(stranger: Answer, open_client: Open) -> None:
+    answer = (
+        b'{"ok":false,"code":"brand_new","message":"what to do","reason":"why","retry_after_seconds":3,"more":[]}\n'
+    )
+    with pytest.raises(client.BrokerError) as raised:
+        open_client("Client", stranger(PONG + answer).path).get("TOKEN")
+    assert type(raised.value) is client.BrokerError
+    assert (raised.value.code, raised.value.reason, raised.value.retry_after_seconds) == ("brand_new", "why", 3)
+    assert str(raised.value) == "what to do"
+
+
+def test_a_full_backlog_is_waited_for(directory: pathlib.Path, open_client: Open) -> None:
+    """Connecting without blocking fails with EAGAIN then, which is no reason to give up."""
+    path = directory / "full.sock"
+    with listen(path, backlog=0) as listening, socket.socket(socket.AF_UNIX) as first:
+        first.connect(str(path))
+        project = open_client("Client", path, timeout=0.3)
+        with pytest.raises(client.TimedOut):
+            project.ping()
+        accepted, _ = listening.accept()
+        accepted.close()
+        with pytest.raises((client.TimedOut, client.ConnectionLost)):
+            project.ping()  # connected now; nobody answers
+
+
+@pytest.mark.parametrize("form", ["sync", "async"])
+def test_a_watch_that_cannot_begin(directory: pathlib.Path, form: str) -> None:
+    """The library's own error, in both of its forms."""
+
+    async def follow(path: pathlib.Path) -> None:
+        async for _ in client.AsyncStatusClient(path, timeout=0.2).watch():
+            pass
+
+    path = directory / "full.sock"
+    with listen(path, backlog=0), socket.socket(socket.AF_UNIX) as first:
+        first.connect(str(path))
+        begin: partial[object] = partial(next, client.StatusClient(path, timeout=0.2).watch())
+        if form == "async":
+            begin = partial(asyncio.run, follow(path))
+        with pytest.raises(client.TimedOut, match=r"no answer within 0\.2 s"):
+            begin()
+
+
+@pytest.mark.parametrize("text", ["\ud800", "zq\udfff", "\udcc3\udca9"])
+def test_half_of_a_surrogate_pair_is_not_sent(open_client: Open, text: str) -> None:
+    """Before anybody is connected to; nobody is asked which version he speaks."""
+    project, admin = open_client("Client", "/nowhere"), open_client("AdminClient", "/nowhere")
+    with pytest.raises(client.Unsendable):
+        project.get(text)
+    with pytest.raises(client.Unsendable):
+        admin.push_creds({"TOKEN": text})
+
+
+# --- who cannot be reached
+
+
+def test_a_path_that_is_not_there(directory: pathlib.Path, open_client: Open) -> None:
+    with pytest.raises(client.Unreachable, match=r"x\.sock does not exist; register the project") as raised:
+        open_client("Client", directory / "x.sock").ping()
+    assert raised.value.temporary
+    with pytest.raises(client.Unreachable, match=r"admin\.sock does not exist \(nor does .*/a\); start it with"):
+        open_client("AdminClient", directory / "a/b/admin.sock").status()
+    for kind, name in (("AdminClient", "admin"), ("StatusClient", "status")):
+        advice = rf"x\.sock does not exist; give the broker's {name}\.sock with --socket; it is /run/remo-broker/{name}"
+        with pytest.raises(client.Unreachable, match=advice):
+            open_client(kind, directory / "x.sock").status()
+    with pytest.raises(client.Unreachable, match="register the project on the host"):
+        open_client("Client", f"{directory}/x/").ping()
+
+
+def test_nobody_listens(directory: pathlib.Path, open_client: Open) -> None:
+    path = directory / "old.sock"
+    listen(path).close()
+    path.chmod(0o660)
+    owner = rf"{re.escape(path.owner())}:{re.escape(path.group())}"
+    with pytest.raises(client.Unreachable, match=rf"exists \(mode 0660, {owner}\), but nobody listens") as raised:
+        open_client("Client", path).ping()
+    assert raised.value.temporary
+
+
+def test_no_socket(directory: pathlib.Path, open_client: Open) -> None:
+    path = directory / "file"
+    path.write_text("")
+    with pytest.raises(client.Unreachable, match="is no socket") as raised:
+        open_client("Client", path).ping()
+    assert not raised.value.temporary
+
+
+def test_a_path_that_is_too_long(directory: pathlib.Path, open_client: Open) -> None:
+    with pytest.raises(client.Unreachable, match="107 bytes"):
+        open_client("Client", directory / ("x" * 120)).ping()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
+@pytest.mark.parametrize(
+    ("call", "name", "shut", "advice"),
+    [
+        ("Client.ping", "admin.sock", "socket", "sudo, or join the group remo-broker-admin"),
+        ("AdminClient.status", "x.sock", "socket", "sudo, or join the group remo-broker-admin"),
+        ("Client.ping", "x.sock", "socket", "user of that group"),
+        ("Client.ping", "x.sock", "directory", "mode 0700, root:root; you are nobody"),
+    ],
+)
+def test_no_permission(directory: pathlib.Path, call: str, name: str, shut: str, advice: str) -> None:
+    (directory / "d").mkdir()
+    path = directory / "d" / name
+    code = (
+        "import sys\n"
+        "from remo_broker import client\n"
+        "kind, method = sys.argv[1].split('.')\n"
+        "try: getattr(getattr(client, kind)(sys.argv[2]), method)()\n"
+        "except client.Unreachable as error: print(error.temporary, error)\n"
+    )
+    with listen(path):
+        path.chmod(0o660)
+        if shut == "directory":
+            (directory / "d").chmod(0o700)
+        done = subprocess.run(
+            [sys.executable, "-c", code, call, path],
+            env=environment(),
+            user=NOBODY,
+            group=NOBODY,
+            extra_groups=[],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert done.stdout.startswith("False "), done
+    assert advice in done.stdout

@@ -1,0 +1,155 @@
+"""What the review makes of records: rows, JSON and counts. The journal itself is read in tests/machine/test_ctl.py."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from remo_broker.cli.program import Problem
+from remo_broker.cli.terminal import Output
+from remo_broker.ctl import audit, audit_journal
+from remo_broker.ctl.audit_journal import Query, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+USEC = 1780221600 * 1_000_000
+
+
+class Entry:
+    """An entry as cysystemd gives it: text fields, those that stand twice as lists, and the journal's own time."""
+
+    def __init__(self, usec: int = USEC, **fields: str | list[str]) -> None:
+        self.data = {name if name.startswith("_") else f"REMO_{name.upper()}": value for name, value in fields.items()}
+        self._usec = usec
+
+    def get_realtime_usec(self) -> int:
+        return self._usec
+
+
+def fetch(
+    secret: str | list[str], decision: str = "allow", outcome: str = "ok", usec: int = USEC, **fields: str | list[str]
+) -> Record:
+    peer = {"peer_pid": "7", "peer_uid": "0", "peer_gid": "0"}
+    given = {"event": "fetch", "project": "p", "secret": secret, "decision": decision, "outcome": outcome}
+    return Record(Entry(usec, **(given | peer | fields)))
+
+
+def table(records: list[Record], **options: Any) -> Iterator[str]:
+    audit.show(Output(json_mode="off", legend=False, pager=False), iter(records), **({"live": False} | options))
+    yield ""
+
+
+def test_the_time_of_the_event_where_the_record_waited() -> None:
+    """Records that journald took late have the time at which they were made."""
+    assert fetch("A", event_usec=str(USEC - 5)).usec == USEC - 5
+    for odd in ("yesterday", "0", "9" * 18, "9" * 5000):
+        assert fetch("A", event_usec=odd).usec == USEC
+    assert audit.fields(fetch("A", event_usec=str(USEC - 5)))["time"] == "2026-05-31T09:59:59.999995Z"
+
+
+@pytest.mark.parametrize("odd", ["\x1b[2J", "a\nb", "\u202ex", "é", "x" * 5000])
+def test_nothing_reaches_the_terminal_as_it_is(odd: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever the journal holds: the broker writes printable ASCII, but the review does not rely on it."""
+    record = fetch(odd, project=odd, reason=odd, decision=odd, event=odd)
+    list(table([record]))
+    list(table([record], live=True))
+    out = capsys.readouterr().out
+    assert out.isascii()
+    assert out.replace("\n", "").isprintable()
+    assert out.count("\n") == 2
+    assert all(str(value).isascii() and len(str(value)) <= 1000 for value in audit.fields(record).values())
+
+
+def test_a_field_that_stands_twice_is_the_first() -> None:
+    record = fetch(["A", "B"], peer_uid=["0", "1"])
+    assert record.text("REMO_SECRET") == "A"
+    assert audit.peer(record) == "-"
+    [count] = audit.summarise([record, fetch("A")])
+    assert (count.secret, count.allowed) == ("A", 2)
+
+
+def test_other_events(capsys: pytest.CaptureFixture[str]) -> None:
+    records = [
+        Record(Entry(event="fetch.rate_limited", project="p", count="40", peer_pid="7", peer_uid="4294967294")),
+        Record(Entry(event="peer.refused", project="p")),
+        Record(Entry(event="secrets.pushed", secret_count="3", generation="8")),
+        Record(Entry(event="manifest.reloaded", project="p", allowlist_size="2")),
+        Record(Entry(event="audit.recovered", dropped="9")),
+    ]
+    list(table(records))
+    rows = [line.split(None, 2)[2] for line in capsys.readouterr().out.splitlines()]
+    assert [" ".join(row.split()) for row in rows] == [
+        "p - fetch.rate_limited requests: 40 pid 7, uid 4294967294",
+        "p - peer.refused - -",
+        "- - secrets.pushed secrets: 3 -",
+        "p - manifest.reloaded names: 2 -",
+        "- - audit.recovered records lost: 9 -",
+    ]
+    assert audit.fields(records[2]) == {
+        "time": "2026-05-31T10:00:00.000000Z",
+        "event": "secrets.pushed",
+        "generation": 8,
+        "secret_count": 3,
+    }
+
+
+def test_summary() -> None:
+    records = [
+        fetch("A", usec=USEC + 3),
+        fetch("B", outcome="not_found", usec=USEC + 2),
+        fetch("A", usec=USEC + 1),
+        fetch("C", decision="deny", outcome="denied"),
+        fetch("D", decision="deny", outcome="denied"),
+        fetch("D", decision="deny", outcome="denied", usec=USEC + 9),
+        Record(Entry(event="fetch.rate_limited", project="q", count="40")),
+        Record(Entry(event="fetch.rate_limited", project="q", count="2")),
+        Record(Entry(event="peer.refused", project="q")),
+    ]
+    found = [(one.project, one.secret, one.denied, one.allowed, one.missing) for one in audit.summarise(records)]
+    assert found == [
+        ("q", None, 43, 0, 0),
+        ("p", "D", 2, 0, 0),
+        ("p", "C", 1, 0, 0),
+        ("p", "A", 0, 2, 0),
+        ("p", "B", 0, 0, 1),
+    ]
+    [count] = [one for one in audit.summarise(records) if one.secret == "A"]
+    assert (count.first, count.last) == (USEC + 1, USEC + 3)
+    assert audit.summarise([]) == []
+
+
+def test_summary_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    audit.show_summary(Output(json_mode="short", legend=True, pager=False), [fetch("A")])
+    assert json.loads(capsys.readouterr().out) == [
+        {
+            "project": "p",
+            "secret": "A",
+            "denied": 0,
+            "allowed": 1,
+            "not_found": 0,
+            "first": "2026-05-31T10:00:00.000000Z",
+            "last": "2026-05-31T10:00:00.000000Z",
+        }
+    ]
+
+
+def test_every_query_is_bound_to_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_journal, "USER", "nobody")
+    for query in (Query(), Query(all_events=True), Query(denied=True), Query(project="p", secret="s", denied=True)):
+        assert query.terms()[0] == [("_UID", "65534")]
+    assert Query(project="p", secret="s").terms()[2:] == [[("REMO_PROJECT", "p")], [("REMO_SECRET", "s")]]
+
+
+def test_where_no_broker_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_journal, "USER", "no-such-user")
+    with pytest.raises(Problem, match="no user no-such-user here"):
+        Query().terms()
+    monkeypatch.setattr(audit_journal, "FILES", ("/nowhere/*",))
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    with pytest.raises(Problem, match="this host has no journal"):
+        audit_journal.open_journal(Query())
+    with pytest.raises(Problem, match="/nowhere: no such directory"):
+        audit_journal.open_journal(Query(directory="/nowhere"))

@@ -1,0 +1,143 @@
+"""`remo-brokerctl check`: as a compiler, one line a fault."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from tests.process.ctl.conftest import write_project
+from tests.support import programs
+
+if TYPE_CHECKING:
+    import pathlib
+    import subprocess
+
+
+def check(path: pathlib.Path, *options: str) -> subprocess.CompletedProcess[bytes]:
+    return programs.run(programs.BROKERCTL, "check", path, *options)
+
+
+def faults(done: subprocess.CompletedProcess[bytes]) -> list[str]:
+    assert (done.returncode, done.stdout) == (1, b"")
+    return done.stderr.decode().splitlines()
+
+
+def test_a_good_one(directory: pathlib.Path) -> None:
+    path = write_project(directory, "myrepo", "TOKEN")
+    file = path / ".devcontainer/remo-broker.toml"
+    for given in (path, file):
+        done = check(given)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"{file}: valid\n".encode(), b"")
+    assert json.loads(check(path, "-j").stdout) == []
+
+
+def test_every_fault_is_a_line(directory: pathlib.Path) -> None:
+    path = write_project(directory, "myrepo", "TOKEN", "TOKEN", extra="[cache]\nttl_seconds = 901\nmax_entries = 65\n")
+    file = path / ".devcontainer/remo-broker.toml"
+    lines = faults(check(path))
+    assert [line.split(": ")[:2] for line in lines] == [
+        [f"{file}:5", "allowlist.secrets[1]"],
+        [f"{file}:7", "cache.ttl_seconds"],
+        [f"{file}:8", "cache.max_entries"],
+    ]
+    assert faults(check(file)) == lines, "the file, or the directory of its project"
+
+
+def test_keys_limits_and_versions(directory: pathlib.Path) -> None:
+    path = write_project(directory, "myrepo", "TOKEN", extra="[cache]\nttl_seconds = 901\n")
+    file = path / ".devcontainer/remo-broker.toml"
+    [line] = faults(check(path))
+    assert line.startswith(f"{file}:7: cache.ttl_seconds: ")
+    assert "1 to 900" in line
+    file.write_text('schema_version = 7\nproject = "myrepo"\n')
+    [line] = faults(check(path))
+    assert line.startswith(f"{file}:1: schema_version: version 7 is not supported; ")
+    [found] = json.loads(check(path, "--json=short").stdout)
+    assert found.pop("message").startswith("schema_version: version 7 is not supported; ")
+    assert found == {"path": str(file), "line": 1, "key": "schema_version", "code": "manifest_invalid"}
+    file.write_text("x = \x1b]0;zqMarkerzq\x07\n")
+    [line] = faults(check(path))
+    assert line.startswith(f"{file}:1: not TOML at line 1, column 5: ")
+    assert "\x1b" not in line
+    assert "zqMarkerzq" not in line
+
+
+def test_the_name_must_be_the_directorys(directory: pathlib.Path) -> None:
+    path = write_project(directory, "myrepo", "TOKEN")
+    (path / ".devcontainer").rename(directory / "loose")
+    assert check(directory / "loose/remo-broker.toml").returncode == 0, "a file that lies elsewhere has no directory"
+    (directory / "other").mkdir()
+    (directory / "loose").rename(directory / "other/.devcontainer")
+    for given in (directory / "other", directory / "other/.devcontainer/remo-broker.toml"):
+        assert "project.name" in faults(check(given))[0]
+
+
+def test_the_directory_must_have_a_name_that_can_be_registered(directory: pathlib.Path) -> None:
+    """What `register` would say, before the manifest is made to fit a name that none can have."""
+    for name, says in (("My Project", "rename it"), ("admin", "the broker's own socket is called admin")):
+        path = write_project(directory, name, "TOKEN")
+        lines = faults(check(path))
+        assert lines[0].startswith(f"{path}/.devcontainer/remo-broker.toml: ")
+        assert says in lines[0]
+
+
+def test_nothing_to_check(directory: pathlib.Path) -> None:
+    (directory / "empty").mkdir()
+    [line] = faults(check(directory / "empty"))
+    assert line.startswith(f"{directory}/empty: no manifest in the project's directory; it may be one of")
+    done = check(directory / "nowhere")
+    assert programs.refused(done, 1).endswith("nowhere: No such file or directory")
+    done = check(directory / "empty/.remo/broker.toml")
+    assert programs.refused(done, 1).endswith("/empty/.remo/broker.toml: No such file or directory")
+    (directory / "large").write_bytes(b"#" * 70_000)
+    assert "larger than 65536 bytes" in faults(check(directory / "large"))[0]
+
+
+def test_what_the_broker_would_not_read(directory: pathlib.Path) -> None:
+    """By the project's directory or by the file itself: the same answer as the broker's."""
+    path = write_project(directory, "linked", "TOKEN")
+    file = path / ".devcontainer/remo-broker.toml"
+    file.rename(directory / "target")
+    file.symlink_to(directory / "target")
+    for given in (path, file):
+        assert faults(check(given)) == [
+            f"{file}: a symlink, not a regular file; put the manifest itself there, as a regular file"
+        ]
+    [found] = json.loads(check(file, "-j").stdout)
+    assert (found["code"], found["line"]) == ("manifest_unreadable", None)
+    assert check(directory / "target").returncode == 0, "what lies elsewhere is read as it is"
+    file.unlink()
+    file.parent.rmdir()
+    (directory / "elsewhere").mkdir()
+    (directory / "target").rename(directory / "elsewhere/remo-broker.toml")
+    file.parent.symlink_to(directory / "elsewhere")
+    for given in (path, file):
+        assert faults(check(given)) == [
+            f"{file.parent}: a symlink, not a directory; make it a directory, or take it away"
+        ]
+    file.parent.unlink()
+    file.mkdir(parents=True)
+    assert faults(check(file)) == faults(check(path))
+    (directory / "link").symlink_to(write_project(directory, "myrepo", "TOKEN"))
+    assert check(directory / "link").returncode == 0, "as register takes it"
+    assert check(directory / "link/.devcontainer/remo-broker.toml").returncode == 0
+
+
+def test_a_manifest_behind_another(directory: pathlib.Path) -> None:
+    path = write_project(directory, "myrepo", "TOKEN")
+    (path / ".remo").mkdir()
+    second = path / ".remo/manifest.toml"
+    second.write_text('schema_version = 1\nproject = "myrepo"\n[secrets.TOKEN]\nx = 1\n')
+    [line] = faults(check(second))
+    assert line.startswith(f"{second}:4: secrets.TOKEN.x: unknown key")
+    second.write_text('schema_version = 1\nproject = "myrepo"\n[secrets.TOKEN]\n')
+    assert check(second).stdout.decode() == (
+        f"{second}: valid, but not read: .devcontainer/remo-broker.toml comes first\n"
+    )
+    assert check(path).stdout.decode() == f"{path}/.devcontainer/remo-broker.toml: valid\n"
+
+
+def test_from_a_pipe(directory: pathlib.Path) -> None:
+    text = b'schema_version = 1\nproject = "any"\n'
+    done = programs.run(programs.BROKERCTL, "check", "/dev/stdin", stdin=text)
+    assert (done.returncode, done.stdout) == (0, b"/dev/stdin: valid\n")

@@ -1,0 +1,100 @@
+"""Long output on a terminal, and what the pager does with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.process.ctl.conftest import Operator
+from tests.support.broker import registration
+
+if TYPE_CHECKING:
+    import pathlib
+
+    from tests.conftest import StartBroker
+
+
+@pytest.fixture
+def crowded(start_broker: StartBroker) -> Operator:
+    """More projects than a terminal has lines."""
+    return Operator(start_broker(projects=[registration(f"project-{number:03}", "TOKEN") for number in range(200)]))
+
+
+def test_long_output_is_paged(crowded: Operator, directory: pathlib.Path) -> None:
+    pager = directory / "pager"
+    pager.write_text('#!/bin/sh\necho paged; echo "$1 $LESS $LESSSECURE"; exec cat\n')
+    pager.chmod(0o755)
+    shown = crowded.on_terminal("list", env={"SYSTEMD_PAGER": f"{pager} 'an option'", "PAGER": "false"})
+    assert shown.text.startswith("paged\r\nan option FRSXMK 1\r\n")
+    assert "project-199" in shown.text
+    assert "\x1b[0;4mPROJECT" in shown.text
+    assert crowded.on_terminal("list", env={"PAGER": str(pager)}).text.startswith("paged")
+    for none in ({"SYSTEMD_PAGER": "", "PAGER": str(pager)}, {"PAGER": "cat"}):
+        assert "paged" not in crowded.on_terminal("list", env=none).text
+    assert "paged" not in crowded.on_terminal("list", "--no-pager", env={"PAGER": str(pager)}).text
+    assert b"paged" not in crowded.run("list", env={"PAGER": str(pager)}).stdout
+
+
+def test_a_pager_that_is_left_early(start_broker: StartBroker) -> None:
+    """With more to come than the pipe to it holds."""
+    names = [f"project-{number:04}" for number in range(1500)]
+    many = Operator(start_broker(projects=[registration(name, "TOKEN") for name in names]))
+    shown = many.on_terminal("list", env={"PAGER": "head -n 3", "NO_COLOR": "1"})
+    assert shown.text.count("\n") == 3
+    assert shown.status == 0
+
+
+def test_with_less(crowded: Operator) -> None:
+    shown = crowded.on_terminal("list", env={"PAGER": "less"}, keys=b"q")
+    assert "project-000" in shown.text
+    assert "project-199" not in shown.text
+    assert shown.status == 0
+
+
+def script(directory: pathlib.Path, text: str) -> dict[str, str]:
+    """Settings under which the shell's `text` is the pager."""
+    path = directory / "pager"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return {"PAGER": str(path)}
+
+
+@pytest.mark.parametrize("pager", ["/nowhere/pager", "less 'unclosed", "/", "''", "/etc/passwd"])
+def test_a_pager_that_cannot_be_started(crowded: Operator, pager: str) -> None:
+    """Another one is used, or none: a setting of the user's must not hide what was asked for."""
+    shown = crowded.on_terminal("list", env={"PAGER": pager, "PATH": "/nowhere"})
+    assert "project-199" in shown.text
+    assert (shown.status, "remo-brokerctl:" in shown.text) == (0, False)
+    assert "project-000" in crowded.on_terminal("list", env={"PAGER": pager}, keys=b"q").text
+
+
+@pytest.mark.parametrize("pager", ["", " ", "cat", " cat "])
+def test_no_pager_is_wanted(crowded: Operator, pager: str) -> None:
+    shown = crowded.on_terminal("list", env={"PAGER": pager})
+    assert shown.text.endswith("200 projects listed.\r\n")
+    assert shown.status == 0
+
+
+def test_a_pager_that_fails_does_not_change_the_status(crowded: Operator, directory: pathlib.Path) -> None:
+    (directory / "secrets").write_text("OTHER=x\n")
+    for command, status in (["list"], 0), (["push", "--dry-run", f"{directory}/secrets"], 1):
+        shown = crowded.on_terminal(*command, env={"PAGER": "false"})
+        assert (shown.text, shown.status) == ("", status)
+
+
+def test_interrupted_while_the_pager_shows_it_all(crowded: Operator, directory: pathlib.Path) -> None:
+    """^C reaches both: who started the pager waits for it, else both would read from the terminal."""
+    env = script(directory, "cat >/dev/null; kill -INT $PPID; sleep 1; echo still here")
+    shown = crowded.on_terminal("list", env=env)
+    assert "still here" in shown.text
+    assert shown.status == 0
+
+
+def test_interrupted_while_there_is_more(start_broker: StartBroker, directory: pathlib.Path) -> None:
+    names = [f"project-{number:04}" for number in range(1500)]
+    many = Operator(start_broker(projects=[registration(name, "TOKEN") for name in names]))
+    env = script(directory, "read line; kill -INT $PPID; cat >/dev/null; sleep 1; echo seen")
+    shown = many.on_terminal("list", env=env)
+    assert shown.text == "seen\r\n", "what was not shown yet is not thrown at the terminal afterwards"
+    assert shown.status == 130

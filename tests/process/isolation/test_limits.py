@@ -1,0 +1,241 @@
+"""What clients can make the broker hold is bounded by named limits, and running into them harms nobody else."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from remo_broker.broker.sockets.listener import MAX_TURNED_AWAY
+from remo_broker.broker.sockets.project import MAX_UNREAD, READ_SIZE
+from remo_broker.protocol.config import Config
+from remo_broker.protocol.ops import MAX_MESSAGE
+from tests.support.broker import WAIT_SECONDS, Link, registration, settle
+from tests.support.machine import poll
+
+if TYPE_CHECKING:
+    import pathlib
+    from collections.abc import Iterator
+
+    from tests.conftest import StartBroker
+    from tests.support.broker import Reply
+
+CONNECTIONS = Config().max_connections_per_project
+# What is measured in a second in which the broker has nothing to do.
+MAX_IDLE_PROCESSOR_SHARE = 0.2
+
+
+@pytest.fixture
+def crowd() -> Iterator[Crowd]:
+    with contextlib.ExitStack() as stack:
+        yield Crowd(stack)
+
+
+class Crowd:
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        self._stack = stack
+
+    def join(self, path: pathlib.Path, count: int) -> list[Link]:
+        return [self._stack.enter_context(Link(path)) for _ in range(count)]
+
+
+def test_unfinished_requests(start_broker: StartBroker, crowd: Crowd) -> None:
+    """A project's connections keep `MAX_UNREAD` together; who wants more is told so, and the others go on."""
+    broker = start_broker(projects=[registration("evil"), registration("good", "A")])
+    links = crowd.join(broker.project("evil"), CONNECTIONS)
+    before = broker.resident_kib()
+    for link in links:
+        link.send(b"x" * (MAX_MESSAGE - 1))
+        link.socket.setblocking(False)
+    told: dict[Link, Reply] = {}
+
+    def tally() -> bool:
+        for link in links:
+            if link not in told:
+                with contextlib.suppress(BlockingIOError):
+                    told[link] = link.reply()
+        return len(told) >= CONNECTIONS - MAX_UNREAD // MAX_MESSAGE - 1
+
+    poll("those who are too many to be told", tally)
+    assert {(one["code"], one["reason"]) for one in told.values()} == {("rate_limited", "too_many_requests")}
+    assert len(told) < CONNECTIONS
+    # What is kept, what one read of each may add, and room for the objects around it.
+    assert (broker.resident_kib() - before) * 1024 <= MAX_UNREAD + CONNECTIONS * (READ_SIZE + 4096)
+    with Link(broker.project("good")) as link:
+        assert link.ask({"op": "ping"})["ok"]
+
+
+def test_answers_that_nobody_reads(start_broker: StartBroker, crowd: Crowd) -> None:
+    """The longest values and the longest `info`, asked for as often as the burst allows: they are not copied."""
+    names = tuple(f"{number:0128}" for number in range(490))
+    broker = start_broker(projects=[registration("evil", "A", *names)])
+    broker.push({"A": "x" * 65_000})
+    with Link(broker.project("evil")) as link:
+        link.ask({"op": "info"})
+    before = broker.resident_kib()
+    links = crowd.join(broker.project("evil"), 100)
+    for link in links:
+        link.send(b'{"op":"info"}\n{"op":"get","name":"A"}\n' * 5)
+    poll("them to be answered", lambda: broker.status()["fetches_allowed"] >= 400)
+    # 1,000 answers of 64 KiB would be 62 MiB.
+    assert broker.resident_kib() - before <= 2 * 1024
+
+
+def test_connections(start_broker: StartBroker, crowd: Crowd) -> None:
+    """A project has so many; who is too many is told so, and beyond some, closed without a word."""
+    broker = start_broker(projects=[registration("evil"), registration("good")])
+    links = crowd.join(broker.project("evil"), CONNECTIONS)
+    assert links[-1].ask({"op": "ping"})["ok"]
+    descriptors = broker.descriptors()
+    more = crowd.join(broker.project("evil"), 10 * MAX_TURNED_AWAY)
+    assert more[0].reply()["reason"] == "too_many_connections"
+    assert broker.descriptors() <= descriptors + MAX_TURNED_AWAY + 1  # one is just being looked at
+    answers = [link.rest() for link in more[1:]]
+    assert len([one for one in answers if one]) < 2 * MAX_TURNED_AWAY
+    assert all(json.loads(one)["code"] == "rate_limited" for one in answers if one)
+    with Link(broker.project("good")) as link:
+        assert link.ask({"op": "ping"})["ok"]
+    links[0].close()
+    poll("a place to be free", lambda: _is_served(broker.project("evil"), "ping"))
+
+
+def test_out_of_descriptors(start_broker: StartBroker, crowd: Crowd) -> None:
+    """The listeners are left alone for a while, not tried over and over, and not lost."""
+    broker = start_broker(
+        through=("prlimit", "--nofile=48:48"), projects=[registration("myrepo")], max_connections_admin=64
+    )
+    links = crowd.join(broker.admin, 60)
+    for link in links:
+        with contextlib.suppress(OSError):
+            link.send(b"{")  # takes memory, which takes a descriptor
+    poll("its descriptors to be used up", lambda: broker.descriptors() >= 47)
+    before = broker.processor_seconds()
+    began = time.monotonic()
+    settle(1.5)
+    assert (broker.processor_seconds() - before) / (time.monotonic() - began) < MAX_IDLE_PROCESSOR_SHARE
+    for link in links:
+        link.close()
+    poll("it to answer again", lambda: _is_served(broker.admin, "status"))
+    assert broker.descriptors() < 40
+
+
+def _is_served(path: pathlib.Path, op: str) -> bool:
+    with contextlib.suppress(OSError, EOFError), Link(path, timeout=1) as link:
+        return bool(link.ask({"op": op})["ok"])
+    return False
+
+
+def test_passed_descriptors_are_not_kept(start_broker: StartBroker) -> None:
+    """They are closed as the message is read: whoever waits on the other end of one sees it."""
+    broker = start_broker(projects=[registration("myrepo", "A")])
+    descriptors = broker.descriptors()
+    for path in (broker.project(), broker.admin, broker.status_socket):
+        with Link(path) as link:
+            read_end, write_end = os.pipe()
+            try:
+                socket.send_fds(link.socket, [b'{"op":"x"}\n'], [write_end] * 250)
+                os.close(write_end)
+                assert link.reply()["code"] == "protocol_error"
+                readable, _, _ = select.select([read_end], [], [], WAIT_SECONDS)
+                assert readable, "somebody holds the other end"
+                assert os.read(read_end, 1) == b""
+            finally:
+                os.close(read_end)
+            assert broker.descriptors() <= descriptors + 1
+    poll("the connections to be closed", lambda: broker.descriptors() == descriptors)
+
+
+def test_a_denied_answer_tells_nothing(start_broker: StartBroker) -> None:
+    """The same bytes whether or not the broker holds the secret, another project may have it, or nothing was pushed."""
+    broker = start_broker(projects=[registration("mine", "A"), registration("other", "B")])
+    answers = set()
+    with Link(broker.project("mine")) as link:
+        for push in ({"A": "x"}, {"A": "x", "B": "y"}, {"B": {"c": "d"}}, {}, None):
+            broker.ask({"op": "clear-creds"} if push is None else {"op": "push-creds", "secrets": push})
+            for name in ("B", "NOWHERE", "b"):
+                link.send({"op": "get", "name": name})
+                answers.add(link.line())
+    assert len(answers) == 1
+    assert json.loads(answers.pop())["reason"] == "not_in_manifest"
+
+
+# --- one push, one step (requirement F4)
+
+
+def test_nobody_sees_a_mix_of_two_pushes(start_broker: StartBroker) -> None:
+    """Every secret that is fetched at one time is of one push, and its generation is that push's."""
+    names = [f"S{number}" for number in range(20)]
+    broker = start_broker(projects=[registration("myrepo", *names)], rate_limit_per_second=0)
+    stop = threading.Event()
+    request = b"".join(b'{"op":"get","name":"%s"}\n' % name.encode() for name in names)
+    seen: set[int] = set()
+
+    def fetch() -> None:
+        with Link(broker.project()) as link:
+            while not stop.is_set():
+                link.send(request)
+                for reply in [link.reply() for _ in names]:
+                    if reply["ok"]:
+                        seen.add(reply["generation"])
+                        assert reply["value"].split()[0] == str(reply["generation"]), "of another push"
+
+    readers = [_Reader(fetch) for _ in range(3)]
+    with Link(broker.admin) as link:
+        for generation in range(1, 60):
+            # Long enough to be read in several steps.
+            secrets: dict[str, object] = {name: f"{generation} {name}" for name in names}
+            secrets["S3"] = f"{generation} " + "x" * 50_000
+            assert link.ask({"op": "push-creds", "secrets": secrets})["generation"] == generation
+    stop.set()
+    for reader in readers:
+        reader.finish()
+    assert len(seen) > 10
+
+
+class _Reader:
+    """A thread whose failure is not lost."""
+
+    def __init__(self, work: object) -> None:
+        self._error: BaseException | None = None
+
+        def run() -> None:
+            try:
+                assert callable(work)
+                work()
+            except BaseException as error:  # noqa: BLE001 - told by `finish`
+                self._error = error
+
+        self._thread = threading.Thread(target=run)
+        self._thread.start()
+
+    def finish(self) -> None:
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+
+def test_pushes_at_one_time_have_generations_of_their_own(start_broker: StartBroker) -> None:
+    """Also where the one that began first is done last."""
+    broker = start_broker(projects=[registration("myrepo", "A")])
+    long = {"A": "long"} | {f"S{number}": "x" for number in range(20_000)}
+    with Link(broker.admin) as first, Link(broker.admin) as second:
+        first.send({"op": "push-creds", "secrets": long})
+        first.socket.setblocking(False)
+        answers: list[Reply] = []
+        while not answers or "long" not in answers[-1]:
+            answers.append(second.ask({"op": "push-creds", "secrets": {"A": "short"}}))
+            with contextlib.suppress(BlockingIOError):
+                answers.append(first.reply() | {"long": True})
+    generations = [answer["generation"] for answer in answers]
+    assert len(answers) > 5
+    assert len(set(generations)) == len(generations)
+    last = max(answers, key=lambda answer: answer["generation"])
+    found = broker.get("A")
+    assert (found["generation"], found["value"]) == (last["generation"], "long" if "long" in last else "short")

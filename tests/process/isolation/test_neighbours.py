@@ -1,0 +1,136 @@
+"""One project's clients at their worst: another project's gets are answered all the same (requirement A4)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.process.isolation.conftest import Polite, percentile
+from tests.support.broker import NOBODY, Broker, Link, listen, registration, short_directory
+from tests.support.machine import poll, unavailable
+
+if TYPE_CHECKING:
+    import pathlib
+    from collections.abc import Iterator
+
+    from tests.process.isolation.conftest import Attack
+
+# Requirement A4. On a machine of two cores that does other things too, the best of a few rounds is what the broker does.
+MAX_P99_SECONDS = 0.050
+ROUND_SECONDS = 1.2
+ROUNDS = 4
+# All that one project can make the broker keep, see `MAX_UNREAD`, one read of each of its 256 connections, and their
+# objects: 5 MiB as measured. The rest is what the heap does not give back.
+MAX_GROWTH_KIB = 10 * 1024
+# As much as a manifest can allow: the answer to `info` has nearly 64 KiB.
+LONG_ALLOWLIST = tuple(f"{number:0128}" for number in range(490))
+
+WITHIN_A_PROJECT = (
+    "slow_writers",
+    "partial_lines",
+    "long_lines",
+    "middling_lines",
+    "non_readers",
+    "pipeliners",
+    "denied_names",
+    "garbage",
+    "infos",
+    "hoard",
+    "storm",
+    "descriptors",
+)
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Broker]:
+    with short_directory() as directory:
+        projects = [
+            registration("evil", "ALLOWED", *LONG_ALLOWLIST),
+            registration("closed", "ALLOWED", allowed_uids=[0]),
+            registration("good", "TOKEN"),
+        ]
+        ghost = listen(directory / "ghost.sock", 4096)
+        broker = Broker(directory, projects=projects, listeners={"client-ghost": ghost})
+        with ghost, contextlib.closing(broker):
+            broker.start()
+            poll("the broker to listen", broker.admin.exists)
+            broker.push({"ALLOWED": "x" * 4000, "TOKEN": "value"})
+            yield broker
+
+
+@pytest.fixture
+def polite(broker: Broker) -> Polite:
+    return Polite(broker.project("good"), "TOKEN", "value")
+
+
+def assert_served(polite: Polite) -> None:
+    found = []
+    for _ in range(ROUNDS):
+        found.append(percentile(polite.latencies(ROUND_SECONDS), 0.99))
+        if found[-1] < MAX_P99_SECONDS:
+            return
+    raise AssertionError(f"p99 of each round, in ms: {', '.join(f'{one * 1000:.0f}' for one in found)}")
+
+
+def assert_recovers(broker: Broker, descriptors: int, resident_kib: int) -> None:
+    poll("its descriptors to be closed", lambda: broker.descriptors() <= descriptors)
+    assert broker.resident_kib() <= resident_kib + MAX_GROWTH_KIB
+
+
+@pytest.mark.parametrize("kind", WITHIN_A_PROJECT)
+def test_within_a_project(broker: Broker, polite: Polite, attack: Attack, kind: str) -> None:
+    descriptors, resident = broker.descriptors(), broker.resident_kib()
+    attacker = attack(kind, broker.project("evil"))
+    assert_served(polite)
+    assert broker.resident_kib() <= resident + MAX_GROWTH_KIB
+    assert attacker.poll() is None
+    attacker.kill()
+    assert_recovers(broker, descriptors, resident)
+
+
+def test_without_a_rate_limit(directory: pathlib.Path, attack: Attack) -> None:
+    """Even then a project has no more than its share of each turn."""
+    projects = [registration("evil", "ALLOWED"), registration("good", "TOKEN")]
+    with contextlib.closing(Broker(directory, projects=projects, rate_limit_per_second=0)) as broker:
+        broker.start()
+        broker.push({"ALLOWED": "x", "TOKEN": "value"})
+        for kind in ("middling_lines", "denied_names"):
+            attack(kind, broker.project("evil"))
+        assert_served(Polite(broker.project("good"), "TOKEN", "value"))
+
+
+@pytest.mark.parametrize(("project", "user"), [("ghost", None), ("closed", NOBODY)])
+def test_who_is_refused(broker: Broker, polite: Polite, attack: Attack, project: str, user: int | None) -> None:
+    """On the socket of no project, and of one that does not allow the peer."""
+    if user is not None:
+        if os.geteuid() != 0:
+            unavailable("connecting as another user takes root")
+        broker.project(project).chmod(0o666)
+    path = broker.directory / "ghost.sock" if project == "ghost" else broker.project(project)
+    descriptors, resident = broker.descriptors(), broker.resident_kib()
+    attacker = attack("strangers", path, user=user)
+    assert_served(polite)
+    assert attacker.poll() is None
+    attacker.kill()
+    assert_recovers(broker, descriptors, resident)
+
+
+def test_everything_at_once(broker: Broker, polite: Polite, attack: Attack) -> None:
+    descriptors, resident = broker.descriptors(), broker.resident_kib()
+    attackers = [
+        attack(kind, broker.project("evil")) for kind in ("slow_writers", "non_readers", "denied_names", "storm")
+    ]
+    assert_served(polite)
+    for attacker in attackers:
+        attacker.kill()
+    assert_recovers(broker, descriptors, resident)
+
+
+def test_admin_is_answered_meanwhile(broker: Broker, attack: Attack) -> None:
+    attack("denied_names", broker.project("evil"))
+    with Link(broker.admin) as operator:
+        assert operator.ask({"op": "status"})["secret_count"] == 2
+        assert operator.ask({"op": "push-creds", "secrets": {"ALLOWED": "x" * 4000, "TOKEN": "value"}})["ok"]

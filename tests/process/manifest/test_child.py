@@ -1,0 +1,200 @@
+"""The reader as the broker starts it: a process of its own, one line, within its deadline."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import remo_broker
+from remo_broker.manifest import ManifestError, faults, load
+from tests.support.manifests import GOOD, PLACES
+from tests.unit.manifest.test_document import BOMBS
+
+if TYPE_CHECKING:
+    from tests.support.manifests import Project
+
+# What takes longer hangs; generous, as the machine may be busy.
+HANGS_AFTER = 20.0
+ROOT = Path(remo_broker.__file__).parent.parent
+PYTHON = [sys.executable, "-P"]
+ENVIRONMENT = {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)]), "LC_ALL": "C.UTF-8"}
+
+
+def arguments(project_path: Path | str, name: str = "myrepo", ttl: int = 900, entries: int = 64) -> list[str]:
+    return [
+        *("--project-path", str(project_path), "--name", name),
+        *("--max-ttl-seconds", str(ttl), "--max-entries", str(entries)),
+    ]
+
+
+def start(*given: str, module: str = "remo_broker.manifest", **options: Any) -> subprocess.CompletedProcess[bytes]:
+    options = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": 20} | options
+    command = [*PYTHON, "-m", module, *given]
+    done: Any = subprocess.run(command, env=ENVIRONMENT, check=False, **options)
+    assert isinstance(done, subprocess.CompletedProcess)
+    return done
+
+
+def run(*given: str, **options: Any) -> dict[str, Any]:
+    """What the child says. Fails where it says it wrongly."""
+    done = start(*given, **options)
+    assert done.returncode == 0
+    assert done.stderr == b""
+    assert done.stdout.endswith(b"\n")
+    assert done.stdout.count(b"\n") == 1
+    assert all(0x20 <= byte < 0x7F for byte in done.stdout[:-1])
+    said: dict[str, Any] = json.loads(done.stdout)
+    if not said["ok"]:
+        assert set(said) - {"key"} == {"ok", "code", "message"}
+    return said
+
+
+def test_a_good_manifest(project: Project) -> None:
+    file = project.write(GOOD + b"[secrets.NPM_TOKEN]\n[cache]\ndefault_ttl_seconds = 600\n", PLACES[1])
+    assert run(*arguments(project.path, ttl=800, entries=32)) == {
+        "ok": True,
+        "source": str(file),
+        "allowlist": ["GITHUB_TOKEN", "NPM_TOKEN"],
+        "ttl_seconds": 600,
+        "max_entries": 32,
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "key"),
+    [
+        (None, "manifest_not_found", None),
+        (b"x = \x1b", "manifest_invalid", None),
+        (b"\xff", "manifest_invalid", None),
+        (b"", "manifest_invalid", "schema_version"),
+        (GOOD.replace(b"myrepo", b"other"), "manifest_invalid", "project"),
+        (GOOD + b"[cache]\ndefault_ttl_seconds = 901\n", "manifest_invalid", "cache.default_ttl_seconds"),
+        (b"#" * 65537, "manifest_unreadable", None),
+    ],
+)
+def test_a_manifest_that_fails(project: Project, content: bytes | None, code: str, key: str | None) -> None:
+    if content is not None:
+        project.write(content)
+    said = run(*arguments(project.path))
+    assert (said["ok"], said["code"], said.get("key")) == (False, code, key)
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_told_within_the_deadline(project: Project, name: str) -> None:
+    content, says = BOMBS[name]
+    project.write(content)
+    began = time.monotonic()
+    said = run(*arguments(project.path))
+    assert time.monotonic() - began < HANGS_AFTER
+    assert says in said["message"]
+
+
+def test_the_longest_line_goes_out_whole(project: Project) -> None:
+    """Also into a pipe that does not wait, as the broker's does not."""
+    names = ",".join(f'"{number:04}"' for number in range(9_300))
+    project.write(f'schema_version=1\nproject.name="myrepo"\nallowlist.secrets=[{names}]')
+    receive, send = os.pipe2(os.O_NONBLOCK)
+    fcntl.fcntl(send, fcntl.F_SETPIPE_SZ, 4096)
+    command = [*PYTHON, "-m", "remo_broker.manifest", *arguments(project.path)]
+    with subprocess.Popen(command, stdout=send, env=ENVIRONMENT) as child:
+        os.close(send)
+        os.set_blocking(receive, True)
+        with open(receive, "rb") as pipe:
+            said = json.loads(pipe.read())
+    assert child.returncode == 0
+    assert len(said["allowlist"]) == 9_300
+
+
+def test_a_reader_that_nobody_listens_to_ends_quietly(project: Project) -> None:
+    project.write()
+    receive, send = os.pipe()
+    os.close(receive)
+    done = start(*arguments(project.path), capture_output=False, stdout=send, stderr=subprocess.PIPE)
+    os.close(send)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    "given", [(), (*arguments("/x"), "more"), ("--project-path",), ("--name", "a"), tuple(arguments("/x")[::-1])]
+)
+def test_a_call_that_is_wrong(given: tuple[str, ...]) -> None:
+    assert run(*given)["code"] == "manifest_unreadable"
+
+
+# --- its own limits: `stand_in` is the reader with a parser that misbehaves -----------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parser", "code", "says"),
+    [
+        ("fail", "manifest_unreadable", "a fault in the manifest reader (ZeroDivisionError)"),
+        ("recurse", "manifest_invalid", "nested too deeply"),
+        ("allocate", "manifest_invalid", "more memory"),
+        ("lack", "manifest_unreadable", "a part of the manifest reader is missing"),
+        ("loop", "manifest_unreadable", "took longer than 1.5 s"),
+        ("sleep", "manifest_unreadable", "took longer than 1.5 s"),
+    ],
+)
+def test_whatever_happens_is_one_line(project: Project, parser: str, code: str, says: str) -> None:
+    project.write()
+    began = time.monotonic()
+    said = run(parser, "-", *arguments(project.path), module="tests.process.manifest.stand_in")
+    assert time.monotonic() - began < HANGS_AFTER
+    assert said["code"] == code
+    assert says in said["message"]
+    assert "hunter2" not in said["message"]
+
+
+def test_the_kernel_ends_what_does_not_hear_the_alarm(project: Project) -> None:
+    project.write()
+    done = start("loop_in_c", "-", *arguments(project.path), module="tests.process.manifest.stand_in")
+    assert done.returncode == -signal.SIGKILL
+    assert (done.stdout, done.stderr) == (b"", b"")
+
+
+def test_it_writes_nothing_starts_nothing_and_inherits_nothing(project: Project) -> None:
+    project.write()
+    with open("/dev/null", "rb") as inherited:
+        said = run(
+            *("probe", str(inherited.fileno()), *arguments(project.path)),
+            module="tests.process.manifest.stand_in",
+            pass_fds=(inherited.fileno(),),
+            cwd=project.path,
+        )
+    assert "(Probed)" in said["message"]
+
+
+# --- the same in one's own process -----------------------------------------------------------------------------------
+
+
+def test_load_holds_the_name_to_that_of_the_directory(project: Project) -> None:
+    project.write()
+    assert load(str(project.path)).allowlist == ("GITHUB_TOKEN",)
+    elsewhere = project.path.rename(project.path.parent / "elsewhere")
+    with pytest.raises(ManifestError) as caught:
+        load(str(elsewhere))
+    assert caught.value.key == "project"
+
+
+def test_faults_tells_all_of_them_and_the_file(project: Project) -> None:
+    file = project.write(GOOD + b"[secrets.A]\nx = 1\n[cache]\ny = 1\n")
+    source, found = faults(str(project.path))
+    assert source == str(file)
+    assert [fault.key for fault in found] == ["secrets.A.x", "cache.y"]
+    file.write_bytes(GOOD)
+    assert faults(str(project.path)) == (str(file), [])
+    file.write_bytes(b"?")
+    source, found = faults(str(project.path))
+    assert (source, [fault.key for fault in found]) == (str(file), [None])
+    file.unlink()
+    source, found = faults(str(project.path))
+    assert (source, [str(fault.code) for fault in found]) == (None, ["manifest_not_found"])

@@ -1,0 +1,60 @@
+"""The scanner, and what it takes to use it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.process.memory.traces import NAMES
+from tests.support.broker import Broker, registration, short_directory
+from tests.support.machine import unavailable
+from tests.support.scanner import Findings, Scanner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+WITHOUT_MEMFD_SECRET = pathlib.Path(__file__).parents[2] / "support" / "without_memfd_secret.py"
+
+
+@pytest.fixture(scope="session")
+def scanner(tmp_path_factory: pytest.TempPathFactory) -> Scanner:
+    if os.geteuid() != 0:
+        unavailable("reading another process's memory takes root")
+    if shutil.which("cc") is None:
+        unavailable("no C compiler, for the scanner")
+    return Scanner(tmp_path_factory.mktemp("scanner"))
+
+
+@pytest.fixture(scope="session")
+def without_memfd_secret() -> tuple[str, ...]:
+    """The command that runs another on a kernel that seems to lack memfd_secret(2)."""
+    return (sys.executable, str(WITHOUT_MEMFD_SECRET))
+
+
+@pytest.fixture(scope="module")
+def fallback(without_memfd_secret: tuple[str, ...]) -> Iterator[Broker]:
+    """A broker whose secret memory can be read, for tests that change nothing for each other."""
+    with short_directory() as directory:
+        broker = Broker(
+            directory,
+            projects=[registration("myrepo", *NAMES)],
+            rate_limit_per_second=0,
+            through=without_memfd_secret,
+        )
+        with contextlib.closing(broker):
+            broker.start()
+            assert broker.status()["memory_protection"] == "mlock"
+            yield broker
+
+
+@pytest.fixture
+def look(scanner: Scanner, fallback: Broker) -> Iterator[Callable[[list[str | bytes]], Findings]]:
+    """Scans the shared broker; afterwards its store is empty."""
+    yield lambda values: scanner.scan(fallback.pid, values)
+    fallback.ask({"op": "clear-creds"})

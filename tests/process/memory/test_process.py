@@ -1,0 +1,197 @@
+"""The process gives nothing away: no dump, no ptrace, no swap, whatever the memory (requirement M3).
+
+What another process of the same user may do is tried in a booted systemd: tests/machine/test_secrecy.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from remo_broker.broker.secrets.memory import MEMORY_ENVIRONMENT, Arena
+from tests.support.broker import Broker, inside, registration
+from tests.support.machine import poll, unavailable
+from tests.support.scanner import Scanner, make_secrets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.conftest import StartBroker
+
+CORE_PATTERN = pathlib.Path("/proc/sys/kernel/core_pattern")
+
+
+def mappings(pid: int, name: str) -> list[tuple[int, int]]:
+    """Where files of that name are mapped."""
+    found = []
+    for line in pathlib.Path(f"/proc/{pid}/maps").read_text().splitlines():
+        if name in line:
+            start, end = line.split()[0].split("-")
+            found.append((int(start, 16), int(end, 16)))
+    return found
+
+
+def status_of(pid: int) -> dict[str, str]:
+    lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def comm(pid: int) -> str:
+    return pathlib.Path(f"/proc/{pid}/comm").read_text()
+
+
+@pytest.fixture
+def loaded(start_broker: StartBroker) -> Broker:
+    """A broker with a hundred secrets, under whatever protection this kernel has."""
+    broker = start_broker(projects=[registration("myrepo", "S0")])
+    assert broker.ask(make_secrets(100, "process").line())["ok"]
+    return broker
+
+
+@pytest.fixture
+def secret(loaded: Broker) -> Broker:
+    if loaded.status()["memory_protection"] != "memfd_secret":
+        pytest.skip("this kernel has no memfd_secret(2)")
+    return loaded
+
+
+class _Vector(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+def read_remotely(pid: int, address: int) -> int:
+    """`process_vm_readv` of one page as root; 0 or the error."""
+    page = ctypes.create_string_buffer(4096)
+    here, there = _Vector(ctypes.addressof(page), 4096), _Vector(address, 4096)
+    libc = ctypes.CDLL(None, use_errno=True)
+    count = libc.process_vm_readv(pid, ctypes.byref(here), 1, ctypes.byref(there), 1, 0)
+    return ctypes.get_errno() if count < 0 else 0
+
+
+def test_not_even_root_reads_secret_memory(secret: Broker) -> None:
+    """By any of the ways in which the kernel hands out another process's memory."""
+    if os.geteuid() != 0:
+        unavailable("reading another process's memory takes root")
+    heap = mappings(secret.pid, "[heap]")
+    # What a connection had that is closed by now goes back to the kernel; the push and its bundles stay.
+    poll("the connections to be closed", lambda: len(mappings(secret.pid, "/secretmem")) <= 2 + Arena.SPARES)
+    secret_memory = mappings(secret.pid, "/secretmem")
+    assert read_remotely(secret.pid, heap[0][0]) == 0
+    assert secret_memory
+    for start, end in secret_memory:
+        assert read_remotely(secret.pid, start) == errno.EFAULT
+        with open(f"/proc/{secret.pid}/mem", "rb", buffering=0) as memory:
+            memory.seek(start)
+            with pytest.raises(OSError, match="Input/output error"):
+                memory.read(4096)
+        with pytest.raises(OSError, match="No such device or address"):
+            os.open(f"/proc/{secret.pid}/map_files/{start:x}-{end:x}", os.O_RDONLY)
+    descriptors = pathlib.Path(f"/proc/{secret.pid}/fd")
+    opened = [one for one in descriptors.iterdir() if "/secretmem" in os.readlink(one)]
+    assert opened  # mmap objects keep the descriptor that they were made of
+    for one in opened:
+        with pytest.raises(OSError, match="No such device or address"):
+            os.open(one, os.O_RDWR)
+
+
+def test_no_swap(loaded: Broker) -> None:
+    """Heap pages may be swapped, secret ones never; at this size nothing has been."""
+    status = status_of(loaded.pid)
+    assert status["VmSwap"] == "0 kB"
+    smaps = inside(loaded.pid, "smaps").read_text()
+    flags = re.findall(r"/secretmem.*?VmFlags: ([^\n]*)", smaps, re.DOTALL)
+    assert bool(flags) == (loaded.status()["memory_protection"] == "memfd_secret")
+    assert all({"lo", "dd"} <= set(one.split()) for one in flags)  # locked, not dumped
+
+
+def test_fallback_is_locked_and_not_dumped(start_broker: StartBroker, without_memfd_secret: tuple[str, ...]) -> None:
+    broker = start_broker(through=without_memfd_secret)
+    assert broker.ask(make_secrets(100, "locked").line())["ok"]
+    status = status_of(broker.pid)
+    assert int(status["VmLck"].split()[0]) >= 1024
+    assert status["VmSwap"] == "0 kB"
+    assert any("secrets are kept in memory with protection 'mlock'" in note for note in broker.notes())
+    (started,) = broker.records("broker.started")
+    assert started["REMO_MEMORY_PROTECTION"] == "mlock"
+    smaps = inside(broker.pid, "smaps").read_text()
+    flags = [set(one.split()) for one in re.findall(r"VmFlags: ([^\n]*)", smaps)]
+    assert any({"lo", "dd", "dc"} <= one for one in flags)  # locked, not dumped, not copied by a fork
+
+
+def test_no_memory_to_lock(start_broker: StartBroker, without_memfd_secret: tuple[str, ...]) -> None:
+    """It serves all the same, and says that it is not as it should be."""
+    limits = ("prlimit", "--memlock=65536:65536", "setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock")
+    if os.geteuid() != 0:
+        unavailable("lowering the limit for a process that may exceed it takes root")
+    broker = start_broker(through=(*limits, *without_memfd_secret), projects=[registration("myrepo", "A")])
+    assert broker.status()["memory_protection"] == "none"
+    broker.push({"A": "value"})
+    assert broker.get("A")["value"] == "value"
+    assert any("protection 'none'" in note for note in broker.notes())
+
+
+@contextlib.contextmanager
+def cores_piped_to(program: pathlib.Path) -> Iterator[None]:
+    """The kernel hands every core of this machine to `program`, for as long as it takes."""
+    before = CORE_PATTERN.read_text()
+    try:
+        CORE_PATTERN.write_text(f"|{program} %p")
+    except OSError:
+        unavailable("this container may not choose who gets the cores")
+    try:
+        yield
+    finally:
+        CORE_PATTERN.write_text(before)
+
+
+def test_no_core(loaded: Broker, directory: pathlib.Path) -> None:
+    """Not even one that is piped to a program, to which limits do not apply."""
+    if os.geteuid() != 0:
+        unavailable("choosing who gets the cores takes root")
+    handler = directory / "handler"
+    handler.write_text(f"#!/bin/sh\ncat >{directory}/core.$1\n")
+    handler.chmod(0o755)
+    with cores_piped_to(handler):
+        other = subprocess.Popen(["prlimit", "--core=0:0", sys.executable, "-c", "import signal; signal.pause()"])
+        poll(
+            "the other process to run", lambda: "python" in comm(other.pid) and status_of(other.pid)["State"][0] == "S"
+        )
+        for process in (other, loaded.process):
+            process.send_signal(signal.SIGSEGV)
+            assert process.wait() == -signal.SIGSEGV
+        poll("the other's core", (directory / f"core.{other.pid}").exists)
+        assert not (directory / f"core.{loaded.pid}").exists()
+
+
+def test_settings_of_the_allocator_are_put_in_force(start_broker: StartBroker) -> None:
+    """Started without them, the broker executes itself anew."""
+    broker = start_broker(environment=dict.fromkeys(MEMORY_ENVIRONMENT, ""))
+    assert broker.status()["ok"]
+    environment = inside(broker.pid, "environ").read_text()
+    for name, value in MEMORY_ENVIRONMENT.items():
+        assert f"{name}={value.split(':')[0]}\0" in environment  # glibc cuts it into pieces
+    assert not [note for note in broker.notes() if "Freed memory" in note]
+
+
+@pytest.mark.parametrize("environment", [{"PYTHONMALLOC": "pymalloc"}, {"GLIBC_TUNABLES": "glibc.malloc.perturb=0"}])
+def test_settings_that_are_not_in_force_are_said(start_broker: StartBroker, environment: dict[str, str]) -> None:
+    broker = start_broker(environment={**environment, "REMO_BROKER_REEXECUTED": "1"})
+    assert broker.status()["ok"]  # it has started, and said what it has to say
+    assert [note for note in broker.notes() if "Freed memory is not overwritten" in note]
+
+
+def test_nothing_is_missing(loaded: Broker, scanner: Scanner) -> None:
+    """On a kernel that has everything, the start has nothing to say."""
+    if loaded.status()["memory_protection"] != "memfd_secret":
+        pytest.skip("this kernel has no memfd_secret(2)")
+    assert loaded.notes() == []

@@ -1,0 +1,86 @@
+"""A client that vanished in mid-push or in mid-answer leaves nothing behind (requirement M1)."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from remo_broker.broker.sockets.connection import PEER_SECONDS, SWEEP_SECONDS
+from tests.process.memory.traces import assert_one_copy_each
+from tests.support.broker import Broker, Link, settle
+from tests.support.machine import poll
+from tests.support.scanner import Findings, make_secrets, plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@pytest.mark.parametrize("end", ["close", "half-close", "silence", "silence behind a request"])
+def test_vanished_in_mid_push(fallback: Broker, look: Callable[[list[str | bytes]], Findings], end: str) -> None:
+    secrets = make_secrets(200, end)
+    line = secrets.line()
+    with Link(fallback.admin) as link:
+        before = b'{"op":"status"}\n' if end == "silence behind a request" else b""
+        link.send(before + line[: len(line) * 2 // 3])
+        if before:
+            assert link.reply()["ok"]
+        poll("the push to arrive", lambda: look(secrets.values).hits)
+        if end == "close":
+            link.close()
+        elif end == "half-close":
+            link.say_no_more()
+            assert link.reply()["code"] == "protocol_error"
+        else:
+            assert link.reply()["reason"] == "too_slow"
+        poll("the memory to be overwritten", lambda: not look(secrets.values).hits)
+    assert fallback.status()["secret_count"] == 0
+
+
+def test_vanished_in_mid_answer(fallback: Broker, look: Callable[[list[str | bytes]], Findings]) -> None:
+    """Who stops reading holds what he is being sent for `PEER_SECONDS`, and not the others."""
+    random_ = random.Random("reader")
+    values: list[str | bytes] = [plain(random_, 4000) for _ in range(8)]
+    push = {"op": "push-creds", "secrets": {f"S{number}": value for number, value in enumerate(values)}}
+    assert fallback.ask(push)["ok"]
+    with Link(fallback.project()) as stuck, Link(fallback.project()) as fine:
+        stuck.send(b"".join(b'{"op":"get","name":"S%d"}\n' % (number % 8) for number in range(400)))
+        poll("the reader to be stuck", lambda: fallback.status()["projects"][0]["fetches_allowed"] >= 60)
+        settle(0.1)
+        assert fine.ask({"op": "get", "name": "S0"})["value"] == values[0]
+        assert fallback.ask({"op": "clear-creds"})["ok"]
+        assert fine.ask({"op": "get", "name": "S0"})["reason"] == "no_snapshot"
+        assert_one_copy_each(look(values), len(values))
+        poll("the memory to be overwritten", lambda: not look(values).hits, PEER_SECONDS + SWEEP_SECONDS + 5)
+
+
+def test_reader_that_leaves_in_mid_answer(fallback: Broker, look: Callable[[list[str | bytes]], Findings]) -> None:
+    random_ = random.Random("leaver")
+    values: list[str | bytes] = [plain(random_, 4000)]
+    assert fallback.ask({"op": "push-creds", "secrets": {"S0": values[0]}})["ok"]
+    stuck = Link(fallback.project())
+    stuck.send(b'{"op":"get","name":"S0"}\n' * 400)
+    settle(0.1)
+    assert fallback.ask({"op": "clear-creds"})["ok"]
+    assert_one_copy_each(look(values), 1)
+    stuck.close()
+    poll("the memory to be overwritten", lambda: not look(values).hits, 2)
+
+
+def test_reader_that_catches_up(fallback: Broker, look: Callable[[list[str | bytes]], Findings]) -> None:
+    """He is answered from the snapshot that he began with, and when he has all of it, it goes."""
+    random_ = random.Random("late")
+    values: list[str | bytes] = [plain(random_, 4000)]
+    assert fallback.ask({"op": "push-creds", "secrets": {"S0": values[0]}})["ok"]
+    with Link(fallback.project()) as late:
+        late.send(b'{"op":"get","name":"S0"}\n' * 100)
+        settle(0.1)
+        assert fallback.ask({"op": "clear-creds"})["ok"]
+        assert_one_copy_each(look(values), 1)
+        answers = [late.reply() for _ in range(100)]
+        served = [answer for answer in answers if answer["ok"]]
+        assert len(served) > 10
+        assert all(answer["value"] == values[0] for answer in served)
+        poll("the memory to be overwritten", lambda: not look(values).hits, 2)
+        assert late.ask({"op": "ping"})["ok"]

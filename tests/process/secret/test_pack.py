@@ -1,0 +1,105 @@
+"""The one file for containers runs with Python and nothing else."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+import zipfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from remo_broker.build import pack
+from tests.process.secret.conftest import KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.process.secret.conftest import Project
+
+
+@pytest.fixture
+def packed(directory: pathlib.Path) -> pathlib.Path:
+    file = directory / "remo-secret"
+    subprocess.run([sys.executable, "-m", "remo_broker.build.pack", file], check=True)
+    return file
+
+
+def test_every_command(project: Project, packed: pathlib.Path) -> None:
+    """`-I` and `-S` keep out whatever else is installed; the working directory has nothing of ours."""
+
+    def run(*arguments: str, stdin: bytes = b"") -> bytes:
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", packed, *arguments],
+            input=stdin,
+            capture_output=True,
+            env=project.environment,
+            cwd=project.path,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, b""), arguments
+        return done.stdout
+
+    assert run("get", "KEY") == KEY
+    assert run("list").startswith(b"TOKEN\n")
+    assert run("render").count(b"\n") == 2
+    assert run("exec", "/bin/echo", "done") == b"done\n"
+    run("wait")
+    assert b"password=zqTokenzq" in run(
+        *("git-credential", "--host", "h", "--secret", "TOKEN", "get"), stdin=b"protocol=https\nhost=h\n"
+    )
+    run("--help")
+    run("exec", "--help")
+
+
+def test_it_is_a_program(packed: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    done = subprocess.run([packed, "get", "TOKEN", "--socket=/nowhere/x.sock"], capture_output=True, check=False)
+    assert done.returncode == 5
+    assert b"/nowhere/x.sock does not exist (nor does /nowhere)" in done.stderr
+
+
+def changed(packed: pathlib.Path, file: pathlib.Path, change: Callable[[str, bytes], bytes]) -> pathlib.Path:
+    """A copy in which every module is what `change` makes of its place and content."""
+    with zipfile.ZipFile(packed) as old, zipfile.ZipFile(file, "w") as new:
+        for entry in old.infolist():
+            content = old.read(entry)
+            new.writestr(entry, content if entry.filename == "__main__.py" else change(entry.filename, content))
+    return file
+
+
+def version(packed: pathlib.Path) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-I", "-S", str(packed), "--version"]
+    return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+
+def test_the_version_that_packed_compiles_nothing(packed: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    no_source = changed(packed, tmp_path / "x", lambda place, content: b"?" if place.endswith(".py") else content)
+    assert version(no_source).stdout.startswith("remo-secret ")
+
+
+def test_another_version_takes_the_source(packed: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    other = changed(
+        packed, tmp_path / "x", lambda place, content: b"\x01\x02\r\n" + content[4:] if place.endswith("c") else content
+    )
+    done = version(other)
+    assert (done.stdout.split()[0], done.stderr) == ("remo-secret", "")
+
+
+def test_a_version_that_is_too_old_is_told(tmp_path: pathlib.Path) -> None:
+    main = pack.MAIN.replace(b"import sys\n", b"import sys\nsys.version_info = (3, 6, 1)\n", 1)
+    (tmp_path / "__main__.py").write_bytes(main)
+    done = version(tmp_path)
+    assert (done.returncode, done.stderr) == (1, "remo-secret: it needs Python 3.11 or later, and this is 3.6\n")
+
+
+def test_the_same_source_makes_the_same_file(packed: pathlib.Path) -> None:
+    assert pack.pack() == pack.pack() == packed.read_bytes()
+
+
+def test_nothing_else_is_in_it() -> None:
+    places = pack.modules()
+    assert "remo_broker/protocol/ops.py" in places
+    for stranger in ("broker.py", "store.py", "daemon.py", "ctl/", "bus/", "client/aio.py", "manifest/models.py"):
+        assert not [place for place in places if place.startswith(f"remo_broker/{stranger}")], stranger
+    assert len(pack.pack()) < 400_000

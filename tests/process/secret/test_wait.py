@@ -1,0 +1,122 @@
+"""`remo-secret wait`: a container may start before the sidecar, and before the broker."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from remo_broker.cli.options import parse
+from remo_broker.cli.program import Problem
+from remo_broker.client.connection import DEFAULT_TIMEOUT_SECONDS
+from remo_broker.secret.commands import PROGRAM
+from remo_broker.secret.locate import SOCKET_VARIABLE
+from remo_broker.secret.wait import wait
+from tests.support import programs
+from tests.support.broker import NOBODY, Broker, listen, registration
+from tests.support.programs import refused
+
+if TYPE_CHECKING:
+    import pathlib
+
+    from tests.conftest import StartBroker
+    from tests.process.secret.conftest import Project
+
+
+def begin(path: pathlib.Path, *arguments: str) -> subprocess.Popen[bytes]:
+    argv = programs.command(programs.SECRET, "--socket", path, "wait", *arguments)
+    return subprocess.Popen(argv, env=programs.environment(), stderr=subprocess.PIPE)
+
+
+def test_there_already(project: Project) -> None:
+    assert project.run("wait", "--timeout", "0").returncode == 0
+    assert not project.broker.records("fetch"), "waiting is no fetch"
+
+
+def test_until_the_push(empty: Project) -> None:
+    with begin(empty.broker.project(), "--timeout=60") as waiting:
+        time.sleep(0.5)
+        assert waiting.poll() is None
+        empty.push_all()
+        assert waiting.wait(30) == 0
+
+
+def test_until_the_broker_is_there(start_broker: StartBroker, directory: pathlib.Path) -> None:
+    with begin(directory / "s/myrepo.sock", "--timeout=60") as waiting:
+        time.sleep(0.3)
+        broker = start_broker(projects=[registration("myrepo", "TOKEN")])
+        time.sleep(0.3)
+        broker.stop()  # and away again: what listens there is a file by then
+        time.sleep(0.3)
+        assert waiting.poll() is None
+        broker.start()
+        broker.push({})
+        assert waiting.wait(30) == 0
+
+
+def test_until_another_broker_when_one_dies_with_the_question(
+    start_broker: StartBroker, directory: pathlib.Path
+) -> None:
+    path = directory / "s/myrepo.sock"
+    path.parent.mkdir()
+    with listen(path) as dying:
+        waiting = begin(path, "--timeout=60")
+        dying.accept()[0].close()
+    with waiting:
+        broker = start_broker(projects=[registration("myrepo", "TOKEN")])
+        broker.push({})
+        assert waiting.wait(30) == 0
+
+
+def test_a_cleared_store_is_waited_for(project: Project) -> None:
+    assert project.broker.ask({"op": "clear-creds"})["ok"]
+    assert "waited 0 s: the broker holds no secrets yet" in refused(project.run("wait", "--timeout=0"), 4)
+
+
+def test_the_time_is_up(empty: Project, directory: pathlib.Path) -> None:
+    begun = time.monotonic()
+    assert "waited 1 s: the broker holds no secrets yet; have the sidecar push" in refused(
+        empty.run("wait", "--timeout=1"), 4
+    )
+    assert time.monotonic() - begun >= 1
+    done = programs.run(programs.SECRET, "--socket", directory / "none.sock", "wait", "--timeout", "0")
+    assert "does not exist" in refused(done, 5)
+
+
+@pytest.mark.parametrize("seconds", [0, 2])
+def test_nobody_answers(directory: pathlib.Path, seconds: int) -> None:
+    """A broker that hangs: the connection is taken, by the kernel at least, and that is all."""
+    path = directory / "x.sock"
+    with listen(path):
+        begun = time.monotonic()
+        done = programs.run(programs.SECRET, "--socket", path, "wait", f"--timeout={seconds}")
+        took = time.monotonic() - begun
+    assert f"waited {seconds} s: {path}: it was connected to, and nothing answered; on the host" in refused(done, 5)
+    assert seconds <= took < DEFAULT_TIMEOUT_SECONDS / 2, "and not what any other request may take"
+
+
+def test_several_sockets_are_no_reason_to_wait(directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("remo_broker.protocol.paths.SOCKET_DIR", str(directory))
+    monkeypatch.delenv(SOCKET_VARIABLE, raising=False)
+    arguments = parse(PROGRAM, ["wait", "--timeout=0"])
+    with pytest.raises(Problem, match=r"^waited 0 s: .* has no project's socket"):
+        wait(arguments)
+    for name in ("a.sock", "b.sock"):
+        listen(directory / name).close()
+    with pytest.raises(Problem, match=r"^\S+ has several sockets"):
+        wait(arguments)
+
+
+@pytest.mark.parametrize("what", ["uid", "registration", "file"])
+def test_what_waiting_does_not_help_is_told_at_once(start_broker: StartBroker, what: str) -> None:
+    broker: Broker = start_broker(projects=[registration("myrepo", "TOKEN", allowed_uids=[NOBODY])])
+    path = broker.project()
+    if what == "file":
+        path = broker.directory / "file"
+        path.write_text("")
+    begun = time.monotonic()
+    done = programs.run(programs.SECRET, "--socket", path, "wait", "--timeout=600")
+    refused(done, 5 if what == "file" else 3)
+    assert time.monotonic() - begun < 60

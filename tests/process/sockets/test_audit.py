@@ -1,0 +1,307 @@
+"""The audit as the broker writes it outside systemd: JSON lines on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import select
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from remo_broker.broker.audit.trail import WAITING_RECORDS
+from remo_broker.protocol.records import Event
+from tests.support.broker import Broker, Link, ask, registration
+from tests.support.machine import poll
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.conftest import StartBroker
+
+GET = b'{"op":"get","name":"A"}\n'
+
+FETCH_FIELDS = [
+    "MESSAGE",
+    "MESSAGE_ID",
+    "PRIORITY",
+    "SYSLOG_IDENTIFIER",
+    "REMO_EVENT",
+    "REMO_PROJECT",
+    "REMO_SECRET",
+    "REMO_DECISION",
+    "REMO_OUTCOME",
+    "REMO_REASON",
+    "REMO_GENERATION",
+    "REMO_BACKEND",
+    "REMO_PEER_PID",
+    "REMO_PEER_UID",
+    "REMO_PEER_GID",
+    "REMO_LATENCY_USEC",
+]
+
+
+def test_one_record_for_each_get_with_all_fields(start_broker: StartBroker) -> None:
+    broker = start_broker(projects=[registration("myrepo", "A", "B")], rate_limit_per_second=0)
+    broker.push({"A": "zqMarkerqz"})
+    with Link(broker.project()) as client:
+        for name in ("A", "A", "B", "C", "no name"):
+            client.ask({"op": "get", "name": name})
+        records = broker.records("fetch")
+        # Each was there before its answer was.
+        assert [(one["REMO_SECRET"], one["REMO_OUTCOME"], one["REMO_REASON"]) for one in records] == [
+            ("A", "ok", "in_manifest"),
+            ("A", "ok", "in_manifest"),
+            ("B", "not_found", "not_in_snapshot"),
+            ("C", "denied", "not_in_manifest"),
+            ("no name", "denied", "invalid_name"),
+        ]
+        client.send(GET * 500)
+        for _ in range(500):
+            client.reply()
+        assert len(broker.records("fetch")) == 505
+    for record in records[:3]:
+        assert list(record) == FETCH_FIELDS
+    for record in records[3:]:
+        assert list(record) == [one for one in FETCH_FIELDS if one != "REMO_BACKEND"]
+    assert [one["REMO_DECISION"] for one in records] == ["allow"] * 3 + ["deny"] * 2
+    assert [one["PRIORITY"] for one in records] == ["6"] * 3 + ["4"] * 2
+    for record in records:
+        assert record["MESSAGE_ID"] == Event.FETCH.message_id
+        assert record["SYSLOG_IDENTIFIER"] == "remo-broker"
+        assert (record["REMO_PEER_PID"], record["REMO_PEER_UID"]) == (str(os.getpid()), str(os.getuid()))
+        assert record["REMO_GENERATION"] == "1"
+        assert 0 <= int(record["REMO_LATENCY_USEC"]) < 10_000_000
+    assert "zqMarkerqz" not in broker.log.read_text()
+
+
+def test_the_record_is_there_before_the_answer(start_broker: StartBroker) -> None:
+    broker = start_broker(projects=[registration("myrepo", "A")], rate_limit_per_second=0)
+    broker.push({"A": "a"})
+    with Link(broker.project()) as client:
+        for number in range(1, 200):
+            client.ask(GET)
+            assert broker.log.read_bytes().count(b'"fetch"') == number
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "A\nREMO_DECISION=allow\nREMO_OUTCOME=ok",
+        'A", "REMO_DECISION": "allow',
+        "\x1b[2J\x1b]0;title\x07",
+        "\u202etxet",
+        "\N{CYRILLIC CAPITAL LETTER A}",
+        "\0" * 300,
+        "A" * 60_000,
+        "\\n" * 100,
+        "\U0010ffff" * 200,
+    ],
+)
+def test_no_name_forges_a_field(shared: Broker, name: str) -> None:
+    before = len(shared.records("fetch"))
+    ask(shared.project(), {"op": "get", "name": name})
+    (record,) = shared.records("fetch")[before:]
+    assert (record["REMO_DECISION"], record["REMO_OUTCOME"], record["REMO_REASON"]) == (
+        "deny",
+        "denied",
+        "invalid_name",
+    )
+    assert record["REMO_SECRET"].isascii()
+    assert record["REMO_SECRET"].isprintable()
+    assert len(record["REMO_SECRET"]) <= 128
+    assert record["MESSAGE"].isprintable()
+    assert list(record) == [one for one in FETCH_FIELDS if one != "REMO_BACKEND"]
+
+
+def test_start_and_stop(start_broker: StartBroker) -> None:
+    broker = start_broker(projects=[registration("myrepo", "A")])
+    broker.stop()
+    started, stopped = broker.records()
+    assert (started["REMO_EVENT"], stopped["REMO_EVENT"]) == ("broker.started", "broker.stopped")
+    for record in (started, stopped):
+        assert record["REMO_PEER_PID"] == str(broker.pid)
+        assert record["PRIORITY"] == "5"
+
+
+# --- when nobody takes the records
+
+
+class Pipe:
+    """Standard error as a pipe that somebody may forget to read."""
+
+    def __init__(self) -> None:
+        self.read_end, self.write_end = os.pipe()
+        fcntl.fcntl(self.write_end, fcntl.F_SETPIPE_SZ, 4096)
+        self.data = b""
+        self._reads = threading.Event()
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ends.is_set():
+            if self._reads.wait(0.02) and select.select([self.read_end], [], [], 0.02)[0]:
+                data = os.read(self.read_end, 65536)
+                if not data:
+                    return
+                self.data += data
+
+    def flow(self) -> None:
+        self._reads.set()
+
+    def stop(self) -> None:
+        """Read no more, and fill it up."""
+        self._reads.clear()
+        time.sleep(0.1)  # a read may be under way
+        while select.select([], [self.write_end], [], 0)[1]:
+            os.write(self.write_end, b"\n" * 512)
+
+    def records(self, event: str | None = None) -> list[dict[str, str]]:
+        found = [json.loads(line) for line in self.data.splitlines(keepends=True) if line.startswith(b"{")]
+        return [one for one in found if event is None or one.get("REMO_EVENT") == event]
+
+    def close(self) -> None:
+        self._ends.set()
+        self._thread.join()
+        os.close(self.read_end)
+        os.close(self.write_end)
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    with contextlib.closing(Pipe()) as pipe:
+        pipe.flow()
+        yield pipe
+
+
+def audit_status(broker: Broker) -> dict[str, object]:
+    audit = broker.status()["audit"]
+    assert isinstance(audit, dict)
+    return audit
+
+
+def test_serving_goes_on_and_nothing_is_lost(pipe: Pipe, directory: pathlib.Path) -> None:
+    broker = Broker(directory, projects=[registration("myrepo", "A")], stderr=pipe.write_end, rate_limit_per_second=0)
+    with contextlib.closing(broker):
+        broker.start()
+        broker.push({"A": "a"})
+        pipe.stop()
+        with Link(broker.project()) as client:
+            began = time.monotonic()
+            client.ask(GET)
+            for _ in range(300):
+                assert client.ask(GET)["value"] == "a"
+            assert time.monotonic() - began < 5  # thirty seconds, if each had waited
+            assert audit_status(broker) == {"healthy": False, "sink": "stderr", "queued": 301, "dropped": 0}
+            time.sleep(0.6)  # several tries in vain
+            pipe.flow()
+            # Nobody asks for anything; they come by themselves.
+            poll("the records", lambda: len(pipe.records("fetch")) == 301, seconds=5)
+            poll("the word", lambda: pipe.records("audit.recovered"), seconds=5)
+        assert audit_status(broker) == {"healthy": True, "sink": "stderr", "queued": 0, "dropped": 0}
+        times = [int(one["REMO_EVENT_USEC"]) for one in pipe.records("fetch")]
+        assert times == sorted(times)
+        assert times[-1] < time.time_ns() // 1000
+        assert [one["REMO_BACKEND"] for one in pipe.records("fetch")] == ["store"] + ["cache"] * 300
+        (degraded,) = pipe.records("audit.degraded")
+        assert degraded["PRIORITY"] == "3"
+        (recovered,) = pipe.records("audit.recovered")
+        assert recovered["REMO_DROPPED"] == "0"
+
+
+def test_what_is_lost_is_counted_everywhere(pipe: Pipe, directory: pathlib.Path) -> None:
+    broker = Broker(directory, projects=[registration("myrepo", "A")], stderr=pipe.write_end, rate_limit_per_second=0)
+    with contextlib.closing(broker):
+        broker.start()
+        pipe.stop()
+        with Link(broker.project()) as client:
+            client.send(GET * (WAITING_RECORDS + 300))
+            for _ in range(WAITING_RECORDS + 300):
+                assert client.reply()["reason"] == "no_snapshot"
+        status = audit_status(broker)
+        assert (status["healthy"], status["queued"]) == (False, WAITING_RECORDS)
+        lost = status["dropped"]
+        assert isinstance(lost, int)
+        assert 300 <= lost <= 302  # beside the gets, what is said about the trouble
+        pipe.flow()
+        poll("the records", lambda: pipe.records("audit.recovered"), seconds=10)
+        assert int(pipe.records("audit.recovered")[-1]["REMO_DROPPED"]) == lost
+        assert len(pipe.records("fetch")) == WAITING_RECORDS + 300 - lost
+        with Link(broker.status_socket) as watcher:
+            watcher.send({"op": "watch"})
+            assert json.loads(watcher.line())["audit_dropped"] == lost
+
+
+def test_deny_hands_out_no_secret_without_its_record(pipe: Pipe, directory: pathlib.Path) -> None:
+    broker = Broker(
+        directory,
+        projects=[registration("myrepo", "A", "B")],
+        stderr=pipe.write_end,
+        audit_failure="deny",
+        rate_limit_per_second=0,
+    )
+    with contextlib.closing(broker):
+        broker.start()
+        broker.push({"A": "zqMarkerqz"})
+        with Link(broker.project()) as client:
+            assert client.ask({"op": "get", "name": "B"})["reason"] == "not_in_snapshot"
+            pipe.stop()
+            for number in range(5):
+                began = time.monotonic()
+                client.send(GET)
+                answer = client.line()
+                assert time.monotonic() - began < 2, number
+                assert b"zqMarkerqz" not in answer
+                refusal = json.loads(answer)
+                assert (refusal["code"], refusal["reason"]) == ("internal_error", "audit_unavailable")
+                assert refusal["retry_after_seconds"] == 1
+            began = time.monotonic()
+            assert audit_status(broker)["healthy"] is False
+            assert time.monotonic() - began < 0.2 + 1  # 200 ms, and a machine that has other things to do
+            # What hands out no secret is answered all the same.
+            assert client.ask(b'{"op":"ping"}\n')["ok"]
+            assert client.ask({"op": "get", "name": "B"})["reason"] == "not_in_snapshot"
+            assert client.ask({"op": "get", "name": "C"})["reason"] == "not_in_manifest"
+            status = broker.status()["projects"][0]
+            assert (status["cache_entries"], status["fetches_denied"]) == (0, 6)
+            pipe.flow()
+            began = time.monotonic()
+            poll("secrets again", lambda: client.ask(GET)["ok"])
+            assert time.monotonic() - began < 2 + 3
+            assert client.ask(GET)["value"] == "zqMarkerqz"
+        poll("the records", lambda: len(pipe.records("fetch")) >= 10)
+        fetched = pipe.records("fetch")
+        denied = [one for one in fetched if one["REMO_REASON"] == "audit_unavailable"]
+        assert len(denied) >= 5
+        assert {(one["REMO_DECISION"], one["REMO_OUTCOME"], one["PRIORITY"]) for one in denied} == {
+            ("deny", "denied", "4")
+        }
+        served = [one for one in fetched if one["REMO_OUTCOME"] == "ok"]
+        assert [one["REMO_BACKEND"] for one in served] == ["store", "cache"]  # what was denied began no lease
+
+
+def test_a_closed_standard_error_stops_nobody(directory: pathlib.Path) -> None:
+    read_end, write_end = os.pipe()
+    broker = Broker(directory, projects=[registration("myrepo", "A")], stderr=write_end)
+    with contextlib.closing(broker):
+        broker.start()
+        os.close(write_end)
+        broker.push({"A": "a"})
+        os.close(read_end)
+        assert [broker.get("A")["value"] for _ in range(5)] == ["a"] * 5
+        assert audit_status(broker)["healthy"] is False
+
+
+def test_a_full_standard_error_does_not_hold_up_the_end(pipe: Pipe, directory: pathlib.Path) -> None:
+    broker = Broker(directory, projects=[registration("myrepo", "A")], stderr=pipe.write_end)
+    with contextlib.closing(broker):
+        broker.start()
+        pipe.stop()
+        assert broker.get("A")["reason"] == "no_snapshot"
+        broker.stop()

@@ -1,0 +1,219 @@
+"""The audit trail over a real datagram socket whose other end this test is."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from remo_broker.broker.audit.journal import JournalTransport
+from remo_broker.broker.audit.trail import PATIENCE_SECONDS, WAITING_RECORDS, AuditTrail
+from remo_broker.protocol import records
+from tests.support.native import Receiver
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Some hundreds of bytes, as records have, so that a thousand are several datagrams.
+TEXT = "x\n" * 100
+
+
+class Bench:
+    """A trail, the receiver of its records, and a clock that goes on by a second with each look."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self.receiver = Receiver(directory / "socket")
+        self.transport = JournalTransport(str(directory / "socket"), str(directory / "none"), str(directory / "none"))
+        self.now = 0
+        self.trail = AuditTrail(self.transport, clock_usec=self.tick)
+
+    def tick(self) -> int:
+        self.now += 1_000_000
+        return self.now
+
+    def write(self, *numbers: int) -> int:
+        """Write, and keep what was not taken; how many were taken."""
+        entries = [records.field("N", number) + records.field("MESSAGE", TEXT) for number in numbers]
+        taken = self.trail.write(entries)
+        self.trail.keep(entries[taken:])
+        return taken
+
+    def fill(self) -> int:
+        """Write one by one until one is not taken; the number of the next."""
+        number = 0
+        while self.write(number):
+            number += 1
+        return number + 1
+
+    def close(self) -> None:
+        self.receiver.leave()
+        if self.transport._socket is not None:
+            self.transport._socket.close()
+
+
+@pytest.fixture
+def bench(directory: pathlib.Path) -> Iterator[Bench]:
+    with contextlib.closing(Bench(directory)) as bench:
+        yield bench
+
+
+def numbers(entries: list[dict[str, str]]) -> list[int]:
+    return [int(one["N"]) for one in entries if "N" in one]
+
+
+def events(entries: list[dict[str, str]]) -> list[str]:
+    return [one["REMO_EVENT"] for one in entries if "REMO_EVENT" in one]
+
+
+def test_a_call_is_one_datagram(bench: Bench) -> None:
+    assert bench.write(1, 2, 3) == 3
+    entries = bench.receiver.take()
+    assert entries == [{"N": str(number), "MESSAGE": TEXT} for number in (1, 2, 3)]
+    assert len(bench.receiver.datagrams) == 1
+    assert (bench.trail.healthy, bench.trail.queued, bench.trail.dropped) == (True, 0, 0)
+
+
+def test_what_does_not_fit_a_datagram_goes_in_several(bench: Bench) -> None:
+    entries = [records.field("N", number) + records.field("MESSAGE", "x" * 1000) for number in range(200)]
+    assert bench.trail.write(entries) == 200
+    assert numbers(bench.receiver.take()) == list(range(200))
+    assert len(bench.receiver.datagrams) == 4
+    assert all(len(one) <= bench.transport.max_batch for one in bench.receiver.datagrams)
+
+
+def test_nobody_there_and_then_there(bench: Bench) -> None:
+    bench.receiver.leave()
+    assert bench.write(1, 2) == 0
+    assert bench.write(3) == 0
+    assert (bench.trail.healthy, bench.trail.queued) == (False, 3)
+    assert not bench.trail.retry()
+    bench.receiver.listen()
+    assert bench.trail.retry()
+    entries = bench.receiver.take()
+    assert numbers(entries) == [1, 2, 3]
+    assert [events(entries[:1]), events(entries[-1:])] == [["audit.degraded"], ["audit.recovered"]]
+    # Each with the time at which it was to be written, not that at which it was.
+    times = [int(one["REMO_EVENT_USEC"]) for one in entries[:-1]]
+    assert times == sorted(times)
+    assert len(set(times)) >= 3
+    assert entries[-1]["REMO_DROPPED"] == "0"
+    assert (bench.trail.healthy, bench.trail.queued, bench.trail.dropped) == (True, 0, 0)
+    assert bench.write(4) == 1
+    assert "REMO_EVENT_USEC" not in bench.receiver.take()[0]
+
+
+def test_a_request_brings_them_through_too(bench: Bench) -> None:
+    """What waits goes first: records stay in order."""
+    bench.receiver.leave()
+    bench.write(1, 2)
+    bench.receiver.listen()
+    assert bench.write(3) == 1
+    assert numbers(bench.receiver.take()) == [1, 2, 3]
+
+
+def test_a_full_queue_is_waited_for_and_then_nobody_waits(bench: Bench) -> None:
+    began = time.monotonic()
+    following = bench.fill()
+    assert time.monotonic() - began >= PATIENCE_SECONDS
+    assert not bench.trail.healthy
+    began = time.monotonic()
+    for number in range(following, following + 50):
+        assert bench.write(number) == 0
+    assert time.monotonic() - began < 25 * PATIENCE_SECONDS
+    entries: list[dict[str, str]] = []
+    while not bench.trail.retry():
+        entries += bench.receiver.take()
+    entries += bench.receiver.take()
+    assert numbers(entries) == list(range(following + 50))
+    assert bench.trail.dropped == 0
+
+
+def test_a_queue_that_is_full_for_a_moment_degrades_nothing(bench: Bench) -> None:
+    """As under load, with a journald that is perfectly well: the record waits, and so does the reply."""
+    entries: list[dict[str, str]] = []
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            time.sleep(0.001)
+            entries.extend(bench.receiver.take(2))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        assert [bench.write(number) for number in range(1000)] == [1] * 1000
+    finally:
+        done.set()
+        reader.join()
+    entries += bench.receiver.take()
+    assert numbers(entries) == list(range(1000))
+    assert events(entries) == []
+    assert bench.trail.healthy
+
+
+def test_the_last_thousand_are_kept_and_the_others_counted(bench: Bench) -> None:
+    bench.receiver.leave()
+    for number in range(WAITING_RECORDS + 500):
+        bench.write(number)
+    assert (bench.trail.queued, bench.trail.dropped) == (WAITING_RECORDS, 500)
+    bench.receiver.listen()
+    entries: list[dict[str, str]] = []
+    while not bench.trail.retry():
+        entries += bench.receiver.take()
+    entries += bench.receiver.take()
+    assert numbers(entries) == list(range(500, WAITING_RECORDS + 500))
+    assert events(entries) == ["audit.degraded", "audit.recovered"]
+    assert entries[-1]["REMO_DROPPED"] == "500"
+    bench.receiver.leave()
+    bench.write(1)
+    bench.receiver.listen()
+    assert bench.trail.retry()
+    assert "REMO_DROPPED" in (last := bench.receiver.take()[-1])
+    assert int(last["REMO_DROPPED"]) == bench.trail.dropped - 500  # counted anew each time
+    assert bench.trail.dropped >= 500  # for good
+
+
+def test_a_socket_that_was_made_anew_is_found(bench: Bench) -> None:
+    bench.write(1)
+    bench.receiver.take()
+    bench.receiver.leave()
+    bench.receiver.listen()
+    bench.write(2)
+    bench.trail.retry()
+    assert numbers(bench.receiver.take()) == [2]
+    assert bench.trail.healthy
+
+
+def test_received_is_what_has_been_read(bench: Bench) -> None:
+    """What lies in a queue is not, nor what was in the queue of a socket that is gone."""
+    assert bench.write(1) == 1
+    assert not bench.transport.received(0.0)
+    bench.receiver.take()
+    assert bench.transport.received(0.0)
+    assert bench.write(2) == 1
+    bench.receiver.leave()
+    assert not bench.transport.received(0.0)
+
+
+def test_troubles_may_come_again_while_it_recovers(bench: Bench) -> None:
+    """The receiver takes some of what waits and hangs once more: nothing is lost, nothing comes twice."""
+    bench.receiver.leave()
+    for number in range(900):
+        bench.write(number)
+    bench.receiver.listen()
+    entries: list[dict[str, str]] = []
+    number = 900
+    for _ in range(2000):
+        if bench.write(number):
+            break
+        number += 1
+        entries += bench.receiver.take(1)
+    while not bench.trail.retry():
+        entries += bench.receiver.take()
+    entries += bench.receiver.take()
+    assert bench.trail.dropped == 0
+    assert numbers(entries) == list(range(number + 1))

@@ -1,0 +1,176 @@
+"""Secret memory: where it comes from, that it is overwritten, and what is said when there is less of it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+import os
+import pathlib
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from remo_broker.broker.refusals import Refused
+from remo_broker.broker.secrets import memory
+from remo_broker.broker.secrets.memory import MEMORY_ENVIRONMENT, REGION_SIZE, Arena, Protection, Region
+from remo_broker.protocol.ops import MAX_MESSAGE
+from tests.support.machine import REPOSITORY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(params=[True, False], ids=["memfd_secret", "mlock"])
+def arena(request: pytest.FixtureRequest) -> Iterator[Arena]:
+    arena = Arena(use_memfd_secret=request.param)
+    if request.param and arena.protection is not Protection.MEMFD_SECRET:
+        pytest.skip("this kernel has no memfd_secret(2)")
+    yield arena
+    arena.SPARES = 0
+    arena.give_back(arena.take())
+
+
+def fill(region: Region, length: int, byte: int = 0xAB) -> None:
+    region.view[:length] = bytes([byte]) * length
+    region.used = length
+
+
+@pytest.mark.parametrize("length", [0, 1, 4096, MAX_MESSAGE - 1, MAX_MESSAGE, MAX_MESSAGE + 1, REGION_SIZE])
+def test_all_that_was_written_is_overwritten(arena: Arena, length: int) -> None:
+    region = arena.take()
+    fill(region, length)
+    region.wipe()
+    assert not any(region.view[:length])
+    assert region.used == 0
+    arena.give_back(region)
+
+
+def test_a_small_region_is_kept_clean_and_a_large_one_is_unmapped(arena: Arena) -> None:
+    first, second = arena.take(), arena.take()
+    fill(first, MAX_MESSAGE)
+    fill(second, MAX_MESSAGE + 1)
+    arena.give_back(second)
+    arena.give_back(first)
+    assert arena.take() is first
+    assert not any(first.view[:MAX_MESSAGE])
+    assert second.map.closed
+    arena.give_back(first)
+
+
+def test_regions_are_apart(arena: Arena) -> None:
+    one, other = arena.take(), arena.take()
+    fill(one, 100, 1)
+    fill(other, 100, 2)
+    assert (one.view[50], other.view[50]) == (1, 2)
+    arena.give_back(one)
+    arena.give_back(other)
+
+
+def address_of(region: Region) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(region.map))
+
+
+def mapping_of(region: Region) -> dict[str, str]:
+    """What the kernel says of the mapping that a region is."""
+    lines = pathlib.Path("/proc/self/smaps").read_text().splitlines()
+    address = address_of(region)
+    inside = False
+    found = {}
+    for line in lines:
+        head, _, rest = line.partition(" ")
+        if "-" in head and not head.endswith(":"):
+            low, high = (int(one, 16) for one in head.split("-"))
+            inside = low <= address < high
+            if inside:
+                found["Name"] = rest.split(" ")[-1]
+        elif inside:
+            key, _, value = line.partition(":")
+            found[key] = value.strip()
+    return found
+
+
+def test_what_the_kernel_makes_of_it() -> None:
+    arena = Arena()
+    if arena.protection is not Protection.MEMFD_SECRET:
+        pytest.skip("this kernel has no memfd_secret(2)")
+    region = arena.take()
+    fill(region, 4096)
+    assert "secretmem" in pathlib.Path("/proc/self/maps").read_text()
+    with open("/proc/self/mem", "rb", buffering=0) as own:
+        own.seek(address_of(region))
+        with pytest.raises(OSError, match="Input/output error"):
+            own.read(16)
+    arena.SPARES = 0
+    arena.give_back(region)
+
+
+def test_the_fallback_is_locked_and_left_out_of_dumps() -> None:
+    arena = Arena(use_memfd_secret=False)
+    assert arena.protection is Protection.LOCKED
+    region = arena.take()
+    fill(region, 8 * mmap.PAGESIZE)
+    seen = mapping_of(region)
+    assert {"lo", "dd", "dc"} <= set(seen["VmFlags"].split())
+    assert int(seen["Locked"].split()[0]) >= 8 * mmap.PAGESIZE // 1024
+    arena.SPARES = 0
+    arena.give_back(region)
+
+
+# Imported before the user is given up, who may have no way to the modules.
+_ARENA = "from remo_broker.broker.secrets.memory import *\nfrom remo_broker.broker.secrets.memory import Refused\n"
+
+
+def run_unprivileged(code: str, limit: int) -> str:
+    imports = "import ctypes, mmap, resource, os, sys\n" + _ARENA
+    drop = f"resource.setrlimit(resource.RLIMIT_MEMLOCK, ({limit}, {limit}))\n"
+    if os.geteuid() == 0:
+        drop += "os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", imports + drop + code],
+        env={"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_without_room_for_one_region_it_says_none() -> None:
+    assert (
+        run_unprivileged("arena = Arena(); print(arena.protection.value); print(arena.take().view[0])", 4096)
+        == "none\n0"
+    )
+
+
+def test_without_room_for_another_region_it_is_refused() -> None:
+    code = (
+        "arena = Arena()\n"
+        "taken = [arena.take()]\n"
+        "try:\n    taken.append(arena.take())\n"
+        "except Refused as refusal:\n    print(refusal.code, refusal.reason, refusal.retry_after_seconds, refusal.message)\n"
+        "arena.give_back(taken.pop())\n"
+        "print(arena.take().view[0], arena.protection.value != 'none')\n"
+    )
+    first, second = run_unprivileged(code, REGION_SIZE + 8192).splitlines()
+    assert first.startswith("internal_error out_of_memory 1 ")
+    assert "LimitMEMLOCK=" in first
+    assert second == "0 True"
+
+
+def test_what_the_environment_lacks() -> None:
+    assert memory.environment_missing(dict(MEMORY_ENVIRONMENT)) == {}
+    assert memory.environment_missing({}) == MEMORY_ENVIRONMENT
+    assert memory.environment_missing({**MEMORY_ENVIRONMENT, "PYTHONMALLOC": "debug"}) == {"PYTHONMALLOC": "malloc"}
+
+
+def test_nothing_of_what_it_holds_is_shown(arena: Arena) -> None:
+    region = arena.take()
+    with contextlib.suppress(Refused):
+        fill(region, 10, ord("s"))
+    assert "ss" not in repr(region) + repr(arena) + str(region)
+    arena.give_back(region)

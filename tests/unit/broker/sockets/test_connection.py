@@ -1,0 +1,286 @@
+"""One connection over a real pair of sockets: what is written, when it is given up, how it ends."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from remo_broker.broker.audit.journal import JournalTransport
+from remo_broker.broker.audit.trail import AuditTrail
+from remo_broker.broker.decisions import Broker
+from remo_broker.broker.loop import Loop
+from remo_broker.broker.projects import SHARE
+from remo_broker.broker.secrets.memory import Arena
+from remo_broker.broker.secrets.store import Snapshot, Store
+from remo_broker.broker.sockets.connection import LINGER_SECONDS, PEER_SECONDS, Connection, Peer, Sweeper
+from remo_broker.broker.sockets.outbox import ProjectPlane
+from remo_broker.broker.sockets.project import Client
+from remo_broker.protocol.config import Config
+from tests.support.broker import registration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PING = b'{"op":"ping"}\n'
+GET = b'{"op":"get","name":"A"}\n'
+
+
+class Echo(Connection):
+    """Sends back what it reads."""
+
+    def readable(self) -> None:
+        data = self.socket.recv(65536)
+        if data:
+            self.send(data)
+        else:
+            self.end()
+
+
+class Bench:
+    """A loop with a sweeper, and a pair of sockets on it."""
+
+    def __init__(self) -> None:
+        self.bugs: list[BaseException] = []
+        self.loop = Loop(self.bugs.append)
+        self.sweeper = Sweeper(self.loop)
+        self.ours, self.theirs = socket.socketpair()
+        self.ours.setblocking(False)
+        self.theirs.settimeout(5)
+
+    def turn(self) -> None:
+        self.loop.after(0, lambda: None)  # so that it does not wait
+        self.loop.turn()
+
+    def close(self) -> None:
+        self.ours.close()
+        self.theirs.close()
+        self.loop.close()
+        assert self.bugs == []
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    yield bench
+    bench.close()
+
+
+def fill(bench: Bench, connection: Connection) -> bytes:
+    """Send until the kernel takes no more; all that was sent."""
+    sent = b""
+    while not connection.pending:
+        sent += (line := b"%07d\n" % len(sent) * 512)
+        connection.send(line)
+    return sent
+
+
+def receive(bench: Bench, length: int) -> bytes:
+    got = b""
+    while len(got) < length:
+        got += bench.theirs.recv(65536)
+        bench.turn()
+    return got
+
+
+def test_what_the_kernel_does_not_take_waits_in_order(bench: Bench) -> None:
+    connection = Echo(bench.loop, bench.sweeper, bench.ours)
+    sent = fill(bench, connection)
+    connection.send(b"more\n")
+    connection.send([b"head ", memoryview(b"value"), b" tail\n"])
+    sent += b"more\nhead value tail\n"
+    assert bench.sweeper.has(connection)
+    assert receive(bench, len(sent)) == sent
+    assert not connection.pending
+    assert not bench.sweeper.has(connection)
+    bench.theirs.sendall(b"and on\n")
+    bench.turn()
+    assert bench.theirs.recv(100) == b"and on\n"
+
+
+def test_who_does_not_read_is_not_read_from(bench: Bench) -> None:
+    connection = Echo(bench.loop, bench.sweeper, bench.ours)
+    sent = fill(bench, connection)
+    bench.theirs.sendall(b"not yet\n")
+    for _ in range(5):
+        bench.turn()
+    assert receive(bench, len(sent) + 8) == sent + b"not yet\n"
+
+
+def test_a_snapshot_is_held_while_an_answer_is_half_sent(bench: Bench) -> None:
+    connection = Echo(bench.loop, bench.sweeper, bench.ours)
+    snapshot = Snapshot(Arena(), [], {}, 1, 0)
+    value = memoryview(b"x" * 300_000)
+    connection.send([b"", value, b"\n"], snapshot)
+    connection.send([b"", value, b"\n"], snapshot)
+    assert snapshot.readers == 1
+    receive(bench, 600_002)
+    assert snapshot.readers == 0
+    connection.send([b"", value, b"\n"], snapshot)
+    connection.close()
+    assert [snapshot.readers] == [0]
+    snapshot.arena.SPARES = 0
+    snapshot.arena.give_back(snapshot.arena.take())
+
+
+def test_a_snapshot_that_was_sent_at_once_is_not_held(bench: Bench) -> None:
+    connection = Echo(bench.loop, bench.sweeper, bench.ours)
+    snapshot = Snapshot(Arena(), [], {}, 1, 0)
+    connection.send([b"a", memoryview(b"b"), b"c\n"], snapshot)
+    assert snapshot.readers == 0
+    assert bench.theirs.recv(10) == b"abc\n"
+    snapshot.arena.SPARES = 0
+    snapshot.arena.give_back(snapshot.arena.take())
+
+
+def pass_time(bench: Bench, seconds: float) -> None:
+    """Bring the deadlines nearer instead of waiting for them."""
+    for connection in bench.sweeper._due:
+        bench.sweeper._due[connection] -= seconds
+    bench.sweeper._sweep()
+
+
+def test_a_peer_that_never_reads_is_given_up(bench: Bench) -> None:
+    connection = Echo(bench.loop, bench.sweeper, bench.ours)
+    fill(bench, connection)
+    pass_time(bench, PEER_SECONDS - 0.1)
+    assert [connection.closed] == [False]
+    pass_time(bench, 0.2)
+    assert [connection.closed] == [True]
+    connection.close()  # twice is fine
+    connection.send(b"to nobody")
+
+
+def test_a_last_word_reaches_a_peer_that_is_still_sending(bench: Bench) -> None:
+    connection = Echo(bench.loop, bench.sweeper, bench.ours)
+    bench.theirs.sendall(b"x" * 100_000)
+    connection.end_with(b"why\n")
+    for _ in range(10):
+        bench.turn()
+        bench.turn()
+        bench.theirs.sendall(b"x" * 50_000)
+    assert bench.theirs.recv(100) == b"why\n"
+    assert bench.theirs.recv(100) == b""
+    assert not connection.closed
+    pass_time(bench, LINGER_SECONDS + 0.1)
+    assert connection.closed
+
+
+def test_a_last_word_waits_for_what_is_before_it(bench: Bench) -> None:
+    connection = Echo(bench.loop, bench.sweeper, bench.ours)
+    sent = fill(bench, connection)
+    connection.end_with(b"why\n")
+    assert receive(bench, len(sent) + 4) == sent + b"why\n"
+    bench.theirs.close()
+    bench.turn()
+    assert connection.closed
+
+
+def test_a_peer_that_is_gone_closes_it(bench: Bench) -> None:
+    connection = Echo(bench.loop, bench.sweeper, bench.ours)
+    bench.theirs.close()
+    connection.send(b"x")
+    assert connection.closed
+
+
+def test_who_connected(bench: Bench) -> None:
+    peer = Peer(bench.ours)
+    assert (peer.pid, peer.uid, peer.gid) == (os.getpid(), os.getuid(), os.getgid())
+
+
+# --- a project's client
+
+
+class Breakable(JournalTransport):
+    """Takes records to nobody; breaks once, by a fault of its own, after as many calls as `breaks_in` says."""
+
+    breaks_in = 0
+
+    def send(self, records: list[bytes], patience_seconds: float) -> None:
+        self.breaks_in -= 1
+        if not self.breaks_in:
+            raise ZeroDivisionError
+        super().send(records, patience_seconds)
+
+
+@pytest.fixture
+def transport() -> Breakable:
+    return Breakable("/nowhere")
+
+
+@pytest.fixture
+def client(bench: Bench, transport: Breakable) -> Iterator[Client]:
+    arena = Arena()
+    broker = Broker(Config({"rate_limit_per_second": 0}), Store(arena, 900))
+    trail = AuditTrail(transport, clock_usec=lambda: 0)
+    plane = ProjectPlane(bench.loop, bench.sweeper, broker, trail, deny=False)
+    client = Client(plane, broker.add(registration("myrepo", "A")), bench.ours, Peer(bench.ours))
+    yield client
+    client.close()
+    arena.SPARES = 0
+    arena.give_back(arena.take())
+
+
+def test_a_request_that_is_not_finished_is_given_up(bench: Bench, client: Client) -> None:
+    bench.theirs.sendall(PING + b'{"op":')
+    bench.turn()
+    assert bench.theirs.recv(1000).startswith(b'{"ok":true')
+    pass_time(bench, PEER_SECONDS + 0.1)
+    assert b'"too_slow"' in bench.theirs.recv(1000)
+    assert bench.theirs.recv(1000) == b""
+
+
+def test_who_drips_is_given_up_too(bench: Bench, client: Client) -> None:
+    """The deadline is the request's, not the byte's."""
+    for byte in (b"{", b'"', b"o", b"p"):
+        bench.theirs.sendall(byte)
+        bench.turn()
+        pass_time(bench, PEER_SECONDS / 4 + 0.1)
+    assert b'"too_slow"' in bench.theirs.recv(1000)
+
+
+def test_who_pipelines_without_end_is_not(bench: Bench, client: Client) -> None:
+    """There is always a half request left over, but never the same one."""
+    for _ in range(10):
+        bench.theirs.sendall(PING[6:] + PING + PING[:6] if client._unread else PING + PING[:6])
+        bench.turn()
+        assert bench.theirs.recv(1000).endswith(b"}\n")
+        pass_time(bench, PEER_SECONDS / 2)
+    assert not client.closed
+    pass_time(bench, PEER_SECONDS)
+    assert b'"too_slow"' in bench.theirs.recv(1000)
+
+
+def test_who_says_nothing_may_stay(bench: Bench, client: Client) -> None:
+    pass_time(bench, 1000 * PEER_SECONDS)
+    bench.theirs.sendall(PING)
+    bench.turn()
+    assert bench.theirs.recv(1000).startswith(b'{"ok":true')
+
+
+@pytest.mark.parametrize("breaks_in", [1, 2])
+def test_a_fault_on_the_way_to_the_audit_ends_whose_record_it_was_and_nobody_else(
+    bench: Bench, client: Client, transport: Breakable, breaks_in: int
+) -> None:
+    """At the end of a turn, or among those who wait for the next one. Who went on would take one answer for another."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.settimeout(5)
+        neighbour = client.plane.broker.add(registration("neighbour", "A"))
+        other = Client(client.plane, neighbour, ours, Peer(ours))
+        bench.theirs.sendall(GET * 2 * SHARE)
+        transport.breaks_in = breaks_in
+        while not bench.bugs:
+            bench.turn()
+        assert [type(bug) for bug in bench.bugs] == [ZeroDivisionError]
+        bench.bugs.clear()
+        assert client.closed
+        theirs.sendall(PING * 2 * SHARE)
+        answers = b""
+        while answers.count(b"\n") < 2 * SHARE:
+            bench.turn()
+            answers += theirs.recv(65536)
+        other.close()

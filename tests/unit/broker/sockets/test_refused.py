@@ -1,0 +1,52 @@
+"""Who connects without getting anywhere, on real sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import TYPE_CHECKING
+
+from remo_broker.broker.audit.journal import StderrTransport
+from remo_broker.broker.audit.trail import AuditTrail
+from remo_broker.broker.loop import Loop
+from remo_broker.broker.sockets.connection import Sweeper
+from remo_broker.broker.sockets.refused import LONG_LINE, Reader, Stranger
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+ANSWER = b"no\n"
+
+
+def breaks(_line: bytes) -> Generator[None, None, bytes | None]:
+    yield
+    raise ZeroDivisionError
+
+
+def is_fine(_line: bytes) -> Generator[None, None, bytes | None]:
+    yield
+    return None
+
+
+def test_a_fault_of_one_leaves_the_others_their_turn() -> None:
+    bugs: list[BaseException] = []
+    gone: list[None] = []
+    with contextlib.ExitStack() as stack:
+        loop = Loop(bugs.append)
+        stack.callback(loop.close)
+        sweeper, reader = Sweeper(loop), Reader(loop)
+        trail = AuditTrail(StderrTransport(), clock_usec=lambda: 0)
+        for record_of, answer in ((breaks, b""), (is_fine, ANSWER)):
+            here, there = socket.socketpair()
+            stack.enter_context(there)
+            here.setblocking(False)
+            stranger = Stranger(loop, sweeper, trail, reader, here, ANSWER, record_of, lambda: gone.append(None))
+            stack.callback(stranger.close)
+            there.sendall(b"x" * LONG_LINE + b"\n")
+            there.settimeout(20)
+            for _ in range(5):
+                loop.after(0, lambda: None)
+                loop.turn()
+            assert there.recv(100) == answer
+    assert [type(bug) for bug in bugs] == [ZeroDivisionError]
+    assert len(gone) == 2

@@ -1,0 +1,357 @@
+"""The decisions, without a socket and at times that the test chooses."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from remo_broker.broker.audit.journal import fields_of
+from remo_broker.broker.decisions import Broker, info_fits
+from remo_broker.broker.projects import KNOWN_LINES, LONGEST_KNOWN_LINE, Grant, Project
+from remo_broker.broker.secrets.json_spans import finish, scan
+from remo_broker.broker.secrets.memory import Arena
+from remo_broker.broker.secrets.store import Store
+from remo_broker.protocol.config import Config
+from remo_broker.protocol.ops import Get, Info, Ping, Ready
+from tests.support.broker import registration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from remo_broker.broker.decisions import Answer, Reply
+
+NOW = 1000.0
+
+
+class Desk:
+    """A broker with one project, asked without sockets."""
+
+    def __init__(self, **config: Any) -> None:
+        self.arena = Arena()
+        self.broker = Broker(Config(config), Store(self.arena, 900))
+        self.project = self.broker.add(
+            registration("myrepo", "GITHUB_TOKEN", "aws", "KEYSTORE", "MISSING", max_entries=2)
+        )
+
+    def push(self, secrets: dict[str, Any] | None = None, **binary: str) -> None:
+        line = json.dumps({"secrets": secrets or {}, "secrets_b64": binary}).encode()
+        region = self.arena.take()
+        region.view[: len(line)] = line
+        region.used = len(line)
+        fields = finish(scan(region.view, 0, len(line)))[3]
+        finish(self.broker.store.load(region, fields["secrets"], fields["secrets_b64"], 0))
+        self.broker.end_leases()
+
+    def clear(self) -> None:
+        self.broker.store.clear()
+        self.broker.end_leases()
+
+    def prepare(self, step: str) -> None:
+        if step == "push":
+            self.push(SECRETS)
+        elif step == "clear":
+            self.clear()
+
+    def get(self, name: str, now: float = NOW, project: Project | None = None) -> tuple[dict[str, Any], dict[str, str]]:
+        """The reply and the fields of the record of one get."""
+        reply, head = self.broker.answer(project or self.project, Get(name=name), now)
+        assert head is not None
+        return decoded(reply), fields_of(head)
+
+    def close(self) -> None:
+        self.broker.store.clear()
+        self.arena.SPARES = 0
+        self.arena.give_back(self.arena.take())
+
+
+def line_of(reply: Reply) -> bytes:
+    return reply if isinstance(reply, bytes) else b"".join(reply)
+
+
+def decoded(reply: Reply) -> dict[str, Any]:
+    line = line_of(reply)
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    fields = json.loads(line)
+    assert isinstance(fields, dict)
+    assert line == json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+    return fields
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    with contextlib.closing(Desk()) as desk:
+        yield desk
+
+
+SECRETS = {"GITHUB_TOKEN": "ghp_x", "aws": {"k": "v"}, "HIDDEN": "h"}
+
+
+def test_string_bundle_and_binary(desk: Desk) -> None:
+    desk.push(SECRETS, KEYSTORE="3q2+7w==")
+    assert list(desk.get("GITHUB_TOKEN")[0].items()) == [
+        ("ok", True),
+        ("value", "ghp_x"),
+        ("ttl_seconds", 900),
+        ("generation", 1),
+    ]
+    assert desk.get("aws")[0]["value"] == '{"k":"v"}'
+    assert list(desk.get("KEYSTORE")[0]) == ["ok", "value_b64", "ttl_seconds", "generation"]
+
+
+def test_a_value_is_sent_from_secret_memory(desk: Desk) -> None:
+    desk.push(SECRETS)
+    reply, _ = desk.broker.answer(desk.project, Get(name="GITHUB_TOKEN"), NOW)
+    assert isinstance(reply, list)
+    head, value, tail = reply
+    assert isinstance(value, memoryview)
+    assert value.obj is desk.broker.store.snapshot.regions[0].map  # type: ignore[union-attr]
+    assert b"ghp_x" not in bytes(head) + bytes(tail)
+    value.release()
+
+
+@pytest.mark.parametrize("name", ["HIDDEN", "NOWHERE", "github_token"])
+def test_what_the_manifest_lacks_is_denied_alike(desk: Desk, name: str) -> None:
+    """Whether the broker holds it or not, whether it holds anything at all: the same bytes."""
+    answers: list[Answer] = []
+    answers.append(desk.broker.answer(desk.project, Get(name=name), NOW))
+    desk.push({})
+    answers.append(desk.broker.answer(desk.project, Get(name=name), NOW))
+    desk.push(SECRETS)
+    answers.append(desk.broker.answer(desk.project, Get(name=name), NOW))
+    desk.clear()
+    answers.append(desk.broker.answer(desk.project, Get(name=name), NOW))
+    assert len({line_of(reply) for reply, _ in answers}) == 1
+    reply, head = answers[0]
+    fields = decoded(reply)
+    assert (fields["code"], fields["reason"]) == ("denied", "not_in_manifest")
+    assert head is not None
+    assert fields_of(head)["REMO_REASON"] == "not_in_manifest"
+    assert desk.project.fetches_denied == 4
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.text(max_size=200))
+def test_a_denied_get_never_reaches_the_store(name: str) -> None:
+    with contextlib.closing(Desk()) as desk:
+        del desk.broker.store.snapshot  # whoever looks at it now fails
+        if name not in desk.project.grants:
+            fields, record = desk.get(name)
+            assert fields["code"] == record["REMO_OUTCOME"] == "denied"
+        desk.broker.store.snapshot = None
+
+
+@pytest.mark.parametrize("name", ["", "a b", "A" * 129, "é", "A\n", "../GITHUB_TOKEN", "GITHUB_TOKEN\0"])
+def test_a_name_that_no_secret_can_have(desk: Desk, name: str) -> None:
+    fields, record = desk.get(name)
+    assert (fields["code"], fields["reason"]) == ("denied", "invalid_name")
+    assert (record["REMO_OUTCOME"], record["REMO_REASON"]) == ("denied", "invalid_name")
+    assert not name or name not in fields["message"]
+
+
+def test_nothing_pushed_and_not_in_the_push(desk: Desk) -> None:
+    for prepare in ("nothing", "clear"):
+        desk.prepare(prepare)
+        fields, record = desk.get("MISSING")
+        assert (fields["code"], fields["reason"], fields["retry_after_seconds"]) == ("not_found", "no_snapshot", 1)
+        assert (record["REMO_DECISION"], record["REMO_OUTCOME"]) == ("allow", "not_found")
+        desk.push(SECRETS)
+        fields, record = desk.get("MISSING")
+        assert (fields["code"], fields["reason"]) == ("not_found", "not_in_snapshot")
+        assert "retry_after_seconds" not in fields
+        assert record["REMO_REASON"] == "not_in_snapshot"
+    assert desk.project.leases.until == {}
+
+
+def test_a_push_that_leaves_a_name_out_takes_it_away(desk: Desk) -> None:
+    desk.push(SECRETS)
+    assert desk.get("GITHUB_TOKEN")[0]["ok"]
+    desk.push({"aws": {}})
+    assert desk.get("GITHUB_TOKEN")[0]["reason"] == "not_in_snapshot"
+    assert desk.get("aws")[0]["generation"] == 2
+    desk.clear()
+    assert desk.get("aws")[0]["reason"] == "no_snapshot"
+
+
+# --- leases
+
+
+def served(desk: Desk, name: str, now: float) -> tuple[int, str]:
+    fields, record = desk.get(name, now)
+    return fields["ttl_seconds"], record["REMO_BACKEND"]
+
+
+def test_a_lease_from_first_to_last(desk: Desk) -> None:
+    desk.push(SECRETS)
+    assert served(desk, "GITHUB_TOKEN", NOW) == (900, "store")
+    assert served(desk, "GITHUB_TOKEN", NOW) == (900, "cache")
+    assert served(desk, "GITHUB_TOKEN", NOW + 0.5) == (899, "cache")
+    assert served(desk, "GITHUB_TOKEN", NOW + 899.5) == (0, "cache")
+    assert served(desk, "GITHUB_TOKEN", NOW + 900) == (900, "store")
+    assert served(desk, "GITHUB_TOKEN", NOW + 901) == (899, "cache")
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.floats(0.001, 1e6))
+def test_the_first_get_reports_the_whole_lease(now: float) -> None:
+    with contextlib.closing(Desk()) as desk:
+        desk.push(SECRETS)
+        assert served(desk, "GITHUB_TOKEN", now) == (900, "store")
+
+
+def test_a_push_and_a_clear_end_leases(desk: Desk) -> None:
+    desk.push(SECRETS)
+    served(desk, "GITHUB_TOKEN", NOW)
+    desk.push(SECRETS)
+    assert desk.project.leases.until == {}
+    assert served(desk, "GITHUB_TOKEN", NOW + 5) == (900, "store")
+    desk.clear()
+    assert desk.project.leases.until == {}
+
+
+def test_leases_stay_over_a_reload_and_the_oldest_leaves(desk: Desk) -> None:
+    desk.push(SECRETS, KEYSTORE="")
+    served(desk, "GITHUB_TOKEN", NOW)
+    served(desk, "aws", NOW)
+    desk.project.reload(registration("myrepo", "aws", "KEYSTORE", "GITHUB_TOKEN", max_entries=2, ttl_seconds=60))
+    assert served(desk, "aws", NOW + 1) == (899, "cache")
+    assert served(desk, "KEYSTORE", NOW + 1) == (60, "store")
+    assert served(desk, "GITHUB_TOKEN", NOW + 1) == (60, "store")  # it was the oldest, and left
+    assert desk.broker.project_status(desk.project, NOW + 1, 0).cache_entries == 2
+    assert desk.broker.project_status(desk.project, NOW + 100, 0).cache_entries == 0
+
+
+def test_each_project_has_leases_of_its_own(desk: Desk) -> None:
+    other = desk.broker.add(registration("other", "aws", ttl_seconds=60))
+    desk.push(SECRETS)
+    served(desk, "aws", NOW)
+    fields, record = desk.get("aws", NOW, other)
+    assert (fields["ttl_seconds"], record["REMO_BACKEND"], record["REMO_PROJECT"]) == (60, "store", "other")
+    assert desk.get("GITHUB_TOKEN", NOW, other)[0]["code"] == "denied"
+
+
+def test_a_get_that_is_denied_for_want_of_its_record_starts_no_lease(desk: Desk) -> None:
+    desk.push(SECRETS)
+    grant = desk.project.grants["aws"]
+    _, head = desk.broker.fetch(grant, NOW)
+    assert head is not None
+    record = fields_of(desk.broker.not_audited(grant, head))
+    assert (record["REMO_DECISION"], record["REMO_REASON"]) == ("deny", "audit_unavailable")
+    assert desk.project.leases.until == {}
+    assert (desk.project.fetches_allowed, desk.project.fetches_denied) == (0, 1)
+    served(desk, "aws", NOW)
+    _, head = desk.broker.fetch(grant, NOW)
+    assert head is not None
+    desk.broker.not_audited(grant, head)
+    assert list(desk.project.leases.until) == ["aws"]  # that one began with a get that was audited
+
+
+# --- the other ops
+
+
+def test_ping_info_ready(desk: Desk) -> None:
+    def ask(request: Any) -> dict[str, Any]:
+        reply, head = desk.broker.answer(desk.project, request, NOW)
+        assert head is None  # no fetch
+        return decoded(reply)
+
+    assert ask(Ping()) == {"ok": True, "broker_version": "2.0.0", "protocol_version": 2, "project": "myrepo"}
+    names = ["GITHUB_TOKEN", "aws", "KEYSTORE", "MISSING"]
+    assert ask(Info()) == {"ok": True, "project": "myrepo", "allowlist": names, "schema_version": 1}
+    desk.project.reload(registration("myrepo", "B", "A"))
+    assert ask(Info())["allowlist"] == ["B", "A"]
+    assert ask(Ready()) == {"ok": True, "ready": False, "generation": 0}
+    desk.push(SECRETS)
+    assert ask(Ready()) == {"ok": True, "ready": True, "generation": 1}
+    desk.clear()
+    assert ask(Ready()) == {"ok": True, "ready": False, "generation": 1}
+
+
+def test_an_allowlist_that_fits_an_answer(desk: Desk) -> None:
+    assert info_fits(registration("p", *(f"{number:0>60}" for number in range(1000))))
+    assert not info_fits(registration("p", *(f"{number:0>70}" for number in range(1000))))
+
+
+def test_explain_agrees_with_get(desk: Desk) -> None:
+    names = ["GITHUB_TOKEN", "aws", "MISSING", "HIDDEN", "no name", ""]
+    for prepare in ("nothing", "push", "clear"):
+        desk.prepare(prepare)
+        for name in names:
+            explained = desk.broker.explain(desk.project, name, None)
+            before = desk.project.fetches_allowed, desk.project.fetches_denied, dict(desk.project.leases.until)
+            desk.broker.explain(desk.project, name, None)
+            assert before == (desk.project.fetches_allowed, desk.project.fetches_denied, desk.project.leases.until)
+            _, record = desk.get(name)
+            assert (explained.decision, explained.outcome, explained.reason, str(explained.generation)) == (
+                record["REMO_DECISION"],
+                record["REMO_OUTCOME"],
+                record["REMO_REASON"],
+                record["REMO_GENERATION"],
+            )
+            desk.broker.end_leases()
+
+
+def test_explain_knows_whose_connection_it_would_be(desk: Desk) -> None:
+    desk.push(SECRETS)
+    closed = desk.broker.add(registration("closed", "aws", allowed_uids=[7]))
+    assert desk.broker.explain(closed, "aws", 7).outcome == "ok"
+    assert desk.broker.explain(closed, "aws", None).outcome == "ok"
+    assert desk.broker.explain(closed, "aws", 8).reason == "uid_not_allowed"
+    assert desk.broker.explain(desk.project, "aws", 8).outcome == "ok"
+
+
+# --- rates and counters
+
+
+def test_refusals_are_told_once_a_second_with_their_count() -> None:
+    with contextlib.closing(Desk(rate_limit_per_second=1, rate_limit_burst=1)) as desk:
+        bucket = desk.project.bucket
+        told: list[dict[str, str]] = []
+        for number in range(300):
+            now = NOW + number / 100
+            if not bucket.take(now):
+                record = desk.broker.rate_limited_record(desk.project, now)
+                if record is not None:
+                    told.append(fields_of(record))
+        assert [one["REMO_EVENT"] for one in told] == ["fetch.rate_limited"] * 3
+        assert [one["REMO_COUNT"] for one in told] == ["1", "99", "99"]
+        assert bucket.refused == 98
+        assert desk.broker.rate_limited_record(desk.project, NOW + 5) is not None
+        assert desk.broker.rate_limited_record(desk.project, NOW + 10) is None
+        assert decoded(desk.broker.rate_limited(desk.project))["retry_after_seconds"] == 1
+
+
+def test_counters_never_fall(desk: Desk) -> None:
+    desk.push(SECRETS)
+    desk.get("aws")
+    desk.get("HIDDEN")
+    status = desk.broker.project_status(desk.project, NOW + 2, 5_000_000)
+    assert (status.fetches_allowed, status.fetches_denied, status.last_fetch_usec) == (1, 1, 3_000_000)
+    assert desk.broker.remove("myrepo") is desk.project
+    assert (desk.broker.gone_allowed, desk.broker.gone_denied) == (1, 1)
+    fresh = desk.broker.add(registration("myrepo", "aws"))
+    assert desk.broker.project_status(fresh, NOW, 5_000_000).last_fetch_usec == 0
+
+
+# --- lines that are known
+
+
+def test_the_table_of_known_lines_is_bounded(desk: Desk) -> None:
+    grant: Grant = desk.project.grants["aws"]
+    for number in range(3 * KNOWN_LINES):
+        desk.project.remember_line(b'{"op":"get","name":"aws","x":%d}\n' % number, grant)
+        assert len(desk.project.lines) <= KNOWN_LINES
+    desk.project.remember_line(b"x" * (LONGEST_KNOWN_LINE + 1), grant)
+    assert all(len(line) <= LONGEST_KNOWN_LINE for line in desk.project.lines)
+
+
+def test_a_reload_forgets_the_lines(desk: Desk) -> None:
+    desk.project.remember_line(b"line\n", desk.project.grants["aws"])
+    desk.project.reload(registration("myrepo", "GITHUB_TOKEN"))
+    assert desk.project.lines == {}
+    assert list(desk.project.grants) == ["GITHUB_TOKEN"]

@@ -1,0 +1,153 @@
+"""The event loop on real descriptors."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from remo_broker.broker.loop import READ, Loop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from remo_broker.broker.loop import Job
+
+
+class Watched(Loop):
+    """A loop that keeps what it was told of."""
+
+    def __init__(self) -> None:
+        self.bugs: list[BaseException] = []
+        super().__init__(self.bugs.append)
+
+
+@pytest.fixture
+def loop() -> Iterator[Watched]:
+    loop = Watched()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+def test_a_ready_descriptor_is_handled_until_it_is_forgotten(loop: Watched, pipe: tuple[int, int]) -> None:
+    handled: list[bytes] = []
+    loop.watch(pipe[0], READ, lambda: handled.append(os.read(pipe[0], 1)))
+    os.write(pipe[1], b"abc")
+    loop.turn()
+    loop.turn()
+    assert handled == [b"a", b"b"]
+    loop.forget(pipe[0])
+    loop.forget(pipe[0])  # twice is fine
+    loop.after(0, lambda: None)
+    loop.turn()
+    assert handled == [b"a", b"b"]
+
+
+def test_no_events_wanted_none_handled(loop: Watched, pipe: tuple[int, int]) -> None:
+    handled: list[bytes] = []
+    loop.watch(pipe[0], READ, lambda: handled.append(os.read(pipe[0], 1)))
+    os.write(pipe[1], b"a")
+    loop.change(pipe[0], 0)
+    loop.after(0, lambda: None)
+    loop.turn()
+    assert handled == []
+    loop.change(pipe[0], READ)
+    loop.turn()
+    assert handled == [b"a"]
+
+
+def test_timers_run_in_order_when_they_are_due(loop: Watched) -> None:
+    ran: list[str] = []
+    began = time.monotonic()
+    loop.after(0.03, lambda: ran.append("later"))
+    loop.after(0.01, lambda: ran.append("sooner"))
+    never = loop.after(0.02, lambda: ran.append("never"))
+    never.cancel()
+    never.cancel()
+    while len(ran) < 2:
+        loop.turn()
+    assert ran == ["sooner", "later"]
+    assert time.monotonic() - began >= 0.03
+
+
+def test_jobs_take_turns_and_wait(loop: Watched) -> None:
+    said: list[object] = []
+    later, other = loop.later(), loop.later()
+
+    def steps(name: str) -> Job:
+        for number in range(2):
+            said.append(f"{name}{number}")
+            yield None
+
+    def waits() -> Job:
+        said.append((yield later))
+        said.append((yield other))
+
+    loop.start(waits())
+    loop.start(steps("a"))
+    loop.start(steps("b"))
+    for _ in range(3):
+        loop.turn()
+    assert said == ["a0", "b0", "a1", "b1"]
+    later.set("result")
+    later.set("too late")
+    loop.turn()
+    other.set("another")
+    loop.turn()
+    assert said[4:] == ["result", "another"]
+
+
+def test_what_is_done_already_is_not_waited_for(loop: Watched) -> None:
+    later = loop.later()
+    later.set(5)
+    got: list[object] = []
+
+    def job() -> Job:
+        got.append((yield later))
+
+    loop.start(job())
+    loop.turn()
+    loop.turn()
+    assert got == [5]
+
+
+def test_what_goes_wrong_stops_nobody(loop: Watched, pipe: tuple[int, int]) -> None:
+    ran: list[str] = []
+
+    def wrong() -> None:
+        raise ZeroDivisionError
+
+    def wrong_job() -> Job:
+        yield None
+        raise ZeroDivisionError
+
+    def right_job() -> Job:
+        yield None
+        ran.append("job")
+
+    loop.watch(pipe[0], READ, wrong)
+    os.write(pipe[1], b"a")
+    loop.turn_ends += [wrong, lambda: ran.append("end")]
+    loop.start(wrong_job())
+    loop.start(right_job())
+    loop.after(0, wrong)
+    loop.after(0, lambda: ran.append("timer"))
+    while not {"job", "end", "timer"} <= set(ran):
+        loop.turn()
+    assert len(loop.bugs) >= 4
+    assert all(isinstance(bug, ZeroDivisionError) for bug in loop.bugs)
+
+
+def test_it_stops_at_the_end_of_the_turn(loop: Watched) -> None:
+    loop.after(0, loop.stop)
+    loop.run()

@@ -1,0 +1,80 @@
+"""What the broker takes from a manifest reader: its word is checked like anybody's."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from remo_broker.broker.manifest_child import Allowed, parse
+from remo_broker.broker.refusals import Refused
+from remo_broker.protocol.config import Config
+
+GOOD: dict[str, Any] = {"ok": True, "source": "/p/x", "allowlist": ["B", "A"], "ttl_seconds": 600, "max_entries": 16}
+
+
+def said(document: Any) -> Allowed | Refused:
+    return parse(json.dumps(document).encode(), Config())
+
+
+def test_what_is_allowed() -> None:
+    result = said(GOOD)
+    assert isinstance(result, Allowed)
+    assert (result.allowlist, result.ttl_seconds, result.max_entries) == (["B", "A"], 600, 16)
+    assert isinstance(said(GOOD | {"allowlist": [], "ttl_seconds": 900, "max_entries": 64}), Allowed)
+
+
+@pytest.mark.parametrize("code", ["manifest_invalid", "manifest_not_found", "manifest_unreadable"])
+def test_what_is_refused(code: str) -> None:
+    result = said(
+        {"ok": False, "code": code, "message": "cache.ttl_seconds: \x1b[2J\nmore", "key": "cache.ttl_seconds"}
+    )
+    assert isinstance(result, Refused)
+    assert (result.code, result.message) == (code, "cache.ttl_seconds: \\x1b[2J\\nmore")
+
+
+def test_a_long_message_is_cut() -> None:
+    result = said({"ok": False, "code": "manifest_invalid", "message": "x" * 100_000})
+    assert isinstance(result, Refused)
+    assert len(result.message) == 1000
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        None,
+        [],
+        {},
+        {"ok": True},
+        {"ok": False},
+        {"ok": False, "code": "denied", "message": "x"},
+        {"ok": False, "code": ["manifest_invalid"], "message": "x"},
+        {"ok": False, "code": "manifest_invalid"},
+        {"ok": 1} | {key: value for key, value in GOOD.items() if key != "ok"},
+        GOOD | {"allowlist": "A"},
+        GOOD | {"allowlist": ["A", "A"]},
+        GOOD | {"allowlist": ["A-B"]},
+        GOOD | {"allowlist": ["A" * 129]},
+        GOOD | {"allowlist": [["A"]]},
+        GOOD | {"allowlist": None},
+        GOOD | {"ttl_seconds": 901},
+        GOOD | {"ttl_seconds": 0},
+        GOOD | {"ttl_seconds": True},
+        GOOD | {"ttl_seconds": 600.0},
+        GOOD | {"max_entries": 65},
+        GOOD | {"max_entries": 0},
+        GOOD | {"max_entries": "16"},
+    ],
+)
+def test_a_reader_that_talks_nonsense_allows_nothing(document: Any) -> None:
+    result = said(document)
+    assert isinstance(result, Refused)
+    assert result.code == "manifest_unreadable"
+
+
+@pytest.mark.parametrize("output", [b"", b"\xff", b"{", b"[" * 100_000, json.dumps(GOOD).encode() * 2, b"9" * 5000])
+def test_a_reader_that_was_killed_or_broken_allows_nothing(output: bytes) -> None:
+    result = parse(output, Config())
+    assert isinstance(result, Refused)
+    assert result.code == "manifest_unreadable"

@@ -1,0 +1,57 @@
+"""The token bucket."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remo_broker.broker.rate import Bucket
+
+
+def taken(bucket: Bucket, now: float, attempts: int) -> int:
+    return sum(bucket.take(now) for _ in range(attempts))
+
+
+def test_a_burst_and_then_the_rate() -> None:
+    bucket = Bucket(10, 5)
+    assert taken(bucket, 1000.0, 50) == 5
+    assert bucket.refused == 45
+    assert taken(bucket, 1000.05, 50) == 0
+    assert taken(bucket, 1000.1, 50) == 1
+    assert taken(bucket, 1001.1, 50) == 5  # ten came, the burst is all that is kept
+    assert taken(bucket, 2000.0, 50) == 5
+
+
+def test_refusals_do_not_cost() -> None:
+    """Who is refused and tries on does not keep the bucket empty."""
+    bucket = Bucket(10, 1)
+    assert bucket.take(0.0)
+    assert sum(bucket.take(number / 1000) for number in range(1, 1001)) >= 9
+
+
+def test_no_limit() -> None:
+    for bucket in (Bucket(0, 5), Bucket(5, 0)):
+        assert taken(bucket, 1.0, 10_000) == 10_000
+        assert (bucket.refused, bucket.retry_after_seconds()) == (0, 0)
+
+
+def test_when_to_try_again() -> None:
+    bucket = Bucket(1, 1)
+    bucket.take(0.0)
+    bucket.take(0.0)
+    assert bucket.retry_after_seconds() == 1
+    fast = Bucket(1000, 1)
+    fast.take(0.0)
+    assert fast.retry_after_seconds() == 1
+
+
+@given(st.integers(1, 50), st.integers(1, 50), st.lists(st.floats(0, 0.5), max_size=200))
+def test_never_more_than_burst_and_rate(per_second: int, burst: int, pauses: list[float]) -> None:
+    bucket = Bucket(per_second, burst)
+    now = start = 50.0
+    count = 0
+    for pause in pauses:
+        now += pause
+        count += bucket.take(now)
+    assert count <= burst + per_second * (now - start) + 1e-6
+    assert count + bucket.refused == len(pauses)

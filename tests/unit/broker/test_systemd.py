@@ -1,0 +1,92 @@
+"""Which descriptors are taken for listening sockets."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from remo_broker.broker.systemd import Manager, listening_socket
+from tests.support.broker import listen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.notify import NotifySocket
+
+
+def is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def test_a_listening_unix_stream_socket_is_taken(directory: pathlib.Path) -> None:
+    with listen(directory / "s") as original:
+        descriptor = os.dup(original.fileno())
+        os.set_inheritable(descriptor, True)
+        taken = listening_socket(descriptor)
+        assert taken is not None
+        with taken:
+            assert taken.fileno() == descriptor
+            assert not taken.get_inheritable()
+            assert not taken.getblocking()
+            with pytest.raises(BlockingIOError):
+                taken.accept()
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe", "tcp", "datagram", "packets", "not listening", "connected"])
+def test_anything_else_is_closed(directory: pathlib.Path, kind: str) -> None:
+    other: int | None = None
+    if kind == "file":
+        descriptor = os.open("/dev/null", os.O_RDONLY)
+    elif kind == "pipe":
+        descriptor, other = os.pipe()
+    elif kind == "connected":
+        one, two = socket.socketpair()
+        descriptor, other = one.detach(), two.detach()
+    else:
+        family = socket.AF_INET if kind == "tcp" else socket.AF_UNIX
+        style = {"datagram": socket.SOCK_DGRAM, "packets": socket.SOCK_SEQPACKET}.get(kind, socket.SOCK_STREAM)
+        made = socket.socket(family, style)
+        made.bind(("127.0.0.1", 0) if kind == "tcp" else str(directory / "s"))
+        if kind in ("tcp", "packets"):
+            made.listen()
+        descriptor = made.detach()
+    assert listening_socket(descriptor) is None
+    assert not is_open(descriptor)
+    if other is not None:
+        os.close(other)
+
+
+def test_a_listener_that_waits_for_the_manager_may_be_closed(
+    directory: pathlib.Path, notify: NotifySocket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manager's queue is full. It is a copy that waits, and until it is told there is something to be lost."""
+    monkeypatch.setenv("NOTIFY_SOCKET", str(notify.path))
+    manager = Manager()
+    again: list[Callable[[], None]] = []
+    manager.later = lambda _seconds, call: again.append(call)
+    while not again:
+        manager.ready("x" * 1000)
+    with listen(directory / "kept") as kept, listen(directory / "dropped") as dropped:
+        manager.keep("kept", kept.fileno())
+        manager.keep("dropped", dropped.fileno())
+        inode = os.fstat(kept.fileno()).st_ino
+    manager.drop("dropped")
+    lacked = manager.lacks_listeners
+    while again:
+        notify.read()
+        again.pop()()
+    notify.wait_for(FDSTOREREMOVE="1", FDNAME="client-dropped")
+    assert (lacked, manager.lacks_listeners) == (True, False)
+    (descriptor,) = notify.stored.pop("client-kept")
+    assert os.fstat(descriptor).st_ino == inode
+    os.close(descriptor)
+    assert notify.stored == {}
+    manager.close()

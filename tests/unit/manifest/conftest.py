@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from tests.support.manifests import project
+
+__all__ = ["project"]

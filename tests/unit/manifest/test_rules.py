@@ -1,0 +1,380 @@
+"""The rules of remo-broker-manifest(5): what is taken, what is refused, and what is said of it."""
+
+from __future__ import annotations
+
+import re
+import string
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remo_broker.manifest import EnvBinding, FileBinding, Manifest, ManifestError
+from remo_broker.manifest.document import parse
+from remo_broker.manifest.models import ALLOWED, check, faults
+from remo_broker.manifest.result import build
+from remo_broker.protocol.message import encode
+from remo_broker.protocol.ops import MAX_MESSAGE, Code, ProjectInfo
+from tests.support.machine import REPOSITORY
+
+EXAMPLES = Path(__file__).parents[2] / "contract/fixtures/manifest"
+
+LISTED = 'schema_version = 1\n[project]\nname = "myrepo"\n[allowlist]\nsecrets = ["A", "aws"]\n'
+BOUND = 'schema_version = 1\nproject = "myrepo"\n'
+
+
+def validated(text: str, name: str | None = "myrepo", directory: str | None = "myrepo", **limits: int) -> Manifest:
+    document = parse(text.encode())
+    check(document, name=name, directory=directory, **limits)
+    return build(document, "/projects/myrepo/.remo/broker.toml", **limits)
+
+
+def refusal(text: str, name: str | None = "myrepo", directory: str | None = "myrepo", **limits: int) -> ManifestError:
+    with pytest.raises(ManifestError) as caught:
+        validated(text, name, directory, **limits)
+    error = caught.value
+    assert error.code is Code.MANIFEST_INVALID
+    assert re.fullmatch(r"[ -~]{1,300}", error.message), "one line of printable ASCII"
+    if error.key is not None:
+        assert error.message.startswith(f"{error.key}: ")
+    return error
+
+
+def test_the_example_of_the_allowlist_form() -> None:
+    assert validated((EXAMPLES / "allowlist-form.toml").read_text()) == Manifest(
+        project="myrepo",
+        description="at most 256 characters",
+        allowlist=("GITHUB_TOKEN", "aws"),
+        bindings={
+            "GITHUB_TOKEN": EnvBinding("GITHUB_TOKEN"),
+            "aws": FileBinding("~/.aws/credentials", 0o600, "aws_access_key_id={{aws_access_key_id}}\n"),
+        },
+        ttl_seconds=600,
+        max_entries=16,
+        source="/projects/myrepo/.remo/broker.toml",
+    )
+
+
+def test_the_example_of_the_binding_form() -> None:
+    assert validated((EXAMPLES / "binding-form.toml").read_text()) == Manifest(
+        project="myrepo",
+        description="",
+        allowlist=("GITHUB_TOKEN",),
+        bindings={"GITHUB_TOKEN": EnvBinding("GH_TOKEN")},
+        ttl_seconds=900,
+        max_entries=50,
+        source="/projects/myrepo/.remo/broker.toml",
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'schema_version = 1\n[project]\nname = "myrepo"\n[allowlist]\nsecrets = []\n',
+        BOUND + "[secrets]\n",
+        BOUND,
+    ],
+)
+def test_an_empty_list_denies_everything(text: str) -> None:
+    manifest = validated(text)
+    assert manifest.allowlist == ()
+    assert manifest.bindings == {}
+
+
+def test_the_allowlist_keeps_the_order_of_the_file() -> None:
+    assert validated(BOUND + "[secrets.z]\n[secrets.A]\n[secrets.m]\n").allowlist == ("z", "A", "m")
+
+
+def test_a_variable_is_the_name_in_upper_case_unless_it_is_given() -> None:
+    manifest = validated(BOUND + '[secrets.npm_token]\n[secrets.9lives]\n[secrets.x]\nenv_var = "Y"\n')
+    assert manifest.bindings == {
+        "npm_token": EnvBinding("NPM_TOKEN"),
+        "9lives": EnvBinding("9LIVES"),
+        "x": EnvBinding("Y"),
+    }
+
+
+def test_the_brokers_own_numbers_hold_where_the_manifest_has_none() -> None:
+    manifest = validated(BOUND, max_ttl_seconds=1234, max_entries=99)
+    assert (manifest.ttl_seconds, manifest.max_entries) == (1234, 99)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "says"),
+    [
+        ("", "schema_version", "missing; it must be the number 1"),
+        ("schema_version = 2\nwhatever = 1\n", "schema_version", "version 2 is not supported"),
+        (f"schema_version = 0x{'f' * 600}\n", "schema_version", "this version is not supported"),
+        ("schema_version = -1\n", "schema_version", "this version is not supported"),
+        ("schema_version = true\n", "schema_version", "not a whole number"),
+        ("schema_version = 1.0\n", "schema_version", "not a whole number"),
+        ('schema_version = "1"\n', "schema_version", "not a whole number"),
+        ("schema_version = 1\n", "project", "missing; it must be a table"),
+        ("schema_version = 1\nproject = 3\n", "project", "not a string"),
+        ("schema_version = 1\nproject = []\n", "project", "not a string"),
+        ('schema_version = 1\nproject = "My Repo"\n', "project", "malformed; it must be 1 to 64 of a-z"),
+        ('schema_version = 1\nproject = "-repo"\n', "project", "malformed"),
+        ('schema_version = 1\nproject = "myrepo\\n"\n', "project", "malformed"),
+        ('schema_version = 1\nproject = ""\n', "project", "malformed"),
+        (f'schema_version = 1\nproject = "{"a" * 65}"\n', "project", "malformed"),
+        ('schema_version = 1\nproject = "other"\n', "project", "not the name it is registered by; it must be myrepo"),
+        ("schema_version = 1\n[project]\n", "project.name", "missing"),
+        ("schema_version = 1\n[project]\nname = 1\n", "project.name", "not a string"),
+        ('schema_version = 1\n[project]\nname = "other"\nallowlist.secrets = []\n', "project.allowlist", "unknown key"),
+        (LISTED.replace("myrepo", "other"), "project.name", "not the name it is registered by; it must be myrepo"),
+        (LISTED.replace("[allow", f'description = "{"x" * 257}"\n[allow'), "project.description", "too long"),
+        (LISTED.replace("[allow", "description = 1\n[allow"), "project.description", "not a string"),
+        (LISTED.replace("[allow", 'colour = "red"\n[allow'), "project.colour", "known are name, description"),
+        ('schema_version = 1\n[project]\nname = "myrepo"\n', "allowlist", "missing"),
+        ('schema_version = 1\nallowlist = []\n[project]\nname = "myrepo"\n', "allowlist", "not a table"),
+        ('schema_version = 1\n[allowlist]\n[project]\nname = "myrepo"\n', "allowlist.secrets", "missing"),
+        (LISTED.replace('["A", "aws"]', '"A"'), "allowlist.secrets", "not a list"),
+        (LISTED.replace('"aws"', "1"), "allowlist.secrets[1]", "not a string; a secret's name is 1 to 128 letters"),
+        (LISTED.replace("aws", "a-b"), "allowlist.secrets[1]", "malformed; a secret's name is 1 to 128 letters"),
+        (LISTED.replace("aws", ""), "allowlist.secrets[1]", "malformed"),
+        (LISTED.replace("aws", "aws\\n"), "allowlist.secrets[1]", "malformed"),
+        (LISTED.replace("aws", "\\u00e4"), "allowlist.secrets[1]", "malformed"),
+        (LISTED.replace("aws", "a" * 129), "allowlist.secrets[1]", "malformed"),
+        (LISTED.replace("aws", "A"), "allowlist.secrets[1]", "A stands twice; name it once"),
+        (LISTED + "[secrets.B]\n", "secrets.B", "not in the allowlist; add it"),
+        (LISTED + "[allowlist.more]\n", "allowlist.more", "unknown key"),
+        (BOUND + '[allowlist]\nsecrets = ["A"]\n', "allowlist", "unknown key where project is a string"),
+        (BOUND + "secret.A = {}\n", "secret", "unknown key"),
+        (BOUND + "secrets = []\n", "secrets", "not a table"),
+        (BOUND + "secrets.A = 1\n", "secrets.A", "not a table"),
+        (BOUND + "secrets.A = [{}]\n", "secrets.A", "not a table"),
+        (BOUND + "secrets.a-b = {}\n", "secrets.a-b", "one of the keys is not a secret's name"),
+        (BOUND + 'secrets."a b" = {}\n', "secrets", "one of the keys is not a secret's name"),
+        (BOUND + 'secrets."" = {}\n', "secrets", "one of the keys is not a secret's name"),
+        (BOUND + f"secrets.{'a' * 129} = {{}}\n", "secrets", "one of the keys is not a secret's name"),
+        (BOUND + 'secrets.A.fetch_as = "stdin"\n', "secrets.A.fetch_as", 'unknown; it must be "env" or "file"'),
+        (BOUND + "secrets.A.fetch_as = []\n", "secrets.A.fetch_as", 'it must be "env" or "file"'),
+        (BOUND + 'secrets.A.env_var = "9A"\n', "secrets.A.env_var", "malformed"),
+        (BOUND + 'secrets.A.env_var = "A=B"\n', "secrets.A.env_var", "malformed"),
+        (BOUND + 'secrets.A.env_var = ""\n', "secrets.A.env_var", "malformed"),
+        (BOUND + 'secrets.A.file_path = "x"\n', "secrets.A.file_path", 'unknown key where fetch_as is "env"'),
+        (BOUND + 'secrets.A.colour = "x"\n', "secrets.A.colour", "known are fetch_as, env_var"),
+        (BOUND + 'secrets.A.fetch_as = "file"\n', "secrets.A.file_path", "missing"),
+        (BOUND + "cache = 1\n", "cache", "not a table"),
+        (BOUND + "cache.ttl_seconds = 1\n", "cache.ttl_seconds", "known are default_ttl_seconds, default_max_entries"),
+        (BOUND + "cache.default_ttl_seconds = 0\n", "cache.default_ttl_seconds", "out of range"),
+        (BOUND + "cache.default_ttl_seconds = 86401\n", "cache.default_ttl_seconds", "out of range"),
+        (
+            BOUND + "cache.default_ttl_seconds = 901\n",
+            "cache.default_ttl_seconds",
+            "above the broker's own 900; 1 to 900",
+        ),
+        (BOUND + "cache.default_ttl_seconds = 60.0\n", "cache.default_ttl_seconds", "not a whole number"),
+        (BOUND + "cache.default_ttl_seconds = true\n", "cache.default_ttl_seconds", "not a whole number"),
+        (BOUND + f"cache.default_ttl_seconds = 0x{'f' * 6000}\n", "cache.default_ttl_seconds", "out of range"),
+        (BOUND + "cache.default_max_entries = 0\n", "cache.default_max_entries", "out of range"),
+        (BOUND + "cache.default_max_entries = 65\n", "cache.default_max_entries", "above the broker's own 64; 1 to 64"),
+        (BOUND + "cache.default_max_entries = 1025\n", "cache.default_max_entries", "out of range"),
+        (LISTED + "[cache]\nttl_seconds = 901\n", "cache.ttl_seconds", "above the broker's own 900"),
+        (LISTED + "[cache]\nmax_entries = 65\n", "cache.max_entries", "above the broker's own 64"),
+        (LISTED + "[cache]\ndefault_max_entries = 5\n", "cache.default_max_entries", "where project is a table"),
+        (BOUND + "colour = 1\n", "colour", "unknown key"),
+        (BOUND + '"\\u001b[31mred" = 1\n', None, "one of the keys is unknown"),
+        (BOUND + 'cache."\\u001b[31mred" = 1\n', "cache", "one of the keys is unknown"),
+    ],
+)
+def test_a_breach_is_one_line_that_names_the_key(text: str, key: str | None, says: str) -> None:
+    error = refusal(text)
+    assert error.key == key
+    assert says in error.message
+
+
+FILE = 'secrets.A = {{fetch_as = "file", file_path = {path}, file_mode = {mode}, template = {template}}}\n'
+
+
+@pytest.mark.parametrize(
+    ("path", "mode", "template", "key"),
+    [
+        ('""', '"0600"', '""', "file_path"),
+        ('"a\\u0000b"', '"0600"', '""', "file_path"),
+        ('"a\\u001b"', '"0600"', '""', "file_path"),
+        ('"a\\n"', '"0600"', '""', "file_path"),
+        ("1", '"0600"', '""', "file_path"),
+        ('"x"', '"600"', '""', "file_mode"),
+        ('"x"', '"00600"', '""', "file_mode"),
+        ('"x"', '"0800"', '""', "file_mode"),
+        ('"x"', '"0600\\n"', '""', "file_mode"),
+        ('"x"', "0o600", '""', "file_mode"),
+        ('"x"', '"0600"', "1", "template"),
+    ],
+)
+def test_a_file_binding_with_a_fault(path: str, mode: str, template: str, key: str) -> None:
+    error = refusal(BOUND + FILE.format(path=path, mode=mode, template=template))
+    assert error.key == f"secrets.A.{key}"
+    assert "a file binding needs file_path, file_mode and template" in error.message
+
+
+@pytest.mark.parametrize("key", ["file_path", "file_mode", "template"])
+def test_a_file_binding_needs_all_three(key: str) -> None:
+    text = 'secrets.A = {fetch_as = "file", file_path = "x", file_mode = "0600", template = "x"}\n'
+    assert validated(BOUND + text).bindings == {"A": FileBinding("x", 0o600, "x")}
+    error = refusal(BOUND + re.sub(rf', {key} = "\w+"', "", text))
+    assert error.key == f"secrets.A.{key}"
+    assert "missing" in error.message
+
+
+def test_a_file_binding_takes_no_variable() -> None:
+    good = FILE.format(path='"x"', mode='"0600"', template='""')
+    error = refusal(BOUND + good.replace("}", ', env_var = "A"}'))
+    assert error.key == "secrets.A.env_var"
+    assert 'where fetch_as is "file"' in error.message
+
+
+@pytest.mark.parametrize(
+    ("name", "directory", "says"),
+    [
+        ("other", "other", "not the name it is registered by; it must be other"),
+        ("myrepo", "elsewhere", "it is registered as myrepo, but its directory has another name"),
+        (None, "elsewhere", "not the name of its directory; it must be elsewhere"),
+        (None, "Else where\x1b", "not the name of its directory; use that"),
+    ],
+)
+def test_three_names_are_one(name: str | None, directory: str, says: str) -> None:
+    for text, key in ((LISTED, "project.name"), (BOUND, "project")):
+        error = refusal(text, name, directory)
+        assert error.key == key
+        assert says in error.message
+
+
+def test_the_brokers_own_numbers_bound_the_manifests() -> None:
+    text = BOUND + "cache = {default_ttl_seconds = 5000, default_max_entries = 1000}\n"
+    manifest = validated(text, max_ttl_seconds=5000, max_entries=1000)
+    assert (manifest.ttl_seconds, manifest.max_entries) == (5000, 1000)
+    assert refusal(text, max_ttl_seconds=4999, max_entries=1000).key == "cache.default_ttl_seconds"
+    assert refusal(text, max_ttl_seconds=5000, max_entries=999).key == "cache.default_max_entries"
+
+
+def test_every_fault_is_told_in_the_order_of_the_keys() -> None:
+    text = 'project = "A"\nsecrets = {B = 1, "c d" = {env_var = 1}}\ncache = 1\nx = 1\nschema_version = 1\n'
+    found = faults(parse(text.encode()), name="myrepo", directory="myrepo")
+    assert [fault.key for fault in found] == ["project", "secrets.B", "secrets", "cache", "x"]
+
+
+@pytest.mark.parametrize("one_more", [False, True])
+def test_all_names_fit_the_answer_to_info(one_more: bool) -> None:
+    """A few bytes more fit the file than the answer."""
+    room = MAX_MESSAGE - len(encode(ProjectInfo(project="m", allowlist=[], schema_version=1).to_json())) + 1
+    # Each name takes its length, two quotes and a comma; the last one takes up what is left.
+    names = [f"{number:04}" for number in range((room - 100) // 7)]
+    names.append("x" * (room - 7 * len(names) - 3 + one_more))
+    listed = ",".join(f'"{name}"' for name in names)
+    text = f'schema_version=1\nproject.name="m"\nallowlist.secrets=[{listed}]'
+    assert len(text) <= 65536
+    if one_more:
+        error = refusal(text, "m", "m")
+        assert error.key == "allowlist.secrets"
+        assert "too many names" in error.message
+    else:
+        manifest = validated(text, "m", "m")
+        reply = ProjectInfo(project="m", allowlist=list(manifest.allowlist), schema_version=1)
+        assert len(encode(reply.to_json())) == MAX_MESSAGE
+
+
+# --- open inputs -----------------------------------------------------------------------------------------------------
+
+secret_names = st.text(string.ascii_letters + string.digits + "_", min_size=1, max_size=128)
+variables = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]*", fullmatch=True)
+env_tables = st.fixed_dictionaries({}, optional={"fetch_as": st.just("env"), "env_var": variables})
+paths = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1)
+file_tables = st.fixed_dictionaries(
+    {
+        "fetch_as": st.just("file"),
+        "file_path": paths,
+        "file_mode": st.from_regex(r"[0-7]{4}", fullmatch=True),
+        "template": st.text(),
+    }
+)
+tables = env_tables | file_tables
+
+
+def binding(name: str, table: dict[str, Any]) -> EnvBinding | FileBinding:
+    if table.get("fetch_as") == "file":
+        return FileBinding(table["file_path"], int(table["file_mode"], 8), table["template"])
+    return EnvBinding(table.get("env_var", name.upper()))
+
+
+@given(st.lists(secret_names, unique=True), st.data())
+def test_every_good_allowlist_form_is_taken_as_it_stands(names: list[str], data: st.DataObject) -> None:
+    bound = {} if not names else data.draw(st.dictionaries(st.sampled_from(names), tables))
+    ttl, entries = data.draw(st.integers(1, 900)), data.draw(st.integers(1, 64))
+    description = data.draw(st.text(max_size=256))
+    document = {
+        "schema_version": 1,
+        "project": {"name": "myrepo", "description": description},
+        "allowlist": {"secrets": names},
+        "secrets": bound,
+        "cache": {"ttl_seconds": ttl, "max_entries": entries},
+    }
+    assert faults(document, name="myrepo", directory="myrepo") == []
+    bindings = {name: binding(name, bound.get(name, {})) for name in names}
+    assert build(document, "/x") == Manifest("myrepo", description, tuple(names), bindings, ttl, entries, "/x")
+
+
+@given(st.dictionaries(secret_names, tables))
+def test_every_good_binding_form_is_taken_as_it_stands(bound: dict[str, Any]) -> None:
+    document = {"schema_version": 1, "project": "myrepo", "secrets": bound}
+    assert faults(document, name="myrepo", directory="myrepo") == []
+    manifest = build(document, "/x")
+    assert manifest.allowlist == tuple(bound)
+    assert manifest.bindings == {name: binding(name, table) for name, table in bound.items()}
+
+
+# "[key]", "env" and "file" are words that pydantic puts between the keys of an error.
+KEYS = [*sorted({part for key in ALLOWED for part in key.split(".")} - {"*"}), "[key]", "env", "file"]
+values = st.recursive(
+    st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.datetimes()
+    | st.sampled_from(["env", "file", "myrepo"]),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(KEYS) | st.text() | secret_names, inner),
+)
+documents = st.fixed_dictionaries({}, optional=dict.fromkeys(KEYS, values)) | st.dictionaries(st.text(), values)
+
+
+def foreign_texts(value: Any) -> set[str]:
+    """Every text of a document that must not be in a message: no known word, no name that a secret can have."""
+    if isinstance(value, str):
+        return (
+            {value}
+            if len(value) >= 3 and not re.fullmatch(r"[A-Za-z0-9_-]{1,64}|[A-Za-z0-9_]{1,128}", value)
+            else set()
+        )
+    if isinstance(value, dict):
+        return set().union(*(foreign_texts(part) for pair in value.items() for part in pair))
+    return set().union(*(foreign_texts(part) for part in value)) if isinstance(value, list) else set()
+
+
+# A text that our own words hold says nothing: hypothesis tries the strings that it finds in the code.
+OUR_WORDS = "".join(path.read_text() for path in (REPOSITORY / "remo_broker/manifest").glob("*.py"))
+
+
+@given(documents)
+def test_any_tables_are_good_or_told_in_one_clean_line(document: dict[str, Any]) -> None:
+    document = {"schema_version": 1} | document
+    found = faults(document, name="myrepo", directory="myrepo")
+    for fault in found:
+        assert re.fullmatch(r"[ -~]{1,500}", fault.message)
+        assert fault.key is None or fault.message.startswith(f"{fault.key}: ")
+        assert not any(text in fault.message for text in foreign_texts(document) - {"myrepo"} if text not in OUR_WORDS)
+    try:
+        manifest = build(document, "/x")
+    except ManifestError:
+        assert found, "what the models take can be built"
+        return
+    # Built without pydantic, from whatever it was: what is there can be used.
+    for name, bound in manifest.bindings.items():
+        assert re.fullmatch(r"[A-Za-z0-9_]{1,128}", name)
+        if isinstance(bound, EnvBinding):
+            assert re.fullmatch(r"[A-Za-z0-9_]+", bound.env_var)
+        else:
+            assert bound.file_path.isprintable() or not re.search(r"[\x00-\x1f\x7f-\x9f]", bound.file_path)
+            assert 0 <= bound.file_mode <= 0o7777

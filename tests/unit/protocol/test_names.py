@@ -1,0 +1,75 @@
+"""Names, and how what is none is shown."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remo_broker.protocol.names import (
+    MAX_SHOWN_NAME,
+    RESERVED_PROJECT_NAMES,
+    counted,
+    is_project_name,
+    is_secret_name,
+    printable,
+)
+
+
+@pytest.mark.parametrize("name", ["a", "0", "my-repo_2", "a" * 64, "a-", "a_"])
+def test_project_names(name: str) -> None:
+    assert is_project_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "A", "-a", "_a", "a" * 65, "a.b", "a/b", "..", "a\n", "a b", "é", "\N{ARABIC-INDIC DIGIT ONE}", "a\0"],
+)
+def test_no_project_names(name: str) -> None:
+    assert not is_project_name(name)
+
+
+@pytest.mark.parametrize("name", ["A", "a", "0", "_", "GITHUB_TOKEN", "A" * 128])
+def test_secret_names(name: str) -> None:
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize("name", ["", "A-B", "A" * 129, "A\n", "\nA", "A B", "A=B", "é", "\N{KELVIN SIGN}", "٣", "A\0"])
+def test_no_secret_names(name: str) -> None:
+    assert not is_secret_name(name)
+
+
+def test_the_control_sockets_are_reserved() -> None:
+    assert {"admin", "status"} == RESERVED_PROJECT_NAMES
+
+
+@given(st.text())
+def test_what_is_shown_is_printable_and_short(text: str) -> None:
+    assert re.fullmatch("[ -~]*", printable(text))
+    assert len(printable(text)) <= MAX_SHOWN_NAME
+
+
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126, exclude_characters="\\"), max_size=MAX_SHOWN_NAME))
+def test_printable_text_is_shown_as_it_is(text: str) -> None:
+    assert printable(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\nREMO_DECISION=allow", "a\\nREMO_DECISION=allow"),
+        ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
+        ("\u202egnp.exe", "\\u202egnp.exe"),
+        ("\N{CYRILLIC SMALL LETTER A}", "\\u0430"),
+        ("\\n", "\\\\n"),
+        ("\x7f\x9b", "\\x7f\\x9b"),
+    ],
+)
+def test_what_terminals_and_eyes_mistake_is_escaped(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+def test_how_many() -> None:
+    assert [counted(count, "secret") for count in (0, 1, 2)] == ["0 secrets", "1 secret", "2 secrets"]

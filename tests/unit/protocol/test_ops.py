@@ -1,0 +1,99 @@
+"""The base of all messages, and what the tables promise."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from remo_broker.broker.refusals import Refused
+from remo_broker.protocol.message import encode
+from remo_broker.protocol.ops import (
+    ADMIN_REQUESTS,
+    EVENTS,
+    PROJECT_REQUESTS,
+    STATUS_REQUESTS,
+    BinaryValue,
+    BrokerEvent,
+    Code,
+    Explain,
+    Failure,
+    Get,
+    ProjectInfo,
+    PushCreds,
+    Reason,
+    Register,
+    Status,
+    SyncedEvent,
+    Value,
+)
+
+
+def test_fields_come_in_the_order_of_the_class() -> None:
+    value = Value(generation=7, value="x", ttl_seconds=542)
+    assert list(value.to_json().items()) == [("ok", True), ("value", "x"), ("ttl_seconds", 542), ("generation", 7)]
+
+
+def test_a_field_that_defaults_to_none_is_left_out() -> None:
+    failure = Failure(code=Code.DENIED, message="m")
+    assert failure.to_json() == {"ok": False, "code": "denied", "message": "m"}
+    whole = Failure(code="c", message="m", reason="r", retry_after_seconds=1).to_json()
+    assert list(whole) == ["ok", "code", "message", "reason", "retry_after_seconds"]
+
+
+def test_messages_inside_messages() -> None:
+    info = ProjectInfo(project="p", allowlist=["A"], schema_version=1)
+    assert json.loads(encode(info.to_json())) == {"ok": True, "project": "p", "allowlist": ["A"], "schema_version": 1}
+
+
+def test_a_missing_or_unknown_field_is_a_mistake_of_the_caller() -> None:
+    with pytest.raises(TypeError, match="needs name"):
+        Get()  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="has no colour"):
+        Get(name="A", colour="red")  # type: ignore[call-arg]
+
+
+def test_optional_fields() -> None:
+    assert not Register.optional("name")
+    assert Register.optional("allowed_uids")
+    assert Explain.optional("uid")
+    assert Status().after is None
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Value(value="hidden", ttl_seconds=1, generation=1),
+        BinaryValue(value_b64="hidden", ttl_seconds=1, generation=1),
+        PushCreds(secrets={"A": "hidden"}),
+        PushCreds(secrets_b64={"A": "hidden"}),
+    ],
+)
+def test_no_secret_in_a_repr(message: Value | BinaryValue | PushCreds) -> None:
+    assert "hidden" not in repr(message)
+    assert "<secret>" in repr(message)
+
+
+def test_equality() -> None:
+    assert Get(name="A") == Get(name="A")
+    assert Get(name="A") != Get(name="B")
+    assert Get(name="A") != Register(name="A", project_path="/")
+
+
+def test_each_socket_has_the_ops_of_the_protocol() -> None:
+    assert list(PROJECT_REQUESTS) == ["get", "ping", "info", "ready"]
+    assert set(ADMIN_REQUESTS) >= {"register", "unregister", "reload", "status", "push-creds", "clear-creds"}
+    assert set(STATUS_REQUESTS) == {"status", "watch"}
+    assert set(EVENTS) == {"broker", "project", "removed", "synced", "stopping"}
+    assert EVENTS["synced"] is SyncedEvent
+    assert "secrets_loaded_at" not in BrokerEvent.FIELDS
+
+
+def test_a_refusal_as_a_line() -> None:
+    line = Refused(Code.RATE_LIMITED, Reason.TOO_MANY_REQUESTS, "wait", retry_after_seconds=2).line()
+    assert line == (
+        b'{"ok":false,"code":"rate_limited","message":"wait","reason":"too_many_requests","retry_after_seconds":2}\n'
+    )
+    assert Refused(Code.PROJECT_UNKNOWN, None, "é").line() == (
+        b'{"ok":false,"code":"project_unknown","message":"\\u00e9"}\n'
+    )
