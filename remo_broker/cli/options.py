@@ -1,12 +1,11 @@
-"""Command lines as tables: one description of a program serves its parser, its help, its completions and its tests.
+"""Command lines as tables: one description of a program serves its parser, help, completions and tests.
 
 Not argparse, because
-- `remo-secret get` may take three times what `python3 -c pass` takes, and argparse alone is a quarter of that;
-- options of systemd's tools stand before or after the command, which argparse's sub-commands do not allow;
-- misuse is answered in one line.
+- `remo-secret get` is held to a small multiple of `python3 -c pass`, and importing argparse alone takes 8 ms;
+- options may stand before or after the command, as with systemd's tools; argparse's sub-commands do not allow that.
 
 The rules are getopt_long's: `--name=value` or `--name value`, `-n5` or `-n 5`, short flags joined, `--` ends options.
-After a command that runs another program, the first operand ends them too.
+For a command that runs another program, the first operand ends them too.
 """
 
 from __future__ import annotations
@@ -17,13 +16,17 @@ if TYPE_CHECKING:
 
 
 class Usage(Exception):
-    """The command line is wrong. The text is one line and says what to do."""
+    """The command line is wrong. Without a hint of its own, the user is referred to `--help`."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 class Option:
-    """One option. Without `value` it is a flag; `value` is how the help calls what it takes.
+    """One option. Without `value` it is a flag; `value` is the placeholder that the help shows.
 
-    An empty value is refused unless `empty`: it is a script's variable that is not set, and would pass for no option.
+    An empty value is refused unless `empty`: it usually comes from an unset variable in a script.
     """
 
     __slots__ = ("choices", "empty", "help", "kind", "names", "value")
@@ -31,7 +34,7 @@ class Option:
     def __init__(
         self,
         *names: str,
-        help: str,  # noqa: A002 - the table reads best so
+        help: str,  # noqa: A002 - the natural keyword in the tables
         value: str = "",
         choices: Sequence[str] = (),
         kind: str = "",
@@ -43,7 +46,7 @@ class Option:
         self.choices = tuple(choices)
         self.empty = empty
         self.kind = kind
-        """What its value is, for completions: `file`, `directory`, `project`, `secret` or nothing."""
+        """What completions offer: `file`, `directory`, `project`, `secret` or nothing."""
 
     @property
     def name(self) -> str:
@@ -55,9 +58,9 @@ class Option:
 
 
 class Operand:
-    """One operand as the usage line shows it: `NAME`, `[FILE]`, `PATH...`. `rest` swallows all that follows.
+    """One operand as the usage line shows it: `NAME`, `[FILE]`, `PATH...`. `rest` takes all words that follow.
 
-    With `others`, words that are not among the `choices` are taken too, and only the completions keep to them.
+    With `others`, words outside `choices` are accepted too; the choices are then for completions only.
     """
 
     __slots__ = ("choices", "kind", "many", "name", "optional", "others", "rest")
@@ -88,7 +91,7 @@ class Operand:
 
 
 class Command:
-    """One command of a program. `run` is `package.module:function`, imported when it is called."""
+    """One command of a program. `run` is `package.module:function`, imported when the command runs."""
 
     __slots__ = ("details", "name", "operands", "options", "run", "summary")
 
@@ -122,7 +125,7 @@ class Command:
 
 
 class Program:
-    """A program: its commands and the options that stand with any of them."""
+    """A program: its commands, and the options that all of them accept."""
 
     __slots__ = ("commands", "epilog", "name", "options", "summary")
 
@@ -141,7 +144,7 @@ VERSION = Option("--version", help="Show the version")
 
 
 class Arguments:
-    """What a command line said."""
+    """A parsed command line."""
 
     __slots__ = ("_values", "command", "operands")
 
@@ -151,22 +154,22 @@ class Arguments:
         self._values: dict[str, list[str]] = {}
 
     def add(self, option: Option, value: str) -> None:
-        # Taken out and put in again: the order is that of the last time that each was given.
+        # Removed and inserted again, so that the keys are in the order of the last occurrence.
         self._values[option.name] = [*self._values.pop(option.name, []), value]
 
     def given(self) -> list[str]:
-        """The long names of the options that were given, what was given last at the end."""
+        """The long names of the given options, ordered by last occurrence."""
         return list(self._values)
 
     def flag(self, option: Option) -> bool:
         return option.name in self._values
 
     def value(self, option: Option) -> str | None:
-        """The value that was given last."""
+        """The last value given."""
         return self._values[option.name][-1] if option.name in self._values else None
 
     def values(self, option: Option) -> list[str]:
-        """Every value, in order; each may itself be a list with commas."""
+        """All values in order; each occurrence may be a comma-separated list."""
         return [part for value in self._values.get(option.name, []) for part in value.split(",") if part]
 
     def number(self, option: Option, lowest: int, highest: int) -> int | None:
@@ -174,13 +177,16 @@ class Arguments:
         if text is None:
             return None
         if not (text.isascii() and text.isdigit() and len(text) < 18 and lowest <= int(text) <= highest):
-            raise Usage(f"{option.name} wants a whole number from {lowest} to {highest}")
+            raise Usage(f"{option.name} must be an integer from {lowest} to {highest}")
         return int(text)
 
 
-def parse(program: Program, argv: Sequence[str]) -> Arguments:
-    """Raises `Usage`. A missing command is left to the caller, who may have been asked for help."""
-    arguments = Arguments()
+def parse(program: Program, argv: Sequence[str], arguments: Arguments | None = None) -> Arguments:
+    """Parse into `arguments`, a new object by default. Raises `Usage`.
+
+    A missing command is left to the caller, because `--help` needs none. After a `Usage`, `arguments` tells the command.
+    """
+    arguments = Arguments() if arguments is None else arguments
     known = {name: option for option in program.options for name in option.names}
     words = list(argv)
     while words:
@@ -211,22 +217,22 @@ def parse(program: Program, argv: Sequence[str]) -> Arguments:
 
 
 def _operand(program: Program, arguments: Arguments, known: dict[str, Option], words: Sequence[str]) -> None:
-    """Operands: the first one is the command, and brings its options."""
+    """Take operands: the first is the command and adds its options to `known`."""
     for word in words:
         if arguments.command is not None:
             arguments.operands.append(word)
             continue
         command = program.commands.get(word)
         if command is None:
-            raise Usage(f"there is no command {word!r}; give {_any_of(list(program.commands))}")
+            raise Usage(f"unknown command: {word!r}")
         arguments.command = command
         known.update({name: option for option in command.options for name in option.names})
 
 
 def _known(arguments: Arguments, known: dict[str, Option], name: str) -> Option:
     if name not in known:
-        where = f" of '{arguments.command.name}'" if arguments.command else " before the command"
-        raise Usage(f"{name!r} is no option{where}")
+        where = f"for '{arguments.command.name}'" if arguments.command else "before the command"
+        raise Usage(f"unknown option {where}: {name!r}")
     return known[name]
 
 
@@ -239,29 +245,32 @@ def _take(arguments: Arguments, option: Option, name: str, value: str | None, wo
     if value is None and words:
         value = words.pop(0)
     if value is None or not (value or option.empty):
-        raise Usage(f"{name} wants a value: {option.value}")
+        raise Usage(f"{name} requires a value: {option.value}")
     if option.choices and value not in option.choices:
-        raise Usage(f"{name} wants {_any_of(list(option.choices))}, not {value!r}")
+        raise Usage(f"{name} must be {_any_of(option.choices)}, not {value!r}")
     arguments.add(option, value)
 
 
 def _check_operands(command: Command, given: Sequence[str]) -> None:
-    wanted = command.operands
-    lowest = sum(not operand.optional for operand in wanted)
-    most = None if any(operand.many or operand.rest for operand in wanted) else len(wanted)
+    expected = command.operands
+    shown = " ".join(operand.shown for operand in expected)
+    lowest = sum(not operand.optional for operand in expected)
+    most = None if any(operand.many or operand.rest for operand in expected) else len(expected)
     if len(given) < lowest:
-        raise Usage(f"'{command.name}' wants {' '.join(operand.shown for operand in wanted)}")
+        raise Usage(f"'{command.name}' requires {shown}")
     if most is not None and len(given) > most:
-        # Not shown: a value given here by mistake would be repeated.
-        wants = " ".join(operand.shown for operand in wanted) or "no operand"
-        raise Usage(f"'{command.name}' wants {wants}, not {len(given)} operand{'s' * (len(given) != 1)}")
-    if "" in given and not any(operand.rest or operand.others for operand in wanted):
-        # An empty variable of a script; as a path it would be the working directory.
-        raise Usage(f"'{command.name}' wants {' '.join(operand.shown for operand in wanted)}, and nothing empty")
-    for operand, word in zip(wanted, given, strict=False):
+        # The operands are not repeated: one may be a secret that was given by mistake.
+        raise Usage(
+            f"'{command.name}' takes {shown or 'no operands'}, not {len(given)} operand{'s' * (len(given) != 1)}"
+        )
+    for place, word in enumerate(given):
+        operand = expected[min(place, len(expected) - 1)]
+        # An empty operand usually comes from an unset variable; as a path it would mean the working directory.
+        if not word and not (operand.rest or operand.others):
+            raise Usage(f"{operand.name} must not be empty")
         if operand.choices and not operand.others and word not in operand.choices:
-            raise Usage(f"'{command.name}' wants {_any_of(list(operand.choices))}, not {word!r}")
+            raise Usage(f"{operand.name} must be {_any_of(operand.choices)}, not {word!r}")
 
 
-def _any_of(words: list[str]) -> str:
+def _any_of(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

@@ -1,4 +1,7 @@
-"""How a program begins and ends: parse, dispatch, and one line on standard error for whatever went wrong."""
+"""How a program starts and ends: parse, dispatch, report what failed on standard error.
+
+An error is one line, `program: what failed: why`, and where there is something to do, a second: `Hint: what to do`.
+"""
 
 from __future__ import annotations
 
@@ -20,56 +23,67 @@ EXIT_INTERRUPTED = 130
 
 
 class Problem(Exception):
-    """Ends the program with this line and exit status."""
+    """Ends the program with this message, hint and exit status."""
 
-    def __init__(self, message: str, status: int = EXIT_FAILURE) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, status: int = EXIT_FAILURE) -> None:
         super().__init__(message)
+        self.hint = hint
         self.status = status
 
 
 def run(program: Program, argv: list[str], status_of: Callable[[Exception], int | None]) -> int:
-    """The exit status. `status_of` knows the program's own exceptions; what it does not know is a bug."""
+    """Run the command line and return the exit status.
+
+    `status_of` maps the program's own exceptions to exit statuses; an exception that it maps to None is a bug.
+    """
     open_standard_streams()
-    message = None
+    arguments = Arguments()
+    message = hint = None
     try:
-        status = _run(program, argv)
+        status = _run(program, argv, arguments)
     except Usage as error:
-        status, message = EXIT_USAGE, f"{error}; see '{program.name} --help'"
+        status, message, hint = EXIT_USAGE, str(error), error.hint or _see_help(program, arguments)
     except Problem as error:
-        status, message = error.status, str(error)
+        status, message, hint = error.status, str(error), error.hint
     except KeyboardInterrupt:
         status = EXIT_INTERRUPTED
     except BrokenPipeError:
-        status = 0  # whoever reads the output has seen enough
-    except Exception as error:  # noqa: BLE001 - whatever it is, its text may hold a secret and a traceback its place
-        status, message = _failure(error, status_of)
+        status = 0  # the reader has closed the pipe: it needs no more
+    except Exception as error:  # noqa: BLE001 - a traceback or an unknown error's text could show a secret
+        status, message, hint = _failure(error, status_of)
     unwritten = _finish(sys.stdout)
     if message is None and unwritten is not None and not isinstance(unwritten, BrokenPipeError):
-        status, message = status or EXIT_FAILURE, _told(unwritten)
+        status, message = status or EXIT_FAILURE, _os_error(unwritten)
     if message is not None:
-        complain(program, message)
+        complain(program, message, hint)
     _finish(sys.stderr)
     return status
 
 
-def _failure(error: Exception, status_of: Callable[[Exception], int | None]) -> tuple[int, str]:
+def _see_help(program: Program, arguments: Arguments) -> str:
+    words = [program.name, *([arguments.command.name] if arguments.command else []), "--help"]
+    return f"see '{' '.join(words)}'"
+
+
+def _failure(error: Exception, status_of: Callable[[Exception], int | None]) -> tuple[int, str, str | None]:
     status = status_of(error)
     if status is not None:
-        return status, str(error)
+        return status, str(error), getattr(error, "hint", None)
     if isinstance(error, OSError):
-        return EXIT_FAILURE, _told(error)
-    return EXIT_FAILURE, f"a fault of its own: {type(error).__name__} in {_place(error)}; please report it"
+        return EXIT_FAILURE, _os_error(error), None
+    message = f"internal error: {type(error).__name__} in {_place(error)}"
+    return EXIT_FAILURE, message, "this is a bug; report it with the line above"
 
 
-def _told(error: OSError) -> str:
+def _os_error(error: OSError) -> str:
     return f"{error.filename or 'output'}: {os.strerror(error.errno or 0)}"
 
 
 def open_standard_streams() -> None:
-    """Put streams that fail in place of those that whoever started us has closed.
+    """Replace standard streams that the caller has closed by ones on which every operation fails.
 
-    Else the next file or socket would be one of them, and take what is printed; and Python prints what is for a
-    standard error that it does not have to standard output.
+    Otherwise the next file or socket that is opened would get the stream's number, and the output; and Python, without
+    a standard error, prints error messages to standard output.
     """
     for name, mode, opposite in (
         ("stdin", "r", os.O_WRONLY),
@@ -77,12 +91,12 @@ def open_standard_streams() -> None:
         ("stderr", "w", os.O_RDONLY),
     ):
         if getattr(sys, name) is None:
-            # The lowest descriptor that is free is the one that was closed.
+            # The lowest free descriptor is the one that was closed.
             setattr(sys, name, os.fdopen(os.open(os.devnull, opposite), mode, errors="backslashreplace"))
 
 
 def _finish(stream: TextIO) -> OSError | None:
-    """Write what is buffered. Where that fails, it is for nobody: the interpreter would try again at its end, and say so."""
+    """Flush a stream. If that fails, discard the rest: at exit the interpreter would try again and complain."""
     try:
         stream.flush()
     except OSError as error:
@@ -94,15 +108,15 @@ def _finish(stream: TextIO) -> OSError | None:
 
 
 def _place(error: Exception) -> str:
-    """Module and line where it was raised: what a report needs, without any text that was worked on."""
+    """Module and line that raised it: enough for a bug report, and no data."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     return f"{trace.tb_frame.f_globals.get('__name__')}:{trace.tb_lineno}" if trace is not None else "nowhere"
 
 
-def _run(program: Program, argv: list[str]) -> int:
-    arguments = parse(program, argv)
+def _run(program: Program, argv: list[str], arguments: Arguments) -> int:
+    parse(program, argv, arguments)
     command = arguments.command
     if arguments.flag(VERSION):
         from remo_broker import PROTOCOL_VERSION, __version__
@@ -115,7 +129,7 @@ def _run(program: Program, argv: list[str]) -> int:
         print(command_help(program, command) if command else program_help(program), end="")
         return 0
     if command is None:
-        raise Usage("give a command: " + ", ".join(program.commands))
+        raise Usage("no command given")
     return load(command.run)(arguments) or 0
 
 
@@ -127,13 +141,15 @@ def load(place: str) -> Callable[[Arguments], int | None]:
     return found
 
 
-def complain(program: Program, message: str) -> None:
-    """One line on standard error, behind whatever was printed before it."""
+def complain(program: Program, message: str, hint: str | None = None) -> None:
+    """Print an error, and its hint on a line of its own, after everything that was printed before."""
     report(f"{program.name}: {message}")
+    if hint is not None:
+        report(f"Hint: {hint}")
 
 
 def report(line: str) -> None:
-    """A line on standard error without the program's name, as a compiler's. Where nobody can be told, the exit status has to do."""
+    """Print a line on standard error without the program's name, like a compiler. If that fails, the exit status remains."""
     try:
         print(escaped(line), file=sys.stderr)
     except OSError:

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 
 class ClientError(Exception):
-    """Any failure of a request."""
+    """Any failure of a request: `message` says what failed and why, `hint` what the user can do, if anything."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
+        self.hint = hint
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Whole again in another process, whatever its class is made from."""

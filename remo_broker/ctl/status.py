@@ -45,7 +45,7 @@ def status(arguments: Arguments) -> int:
                 return show_stopped(output, path, service, unit)
         elif isinstance(error, Unreachable) and error.temporary and is_socket(path):
             return show_stopped(output, path, "inactive", None)
-        raise Problem(error.message, EXIT_UNKNOWN) from None
+        raise Problem(error.message, hint=error.hint, status=EXIT_UNKNOWN) from None
     show_running(output, found)
     return 0
 
@@ -55,10 +55,11 @@ def unit_states() -> tuple[str, str]:
     try:
         answer = systemctl("show", "--property=ActiveState,SubState", SERVICE, ADMIN_UNIT)
     except OSError as error:
-        raise Problem(f"systemctl: {os.strerror(error.errno or 0)}; it is needed to tell", EXIT_UNKNOWN) from None
+        raise Problem(f"cannot run systemctl: {os.strerror(error.errno or 0)}", status=EXIT_UNKNOWN) from None
     units = [dict(line.split("=", 1) for line in unit.splitlines()) for unit in answer.stdout.strip().split("\n\n")]
     if answer.returncode != 0 or len(units) != 2 or not all("ActiveState" in unit for unit in units):
-        raise Problem(f"systemctl does not tell: {answer.stderr.strip() or 'no answer'}", EXIT_UNKNOWN)
+        reason = answer.stderr.strip() or "it printed no state"
+        raise Problem(f"systemctl cannot show the units' state: {reason}", status=EXIT_UNKNOWN)
     service, socket = units
     state = "failed" if service.get("SubState") == "auto-restart" else service["ActiveState"]
     return state, socket["ActiveState"]

@@ -96,7 +96,7 @@ def fetch(client: Client, bindings: dict[str, Binding]) -> dict[str, SecretValue
         reasons.setdefault(refusal.message, []).append(name)
     told = "; ".join(f"{listed(names)}: {message}" for message, names in reasons.items())
     denied = any(isinstance(refusal, Denied) for _, refusal in refused)
-    raise Problem(f"nothing was started or written: {told}", EXIT_DENIED if denied else EXIT_NOT_FOUND)
+    raise Problem(f"nothing was started or written: {told}", status=EXIT_DENIED if denied else EXIT_NOT_FOUND)
 
 
 def _get(client: Client, name: str, patient_until: float) -> SecretValue:
@@ -178,9 +178,9 @@ def find_program(command: str) -> str:
         if os.path.isfile(path) and os.access(path, os.X_OK):
             return path
     if not found:
-        raise Problem(f"{command or 'an empty name'}: there is no such command", EXIT_NO_SUCH_PROGRAM)
+        raise Problem(f"{command or 'an empty name'}: there is no such command", status=EXIT_NO_SUCH_PROGRAM)
     why = "it is a directory" if os.path.isdir(found[0]) else os.strerror(errno.EACCES)
-    raise Problem(f"{command}: cannot be run ({why})", EXIT_NOT_EXECUTABLE)
+    raise Problem(f"{command}: cannot be run ({why})", status=EXIT_NOT_EXECUTABLE)
 
 
 def become(program: str, command: list[str], variables: dict[bytes, bytes]) -> NoReturn:
@@ -195,4 +195,4 @@ def become(program: str, command: list[str], variables: dict[bytes, bytes]) -> N
         why = "the interpreter that it names is missing"
     except OSError as error:
         why = os.strerror(error.errno or 0)
-    raise Problem(f"{command[0]}: cannot be run ({why})", EXIT_NOT_EXECUTABLE)
+    raise Problem(f"{command[0]}: cannot be run ({why})", status=EXIT_NOT_EXECUTABLE)

@@ -24,7 +24,7 @@ def get(arguments: Arguments) -> None:
         if fields is None:
             raise Problem(f"{name} is no bundle and has no fields; leave --field out")
         if field not in fields:
-            raise Problem(f"{name} has no field {field}; it has {listed(fields)}", EXIT_NOT_FOUND)
+            raise Problem(f"{name} has no field {field}; it has {listed(fields)}", status=EXIT_NOT_FOUND)
         content = fields[field].encode("utf-8")
     if sys.stdout.isatty():
         if not is_text(content):

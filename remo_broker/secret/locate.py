@@ -19,7 +19,7 @@ class NoSocketYet(Problem):
     """None is there, but one may be mounted in a moment: `wait` waits for it."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(message, EXIT_UNREACHABLE)
+        super().__init__(message, status=EXIT_UNREACHABLE)
 
 
 def open_client(arguments: Arguments) -> Client:
@@ -47,13 +47,13 @@ def only_socket(directory: str) -> str:
         from remo_broker.client.unreachable import who_may
 
         raise Problem(
-            f"{directory}: {os.strerror(error.errno or 0)} ({who_may(directory)}); {tell}", EXIT_UNREACHABLE
+            f"{directory}: {os.strerror(error.errno or 0)} ({who_may(directory)}); {tell}", status=EXIT_UNREACHABLE
         ) from None
     if not found:
         raise NoSocketYet(f"{directory} has no project's socket; {tell}")
     if len(found) > 1:
         raise Problem(
             f"{directory} has several sockets ({listed(found)}); choose one with --socket or ${SOCKET_VARIABLE}",
-            EXIT_UNREACHABLE,
+            status=EXIT_UNREACHABLE,
         )
     return os.path.join(directory, found[0])

@@ -34,7 +34,7 @@ def wait(arguments: Arguments) -> None:
         time.sleep(max(0.0, min(POLL_SECONDS, deadline - time.monotonic())))
         answer_seconds = deadline - time.monotonic()
         if answer_seconds <= 0:
-            raise Problem(f"waited {seconds} s: {in_the_way}", in_the_way.status)
+            raise Problem(f"waited {seconds} s: {in_the_way}", hint=in_the_way.hint, status=in_the_way.status)
 
 
 def obstacle(arguments: Arguments, seconds: float) -> Problem | None:
@@ -47,19 +47,20 @@ def obstacle(arguments: Arguments, seconds: float) -> Problem | None:
             if client.ready().ready:
                 return None
         return Problem(
-            "the broker holds no secrets yet; have the sidecar push them with 'remo-brokerctl push'", EXIT_NOT_FOUND
+            "the broker holds no secrets yet; have the sidecar push them with 'remo-brokerctl push'",
+            status=EXIT_NOT_FOUND,
         )
     except NoSocketYet as problem:  # the directory or the socket is not mounted yet
         return problem
     except Unreachable as error:
         if not error.temporary:
             raise
-        return Problem(error.message, EXIT_UNREACHABLE)
+        return Problem(error.message, hint=error.hint, status=EXIT_UNREACHABLE)
     except TimedOut as error:
         return Problem(
             f"{error.path}: it was connected to, and nothing answered; on the host, see "
             "'systemctl status remo-broker.service'",
-            EXIT_UNREACHABLE,
+            status=EXIT_UNREACHABLE,
         )
     except (ConnectionLost, RateLimited) as error:
-        return Problem(error.message, EXIT_UNREACHABLE)
+        return Problem(error.message, hint=error.hint, status=EXIT_UNREACHABLE)

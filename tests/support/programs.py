@@ -64,12 +64,17 @@ def run(
 
 
 def refused(done: subprocess.CompletedProcess[bytes], status: int) -> str:
-    """The one line that a program which fails with `status` leaves on standard error, and nothing on standard output."""
+    """What a failed program printed on standard error: one line, and a hint on a second if it has one.
+
+    Nothing may be on standard output.
+    """
     assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
     assert done.stdout == b""
-    lines = done.stderr.decode().splitlines()
-    assert len(lines) == 1, lines
-    return lines[0]
+    text = done.stderr.decode()
+    error, _, hint = text.removesuffix("\n").partition("\n")
+    assert error
+    assert not hint or (hint.startswith("Hint: ") and "\n" not in hint), text
+    return text.removesuffix("\n")
 
 
 class Terminal:

@@ -46,12 +46,14 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_problem_has_its_status(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_problem_prints_its_hint_and_sets_the_exit_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from remo_broker.ctl import session
 
     def fail(_: object) -> None:
-        raise Problem("do that", 9)
+        raise Problem("it failed: why", hint="do that", status=9)
 
     monkeypatch.setattr(session, "socket_path", fail)
     assert run(PROGRAM, ["list"], lambda _: None) == 9
-    assert capsys.readouterr().err == "remo-brokerctl: do that\n"
+    assert capsys.readouterr().err == "remo-brokerctl: it failed: why\nHint: do that\n"

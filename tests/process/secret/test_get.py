@@ -105,32 +105,32 @@ def test_another_version_is_named(directory: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "give a command: get, list"),
-        (["fetch"], "there is no command 'fetch'; give get, list"),
-        (["get"], "'get' wants NAME"),
-        (["get", "A", "B"], "'get' wants NAME, not 2 operands"),
-        (["get", "--filed=x", "A"], "'--filed' is no option of 'get'"),
-        (["get", "-x", "A"], "'-x' is no option of 'get'"),
-        (["get", "A", "--field"], "--field wants a value: FIELD"),
+        ([], "no command given"),
+        (["fetch"], "unknown command: 'fetch'"),
+        (["get"], "'get' requires NAME"),
+        (["get", "A", "B"], "'get' takes NAME, not 2 operands"),
+        (["get", "--filed=x", "A"], "unknown option for 'get': '--filed'"),
+        (["get", "-x", "A"], "unknown option for 'get': '-x'"),
+        (["get", "A", "--field"], "--field requires a value: FIELD"),
         (["list", "--help=1"], "--help takes no value"),
-        (["exec"], "'exec' wants COMMAND..."),
-        (["exec", "--only", "A", "--"], "'exec' wants COMMAND..."),
-        (["wait", "--timeout=soon"], "--timeout wants a whole number from 0 to 86400"),
-        (["wait", "--timeout=-1"], "--timeout wants a whole number"),
-        (["git-credential"], "'git-credential' wants OPERATION"),
-        (["git-credential", "get", "x"], "'git-credential' wants OPERATION, not 2 operands"),
-        (["wait", "--timeout=2.5"], "--timeout wants a whole number"),
-        (["wait", "--timeout=nan"], "--timeout wants a whole number"),
-        (["wait", "--timeout=1e9"], "--timeout wants a whole number"),
-        (["wait", "--timeout=" + "9" * 5000], "--timeout wants a whole number"),
+        (["exec"], "'exec' requires COMMAND..."),
+        (["exec", "--only", "A", "--"], "'exec' requires COMMAND..."),
+        (["wait", "--timeout=soon"], "--timeout must be an integer from 0 to 86400"),
+        (["wait", "--timeout=-1"], "--timeout must be an integer"),
+        (["git-credential"], "'git-credential' requires OPERATION"),
+        (["git-credential", "get", "x"], "'git-credential' takes OPERATION, not 2 operands"),
+        (["wait", "--timeout=2.5"], "--timeout must be an integer"),
+        (["wait", "--timeout=nan"], "--timeout must be an integer"),
+        (["wait", "--timeout=1e9"], "--timeout must be an integer"),
+        (["wait", "--timeout=" + "9" * 5000], "--timeout must be an integer"),
         (["git-credential", "--host=x", "get"], "--host and --secret go together"),
-        (["--socket"], "--socket wants a value: PATH"),
+        (["--socket"], "--socket requires a value: PATH"),
     ],
 )
-def test_misuse_is_one_line(arguments: list[str], says: str) -> None:
+def test_misuse_says_what_is_wrong_and_what_to_do(arguments: list[str], says: str) -> None:
     line = refused(programs.run(programs.SECRET, *arguments), 2)
     assert line.startswith(f"remo-secret: {says}"), line
-    assert line.endswith("; see 'remo-secret --help'")
+    assert "\nHint: " in line
 
 
 def test_help_and_version() -> None:

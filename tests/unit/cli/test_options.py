@@ -76,20 +76,20 @@ def test_another_programs_options_are_its_own() -> None:
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        (("shwo",), "no command 'shwo'; give show, many or run"),
-        (("-n5", "show", "x"), "'-n' is no option before the command"),
-        (("show", "--mode=a", "x"), "'--mode' is no option of 'show'"),
-        (("many", "--mode=c", "x"), "--mode wants a or b, not 'c'"),
-        (("show",), "'show' wants THING [MORE]"),
-        (("show", "a", "b", "c"), "'show' wants THING [MORE], not 3 operands"),
-        (("many",), r"'many' wants THING\.\.\."),
-        (("many", "a", ""), r"'many' wants THING\.\.\., and nothing empty"),
-        (("run", "--"), r"'run' wants COMMAND\.\.\."),
+        (("shwo",), "unknown command: 'shwo'"),
+        (("-n5", "show", "x"), "unknown option before the command: '-n'"),
+        (("show", "--mode=a", "x"), "unknown option for 'show': '--mode'"),
+        (("many", "--mode=c", "x"), "--mode must be a or b, not 'c'"),
+        (("show",), "'show' requires THING [MORE]"),
+        (("show", "a", "b", "c"), "'show' takes THING [MORE], not 3 operands"),
+        (("many",), r"'many' requires THING\.\.\."),
+        (("many", "a", ""), "THING must not be empty"),
+        (("run", "--"), r"'run' requires COMMAND\.\.\."),
         (("--quiet=yes", "show", "x"), "--quiet takes no value"),
-        (("show", "x", "-n"), "-n wants a value: N"),
+        (("show", "x", "-n"), "-n requires a value: N"),
         # An empty variable of a script: it would be the same as nothing given, or as anything.
-        (("show", "x", "--where="), "--where wants a value: PLACE"),
-        (("show", "x", "-n", ""), "-n wants a value: N"),
+        (("show", "x", "--where="), "--where requires a value: PLACE"),
+        (("show", "x", "-n", ""), "-n requires a value: N"),
     ],
 )
 def test_misuse(argv: tuple[str, ...], says: str) -> None:
@@ -99,7 +99,7 @@ def test_misuse(argv: tuple[str, ...], says: str) -> None:
 
 @pytest.mark.parametrize("text", ["0", "10", "-1", "1.0", "\uff11", "1e1", " 1", "9" * 5000])
 def test_numbers(text: str) -> None:
-    with pytest.raises(Usage, match="--count wants a whole number from 1 to 9"):
+    with pytest.raises(Usage, match="--count must be an integer from 1 to 9"):
         read("show", "x", "--count", text).number(COUNT, 1, 9)
 
 
