@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from remo_broker.protocol.records import Decision, Event
 from tests.support.broker import LAUNCH
+from tests.support.bus import unix_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -150,7 +151,9 @@ class Show:
 
     def run(self, *command: str, given: str | None = None, shown: str | None = None, expect: int = 0) -> None:
         """Run a program. `shown` is the command as a user would type it, where that differs."""
-        typed = (shown or shlex.join(command)).replace(str(self._directory), "$DEMO")
+        own_path = str(self._directory)
+        words = (one.replace(own_path, "$DEMO") if own_path in one else shlex.quote(one) for one in command)
+        typed = shown.replace(own_path, "$DEMO") if shown else " ".join(words)
         lines = textwrap.wrap(typed, self._columns - 7, break_long_words=False, break_on_hyphens=False)
         print("   $ " + " \\\n       ".join(lines), flush=True)
         own = PROGRAMS / command[0]
@@ -267,7 +270,7 @@ def _bus(show: Show, directory: Path) -> None:
         show.say("No dbus-daemon or busctl here: the status on the bus is left out.")
         return
     show.say("Everybody on the host may ask the system bus for the same counts; here it is a private bus:")
-    address = f"unix:path={directory}/bus"
+    address = unix_address(directory / "bus")
     config = directory / "bus.conf"
     config.write_text(
         f"<busconfig><type>session</type><listen>{address}</listen><auth>EXTERNAL</auth>"

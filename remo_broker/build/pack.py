@@ -1,41 +1,40 @@
-"""`remo-secret` as one file, for containers that have Python and nothing of ours: mount it, or copy it in.
+"""`remo-secret` as one file, for containers that have Python and none of our packages.
 
     python3 -m remo_broker.build.pack FILE
 
-It runs on any Python from 3.11 on. Each module is in it twice, as source and compiled by the Python that packs: where
-the container has the same minor version nothing is compiled at a start, which halves its time. Any other version passes
-over what is compiled by its magic number; pack with that version where the difference matters.
+The file runs on Python 3.11 and later. It holds each module twice, as source and as compiled by the Python that packs.
+A container with the same minor version compiles nothing at start, which halves the start time. Any other version
+rejects the compiled half by its magic number and uses the source.
+
+`zipapp` does not serve here: Python 3.11's writes files in the order of the directory, with their times, and compresses
+all or none, so that the same source would not give the same file.
 """
 
 from __future__ import annotations
 
 import ast
-import importlib.util
 import io
-import marshal
 import pathlib
+import subprocess
 import sys
+import tempfile
 import zipfile
 
 from remo_broker.secret.commands import PROGRAM
 
 SHEBANG = b"#!/usr/bin/env python3\n"
 PACKAGE = pathlib.Path(__file__).resolve().parents[1]
-# Never imported in a container: it wants pydantic.
+# Never imported in a container: it needs pydantic.
 LEFT_OUT = frozenset({"remo_broker.manifest.models"})
-# In words that older versions understand too.
+# Its syntax is that of Python 2 and 3, so that an old version reaches the message.
 MAIN = b"""\
 import sys
 if sys.version_info < (3, 11):
-    sys.exit("remo-secret: it needs Python 3.11 or later, and this is %d.%d" % sys.version_info[:2])
+    sys.exit("remo-secret: Python %d.%d is too old: 3.11 or later is required" % sys.version_info[:2])
 from remo_broker.secret.main import main
 sys.exit(main())
 """
-# PEP 552: bound to its source by a hash, which nobody checks, because they come in one file.
-UNCHECKED_HASH = 1
-# Later ones write what is referred to twice once, and count references for it: the bytes would differ between runs.
-MARSHAL_VERSION = 2
-# The same bytes for the same source, whenever it is packed: the first moment that a ZIP file can tell.
+# The earliest time that a ZIP file can hold: the file depends on the source alone, not on when it was packed.
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -75,22 +74,37 @@ def modules() -> dict[str, bytes]:
     return dict(sorted(found.items()))
 
 
-def compiled(place: str, source: bytes) -> bytes:
-    """What a .pyc file of the running version has for a module."""
-    code = compile(source, place, "exec", dont_inherit=True, optimize=0)
-    head = importlib.util.MAGIC_NUMBER + UNCHECKED_HASH.to_bytes(4, "little") + importlib.util.source_hash(source)
-    return head + marshal.dumps(code, MARSHAL_VERSION)
+def compiled(sources: dict[str, bytes]) -> dict[str, bytes]:
+    """The .pyc files of the running version, by their place in the archive.
+
+    A process of its own compiles them, because marshal's output depends on what else refers to a constant. Nobody
+    checks the hash of the source (PEP 552): source and .pyc come in one file.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        staging = pathlib.Path(name)
+        for place, source in sources.items():
+            file = staging / place
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(source)
+        options = ("-q", "-b", "-s", name, "--invalidation-mode", "unchecked-hash")
+        listed = "\n".join(str(staging / place) for place in sources)
+        subprocess.run(
+            [sys.executable, "-I", "-m", "compileall", *options, "-i", "-"], input=listed, text=True, check=True
+        )
+        return {f"{place}c": (staging / f"{place}c").read_bytes() for place in sources}
 
 
 def pack() -> bytes:
     """The archive, ready to be written and run."""
+    sources = modules()
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr(zipfile.ZipInfo("__main__.py", EPOCH), MAIN)
-        for place, source in modules().items():
+        for place, source in sources.items():
             file.writestr(zipfile.ZipInfo(place, EPOCH), source, zipfile.ZIP_DEFLATED)
-            # As it is: to inflate it takes longer than to read it.
-            file.writestr(zipfile.ZipInfo(f"{place}c", EPOCH), compiled(place, source), zipfile.ZIP_STORED)
+        for place, code in compiled(sources).items():
+            # Stored, because reading it is faster than inflating it.
+            file.writestr(zipfile.ZipInfo(place, EPOCH), code, zipfile.ZIP_STORED)
     return SHEBANG + archive.getvalue()
 
 

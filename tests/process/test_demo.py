@@ -15,10 +15,19 @@ from tests.support.machine import REPOSITORY, poll
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 DEMO_SECONDS = 120
 COMMAND = (sys.executable, "-m", "tests.demo")
+
+
+@pytest.fixture
+def directory() -> Iterator[pathlib.Path]:
+    """Its name has to be escaped in an address, a URL, a shell and XML, and is not ASCII."""
+    with short_directory() as path:
+        odd = path / "%20 é,&<'"
+        odd.mkdir()
+        yield odd
 
 
 def environment(directory: pathlib.Path) -> dict[str, str]:

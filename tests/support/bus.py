@@ -13,6 +13,8 @@ import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+from xml.sax.saxutils import escape
 
 from dbus_next.aio.message_bus import MessageBus
 
@@ -39,7 +41,7 @@ _HEAD = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configurati
 """
 _OPEN = f"""{_HEAD}<busconfig>
   <type>session</type>
-  <listen>unix:path=%s</listen>
+  <listen>%s</listen>
   <auth>EXTERNAL</auth>
   <policy context="default">
     <allow send_destination="*" eavesdrop="true"/>
@@ -51,7 +53,7 @@ _OPEN = f"""{_HEAD}<busconfig>
 # What /usr/share/dbus-1/system.conf says, without what it includes.
 _SYSTEM = f"""{_HEAD}<busconfig>
   <type>system</type>
-  <listen>unix:path=%s</listen>
+  <listen>%s</listen>
   <auth>EXTERNAL</auth>
   <policy context="default">
     <allow user="*"/>
@@ -76,12 +78,17 @@ _SYSTEM = f"""{_HEAD}<busconfig>
 """
 
 
+def unix_address(path: pathlib.Path) -> str:
+    """The D-Bus address of a socket, its path escaped as the specification requires."""
+    return "unix:path=" + quote(str(path), safe="/-_.").replace("~", "%7E")
+
+
 class Bus:
     """A running message bus."""
 
     def __init__(self, path: pathlib.Path, process: subprocess.Popen[bytes]) -> None:
         self.process = process
-        self.address = f"unix:path={path}"
+        self.address = unix_address(path)
         self.path = path
 
     def busctl(
@@ -133,9 +140,9 @@ def private_bus(directory: pathlib.Path, *, policy: str = "") -> Iterator[Bus]:
     config = directory / "bus.conf"
     if policy:
         (directory / "policy.conf").write_text(policy)
-        config.write_text(_SYSTEM % (listen, directory / "policy.conf"))
+        config.write_text(_SYSTEM % (unix_address(listen), escape(str(directory / "policy.conf"))))
     else:
-        config.write_text(_OPEN % listen)
+        config.write_text(_OPEN % unix_address(listen))
     directory.chmod(0o755)
     process = subprocess.Popen(["dbus-daemon", f"--config-file={config}", "--nofork", "--nopidfile", "--nosyslog"])
     try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from remo_broker.bus import wire
 from remo_broker.bus.connection import Answer, Connection, connect
-from tests.support.bus import MANAGER, ROOT
+from tests.support.bus import MANAGER, ROOT, unix_address
 
 if TYPE_CHECKING:
     import pathlib
@@ -75,7 +75,7 @@ async def connected(
     played = PlayedBus()
     server = await asyncio.start_unix_server(played.take, path)
     async with server:
-        opened = await connect(f"unix:path={path}", answer, lambda _signal: None)
+        opened = await connect(unix_address(path), answer, lambda _signal: None)
         await played.arrived.wait()
         assert opened.name == ":1.7"
         try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.bus import Bus, Service, bus_service
+from tests.support.bus import Bus, Service, bus_service, unix_address
 from tests.support.machine import poll
 from tests.support.status import StatusPeer
 
@@ -43,7 +43,7 @@ def pretender(path: pathlib.Path, behave: Callable[[socket.socket], None]) -> It
         thread = threading.Thread(target=serve)
         thread.start()
         try:
-            yield f"unix:path={path}"
+            yield unix_address(path)
         finally:
             listener.shutdown(socket.SHUT_RDWR)
             thread.join()
