@@ -30,7 +30,6 @@ from remo_broker.broker.systemd import ADMIN, CLIENT_PREFIX, STATUS
 from remo_broker.protocol import paths, records
 from remo_broker.protocol.config import DENY, Config, ConfigError, configure
 from remo_broker.protocol.names import counted, is_project_name, printable
-from remo_broker.protocol.ops import Reload
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,10 +77,11 @@ class Daemon:
             ManifestReader(self.loop, config),
             self.writer,
             self.trail,
+            self.report,
             self._changed,
         )
         self.admin_plane = AdminPlane(
-            self.loop, self.sweeper, self.arena, self.operations, self.report, config.max_connections_admin
+            self.loop, self.sweeper, self.arena, self.operations.perform, config.max_connections_admin
         )
         self._control: dict[str, Listener] = {}
         self._own_paths: list[str] = []
@@ -217,7 +217,7 @@ class Daemon:
 
     def _reload(self, name: str, peer: _OwnPeer) -> Job:
         try:
-            yield from self.operations.reload(Reload(name=name), peer)  # type: ignore[arg-type]
+            yield from self.operations.reload_manifest(name, peer)  # type: ignore[arg-type]
         except Refused as refusal:
             self._say(PRIORITY_WARNING, f"The manifest of {name} was not reloaded: {refusal.message}")
         except Exception as error:
@@ -270,7 +270,7 @@ class Daemon:
         return (
             self.broker.store.secret_count == 0
             and not self.endpoints.connections
-            and not self.admin_plane.operators
+            and not self.admin_plane.connections
             and not self.writer.busy
             and self.trail.healthy
             and self.endpoints.only_held_by_manager
@@ -296,7 +296,7 @@ class Daemon:
     def _leave_when_drained(self) -> None:
         drained = (
             not self.plane.clients
-            and not self.admin_plane.operators
+            and not self.admin_plane.connections
             and not self.writer.busy
             and not self.manager.lacks_listeners
         )

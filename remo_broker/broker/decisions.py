@@ -18,13 +18,10 @@ from remo_broker.protocol.ops import (
     MAX_MESSAGE,
     Code,
     Explanation,
-    Get,
-    Info,
     Pong,
     ProjectInfo,
     ProjectStatus,
     Readiness,
-    Ready,
     Reason,
 )
 from remo_broker.protocol.records import Backend, Decision, Outcome
@@ -35,7 +32,6 @@ if TYPE_CHECKING:
 
     from remo_broker.broker.projects import Registration
     from remo_broker.protocol.config import Config
-    from remo_broker.protocol.ops import Request
 
     Reply: TypeAlias = bytes | list[bytes | memoryview]
     Answer: TypeAlias = tuple[Reply, bytes | None]
@@ -117,19 +113,18 @@ class Broker:
 
     # --- the project socket
 
-    def answer(self, project: Project, request: Request, now: float) -> Answer:
-        """What a well-formed request on a project's socket is answered."""
-        if isinstance(request, Get):
-            return self.get(project, request.name, now)
-        if isinstance(request, Info):
-            if not project.info_line:
-                project.info_line = encode(info(project.registration).to_json())
-            return project.info_line, None
-        if isinstance(request, Ready):
-            ready = Readiness(ready=self.store.snapshot is not None, generation=self.store.generation)
-            return encode(ready.to_json()), None
+    def ping(self, project: Project) -> bytes:
         pong = Pong(broker_version=__version__, protocol_version=PROTOCOL_VERSION, project=project.name)
-        return encode(pong.to_json()), None
+        return encode(pong.to_json())
+
+    def info(self, project: Project) -> bytes:
+        if not project.info_line:
+            project.info_line = encode(info(project.registration).to_json())
+        return project.info_line
+
+    def ready(self) -> bytes:
+        ready = Readiness(ready=self.store.snapshot is not None, generation=self.store.generation)
+        return encode(ready.to_json())
 
     def get(self, project: Project, name: str, now: float) -> Answer:
         grant = project.grants.get(name)

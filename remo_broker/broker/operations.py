@@ -1,5 +1,8 @@
-"""What the ops of the admin socket do. Each is a generator that the loop runs as part of a job: it may give way with
-`yield None`, wait with `yield later`, raises `Refused`, and returns its reply.
+"""What the ops of the admin socket do, and the table of them.
+
+A handler is a generator that the loop runs as part of a job: it may give way with `yield None`, wait with
+`yield later`, raise `Refused`, and return its reply, or a `Stream` that goes on sending. What does none of this is an
+ordinary function, wrapped by `_at_once` in the table.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ import time
 
 from remo_broker.broker import registrations
 from remo_broker.broker.decisions import info_fits
+from remo_broker.broker.handlers import table
 from remo_broker.broker.manifest_child import Allowed
 from remo_broker.broker.projects import Registration
 from remo_broker.broker.refusals import Refused, protocol_error
@@ -18,11 +22,16 @@ from remo_broker.broker.turns import Turns
 from remo_broker.protocol import paths, records
 from remo_broker.protocol.names import RESERVED_PROJECT_NAMES, counted, is_project_name
 from remo_broker.protocol.ops import (
+    ADMIN,
+    ANY_OP_CODES,
+    BrokerStatus,
+    ClearCreds,
     Code,
     Done,
     Explain,
     Explanation,
     ProjectDetail,
+    PushCreds,
     Pushed,
     Reason,
     Register,
@@ -30,6 +39,7 @@ from remo_broker.protocol.ops import (
     Reload,
     Reloaded,
     Show,
+    Status,
     Unregister,
 )
 from remo_broker.protocol.records import Event
@@ -45,14 +55,14 @@ if TYPE_CHECKING:
     from remo_broker.broker.manifest_child import ManifestReader
     from remo_broker.broker.projects import Project
     from remo_broker.broker.registrations import Writer
-    from remo_broker.broker.secrets.json_spans import Node
-    from remo_broker.broker.secrets.memory import Region
     from remo_broker.broker.secrets.store import Secret
+    from remo_broker.broker.sockets.admin import AdminCall, Steps
     from remo_broker.broker.sockets.connection import Peer
     from remo_broker.broker.sockets.project_listeners import Endpoints
-    from remo_broker.protocol.ops import Reply
+    from remo_broker.broker.status import StatusReport
+    from remo_broker.protocol.ops import Reply, Request
 
-    Steps: TypeAlias = Generator[Later | None, Any, Reply]
+    Handler: TypeAlias = Callable[["Operations", Any, AdminCall], Steps]
 
 # Linux's longest path; it also keeps the reply that names a path short.
 MAX_PATH = 4096
@@ -79,6 +89,7 @@ class Operations:
         reader: ManifestReader,
         writer: Writer,
         trail: AuditTrail,
+        report: StatusReport,
         changed: Callable[[], None],
     ) -> None:
         self._loop = loop
@@ -87,12 +98,24 @@ class Operations:
         self._reader = reader
         self._writer = writer
         self._trail = trail
+        self._report = report
         self._changed = changed
         self._turns = Turns(loop)
 
+    def perform(self, request: Request, call: AdminCall) -> Steps:
+        """Do what a request on the admin socket asks for. Raises `Refused`."""
+        try:
+            return (yield from HANDLERS[type(request)](self, request, call))
+        except Refused as refusal:
+            if refusal.code not in request.CODES and refusal.code not in ANY_OP_CODES[ADMIN]:
+                # The client is better served by this answer than by none, but its schema does not have it.
+                self._loop.on_bug(LookupError(f"{refusal.code} is not declared for {request.OP}"))
+            raise
+
     # --- projects
 
-    def register(self, request: Register, peer: Peer) -> Steps:
+    def register(self, request: Register, call: AdminCall) -> Steps:
+        peer = call.peer
         name, path = request.name, request.project_path
         if not is_project_name(name):
             raise protocol_error(
@@ -135,7 +158,7 @@ class Operations:
         )
         return Registered(socket_path=paths.project_socket(self._broker.config.socket_dir, name))
 
-    def unregister(self, request: Unregister, peer: Peer) -> Steps:
+    def unregister(self, request: Unregister, call: AdminCall) -> Steps:
         yield from self._turns.begin(CHANGES)
         try:
             name = self._known(request.name).name
@@ -148,15 +171,18 @@ class Operations:
         self._record(
             Event.UNREGISTERED,
             f"Project {name} was unregistered.",
-            peer,
+            call.peer,
             project=name,
             allowlist_size=len(project.registration.allowlist),
         )
         return Done()
 
-    def reload(self, request: Reload, peer: Peer) -> Steps:
+    def reload(self, request: Reload, call: AdminCall) -> Steps:
+        return (yield from self.reload_manifest(request.name, call.peer))
+
+    def reload_manifest(self, project_name: str, peer: Peer) -> Generator[Later | None, Any, Reloaded]:
         """One at a time for each project, so that what the manifest says when it is read last is what counts."""
-        name = self._known(request.name).name
+        name = self._known(project_name).name
         yield from self._turns.begin(name)
         try:
             project = self._known(name)
@@ -190,7 +216,7 @@ class Operations:
         self._endpoints.open(name)  # its socket may have been removed
         return Reloaded(allowlist=list(fresh.allowlist))
 
-    def show(self, request: Show) -> ProjectDetail:
+    def show(self, request: Show, _call: AdminCall) -> ProjectDetail:
         project = self._known(request.name)
         registration = project.registration
         status = self._broker.project_status(project, self._loop.now, now_usec())
@@ -209,28 +235,32 @@ class Operations:
             last_fetch_usec=status.last_fetch_usec,
         )
 
-    def explain(self, request: Explain) -> Explanation:
+    def explain(self, request: Explain, _call: AdminCall) -> Explanation:
         return self._broker.explain(self._known(request.name), request.secret, request.uid)
+
+    def status(self, request: Status, _call: AdminCall) -> BrokerStatus:
+        return self._report.page(request.after)
 
     # --- secrets
 
-    def push(self, secrets: Node | None, secrets_b64: Node | None, region: Region, peer: Peer) -> Steps:
-        """Replace the store by the push that lies in `region`, which belongs to the store afterwards."""
+    def push(self, _request: PushCreds, call: AdminCall) -> Steps:
+        """Replace the store by the push that lies in the call's region, which belongs to the store afterwards."""
+        secrets, secrets_b64 = call.members.get("secrets"), call.members.get("secrets_b64")
         if secrets is None and secrets_b64 is None:
             raise protocol_error(Reason.MISSING_FIELD, "field secrets is missing; push-creds needs it or secrets_b64")
-        snapshot = yield from self._broker.store.load(region, secrets, secrets_b64, now_usec())
+        snapshot = yield from self._broker.store.load(call.memory, secrets, secrets_b64, now_usec())
         self._end_of_snapshot()
         count = len(snapshot.secrets)
         self._record(
             Event.PUSHED,
             f"Generation {snapshot.generation} was pushed, with {counted(count, 'secret')}.",
-            peer,
+            call.peer,
             secret_count=count,
             generation=snapshot.generation,
         )
         return Pushed(loaded_at=timestamp(snapshot.loaded_usec), secret_count=count, generation=snapshot.generation)
 
-    def clear(self, peer: Peer) -> Done:
+    def clear(self, _request: ClearCreds, call: AdminCall) -> Done:
         store = self._broker.store
         count = store.secret_count
         store.clear()
@@ -238,7 +268,7 @@ class Operations:
         self._record(
             Event.CLEARED,
             f"The store was cleared of {counted(count, 'secret')}.",
-            peer,
+            call.peer,
             secret_count=count,
             generation=store.generation,
         )
@@ -314,6 +344,31 @@ class Operations:
             records.record(event, message, priority=None, **fields) + records.peer_fields(peer.pid, peer.uid, peer.gid)
         )
         self._changed()
+
+
+def _at_once(handler: Callable[[Operations, Any, AdminCall], Reply]) -> Handler:
+    """A handler that neither waits nor gives way, as one that could."""
+
+    def steps(operations: Operations, request: Request, call: AdminCall) -> Steps:
+        yield from ()  # makes it a generator
+        return handler(operations, request, call)
+
+    return steps
+
+
+HANDLERS: dict[type[Request], Handler] = table(
+    ADMIN,
+    {
+        Register: Operations.register,
+        Unregister: Operations.unregister,
+        Reload: Operations.reload,
+        PushCreds: Operations.push,
+        ClearCreds: _at_once(Operations.clear),
+        Status: _at_once(Operations.status),
+        Show: _at_once(Operations.show),
+        Explain: _at_once(Operations.explain),
+    },
+)
 
 
 def _forget(secrets: dict[str, Secret]) -> Job:

@@ -162,7 +162,7 @@ def protocol() -> dict[str, Any]:
             name = f"{request.__name__}Reply"
             if name in kinds:  # two sockets answer `status`, each with its own codes
                 name = socket + name
-            kinds[name] = _any_of([*(made.of(answer) for answer in _answers(request)), failure])
+            kinds[name] = _any_of([*(made.of(answer) for answer in request.REPLIES), failure])
             replies[f"{socket}Reply"].append(name)
     schemas, defined = TypeAdapter.json_schemas(
         [(name, "validation", TypeAdapter(kind)) for name, kind in kinds.items()], schema_generator=Generator
@@ -205,13 +205,6 @@ def documents() -> dict[str, str]:
         f"remo-broker-manifest.v{MANIFEST_SCHEMA_VERSION}.json": manifest(),
     }
     return {name: json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for name, schema in made.items()}
-
-
-def _answers(request: type[Request]) -> list[type[Message]]:
-    """What a request that does not fail is answered: one of these, for `watch` one after the other."""
-    if request is ops.Get:
-        return [ops.Value, ops.BinaryValue]
-    return list(ops.EVENTS.values()) if request is ops.Watch else [request.REPLY]
 
 
 def _any_of(kinds: Iterable[Any]) -> Any:

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
     M = TypeVar("M", bound=Message)
 
-# What may be asked anew when a connection that was kept open turns out to be gone: nothing changes by asking twice.
-REPEATABLE = frozenset({"get", "ping", "info", "ready", "status", "show", "explain"})
-
 _PLAIN: dict[str, type] = {"str": str, "int": int, "bool": bool}
 
 
@@ -34,7 +31,7 @@ class Exchange:
     def __init__(self, path: str, request: Request, *, greet: bool) -> None:
         self.path = path
         self.request = request
-        self.repeatable = request.OP in REPEATABLE
+        self.repeatable = request.REPEATABLE
         self.answered = False
         """Whether the answer to the request itself is there, be it a refusal: no other line is to come."""
         # A ping needs no other one before it.

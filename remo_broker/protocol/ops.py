@@ -24,6 +24,11 @@ MAX_DEPTH = 16
 MAX_TTL_SECONDS = 86_400
 MAX_LEASES = 1024
 
+# The kinds of sockets, as a request's `SOCKETS` names them.
+PROJECT = "project"
+ADMIN = "admin"
+STATUS = "status"
+
 
 class Code(StrEnum):
     """What went wrong, for programs. The two `backend_` codes are kept for version 1 parsers and never sent."""
@@ -66,6 +71,18 @@ ADMIN_CODES = (
     Code.PROTOCOL_ERROR,
     Code.INTERNAL_ERROR,
 )
+# What any op of a kind of socket may fail with: before the op is known, or whatever the op is.
+ANY_OP_CODES: dict[str, tuple[Code, ...]] = {
+    PROJECT: (
+        Code.DENIED,
+        Code.RATE_LIMITED,
+        Code.PROTOCOL_ERROR,
+        Code.INTERNAL_ERROR,
+        Code.PEER_UNEXPECTED,
+    ),
+    ADMIN: (Code.PAYLOAD_TOO_LARGE, Code.PROTOCOL_ERROR, Code.INTERNAL_ERROR),
+    STATUS: (Code.RATE_LIMITED, Code.PROTOCOL_ERROR, Code.INTERNAL_ERROR),
+}
 
 
 class Reason(StrEnum):
@@ -239,114 +256,6 @@ class Readiness(Reply):
     generation: int
 
 
-# --- requests --------------------------------------------------------------------------------------------------------
-
-
-class Request(Message):
-    OP: ClassVar[str] = ""
-    REPLY: ClassVar[type[Reply]] = Done
-
-
-class Get(Request):
-    """Fetch one secret. A binary secret is answered with `BinaryValue`."""
-
-    OP = "get"
-    REPLY = Value
-    name: str
-
-
-class Ping(Request):
-    OP = "ping"
-    REPLY = Pong
-
-
-class Info(Request):
-    OP = "info"
-    REPLY = ProjectInfo
-
-
-class Ready(Request):
-    """Whether secrets have been pushed: what `remo-secret wait` asks, as a `get` would be a fetch in the audit."""
-
-    OP = "ready"
-    REPLY = Readiness
-
-
-class Register(Request):
-    OP = "register"
-    REPLY = Registered
-    name: str
-    project_path: str
-    allowed_uids: list[int] = []  # noqa: RUF012 - never changed; a tuple would not be what the JSON has
-
-
-class Unregister(Request):
-    OP = "unregister"
-    name: str
-
-
-class Reload(Request):
-    OP = "reload"
-    REPLY = Reloaded
-    name: str
-
-
-class PushCreds(Request):
-    """Replace every secret. The broker reads the two objects in place and never builds them."""
-
-    OP = "push-creds"
-    REPLY = Pushed
-    SECRET_FIELDS = frozenset({"secrets", "secrets_b64"})
-    secrets: dict[str, str | dict[str, str]] = {}  # noqa: RUF012 - never changed
-    secrets_b64: dict[str, str] = {}  # noqa: RUF012 - never changed
-
-
-class ClearCreds(Request):
-    OP = "clear-creds"
-
-
-class Status(Request):
-    """`after` is the `projects_next` of an earlier answer: the list goes on behind that project."""
-
-    OP = "status"
-    REPLY = BrokerStatus
-    after: str | None = None
-
-
-class Show(Request):
-    """One project in full. Unknown name: `project_unknown`."""
-
-    OP = "show"
-    REPLY = ProjectDetail
-    name: str
-
-
-class Explain(Request):
-    """What would become of a `get` of `secret` by project `name`, without doing it: nothing is fetched or audited.
-
-    `uid` is whose connection it would be; without it, that of somebody whom the project allows.
-    """
-
-    OP = "explain"
-    REPLY = Explanation
-    name: str
-    secret: str
-    uid: int | None = None
-
-
-class Watch(Request):
-    """Follow the broker on the status socket: see remo-broker-protocol(7)."""
-
-    OP = "watch"
-
-
-PROJECT_REQUESTS: dict[str, type[Request]] = {cls.OP: cls for cls in (Get, Ping, Info, Ready)}
-ADMIN_REQUESTS: dict[str, type[Request]] = {
-    cls.OP: cls for cls in (Register, Unregister, Reload, PushCreds, ClearCreds, Status, Show, Explain)
-}
-STATUS_REQUESTS: dict[str, type[Request]] = {cls.OP: cls for cls in (Status, Watch)}
-
-
 # --- the watch stream on the status socket ---------------------------------------------------------------------------
 
 
@@ -396,3 +305,152 @@ class StoppingEvent(Message):
 EVENTS: dict[str, type[Message]] = {
     cls.event: cls for cls in (BrokerEvent, ProjectEvent, RemovedEvent, SyncedEvent, StoppingEvent)
 }
+
+
+# --- requests --------------------------------------------------------------------------------------------------------
+
+
+class Request(Message):
+    """An op. The class declares everything about it but what the broker does: that is one entry in the table of
+    handlers of each of its sockets (`remo_broker.broker.handlers`)."""
+
+    OP: ClassVar[str] = ""
+    SOCKETS: ClassVar[tuple[str, ...]] = ()
+    """The kinds of sockets that answer it."""
+    REPLIES: ClassVar[tuple[type[Message], ...]] = (Done,)
+    """The kinds of lines that answer it when it does not fail: one line, or many if it is a stream."""
+    CODES: ClassVar[tuple[Code, ...]] = ()
+    """The codes that it may fail with, besides those that any op of the socket may fail with (`ANY_OP_CODES`)."""
+    REPEATABLE: ClassVar[bool] = False
+    """Whether asking twice changes nothing, so that a client may ask again when a connection turns out to be dead."""
+
+
+class Get(Request):
+    """Fetch one secret. A binary secret is answered with `BinaryValue`."""
+
+    OP = "get"
+    SOCKETS = (PROJECT,)
+    REPLIES = (Value, BinaryValue)
+    CODES = (Code.NOT_FOUND,)
+    REPEATABLE = True
+    name: str
+
+
+class Ping(Request):
+    OP = "ping"
+    SOCKETS = (PROJECT,)
+    REPLIES = (Pong,)
+    REPEATABLE = True
+
+
+class Info(Request):
+    OP = "info"
+    SOCKETS = (PROJECT,)
+    REPLIES = (ProjectInfo,)
+    REPEATABLE = True
+
+
+class Ready(Request):
+    """Whether secrets have been pushed. `remo-secret wait` asks this, because a `get` would be audited as a fetch."""
+
+    OP = "ready"
+    SOCKETS = (PROJECT,)
+    REPLIES = (Readiness,)
+    REPEATABLE = True
+
+
+class Register(Request):
+    OP = "register"
+    SOCKETS = (ADMIN,)
+    REPLIES = (Registered,)
+    CODES = (Code.PROJECT_EXISTS, Code.MANIFEST_NOT_FOUND, Code.MANIFEST_INVALID, Code.MANIFEST_UNREADABLE)
+    name: str
+    project_path: str
+    allowed_uids: list[int] = []  # noqa: RUF012 - never changed; a tuple would not be what the JSON has
+
+
+class Unregister(Request):
+    OP = "unregister"
+    SOCKETS = (ADMIN,)
+    CODES = (Code.PROJECT_UNKNOWN,)
+    name: str
+
+
+class Reload(Request):
+    OP = "reload"
+    SOCKETS = (ADMIN,)
+    REPLIES = (Reloaded,)
+    CODES = (Code.PROJECT_UNKNOWN, Code.MANIFEST_NOT_FOUND, Code.MANIFEST_INVALID, Code.MANIFEST_UNREADABLE)
+    name: str
+
+
+class PushCreds(Request):
+    """Replace every secret. The broker reads the two objects in place and never builds them."""
+
+    OP = "push-creds"
+    SOCKETS = (ADMIN,)
+    REPLIES = (Pushed,)
+    CODES = (Code.INVALID_PAYLOAD, Code.PAYLOAD_TOO_LARGE)
+    SECRET_FIELDS = frozenset({"secrets", "secrets_b64"})
+    secrets: dict[str, str | dict[str, str]] = {}  # noqa: RUF012 - never changed
+    secrets_b64: dict[str, str] = {}  # noqa: RUF012 - never changed
+
+
+class ClearCreds(Request):
+    OP = "clear-creds"
+    SOCKETS = (ADMIN,)
+
+
+class Status(Request):
+    """`after` is the `projects_next` of an earlier answer: the list goes on behind that project."""
+
+    OP = "status"
+    SOCKETS = (ADMIN, STATUS)
+    REPLIES = (BrokerStatus,)
+    REPEATABLE = True
+    after: str | None = None
+
+
+class Show(Request):
+    """One project in full. Unknown name: `project_unknown`."""
+
+    OP = "show"
+    SOCKETS = (ADMIN,)
+    REPLIES = (ProjectDetail,)
+    CODES = (Code.PROJECT_UNKNOWN,)
+    REPEATABLE = True
+    name: str
+
+
+class Explain(Request):
+    """What would become of a `get` of `secret` by project `name`, without doing it: nothing is fetched or audited.
+
+    `uid` is whose connection it would be; without it, that of somebody whom the project allows.
+    """
+
+    OP = "explain"
+    SOCKETS = (ADMIN,)
+    REPLIES = (Explanation,)
+    CODES = (Code.PROJECT_UNKNOWN,)
+    REPEATABLE = True
+    name: str
+    secret: str
+    uid: int | None = None
+
+
+class Watch(Request):
+    """Follow the broker on the status socket: see remo-broker-protocol(7)."""
+
+    OP = "watch"
+    SOCKETS = (STATUS,)
+    REPLIES = tuple(EVENTS.values())
+
+
+def _requests_of(socket: str) -> dict[str, type[Request]]:
+    return {cls.OP: cls for cls in Request.__subclasses__() if socket in cls.SOCKETS}
+
+
+# Op to request, for each kind of socket.
+PROJECT_REQUESTS = _requests_of(PROJECT)
+ADMIN_REQUESTS = _requests_of(ADMIN)
+STATUS_REQUESTS = _requests_of(STATUS)

@@ -9,7 +9,7 @@ import pytest
 
 from remo_broker.broker.refusals import Refused
 from remo_broker.broker.secrets.json_spans import OBJECT, finish, scan
-from remo_broker.broker.secrets.memory import Arena, Region
+from remo_broker.broker.secrets.memory import Arena, RegionHolder
 from remo_broker.broker.secrets.store import Store
 
 if TYPE_CHECKING:
@@ -31,25 +31,25 @@ class Stock:
         while self.arena._spares:
             self.arena.give_back(self.arena.take())
 
-    def receive(self, line: bytes) -> tuple[Region, Any]:
-        """A push as it was received and scanned: its region and its fields."""
-        region = self.arena.take()
+    def receive(self, line: bytes) -> tuple[RegionHolder, Any]:
+        """A push as it was received and scanned: the holder of its region, and its fields."""
+        holder = RegionHolder(self.arena)
+        region = holder.fill()
         region.view[: len(line)] = line
         region.used = len(line)
         node = finish(scan(region.view, 0, len(line)))
         assert node[0] == OBJECT
-        return region, node[3]
+        return holder, node[3]
 
     def push_line(self, line: bytes) -> int:
         """How many steps it took."""
-        region, fields = self.receive(line)
+        holder, fields = self.receive(line)
         steps = 0
         try:
-            for _ in self.store.load(region, fields.get("secrets"), fields.get("secrets_b64"), NOW):
+            for _ in self.store.load(holder, fields.get("secrets"), fields.get("secrets_b64"), NOW):
                 steps += 1
-        except Refused:
-            self.arena.give_back(region)
-            raise
+        finally:
+            holder.release()
         return steps
 
     def push(self, secrets: Any = None, secrets_b64: Any = None, *, ensure_ascii: bool = True) -> int:

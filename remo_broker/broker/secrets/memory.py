@@ -78,6 +78,34 @@ class Region:
         return f"Region(used={self.used})"
 
 
+class RegionHolder:
+    """The owner of one region, or of none. A region has one owner at a time, who overwrites it in the end: a holder does
+    so by `release`, and hands the duty on with the region by `hand_over`."""
+
+    __slots__ = ("_arena", "region")
+
+    def __init__(self, arena: Arena) -> None:
+        self._arena = arena
+        self.region: Region | None = None
+
+    def fill(self) -> Region:
+        """Its region, a fresh one if it had none. Raises `Refused`, as `Arena.take` does."""
+        if self.region is None:
+            self.region = self._arena.take()
+        return self.region
+
+    def hand_over(self) -> Region:
+        """Its region, which belongs to the caller from now on."""
+        region, self.region = self.region, None
+        assert region is not None
+        return region
+
+    def release(self) -> None:
+        """Overwrite its region, if it has one, and return it to the arena."""
+        if self.region is not None:
+            self._arena.give_back(self.hand_over())
+
+
 class Arena:
     """Where regions come from and go back to."""
 

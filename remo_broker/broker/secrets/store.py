@@ -13,7 +13,7 @@ import re
 
 from remo_broker.broker.refusals import Refused
 from remo_broker.broker.secrets.json_spans import OBJECT, STEP_BUDGET, STRING
-from remo_broker.broker.secrets.memory import REGION_SIZE, Arena, Region
+from remo_broker.broker.secrets.memory import REGION_SIZE
 from remo_broker.protocol.names import SECRET_NAME_PATTERN, is_secret_name
 from remo_broker.protocol.ops import MAX_MESSAGE, Code, Reason
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from remo_broker.broker.secrets.json_spans import Node
+    from remo_broker.broker.secrets.memory import Arena, Region, RegionHolder
 
     # Index of the region, start and end of the literal with its quotes, whether it is base64. A tuple: see `scan`.
     Secret: TypeAlias = tuple[int, int, int, bool]
@@ -116,13 +117,15 @@ class Store:
             self.outdated.append(old.secrets)
 
     def load(
-        self, region: Region, secrets: Node | None, secrets_b64: Node | None, loaded_usec: int
+        self, holder: RegionHolder, secrets: Node | None, secrets_b64: Node | None, loaded_usec: int
     ) -> Generator[None, None, Snapshot]:
-        """Validate a push that lies in `region` and make it the snapshot, in steps; all or nothing.
+        """Validate a push that lies in the region of `holder` and make it the snapshot, in steps; all or nothing.
 
-        On success the region belongs to the snapshot. Raises `Refused` (`invalid_payload`) and changes nothing
-        otherwise; the region stays the caller's.
+        On success the holder has handed its region over. Otherwise raises `Refused` (`invalid_payload`) and changes
+        nothing.
         """
+        region = holder.region
+        assert region is not None
         generation = self.generation + 1
         found: dict[str, Secret] = {}
         limits = _Limits(generation, self._max_ttl_seconds)
@@ -175,7 +178,7 @@ class Store:
                 self._arena.give_back(other)
             raise
         old = self.snapshot
-        regions = [region] + (bundles.regions if bundles else [])
+        regions = [holder.hand_over(), *(bundles.regions if bundles else ())]
         self.snapshot = Snapshot(self._arena, regions, found, generation, loaded_usec)
         self.generation = generation
         self.epoch += 1

@@ -1,7 +1,8 @@
 """The admin socket: connections whose bytes lie in secret memory from the first one received.
 
-Any line here may turn out to be a push, so a connection with something unread owns a region; it is scanned in place,
-and a push that is accepted leaves the region to the store. Lines are handled by jobs, one at a time per connection.
+Any line here may turn out to be a push, so a connection with something unread holds a region. The line is scanned in
+place, and a push that is accepted hands the region over to the store. Jobs handle the lines, one at a time for each
+connection.
 """
 
 from __future__ import annotations
@@ -13,39 +14,33 @@ from remo_broker.broker.loop import READ
 from remo_broker.broker.refusals import BUG, Refused, protocol_error
 from remo_broker.broker.requests import decode
 from remo_broker.broker.secrets.json_spans import OBJECT, STRING, forget, scan, text
-from remo_broker.broker.secrets.memory import trim
-from remo_broker.broker.sockets.connection import PEER_SECONDS, Connection, Peer
+from remo_broker.broker.secrets.memory import RegionHolder, trim
+from remo_broker.broker.sockets.connection import PEER_SECONDS, Connection, Stream
 from remo_broker.broker.sockets.listener import TOO_MANY_CONNECTIONS, Door
 from remo_broker.protocol.message import encode
 from remo_broker.protocol.ops import (
     ADMIN_REQUESTS,
     MAX_MESSAGE,
     MAX_PUSH,
-    ClearCreds,
     Code,
-    Explain,
     PushCreds,
     Reason,
-    Register,
-    Reload,
-    Show,
-    Status,
-    Unregister,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Generator
-    from typing import Any
+    from collections.abc import Callable, Generator
+    from typing import Any, TypeAlias
 
     from remo_broker.broker.loop import Job, Later, Loop
-    from remo_broker.broker.operations import Operations
     from remo_broker.broker.secrets.json_spans import Node
     from remo_broker.broker.secrets.memory import Arena, Region
-    from remo_broker.broker.sockets.connection import Sweeper
-    from remo_broker.broker.status import StatusReport
+    from remo_broker.broker.sockets.connection import Peer, Sweeper
     from remo_broker.protocol.ops import Reply, Request
+
+    Steps: TypeAlias = Generator[Later | None, Any, Reply | Stream]
+    Perform: TypeAlias = Callable[[Request, "AdminCall"], Steps]
 
 # As much as is taken from the kernel in one turn; touching new secret pages costs some 5 µs each.
 READ_SIZE = 256 * 1024
@@ -68,16 +63,29 @@ TOO_SLOW = protocol_error(
 )
 
 
-class Operator(Connection):
+class AdminCall:
+    """Where a request came from: its line as it was scanned, and the region that the line lies in."""
+
+    __slots__ = ("connection", "members", "memory", "peer")
+
+    def __init__(self, connection: AdminConnection, memory: RegionHolder, members: dict[str, Node]) -> None:
+        self.connection = connection
+        self.memory = memory
+        """`hand_over` takes the region with the secrets of the line; who does not take it leaves it to be overwritten."""
+        self.members = members
+        self.peer = connection.peer
+
+
+class AdminConnection(Connection):
     """A connection on the admin socket."""
 
-    __slots__ = ("_at_end", "_busy", "_end", "_plane", "_region", "_searched", "_start", "peer")
+    __slots__ = ("_at_end", "_busy", "_end", "_memory", "_plane", "_searched", "_start", "peer")
 
     def __init__(self, plane: AdminPlane, connection: socket.socket, peer: Peer) -> None:
         super().__init__(plane.loop, plane.sweeper, connection)
         self.peer = peer
         self._plane = plane
-        self._region: Region | None = None
+        self._memory = RegionHolder(plane.arena)
         # What was received and not handled lies in region[start:end]; up to `searched` there is no newline.
         self._start = self._end = self._searched = 0
         self._at_end = False
@@ -85,13 +93,11 @@ class Operator(Connection):
         """A job handles a line; nothing is read meanwhile."""
 
     def readable(self) -> None:
-        if self._region is None:
-            try:
-                self._region = self._plane.arena.take()
-            except Refused as refusal:
-                self.end_with(refusal.line())
-                return
-        region = self._region
+        try:
+            region = self._memory.fill()
+        except Refused as refusal:
+            self.end_with(refusal.line())
+            return
         try:
             count = self.socket.recv_into(region.view[self._end : self._end + READ_SIZE])
         except BlockingIOError:
@@ -112,7 +118,7 @@ class Operator(Connection):
 
     def _next_line(self) -> None:
         """Start a job for the next whole line, if there is one."""
-        region = self._region
+        region = self._memory.region
         if region is None or self._busy or self.pending or self.ending:
             return
         newline = region.map.find(b"\n", self._searched, self._end)
@@ -123,7 +129,8 @@ class Operator(Connection):
             elif self._at_end and self._end > self._start:
                 self._handle(self._end, self._end)
             elif self._at_end:
-                self.end()
+                self._release()
+                self.end_of_requests()
             elif self._end == self._start:
                 self._release()
                 self.sweeper.lift(self)
@@ -154,10 +161,10 @@ class Operator(Connection):
             self._plane.long_line_ends()
 
     def _answer(self, line_end: int, after: int) -> Job:
-        region = self._region
+        region = self._memory.region
         assert region is not None
         fatal = False
-        kept = False
+        line = b""
         length = after - self._start
         node: Node | None = None
         try:
@@ -169,8 +176,12 @@ class Operator(Connection):
                 raise
             if length > MAX_MESSAGE and not _is_push(region.view, node):
                 raise TOO_LONG
-            reply, kept = yield from self._plane.perform(region, node, self.peer)
-            line = encode(reply.to_json())
+            request = decode(region.view, node, ADMIN_REQUESTS)
+            reply = yield from self._plane.perform(request, AdminCall(self, self._memory, node[3]))
+            if isinstance(reply, Stream):
+                self.stream = reply  # it begins when the connection goes on
+            else:
+                line = encode(reply.to_json())
             if len(line) > MAX_MESSAGE:
                 raise Refused(Code.INTERNAL_ERROR, Reason.TOO_LONG, "the answer is longer than a message may be")
         except Refused as refusal:
@@ -185,7 +196,7 @@ class Operator(Connection):
             line, fatal = BUG.line(), True
         finally:
             # GeneratorExit too: whatever happened, the line does not stay in memory.
-            no_room = self._consume(region, after, kept=kept)
+            no_room = self._consume(region, after)
         self._busy = False
         self._go_on(line, no_room, fatal=fatal)
         if node is not None and node[0] == OBJECT:
@@ -202,28 +213,29 @@ class Operator(Connection):
             return
         if line:
             self.send(line)
+        if self.stream is not None and not self.pending:
+            self.stream.tell()
         if no_room is not None:
             self._fail(no_room)
         else:
             self._next_line()
 
-    def _consume(self, region: Region, after: int, *, kept: bool) -> Refused | None:
-        """The line up to `after` is done with. `kept`: the store has the region now, take along what follows.
+    def _consume(self, region: Region, after: int) -> Refused | None:
+        """The line up to `after` is done with. Where its region was handed over, what follows the line moves to another.
 
         Returns why that could not be done; what follows is gone then.
         """
-        if not kept:
+        if self._memory.region is region:
             region.blank(self._start, after)
             self._start = self._searched = after
             return None
-        self._region = None
         refusal = None
         rest = self._end - after
         if rest:
             try:
-                self._region = self._plane.arena.take()
-                self._region.used = rest
-                self._region.view[:rest] = region.view[after : self._end]
+                fresh = self._memory.fill()
+                fresh.used = rest
+                fresh.view[:rest] = region.view[after : self._end]
             except Refused as no_room:
                 refusal, rest = no_room, 0
             region.blank(after, self._end)
@@ -246,10 +258,9 @@ class Operator(Connection):
 
     def _release(self) -> None:
         """Give the region back, overwritten."""
-        if self._region is not None and not self._busy:
-            region, self._region = self._region, None
+        if not self._busy:
             self._start = self._end = self._searched = 0
-            self._plane.arena.give_back(region)
+            self._memory.release()
 
     def discard(self) -> int:
         return self._plane.arena.discard(self.socket)
@@ -263,7 +274,7 @@ class Operator(Connection):
     def close(self) -> None:
         if not self.closed:
             self._release()
-            self._plane.operators.discard(self)
+            self._plane.connections.discard(self)
         super().close()
 
 
@@ -285,18 +296,17 @@ class AdminPlane:
         loop: Loop,
         sweeper: Sweeper,
         arena: Arena,
-        operations: Operations,
-        report: StatusReport,
+        perform: Perform,
         max_connections: int,
     ) -> None:
+        """`perform` does what a request asks; it raises `Refused`."""
         self.loop = loop
         self.sweeper = sweeper
         self.arena = arena
-        self.operators: set[Operator] = set()
+        self.perform = perform
+        self.connections: set[AdminConnection] = set()
         self.last_activity = loop.now
         """When somebody last connected, on the loop's clock."""
-        self._operations = operations
-        self._report = report
         self._max_connections = max_connections
         self._long_lines = 0
         # The admin socket has no code for it.
@@ -314,15 +324,15 @@ class AdminPlane:
 
     def accepted(self, connection: socket.socket, peer: Peer) -> None:
         self.last_activity = self.loop.now
-        if len(self.operators) >= self._max_connections:
+        if len(self.connections) >= self._max_connections:
             self._door.turn_away(connection)
         else:
-            self.operators.add(Operator(self, connection, peer))
+            self.connections.add(AdminConnection(self, connection, peer))
 
     def dismiss(self) -> None:
         """Let the lines that have been received be answered, then close."""
-        for operator in list(self.operators):
-            operator.take_no_more()
+        for connection in list(self.connections):
+            connection.take_no_more()
 
     def long_line_begins(self) -> None:
         """Python's collector of cycles would look at the hundred thousand nodes of such a line again and again, and hold up
@@ -335,33 +345,3 @@ class AdminPlane:
         self._long_lines -= 1
         if not self._long_lines:
             gc.enable()
-
-    def perform(self, region: Region, node: Node, peer: Peer) -> Generator[Later | None, Any, tuple[Reply, bool]]:
-        """Do what the line in `region` asks that was read as `node`. The reply, and whether the store has the region now.
-
-        Raises `Refused`.
-        """
-        request = decode(region.view, node, ADMIN_REQUESTS)
-        if isinstance(request, PushCreds):
-            fields = node[3]
-            reply = yield from self._operations.push(fields.get("secrets"), fields.get("secrets_b64"), region, peer)
-            return reply, True
-        reply = yield from self._small(request, peer)
-        return reply, False
-
-    def _small(self, request: Request, peer: Peer) -> Generator[Later | None, Any, Reply]:
-        operations = self._operations
-        if isinstance(request, Register):
-            return (yield from operations.register(request, peer))
-        if isinstance(request, Unregister):
-            return (yield from operations.unregister(request, peer))
-        if isinstance(request, Reload):
-            return (yield from operations.reload(request, peer))
-        if isinstance(request, ClearCreds):
-            return operations.clear(peer)
-        if isinstance(request, Show):
-            return operations.show(request)
-        if isinstance(request, Explain):
-            return operations.explain(request)
-        assert isinstance(request, Status)
-        return self._report.page(request.after)

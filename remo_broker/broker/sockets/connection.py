@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 
@@ -80,11 +81,23 @@ class Sweeper:
                 self._arm()
 
 
+class Stream:
+    """A long-lived answer: lines that are sent as things change. See `Connection.stream`."""
+
+    def tell(self) -> None:
+        """Send what is new, as far as the socket takes it (until `pending` is not empty). Called when the stream begins and
+        whenever the socket takes more; the stream itself sees to it that it is called when something changes."""
+        raise NotImplementedError
+
+    def closed(self) -> None:
+        """The connection is closed."""
+
+
 class Connection:
     """A non-blocking stream socket on the loop. Reads while nothing waits to be written, so a peer that does not read
     its answers is not read from either."""
 
-    __slots__ = ("_dismissed", "_snapshot", "closed", "ending", "fd", "loop", "pending", "socket", "sweeper")
+    __slots__ = ("_dismissed", "_snapshot", "closed", "ending", "fd", "loop", "pending", "socket", "stream", "sweeper")
 
     def __init__(self, loop: Loop, sweeper: Sweeper, connection: socket.socket) -> None:
         self.loop = loop
@@ -98,6 +111,8 @@ class Connection:
         self._dismissed = False
         """It was not the peer that ended the stream."""
         self._snapshot: Snapshot | None = None
+        self.stream: Stream | None = None
+        """What is sent beside the answers to requests, once the peer has asked for it."""
         loop.watch(self.fd, READ, self.ready)
 
     # --- for subclasses
@@ -187,7 +202,19 @@ class Connection:
             return
         self.loop.change(self.fd, READ)
         self.sweeper.lift(self)
+        if self.stream is not None:
+            self.stream.tell()
+            if self.pending or self.closed:
+                return
         self.drained()
+
+    def begin(self, stream: Stream) -> None:
+        """Send `stream` from now on. A connection has one stream: a second replaces the first."""
+        if self.stream is not None:
+            self.stream.closed()
+        self.stream = stream
+        if not self.pending:
+            stream.tell()
 
     def _finished_sending(self) -> None:
         if self._snapshot is not None:
@@ -199,6 +226,9 @@ class Connection:
     def take_no_more(self) -> None:
         """Make what has arrived the last: behind it the stream ends, as if the peer had ended it."""
         self._dismissed = True
+        if self.stream is not None:
+            self.end()
+            return
         try:
             self.socket.shutdown(socket.SHUT_RD)
         except OSError:
@@ -208,6 +238,13 @@ class Connection:
         """Whether a line is refused only as `take_no_more` left half of it. That is no fault of its peer's, who would take the
         refusal for one: it is not answered."""
         return self._dismissed and not whole and refusal.reason is Reason.INVALID_JSON
+
+    def end_of_requests(self) -> None:
+        """The peer has sent all that it will: close, unless it still listens to a stream."""
+        if self.stream is None or self._dismissed or _hung_up(self.fd):
+            self.end()
+        elif not self.pending:
+            self.loop.change(self.fd, 0)
 
     def end(self) -> None:
         """Close once what is pending has been written."""
@@ -253,3 +290,12 @@ class Connection:
         self.socket.close()
         self.pending.clear()
         self._finished_sending()
+        if self.stream is not None:
+            self.stream.closed()
+
+
+def _hung_up(descriptor: int) -> bool:
+    """Whether the peer does not read any more either. epoll would report that in every turn."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return bool(poll.poll(0))

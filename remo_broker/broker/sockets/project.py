@@ -5,6 +5,7 @@ The beginning of the hot path is `Client.readable`: one receive, one look-up of 
 
 from __future__ import annotations
 
+from remo_broker.broker.handlers import table
 from remo_broker.broker.loop import READ
 from remo_broker.broker.projects import LONGEST_KNOWN_LINE, SHARE
 from remo_broker.broker.refusals import Refused, protocol_error
@@ -12,12 +13,13 @@ from remo_broker.broker.requests import decode
 from remo_broker.broker.secrets.json_spans import finish, scan
 from remo_broker.broker.sockets.connection import PEER_SECONDS, Connection, Peer
 from remo_broker.protocol import records
-from remo_broker.protocol.ops import MAX_MESSAGE, PROJECT_REQUESTS, Code, Get, Reason
+from remo_broker.protocol.ops import MAX_MESSAGE, PROJECT, PROJECT_REQUESTS, Code, Get, Info, Ping, Ready, Reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
+    from typing import Any
 
     from remo_broker.broker.projects import Project
     from remo_broker.broker.secrets.json_spans import Node
@@ -185,12 +187,7 @@ class Client(Connection):
             known = project.grants.get(request.name)
             if known is not None and line.endswith(b"\n"):
                 project.remember_line(line, known)
-        self._answer(request)
-
-    def _answer(self, request: Request) -> None:
-        plane, project = self.plane, self.project
-        reply, head = plane.broker.answer(project, request, plane.loop.now)
-        plane.add(self, reply, head, project.grants.get(request.name) if isinstance(request, Get) else None)
+        HANDLERS[type(request)](self, request)
 
     def _refuse(self, refusal: Refused, line: bytes) -> None:
         if not self.was_cut_short(refusal, whole=line.endswith(b"\n")):
@@ -218,7 +215,8 @@ class Client(Connection):
             next(self._steps)
         except StopIteration as end:
             try:
-                self._answer(decode(self._unread, end.value, PROJECT_REQUESTS))
+                request = decode(self._unread, end.value, PROJECT_REQUESTS)
+                HANDLERS[type(request)](self, request)
             except Refused as refusal:
                 self.plane.reply(self, refusal.line())
         except Refused as refusal:
@@ -255,3 +253,27 @@ class Client(Connection):
             self.project.connections -= 1
             self.plane.clients.discard(self)
         super().close()
+
+
+def _get(client: Client, request: Get) -> None:
+    plane, project = client.plane, client.project
+    reply, head = plane.broker.get(project, request.name, plane.loop.now)
+    plane.add(client, reply, head, project.grants.get(request.name))
+
+
+def _ping(client: Client, _request: Ping) -> None:
+    client.plane.reply(client, client.plane.broker.ping(client.project))
+
+
+def _info(client: Client, _request: Info) -> None:
+    client.plane.reply(client, client.plane.broker.info(client.project))
+
+
+def _ready(client: Client, _request: Ready) -> None:
+    client.plane.reply(client, client.plane.broker.ready())
+
+
+# A handler answers by `plane.reply` or `plane.add`, in the order of the requests, or begins a stream by `client.begin`.
+HANDLERS: dict[type[Request], Callable[[Client, Any], None]] = table(
+    PROJECT, {Get: _get, Ping: _ping, Info: _info, Ready: _ready}
+)

@@ -1,21 +1,21 @@
 """The status socket: `status` as on the admin socket, and `watch`, a stream of changes for `remo-broker-bus`.
 
-A watcher is told states, not history: what changed since it was last told is worked out when its socket takes more, so
-one that does not read costs nothing and misses nothing but intermediate counts.
+The stream carries states, not history: the difference to what was last sent is worked out when the socket takes more, so
+a watcher that does not read costs nothing and misses nothing but intermediate counts.
 """
 
 from __future__ import annotations
 
-import select
-
+from remo_broker.broker.handlers import table
 from remo_broker.broker.loop import READ
 from remo_broker.broker.refusals import Refused, protocol_error
 from remo_broker.broker.requests import decode
 from remo_broker.broker.secrets.json_spans import finish, scan
-from remo_broker.broker.sockets.connection import PEER_SECONDS, Connection, Peer
+from remo_broker.broker.sockets.connection import PEER_SECONDS, Connection, Stream
 from remo_broker.broker.sockets.listener import Door
 from remo_broker.protocol.message import encode
 from remo_broker.protocol.ops import (
+    STATUS,
     STATUS_REQUESTS,
     ProjectEvent,
     Reason,
@@ -29,14 +29,17 @@ from remo_broker.protocol.ops import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
+    from typing import Any
 
     from remo_broker.broker.loop import Job, Loop
-    from remo_broker.broker.sockets.connection import Sweeper
+    from remo_broker.broker.sockets.connection import Peer, Sweeper
     from remo_broker.broker.status import StatusReport
+    from remo_broker.protocol.ops import Request
 
-# The bus service has one connection; a few more for whoever looks on.
+# The bus service has one connection; the others are for people who look on.
 MAX_CONNECTIONS = 8
-# How often counters are told, if nothing else changes.
+# How often counters are sent, if nothing else changes.
 COUNTERS_SECONDS = 1.0
 # Requests on this socket are short.
 MAX_REQUEST = 4096
@@ -46,36 +49,19 @@ TOO_LONG = protocol_error(
 ).line()
 
 
-class Onlooker(Connection):
-    """A connection on the status socket; a watcher once it has asked to `watch`."""
+class StatusConnection(Connection):
+    """A connection on the status socket."""
 
-    __slots__ = (
-        "_at_end",
-        "_counters_due",
-        "_plane",
-        "_queued",
-        "_told",
-        "_told_broker",
-        "_told_standing",
-        "_told_synced",
-        "_unread",
-        "watching",
-    )
+    __slots__ = ("_at_end", "_plane", "_queued", "_unread", "report")
 
     def __init__(self, plane: StatusPlane, connection: socket.socket) -> None:
         super().__init__(plane.loop, plane.sweeper, connection)
-        self.watching = False
+        self.report = plane.report
         self._plane = plane
         self._unread = b""
         self._at_end = False
         self._queued = False
         """A line was answered and the next turn goes on."""
-        self._counters_due = True
-        """Not all counters were told since it was their time."""
-        self._told: dict[str, tuple[int, ...]] = {}
-        self._told_broker = b""
-        self._told_standing: tuple[int, ...] = ()
-        self._told_synced = False
 
     def readable(self) -> None:
         try:
@@ -101,14 +87,10 @@ class Onlooker(Connection):
                 self._queue()
             return
         if self._at_end:
-            # A watcher that says no more than `watch` may half-close and listen.
-            if self.watching and not _hung_up(self.fd):
-                self.loop.change(self.fd, 0)
-            else:
-                self.end()
+            self.end_of_requests()
         elif len(self._unread) > MAX_REQUEST:
             self.end_with(TOO_LONG)
-        elif self._unread and not self.watching:
+        elif self._unread and self.stream is None:
             self.sweeper.set(self, PEER_SECONDS)
 
     def _queue(self) -> None:
@@ -134,61 +116,80 @@ class Onlooker(Connection):
             self.send(refusal.line())
             return
         self.sweeper.lift(self)
-        if isinstance(request, Watch):
-            self.watching = True
-            self.tell()
-        else:
-            assert isinstance(request, Status)
-            self.send(encode(self._plane.report.page(request.after).to_json()))
+        HANDLERS[type(request)](self, request)
 
     def drained(self) -> None:
-        if self.watching:
-            self.tell()
         self._answer_lines()
 
-    def tell(self, *, counters: bool = False) -> None:
-        """Write what changed since the last time, as far as the socket takes it. A line tells all of the broker or of a
-        project; `counters` says that it is time for those lines too in which nothing but counters has changed."""
-        self._counters_due = self._counters_due or counters
-        report = self._plane.report
-        for name in [name for name in self._told if not report.has(name)]:
-            if self.pending or self.closed:
-                return
-            del self._told[name]
-            self.send(encode(RemovedEvent(name=name).to_json()))
-        if self.pending or self.closed:
-            return
-        standing = report.standing()
-        if self._counters_due or standing != self._told_standing:
-            self._told_standing = standing
-            line = encode(report.event().to_json())
-            if line != self._told_broker:
-                self._told_broker = line
-                self.send(line)
-        for name, serial in report.serials():
-            if self.pending or self.closed:
-                return
-            told = self._told.get(name)
-            if self._counters_due or told is None or told[0] != serial:
-                mark = serial, *report.counters(name)
-                if told != mark:
-                    self._told[name] = mark
-                    self.send(encode(ProjectEvent(**report.project(name).__dict__).to_json()))
-        self._counters_due = False
-        if not self._told_synced and not self.pending and not self.closed:
-            self._told_synced = True
-            self.send(encode(SyncedEvent().to_json()))
-
     def close(self) -> None:
-        self._plane.onlookers.discard(self)
+        self._plane.connections.discard(self)
         super().close()
 
 
-def _hung_up(descriptor: int) -> bool:
-    """Whether the peer does not read either: epoll would tell so in every turn."""
-    poll = select.poll()
-    poll.register(descriptor, 0)
-    return bool(poll.poll(0))
+def _status(connection: StatusConnection, request: Status) -> None:
+    connection.send(encode(connection.report.page(request.after).to_json()))
+
+
+def _watch(connection: StatusConnection, _request: Watch) -> None:
+    connection.begin(StatusStream(connection, connection.report))
+
+
+HANDLERS: dict[type[Request], Callable[[StatusConnection, Any], None]] = table(STATUS, {Status: _status, Watch: _watch})
+
+
+class StatusStream(Stream):
+    """The broker and its projects as they are: all of it first, then what changes."""
+
+    def __init__(self, connection: Connection, report: StatusReport) -> None:
+        self._connection = connection
+        self._report = report
+        self._counters_due = True
+        """Not all counters were sent since it was their time."""
+        self._sent: dict[str, tuple[int, ...]] = {}
+        """By project, a mark of the state that was last sent."""
+        self._sent_broker = b""
+        self._sent_standing: tuple[int, ...] = ()
+        self._sent_synced = False
+
+    def counters_are_due(self) -> None:
+        """It is time for those lines too in which nothing but counters has changed."""
+        self._counters_due = True
+
+    def tell(self) -> None:
+        connection, report = self._connection, self._report
+        for name in [name for name in self._sent if not report.has(name)]:
+            if connection.pending or connection.closed:
+                return
+            del self._sent[name]
+            connection.send(encode(RemovedEvent(name=name).to_json()))
+        if connection.pending or connection.closed:
+            return
+        standing = report.standing()
+        if self._counters_due or standing != self._sent_standing:
+            self._sent_standing = standing
+            line = encode(report.event().to_json())
+            if line != self._sent_broker:
+                self._sent_broker = line
+                connection.send(line)
+        for name, serial in report.serials():
+            if connection.pending or connection.closed:
+                return
+            sent = self._sent.get(name)
+            if self._counters_due or sent is None or sent[0] != serial:
+                mark = serial, *report.counters(name)
+                if sent != mark:
+                    self._sent[name] = mark
+                    connection.send(encode(ProjectEvent(**report.project(name).__dict__).to_json()))
+        self._counters_due = False
+        if not self._sent_synced and not connection.pending and not connection.closed:
+            self._sent_synced = True
+            connection.send(encode(SyncedEvent().to_json()))
+
+    def stopping(self, *, idle: bool) -> None:
+        """The broker ends: send the last changes and say so."""
+        if not self._connection.pending:
+            self.tell()
+            self._connection.send(encode(StoppingEvent(idle=idle).to_json()))
 
 
 class StatusPlane:
@@ -198,35 +199,38 @@ class StatusPlane:
         self.loop = loop
         self.sweeper = sweeper
         self.report = report
-        self.onlookers: set[Onlooker] = set()
+        self.connections: set[StatusConnection] = set()
         self._ticking = False
         self._door = Door(loop, sweeper)
 
     def accepted(self, connection: socket.socket, _peer: Peer) -> None:
-        if len(self.onlookers) >= MAX_CONNECTIONS:
+        if len(self.connections) >= MAX_CONNECTIONS:
             self._door.turn_away(connection)
             return
-        self.onlookers.add(Onlooker(self, connection))
+        self.connections.add(StatusConnection(self, connection))
         if not self._ticking:
             self._ticking = True
             self.loop.after(COUNTERS_SECONDS, self._tick)
 
-    def changed(self, *, counters: bool = False) -> None:
-        """Something other than a counter has changed, or it is time for `counters`."""
-        for onlooker in list(self.onlookers):
-            if onlooker.watching:
-                onlooker.tell(counters=counters)
+    def changed(self) -> None:
+        """Something other than a counter has changed."""
+        for stream in self._streams():
+            stream.tell()
+
+    def _streams(self) -> list[StatusStream]:
+        return [one.stream for one in self.connections if isinstance(one.stream, StatusStream)]
 
     def _tick(self) -> None:
-        self._ticking = bool(self.onlookers)
+        self._ticking = bool(self.connections)
         if self._ticking:
-            self.changed(counters=True)
+            for stream in self._streams():
+                stream.counters_are_due()
+            self.changed()
             self.loop.after(COUNTERS_SECONDS, self._tick)
 
     def stopping(self, *, idle: bool) -> None:
         """The broker ends; say so and close."""
-        for onlooker in list(self.onlookers):
-            if onlooker.watching and not onlooker.pending:
-                onlooker.tell()
-                onlooker.send(encode(StoppingEvent(idle=idle).to_json()))
-            onlooker.end()
+        for stream in self._streams():
+            stream.stopping(idle=idle)
+        for connection in list(self.connections):
+            connection.end()

@@ -14,10 +14,9 @@ from remo_broker.broker.audit.journal import fields_of
 from remo_broker.broker.decisions import Broker, info_fits
 from remo_broker.broker.projects import KNOWN_LINES, LONGEST_KNOWN_LINE, Grant, Project
 from remo_broker.broker.secrets.json_spans import finish, scan
-from remo_broker.broker.secrets.memory import Arena
+from remo_broker.broker.secrets.memory import Arena, RegionHolder
 from remo_broker.broker.secrets.store import Store
 from remo_broker.protocol.config import Config
-from remo_broker.protocol.ops import Get, Info, Ping, Ready
 from tests.support.broker import registration
 
 if TYPE_CHECKING:
@@ -40,11 +39,12 @@ class Desk:
 
     def push(self, secrets: dict[str, Any] | None = None, **binary: str) -> None:
         line = json.dumps({"secrets": secrets or {}, "secrets_b64": binary}).encode()
-        region = self.arena.take()
+        holder = RegionHolder(self.arena)
+        region = holder.fill()
         region.view[: len(line)] = line
         region.used = len(line)
         fields = finish(scan(region.view, 0, len(line)))[3]
-        finish(self.broker.store.load(region, fields["secrets"], fields["secrets_b64"], 0))
+        finish(self.broker.store.load(holder, fields["secrets"], fields["secrets_b64"], 0))
         self.broker.end_leases()
 
     def clear(self) -> None:
@@ -59,7 +59,7 @@ class Desk:
 
     def get(self, name: str, now: float = NOW, project: Project | None = None) -> tuple[dict[str, Any], dict[str, str]]:
         """The reply and the fields of the record of one get."""
-        reply, head = self.broker.answer(project or self.project, Get(name=name), now)
+        reply, head = self.broker.get(project or self.project, name, now)
         assert head is not None
         return decoded(reply), fields_of(head)
 
@@ -106,7 +106,7 @@ def test_string_bundle_and_binary(desk: Desk) -> None:
 
 def test_a_value_is_sent_from_secret_memory(desk: Desk) -> None:
     desk.push(SECRETS)
-    reply, _ = desk.broker.answer(desk.project, Get(name="GITHUB_TOKEN"), NOW)
+    reply, _ = desk.broker.get(desk.project, "GITHUB_TOKEN", NOW)
     assert isinstance(reply, list)
     head, value, tail = reply
     assert isinstance(value, memoryview)
@@ -119,13 +119,13 @@ def test_a_value_is_sent_from_secret_memory(desk: Desk) -> None:
 def test_what_the_manifest_lacks_is_denied_alike(desk: Desk, name: str) -> None:
     """Whether the broker holds it or not, whether it holds anything at all: the same bytes."""
     answers: list[Answer] = []
-    answers.append(desk.broker.answer(desk.project, Get(name=name), NOW))
+    answers.append(desk.broker.get(desk.project, name, NOW))
     desk.push({})
-    answers.append(desk.broker.answer(desk.project, Get(name=name), NOW))
+    answers.append(desk.broker.get(desk.project, name, NOW))
     desk.push(SECRETS)
-    answers.append(desk.broker.answer(desk.project, Get(name=name), NOW))
+    answers.append(desk.broker.get(desk.project, name, NOW))
     desk.clear()
-    answers.append(desk.broker.answer(desk.project, Get(name=name), NOW))
+    answers.append(desk.broker.get(desk.project, name, NOW))
     assert len({line_of(reply) for reply, _ in answers}) == 1
     reply, head = answers[0]
     fields = decoded(reply)
@@ -255,21 +255,22 @@ def test_a_get_that_is_denied_for_want_of_its_record_starts_no_lease(desk: Desk)
 
 
 def test_ping_info_ready(desk: Desk) -> None:
-    def ask(request: Any) -> dict[str, Any]:
-        reply, head = desk.broker.answer(desk.project, request, NOW)
-        assert head is None  # no fetch
-        return decoded(reply)
-
-    assert ask(Ping()) == {"ok": True, "broker_version": "2.0.0", "protocol_version": 2, "project": "myrepo"}
+    broker, project = desk.broker, desk.project
+    assert decoded(broker.ping(project)) == {
+        "ok": True,
+        "broker_version": "2.0.0",
+        "protocol_version": 2,
+        "project": "myrepo",
+    }
     names = ["GITHUB_TOKEN", "aws", "KEYSTORE", "MISSING"]
-    assert ask(Info()) == {"ok": True, "project": "myrepo", "allowlist": names, "schema_version": 1}
+    assert decoded(broker.info(project)) == {"ok": True, "project": "myrepo", "allowlist": names, "schema_version": 1}
     desk.project.reload(registration("myrepo", "B", "A"))
-    assert ask(Info())["allowlist"] == ["B", "A"]
-    assert ask(Ready()) == {"ok": True, "ready": False, "generation": 0}
+    assert decoded(broker.info(project))["allowlist"] == ["B", "A"]
+    assert decoded(broker.ready()) == {"ok": True, "ready": False, "generation": 0}
     desk.push(SECRETS)
-    assert ask(Ready()) == {"ok": True, "ready": True, "generation": 1}
+    assert decoded(broker.ready()) == {"ok": True, "ready": True, "generation": 1}
     desk.clear()
-    assert ask(Ready()) == {"ok": True, "ready": False, "generation": 1}
+    assert decoded(broker.ready()) == {"ok": True, "ready": False, "generation": 1}
 
 
 def test_an_allowlist_that_fits_an_answer(desk: Desk) -> None:

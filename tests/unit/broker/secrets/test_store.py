@@ -321,9 +321,9 @@ def test_readers_of_the_current_snapshot_end_nothing(stock: Stock) -> None:
 @pytest.mark.parametrize("how", ["refused", "vanished"])
 def test_bundles_of_a_push_that_fails_are_overwritten(stock: Stock, how: str) -> None:
     secrets = {f"b{number}": {"k": HIDDEN * 100} for number in range(100)} | {"bad": 5}
-    region, fields = stock.receive(json.dumps({"secrets": secrets}).encode())
+    holder, fields = stock.receive(json.dumps({"secrets": secrets}).encode())
     stock.arena.LARGEST_SPARE = REGION_SIZE  # kept, so that it can be looked at
-    steps = stock.store.load(region, fields["secrets"], None, NOW)
+    steps = stock.store.load(holder, fields["secrets"], None, NOW)
     next(steps)
     assert stock.arena._spares == []
     if how == "refused":
@@ -334,7 +334,7 @@ def test_bundles_of_a_push_that_fails_are_overwritten(stock: Stock, how: str) ->
     (other,) = stock.arena._spares
     assert is_zero(other, 200_000)
     stock.arena.LARGEST_SPARE = 0
-    stock.arena.give_back(region)
+    holder.release()
 
 
 def test_no_value_in_a_repr(stock: Stock) -> None:
