@@ -7,11 +7,11 @@ import sys
 
 from remo_broker.cli.options import Arguments, Usage
 from remo_broker.cli.program import Problem
+from remo_broker.cli.secrets_file import NAMES, Secrets, parse, read
 from remo_broker.cli.text import escaped
 from remo_broker.client.admin import push_request
 from remo_broker.client.exchange import encode
 from remo_broker.ctl.commands import DRY_RUN, FORMAT
-from remo_broker.ctl.secrets_file import NAMES, Secrets, parse, read
 from remo_broker.ctl.session import open_client, open_output
 from remo_broker.protocol.names import counted, is_secret_name
 from remo_broker.protocol.ops import MAX_PUSH
