@@ -242,7 +242,7 @@ class Daemon:
         self.loop.after(self.manager.watchdog_seconds / 2, self._pat_watchdog)
 
     def _say(self, priority: int, message: str) -> None:
-        self.trail.write_or_keep(records.note(priority, message))
+        self.trail.say(priority, message)
 
     def _bug(self, error: BaseException) -> None:
         """Where it happened and what kind it is, but not its text, which may hold what somebody sent."""

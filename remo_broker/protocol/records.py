@@ -28,6 +28,7 @@ class Event(Enum):
 
     FETCH = ("fetch", "646507820fc6454c85c2413b72918c0a", PRIORITY_ALLOWED)
     RATE_LIMITED = ("fetch.rate_limited", "4f36400b59014dadb85deafe36c6593e", PRIORITY_REFUSED)
+    DENIALS_COUNTED = ("fetch.denials_counted", "42c0d50ca74b46318ad3b20a6946c718", PRIORITY_REFUSED)
     PEER_REFUSED = ("peer.refused", "2f5063233d15448884138b74a5cf0549", PRIORITY_REFUSED)
     PUSHED = ("secrets.pushed", "a7f74dbb32064eaeab9aa893a9a78859", PRIORITY_CONTROL)
     CLEARED = ("secrets.cleared", "f03384748a2b4626815f27780e3b6319", PRIORITY_CONTROL)
@@ -68,6 +69,16 @@ class Backend(StrEnum):
 IN_MANIFEST = "in_manifest"
 
 EVENT_TIME_FIELD = "REMO_EVENT_USEC"
+# Together they number every record: the start of the broker, and the place among the records of that start.
+START_ID_FIELD = "REMO_START_ID"
+SERIAL_FIELD = "REMO_SERIAL"
+# REMO_REASON of denials that are counted.
+NOT_TAKEN = "not_taken"
+LONG_NAMES = "long_names"
+
+# By these the records that wait are told apart.
+PROJECT_PREFIX = b"\nREMO_PROJECT="
+DENY_LINE = b"\nREMO_DECISION=deny\n"
 
 
 def field(name: str, value: str | int) -> bytes:
@@ -89,6 +100,19 @@ def record(event: Event, message: str, *, priority: int | None = None, **fields:
     ]
     parts += [field("REMO_" + name.upper(), value) for name, value in fields.items()]
     return b"".join(parts)
+
+
+def denials_counted(project: str, count: int, reason: str, message: str) -> bytes:
+    """Denials that have no record each; but for the peer."""
+    return record(
+        Event.DENIALS_COUNTED, message, project=project, decision=Decision.DENY.value, reason=reason, count=count
+    )
+
+
+def serial_of(record: bytes) -> bytes:
+    """The two fields that number a record, for another one that takes its place."""
+    start = record.rindex(b"\nREMO_START_ID=") + 1
+    return record[start : record.index(b"\n", record.index(b"REMO_SERIAL=", start)) + 1]
 
 
 def note(priority: int, message: str) -> bytes:

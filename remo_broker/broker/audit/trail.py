@@ -4,16 +4,21 @@ Rules:
 - a record is handed over before the reply it belongs to is sent;
 - a full queue is waited for, for `PATIENCE_SECONDS` at most; journald is then taken for gone until it takes a record
   again, and nobody waits any more;
-- meanwhile the last `WAITING_RECORDS` wait in memory with their own time, the oldest dropped first and counted;
+- meanwhile `WAITING_RECORDS` wait in memory with their own time; which of them give way to others, and are counted, is
+  `waiting`'s to say;
+- every record has a serial, the next one since the broker's start, whether or not it is taken: a gap in the journal is a
+  record that was lost;
 - the same when journald takes records but cannot write them. What it took just before that was noticed is counted as lost.
 """
 
 from __future__ import annotations
 
+import os
 import time
-from collections import deque
 
+from remo_broker.broker.audit.waiting import Waiting
 from remo_broker.protocol import records
+from remo_broker.protocol.names import counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,8 +49,6 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 0.1
 # A turn may have more records than one datagram takes. All of them together are waited for so long.
 TURN_SECONDS = 0.15
-# What the audit may lose is bounded by what may wait: some 600 KiB of memory at the most.
-WAITING_RECORDS = 1000
 # How often an ailing journald is tried while records wait.
 RETRY_SECONDS = 0.25
 # How often it is looked at whether journald has a file to write to, while it is given something. What it takes in twice that
@@ -63,7 +66,12 @@ class AuditTrail:
         self._strict = strict
         self._transport = transport
         self._clock_usec = clock_usec
-        self._waiting: deque[bytes] = deque(maxlen=WAITING_RECORDS)
+        self._waiting = Waiting()
+        self.start_id = os.urandom(16).hex()
+        """Tells this start's serials from another's."""
+        self.serial = 0
+        """That of the last record."""
+        self._start_field = records.field(records.START_ID_FIELD, self.start_id)
         self.healthy = True
         self.dropped = 0
         """Records lost for good since the broker started."""
@@ -86,8 +94,19 @@ class AuditTrail:
     def queued(self) -> int:
         return len(self._waiting)
 
+    def numbered(self, heads: list[bytes], tail: bytes) -> list[bytes]:
+        """Whole records: each of `heads` with `tail`, which all of a turn share, and a serial of its own."""
+        tail += self._start_field
+        serial = self.serial
+        entries = []
+        for head in heads:
+            serial += 1
+            entries.append(b"%b%bREMO_SERIAL=%d\n" % (head, tail, serial))
+        self.serial = serial
+        return entries
+
     def write(self, records: list[bytes]) -> int:
-        """Hand `records` over now; how many of them were taken. `keep` the others, or take back what they allow."""
+        """Hand `records` over now, which are `numbered`; how many of them were taken. `keep` the others, or take back what they allow."""
         if not self.healthy and not self.retry():
             return 0
         taken = 0
@@ -144,13 +163,19 @@ class AuditTrail:
         """Let records wait for journald to come back, each with the time it has now."""
         stamp = self._stamp()
         for record in records:
-            if len(self._waiting) == WAITING_RECORDS:
-                self.dropped += 1
-            self._waiting.append(record + stamp)
+            self.dropped += self._waiting.add(record + stamp)
 
     def write_or_keep(self, record: bytes) -> None:
-        if not self.write([record]):
-            self.keep([record])
+        """Give `record` its serial and hand it over, or keep it."""
+        self._write_or_keep(self.numbered([record], b""))
+
+    def say(self, priority: int, message: str) -> None:
+        """A line of the log that is no audit record."""
+        self._write_or_keep([records.note(priority, message)])
+
+    def _write_or_keep(self, records: list[bytes]) -> None:
+        if not self.write(records):
+            self.keep(records)
 
     def retry(self) -> bool:
         """Try to hand over what waits. True when nothing waits any more. For whoever is served it takes no time until the
@@ -175,18 +200,20 @@ class AuditTrail:
                 return False
             self._degraded = None
             patience = PATIENCE_SECONDS
-        while self._waiting:
-            batch = self._first_batch()
+        while self._waiting or self._waiting.uncounted:
+            if not self._waiting:
+                self._count_denials()
+            batch = self._waiting.batch(self._transport.max_batch)
             if not self._try_to_send(batch, patience):
                 return False
-            for _ in batch:
-                self._waiting.popleft()
+            self._waiting.done(len(batch))
             patience = max(0.0, now + PATIENCE_SECONDS - time.monotonic())
         dropped = self.dropped - self._dropped_before
         text = f"The audit trail is taken again; {dropped} records at the most were lost."
-        self.healthy = self._try_to_send(
-            [records.record(records.Event.RECOVERED, text, dropped=dropped) + records.own_fields()], patience
-        )
+        recovered = records.record(records.Event.RECOVERED, text, dropped=dropped) + records.own_fields()
+        self.healthy = self._try_to_send(self.numbered([recovered], b""), patience)
+        if not self.healthy:
+            self.serial -= 1  # it will be made anew
         if self.healthy:
             self._dropped_before = self.dropped
             self._misses = 0
@@ -196,7 +223,17 @@ class AuditTrail:
         self.healthy = False
         if self._degraded is None:
             record = records.record(records.Event.DEGRADED, f"{why}; records wait in memory.", dropped=self.dropped)
-            self._degraded = record + records.own_fields() + self._stamp()
+            [self._degraded] = self.numbered([record], records.own_fields() + self._stamp())
+
+    def _count_denials(self) -> None:
+        """Have one record for each project tell how many of its denials gave way."""
+        uncounted, self._waiting.uncounted = self._waiting.uncounted, {}
+        for project, count in uncounted.items():
+            message = (
+                f"Project {project} was denied {counted(count, 'more request')} while the audit trail was not taken."
+            )
+            record = records.denials_counted(project, count, records.NOT_TAKEN, message)
+            self.keep(self.numbered([record], records.own_fields()))
 
     def _try_to_send(self, records: list[bytes], patience_seconds: float) -> bool:
         try:
@@ -208,17 +245,6 @@ class AuditTrail:
 
     def _stamp(self) -> bytes:
         return records.field(records.EVENT_TIME_FIELD, self._clock_usec())
-
-    def _first_batch(self) -> list[bytes]:
-        """As many of those that wait as the transport takes at once."""
-        batch: list[bytes] = []
-        size = 0
-        for record in self._waiting:
-            size += len(record) + 1
-            if batch and size > self._transport.max_batch:
-                break
-            batch.append(record)
-        return batch
 
     def _batches(self, records: list[bytes]) -> list[list[bytes]]:
         """`records` in order, cut into what the transport takes at once. A record alone is always short enough."""

@@ -154,7 +154,7 @@ class ProjectPlane:
         heads, self._records = self._records, []
         audited, self._audited = self._audited, []
         latency = records.latency_field(int((time.monotonic() - self.loop.now) * 1e6))
-        entries = [head + latency for head in heads]
+        entries = self.trail.numbered(heads, latency)
         taken = self.trail.write(entries)
         if self._deny and not self._received(audited[:taken], replies):
             self._not_received(entries[:taken], audited[:taken], replies)
@@ -174,7 +174,8 @@ class ProjectPlane:
             kept = record
             if self._deny and grant is not None and not isinstance(reply, bytes):
                 replies[index] = (client, decisions.AUDIT_UNAVAILABLE)
-                kept = self.broker.not_audited(grant, record) + client.peer_fields
+                head = self.broker.not_audited(grant, record) + client.peer_fields
+                kept = head + records.serial_of(record)
             self.trail.keep([kept])
 
     def _received(self, audited: list[tuple[int, Grant | None]], replies: list[tuple[Client, Reply]]) -> bool:
@@ -190,4 +191,5 @@ class ProjectPlane:
             client, reply = replies[index]
             if grant is not None and not isinstance(reply, bytes):
                 replies[index] = (client, decisions.AUDIT_UNAVAILABLE)
-                self.trail.keep([self.broker.not_audited(grant, record) + client.peer_fields])
+                head = self.broker.not_audited(grant, record) + client.peer_fields
+                self.trail.keep(self.trail.numbered([head], b""))

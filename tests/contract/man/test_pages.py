@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from remo_broker.broker.audit.trail import WAITING_RECORDS
+from remo_broker.broker.audit.waiting import WAITING_RECORDS
 from remo_broker.bus.interfaces import MANAGER, PROJECT
 from remo_broker.manifest.rules import SEARCH
 from remo_broker.protocol import records

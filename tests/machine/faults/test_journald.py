@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from remo_broker.broker.audit.trail import LOOK_SECONDS, PATIENCE_SECONDS, WAITING_RECORDS
+from remo_broker.broker.audit.trail import LOOK_SECONDS, PATIENCE_SECONDS
+from remo_broker.broker.audit.waiting import WAITING_RECORDS
 from tests.machine.faults import journald
 from tests.machine.faults.figures import LONG, SEED, Figures
 from tests.machine.faults.scene import NAMES, UNLIMITED, Scene, longest_wait, socket_path, summed

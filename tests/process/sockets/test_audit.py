@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from remo_broker.broker.audit.trail import WAITING_RECORDS
+from remo_broker.broker.audit.waiting import WAITING_RECORDS
 from remo_broker.protocol.records import Event
 from tests.support.broker import Broker, Link, ask, registration
 from tests.support.machine import poll
@@ -43,6 +43,8 @@ FETCH_FIELDS = [
     "REMO_PEER_UID",
     "REMO_PEER_GID",
     "REMO_LATENCY_USEC",
+    "REMO_START_ID",
+    "REMO_SERIAL",
 ]
 
 

@@ -19,6 +19,7 @@ from tests.support.native import fields
 WORDS = [
     "fetch",
     "fetch.rate_limited",
+    "fetch.denials_counted",
     "peer.refused",
     "secrets.pushed",
     "secrets.cleared",
@@ -76,6 +77,7 @@ def test_priorities() -> None:
     wanted = dict.fromkeys(WORDS, 5) | {
         "fetch": 6,
         "fetch.rate_limited": 4,
+        "fetch.denials_counted": 4,
         "peer.refused": 4,
         "manifest.invalid": 4,
         "audit.degraded": 3,

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from remo_broker.broker.audit.journal import JournalTransport
-from remo_broker.broker.audit.trail import PATIENCE_SECONDS, WAITING_RECORDS, AuditTrail
+from remo_broker.broker.audit.trail import PATIENCE_SECONDS, AuditTrail
+from remo_broker.broker.audit.waiting import WAITING_RECORDS
 from remo_broker.protocol import records
 from tests.support.native import Receiver
 
@@ -217,3 +218,74 @@ def test_troubles_may_come_again_while_it_recovers(bench: Bench) -> None:
     entries += bench.receiver.take()
     assert bench.trail.dropped == 0
     assert numbers(entries) == list(range(number + 1))
+
+
+def fetch(bench: Bench, project: str, secret: str, *, denied: bool) -> None:
+    head = records.fetch_head(
+        project,
+        secret,
+        records.Decision.DENY if denied else records.Decision.ALLOW,
+        records.Outcome.DENIED if denied else records.Outcome.OK,
+        "reason",
+        1,
+    )
+    [record] = bench.trail.numbered([head], records.peer_fields(1, 2, 3) + records.latency_field(4))
+    if not bench.trail.write([record]):
+        bench.trail.keep([record])
+
+
+def test_serials_have_a_gap_for_each_record_that_is_lost_and_no_other(bench: Bench) -> None:
+    fetch(bench, "a", "FIRST", denied=False)
+    entries = bench.receiver.take()
+    for _ in range(2):
+        bench.trail.look()
+    bench.receiver.leave()
+    for number in range(3000):
+        fetch(bench, "a", f"D{number}", denied=True)
+    fetch(bench, "b", "GRANT", denied=False)
+    for _ in range(3):
+        assert not bench.trail.retry()  # what is made in vain takes no serial
+    bench.receiver.listen()
+    while not bench.trail.retry():
+        entries += bench.receiver.take()
+    fetch(bench, "a", "LAST", denied=False)
+    entries += bench.receiver.take()
+    serials = [int(one["REMO_SERIAL"]) for one in entries]
+    assert len(set(serials)) == len(serials)
+    assert max(serials) == bench.trail.serial
+    assert bench.trail.serial - len(serials) == bench.trail.dropped > 2000
+    assert {one["REMO_START_ID"] for one in entries} == {bench.trail.start_id}
+    [counted] = [one for one in entries if one["REMO_EVENT"] == "fetch.denials_counted"]
+    assert (counted["REMO_PROJECT"], counted["REMO_DECISION"]) == ("a", "deny")
+    assert int(counted["REMO_COUNT"]) == bench.trail.dropped
+    assert [one["REMO_SECRET"] for one in entries if one.get("REMO_DECISION") == "allow"] == ["FIRST", "GRANT", "LAST"]
+
+
+def test_each_start_has_an_id_of_its_own(bench: Bench) -> None:
+    other = AuditTrail(bench.transport, clock_usec=bench.tick)
+    assert other.start_id != bench.trail.start_id
+    assert len(other.start_id) == 32
+
+
+def test_a_line_of_the_log_takes_no_serial(bench: Bench) -> None:
+    bench.trail.say(records.PRIORITY_CONTROL, "Said.")
+    assert bench.receiver.take() == [{"MESSAGE": "Said.", "PRIORITY": "5", "SYSLOG_IDENTIFIER": "remo-broker"}]
+    assert bench.trail.serial == 0
+
+
+def test_what_was_in_the_queue_of_a_socket_that_is_gone_is_counted(bench: Bench) -> None:
+    """Nobody can tell whether it was read: the counter is a bound, and only what was not looked at counts."""
+    assert bench.write(1, 2, 3) == 3
+    bench.receiver.leave()
+    bench.receiver.listen()
+    assert bench.write(4) == 1
+    assert bench.trail.dropped == 3
+    while not bench.trail.retry():
+        pass
+    assert events(bench.receiver.take()) == ["audit.degraded", "audit.recovered"]
+    for _ in range(2):
+        bench.trail.look()
+    bench.receiver.leave()
+    bench.receiver.listen()
+    bench.write(5)
+    assert bench.trail.dropped == 3

@@ -1,0 +1,104 @@
+"""Which records give way when more wait than there is room for."""
+
+from __future__ import annotations
+
+from remo_broker.broker.audit.waiting import WAITING_RECORDS, Waiting
+from remo_broker.protocol import records
+from remo_broker.protocol.records import Decision, Event, Outcome
+
+
+def grant(project: str, secret: str) -> bytes:
+    return records.fetch_head(project, secret, Decision.ALLOW, Outcome.OK, records.IN_MANIFEST, 1)
+
+
+def denial(project: str, secret: str) -> bytes:
+    return records.fetch_head(project, secret, Decision.DENY, Outcome.DENIED, "not_in_manifest", 1)
+
+
+def control(number: int) -> bytes:
+    return records.record(Event.REGISTERED, f"Project p{number} was registered.", project=f"p{number}")
+
+
+def refused(project: str) -> bytes:
+    return records.record(Event.PEER_REFUSED, "A peer was refused.", project=project)
+
+
+def drained(waiting: Waiting) -> list[bytes]:
+    found = []
+    while waiting:
+        batch = waiting.batch(4096)
+        waiting.done(len(batch))
+        found += batch
+    return found
+
+
+def test_denials_displace_no_grant() -> None:
+    waiting = Waiting()
+    grants = [grant(project, f"G{number}") for project in ("a", "b") for number in range(100)]
+    lost = sum(waiting.add(one) for one in grants)
+    lost += sum(waiting.add(denial("a", f"D{number}")) for number in range(5000))
+    later = [grant("b", f"L{number}") for number in range(300)]
+    lost += sum(waiting.add(one) for one in later)
+    kept = drained(waiting)
+    assert [one for one in kept if records.DENY_LINE not in one] == grants + later
+    assert len(kept) == WAITING_RECORDS
+    assert waiting.uncounted == {"a": lost} == {"a": 5500 - WAITING_RECORDS}
+
+
+def test_a_project_displaces_no_denial_of_another() -> None:
+    waiting = Waiting()
+    quiet = [denial("quiet", f"D{number}") for number in range(50)]
+    for one in quiet:
+        waiting.add(one)
+    for number in range(5000):
+        waiting.add(denial("loud", f"D{number}"))
+        waiting.add(refused("loud"))
+    kept = drained(waiting)
+    assert kept[:50] == quiet
+    assert kept[-2:] == [denial("loud", "D4999"), refused("loud")]
+    assert set(waiting.uncounted) == {"loud"}
+
+
+def test_where_nothing_but_grants_wait_the_longest_queue_loses_its_oldest() -> None:
+    waiting = Waiting()
+    few = [grant("few", f"G{number}") for number in range(50)]
+    steps = [control(number) for number in range(50)]
+    for one in few + steps:
+        waiting.add(one)
+    many = [grant("many", f"G{number}") for number in range(2000)]
+    for one in many:
+        waiting.add(one)
+    assert drained(waiting) == few + steps + many[-(WAITING_RECORDS - 100) :]
+    assert waiting.uncounted == {}
+
+
+def test_what_operators_do_gives_way_last() -> None:
+    waiting = Waiting()
+    steps = [control(number) for number in range(WAITING_RECORDS - 10)]
+    for one in steps:
+        waiting.add(one)
+    for number in range(100):
+        waiting.add(grant("p", f"G{number}"))
+    assert drained(waiting)[: len(steps)] == steps
+
+
+def test_a_denial_for_which_there_is_no_room_is_counted_at_once() -> None:
+    waiting = Waiting()
+    for number in range(WAITING_RECORDS):
+        assert waiting.add(grant("a", f"G{number}")) == 0
+    assert waiting.add(denial("b", "D")) == 1
+    assert waiting.uncounted == {"b": 1}
+    assert denial("b", "D") not in drained(waiting)
+
+
+def test_a_batch_has_the_first_ones_that_fit() -> None:
+    waiting = Waiting()
+    several = [grant("a", f"G{number}") for number in range(30)]
+    for one in several:
+        waiting.add(one)
+    size = len(several[0]) + 1
+    assert waiting.batch(5 * size) == several[:5]
+    assert waiting.batch(1) == several[:1]
+    waiting.done(3)
+    assert waiting.batch(1) == several[3:4]
+    assert len(waiting) == 27
