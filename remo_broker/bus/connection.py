@@ -78,9 +78,11 @@ TOO_LONG = Error(LIMITS_EXCEEDED, f"A call may have {MAX_CALL} bytes; no method 
 
 
 class Connection(asyncio.Protocol):
-    """Made by `connect`. `closed` is done when the connection has ended: it raises BusError unless somebody hung up."""
+    """Made by `connect`. `closed` is done when the connection has ended: it raises BusError unless a side hung up."""
 
-    def __init__(self, answer: Callable[[wire.Incoming], Answer], heard: Callable[[wire.Incoming], None]) -> None:
+    def __init__(
+        self, answer: Callable[[wire.Incoming], Answer | None], heard: Callable[[wire.Incoming], None]
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[None] = loop.create_future()
         self.name = ""
@@ -255,7 +257,9 @@ class Connection(asyncio.Protocol):
         except wire.BadMessage:
             return  # it does not say whom to answer, and what it meant is the sender's own affair
         if message.kind == wire.METHOD_CALL:
-            self._reply(message, self._guarded(lambda: self._answer(message)) or Error(FAILED, FAULT))
+            answer = self._guarded(lambda: self._answer(message))
+            if answer is not None:
+                self.reply(message, answer)
         elif message.kind == wire.SIGNAL:
             self._guarded(lambda: self._heard(message))
         else:
@@ -265,9 +269,10 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, header: bytes) -> None:
         with contextlib.suppress(wire.BadMessage):
-            self._reply(wire.decode(header), TOO_LONG)
+            self.reply(wire.decode(header), TOO_LONG)
 
-    def _reply(self, message: wire.Incoming, answer: Answer) -> None:
+    def reply(self, message: wire.Incoming, answer: Answer) -> None:
+        """Answer a call."""
         if message.flags & wire.NO_REPLY_EXPECTED:
             return
         to: dict[str, str | int] = {"destination": message.sender, "reply_serial": message.serial}
@@ -278,19 +283,19 @@ class Connection(asyncio.Protocol):
 
     @staticmethod
     def _guarded(handle: Callable[[], Answer | None]) -> Answer | None:
-        """The one place that keeps a bug from whoever met it. There should be nothing for it to do."""
+        """What `handle` returns. An exception is a bug: it is logged, and the caller gets a fixed text."""
         try:
             return handle()
         except Exception:  # noqa: BLE001
-            warning(f"a bug, please report it: {traceback.format_exc()}")
-            return None
+            warning(f"internal error, please report it: {traceback.format_exc()}")
+            return Error(FAILED, FAULT)
 
 
 async def connect(
-    address: str, answer: Callable[[wire.Incoming], Answer], heard: Callable[[wire.Incoming], None]
+    address: str, answer: Callable[[wire.Incoming], Answer | None], heard: Callable[[wire.Incoming], None]
 ) -> Connection:
-    """Connect to the bus at `address`, as D-Bus writes addresses. `answer` gets every call, `heard` every signal that
-    comes to us. Raises BusError."""
+    """Connect to the bus at `address`, in D-Bus syntax. `answer` gets every call and returns None if it answers
+    later, by `Connection.reply`; `heard` gets every signal. Raises BusError."""
     refusals = []
     for path in _socket_paths(address):
         try:

@@ -15,7 +15,8 @@ import asyncio
 import enum
 from typing import TYPE_CHECKING, NoReturn
 
-from remo_broker.bus.snapshot import BadEvent, Draft, decode
+from remo_broker.bus.events import BadEvent, decode
+from remo_broker.bus.snapshot import Draft
 from remo_broker.bus.unit import State
 from remo_broker.protocol.ops import MAX_MESSAGE, StoppingEvent, SyncedEvent
 
@@ -102,7 +103,7 @@ class Follower:
             return self._failed(Ending.ABSENT, str(error))
         except TimeoutError:
             return self._failed(Ending.SILENT, f"no status in {SYNC_SECONDS:g} s")
-        except (OSError, BadEvent) as error:
+        except (OSError, BadEvent, ValueError) as error:
             return self._failed(Ending.SILENT, str(error))
 
     async def _listen(self, reader: asyncio.StreamReader, deadline: asyncio.Timeout) -> Ending:

@@ -33,7 +33,9 @@ MAX_CALLERS = 16 * 1024
 class Callers:
     """Who has called, by unique name; the bus never gives one out twice."""
 
-    def __init__(self) -> None:
+    def __init__(self, gone: Callable[[frozenset[str]], None] = lambda _names: None) -> None:
+        """`gone` is called with names that have left the bus."""
+        self._gone = gone
         self._last_call = asyncio.get_running_loop().time()
         self._names: set[str] = set()
         self._crowded = asyncio.Event()
@@ -76,4 +78,6 @@ class Callers:
         before = frozenset(self._names)  # who calls while the bus answers is not in its list
         with contextlib.suppress(CallError):
             (names,) = await connection.ask_driver("ListNames", gives="as")
-            self._names -= before.difference(names)
+            left = before.difference(names)
+            self._names -= left
+            self._gone(left)

@@ -21,6 +21,7 @@ from remo_broker.bus.log import notice, warning
 from remo_broker.bus.service import TOO_MANY, Service
 from remo_broker.bus.signals import differences
 from remo_broker.bus.unit import BrokerUnit
+from remo_broker.bus.users import Users
 from remo_broker.protocol.paths import SOCKET_DIR, STATUS_SOCKET
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ class BusService:
 
     def __init__(self, status_socket: str) -> None:
         self._service = Service(_machine_id())
-        self._callers = Callers()
+        self._users = Users(self._user_of, self._answer)
+        self._callers = Callers(self._users.forget)
         self._budget = Budget()
         self._status_socket = status_socket
         self._status = ""
@@ -55,7 +57,7 @@ class BusService:
 
     async def run(self, bus_address: str, idle_seconds: float) -> None:
         """Serve until idle, cancelled, or without a bus. Raises BusError, Ended."""
-        self._connection = await connect(bus_address, self._answer, self._heard)
+        self._connection = await connect(bus_address, self._called, self._heard)
         self._unit = BrokerUnit(self._connection)
         follower = Follower(self._status_socket, self._unit, self._changed)
         tasks: list[asyncio.Task[None]] = [asyncio.create_task(follower.run())]
@@ -109,6 +111,7 @@ class BusService:
             self._named = False
             with contextlib.suppress(CallError):
                 await self._connection.ask_driver("ReleaseName", "s", BUS_NAME, gives="u")
+            await self._users.settle()
         self._connection.close()
         with contextlib.suppress(BusError, TimeoutError):
             async with asyncio.timeout(SYNC_SECONDS):
@@ -116,13 +119,23 @@ class BusService:
 
     # --- what the parts tell -----------------------------------------------------------------------------------------
 
-    def _answer(self, call: Incoming) -> Answer:
+    def _called(self, call: Incoming) -> Answer | None:
         now = asyncio.get_running_loop().time()
-        if not self._callers.called(call.sender, now) or not self._budget.allows(call.sender, now):
-            return TOO_MANY
-        answer = self._service.answer(call)
-        self._budget.spend(call.sender, len(answer.body) if isinstance(answer, Return) else 0, now)
-        return answer
+        if self._callers.called(call.sender, now) and self._users.answer(call):
+            return None
+        return TOO_MANY
+
+    async def _user_of(self, name: str) -> int:
+        (uid,) = await self._connection.ask_driver("GetConnectionUnixUser", "s", name, gives="u")
+        return int(uid)
+
+    def _answer(self, call: Incoming, uid: int) -> None:
+        now = asyncio.get_running_loop().time()
+        answer: Answer = TOO_MANY
+        if self._budget.allows(uid, now):
+            answer = self._service.answer(call)
+            self._budget.spend(uid, len(answer.body) if isinstance(answer, Return) else 0, now)
+        self._connection.reply(call, answer)
 
     def _heard(self, message: Incoming) -> None:
         if message.sender == DRIVER and message.member == "NameLost" and message.body() == [BUS_NAME] and self._named:

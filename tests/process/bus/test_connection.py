@@ -34,7 +34,7 @@ def test_a_bug_is_told_nobody_but_the_log(directory: pathlib.Path, capfd: pytest
     assert (answer.kind, answer.error_name, answer.reply_serial) == (wire.ERROR, connection.FAILED, 5)
     assert answer.body() == [connection.FAULT]
     log = capfd.readouterr().err
-    assert "a bug, please report it" in log
+    assert "internal error, please report it" in log
     assert "SENTINEL" in log
 
 

@@ -1,12 +1,12 @@
-"""Callers that mean no good: the broker does not notice, others are served, memory stays."""
+"""A hostile caller costs the broker nothing, other users are served, and memory does not grow."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import pathlib
-import socket
-import threading
+import subprocess
 import time
 from typing import TYPE_CHECKING
 
@@ -14,10 +14,11 @@ import pytest
 from dbus_next.message import Message
 
 from remo_broker.bus import wire
-from remo_broker.bus.budget import BYTES_AT_ONCE, BYTES_PER_SECOND, MAX_CALLERS, Budget
+from remo_broker.bus.budget import BYTES_AT_ONCE, BYTES_PER_SECOND, MAX_USERS, Budget
+from remo_broker.bus.connection import DRIVER, DRIVER_PATH
 from remo_broker.protocol.ops import SyncedEvent
 from tests.support.bus import BUS_NAME, MANAGER, PROPERTIES, ROOT, Bus, Service, bus_service, other_client
-from tests.support.machine import poll
+from tests.support.machine import poll, unavailable
 from tests.support.status import StatusPeer, broker_event, project_event
 
 if TYPE_CHECKING:
@@ -26,75 +27,106 @@ if TYPE_CHECKING:
 OBJECT_MANAGER = "org.freedesktop.DBus.ObjectManager"
 
 FLOOD_SECONDS = 2.0
+# The user "nobody", which every Debian has.
+OTHER_USER = 65534
 # Answers, and what Python keeps for the next ones.
 GROWTH_KIB = 24 * 1024
 
 
-class Stranger:
-    """A connection that speaks D-Bus byte by byte and reads nothing that it does not want to."""
+class Caller:
+    """Makes calls byte by byte, each with the next serial number."""
 
-    def __init__(self, bus: Bus) -> None:
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(20)
-        self.socket.connect(str(bus.path))
-        self.socket.sendall(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")
-        self.serial = 0
-        driver = {"path": "/org/freedesktop/DBus", "interface": "org.freedesktop.DBus"}
-        self.socket.sendall(self.frame(b"", destination="org.freedesktop.DBus", member="Hello", **driver))
-
-    def frame(self, body: bytes, signature: str = "", **fields: str) -> bytes:
-        self.serial += 1
-        return wire.encode(wire.METHOD_CALL, self.serial, signature, body, **fields)
+    def __init__(self) -> None:
+        self.serial = 1
 
     def ours(self, interface: str, member: str, signature: str = "", body: bytes = b"", path: str = ROOT) -> bytes:
-        return self.frame(body, signature, destination=BUS_NAME, path=path, interface=interface, member=member)
+        self.serial += 1
+        fields = {"destination": BUS_NAME, "path": path, "interface": interface, "member": member}
+        return wire.encode(wire.METHOD_CALL, self.serial, signature, body, **fields)
 
 
-def everything(stranger: Stranger) -> bytes:
-    return stranger.ours(OBJECT_MANAGER, "GetManagedObjects")
+# Connects as another user, by a directory that only its parent may reach, and sends what it reads from standard input
+# again and again, as fast as the bus takes it. It never reads.
+_FLOOD = """
+import contextlib, socket, sys
+calls = sys.stdin.buffer.read()
+said = False
+while True:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as bus:
+        bus.settimeout(0.2)
+        bus.connect(sys.argv[1])
+        bus.sendall(b"\\0AUTH EXTERNAL\\r\\nDATA\\r\\nBEGIN\\r\\n" + bytes.fromhex(sys.argv[2]))
+        bus.send(calls)
+        if not said:
+            said = print("sent", flush=True) is None
+        while True:
+            bus.sendall(calls)
+"""
+_DRIVER = {"destination": DRIVER, "path": DRIVER_PATH, "interface": DRIVER}
+_HELLO = wire.encode(wire.METHOD_CALL, 1, "", b"", member="Hello", **_DRIVER)
+# What a flood repeats: enough calls for each to have a signature of its own, or this many bytes of large ones.
+MAX_CALLS, MAX_BYTES = 200, 2**20
 
 
-def nothing(stranger: Stranger) -> bytes:
-    return stranger.ours(MANAGER, "NoSuchMethod")
+def everything(caller: Caller) -> bytes:
+    return caller.ours(OBJECT_MANAGER, "GetManagedObjects")
 
 
-def unknown_signatures(stranger: Stranger) -> bytes:
-    signature = "".join("iu"[stranger.serial >> bit & 1] for bit in range(40))
-    return stranger.ours(MANAGER, "GetProject", signature, bytes(160))
+def nothing(caller: Caller) -> bytes:
+    return caller.ours(MANAGER, "NoSuchMethod")
 
 
-def great_bodies(stranger: Stranger) -> bytes:
-    return stranger.ours(PROPERTIES, "Get", "ss", wire.encode_body("ss", ["x" * 500_000] * 2))
+def unknown_signatures(caller: Caller) -> bytes:
+    signature = "".join("iu"[caller.serial >> bit & 1] for bit in range(40))
+    return caller.ours(MANAGER, "GetProject", signature, bytes(160))
 
 
-def deep_bodies(stranger: Stranger) -> bytes:
+def great_bodies(caller: Caller) -> bytes:
+    return caller.ours(PROPERTIES, "Get", "ss", wire.encode_body("ss", ["x" * 500_000] * 2))
+
+
+def deep_bodies(caller: Caller) -> bytes:
     body = wire.encode_body("ss", [MANAGER, "Version"]) + b"\x01v\0" * 60 + b"\x01y\0\0"
-    return stranger.ours(PROPERTIES, "Set", "ssv", body)
+    return caller.ours(PROPERTIES, "Set", "ssv", body)
 
 
 @contextlib.contextmanager
-def flood(bus: Bus, what: Callable[[Stranger], bytes]) -> Iterator[None]:
-    """Two strangers who send as fast as the bus takes it, and read nothing."""
-    over = threading.Event()
-
-    def send() -> None:
-        while not over.is_set():
-            with contextlib.suppress(OSError):
-                stranger = Stranger(bus)
-                with stranger.socket:
-                    stranger.socket.settimeout(0.2)
-                    while not over.is_set():
-                        stranger.socket.sendall(what(stranger))
-
-    threads = [threading.Thread(target=send) for _ in range(2)]
-    for thread in threads:
-        thread.start()
+def flood(bus: Bus, what: Callable[[Caller], bytes]) -> Iterator[None]:
+    """Two processes of another user that send as fast as the bus takes it, and read nothing."""
+    caller = Caller()
+    calls = b""
+    while caller.serial <= MAX_CALLS and len(calls) < MAX_BYTES:
+        calls += what(caller)
+    bus.path.parent.chmod(0o711)
+    directory = os.open(bus.path.parent, os.O_PATH)
+    command = ["/usr/bin/python3", "-c", _FLOOD, f"/proc/self/fd/{directory}/{bus.path.name}", _HELLO.hex()]
+    senders = [
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            user=OTHER_USER,
+            group=OTHER_USER,
+            pass_fds=[directory],
+        )
+        for _ in range(2)
+    ]
+    os.close(directory)
     try:
+        for sender in senders:
+            assert sender.stdin is not None
+            sender.stdin.write(calls)
+            sender.stdin.close()
+            assert sender.stdout is not None
+            assert sender.stdout.readline() == b"sent\n"
         yield
+        assert all(sender.poll() is None for sender in senders)
     finally:
-        over.set()
-        for thread in threads:
-            thread.join()
+        for sender in senders:
+            sender.kill()
+            sender.wait()
+            assert sender.stdout is not None
+            sender.stdout.close()
 
 
 def resident_kib(service: Service) -> int:
@@ -127,17 +159,38 @@ def test_who_asks_for_too_much_is_refused_and_others_are_not(bus: Bus, peer: Sta
     assert answers.count("None") < len(answers) / 2
 
 
-def test_callers_are_not_remembered_without_end() -> None:
+@pytest.mark.usefixtures("service")
+def test_a_second_connection_of_the_same_user_has_no_budget_of_its_own(bus: Bus, peer: StatusPeer) -> None:
+    peer.tell(*(project_event(f"project-{number}") for number in range(1000)))
+    poll("the projects", lambda: bus.get("ProjectCount") == 1001)
+
+    async def ask() -> list[str]:
+        async with contextlib.AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(other_client(bus)) for _ in range(20)]
+            call = (BUS_NAME, ROOT, OBJECT_MANAGER, "GetManagedObjects")
+            answers = await asyncio.gather(*(client.call(Message(*call)) for client in clients))
+            return [str(answer.error_name) for answer in answers]
+
+    answers = asyncio.run(ask())
+    assert "None" in answers
+    assert answers.count("org.freedesktop.DBus.Error.LimitsExceeded") > len(answers) / 2
+
+
+def test_the_number_of_users_remembered_is_bounded() -> None:
     budget = Budget()
-    for number in range(3 * MAX_CALLERS):
-        budget.spend(f":1.{number}", 10**9, now=number / 1000)
-        assert len(budget._full_at) <= MAX_CALLERS
+    for uid in range(3 * MAX_USERS):
+        budget.spend(uid, 10**9, now=uid / 1000)
+        assert len(budget._full_at) <= MAX_USERS
 
 
 @pytest.mark.parametrize(
     "what", [everything, nothing, unknown_signatures, great_bodies, deep_bodies], ids=lambda f: f.__name__
 )
-def test_a_flood_costs_the_broker_nothing(bus: Bus, peer: StatusPeer, what: Callable[[Stranger], bytes]) -> None:
+def test_a_flood_costs_the_broker_and_other_users_nothing(
+    bus: Bus, peer: StatusPeer, what: Callable[[Caller], bytes]
+) -> None:
+    if os.geteuid() != 0:
+        unavailable("the flood comes from another user, which only root can become")
     projects = [project_event(f"project-{number}") for number in range(200)]
     peer.greeting = (broker_event(), *projects, SyncedEvent())
     with bus_service(bus, peer.path) as service:

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from remo_broker.bus.events import BadEvent, decode
 from remo_broker.bus.interfaces import MANAGER, PROJECT
 from remo_broker.bus.paths import project_path
 from remo_broker.bus.service import all_properties
-from remo_broker.bus.snapshot import BadEvent, Draft, Snapshot, decode
+from remo_broker.bus.snapshot import Draft, Snapshot
 from remo_broker.bus.wire import encode_body
 from remo_broker.protocol.ops import Failure, RemovedEvent, StoppingEvent, SyncedEvent
 from tests.support.status import broker_event, project_event
@@ -107,7 +108,7 @@ def test_events_make_snapshots() -> None:
 
 
 def test_projects_alone_are_not_a_snapshot() -> None:
-    with pytest.raises(BadEvent):
+    with pytest.raises(ValueError, match="before its own"):
         snapshot_of(project_event())
 
 

@@ -1,0 +1,71 @@
+"""Lines of the status socket become events. What is not an event is `BadEvent`.
+
+The lines come from a process that this one trusts to be the broker, but not to be free of bugs. A
+number that does not fit its D-Bus type or a text with a NUL is refused here, so that no answer on the
+bus can fail because of it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from remo_broker.bus.interfaces import MANAGER, PROJECT
+from remo_broker.bus.snapshot import Snapshot
+from remo_broker.protocol.names import is_project_name, printable
+from remo_broker.protocol.ops import EVENTS, BrokerEvent, ProjectEvent
+
+if TYPE_CHECKING:
+    from remo_broker.bus.interfaces import Interface
+    from remo_broker.protocol.message import Message
+
+_LARGEST = {"u": 2**32 - 1, "t": 2**64 - 1}
+_KINDS = {"str": str, "int": int, "bool": bool}
+
+
+class BadEvent(Exception):
+    """A line of the status socket that is not an event. The text is for the log: one line, printable."""
+
+
+def decode(line: bytes) -> Message:
+    """One line of the watch stream, its newline included or not. Raises BadEvent."""
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError):
+        raise BadEvent("a line that is not JSON") from None
+    if not isinstance(fields, dict):
+        raise BadEvent("a line that is not an object")
+    if fields.get("ok") is False:
+        raise BadEvent(f"{_shown(fields.get('code'))}: {_shown(fields.get('message'))}")
+    event = EVENTS.get(str(fields.get("event")))
+    if event is None:
+        raise BadEvent(f"an unknown event, {_shown(fields.get('event'))}")
+    values = {}
+    for name, kind in event.FIELDS.items():
+        value = fields.get(name)
+        if type(value) is not _KINDS[kind]:
+            raise BadEvent(f"the event {event.__name__} without a proper {name}")
+        values[name] = value
+    message = event(**values)
+    if isinstance(message, BrokerEvent):
+        _check(MANAGER, Snapshot(message, {}))
+    elif isinstance(message, ProjectEvent):
+        if not is_project_name(message.name):
+            raise BadEvent(f"a project of the name {_shown(message.name)}")
+        _check(PROJECT, message)
+    return message
+
+
+def _check(interface: Interface, shown: object) -> None:
+    for one in interface.properties:
+        value = one.value(shown)
+        if isinstance(value, str):
+            fits = "\0" not in value and value.isprintable()
+        else:
+            fits = isinstance(value, int) and 0 <= value <= _LARGEST.get(one.signature, 1)
+        if not fits:
+            raise BadEvent(f"{one.name} out of range")
+
+
+def _shown(value: object) -> str:
+    return printable(str(value))
