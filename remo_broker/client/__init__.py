@@ -5,11 +5,12 @@
     with Client("/run/remo-broker/myrepo.sock") as broker:
         token = broker.get("GITHUB_TOKEN").reveal()
 
-Only the standard library is needed. Everything that goes wrong is a `ClientError`: `BrokerError` and its subclasses, one
-a code of the protocol, when the broker refused; `Unreachable`, `TimedOut`, `ConnectionLost`, `WrongVersion` and
-`BadReply` when there was no answer to go by; `Unsendable` when nothing was asked. No repr and no error shows a value.
+Only the standard library is needed. Every failure is a `ClientError`: `BrokerError` and its subclasses (one for each
+code of the protocol) when the broker refused the request; `Unreachable`, `Untrusted`, `TimedOut`, `ConnectionLost`,
+`WrongVersion` and `BadReply` when there is no valid reply; `Unsendable` when nothing was sent. No repr and no error
+shows a secret's value.
 
-What a name stands for is imported when it is first used: `remo-secret get` shall not pay for asyncio.
+Names are imported on first use, so that `remo-secret get` does not import asyncio.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         TimedOut,
         Unreachable,
         Unsendable,
+        Untrusted,
         WrongVersion,
     )
     from remo_broker.client.project import Client
@@ -74,6 +76,7 @@ __all__ = [
     "TimedOut",
     "Unreachable",
     "Unsendable",
+    "Untrusted",
     "WrongVersion",
 ]
 

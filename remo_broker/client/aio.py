@@ -9,7 +9,7 @@ import socket
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from remo_broker.client.admin import AdminClient, StatusClient, push_request
-from remo_broker.client.connection import BACKLOG_RETRY_SECONDS, DEFAULT_TIMEOUT_SECONDS
+from remo_broker.client.connection import BACKLOG_RETRY_SECONDS, DEFAULT_TIMEOUT_SECONDS, check_listener
 from remo_broker.client.errors import BadReply, ClientError, ConnectionLost, TimedOut
 from remo_broker.client.exchange import (
     Exchange,
@@ -20,7 +20,7 @@ from remo_broker.client.exchange import (
     refusal_in,
     wants_version,
 )
-from remo_broker.client.project import secret_value
+from remo_broker.client.project import checked_info, checked_pong, secret_value
 from remo_broker.client.unreachable import unreachable
 from remo_broker.protocol.message import Message
 from remo_broker.protocol.ops import (
@@ -145,7 +145,7 @@ class AsyncConnection:
         size = len(self._pending)
         while b"\n" not in chunks[-1]:
             if size > MAX_MESSAGE:
-                raise BadReply(self.path, "the answer is longer than 64 KiB")
+                raise BadReply(self.path, "it is longer than 64 KiB")
             try:
                 chunk = await asyncio.get_running_loop().sock_recv(self._socket, MAX_MESSAGE)
             except ConnectionResetError:
@@ -174,10 +174,10 @@ class AsyncClient(AsyncConnection):
         return secret_value(name, await self._exchange(Get(name=name)))
 
     async def ping(self) -> Pong:
-        return await self.ask(Ping(), Pong)
+        return checked_pong(self.path, await self.ask(Ping(), Pong))
 
     async def info(self) -> ProjectInfo:
-        return await self.ask(Info(), ProjectInfo)
+        return checked_info(self.path, await self.ask(Info(), ProjectInfo))
 
     async def ready(self) -> Readiness:
         return await self.ask(Ready(), Readiness)
@@ -264,6 +264,7 @@ async def connect(path: str, kind: str) -> socket.socket:
         while True:
             try:
                 connection.connect(path)
+                check_listener(connection, path, kind)
                 return connection
             except BlockingIOError:
                 await asyncio.sleep(BACKLOG_RETRY_SECONDS)

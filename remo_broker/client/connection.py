@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-# The C module beneath `socket`: the 2.5 ms that `socket` itself takes to import are a tenth of a `remo-secret get`.
+# The C module below `socket`, which takes 2.5 ms to import, a tenth of a `remo-secret get`.
 import _socket
 import os
+import sys
 import time
 
 from remo_broker.client.errors import BadReply, ClientError, ConnectionLost, TimedOut
@@ -20,22 +21,24 @@ if TYPE_CHECKING:
 
     M = TypeVar("M", bound=Message)
 
-# The slowest thing that a broker does before it answers is to wait 5 s for the requests of a project that is
-# unregistered; a first connect may have to wait for its start besides.
+# The slowest reply is that of `unregister`, which waits 5 s for requests in flight; the first connect may also have to
+# wait until the broker has started.
 DEFAULT_TIMEOUT_SECONDS = 30.0
-# A full backlog is reported as EAGAIN to who does not block for it; how long until it is tried again.
+# A non-blocking connect fails with EAGAIN while the backlog is full; the pause before the next attempt.
 BACKLOG_RETRY_SECONDS = 0.01
+# struct ucred: pid, uid and gid, 32 bits each.
+_UCRED_BYTES = 12
 
 
 class Connection:
-    """Opened at the first request, kept for the next ones, opened again after it was lost. Not for several threads.
+    """Opened at the first request, kept open, and opened again when it was lost. Not thread-safe.
 
-    `path` is a socket's path, `timeout` seconds that each request may take, connecting included.
+    `path` is the socket's path, `timeout` the seconds that each request may take, including the connect.
     """
 
-    # Whether the socket answers `ping`, so that the version is asked before anything else.
+    # Whether the socket knows `ping`, so that the version is checked before the first reply.
     GREETS = False
-    # What the socket is called on a host; empty for a project's, which has the project's name.
+    # The name of the host's socket; empty for a project's socket, which is named after the project.
     SOCKET = ""
 
     def __init__(self, path: str | os.PathLike[str], *, timeout: float = DEFAULT_TIMEOUT_SECONDS) -> None:
@@ -45,7 +48,7 @@ class Connection:
         self._pending = b""
 
     def ask(self, request: Request, reply: type[M]) -> M:
-        """Send one request and return its answer. Raises `ClientError`."""
+        """Send one request and return its reply. Raises `ClientError`."""
         try:
             return self._exchange(request).result(reply)
         except ClientError as error:
@@ -76,7 +79,7 @@ class Connection:
         try:
             return self._once(request)
         except ConnectionLost:
-            # A broker that restarted has closed what was open; asking it anew is what anybody would do by hand.
+            # The broker was restarted since the last request.
             exchange = Exchange(self.path, request, greet=self.GREETS)
             if not (reused and exchange.repeatable):
                 raise
@@ -92,7 +95,7 @@ class Connection:
                 pass
             whole = True
         except ClientError as error:
-            # A refusal leaves the connection usable, unless it was the greeting's: then another answer is under way.
+            # A refusal leaves the connection usable, unless the ping was refused: then a second reply follows.
             whole = exchange.answered and not isinstance(error, BadReply)
             raise
         finally:
@@ -113,17 +116,17 @@ class Connection:
         except TimeoutError:
             raise TimedOut(self.path, self.timeout) from None
         except (BrokenPipeError, ConnectionResetError):
-            # It may have answered before it closed: a push that is too large is refused before it is read whole.
+            # There may be a reply all the same: an oversized push is refused before it is read to its end.
             pass
 
     def _read_line(self, deadline: float | None) -> bytes:
-        """One line without its newline; raises `ConnectionLost` at the end of the stream. No deadline: wait for ever."""
+        """One line without its newline. Raises `ConnectionLost` at the end of the stream. No deadline: wait forever."""
         assert self._connection is not None
         chunks = [self._pending]
         size = len(self._pending)
         while b"\n" not in chunks[-1]:
             if size > MAX_MESSAGE:
-                raise BadReply(self.path, "the answer is longer than 64 KiB")
+                raise BadReply(self.path, "it is longer than 64 KiB")
             self._connection.settimeout(None if deadline is None else self._left(deadline))
             try:
                 chunk = self._connection.recv(MAX_MESSAGE)
@@ -145,7 +148,7 @@ class Connection:
         return left
 
     def _ask_version(self) -> None:
-        """Raise `WrongVersion` if that is what explains an odd answer. The caller goes on with its own error if not."""
+        """Raise `WrongVersion` if that explains an unexpected reply; otherwise return."""
         self.close()
         try:
             fields: dict[str, Any] = self._once(Status()).reply
@@ -157,7 +160,7 @@ class Connection:
 def connect(path: str, kind: str, deadline: float, timeout: float) -> _socket.socket:
     """A connected socket. `kind` is the client's `SOCKET`, `deadline` on the monotonic clock.
 
-    Raises `Unreachable` or `TimedOut`.
+    Raises `Unreachable`, `Untrusted` or `TimedOut`.
     """
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     connection.setblocking(False)
@@ -165,6 +168,7 @@ def connect(path: str, kind: str, deadline: float, timeout: float) -> _socket.so
         while True:
             try:
                 connection.connect(path)
+                check_listener(connection, path, kind)
                 return connection
             except BlockingIOError:
                 if time.monotonic() > deadline:
@@ -178,3 +182,17 @@ def connect(path: str, kind: str, deadline: float, timeout: float) -> _socket.so
     except BaseException:
         connection.close()
         raise
+
+
+def check_listener(connection: _socket.socket, path: str, kind: str) -> None:
+    """Raise `Untrusted` unless the broker or systemd listens: only they may receive a push or hand out names."""
+    peer = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _UCRED_BYTES)
+    uid = int.from_bytes(peer[4:8], sys.byteorder)
+    if uid in (0, os.geteuid()):
+        return
+    from remo_broker.client.errors import Untrusted
+    from remo_broker.client.trust import is_broker
+    from remo_broker.client.unreachable import user_name
+
+    if not is_broker(uid, admin=bool(kind)):
+        raise Untrusted(path, uid, user_name(uid))

@@ -1,7 +1,4 @@
-"""Everything that the client raises: one family, so that `except ClientError` is enough for who does not care which.
-
-The text of an error is what the user reads: it says what to do. None holds a secret's value.
-"""
+"""The exceptions of the client. All of them derive from `ClientError`; none holds a secret's value."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ class ClientError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Whole again in another process, whatever its class is made from."""
+        """Pickle by attributes: the constructors take different arguments."""
         return _restored, (type(self), self.args, self.__dict__)
 
 
@@ -34,66 +31,78 @@ def _restored(kind: type[ClientError], arguments: tuple[object, ...], fields: di
 
 
 class Unsendable(ClientError):
-    """A text of the request is none that can be sent: it has half of a surrogate pair. Nothing was sent.
+    """A string in the request contains a lone surrogate, so it has no UTF-8 form. Nothing was sent.
 
-    Python has such halves for bytes that are not UTF-8, on the command line and in names of files.
+    Python uses lone surrogates for bytes that are not UTF-8, on the command line and in file names.
     """
 
     def __init__(self) -> None:
-        super().__init__("a name, path or value that is not UTF-8 cannot be sent; push such a value as bytes")
+        super().__init__("a name, path or value in the request is not UTF-8", hint="push such a value as bytes")
 
 
 class Unreachable(ClientError):
-    """Nobody could be spoken to at `path`. The text says whether it exists and who may use it."""
+    """Connecting to `path` failed. The message says whether the socket exists and who may use it."""
 
-    def __init__(self, path: str, message: str, *, temporary: bool = False) -> None:
-        super().__init__(message)
+    def __init__(self, path: str, message: str, *, hint: str | None = None, temporary: bool = False) -> None:
+        super().__init__(message, hint=hint)
         self.path = path
         self.temporary = temporary
-        """Whether it may go away by itself: the socket is not there yet, or nobody listens. Not so: no permission."""
+        """Whether waiting may help: the socket does not exist yet, or nothing listens on it."""
+
+
+class Untrusted(ClientError):
+    """The process that listens on the socket is not the broker: it belongs to another user. Nothing was sent."""
+
+    def __init__(self, path: str, uid: int, user: str) -> None:
+        super().__init__(
+            f"{path}: the listener belongs to user {user}, not to the broker",
+            hint=f"if a broker runs as that user on purpose, set REMO_BROKER_UID={uid}; otherwise remove the socket",
+        )
+        self.path = path
+        self.uid = uid
 
 
 class ConnectionLost(ClientError):
-    """The broker closed the connection before it answered: it restarts, or it was killed."""
+    """The broker closed the connection before it replied: it was restarted or killed."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(f"{path}: the broker closed the connection before it answered; try again")
+        super().__init__(f"{path}: the broker closed the connection before it replied", hint="try again")
         self.path = path
 
 
 class TimedOut(ClientError):
-    """No answer within the client's timeout, in seconds."""
+    """No reply within the client's timeout, in seconds."""
 
     def __init__(self, path: str, seconds: float) -> None:
         super().__init__(
-            f"{path}: no answer within {seconds:g} s; on the host, see 'systemctl status remo-broker.service'"
+            f"{path}: no reply within {seconds:g} s",
+            hint="run 'systemctl status remo-broker.service' on the host",
         )
         self.path = path
 
 
 class WrongVersion(ClientError):
-    """The other side speaks another version of the protocol."""
+    """The broker speaks another version of the protocol."""
 
     def __init__(self, path: str, theirs: int) -> None:
-        older = "broker" if theirs < PROTOCOL_VERSION else "client"
         super().__init__(
-            f"{path}: the broker speaks protocol version {theirs}, this client version {PROTOCOL_VERSION}; "
-            f"upgrade the {older}"
+            f"{path}: the broker speaks protocol version {theirs}, this client version {PROTOCOL_VERSION}",
+            hint=f"upgrade the {'broker' if theirs < PROTOCOL_VERSION else 'client'}",
         )
         self.path = path
         self.theirs = theirs
 
 
 class BadReply(ClientError):
-    """The answer is not one of the protocol: whoever listens there is no broker."""
+    """The reply does not follow the protocol: the listener is probably not a broker."""
 
     def __init__(self, path: str, what: str) -> None:
-        super().__init__(f"{path}: {what}; is this a socket of remo-broker?")
+        super().__init__(f"{path}: malformed reply: {what}", hint="check that this is a socket of remo-broker")
         self.path = path
 
 
 class BrokerError(ClientError):
-    """The broker refused. `code` and `reason` are the protocol's words, for programs; the text is the broker's own."""
+    """The broker refused the request. `code` and `reason` are the protocol's, `message` is the broker's text."""
 
     def __init__(self, code: str, reason: str | None, message: str, retry_after_seconds: int | None = None) -> None:
         super().__init__(message)
@@ -106,43 +115,43 @@ class BrokerError(ClientError):
 
 
 class Denied(BrokerError):
-    """The project may not have this secret, whether or not the broker holds it; or no project is registered here."""
+    """The project may not fetch this secret, or no project is registered for this socket."""
 
 
 class NotFound(BrokerError):
-    """The project may have it, but the broker does not hold it; `reason` says whether it holds anything at all."""
+    """The project may fetch the secret, but the broker does not hold it; `reason` tells whether it holds any."""
 
 
 class RateLimited(BrokerError):
-    """More requests than the project may make; `retry_after_seconds` is set."""
+    """The project exceeded its rate limit; `retry_after_seconds` is set."""
 
 
 class ProtocolError(BrokerError):
-    """The broker did not understand the request: it is older than this client, or no client of ours sent it."""
+    """The broker does not know the request; an older broker may not know a newer request."""
 
 
 class InternalError(BrokerError):
-    """The broker's own fault, or something that it needs fails; its journal tells more."""
+    """An internal error of the broker, or of something that it depends on; see its journal."""
 
 
 class PeerUnexpected(BrokerError):
-    """This uid is not one that the project allows."""
+    """The project does not allow this uid."""
 
 
 class BackendFailed(BrokerError):
-    """The two codes that only version 1 sent."""
+    """A code that only protocol version 1 sent."""
 
 
 class ManifestInvalid(BrokerError):
-    """The manifest breaks a rule: the text names the key and what is allowed."""
+    """The manifest breaks a rule; the message names the key and what is allowed."""
 
 
 class ManifestNotFound(BrokerError):
-    """The project has none in any of the three places."""
+    """The project's directory has no manifest in any of the three places."""
 
 
 class ManifestUnreadable(BrokerError):
-    """No permission, not a regular file, too large, or it took too long."""
+    """The manifest could not be read: permission, not a regular file, too large, or too slow."""
 
 
 class ProjectUnknown(BrokerError):
@@ -154,11 +163,11 @@ class ProjectExists(BrokerError):
 
 
 class InvalidPayload(BrokerError):
-    """A push with a fault; nothing was changed."""
+    """The push was invalid; nothing was changed."""
 
 
 class PayloadTooLarge(BrokerError):
-    """A push of more than 1 MiB; nothing was changed."""
+    """The push exceeds 1 MiB; nothing was changed."""
 
 
 BY_CODE: dict[str, type[BrokerError]] = {
@@ -181,6 +190,6 @@ BY_CODE: dict[str, type[BrokerError]] = {
 
 
 def refusal(failure: Failure) -> BrokerError:
-    """The exception for a failure reply; a code that is not known yet is a plain `BrokerError`."""
+    """The exception for a failure reply; an unknown code becomes a plain `BrokerError`."""
     kind = BY_CODE.get(failure.code, BrokerError)
     return kind(failure.code, failure.reason, failure.message, failure.retry_after_seconds)

@@ -1,7 +1,7 @@
-"""One request and what comes back for it, without any I/O: the synchronous and the asyncio client both drive this.
+"""One request and its reply, without I/O: the synchronous and the asyncio client both drive this.
 
-On a project's socket the first request of a connection goes out together with a `ping`, in one write: so a broker of
-another version is named before its answer is taken for something else, at no extra turn.
+On a project's socket the first request of a connection is sent together with a `ping` in one write, so that another
+version of the protocol is recognized before the reply is interpreted, without another round trip.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PLAIN: dict[str, type] = {"str": str, "int": int, "bool": bool}
 
 
 class Exchange:
-    """`data` is what to send; give every line that comes to `feed` until it returns True; then `reply` is there."""
+    """Send `data`, then pass each received line to `feed` until it returns True; `reply` then has the fields."""
 
     __slots__ = ("_ping_due", "answered", "data", "path", "repeatable", "reply", "request")
 
@@ -33,14 +33,14 @@ class Exchange:
         self.request = request
         self.repeatable = request.REPEATABLE
         self.answered = False
-        """Whether the answer to the request itself is there, be it a refusal: no other line is to come."""
-        # A ping needs no other one before it.
+        """Whether the reply to the request itself was received, success or refusal: no further line follows."""
+        # A ping is not preceded by another one.
         self._ping_due = greet and not isinstance(request, Ping)
         self.data = (encode(Ping()) if self._ping_due else b"") + encode(request)
         self.reply: dict[str, Any] = {}
 
     def feed(self, line: bytes) -> bool:
-        """Take one line without its newline. Raises `ClientError` for a failure and for what is no answer."""
+        """Take one line without its newline. Raises `ClientError` for a failure or a malformed reply."""
         self.answered = not self._ping_due
         fields = parse_object(self.path, line)
         if fields.get("ok") is not True:
@@ -65,7 +65,7 @@ def encode(request: Request) -> bytes:
         return text.encode() + b"\n"
     except UnicodeEncodeError:
         pass
-    # Not raised from that one, which holds the whole text, secrets and all, and shows it in its repr.
+    # Raised outside the handler: UnicodeEncodeError holds the whole text, secrets included, and shows it in its repr.
     raise errors.Unsendable
 
 
@@ -73,20 +73,20 @@ def parse_object(path: str, line: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(line)
     except (ValueError, RecursionError):
-        # Nothing is raised from that one: it holds the line, and the line may hold a secret.
+        # Raised outside the handler: the exception holds the line, and the line may hold a secret.
         fields = None
     if not isinstance(fields, dict):
-        raise errors.BadReply(path, "the answer is not a JSON object")
+        raise errors.BadReply(path, "not a JSON object")
     return fields
 
 
 def refusal_in(path: str, fields: dict[str, Any]) -> errors.ClientError:
-    """The exception for an answer that is no success."""
+    """The exception for a reply that is not a success."""
     if fields.get("ok") is not False:
-        return errors.BadReply(path, "the answer lacks 'ok'")
+        return errors.BadReply(path, "'ok' is missing")
     failure = build(path, Failure, fields)
     if failure.reason == Reason.UNKNOWN_OP:
-        # Which socket was asked tells what is wrong: another kind of socket, or that of an older broker.
+        # The socket's path helps here: it is another kind of socket, or that of an older broker.
         failure = Failure(**(failure.__dict__ | {"message": f"{path}: {failure.message}"}))
     return errors.refusal(failure)
 
@@ -94,7 +94,7 @@ def refusal_in(path: str, fields: dict[str, Any]) -> errors.ClientError:
 def check_version(path: str, fields: dict[str, Any]) -> None:
     theirs = fields.get("protocol_version")
     if type(theirs) is not int:
-        raise errors.BadReply(path, "the answer does not say its protocol version")
+        raise errors.BadReply(path, "'protocol_version' is missing or not an integer")
     if theirs != PROTOCOL_VERSION:
         raise errors.WrongVersion(path, theirs)
 
@@ -106,12 +106,12 @@ def build(path: str, kind: type[M], fields: dict[str, Any]) -> M:
         if name in fields:
             values[name] = _value(path, name, annotation, fields[name])
         elif not kind.optional(name):
-            raise errors.BadReply(path, f"the answer lacks '{name}'")
+            raise errors.BadReply(path, f"'{name}' is missing")
     return kind(**values)
 
 
 def _value(path: str, name: str, annotation: str, value: object) -> Any:
-    """`value` as the annotation's text wants it: see the fields in `remo_broker.protocol.ops`."""
+    """Check `value` against the text of an annotation in `remo_broker.protocol.ops`."""
     if annotation.endswith(" | None"):
         if value is None:
             return None
@@ -125,11 +125,11 @@ def _value(path: str, name: str, annotation: str, value: object) -> Any:
             return value
     elif annotation.isidentifier() and isinstance(value, dict):
         return build(path, getattr(ops, annotation), value)
-    raise errors.BadReply(path, f"'{name}' in the answer is not {annotation}")
+    raise errors.BadReply(path, f"'{name}' is not of type {annotation}")
 
 
 def wants_version(error: errors.ClientError) -> bool:
-    """Whether it is worth asking which version the broker speaks, because of how it answered."""
+    """Whether another protocol version may explain this error."""
     return isinstance(error, errors.BadReply) or (
         isinstance(error, errors.BrokerError) and error.code == Code.PROTOCOL_ERROR
     )

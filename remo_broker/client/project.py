@@ -1,4 +1,4 @@
-"""A project's socket, as a class."""
+"""The client for a project's socket."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from remo_broker.protocol.ops import BinaryValue, Get, Info, Ping, Pong, Project
 
 
 class Client(Connection):
-    """What a project's tools may ask: its own secrets, and nothing else."""
+    """A project's socket: fetches the secrets of this one project."""
 
     GREETS = True
 
@@ -19,20 +19,40 @@ class Client(Connection):
         return secret_value(name, self._exchange(Get(name=name)))
 
     def ping(self) -> Pong:
-        """The broker's version, and which project the socket is for."""
-        return self.ask(Ping(), Pong)
+        """The broker's version, and the socket's project."""
+        return checked_pong(self.path, self.ask(Ping(), Pong))
 
     def info(self) -> ProjectInfo:
         """The names that the project may fetch, in the manifest's order."""
-        return self.ask(Info(), ProjectInfo)
+        return checked_info(self.path, self.ask(Info(), ProjectInfo))
 
     def ready(self) -> Readiness:
-        """Whether secrets have been pushed since the broker started; not a fetch, so not in the audit."""
+        """Whether secrets have been pushed since the broker started. Not a fetch, so not audited."""
         return self.ask(Ready(), Readiness)
 
 
+def checked_pong(path: str, pong: Pong) -> Pong:
+    """Raise `BadReply` for a project's name that a broker would refuse: it becomes part of paths and messages."""
+    from remo_broker.protocol.names import is_project_name
+
+    if not is_project_name(pong.project):
+        raise BadReply(path, "'project' is not a valid name")
+    return pong
+
+
+def checked_info(path: str, info: ProjectInfo) -> ProjectInfo:
+    """Raise `BadReply` for names that a broker would refuse: they become variables, files and lines on terminals."""
+    from remo_broker.protocol.names import is_project_name, is_secret_name
+
+    if not is_project_name(info.project):
+        raise BadReply(path, "'project' is not a valid name")
+    if not all(is_secret_name(name) for name in info.allowlist):
+        raise BadReply(path, "'allowlist' has a name that is not valid")
+    return info
+
+
 def secret_value(name: str, exchange: Exchange) -> SecretValue:
-    """What a `get` was answered."""
+    """The reply to a `get`."""
     if "value_b64" not in exchange.reply:
         text = exchange.result(Value)
         return SecretValue(name, text.value, text.ttl_seconds, text.generation)
@@ -41,6 +61,6 @@ def secret_value(name: str, exchange: Exchange) -> SecretValue:
     binary = exchange.result(BinaryValue)
     try:
         content = binascii.a2b_base64(binary.value_b64, strict_mode=True)
-    except ValueError:  # letters beyond ASCII too
-        raise BadReply(exchange.path, "'value_b64' in the answer is not base64") from None
+    except ValueError:  # also for non-ASCII characters
+        raise BadReply(exchange.path, "'value_b64' is not base64") from None
     return SecretValue(name, content, binary.ttl_seconds, binary.generation)

@@ -1,4 +1,4 @@
-"""Why a socket could not be connected to, in words that help: does it exist, who may use it, what starts it."""
+"""Why connecting to a socket failed: whether it exists, who may use it, and what starts it."""
 
 from __future__ import annotations
 
@@ -9,55 +9,70 @@ import stat
 from remo_broker.client.errors import Unreachable
 from remo_broker.protocol import paths
 
-# The kernel's own limit for the path of a Unix socket, its closing NUL aside.
+# The kernel's limit for the path of a Unix socket, without the terminating NUL.
 LONGEST_SOCKET_PATH = 107
 
 
 def unreachable(path: str, kind: str, error: OSError) -> Unreachable:
-    """The exception for a failed connect. `kind` is what the wanted socket is called on a host, empty for a project's.
+    """The exception for a failed connect. `kind` is the name of the host's socket, empty for a project's socket.
 
-    A socket of the host is known by its name too: somebody may have given it where a project's is wanted.
+    A path that names a socket of the host is treated as such, even where a project's socket was expected.
     """
     if os.path.basename(path) in (paths.ADMIN_SOCKET, paths.STATUS_SOCKET):
         kind = os.path.basename(path)
     if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
-        return Unreachable(path, f"{path}: longer than the {LONGEST_SOCKET_PATH} bytes that a socket's path may have")
+        return Unreachable(path, f"{path}: longer than {LONGEST_SOCKET_PATH} bytes, the limit for a socket's path")
     try:
         found = os.stat(path)
     except FileNotFoundError:
-        return Unreachable(path, f"{path} does not exist{_nearest(path)}; {_start_hint(path, kind)}", temporary=True)
+        return Unreachable(path, f"{path} does not exist{_nearest(path)}", hint=_start_hint(path, kind), temporary=True)
     except OSError as unseen:
-        return Unreachable(path, f"{path}: {os.strerror(unseen.errno or 0)}{_nearest(path)}; {_permission_hint(kind)}")
+        why = os.strerror(unseen.errno or 0)
+        return Unreachable(path, f"{path}: {why}{_nearest(path)}", hint=_permission_hint(kind))
     who = _mode_and_owner(found)
-    if not stat.S_ISSOCK(found.st_mode):
-        return Unreachable(path, f"{path} is no socket ({who}); give the broker's with --socket")
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return Unreachable(path, f"{path} is not for you ({who}; you are {_self()}); {_permission_hint(kind)}")
-    if error.errno == errno.ECONNREFUSED:
+    if stat.S_ISDIR(found.st_mode):
+        # Container engines create a directory where the source of a mount is missing.
         return Unreachable(
-            path, f"{path} exists ({who}), but nobody listens on it; {_start_hint(path, kind)}", temporary=True
+            path,
+            f"{path} is a directory, not a socket",
+            hint="on the host, remove the directory with rmdir, then start the broker's socket and this container again",
+        )
+    if not stat.S_ISSOCK(found.st_mode):
+        return Unreachable(path, f"{path} is not a socket ({who})", hint="give the broker's socket with --socket")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return Unreachable(path, f"{path}: permission denied ({who}; you are {_self()})", hint=_permission_hint(kind))
+    if error.errno == errno.ECONNREFUSED:
+        if found.st_nlink == 0:  # the inode lives on only in this mount
+            return Unreachable(
+                path,
+                f"{path} was replaced on the host; this mount still shows the old socket",
+                hint="restart this container; mount the socket's directory to avoid this",
+                temporary=False,
+            )
+        return Unreachable(
+            path, f"{path}: nothing listens on this socket ({who})", hint=_start_hint(path, kind), temporary=True
         )
     return Unreachable(path, f"{path} ({who}): {os.strerror(error.errno or 0)}")
 
 
 def _start_hint(path: str, kind: str) -> str:
     if not kind:
-        return "register the project on the host with 'remo-brokerctl register', or mount its socket here"
+        return "run 'remo-brokerctl register' on the host, or mount the project's socket here"
     if os.path.basename(path) == kind:
-        return f"start it with 'systemctl enable --now remo-broker-{kind}et', or give another with --socket"
-    return f"give the broker's {kind} with --socket; it is {paths.SOCKET_DIR}/{kind} on a host"
+        return f"run 'systemctl enable --now remo-broker-{kind}et', or give another socket with --socket"
+    return f"give the broker's {kind} with --socket; the default is {paths.SOCKET_DIR}/{kind}"
 
 
 def _permission_hint(kind: str) -> str:
     if kind == paths.ADMIN_SOCKET:
         return "use sudo, or join the group remo-broker-admin"
     if kind == paths.STATUS_SOCKET:
-        return "it is for remo-broker-bus only; use sudo"
-    return "run as a user of that group, or have an operator open the socket to you"
+        return "use sudo; this socket is for remo-broker-bus only"
+    return "join the group that owns the socket, or mount the project's directory below /run/remo-broker/mount instead"
 
 
 def _nearest(path: str) -> str:
-    """Where the path ends for us: the directory that is missing or shut."""
+    """The first directory of the path that is missing or may not be searched."""
     directory = os.path.dirname(os.path.abspath(path))
     while directory != "/":
         try:
@@ -76,20 +91,21 @@ def _nearest(path: str) -> str:
     return ""
 
 
-def who_may(directory: str) -> str:
-    """Who may look into a directory that exists, and who is asking."""
+def access_to(directory: str) -> str:
+    """Mode and owner of an existing directory, and the current user."""
     return f"{_mode_and_owner(os.stat(directory))}; you are {_self()}"
 
 
 def _mode_and_owner(found: os.stat_result) -> str:
-    return f"mode {stat.S_IMODE(found.st_mode):04o}, {_user(found.st_uid)}:{_group(found.st_gid)}"
+    return f"mode {stat.S_IMODE(found.st_mode):04o}, {user_name(found.st_uid)}:{_group_name(found.st_gid)}"
 
 
 def _self() -> str:
-    return _user(os.geteuid())
+    return user_name(os.geteuid())
 
 
-def _user(uid: int) -> str:
+def user_name(uid: int) -> str:
+    """The user's name, or the number where there is none."""
     import pwd
 
     try:
@@ -98,7 +114,7 @@ def _user(uid: int) -> str:
         return str(uid)
 
 
-def _group(gid: int) -> str:
+def _group_name(gid: int) -> str:
     import grp
 
     try:

@@ -2,50 +2,71 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import Problem
-from remo_broker.cli.text import listed
-from remo_broker.secret.commands import EXIT_NOT_FOUND, FIELD
+from remo_broker.secret.commands import EXIT_NOT_FOUND, FIELD, WAIT
 from remo_broker.secret.locate import open_client
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from remo_broker.client.value import SecretValue
 
 
 def get(arguments: Arguments) -> None:
     """Write one secret, or one field of a bundle, to standard output."""
     name = arguments.operands[0]
-    with open_client(arguments) as client:
-        secret = client.get(name)
+    secret = _fetch(arguments, name)
     field = arguments.value(FIELD)
     if field is None:
         content = secret.reveal_bytes()
     else:
         fields = secret.reveal_fields()
         if fields is None:
-            raise Problem(f"{name} is no bundle and has no fields; leave --field out")
+            raise Problem(f"{name} is not a bundle, so it has no fields", hint="omit --field")
         if field not in fields:
-            raise Problem(f"{name} has no field {field}; it has {listed(fields)}", status=EXIT_NOT_FOUND)
+            from remo_broker.cli.text import listed
+
+            raise Problem(f"{name} has no field {field}", hint=f"it has {listed(fields)}", status=EXIT_NOT_FOUND)
         content = fields[field].encode("utf-8")
-    if sys.stdout.isatty():
+    if os.isatty(1):
         if not is_text(content):
             raise Problem(
-                f"{name} is not for a terminal, it has control characters; send the output to a file or a pipe"
+                f"{name} has control characters, which a terminal may execute",
+                hint="redirect the output to a file or a pipe",
             )
         if not content.endswith(b"\n"):
             content += b"\n"
     sys.stdout.buffer.write(content)
 
 
+def _fetch(arguments: Arguments, name: str) -> SecretValue:
+    if arguments.flag(WAIT):
+        from remo_broker.secret.wait import wait_as_asked
+
+        wait_as_asked(arguments)
+    with open_client(arguments) as client:
+        return client.get(name)
+
+
 def list_names(arguments: Arguments) -> None:
     """Write the names that the project may fetch, one a line, in the manifest's order."""
     with open_client(arguments) as client:
         names = client.info().allowlist
-    for name in names:
-        print(name)
+    write_lines(names)
+
+
+def write_lines(lines: list[str]) -> None:
+    """Write lines as UTF-8 whatever the locale; file names that are not UTF-8 keep their bytes."""
+    sys.stdout.flush()
+    for line in lines:
+        sys.stdout.buffer.write(line.encode("utf-8", "surrogateescape") + b"\n")
 
 
 def is_text(content: bytes) -> bool:
-    """Whether a terminal shows `content` without obeying it."""
+    """Whether a terminal shows `content` instead of executing parts of it."""
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:

@@ -1,97 +1,106 @@
-"""`remo-secret git-credential`: git's credential helper protocol (gitcredentials(7)) on standard input and output.
-
-Which secret a host gets is a table and two options, not a rule that makes a name of the host's: whoever owns
-`github.example` or `gitlab-example.org` shall not be sent a token that was meant for another.
-"""
+"""`remo-secret git-credential`: git's credential helper protocol, gitcredentials(7), on standard input and output."""
 
 from __future__ import annotations
 
 import sys
 
 from remo_broker.cli.options import Arguments, Usage
-from remo_broker.cli.program import Problem
-from remo_broker.client.value import SecretValue
+from remo_broker.cli.program import Problem, report
 from remo_broker.secret.commands import HOST, SECRET, USERNAME
+from remo_broker.secret.hosts import GIT_SERVERS, Login, get_for, login, secret_for
 from remo_broker.secret.locate import open_client
+from remo_broker.secret.wait import with_secrets
 
-WELL_KNOWN = {
-    "github.com": ("GITHUB_TOKEN", "GH_TOKEN"),
-    "gist.github.com": ("GITHUB_TOKEN", "GH_TOKEN"),
-    "gitlab.com": ("GITLAB_TOKEN",),
-    "bitbucket.org": ("BITBUCKET_TOKEN",),
-    "codeberg.org": ("CODEBERG_TOKEN",),
-    "dev.azure.com": ("AZURE_DEVOPS_TOKEN",),
-}
-# A token alone is enough for each of these hosts; some want a particular user name beside it.
-TOKEN_USERNAMES = {"gitlab.com": "oauth2", "bitbucket.org": "x-token-auth"}
-DEFAULT_TOKEN_USERNAME = "x-access-token"
-# What git sends is a few lines.
+# git sends a few lines.
 MAX_REQUEST = 64 * 1024
+# Keys that end so are lists and may occur several times.
+LIST_SUFFIX = "[]"
 
 
 def git_credential(arguments: Arguments) -> None:
-    asked = read_request()  # git may be writing it still, whatever the operation
-    # gitcredentials(7): a helper silently ignores every operation that it does not know.
+    lines = read_lines()  # whatever the operation is: git may still be writing
+    # gitcredentials(7): a helper silently ignores operations that it does not know.
     if arguments.operands[0] != "get":
         return
-    host, secret = arguments.value(HOST), arguments.value(SECRET)
-    if (host is None) != (secret is None):
-        raise Usage("--host and --secret go together: a secret is for one host")
-    if asked.get("protocol") != "https":
+    own = own_hosts(arguments)
+    request = parse(lines)
+    host = request.get("host", "").lower()
+    if request.get("protocol") != "https" or not host:
         return
-    wanted = asked.get("host", "").lower()
-    names: tuple[str, ...] = WELL_KNOWN.get(wanted, ())
-    if host is not None and secret is not None:
-        names = (secret,) if wanted == host.lower() else ()
-    if not names:
+    if own and host not in own:
+        _explain_port(host, own)
         return
-    with open_client(arguments) as client:
-        if secret is None:
-            allowed = client.info().allowlist
-            names = tuple(name for name in names if name in allowed)[:1]
-            if not names:
-                return
-        found = client.get(names[0])
-    answer = credential(found, wanted, asked.get("username"), arguments.value(USERNAME))
-    if answer is None:
-        return
-    for key, value in answer.items():
-        if any(one in value for one in "\n\r\0"):
-            raise Problem(f"the {key} in {names[0]} has a line break or a zero byte, which git does not take")
-    for key, value in answer.items():
-        print(f"{key}={value}")
+
+    def fetch() -> tuple[str, Login | None]:
+        with open_client(arguments) as client:
+            name = own[host] if own else secret_for(host, client.info(), GIT_SERVERS)
+            if name is None:
+                return "", None
+            secret = get_for(client, name, host)
+        return name, login(secret, host, GIT_SERVERS, request.get("username"), arguments.value(USERNAME))
+
+    name, found = with_secrets(arguments, fetch)
+    if found is not None:
+        write(name, found, ephemeral="authtype" in request.get("capability[]", "").split())
 
 
-def read_request() -> dict[str, str]:
-    """What git asks: `key=value` lines, ended by LF or CRLF, up to an empty one or the end."""
-    asked: dict[str, str] = {}
+def own_hosts(arguments: Arguments) -> dict[str, str]:
+    """The secrets by host that `--host` and `--secret` give, in pairs."""
+    hosts, secrets = arguments.values(HOST), arguments.values(SECRET)
+    if len(hosts) != len(secrets):
+        raise Usage("each --host requires a --secret, and each --secret a --host")
+    own: dict[str, str] = {}
+    for host, secret in zip(hosts, secrets, strict=True):
+        if own.setdefault(host.lower(), secret) != secret:
+            raise Usage(f"--host={host} is given with two secrets")
+    return own
+
+
+def read_lines() -> list[bytes]:
+    """The lines of git's request: up to an empty line or the end of the input."""
+    lines = []
     left = MAX_REQUEST
     while line := sys.stdin.buffer.readline(left):
         left -= len(line)
-        text = line.decode("utf-8", "surrogateescape").removesuffix("\n").removesuffix("\r")
-        if not text:
+        line = line.removesuffix(b"\n").removesuffix(b"\r")
+        if not line:
             break
-        key, _, value = text.partition("=")
-        asked[key] = value
-    return asked
+        lines.append(line)
+    return lines
 
 
-def credential(secret: SecretValue, host: str, asked: str | None, default: str | None) -> dict[str, str] | None:
-    """The answer; None where git wants another user than the secret is for."""
-    if secret.binary:
-        raise Problem(f"{secret.name} is binary; git wants a string, or a bundle with username and password")
-    fields = secret.reveal_fields()
-    if fields is None:
-        username = asked or default or TOKEN_USERNAMES.get(host, DEFAULT_TOKEN_USERNAME)
-        return {"username": username, "password": secret.reveal()}
-    if "password" not in fields:
-        raise Problem(
-            f"{secret.name} has no field password; git wants a string, or a bundle with username and password"
-        )
-    own = fields.get("username")
-    if own and asked and own != asked:
-        return None
-    return {
-        "username": own or asked or default or TOKEN_USERNAMES.get(host, DEFAULT_TOKEN_USERNAME),
-        "password": fields["password"],
-    }
+def parse(lines: list[bytes]) -> dict[str, str]:
+    """The attributes of a request. The values of a list are joined with spaces; an empty value starts it again.
+
+    Any other key may occur once: which of two hosts git meant is not for us to choose.
+    """
+    request: dict[str, str] = {}
+    for line in lines:
+        key, _, value = line.decode("utf-8", "surrogateescape").partition("=")
+        if key.endswith(LIST_SUFFIX):
+            request[key] = f"{request.get(key, '')} {value}" if value else ""
+        elif key in request:
+            raise Problem(f"git's request has the key {key!r} twice", hint="check the URL of the remote")
+        else:
+            request[key] = value
+    return request
+
+
+def write(name: str, found: Login, *, ephemeral: bool) -> None:
+    """The reply. With `ephemeral`, git is told not to have other helpers store the password."""
+    lines = [f"username={found.username}", f"password={found.password}"]
+    if any(one in line for line in lines for one in "\n\r\0"):
+        raise Problem(f"{name} has a line break or a zero byte, which git does not accept in a password")
+    if ephemeral:
+        lines = ["capability[]=authtype", *lines, "ephemeral=1"]
+    sys.stdout.buffer.write("".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
+
+
+def _explain_port(host: str, own: dict[str, str]) -> None:
+    """A host with a port is another server than the same host without: say so, as the reason is easy to miss."""
+    bare = host.partition(":")[0]
+    for given in own:
+        if given.partition(":")[0] == bare:
+            report(f"remo-secret: git asks for {host}, which is another server than --host={given}")
+            report(f"Hint: give --host={host} if the secret is for it")
+            return

@@ -1,4 +1,4 @@
-"""Which socket is this project's."""
+"""Find the project's socket."""
 
 from __future__ import annotations
 
@@ -6,54 +6,77 @@ import os
 
 from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import Problem
-from remo_broker.cli.text import listed
 from remo_broker.client.project import Client
 from remo_broker.protocol import paths
 from remo_broker.secret.commands import EXIT_UNREACHABLE, SOCKET
 
 SOCKET_VARIABLE = "REMO_BROKER_SOCKET"
-HOST_SOCKETS = (paths.ADMIN_SOCKET, paths.STATUS_SOCKET)
+# The second is the name that remo's own shell clients use.
+SOCKET_VARIABLES = (SOCKET_VARIABLE, "REMO_BROKER_PROJECT_SOCKET")
+# The socket's name where a project's directory below /run/remo-broker/mount is mounted into a container.
+MOUNTED_SOCKET = "broker.sock"
+HOST_SOCKETS = (paths.ADMIN_SOCKET, paths.STATUS_SOCKET, "credentials.sock")
+_CHOOSE = f"choose one with --socket or ${SOCKET_VARIABLE}"
+_GIVE = f"mount the project's socket there, or give it with --socket or ${SOCKET_VARIABLE}"
 
 
 class NoSocketYet(Problem):
-    """None is there, but one may be mounted in a moment: `wait` waits for it."""
+    """There is no socket, but one may be mounted later, so `wait` waits for it."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(message, status=EXIT_UNREACHABLE)
+        super().__init__(message, hint=_GIVE, status=EXIT_UNREACHABLE)
 
 
 def open_client(arguments: Arguments) -> Client:
-    """A client for the project's socket; it connects at its first request. Raises `Problem` where none is found."""
+    """A client for the project's socket; it connects at its first request. Raises `Problem` if there is no socket."""
     return Client(socket_path(arguments))
 
 
 def socket_path(arguments: Arguments) -> str:
-    """`--socket`, else the variable, else the only project's socket in the directory that containers mount."""
-    given = arguments.value(SOCKET) or os.environ.get(SOCKET_VARIABLE)
+    """`--socket`, the variables, `broker.sock`, or the only project's socket in the directory, in this order."""
+    given = arguments.value(SOCKET)
+    for variable in SOCKET_VARIABLES:
+        given = given or os.environ.get(variable)
     if given and os.path.basename(given) in HOST_SOCKETS:
         raise Problem(
-            f"{given} is for the host's programs; give a project's socket with --socket or ${SOCKET_VARIABLE}"
+            f"{given} is a socket of the host, not of a project",
+            hint=f"give the project's socket with --socket or ${SOCKET_VARIABLE}",
         )
-    return given or only_socket(paths.SOCKET_DIR)
+    return given or find_socket(paths.SOCKET_DIR)
 
 
-def only_socket(directory: str) -> str:
-    tell = f"mount the project's socket there, or give it with --socket or ${SOCKET_VARIABLE}"
+def find_socket(directory: str) -> str:
+    """`broker.sock` in `directory`, or the only socket there that is named after a project."""
+    mounted = os.path.join(directory, MOUNTED_SOCKET)
+    if os.path.exists(mounted):
+        return mounted
+    from remo_broker.protocol.names import is_project_name
+
     try:
-        found = sorted(name for name in os.listdir(directory) if name.endswith(".sock") and name not in HOST_SOCKETS)
+        entries = sorted(os.listdir(directory))
     except FileNotFoundError:
-        raise NoSocketYet(f"{directory} does not exist; {tell}") from None
+        raise NoSocketYet(f"{directory} does not exist") from None
     except OSError as error:
-        from remo_broker.client.unreachable import who_may
+        from remo_broker.client.unreachable import access_to
 
         raise Problem(
-            f"{directory}: {os.strerror(error.errno or 0)} ({who_may(directory)}); {tell}", status=EXIT_UNREACHABLE
+            f"{directory}: {os.strerror(error.errno or 0)} ({access_to(directory)})",
+            hint=_GIVE,
+            status=EXIT_UNREACHABLE,
         ) from None
+    found = [
+        name
+        for name in entries
+        if name.endswith(".sock") and name not in HOST_SOCKETS and is_project_name(name.removesuffix(".sock"))
+    ]
     if not found:
-        raise NoSocketYet(f"{directory} has no project's socket; {tell}")
+        raise NoSocketYet(f"{directory} has no socket of a project")
     if len(found) > 1:
+        from remo_broker.cli.text import listed
+
         raise Problem(
-            f"{directory} has several sockets ({listed(found)}); choose one with --socket or ${SOCKET_VARIABLE}",
+            f"{directory} has several sockets: {listed(found)}",
+            hint=_CHOOSE,
             status=EXIT_UNREACHABLE,
         )
     return os.path.join(directory, found[0])

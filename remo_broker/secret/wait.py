@@ -1,4 +1,4 @@
-"""`remo-secret wait`: for the start of a container, which may be quicker than the sidecar."""
+"""`remo-secret wait`, and `--wait` of the other commands: a container may start before the broker has secrets."""
 
 from __future__ import annotations
 
@@ -6,48 +6,85 @@ import time
 
 from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import Problem
-from remo_broker.client.errors import ConnectionLost, RateLimited, TimedOut, Unreachable
+from remo_broker.client.errors import ConnectionLost, NotFound, RateLimited, TimedOut, Unreachable
 from remo_broker.client.project import Client
+from remo_broker.protocol.ops import Reason
 from remo_broker.secret.commands import (
     DEFAULT_WAIT_SECONDS,
     EXIT_NOT_FOUND,
     EXIT_UNREACHABLE,
     LONGEST_WAIT_SECONDS,
     TIMEOUT,
+    WAIT,
 )
 from remo_broker.secret.locate import NoSocketYet, socket_path
 
-# How often it asks: often enough that nobody notices, seldom enough for a hundred containers that start at once.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
+# Short enough to go unnoticed, long enough for a hundred containers that start at once.
 POLL_SECONDS = 0.1
-# What the first question may take, however short the timeout: `--timeout=0` asks once, and that may start the broker.
-FIRST_ANSWER_SECONDS = 1.0
+# The least time for the first reply: `--timeout=0` asks once, and that may have to start the broker.
+FIRST_REPLY_SECONDS = 1.0
 
 
 def wait(arguments: Arguments) -> None:
-    """Return when the broker has a snapshot; when the time is up, raise what is in the way."""
+    """`remo-secret wait`."""
     seconds = arguments.number(TIMEOUT, 0, LONGEST_WAIT_SECONDS)
-    if seconds is None:
-        seconds = DEFAULT_WAIT_SECONDS
+    wait_until_ready(arguments, DEFAULT_WAIT_SECONDS if seconds is None else seconds)
+
+
+def wait_as_asked(arguments: Arguments) -> None:
+    """Wait for as long as `--wait` says; 0 turns waiting off."""
+    seconds = arguments.number(WAIT, 0, LONGEST_WAIT_SECONDS)
+    if seconds:
+        wait_until_ready(arguments, seconds)
+
+
+def with_secrets(arguments: Arguments, fetch: Callable[[], T]) -> T:
+    """`fetch()`, after waiting until the broker has secrets: as long as `--wait` says, 15 s by default.
+
+    Without `--wait` only a broker that is up but empty is waited for; any other failure is raised at once.
+    """
+    if arguments.flag(WAIT):
+        wait_as_asked(arguments)
+        return fetch()
+    try:
+        return fetch()
+    except NotFound as error:
+        if error.reason != Reason.NO_SNAPSHOT:
+            raise
+    wait_until_ready(arguments, DEFAULT_WAIT_SECONDS)
+    return fetch()
+
+
+def wait_until_ready(arguments: Arguments, seconds: int) -> None:
+    """Return when the broker has a snapshot. Raises `Problem` with what is missing when the time is up."""
     deadline = time.monotonic() + seconds
-    answer_seconds = max(seconds, FIRST_ANSWER_SECONDS)
-    while (in_the_way := obstacle(arguments, answer_seconds)) is not None:
+    reply_seconds = max(seconds, FIRST_REPLY_SECONDS)
+    while (obstacle := find_obstacle(arguments, reply_seconds)) is not None:
         time.sleep(max(0.0, min(POLL_SECONDS, deadline - time.monotonic())))
-        answer_seconds = deadline - time.monotonic()
-        if answer_seconds <= 0:
-            raise Problem(f"waited {seconds} s: {in_the_way}", hint=in_the_way.hint, status=in_the_way.status)
+        reply_seconds = deadline - time.monotonic()
+        if reply_seconds <= 0:
+            raise Problem(f"waited {seconds} s: {obstacle}", hint=obstacle.hint, status=obstacle.status)
 
 
-def obstacle(arguments: Arguments, seconds: float) -> Problem | None:
-    """Why there are no secrets yet; None when there are. Raises what waiting does not help against.
+def find_obstacle(arguments: Arguments, seconds: float) -> Problem | None:
+    """Why there are no secrets yet; None if there are. Raises errors that waiting cannot cure.
 
-    An answer is waited for `seconds`.
+    A reply is waited for `seconds`.
     """
     try:
         with Client(socket_path(arguments), timeout=seconds) as client:
             if client.ready().ready:
                 return None
         return Problem(
-            "the broker holds no secrets yet; have the sidecar push them with 'remo-brokerctl push'",
+            "the broker has no secrets yet",
+            hint="have the sidecar push them, or run 'remo-brokerctl push' on the host",
             status=EXIT_NOT_FOUND,
         )
     except NoSocketYet as problem:  # the directory or the socket is not mounted yet
@@ -57,10 +94,6 @@ def obstacle(arguments: Arguments, seconds: float) -> Problem | None:
             raise
         return Problem(error.message, hint=error.hint, status=EXIT_UNREACHABLE)
     except TimedOut as error:
-        return Problem(
-            f"{error.path}: it was connected to, and nothing answered; on the host, see "
-            "'systemctl status remo-broker.service'",
-            status=EXIT_UNREACHABLE,
-        )
+        return Problem(f"{error.path}: connected, but there was no reply", hint=error.hint, status=EXIT_UNREACHABLE)
     except (ConnectionLost, RateLimited) as error:
         return Problem(error.message, hint=error.hint, status=EXIT_UNREACHABLE)

@@ -1,0 +1,113 @@
+"""Which secret a server gets: `[hosts]` of the manifest, then a fixed table.
+
+A table and not a rule that derives a name from the host's: the owner of `github.example` must not be sent the token for
+`github.com`. Hosts are compared in lower case, with their port where the URL has one.
+"""
+
+from __future__ import annotations
+
+from remo_broker.cli.program import Problem
+from remo_broker.client.errors import BrokerError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from remo_broker.client.project import Client
+    from remo_broker.client.value import SecretValue
+    from remo_broker.protocol.ops import ProjectInfo
+
+DEFAULT_TOKEN_USER = "x-access-token"
+
+
+class Server:
+    """A well-known server: the secrets that fit, best first, and the user name that goes with a mere token."""
+
+    __slots__ = ("names", "token_user")
+
+    def __init__(self, *names: str, token_user: str = DEFAULT_TOKEN_USER) -> None:
+        self.names = names
+        self.token_user = token_user
+
+
+GIT_SERVERS = {
+    "github.com": Server("GITHUB_TOKEN", "GH_TOKEN"),
+    "gist.github.com": Server("GITHUB_TOKEN", "GH_TOKEN"),
+    "gitlab.com": Server("GITLAB_TOKEN", token_user="oauth2"),
+    "bitbucket.org": Server("BITBUCKET_TOKEN", token_user="x-token-auth"),
+    "codeberg.org": Server("CODEBERG_TOKEN"),
+    "dev.azure.com": Server("AZURE_DEVOPS_TOKEN"),
+}
+REGISTRIES = {
+    "ghcr.io": Server("GHCR_TOKEN", "GITHUB_TOKEN", "GH_TOKEN"),
+    "registry.gitlab.com": Server("GITLAB_TOKEN", token_user="oauth2"),
+    # Docker Hub takes no token without the account's name: these are bundles.
+    "index.docker.io": Server("DOCKERHUB", "DOCKER_HUB", token_user=""),
+    "docker.io": Server("DOCKERHUB", "DOCKER_HUB", token_user=""),
+}
+INDEXES = {
+    "upload.pypi.org": Server("PYPI_TOKEN", token_user="__token__"),
+    "test.pypi.org": Server("TEST_PYPI_TOKEN", token_user="__token__"),
+    "gitlab.com": Server("GITLAB_TOKEN", token_user="oauth2"),
+}
+
+
+class Login:
+    """What a server is sent."""
+
+    __slots__ = ("password", "username")
+
+    def __init__(self, username: str, password: str) -> None:
+        self.username = username
+        self.password = password
+
+    def __repr__(self) -> str:
+        return f"Login({self.username!r})"
+
+
+def get_for(client: Client, name: str, host: str) -> SecretValue:
+    """Fetch a secret. A refusal names the secret and the host: the user asked for neither by name."""
+    try:
+        return client.get(name)
+    except BrokerError as error:
+        message = f"{name}, for {host}: {error.message}"
+        raise type(error)(error.code, error.reason, message, error.retry_after_seconds) from None
+
+
+def secret_for(host: str, info: ProjectInfo, servers: Mapping[str, Server]) -> str | None:
+    """The name of the secret for `host`; None if the project has none for it."""
+    own = (info.hosts or {}).get(host)
+    if own is not None:
+        return own
+    server = servers.get(host)
+    if server is None:
+        return None
+    return next((name for name in server.names if name in info.allowlist), None)
+
+
+def login(
+    secret: SecretValue, host: str, servers: Mapping[str, Server], user: str | None, default: str | None = None
+) -> Login | None:
+    """User name and password from a bundle or a mere token. None if another user's password is asked for.
+
+    `user` is the name that is asked for; `default` is used where neither that nor the bundle has a name.
+    """
+    if secret.binary:
+        raise _unusable(secret.name, "is binary")
+    fields = secret.reveal_fields()
+    token_user = servers[host].token_user if host in servers else DEFAULT_TOKEN_USER
+    if fields is None:
+        name = user or default or token_user
+        if not name:
+            raise _unusable(secret.name, f"is a mere token, but {host} needs a user name too")
+        return Login(name, secret.reveal())
+    if "password" not in fields:
+        raise _unusable(secret.name, "has no field 'password'")
+    own = fields.get("username")
+    if own and user and own != user:
+        return None
+    return Login(own or user or default or token_user, fields["password"])
+
+
+def _unusable(name: str, why: str) -> Problem:
+    return Problem(f"{name} {why}", hint="push a string, or a bundle with the fields username and password")
