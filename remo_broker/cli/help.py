@@ -37,7 +37,9 @@ def shown(option: Option) -> str:
     short = next((name for name in option.names if not name.startswith("--")), "")
     long = next((name for name in option.names if name.startswith("--")), "")
     value = "|".join(option.choices) if option.choices else option.value
-    return f"{short:2} {long}".rstrip() + (f"={value}" if value else "")
+    if value:
+        value = f"={value}" if option.bare is None else f"[={value}]"
+    return f"{short:2} {long}".rstrip() + value
 
 
 def _prose(text: str) -> list[str]:

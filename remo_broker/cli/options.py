@@ -29,7 +29,7 @@ class Option:
     An empty value is refused unless `empty`: it usually comes from an unset variable in a script.
     """
 
-    __slots__ = ("choices", "empty", "help", "kind", "names", "value")
+    __slots__ = ("bare", "choices", "empty", "help", "kind", "names", "value")
 
     def __init__(
         self,
@@ -39,12 +39,15 @@ class Option:
         choices: Sequence[str] = (),
         kind: str = "",
         empty: bool = False,
+        bare: str | None = None,
     ) -> None:
         self.names = names
         self.help = help
         self.value = value
         self.choices = tuple(choices)
         self.empty = empty
+        self.bare = bare
+        """The value of the option without one. Such an option takes a value only as `--name=value`."""
         self.kind = kind
         """What completions offer: `file`, `directory`, `project`, `secret` or nothing."""
 
@@ -242,6 +245,8 @@ def _take(arguments: Arguments, option: Option, name: str, value: str | None, wo
             raise Usage(f"{name} takes no value")
         arguments.add(option, "")
         return
+    if value is None and option.bare is not None:
+        value = option.bare
     if value is None and words:
         value = words.pop(0)
     if value is None or not (value or option.empty):

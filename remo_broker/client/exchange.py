@@ -119,6 +119,8 @@ def _value(path: str, name: str, annotation: str, value: object) -> Any:
     if annotation.startswith("list[") and isinstance(value, list):
         inner = annotation[5:-1]
         return [_value(path, name, inner, item) for item in value]
+    if annotation == "dict[str, str]" and isinstance(value, dict):
+        return {key: _value(path, name, "str", item) for key, item in value.items()}
     plain = _PLAIN.get(annotation)
     if plain is not None:
         if type(value) is plain:

@@ -159,9 +159,16 @@ class Pong(Reply):
 
 
 class ProjectInfo(Reply):
+    """What a project may fetch. The manifest's path and SHA-256 are those that were registered; `hosts` maps servers
+    to names of secrets, for credential helpers.
+    """
+
     project: str
     allowlist: list[str]
     schema_version: int
+    manifest_path: str | None = None
+    manifest_sha256: str | None = None
+    hosts: dict[str, str] | None = None
 
 
 class Registered(Reply):

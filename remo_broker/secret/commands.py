@@ -1,4 +1,4 @@
-"""The command line of `remo-secret`, as a table."""
+"""The command line of `remo-secret` as a table, and its exit statuses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ EXIT_DENIED = 3
 EXIT_NOT_FOUND = 4
 EXIT_UNREACHABLE = 5
 EXIT_RATE_LIMITED = 6
-# As a shell has them.
+# The same as a shell's.
 EXIT_NOT_EXECUTABLE = 126
 EXIT_NO_SUCH_PROGRAM = 127
 
@@ -19,7 +19,8 @@ SOCKET = Option(
     "--socket",
     value="PATH",
     kind="file",
-    help="The project's socket; else $REMO_BROKER_SOCKET, else the only one below /run/remo-broker",
+    help="The project's socket; the default is $REMO_BROKER_SOCKET, $REMO_BROKER_PROJECT_SOCKET, "
+    "/run/remo-broker/broker.sock or the only socket in /run/remo-broker, whichever comes first",
 )
 FIELD = Option("-f", "--field", value="FIELD", help="Only this field of a bundle")
 ONLY = Option(
@@ -27,7 +28,7 @@ ONLY = Option(
     value="NAME,...",
     kind="secret",
     empty=True,
-    help="Only these secrets, with commas or given several times",
+    help="Only these secrets; several names with commas, or the option several times",
 )
 MANIFEST = Option(
     "--manifest",
@@ -36,16 +37,22 @@ MANIFEST = Option(
     help="The manifest, or the project's directory; else it is looked for from the working directory upwards",
 )
 TIMEOUT = Option("--timeout", value="SECONDS", help=f"How long to wait; {DEFAULT_WAIT_SECONDS} by default")
-HOST = Option("--host", value="HOST", help="With --secret: the host, as git names it, that the secret is for")
-SECRET = Option("--secret", value="NAME", kind="secret", help="With --host: the secret that this host gets")
-USERNAME = Option("--username", value="NAME", help="The user name, where neither git nor a bundle has one")
-REMOVE = Option("--remove", help="Remove what an earlier render or exec has written, and the links to it")
+WAIT = Option(
+    "--wait",
+    value="SECONDS",
+    bare=str(DEFAULT_WAIT_SECONDS),
+    help=f"Wait until the broker is there and has secrets, {DEFAULT_WAIT_SECONDS} s by default; 0 does not wait",
+)
+HOST = Option("--host", value="HOST", help="A host as git names it, with its port if the URL has one; needs --secret")
+SECRET = Option("--secret", value="NAME", kind="secret", help="The secret for the --host before it")
+USERNAME = Option("--username", value="NAME", help="The user name, if neither git nor the secret has one")
+REMOVE = Option("--remove", help="Remove the files of an earlier render or exec, and the links to them")
 
 NAME = Operand("NAME", kind="secret")
 
 PROGRAM = Program(
     "remo-secret",
-    "Fetch the secrets that this project may have from remo-broker.",
+    "Fetch this project's secrets from remo-broker.",
     options=[SOCKET, HELP, VERSION],
     commands=[
         Command(
@@ -53,12 +60,12 @@ PROGRAM = Program(
             "Write a secret to standard output",
             run="remo_broker.secret.get:get",
             operands=[NAME],
-            options=[FIELD],
+            options=[FIELD, WAIT],
             details="""\
-The bytes are those that were pushed; a newline is added on a terminal only. A bundle is written as JSON, a binary
-secret as it is, but not to a terminal.""",
+Writes exactly the bytes that were pushed; on a terminal a newline is added. A bundle is written as JSON. A binary
+secret is not written to a terminal.""",
         ),
-        Command("list", "List the names that may be fetched", run="remo_broker.secret.get:list_names"),
+        Command("list", "List the names that the project may fetch", run="remo_broker.secret.get:list_names"),
         Command(
             "exec",
             "Run a command with the project's secrets",
@@ -86,28 +93,33 @@ the only one that has files.""",
             run="remo_broker.secret.wait:wait",
             options=[TIMEOUT],
             details="""\
-A socket that is not there yet, that nobody listens on or that nobody answers on is waited for too. That you are not
-allowed to use it, or that there are several, is told at once. With SECONDS 0 it asks once.""",
+Also waits while the socket does not exist, nothing listens on it or there is no reply. Fails at once if permission is
+denied or if there are several sockets. With SECONDS 0 it asks once.""",
         ),
         Command(
             "git-credential",
-            "Be git's credential helper",
+            "Act as git's credential helper",
             run="remo_broker.secret.git:git_credential",
             operands=[Operand("OPERATION", choices=("get", "store", "erase"), others=True)],
-            options=[HOST, SECRET, USERNAME],
+            options=[HOST, SECRET, USERNAME, WAIT],
             details="""\
-  git config --global credential.helper '!remo-secret git-credential'
+  git config --global credential.helper ''
+  git config --global --add credential.helper '!remo-secret git-credential'
 
-Answers for https only, from the first of these that the project may fetch:
+The first line resets the list of helpers: git offers a password that worked to every helper, and another one might
+write it to a file.
+
+Answers for https only. A host gets the secret that [hosts] in the manifest names for it, otherwise the first of these
+that the project may fetch:
   github.com           GITHUB_TOKEN, GH_TOKEN
   gist.github.com      GITHUB_TOKEN, GH_TOKEN
   gitlab.com           GITLAB_TOKEN
   bitbucket.org        BITBUCKET_TOKEN
   codeberg.org         CODEBERG_TOKEN
   dev.azure.com        AZURE_DEVOPS_TOKEN
-  HOST                 what --host HOST --secret NAME says
-A bundle gives its fields username and password. For other hosts nothing is answered, and git asks elsewhere. Every
-OPERATION but `get` is ignored, as git wants it.""",
+With --host and --secret, which can be given several times, it answers for these hosts only. From a bundle it takes the
+fields username and password. For other hosts it prints nothing, and git asks its next helper. Waits up to 15 seconds if
+the broker has no secrets yet. Operations other than `get` are ignored.""",
         ),
     ],
     epilog=f"""\
@@ -115,11 +127,11 @@ Exit status:
   0    success
   1    any other failure
   2    wrong usage
-  {EXIT_DENIED}    denied: not in the manifest, no project registered, or not for this user
-  {EXIT_NOT_FOUND}    the broker does not hold the secret, or any yet
+  {EXIT_DENIED}    denied: not in the manifest, project not registered, or user not allowed
+  {EXIT_NOT_FOUND}    the broker does not hold the secret, or has no secrets yet
   {EXIT_UNREACHABLE}    the broker cannot be reached
-  {EXIT_RATE_LIMITED}    more requests than the project may make
-  {EXIT_NOT_EXECUTABLE}  exec: the command cannot be run
-  {EXIT_NO_SUCH_PROGRAM}  exec: there is no such command
-From 'exec' any other status is the command's own.""",
+  {EXIT_RATE_LIMITED}    the project exceeded its rate limit
+  {EXIT_NOT_EXECUTABLE}  exec: the command cannot be executed
+  {EXIT_NO_SUCH_PROGRAM}  exec: the command was not found
+Any other status of 'exec' is that of the command.""",
 )

@@ -1,4 +1,4 @@
-"""`remo-secret`: where it starts, and what each failure is worth as an exit status."""
+"""`remo-secret`: the entry point, and the exit status for each kind of failure."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def status_of(error: Exception) -> int | None:
-    """The exit status for an error that is no bug; None for a bug."""
+    """The exit status for an expected error; None for a bug."""
     from remo_broker.client import errors
 
     if isinstance(error, errors.Denied | errors.PeerUnexpected):
         return EXIT_DENIED
     if isinstance(error, errors.NotFound):
         return EXIT_NOT_FOUND
-    if isinstance(error, errors.Unreachable | errors.ConnectionLost | errors.TimedOut):
+    if isinstance(error, errors.Unreachable | errors.Untrusted | errors.ConnectionLost | errors.TimedOut):
         return EXIT_UNREACHABLE
     if isinstance(error, errors.RateLimited):
         return EXIT_RATE_LIMITED

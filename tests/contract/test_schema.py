@@ -147,6 +147,7 @@ def sample(cls: type[Message], *, whole: bool) -> Message:
         "secrets": {"A": "x", "B": {"C": "x"}},
         "secrets_b64": {"D": "AA=="},
         "projects": [],
+        "hosts": {"registry.example.org": "A"},
     }
     by_kind: dict[Any, Any] = {int: 7, str: "2026-05-31T02:30:00Z", bool: True}
     hints = typing.get_type_hints(cls, localns=vars(typing))

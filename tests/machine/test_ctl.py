@@ -156,8 +156,8 @@ def test_without_permission(machine: Machine) -> None:
         done = brokerctl(machine, command, user="nobody")
         assert done.returncode == status
         assert done.stderr == (
-            f"remo-brokerctl: {ADMIN} is not for you (mode 0660, root:remo-broker-admin; you are nobody); "
-            "use sudo, or join the group remo-broker-admin\n"
+            f"remo-brokerctl: {ADMIN}: permission denied (mode 0660, root:remo-broker-admin; you are nobody)\n"
+            "Hint: use sudo, or join the group remo-broker-admin\n"
         )
     assert brokerctl(machine, "audit", user="nobody").stderr == (
         "remo-brokerctl: the journal is not for you; use sudo, or join the group systemd-journal\n"

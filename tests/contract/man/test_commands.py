@@ -62,7 +62,8 @@ def test_values_and_operands(program: Program, name: str) -> None:
         if option.choices:
             assert f"{option.name}={' | '.join(option.choices)}" in text, option.name
         elif option.value:
-            assert f"{option.name}={option.value.partition(',')[0]}" in text, option.name
+            value = f"={option.value.partition(',')[0]}"
+            assert option.name + (value if option.bare is None else f"[{value}]") in text, option.name
     for word, command in program.commands.items():
         heading = entries(name)[word].split("\n", 1)[0]
         for operand in command.operands:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -15,11 +16,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from remo_broker import client
+from remo_broker.client.trust import FIRST_ORDINARY_UID, UID_VARIABLE, is_broker
+from remo_broker.protocol.ops import Info, ProjectInfo
 from tests.support.broker import NOBODY, listen
+from tests.support.machine import unavailable
 from tests.support.programs import environment
 
 if TYPE_CHECKING:
     import pathlib
+    from collections.abc import Callable, Iterator
 
     from tests.process.client.conftest import Answer, Open
 
@@ -36,9 +41,10 @@ def test_another_version_is_named(stranger: Answer, open_client: Open, version: 
     """Before its answer to the request itself is looked at, whatever that is."""
     value = json.dumps({"ok": True, "value": VALUE, "ttl_seconds": 1, "generation": 1}).encode() + b"\n"
     other = stranger(pong(version) + value)
-    with pytest.raises(client.WrongVersion, match=f"version {version}.*{advice}") as raised:
+    with pytest.raises(client.WrongVersion, match=f"version {version}") as raised:
         open_client("Client", other.path).get("TOKEN")
     assert raised.value.theirs == version
+    assert raised.value.hint == advice
 
 
 @pytest.mark.parametrize("odd", [b'{"ok":true,"done":1}\n', b'{"ok":false,"code":"protocol_error","message":"m"}\n'])
@@ -50,7 +56,7 @@ def test_another_version_is_named_on_the_admin_socket(stranger: Answer, open_cli
 
 @pytest.mark.parametrize("then", [pong(2), b"", b"HTTP/1.1\n"])
 def test_an_odd_answer_stands_where_the_version_is_not_why(stranger: Answer, open_client: Open, then: bytes) -> None:
-    with pytest.raises(client.BadReply, match="lacks 'name'"):
+    with pytest.raises(client.BadReply, match="'name' is missing"):
         open_client("AdminClient", stranger(b'{"ok":true}\n', then).path).show("x")
 
 
@@ -160,7 +166,7 @@ def test_a_watch_that_cannot_begin(directory: pathlib.Path, form: str) -> None:
         begin: partial[object] = partial(next, client.StatusClient(path, timeout=0.2).watch())
         if form == "async":
             begin = partial(asyncio.run, follow(path))
-        with pytest.raises(client.TimedOut, match=r"no answer within 0\.2 s"):
+        with pytest.raises(client.TimedOut, match=r"no reply within 0\.2 s"):
             begin()
 
 
@@ -174,21 +180,102 @@ def test_half_of_a_surrogate_pair_is_not_sent(open_client: Open, text: str) -> N
         admin.push_creds({"TOKEN": text})
 
 
+# --- who listens
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
+@pytest.mark.parametrize("kind", ["Client", "AdminClient", "StatusClient"])
+def test_a_listener_of_another_user_is_sent_nothing(directory: pathlib.Path, open_client: Open, kind: str) -> None:
+    directory.chmod(0o777)
+    path = directory / "x.sock"
+    with listened(path, FIRST_ORDINARY_UID) as received:
+        with pytest.raises(client.Untrusted) as raised:
+            open_client(kind, path).ask(Info(), ProjectInfo)
+        assert raised.value.uid == FIRST_ORDINARY_UID
+        assert f"REMO_BROKER_UID={FIRST_ORDINARY_UID}" in str(raised.value.hint)
+        assert received() == b""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
+def test_a_listener_that_the_user_names(
+    directory: pathlib.Path, open_client: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory.chmod(0o777)
+    monkeypatch.setenv(UID_VARIABLE, str(FIRST_ORDINARY_UID))
+    with listened(directory / "x.sock", FIRST_ORDINARY_UID) as received:
+        with pytest.raises(client.ConnectionLost):
+            open_client("Client", directory / "x.sock").ping()
+        assert b"ping" in received()
+
+
+@contextlib.contextmanager
+def listened(path: pathlib.Path, uid: int) -> Iterator[Callable[[], bytes]]:
+    """A socket on which a process of `uid` listens; what it received on its first connection."""
+    code = (
+        "import socket, sys\n"
+        "s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); print('up', flush=True)\n"
+        "c = s.accept()[0]; sys.stdout.buffer.write(c.recv(9999))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE, user=uid) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield lambda: process.communicate(timeout=20)[0]
+        process.kill()
+
+
+def test_who_may_be_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(UID_VARIABLE, raising=False)
+    for admin in (False, True):
+        assert is_broker(0, admin=admin)
+        assert is_broker(os.geteuid(), admin=admin)
+        assert not is_broker(FIRST_ORDINARY_UID + 12, admin=admin)
+    assert not is_broker(999, admin=True), "the broker's own user does not own the admin socket"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes a user namespace of its own")
+def test_in_a_user_namespace_an_unmapped_listener_may_be_root(directory: pathlib.Path) -> None:
+    """As in a rootless container: the host's root has no uid there and is shown as nobody."""
+    if subprocess.run(["unshare", "-U", "true"], capture_output=True, check=False).returncode:
+        unavailable("no user namespaces here")
+    code = "from remo_broker.client.trust import is_broker; print(is_broker(65534, admin=True))"
+    inside = ["unshare", "-U", "--map-user=1000", sys.executable, "-c", code]
+    outside = [sys.executable, "-c", code]
+    for argv, expected in ((inside, "True\n"), (outside, "False\n")):
+        done = subprocess.run(argv, env=environment(), capture_output=True, text=True, check=False)
+        assert done.stdout == expected, done
+
+
+# --- what names are taken from a socket
+
+
+@pytest.mark.parametrize("name", ["A=B", "\u00e9", "A\u0000", "", "\u001b]0;x\u0007", "$(id)", "A B", "x" * 129])
+def test_a_name_that_no_broker_would_accept(stranger: Answer, open_client: Open, name: str) -> None:
+    info = {"ok": True, "project": "x", "allowlist": [name], "schema_version": 1}
+    pong = {"ok": True, "broker_version": "2", "protocol_version": 2, "project": name + "/.."}
+    path = stranger(PONG + json.dumps(info).encode() + b"\n", json.dumps(pong).encode() + b"\n").path
+    for method in ("info", "ping"):
+        with pytest.raises(client.BadReply):
+            getattr(open_client("Client", path), method)()
+
+
 # --- who cannot be reached
 
 
 def test_a_path_that_is_not_there(directory: pathlib.Path, open_client: Open) -> None:
-    with pytest.raises(client.Unreachable, match=r"x\.sock does not exist; register the project") as raised:
+    with pytest.raises(client.Unreachable, match=r"x\.sock does not exist") as raised:
         open_client("Client", directory / "x.sock").ping()
     assert raised.value.temporary
-    with pytest.raises(client.Unreachable, match=r"admin\.sock does not exist \(nor does .*/a\); start it with"):
+    assert "remo-brokerctl register" in str(raised.value.hint)
+    with pytest.raises(client.Unreachable, match=r"admin\.sock does not exist \(nor does .*/a\)") as raised:
         open_client("AdminClient", directory / "a/b/admin.sock").status()
+    assert "systemctl enable --now remo-broker-admin.socket" in str(raised.value.hint)
     for kind, name in (("AdminClient", "admin"), ("StatusClient", "status")):
-        advice = rf"x\.sock does not exist; give the broker's {name}\.sock with --socket; it is /run/remo-broker/{name}"
-        with pytest.raises(client.Unreachable, match=advice):
+        with pytest.raises(client.Unreachable, match=r"x\.sock does not exist") as raised:
             open_client(kind, directory / "x.sock").status()
-    with pytest.raises(client.Unreachable, match="register the project on the host"):
+        assert f"/run/remo-broker/{name}.sock" in str(raised.value.hint)
+    with pytest.raises(client.Unreachable) as raised:
         open_client("Client", f"{directory}/x/").ping()
+    assert "remo-brokerctl register" in str(raised.value.hint)
 
 
 def test_nobody_listens(directory: pathlib.Path, open_client: Open) -> None:
@@ -196,7 +283,7 @@ def test_nobody_listens(directory: pathlib.Path, open_client: Open) -> None:
     listen(path).close()
     path.chmod(0o660)
     owner = rf"{re.escape(path.owner())}:{re.escape(path.group())}"
-    with pytest.raises(client.Unreachable, match=rf"exists \(mode 0660, {owner}\), but nobody listens") as raised:
+    with pytest.raises(client.Unreachable, match=rf"nothing listens on this socket \(mode 0660, {owner}\)") as raised:
         open_client("Client", path).ping()
     assert raised.value.temporary
 
@@ -204,9 +291,12 @@ def test_nobody_listens(directory: pathlib.Path, open_client: Open) -> None:
 def test_no_socket(directory: pathlib.Path, open_client: Open) -> None:
     path = directory / "file"
     path.write_text("")
-    with pytest.raises(client.Unreachable, match="is no socket") as raised:
+    with pytest.raises(client.Unreachable, match="is not a socket") as raised:
         open_client("Client", path).ping()
     assert not raised.value.temporary
+    with pytest.raises(client.Unreachable, match="is a directory") as raised:
+        open_client("Client", directory).ping()
+    assert "rmdir" in str(raised.value.hint)
 
 
 def test_a_path_that_is_too_long(directory: pathlib.Path, open_client: Open) -> None:
@@ -220,7 +310,7 @@ def test_a_path_that_is_too_long(directory: pathlib.Path, open_client: Open) -> 
     [
         ("Client.ping", "admin.sock", "socket", "sudo, or join the group remo-broker-admin"),
         ("AdminClient.status", "x.sock", "socket", "sudo, or join the group remo-broker-admin"),
-        ("Client.ping", "x.sock", "socket", "user of that group"),
+        ("Client.ping", "x.sock", "socket", "join the group that owns the socket"),
         ("Client.ping", "x.sock", "directory", "mode 0700, root:root; you are nobody"),
     ],
 )
@@ -232,7 +322,7 @@ def test_no_permission(directory: pathlib.Path, call: str, name: str, shut: str,
         "from remo_broker import client\n"
         "kind, method = sys.argv[1].split('.')\n"
         "try: getattr(getattr(client, kind)(sys.argv[2]), method)()\n"
-        "except client.Unreachable as error: print(error.temporary, error)\n"
+        "except client.Unreachable as error: print(error.temporary, error, error.hint)\n"
     )
     with listen(path):
         path.chmod(0o660)

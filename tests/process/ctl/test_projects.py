@@ -60,7 +60,7 @@ def test_status_of_what_does_not_run(operator: Operator) -> None:
     assert operator.says("status", status=3).startswith("○ remo-broker\n State: stopped; ")
     assert operator.json("status", status=3) == {"state": "stopped", "socket_path": str(operator.broker.admin)}
     operator.broker.admin.unlink()
-    assert "does not exist; start it with" in refused(operator.run("status"), 4)
+    assert "Hint: run 'systemctl enable --now" in refused(operator.run("status"), 4)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
@@ -168,9 +168,7 @@ def test_what_cannot_be_registered(operator: Operator, directory: pathlib.Path) 
     assert line.startswith(f"remo-brokerctl: {directory}/file: a regular file, not a directory; ")
     write_project(directory / "caf\udce9", "latin", "TOKEN")
     line = refused(operator.run("register", directory / "caf\udce9/latin"), 1)
-    assert line.endswith(
-        r"/caf\udce9/latin: a name, path or value that is not UTF-8 cannot be sent; push such a value as bytes"
-    )
+    assert r"/caf\udce9/latin: a name, path or value in the request is not UTF-8" in line
     assert "the broker's own socket is called status" in refused(operator.run("register", directory / "status"), 1)
     for command in ("register", "check"):
         assert "PATH must not be empty" in refused(operator.run(command, "", cwd=path), 2)
@@ -327,7 +325,7 @@ def test_help_and_version() -> None:
 @pytest.mark.parametrize("command", [["list"], ["show", "x"], ["clear"], ["reload", "--all"], ["explain", "x", "Y"]])
 def test_nobody_there(directory: pathlib.Path, command: list[str]) -> None:
     line = refused(programs.run(programs.BROKERCTL, f"--socket={directory}/admin.sock", *command), 1)
-    assert f"{directory}/admin.sock does not exist; start it with 'systemctl enable --now" in line
+    assert "Hint: run 'systemctl enable --now" in line
 
 
 def test_a_project_socket_is_no_admin_socket(start_broker: StartBroker) -> None:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from remo_broker.secret.commands import PROGRAM
-from remo_broker.secret.git import WELL_KNOWN
+from remo_broker.secret.hosts import GIT_SERVERS
 from tests.support import programs
 from tests.support.broker import registration
-from tests.support.machine import unavailable
+from tests.support.machine import poll, unavailable
 from tests.support.programs import refused
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ FORGE = ("--host", "git.example.org:8443", "--secret", "login")
 
 def test_known_hosts(broker: Broker) -> None:
     assert ask(broker, GITHUB).stdout == b"username=x-access-token\npassword=zqGithubzq\n"
-    done = ask(broker, "capability[]=authtype\nprotocol=https\nhost=GitLab.com\nwwwauth[]=Basic\n")
+    done = ask(broker, "protocol=https\nhost=GitLab.com\nwwwauth[]=Basic\nwwwauth[]=Bearer\n")
     assert done.stdout == b"username=oauth2\npassword=zqGitlabzq\n"
     assert [one["REMO_SECRET"] for one in broker.records("fetch")] == ["GH_TOKEN", "GITLAB_TOKEN"], "none was guessed"
 
@@ -88,7 +88,6 @@ def test_own_host(broker: Broker) -> None:
         ("protocol=https\nhost=github.example\n\n", ()),
         ("protocol=https\nhost=github.com:8443\n\n", ()),
         ("protocol=https\nhost=bitbucket.org\n\n", ()),
-        ("protocol=https\nhost=git.example.org\n\n", FORGE),
         (GITHUB, FORGE),
         ("protocol=https\nhost=git.example.org:8443\nusername=bob\n\n", FORGE),
         ("protocol=https\n\nhost=github.com\n", ()),
@@ -114,6 +113,59 @@ def test_every_other_operation_is_ignored(broker: Broker, operation: str, option
     assert not broker.records("fetch")
 
 
+def test_a_git_that_knows_ephemeral_credentials_is_told_not_to_store(broker: Broker) -> None:
+    done = ask(broker, "capability[]=authtype\ncapability[]=state\n" + GITHUB)
+    lines = done.stdout.split(b"\n")
+    assert lines[0] == b"capability[]=authtype"
+    assert b"ephemeral=1" in lines
+
+
+@pytest.mark.parametrize("key", ["host", "protocol", "username"])
+def test_a_key_that_occurs_twice_is_refused(broker: Broker, key: str) -> None:
+    question = f"protocol=https\nhost=evil.example\nusername=a\n{key}=github.com\n\n"
+    assert repr(key) in refused(ask(broker, question), 1)
+    assert not broker.records("fetch")
+    assert ask(broker, question, operation="store").returncode == 0
+
+
+def test_each_pair_of_host_and_secret_counts(broker: Broker) -> None:
+    pairs = (*FORGE, "--host=other.example.org", "--secret=GITLAB_TOKEN")
+    assert b"alice" in ask(broker, "protocol=https\nhost=git.example.org:8443\n\n", *pairs).stdout
+    assert b"zqGitlabzq" in ask(broker, "protocol=https\nhost=OTHER.example.org\n\n", *pairs).stdout
+    refused(ask(broker, GITHUB, *pairs, "--host=third.example.org"), 2)
+    refused(ask(broker, GITHUB, "--host=a", "--host=a", "--secret=login", "--secret=GH_TOKEN"), 2)
+
+
+def test_another_port_is_another_server_and_the_reason_is_given(broker: Broker) -> None:
+    done = ask(broker, "protocol=https\nhost=localhost:8443\n\n", "--host=localhost", "--secret=login")
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert b"--host=localhost:8443" in done.stderr
+
+
+def test_bytes_are_utf8_in_every_locale(broker: Broker) -> None:
+    broker.push({"GH_TOKEN": "p\u00e4ss\u20ac"})
+    for locale in ("C", "POSIX", "en_US.iso88591", "C.UTF-8"):
+        where = f"--socket={broker.project()}"
+        done = programs.run(
+            programs.SECRET, where, "git-credential", "get", stdin=GITHUB.encode(), env={"LC_ALL": locale}
+        )
+        assert done.stdout == "username=x-access-token\npassword=p\u00e4ss\u20ac\n".encode()
+
+
+def test_a_push_that_comes_late_is_waited_for(start_broker: StartBroker) -> None:
+    broker = start_broker(projects=[registration("myrepo", "GH_TOKEN")])
+    refused(ask(broker, GITHUB, "--wait=0"), 4)
+    argv = programs.command(programs.SECRET, f"--socket={broker.project()}", "git-credential", "get")
+    with subprocess.Popen(argv, env=programs.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as asked:
+        assert asked.stdin is not None
+        assert asked.stdout is not None
+        asked.stdin.write(GITHUB.encode())
+        asked.stdin.close()
+        poll("a second fetch", lambda: len(broker.records("fetch")) == 2)
+        broker.push({"GH_TOKEN": "zqLatezq"})
+        assert asked.stdout.read().endswith(b"password=zqLatezq\n")
+
+
 def test_usernames(broker: Broker) -> None:
     assert ask(broker, GITHUB.strip() + "\nusername=bob\n").stdout.startswith(b"username=bob\n")
     assert ask(broker, GITHUB, "--username", "carol").stdout.startswith(b"username=carol\n")
@@ -125,15 +177,17 @@ def test_what_git_could_not_take(broker: Broker) -> None:
 
     assert "line break" in refused(secret("odd"), 1)
     assert "KEY is binary" in refused(secret("KEY"), 1)
-    refused(secret("MISSING"), 4)
-    refused(secret("OTHER"), 3)
+    assert "MISSING, for github.com: " in refused(secret("MISSING"), 4)
+    assert "OTHER, for github.com: " in refused(secret("OTHER"), 3)
     broker.push({"login": {"user": "x"}})
-    assert "no field password" in refused(secret("login"), 1)
+    assert "no field 'password'" in refused(secret("login"), 1)
 
 
 def test_the_table_in_the_help_is_the_table() -> None:
     rows = re.findall(r"^  (\S+\.\S+) +(\S.*)$", PROGRAM.commands["git-credential"].details, re.MULTILINE)
-    assert {host: tuple(names.split(", ")) for host, names in rows} == WELL_KNOWN
+    assert {host: tuple(names.split(", ")) for host, names in rows} == {
+        host: server.names for host, server in GIT_SERVERS.items()
+    }
 
 
 def test_with_git(broker: Broker, directory: pathlib.Path) -> None:
