@@ -1,73 +1,171 @@
-"""Dotenv: `NAME=value` lines, as `remo-brokerctl push` and the sidecar read them.
+"""Dotenv files: `NAME=value` lines, read so that nobody gets a value that another reader would not have read.
 
-Unlike other readers of the format, nothing is expanded, so that a value never depends on the environment.
+bash, python-dotenv and node's dotenv agree on little. A value without quotes is taken only where all three read the
+same; where they differ (blanks, `#`, `$`, backslashes, quotes in the middle, ...) the line is an error that asks for
+quotes. In quotes the rules are these:
+
+- single quotes: literal, up to the next single quote;
+- double quotes: `\\n` `\\t` `\\r` are a newline, a tab and a carriage return, `\\"` `\\\\` `\\$` and a backtick with
+  a backslash stand for the second character; `$` of an expansion and backticks without a backslash are errors, because
+  bash would expand them; so is what only some readers take for an escape;
+- either may have several lines, whose ends stay as they are.
+
+A comment begins with `#` at the start of a line, or after a value and a blank.
 """
 
 from __future__ import annotations
 
 import re
 
-from remo_broker.cli.program import Problem
+from remo_broker.cli.input_fault import InputFault
 from remo_broker.protocol.names import is_secret_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Lines end with LF or CRLF; inside quotes both are kept.
-_assignment = re.compile(r"\s*(?:export\s+)?([^\s=#]+)\s*=[ \t]*").match
-# Possessive: no part of a value is matched twice, so a long one takes linear time.
+IN_QUOTES = "put it in single quotes"
+# A byte-order mark inside, at the start of a line, comes from files that were joined.
+_start = re.compile(r"\ufeff?[ \t]*(?:export[ \t]+)?").match
+_name = re.compile(r"([^\s=#:'\"]+)([ \t]*)=([ \t]*)").match
+_line = re.compile(r"[^\n]*").match
+# Possessive: what is in a value is never tried twice, however long it is.
 _double = re.compile(r'"((?:[^"\\]|\\.)*+)"', re.DOTALL).match
 _single = re.compile(r"'([^']*+)'").match
-_bare = re.compile(r"[^\n]*").match
-_after = re.compile(r"[ \t]*(?:#[^\n]*|\r)?(?:\n|\Z)").match
-_comment = re.compile(r"[ \t]+#.*").search
-_escape = re.compile(r"\\(\r\n|.)", re.DOTALL).sub
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\n": "", "\r\n": ""}
+_after_quotes = re.compile(r"(?:[ \t]+#[^\n]*|[ \t]*\r?)(?:\n|\Z)").match
+_comment = re.compile(r"[ \t]+#.*", re.DOTALL).search
+# What bash expands: a name, a parameter, a substitution.
+_expansion = re.compile(r"\$[A-Za-z0-9_{(\[*@#?!$'\"-]|`").search
+_escape = re.compile(r"\\(.)|(\$[A-Za-z0-9_{(\[*@#?!$-]|`)", re.DOTALL).sub
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\", "$": "$", "`": "`"}
+# python-dotenv decodes these; bash joins a line that ends with a backslash to the next.
+_UNCERTAIN_ESCAPES = frozenset("abfv'\n\r")
+# What bash gives a meaning that others do not; what is not printable is looked for apart.
+_uncertain = re.compile(r"[\s#$`\\'\"&|;<>()]").search
+_home = re.compile(r"(?:^|[:=])~").search
+_like_yaml = re.compile(r"(?:---\s*$|-\s|[\w.\"'-]+:(?:\s|$))").match
+_like_toml = re.compile(r"\[+[\w.\"-]+\]+\s*(?:#.*)?$").match
 
 
-def assignments(text: str, where: str) -> Iterator[tuple[int, str, str, bool]]:
-    """Line number, name, value, and whether the value was quoted, so that `@` has no meaning in it.
+class Assignment:
+    """One line of the file. `quoted`: the value was in quotes, so an `@` at its start means nothing."""
 
-    Raises `Problem` with `where` and the line. A name that no secret can have is not repeated in an error: it may be
-    a part of a value, such as a line of a key.
-    """
-    position = 0
+    __slots__ = ("line", "name", "quoted", "value")
+
+    def __init__(self, line: int, name: str, value: str, quoted: bool) -> None:
+        self.line = line
+        self.name = name
+        self.value = value
+        self.quoted = quoted
+
+
+def assignments(text: str, source: str) -> Iterator[Assignment]:
+    """Every assignment in order. Raises `InputFault`."""
+    position, line = 0, 1
     while position < len(text):
-        line = text.count("\n", 0, position) + 1
-        rest = _bare(text, position)
-        assert rest is not None
-        if not rest.group().strip() or rest.group().lstrip().startswith("#"):
-            position = rest.end() + 1
+        end = _line(text, position).end()  # type: ignore[union-attr]  # it always matches
+        content = text[position:end]
+        start = _start(text, position).end()  # type: ignore[union-attr]  # it always matches
+        if not content.strip(" \t\r\ufeff") or text.startswith("#", start):
+            if "\r" in content.removesuffix("\r"):
+                raise _carriage_return(source, line)
+            position, line = end + 1, line + 1
             continue
-        found = _assignment(text, position)
-        if found is None or "\n" in found.group():
-            raise Problem(f"{where}:{line}: not NAME=value", hint="put quotes around a value of several lines")
-        name, position = found.group(1), found.end()
-        sign = text[position : position + 1]
-        if sign not in ("'", '"'):
-            rest = _bare(text, position)
-            assert rest is not None
-            yield line, name, _without_comment(rest.group()), False
-            position = rest.end() + 1
-            continue
-        quoted = (_double if sign == '"' else _single)(text, position)
-        after = _after(text, quoted.end()) if quoted else None
-        if quoted is None or after is None:
-            raise Problem(
-                f"{where}:{line}: the quotes around {name if is_secret_name(name) else 'a value'} do not close",
-                hint="end the value with the quote that it begins with, or put a backslash before a quote inside it",
+        found = _name(text, start)
+        if found is None:
+            raise _no_assignment(content.strip("\ufeff\r"), source, line)
+        name, before, after = found.groups()
+        sign = text[found.end() : found.end() + 1]
+        if before or (after and sign not in ("", "\n", "\r")):
+            hint = _empty_hint(name) if sign == "#" else "remove the blanks"
+            raise InputFault(source, f"blanks around the = of {_called(name)}", line=line, hint=hint)
+        if sign in ("'", '"'):
+            value, following = _in_quotes(text, found.end(), name, source, line)
+            yield Assignment(line, name, value, quoted=True)
+        else:
+            value, following = _bare(text[found.end() : end], name, source, line), end + 1
+            yield Assignment(line, name, value, quoted=False)
+        line += text.count("\n", position, following)
+        position = following
+
+
+def _in_quotes(text: str, position: int, name: str, source: str, line: int) -> tuple[str, int]:
+    """The value that begins with a quote at `position`, and where the next line begins."""
+    sign = text[position]
+    quoted = (_double if sign == '"' else _single)(text, position)
+    if quoted is None:
+        what = f"the quotes around {_called(name)} are not closed"
+        raise InputFault(source, what, line=line, hint=f"end the value with {sign}")
+    after = _after_quotes(text, quoted.end())
+    if after is None:
+        what = f"text after the closing quote of {_called(name)}"
+        hint = "a comment needs a blank before its #; a value that contains both kinds of quotes is written in JSON"
+        raise InputFault(source, what, line=line, hint=hint)
+    value = quoted.group(1)
+    if "\r" in value.replace("\r\n", ""):
+        raise _carriage_return(source, line)
+    if "\0" in value:
+        raise InputFault(source, f"{_called(name)} contains a NUL byte", line=line, hint="push it with NAME=@FILE")
+    if sign == "'":
+        if value.endswith("\\"):
+            what = f"the value of {_called(name)} ends with a backslash, which some readers take for an escaped quote"
+            raise InputFault(
+                source, what, line=line, hint=f"write it in double quotes, with {2 * chr(92)} for each backslash"
             )
-        value = quoted.group(1)
-        yield line, name, value if sign == "'" else _escape(_unescaped, value), True
-        position = after.end()
+        return value, after.end()
+
+    def unescaped(found: re.Match[str]) -> str:
+        letter, expansion = found.groups()
+        if expansion:
+            what = f"{_called(name)} contains an expansion ($ or a backtick), which bash would carry out"
+            raise InputFault(source, what, line=line, hint=f"{IN_QUOTES}, or put a backslash before the sign")
+        if letter in _UNCERTAIN_ESCAPES:
+            what = f"{_called(name)} contains an escape that not every reader of dotenv files knows"
+            raise InputFault(source, what, line=line, hint=f"{IN_QUOTES}, or write \\\\ for a backslash")
+        return _ESCAPES.get(letter, found.group())
+
+    return _escape(unescaped, value), after.end()
 
 
-def _without_comment(value: str) -> str:
-    found = _comment(" " + value)
-    return (value if found is None else value[: max(0, found.start() - 1)]).strip(" \t\r")
+def _bare(content: str, name: str, source: str, line: int) -> str:
+    """A value without quotes, on which all readers agree."""
+    content = content.removesuffix("\r")
+    comment = _comment(content)
+    value = (content if comment is None else content[: comment.start()]).rstrip(" \t")
+    if comment is not None and not value:
+        what = f"{_called(name)} is empty, or the # belongs to it"
+        raise InputFault(source, what, line=line, hint=_empty_hint(name))
+    if "\r" in value:
+        raise _carriage_return(source, line)
+    found = _uncertain(value) or _home(value)
+    if found is not None or not value.isprintable():
+        shown = {" ": "a blank", "\t": "a tab"}.get(found.group()[-1], found.group()[-1]) if found else ""
+        shown = shown if shown.isprintable() and shown else "a character that is not printable"
+        what = f"{_called(name)} contains {shown}, which bash, python-dotenv and node's dotenv read differently"
+        raise InputFault(source, what, line=line, hint=IN_QUOTES)
+    return value
 
 
-def _unescaped(found: re.Match[str]) -> str:
-    letter = found.group(1)
-    return _ESCAPES.get(letter, letter if letter in '"\\$`' else found.group())
+def _empty_hint(name: str) -> str:
+    return f'write {_called(name)}="" for an empty value; if the # belongs to the value, {IN_QUOTES}'
+
+
+def _called(name: str) -> str:
+    """A name in an error. One that is not valid may be a piece of a value of several lines, and is not shown."""
+    return name if is_secret_name(name) else "the value"
+
+
+def _carriage_return(source: str, line: int) -> InputFault:
+    hint = "end lines with a newline; to keep a carriage return in a value, put it in double quotes as \\r"
+    return InputFault(source, "a carriage return inside a line", line=line, hint=hint)
+
+
+def _no_assignment(content: str, source: str, line: int) -> InputFault:
+    if _like_yaml(content.strip()):
+        hint = "convert YAML to JSON: yq -o=json FILE | remo-brokerctl push"
+        return InputFault(source, "not NAME=value; this looks like YAML", line=line, hint=hint)
+    if _like_toml(content.strip()):
+        hint = "write NAME=value lines without sections, or JSON"
+        return InputFault(source, "not NAME=value; this looks like TOML or INI", line=line, hint=hint)
+    hint = "put quotes around a value of several lines"
+    return InputFault(source, "not NAME=value", line=line, hint=hint)

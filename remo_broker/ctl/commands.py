@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from remo_broker.cli.options import HELP, VERSION, Command, Operand, Option, Program
+from remo_broker.cli.secrets_file import FORMATS
 from remo_broker.cli.times import FORMS
 from remo_broker.protocol import paths
 
@@ -28,8 +29,10 @@ NO_PAGER = Option("--no-pager", help="No pager for long output on a terminal")
 ALLOW_UID = Option("--allow-uid", value="UID,...", help="Only these users may connect: numbers or names; else anybody")
 NO_ENABLE = Option("--no-enable", help="Leave the unit of the project's socket as it is")
 ALL = Option("--all", help="All registered projects")
-DRY_RUN = Option("--dry-run", help="Change nothing; tell which projects would lack a secret that they may fetch")
-FORMAT = Option("--format", value="FORMAT", choices=("json", "dotenv"), help="How FILE is written; else it is guessed")
+DRY_RUN = Option("--dry-run", help="Change nothing; show which projects would lack a secret that they may fetch")
+FORMAT = Option("--format", value="FORMAT", choices=FORMATS, help="The format of FILE; guessed by default")
+COMMAND = Option("--command", help="Run a command instead of reading FILE; push its output if it succeeds")
+STRIP_NEWLINE = Option("--strip-newline", help="Leave out one newline at the end of each @PATH and file of DIR")
 UID = Option("--uid", value="UID", help="For a connection of this user: a number or a name")
 PROJECT_OPTION = Option("--project", value="PROJECT", kind="project", help="Only this project")
 SECRET_OPTION = Option("--secret", value="NAME", help="Only this secret")
@@ -96,21 +99,26 @@ Where systemd runs, its socket's unit is disabled and stopped too, even if the b
             "Replace all secrets",
             run="remo_broker.ctl.push:push",
             operands=[Operand("FILE", kind="file", optional=True, many=True)],
-            options=[FORMAT, DRY_RUN],
+            options=[FORMAT, STRIP_NEWLINE, COMMAND, DRY_RUN],
             details="""\
-FILE, or standard input for - or no FILE, is JSON or dotenv; NAME=@PATH in place of a FILE adds a file's bytes as a binary
-secret. All together replace whatever the broker holds. No value is ever given on the command line.
+FILE is JSON or dotenv; - or no FILE is standard input. A directory in place of FILE adds each of its files as the secret
+of that name; NAME=@PATH adds one file. A file that is text becomes a string, any other a binary secret. All together
+replace everything that the broker holds. No value is ever given on the command line.
 
-  JSON    {"TOKEN": "...", "aws": {"key_id": "...", "secret": "..."}}, or the
-          protocol's own {"secrets": {...}, "secrets_b64": {...}}, with or
-          without its "op"
+  JSON    {"TOKEN": "...", "aws": {"key_id": "...", "secret": "..."}}; also
+          {"secrets": {...}, "secrets_b64": {...}}, with or without the
+          protocol's "op", and {"secrets": {...}, "metadata": {...}}.
+          Numbers, true and false are pushed as they are written
   dotenv  NAME=value lines; 'single' quotes are literal, "double" ones know
-          \\n \\t \\r \\" \\\\ \\$; quoted values may have several lines, kept as they
-          are; # begins a comment, `export` before the name is passed over,
-          nothing is expanded; NAME=@PATH takes a file's bytes, relative to
-          FILE's directory
+          \\n \\t \\r \\" \\\\ \\$; quoted values may have several lines. Nothing is
+          expanded. What bash, python-dotenv and node's dotenv would read
+          differently is an error. NAME=@PATH reads a file beneath FILE's
+          directory that FILE's owner can read
 
-With --dry-run the exit status is 1 when a project would lack something.""",
+A pipe hides a failure: (echo X=x; exit 1) | remo-brokerctl push replaces all secrets by X. With --command, the operands
+are a command, and its output is pushed only if its exit status is 0: remo-brokerctl push --command -- fnox export -f json
+
+With --dry-run the exit status is 1 if a project would lack something.""",
         ),
         Command("clear", "Forget all secrets", run="remo_broker.ctl.push:clear"),
         Command(

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
+from remo_broker.cli import secret_paths
+from remo_broker.cli.input_fault import InputFault
 from remo_broker.cli.options import Arguments, Usage
 from remo_broker.cli.program import Problem
-from remo_broker.cli.secrets_file import NAMES, Secrets, parse, read
-from remo_broker.cli.text import escaped
-from remo_broker.client.admin import push_request
+from remo_broker.cli.secrets_file import Secrets, parse, text_or_bytes
+from remo_broker.cli.secrets_json import name_hint
+from remo_broker.cli.text import listed
+from remo_broker.client.admin import AdminClient, push_request
 from remo_broker.client.exchange import encode
-from remo_broker.ctl.commands import DRY_RUN, FORMAT
+from remo_broker.ctl.commands import COMMAND, DRY_RUN, FORMAT, STRIP_NEWLINE
 from remo_broker.ctl.session import open_client, open_output
 from remo_broker.protocol.names import counted, is_secret_name
 from remo_broker.protocol.ops import MAX_PUSH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 STANDARD_INPUT = "-"
 STANDARD_INPUT_NAME = "standard input"
@@ -25,89 +32,166 @@ def push(arguments: Arguments) -> int:
     request = push_request(secrets.texts, secrets.binaries)
     size = len(encode(request))
     if size > MAX_PUSH:
-        raise Problem(f"the push would have {size} bytes, and at most {MAX_PUSH} are taken; leave something out")
+        raise Problem(f"the push has {size} bytes; the limit is {MAX_PUSH}", hint="leave something out")
     if arguments.flag(DRY_RUN):
         return dry_run(arguments, secrets)
     output = open_output(arguments)
     with open_client(arguments) as client:
         pushed = client.push_creds(secrets.texts, secrets.binaries)
+        lacking = unsatisfied(client, set(secrets.names()))
     if output.json != "off":
         fields = pushed.to_json()
         del fields["ok"]
-        output.show_json(fields)
-    else:
-        output.line(f"Pushed {counted(pushed.secret_count, 'secret')}; generation {pushed.generation}.")
+        output.show_json(fields | {"unsatisfied": [{"name": name, "missing": missing} for name, missing in lacking]})
+        return 0
+    output.line(f"Pushed {counted(pushed.secret_count, 'secret')}; generation {pushed.generation}.")
+    for name, missing in lacking:
+        output.line(f"{name} now lacks {listed(missing)}.")
     return 0
 
 
 def gather(arguments: Arguments) -> Secrets:
-    """Everything that the operands name, standard input where they name no file."""
+    """Everything that the operands name. Raises `Problem`."""
     secrets = Secrets()
-    kind = arguments.value(FORMAT)
+    form = arguments.value(FORMAT)
+    if arguments.flag(COMMAND):
+        source = os.path.basename(arguments.operands[0]) if arguments.operands else ""
+        take(output_of(arguments.operands), f"the output of {source}", form, None, secrets)
+        return secrets
     for operand in arguments.operands or [STANDARD_INPUT]:
         name, equals, path = operand.partition("=")
-        if equals and path == "@":
-            raise Usage("nothing behind =@; write NAME=@PATH for the bytes of a file")
-        if equals and path.startswith("@") and is_secret_name(name):
-            secrets.add(operand, name, read(path[1:], path[1:]))
-        elif equals and path.startswith("@") and not os.path.exists(operand):
-            raise Usage(f"a name before =@ that no secret can have; {NAMES}")
-        elif equals and not os.path.exists(operand):
-            # The operand is not repeated: it may be a secret, and standard error may be a log.
-            known = is_secret_name(name)
-            raise Usage(
-                f"no value{f' of {name}' if known else ''} belongs on the command line, where others see it: put it into a "
-                f"file or give it on standard input, or write {name if known else 'NAME'}=@PATH for the bytes of a file"
-            )
+        if equals and not os.path.exists(operand):
+            if not path.startswith("@"):
+                raise value_given(name)
+            add_file(name, path.removeprefix("@"), arguments.flag(STRIP_NEWLINE), secrets)
         elif operand == STANDARD_INPUT:
             if sys.stdin.isatty():
-                raise Usage("give a FILE, or secrets on standard input: they would show on a terminal")
-            take(read(sys.stdin.fileno(), STANDARD_INPUT_NAME), STANDARD_INPUT_NAME, ".", kind, secrets)
+                raise Usage("standard input is a terminal, which would show the secrets", hint="give a FILE, or a pipe")
+            content = secret_paths.read_descriptor(sys.stdin.fileno(), STANDARD_INPUT_NAME)
+            take(content, STANDARD_INPUT_NAME, form, no_files, secrets)
+        elif os.path.isdir(operand):
+            add_directory(operand, arguments.flag(STRIP_NEWLINE), secrets)
         else:
-            take(read(operand, operand), operand, os.path.dirname(operand), kind, secrets)
+            content, owner = secret_paths.read_with_owner(operand)
+            beside = no_files if owner is None else secret_paths.Beneath(os.path.dirname(operand), owner).read
+            take(content, operand, form, beside, secrets)
     return secrets
 
 
-def take(content: bytes, source: str, directory: str, kind: str | None, secrets: Secrets) -> None:
-    """Parse what came, if anything came: nothing at all is a program before the pipe that failed."""
+def value_given(name: str) -> Usage:
+    # The operand is not repeated: it may be a secret, and standard error may be a log.
+    known = is_secret_name(name)
+    return Usage(
+        f"a value{f' of {name}' if known else ''} on the command line, where other users see it",
+        hint=f"put it into a file, or on standard input; for the content of a file, give {name if known else 'NAME'}=@PATH",
+    )
+
+
+def add_file(name: str, path: str, strip_newline: bool, secrets: Secrets) -> None:
+    if not is_secret_name(name):
+        raise Usage("the text before =@ is not a valid name for a secret", hint="names have letters, digits and _ only")
+    if not path:
+        raise Usage(f"{name}=@ names no file", hint=f"give {name}=@PATH for the content of a file")
+    secrets.add(f"{name}=@{path}", name, text_or_bytes(secret_paths.read(path), strip_newline=strip_newline))
+
+
+def add_directory(directory: str, strip_newline: bool, secrets: Secrets) -> None:
+    """Each file of a directory is a secret of its name, as container engines lay out secrets."""
+    beneath = secret_paths.Beneath(directory, os.stat(directory).st_uid)
+    found = beneath.names()
+    if not found:
+        raise empty(directory)
+    for name in found:
+        path = os.path.join(directory, name)
+        if not is_secret_name(name):
+            raise InputFault(path, "not a valid name for a secret", hint=name_hint(name))
+        try:
+            content = beneath.read(name)
+        except InputFault as fault:
+            raise InputFault(path, fault.what, hint="a secret is a regular file in the directory") from None
+        secrets.add(path, name, text_or_bytes(content, strip_newline=strip_newline))
+
+
+def take(content: bytes, source: str, form: str | None, file: Callable[[str], bytes] | None, secrets: Secrets) -> None:
+    """Parse what came. Nothing at all most likely means that the program before the pipe failed."""
     if not content.strip():
-        raise Problem(
-            f"{source}: there is nothing in it; to forget all secrets say 'remo-brokerctl clear', or push {{}}"
-        )
-    parse(content, source, directory, kind, secrets)
+        raise empty(source)
+    parse(content, source, file, form, secrets)
+
+
+def no_files(path: str) -> bytes:
+    hint = "give the dotenv file itself, or NAME=@PATH as an argument"
+    raise InputFault(path, "not read, because nobody knows who wrote what comes through a pipe", hint=hint)
+
+
+def empty(source: str) -> InputFault:
+    return InputFault(source, "empty", hint="to remove all secrets, run 'remo-brokerctl clear', or push {}")
+
+
+def output_of(argv: list[str]) -> bytes:
+    """What a command prints, if it succeeds: half an output would replace everything that the broker holds."""
+    import subprocess
+
+    if not argv:
+        raise Usage("'push --command' requires a command")
+    called = os.path.basename(argv[0])
+    try:
+        process = subprocess.Popen(argv, stdout=subprocess.PIPE)
+    except OSError as error:
+        raise Problem(f"cannot run {argv[0]}: {os.strerror(error.errno or 0)}") from None
+    with process:
+        assert process.stdout is not None
+        try:
+            content = process.stdout.read(MAX_PUSH + 1)
+        except BaseException:
+            process.kill()
+            raise
+        if len(content) > MAX_PUSH:
+            process.kill()
+            raise secret_paths.too_large(f"the output of {called}")
+    if process.returncode:
+        how = f"exited with status {process.returncode}"
+        if process.returncode < 0:
+            how = f"was killed by signal {-process.returncode}"
+        raise Problem(f"nothing was pushed: {called} {how}")
+    return content
+
+
+def unsatisfied(client: AdminClient, names: set[str]) -> list[tuple[str, list[str]]]:
+    """The registered projects whose allowlist has names that are not among `names`, with those."""
+    found = []
+    for project in client.status().projects:
+        missing = [name for name in client.show(project.name).allowlist if name not in names]
+        if missing:
+            found.append((project.name, missing))
+    return found
 
 
 def dry_run(arguments: Arguments, secrets: Secrets) -> int:
-    """Tell which projects would lack what; 1 if any would."""
+    """Print which projects would lack what. 1 if any would, else 0."""
     output = open_output(arguments)
-    pushed = set(secrets.names())
-    unsatisfied: list[tuple[str, list[str]]] = []
     with open_client(arguments) as client:
-        projects = client.status().projects
-        for project in projects:
-            missing = [name for name in client.show(project.name).allowlist if name not in pushed]
-            if missing:
-                unsatisfied.append((project.name, missing))
+        project_count = client.status().project_count
+        lacking = unsatisfied(client, set(secrets.names()))
+    count = len(secrets.names())
     if output.json != "off":
         output.show_json(
             {
-                "secret_count": len(pushed),
-                "project_count": len(projects),
-                "unsatisfied": [{"name": name, "missing": missing} for name, missing in unsatisfied],
+                "secret_count": count,
+                "project_count": project_count,
+                "unsatisfied": [{"name": name, "missing": missing} for name, missing in lacking],
             }
         )
-    elif not unsatisfied:
-        output.line(
-            f"{counted(len(pushed), 'secret')} would satisfy all {len(projects)} projects. Nothing was changed."
-        )
+    elif not lacking:
+        output.line(f"{counted(count, 'secret')} would satisfy all {project_count} projects. Nothing was changed.")
     else:
         with output.paged():
             output.table(
                 ["PROJECT", "WOULD LACK"],
-                [[name, ", ".join(missing)] for name, missing in unsatisfied],
-                f"{len(unsatisfied)} of {len(projects)} projects would lack something. Nothing was changed.",
+                [[name, ", ".join(missing)] for name, missing in lacking],
+                f"{len(lacking)} of {project_count} projects would lack something. Nothing was changed.",
             )
-    return 1 if unsatisfied else 0
+    return 1 if lacking else 0
 
 
 def clear(arguments: Arguments) -> None:
@@ -117,4 +201,4 @@ def clear(arguments: Arguments) -> None:
     if output.json != "off":
         output.show_json({"secret_count": 0})
     else:
-        output.line(escaped("Cleared: the broker holds no secrets."))
+        output.line("Cleared: the broker holds no secrets.")

@@ -1,0 +1,154 @@
+"""Files that secrets come from, opened so that no name makes the reader wait, or read more than was meant.
+
+An operator names a file on the command line: it may be anything that ends, but a FIFO in the file system, which
+somebody else may have put there, would keep a program waiting.
+
+A dotenv file names others (`NAME=@PATH`), and a directory holds some. Whoever can write there could otherwise have
+root read any file of the host out to them. So these are read only beneath that directory, only regular files, and with
+no more rights than their owner has.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+
+from remo_broker.cli.input_fault import InputFault
+from remo_broker.protocol.ops import MAX_PUSH
+
+# Neither waits for a writer of a FIFO, nor makes a terminal the controlling one.
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+# What a shell passes for <(COMMAND), and standard input by name.
+_descriptor = re.compile(r"(?:/dev/fd|/proc/self/fd)/([0-9]{1,6})\Z").match
+# For a file whose owner is unknown to the host: no group of ours.
+NOBODY = 65534
+
+
+def too_large(source: str) -> InputFault:
+    return InputFault(source, f"larger than {MAX_PUSH} bytes, the limit of a push", hint="leave something out")
+
+
+def read(path: str) -> bytes:
+    """What a file that an operator names holds. Raises `InputFault`."""
+    return read_with_owner(path)[0]
+
+
+def read_with_owner(path: str) -> tuple[bytes, int | None]:
+    """What a file holds, and the uid of its owner; None for a pipe. Raises `InputFault`."""
+    found = _descriptor(path)
+    descriptor = 0 if path == "/dev/stdin" else int(found.group(1)) if found else None
+    if descriptor is not None:
+        return read_descriptor(descriptor, path), None
+    try:
+        opened = os.open(path, _FLAGS)
+    except OSError as error:
+        raise InputFault(path, os.strerror(error.errno or 0)) from None
+    try:
+        owner = _check_regular(opened, path).st_uid
+        return read_descriptor(opened, path), owner
+    finally:
+        os.close(opened)
+
+
+def read_descriptor(descriptor: int, source: str) -> bytes:
+    """All that an open file, pipe or socket holds, up to the size of a push."""
+    try:
+        with open(descriptor, "rb", closefd=False) as file:
+            content = file.read(MAX_PUSH + 1)
+    except OSError as error:
+        raise InputFault(source, os.strerror(error.errno or 0)) from None
+    if len(content) > MAX_PUSH:
+        raise too_large(source)
+    return content
+
+
+class Beneath:
+    """The files beneath a directory, read with the rights of `owner`, who wrote down their names or put them there."""
+
+    def __init__(self, directory: str, owner: int) -> None:
+        self.root = os.path.realpath(directory or ".")
+        self._owner = owner
+
+    def names(self) -> list[str]:
+        """The directory's entries, sorted, without hidden ones, which editors and Kubernetes leave there."""
+        with _RightsOf(self._owner):
+            try:
+                return sorted(name for name in os.listdir(self.root) if not name.startswith("."))
+            except OSError as error:
+                raise InputFault(self.root, os.strerror(error.errno or 0)) from None
+
+    def read(self, path: str) -> bytes:
+        """A file's bytes; `path` is relative to the directory. Raises `InputFault`, whose source is `path`."""
+        with _RightsOf(self._owner):
+            target = os.path.realpath(os.path.join(self.root, path))
+            if target == self.root or os.path.commonpath([self.root, target]) != self.root:
+                raise InputFault(
+                    path, "outside the directory", hint="move it there, or give it as an argument: NAME=@PATH"
+                )
+            opened = self._open(os.path.relpath(target, self.root).split(os.sep), path)
+        try:
+            found = _check_regular(opened, path)
+            mine = os.geteuid()
+            # Without root the kernel cannot be asked for somebody else: take what that user owns, or all may read.
+            if mine not in (0, self._owner) and found.st_uid != self._owner and not found.st_mode & stat.S_IROTH:
+                raise InputFault(path, "not readable for the user who named it")
+            return read_descriptor(opened, path)
+        finally:
+            os.close(opened)
+
+    def _open(self, steps: list[str], path: str) -> int:
+        """Open a path without following links. They were followed already: one that is there now has just been put there."""
+        directory = -1
+        try:
+            directory = os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            for step in steps[:-1]:
+                inner = os.open(step, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+                os.close(directory)
+                directory = inner
+            return os.open(steps[-1], _FLAGS | os.O_NOFOLLOW, dir_fd=directory)
+        except OSError as error:
+            raise InputFault(path, os.strerror(error.errno or 0)) from None
+        finally:
+            if directory >= 0:
+                os.close(directory)
+
+
+def _check_regular(opened: int, path: str) -> os.stat_result:
+    found = os.fstat(opened)
+    if stat.S_ISREG(found.st_mode):
+        return found
+    if stat.S_ISDIR(found.st_mode):
+        raise InputFault(path, "is a directory")
+    if stat.S_ISFIFO(found.st_mode):
+        raise InputFault(path, "is a FIFO", hint=f"to read it all the same: cat {path} | remo-brokerctl push")
+    raise InputFault(path, "is not a regular file")
+
+
+class _RightsOf:
+    """As root, open files with the rights of a user. The kernel checks, not this program."""
+
+    def __init__(self, uid: int) -> None:
+        self._uid = uid
+        self._active = os.geteuid() == 0 and uid != 0
+
+    def __enter__(self) -> None:
+        if not self._active:
+            return
+        import pwd
+
+        self._groups, self._gid = os.getgroups(), os.getegid()
+        try:
+            entry = pwd.getpwuid(self._uid)
+            groups, gid = os.getgrouplist(entry.pw_name, entry.pw_gid), entry.pw_gid
+        except KeyError:
+            groups, gid = [], NOBODY
+        os.setgroups(groups)
+        os.setegid(gid)
+        os.seteuid(self._uid)
+
+    def __exit__(self, *_: object) -> None:
+        if self._active:
+            os.seteuid(0)
+            os.setegid(self._gid)
+            os.setgroups(self._groups)
