@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.process.memory.test_process import cores_piped_to
+from tests.support.host_memory import require_memfd_secret, require_mlock
 from tests.support.machine import poll
 from tests.support.operator import ADMIN, SERVICE
 from tests.support.scanner import Scanner, Secrets, forms, make_secrets
@@ -104,6 +105,7 @@ def without_memfd_secret(operator: Operator, more: str = "") -> None:
 
 def test_root_finds_nothing(machine: Machine, operator: Operator, scanner: Scanner) -> None:
     """A thousand secrets loaded and fetched: not one in the process, while they are there and afterwards."""
+    require_memfd_secret()
     began = time.time() - 1  # of the clock that file systems have
     operator.configure("rate_limit_per_second = 0\n")
     operator.register("app", NAMES)
@@ -124,6 +126,7 @@ def test_root_finds_nothing(machine: Machine, operator: Operator, scanner: Scann
 
 
 def test_fallback_has_one_copy(machine: Machine, operator: Operator, scanner: Scanner) -> None:
+    require_mlock()
     without_memfd_secret(operator)
     operator.configure("rate_limit_per_second = 0\n")
     operator.register("app", NAMES)

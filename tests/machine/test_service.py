@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Self
 
 from tests.machine.faults import journald
+from tests.support.host_memory import protection
 from tests.support.installation import INSTALL_SECONDS, pip_environment
 from tests.support.machine import SOURCE, poll
 from tests.support.operator import ADMIN, SERVICE
@@ -73,7 +74,7 @@ def test_ready_status_and_watchdog_are_visible(machine: Machine, operator: Opera
         "Type": "notify",
         "SubState": "running",
         "NotifyAccess": "main",
-        "StatusText": "Serving 1 project, 1 secret (generation 1), memory memfd_secret",
+        "StatusText": f"Serving 1 project, 1 secret (generation 1), memory {protection()}",
         "WatchdogUSec": "20s",
         "NFileDescriptorStore": "1",
     }

@@ -64,3 +64,7 @@ def _wheels() -> pathlib.Path:
                 if not directory.exists():
                     raise
     return directory
+
+
+if __name__ == "__main__":
+    _wheels()

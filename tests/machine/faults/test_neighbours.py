@@ -15,6 +15,7 @@ from remo_broker.broker.sockets.status import MAX_CONNECTIONS
 from tests.machine.faults.figures import LONG, SEED, Figures
 from tests.machine.faults.scene import Scene, longest_wait, summed
 from tests.support.broker import registration
+from tests.support.host_memory import protection
 from tests.support.machine import poll
 
 if TYPE_CHECKING:
@@ -181,6 +182,6 @@ def test_a_manager_that_does_not_read_is_not_waited_for(start_broker: StartBroke
         broker.push({"A": str(number)})
         assert broker.get("A")["value"] == str(number)
         time.sleep(0.12)  # longer than states are gathered
-    notify.wait_for(STATUS="Serving 1 project, 1 secret (generation 5), memory memfd_secret")
+    notify.wait_for(STATUS=f"Serving 1 project, 1 secret (generation 5), memory {protection()}")
     # One may have found room at once; of those that did not, the newest is told.
     assert json.dumps(notify.messages).count("(generation") <= 2

@@ -20,6 +20,7 @@ import pytest
 
 from remo_broker.broker.secrets.memory import MEMORY_ENVIRONMENT, Arena
 from tests.support.broker import Broker, inside, registration
+from tests.support.host_memory import require_memfd_secret, require_mlock
 from tests.support.machine import poll, unavailable
 from tests.support.scanner import Scanner, make_secrets
 
@@ -60,8 +61,7 @@ def loaded(start_broker: StartBroker) -> Broker:
 
 @pytest.fixture
 def secret(loaded: Broker) -> Broker:
-    if loaded.status()["memory_protection"] != "memfd_secret":
-        pytest.skip("this kernel has no memfd_secret(2)")
+    require_memfd_secret()
     return loaded
 
 
@@ -115,6 +115,7 @@ def test_no_swap(loaded: Broker) -> None:
 
 
 def test_fallback_is_locked_and_not_dumped(start_broker: StartBroker, without_memfd_secret: tuple[str, ...]) -> None:
+    require_mlock()
     broker = start_broker(through=without_memfd_secret)
     assert broker.ask(make_secrets(100, "locked").line())["ok"]
     status = status_of(broker.pid)
@@ -192,6 +193,5 @@ def test_settings_that_are_not_in_force_are_said(start_broker: StartBroker, envi
 
 def test_nothing_is_missing(loaded: Broker, scanner: Scanner) -> None:
     """On a kernel that has everything, the start has nothing to say."""
-    if loaded.status()["memory_protection"] != "memfd_secret":
-        pytest.skip("this kernel has no memfd_secret(2)")
+    require_memfd_secret()
     assert loaded.notes() == []

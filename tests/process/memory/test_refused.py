@@ -14,6 +14,7 @@ import pytest
 from remo_broker.protocol.ops import MAX_MESSAGE, MAX_PUSH
 from tests.process.memory.traces import assert_not_written, assert_one_copy_each, handled
 from tests.support.broker import Broker, Link
+from tests.support.host_memory import require_memfd_secret
 from tests.support.machine import poll
 from tests.support.scanner import LENGTHS, Findings, Scanner, awkward, forms, make_secrets, plain
 
@@ -172,8 +173,7 @@ def test_what_still_comes_is_not_kept(scanner: Scanner, start_broker: StartBroke
     """After a last answer the connection is read on for a while, and what is thrown away may be the rest of a push."""
     broker = start_broker(max_connections_admin=1 if kind == "too many" else 2)
     before = broker.descriptors()
-    if broker.status()["memory_protection"] != "memfd_secret":
-        pytest.skip("this kernel has no memfd_secret(2)")
+    require_memfd_secret()
     value = plain(random.Random(kind), 400)
     poll("the first connection to be closed", lambda: broker.descriptors() <= before)
     with Link(broker.admin) as other, Link(broker.admin) as link:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.host_memory import require_memfd_secret
 from tests.support.scanner import LENGTHS, Scanner, awkward, forms, make_secrets, plain
 
 if TYPE_CHECKING:
@@ -107,8 +108,8 @@ def test_mapped_memory(scanner: Scanner, holder: Holder) -> None:
 def test_secret_memory_is_unreadable(scanner: Scanner, holder: Holder) -> None:
     value = plain(random.Random("secret"), 64)
     before = scanner.scan(holder.process.pid, [value])
-    if not holder.hold(value.encode(), "secret"):
-        pytest.skip("this kernel has no memfd_secret(2)")
+    require_memfd_secret()
+    assert holder.hold(value.encode(), "secret")
     after = scanner.scan(holder.process.pid, [value])
     assert not after.hits
     assert after.unreadable_bytes == before.unreadable_bytes + 4096

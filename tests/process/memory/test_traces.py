@@ -16,6 +16,7 @@ import pytest
 
 from tests.process.memory.traces import NAMES, SECRETS, assert_not_written, assert_one_copy_each, fetch_all, handled
 from tests.support.broker import Broker, Link, registration
+from tests.support.host_memory import require_memfd_secret
 from tests.support.scanner import LENGTHS, Findings, Scanner, awkward, make_secrets, plain
 
 if TYPE_CHECKING:
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
 def test_memfd_secret_hides_everything(scanner: Scanner, start_broker: StartBroker) -> None:
     """A thousand secrets, pushed and fetched: nobody reads one of them, and nothing is left of what carried them."""
     broker = start_broker(projects=[registration("myrepo", *NAMES)], rate_limit_per_second=0)
-    if broker.status()["memory_protection"] != "memfd_secret":
-        pytest.skip("this kernel has no memfd_secret(2)")
+    require_memfd_secret()
     secrets, others = make_secrets(SECRETS, "hidden"), make_secrets(SECRETS, "other")
     before = scanner.scan(broker.pid, secrets.values)
     with Link(broker.admin) as link:

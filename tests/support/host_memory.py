@@ -1,0 +1,62 @@
+"""What this host lets a process do with memory, found out by the system calls themselves.
+
+A broker that a test starts has the same kernel, filter and limits as the test. So these say which protection it must
+report, and which tests of its memory can run here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import mmap
+import os
+import pathlib
+import sys
+
+from tests.support.machine import unavailable
+from tests.support.without_memfd_secret import SYS_MEMFD_SECRET
+
+# As much as the broker asks for at once, and a little more.
+_LOCKED_BYTES = 2 << 20
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+# The command that runs another on a kernel that seems to lack memfd_secret(2).
+WITHOUT_MEMFD_SECRET = (sys.executable, str(pathlib.Path(__file__).with_name("without_memfd_secret.py")))
+
+
+@functools.cache
+def has_memfd_secret() -> bool:
+    """False on kernels before 5.14, those booted without it (`secretmem.enable=1` before 6.5), and under a filter."""
+    descriptor: int = _libc.syscall(SYS_MEMFD_SECRET, os.O_CLOEXEC)
+    if descriptor < 0:
+        return False
+    os.close(descriptor)
+    return True
+
+
+@functools.cache
+def has_mlock() -> bool:
+    """False under a filter, as in a container without CAP_IPC_LOCK, and where the limit leaves no room."""
+    with mmap.mmap(-1, _LOCKED_BYTES) as mapping:
+        start = ctypes.c_char.from_buffer(mapping)
+        locked: int = _libc.mlock(ctypes.byref(start), ctypes.c_size_t(_LOCKED_BYTES))
+        del start
+        return locked == 0
+
+
+def protection() -> str:
+    """The `memory_protection` that a broker must report on this host."""
+    if has_memfd_secret():
+        return "memfd_secret"
+    return "mlock" if has_mlock() else "none"
+
+
+def require_memfd_secret() -> None:
+    if not has_memfd_secret():
+        unavailable("memfd_secret(2) is missing here, switched off or filtered")
+
+
+def require_mlock() -> None:
+    if not has_mlock():
+        unavailable("locking memory is filtered or limited here")
