@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 
 from remo_broker import __version__
 from remo_broker.broker import registrations, systemd
@@ -14,20 +13,21 @@ from remo_broker.broker.audit.trail import Attendant, AuditTrail
 from remo_broker.broker.decisions import Broker
 from remo_broker.broker.loop import READ, Loop
 from remo_broker.broker.manifest_child import ManifestReader
-from remo_broker.broker.operations import Operations, now_usec
+from remo_broker.broker.operations import Operations
 from remo_broker.broker.projects import Registration
 from remo_broker.broker.refusals import Refused
 from remo_broker.broker.secrets import memory
 from remo_broker.broker.secrets.store import Store
-from remo_broker.broker.sockets.admin import AdminPlane
+from remo_broker.broker.sockets.admin import AdminServer
 from remo_broker.broker.sockets.connection import PEER_SECONDS, Sweeper
 from remo_broker.broker.sockets.listener import CONTROL_MODE, Listener, Origin, bind, origin_of, unlink
-from remo_broker.broker.sockets.outbox import ProjectPlane
+from remo_broker.broker.sockets.project import ProjectServer
 from remo_broker.broker.sockets.project_listeners import Endpoints
-from remo_broker.broker.sockets.status import StatusPlane
+from remo_broker.broker.sockets.status import StatusServer
 from remo_broker.broker.status import StatusReport
 from remo_broker.broker.systemd import ADMIN, CLIENT_PREFIX, STATUS
 from remo_broker.protocol import paths, records
+from remo_broker.protocol.clock import monotonic, now_usec
 from remo_broker.protocol.config import DENY, Config, ConfigError, configure
 from remo_broker.protocol.names import counted, is_project_name, printable
 
@@ -65,10 +65,12 @@ class Daemon:
         self.trail = AuditTrail(transport, clock_usec=now_usec, strict=config.audit_failure == DENY)
         self.arena = memory.Arena()
         self.broker = Broker(config, Store(self.arena, config.cache_default_ttl_seconds))
-        self.plane = ProjectPlane(self.loop, self.sweeper, self.broker, self.trail, deny=config.audit_failure == DENY)
-        self.endpoints = Endpoints(self.plane, manager, _raise_descriptor_limit())
+        self.project_server = ProjectServer(
+            self.loop, self.sweeper, self.broker, self.trail, deny=config.audit_failure == DENY
+        )
+        self.endpoints = Endpoints(self.project_server, manager, _raise_descriptor_limit())
         self.report = StatusReport(self.loop, self.broker, self.trail, self.arena.protection.value)
-        self.status_plane = StatusPlane(self.loop, self.sweeper, self.report)
+        self.status_server = StatusServer(self.loop, self.sweeper, self.report)
         self.writer = registrations.Writer(config.state_dir)
         self.operations = Operations(
             self.loop,
@@ -80,7 +82,7 @@ class Daemon:
             self.report,
             self._changed,
         )
-        self.admin_plane = AdminPlane(
+        self.admin_server = AdminServer(
             self.loop, self.sweeper, self.arena, self.operations.perform, config.max_connections_admin
         )
         self._control: dict[str, Listener] = {}
@@ -108,7 +110,7 @@ class Daemon:
         binds_control = not (systemd.under_systemd() and self._control)
         if binds_control:
             # Before anything else is touched: here ends a second broker on the same directory.
-            self._bind_control(STATUS, paths.STATUS_SOCKET, self.status_plane)
+            self._bind_control(STATUS, paths.STATUS_SOCKET, self.status_server)
         try:
             os.makedirs(self.config.state_dir, mode=0o700, exist_ok=True)
         except OSError as error:
@@ -118,7 +120,7 @@ class Daemon:
             raise ConfigError(f"state_dir: {self.config.state_dir}: another broker uses it; give each its own")
         try:
             for one in registrations.load(self.config.state_dir):
-                self.broker.add(self._within_limits(one))
+                self.broker.projects.register(self._within_limits(one))
         except registrations.Damaged as damage:
             self.writer.keep_aside = isinstance(damage, registrations.Unread)
             self._say(PRIORITY_ERROR, str(damage))
@@ -132,7 +134,7 @@ class Daemon:
                 self._say(PRIORITY_ERROR, f"Project {name} cannot be served: {refusal.message}")
         if binds_control:
             # Behind all others: who waits for it finds them.
-            self._bind_control(ADMIN, paths.ADMIN_SOCKET, self.admin_plane)
+            self._bind_control(ADMIN, paths.ADMIN_SOCKET, self.admin_server)
         self._watch_signals()
         self.loop.watch(self.writer.wakeup, READ, self.writer.finished)
         for text in memory.shortcomings(self.arena):
@@ -166,18 +168,18 @@ class Daemon:
             return
         origin = origin_of(listening, store=self.manager.may_store)
         if name in (ADMIN, STATUS) and name not in self._control:
-            plane = self.admin_plane if name == ADMIN else self.status_plane
-            self._control[name] = Listener(self.loop, listening, plane.accepted, origin)
+            server = self.admin_server if name == ADMIN else self.status_server
+            self._control[name] = Listener(self.loop, listening, server.accepted, origin)
         elif name.startswith(CLIENT_PREFIX) and is_project_name(name.removeprefix(CLIENT_PREFIX)):
             self.endpoints.adopt(name.removeprefix(CLIENT_PREFIX), listening, origin)
         else:
             listening.close()
             self._say(PRIORITY_WARNING, f"Descriptor {printable(name)} has a name that means nothing here; closed.")
 
-    def _bind_control(self, name: str, file: str, plane: AdminPlane | StatusPlane) -> None:
+    def _bind_control(self, name: str, file: str, server: AdminServer | StatusServer) -> None:
         if name not in self._control:
             path = os.path.join(self.config.socket_dir, file)
-            self._control[name] = Listener(self.loop, bind(path, CONTROL_MODE), plane.accepted, Origin.BROKER)
+            self._control[name] = Listener(self.loop, bind(path, CONTROL_MODE), server.accepted, Origin.BROKER)
             self._own_paths.append(path)
 
     def _watch_signals(self) -> None:
@@ -224,7 +226,7 @@ class Daemon:
             self._bug(error)
 
     def _changed(self) -> None:
-        self.status_plane.changed()
+        self.status_server.changed()
         if not self._status_due:
             self._status_due = True
             pause = self._status_told_at + STATUS_PAUSE_SECONDS - self.loop.now
@@ -255,8 +257,8 @@ class Daemon:
     # --- the end
 
     def _exit_when_idle(self) -> None:
-        last = max(self.endpoints.last_activity, self.admin_plane.last_activity)
-        left = self.config.idle_exit_seconds - (time.monotonic() - last)
+        last = max(self.endpoints.last_activity, self.admin_server.last_activity)
+        left = self.config.idle_exit_seconds - (monotonic() - last)
         if not self._may_exit():
             left = self.config.idle_exit_seconds
         if left > 0:
@@ -270,7 +272,7 @@ class Daemon:
         return (
             self.broker.store.secret_count == 0
             and not self.endpoints.connections
-            and not self.admin_plane.connections
+            and not self.admin_server.connections
             and not self.writer.busy
             and self.trail.healthy
             and self.endpoints.only_held_by_manager
@@ -286,21 +288,21 @@ class Daemon:
         for listener in self._control.values():
             listener.close()
         self.endpoints.stop()
-        self.plane.dismiss()
-        self.admin_plane.dismiss()
-        self.status_plane.stopping(idle=idle)
-        self._deadline = time.monotonic() + DRAIN_SECONDS
-        self._audit_deadline = time.monotonic() + AUDIT_DRAIN_SECONDS
+        self.project_server.dismiss()
+        self.admin_server.dismiss()
+        self.status_server.stopping(idle=idle)
+        self._deadline = monotonic() + DRAIN_SECONDS
+        self._audit_deadline = monotonic() + AUDIT_DRAIN_SECONDS
         self._leave_when_drained()
 
     def _leave_when_drained(self) -> None:
         drained = (
-            not self.plane.clients
-            and not self.admin_plane.connections
+            not self.project_server.connections
+            and not self.admin_server.connections
             and not self.writer.busy
             and not self.manager.lacks_listeners
         )
-        now = time.monotonic()
+        now = monotonic()
         if (not drained and now < self._deadline) or (not self.trail.retry() and now < self._audit_deadline):
             self.loop.after(0.02, self._leave_when_drained)
             return

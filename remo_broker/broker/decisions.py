@@ -1,14 +1,14 @@
 """The decisions: what a project gets for what it asks. No sockets, no clock, no effects but on the broker's own state.
 
-An answer is a pair of the reply and the head of its audit record. The reply is bytes, or for a granted secret a list
-of buffers whose middle one lies in secret memory, to be sent before the store changes. The head is None for what is
-not audited. Times are seconds of the loop's monotonic clock.
+The answer to a get is a pair of the reply and the head of its audit record. The reply is bytes, or for a granted secret a
+list of buffers whose middle one lies in secret memory, to be sent before the store changes. Other ops are not audited;
+their answer is the reply alone. Times are seconds of the loop's monotonic clock.
 """
 
 from __future__ import annotations
 
 from remo_broker import MANIFEST_SCHEMA_VERSION, PROTOCOL_VERSION, __version__
-from remo_broker.broker.projects import Grant, Project
+from remo_broker.broker.projects import Projects
 from remo_broker.broker.refusals import Refused
 from remo_broker.broker.secrets.store import BINARY_HEAD, VALUE_HEAD, VALUE_TAIL, Store
 from remo_broker.protocol import paths, records
@@ -30,45 +30,70 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypeAlias
 
-    from remo_broker.broker.projects import Registration
+    from remo_broker.broker.projects import Grant, Project, Registration
     from remo_broker.protocol.config import Config
 
     Reply: TypeAlias = bytes | list[bytes | memoryview]
-    Answer: TypeAlias = tuple[Reply, bytes | None]
+    Answer: TypeAlias = tuple[Reply, bytes]
 
 NO_SNAPSHOT_RETRY_SECONDS = 1
-# Requests over a project's rate are told to the audit once in so many seconds.
+# Requests over a project's rate are recorded once in so many seconds.
 REFUSALS_SECONDS = 1.0
 
-INVALID_NAME = Refused(
-    Code.DENIED, Reason.INVALID_NAME, "no secret can have such a name; names are letters, digits and _, at most 128"
-).line()
-NOT_IN_SNAPSHOT = Refused(
-    Code.NOT_FOUND,
-    Reason.NOT_IN_SNAPSHOT,
-    "the manifest allows it, but the last push did not bring it; add it to what the sidecar pushes",
-).line()
-NO_SNAPSHOT = Refused(
-    Code.NOT_FOUND,
-    Reason.NO_SNAPSHOT,
-    "the broker holds no secrets yet; try again when the sidecar has pushed",
-    retry_after_seconds=NO_SNAPSHOT_RETRY_SECONDS,
+
+class Verdict:
+    """What becomes of a get, as its audit record and `explain` put it."""
+
+    __slots__ = ("decision", "outcome", "reason")
+
+    def __init__(self, decision: Decision, outcome: Outcome, reason: str) -> None:
+        self.decision = decision
+        self.outcome = outcome
+        self.reason = reason
+
+    def __repr__(self) -> str:
+        return f"Verdict({self.decision}, {self.outcome}, {self.reason})"
+
+
+SERVED = Verdict(Decision.ALLOW, Outcome.OK, records.IN_MANIFEST)
+UID_NOT_ALLOWED = Verdict(Decision.DENY, Outcome.DENIED, Reason.UID_NOT_ALLOWED.value)
+NOT_IN_MANIFEST = Verdict(Decision.DENY, Outcome.DENIED, Reason.NOT_IN_MANIFEST.value)
+INVALID_NAME = Verdict(Decision.DENY, Outcome.DENIED, Reason.INVALID_NAME.value)
+NO_SNAPSHOT = Verdict(Decision.ALLOW, Outcome.NOT_FOUND, Reason.NO_SNAPSHOT.value)
+NOT_IN_SNAPSHOT = Verdict(Decision.ALLOW, Outcome.NOT_FOUND, Reason.NOT_IN_SNAPSHOT.value)
+
+# The reply to a get of an allowed name that has no value, by the verdict.
+MISSING_REPLIES = {
+    NO_SNAPSHOT: Refused(
+        Code.NOT_FOUND,
+        Reason.NO_SNAPSHOT,
+        "the broker holds no secrets yet; try again when the sidecar has pushed",
+        retry_after_seconds=NO_SNAPSHOT_RETRY_SECONDS,
+    ).line(),
+    NOT_IN_SNAPSHOT: Refused(
+        Code.NOT_FOUND,
+        Reason.NOT_IN_SNAPSHOT,
+        "the manifest allows this name, but the last push did not contain it; add it to what the sidecar pushes",
+    ).line(),
+}
+INVALID_NAME_REPLY = Refused(
+    Code.DENIED, Reason.INVALID_NAME, "no secret can have this name; names are letters, digits and _, at most 128"
 ).line()
 NOT_REGISTERED = Refused(
     Code.DENIED,
     Reason.NOT_REGISTERED,
-    "no project is registered for this socket; have an operator run 'remo-brokerctl register'",
+    "no project is registered for this socket; ask an operator to run 'remo-brokerctl register'",
 ).line()
 AUDIT_UNAVAILABLE = Refused(
     Code.INTERNAL_ERROR,
     Reason.AUDIT_UNAVAILABLE,
-    "the audit record was not taken, so the secret is not given out; see 'systemctl status systemd-journald'",
+    "journald did not accept the audit record, so the secret is not given out; see 'systemctl status systemd-journald'",
     retry_after_seconds=1,
 ).line()
 PEER_UNEXPECTED = Refused(
     Code.PEER_UNEXPECTED,
     Reason.UID_NOT_ALLOWED,
-    "your uid may not use this project's socket; have an operator register it with --allow-uid",
+    "your uid may not use this project's socket; ask an operator to register the project with --allow-uid",
 ).line()
 
 
@@ -77,7 +102,7 @@ def not_in_manifest(project: str) -> bytes:
     return Refused(
         Code.DENIED,
         Reason.NOT_IN_MANIFEST,
-        f"not in the manifest of {project}; add it there and have an operator run 'remo-brokerctl reload {project}'",
+        f"not in the manifest of {project}; add it there and ask an operator to run 'remo-brokerctl reload {project}'",
     ).line()
 
 
@@ -87,29 +112,7 @@ class Broker:
     def __init__(self, config: Config, store: Store) -> None:
         self.config = config
         self.store = store
-        self.projects: dict[str, Project] = {}
-        # What projects that are gone have fetched, so that the broker's own counters never fall.
-        self.gone_allowed = 0
-        self.gone_denied = 0
-
-    # --- projects
-
-    def add(self, registration: Registration) -> Project:
-        config = self.config
-        project = Project(registration, config.rate_limit_per_second, config.rate_limit_burst)
-        self.projects[registration.name] = project
-        return project
-
-    def remove(self, name: str) -> Project:
-        project = self.projects.pop(name)
-        self.gone_allowed += project.fetches_allowed
-        self.gone_denied += project.fetches_denied
-        return project
-
-    def end_leases(self) -> None:
-        """Every project's leases end with the snapshot that they were on."""
-        for project in self.projects.values():
-            project.leases.clear()
+        self.projects = Projects(config.rate_limit_per_second, config.rate_limit_burst)
 
     # --- the project socket
 
@@ -126,18 +129,29 @@ class Broker:
         ready = Readiness(ready=self.store.snapshot is not None, generation=self.store.generation)
         return encode(ready.to_json())
 
+    def verdict(self, project: Project, name: str, uid: int | None = None) -> Verdict:
+        """What would become of a get of `name` now: the rules of `get`, for whoever asks without fetching.
+
+        `uid` is the peer's; None stands for one whom the project admits, as every open connection's is.
+        """
+        if uid is not None and not project.registration.admits(uid):
+            return UID_NOT_ALLOWED
+        if name not in project.grants:
+            return NOT_IN_MANIFEST if is_secret_name(name) else INVALID_NAME
+        snapshot = self.store.snapshot
+        if snapshot is None:
+            return NO_SNAPSHOT
+        return SERVED if name in snapshot.secrets else NOT_IN_SNAPSHOT
+
     def get(self, project: Project, name: str, now: float) -> Answer:
         grant = project.grants.get(name)
         if grant is not None:
             return self.fetch(grant, now)
         project.fetches_denied += 1
         project.last_fetch = now
-        valid = is_secret_name(name)
-        reason = Reason.NOT_IN_MANIFEST if valid else Reason.INVALID_NAME
-        head = records.fetch_head(
-            project.name, name, Decision.DENY, Outcome.DENIED, reason.value, self.store.generation
-        )
-        return (not_in_manifest(project.name) if valid else INVALID_NAME), head
+        verdict = self.verdict(project, name)
+        reply = INVALID_NAME_REPLY if verdict is INVALID_NAME else not_in_manifest(project.name)
+        return reply, self._head(project, name, verdict)
 
     def fetch(self, grant: Grant, now: float) -> Answer:
         """A get of a name that the manifest allows. The hot path: see HACKING.md before adding to it."""
@@ -162,27 +176,27 @@ class Broker:
     def _prepare(self, grant: Grant) -> None:
         """Bring a grant up to date with the store."""
         store = self.store
-        project, name = grant.project.name, grant.name
+        project, name = grant.project, grant.name
         grant.epoch = store.epoch
-        secret = store.snapshot.secrets.get(name) if store.snapshot else None
-        if secret is None:
-            reason = Reason.NOT_IN_SNAPSHOT if store.snapshot else Reason.NO_SNAPSHOT
-            grant.missing = NOT_IN_SNAPSHOT if store.snapshot else NO_SNAPSHOT
-            grant.from_store = records.fetch_head(
-                project, name, Decision.ALLOW, Outcome.NOT_FOUND, reason.value, store.generation, Backend.STORE
-            )
+        verdict = self.verdict(project, name)
+        grant.missing = MISSING_REPLIES.get(verdict)
+        grant.from_store = self._head(project, name, verdict, Backend.STORE)
+        if grant.missing is not None:
             return
-        *where, binary = secret
-        grant.missing = None
-        grant.secret = tuple(where)  # type: ignore[assignment]
+        *where, binary = store.snapshot.secrets[name]  # type: ignore[union-attr]  # not missing, so there is one
+        grant.secret = tuple(where)
         grant.generation = store.generation
         grant.head = BINARY_HEAD if binary else VALUE_HEAD
-        ok = (project, name, Decision.ALLOW, Outcome.OK, records.IN_MANIFEST, store.generation)
-        grant.from_store = records.fetch_head(*ok, Backend.STORE)
-        grant.from_cache = records.fetch_head(*ok, Backend.CACHE)
+        grant.from_cache = self._head(project, name, verdict, Backend.CACHE)
+
+    def _head(self, project: Project, name: str, verdict: Verdict, backend: Backend | None = None) -> bytes:
+        """The head of the audit record of a get."""
+        return records.fetch_head(
+            project.name, name, verdict.decision, verdict.outcome, verdict.reason, self.store.generation, backend
+        )
 
     def not_audited(self, grant: Grant, record: bytes) -> bytes:
-        """The head of the record that a get has instead of `record`, which was not taken, where that denies it."""
+        """journald did not take `record`, which denies the get: the head of the record that it has instead."""
         if record.startswith(grant.from_store):
             grant.project.leases.end(grant.name)
         grant.project.fetches_allowed -= 1
@@ -198,7 +212,7 @@ class Broker:
         return Refused(
             Code.RATE_LIMITED,
             Reason.TOO_MANY_REQUESTS,
-            f"more than {counted(bucket.per_second, 'request')} a second; keep what you fetched, or have the limit raised",
+            f"more than {counted(bucket.per_second, 'request')} a second; fetch less often, or ask an operator to raise the limit",
             retry_after_seconds=bucket.retry_after_seconds(),
         ).line()
 
@@ -208,33 +222,26 @@ class Broker:
         if not bucket.refused or now < bucket.told_at + REFUSALS_SECONDS:
             return None
         count, bucket.refused, bucket.told_at = bucket.refused, 0, now
-        message = f"Project {project.name} made {counted(count, 'request')} more than it may."
+        message = f"Project {project.name} exceeded its rate limit; {counted(count, 'request')} refused."
         return records.record(records.Event.RATE_LIMITED, message, project=project.name, count=count)
 
     def explain(self, project: Project, secret: str, uid: int | None) -> Explanation:
-        """What a get would be answered, by the same rules, without doing it."""
-        allowed_uids = project.registration.allowed_uids
-        decision, outcome, reason = Decision.ALLOW, Outcome.OK, records.IN_MANIFEST
-        if uid is not None and allowed_uids and uid not in allowed_uids:
-            decision, outcome, reason = Decision.DENY, Outcome.DENIED, Reason.UID_NOT_ALLOWED
-        elif secret not in project.grants:
-            reason = Reason.NOT_IN_MANIFEST if is_secret_name(secret) else Reason.INVALID_NAME
-            decision, outcome = Decision.DENY, Outcome.DENIED
-        elif self.store.snapshot is None:
-            outcome, reason = Outcome.NOT_FOUND, Reason.NO_SNAPSHOT
-        elif secret not in self.store.snapshot.secrets:
-            outcome, reason = Outcome.NOT_FOUND, Reason.NOT_IN_SNAPSHOT
+        """What a get would be answered, without one."""
+        verdict = self.verdict(project, secret, uid)
         return Explanation(
-            decision=str(decision), outcome=str(outcome), reason=str(reason), generation=self.store.generation
+            decision=str(verdict.decision),
+            outcome=str(verdict.outcome),
+            reason=verdict.reason,
+            generation=self.store.generation,
         )
 
-    # --- what there is to tell
+    # --- status
 
     def project_status(self, project: Project, now: float, now_usec: int) -> ProjectStatus:
         """`now` and `now_usec` are one moment on the loop's clock and in microseconds since 1970."""
         last = project.last_fetch
-        if last is not None and project.last_fetch_told[0] != last:
-            project.last_fetch_told = last, now_usec - int((now - last) * 1e6)
+        if last is not None and project.last_fetch_shown[0] != last:
+            project.last_fetch_shown = last, now_usec - int((now - last) * 1e6)
         return ProjectStatus(
             name=project.name,
             socket_path=paths.project_socket(self.config.socket_dir, project.name),
@@ -243,7 +250,7 @@ class Broker:
             connections=project.connections,
             fetches_allowed=project.fetches_allowed,
             fetches_denied=project.fetches_denied,
-            last_fetch_usec=project.last_fetch_told[1],
+            last_fetch_usec=project.last_fetch_shown[1],
         )
 
 

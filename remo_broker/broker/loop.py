@@ -12,7 +12,9 @@ from __future__ import annotations
 import heapq
 import itertools
 import select
-import time
+from collections import deque
+
+from remo_broker.protocol.clock import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,6 +57,31 @@ class Later:
             self._job = job
 
 
+class KeyLocks:
+    """A FIFO lock for each key. Who has acquired one must release it, whatever happens in between."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._waiting: dict[str, deque[Later]] = {}
+        """For each key that is locked, those who wait for it."""
+
+    def acquire(self, key: str) -> Generator[Later | None, Any, None]:
+        waiting = self._waiting.get(key)
+        if waiting is None:
+            self._waiting[key] = deque()
+        else:
+            turn = self._loop.later()
+            waiting.append(turn)
+            yield turn
+
+    def release(self, key: str) -> None:
+        waiting = self._waiting[key]
+        if waiting:
+            waiting.popleft().set(None)
+        else:
+            del self._waiting[key]
+
+
 class Timer:
     """A call that is due at a time of the loop's clock. `cancel` may come late or twice."""
 
@@ -71,7 +98,7 @@ class Loop:
     """`on_bug` is told of exceptions that a handler, a job or a timer let through; the loop goes on."""
 
     def __init__(self, on_bug: Callable[[BaseException], None]) -> None:
-        self.now = time.monotonic()
+        self.now = monotonic()
         """When this turn began, in seconds of the monotonic clock."""
         self.turn_ends: list[Callable[[], None]] = []
         self.on_bug = on_bug
@@ -96,7 +123,7 @@ class Loop:
 
     def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
         timer = Timer(callback)
-        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), timer))
+        heapq.heappush(self._timers, (monotonic() + seconds, next(self._order), timer))
         return timer
 
     def start(self, job: Job) -> None:
@@ -117,7 +144,7 @@ class Loop:
     def turn(self) -> None:
         handlers = self._handlers
         ready = self._epoll.poll(self._timeout(), EVENTS_PER_TURN)
-        self.now = time.monotonic()
+        self.now = monotonic()
         for descriptor, _ in ready:
             handler = handlers.get(descriptor)  # none: closed by one that came before it
             if handler is not None:
@@ -141,7 +168,7 @@ class Loop:
         while self._timers and self._timers[0][2].callback is None:
             heapq.heappop(self._timers)
         # Rounded up to the millisecond that epoll knows, lest it spin just before a timer is due.
-        return max(0.0, self._timers[0][0] - time.monotonic() + 0.001) if self._timers else -1
+        return max(0.0, self._timers[0][0] - monotonic() + 0.001) if self._timers else -1
 
     def _step_jobs(self) -> None:
         jobs, self._runnable = self._runnable, []

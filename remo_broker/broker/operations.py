@@ -8,18 +8,18 @@ ordinary function, wrapped by `_at_once` in the table.
 from __future__ import annotations
 
 import os
-import time
 
 from remo_broker.broker import registrations
 from remo_broker.broker.decisions import info_fits
 from remo_broker.broker.handlers import table
+from remo_broker.broker.loop import KeyLocks
 from remo_broker.broker.manifest_child import Allowed
 from remo_broker.broker.projects import Registration
 from remo_broker.broker.refusals import Refused, protocol_error
 from remo_broker.broker.secrets.json_spans import forget
 from remo_broker.broker.secrets.memory import trim
-from remo_broker.broker.turns import Turns
 from remo_broker.protocol import paths, records
+from remo_broker.protocol.clock import now_usec, timestamp
 from remo_broker.protocol.names import RESERVED_PROJECT_NAMES, counted, is_project_name
 from remo_broker.protocol.ops import (
     ADMIN,
@@ -70,8 +70,8 @@ MAX_PATH = 4096
 MAX_UID = 2**32 - 2
 # As many uids as a registration may list: a project has a handful of users, and the list is searched at each connect.
 MAX_UIDS = 64
-# What a turn is of: changing and saving the registrations. Others are of one project's manifest, by the project's name, which
-# this is not.
+# The lock of whoever changes and saves the registrations. Other locks are of one project's manifest, by the project's name,
+# which this is not.
 CHANGES = registrations.FILE_NAME
 
 # When so many secrets are gone it pays to give their memory back, which takes up to some milliseconds.
@@ -100,7 +100,7 @@ class Operations:
         self._trail = trail
         self._report = report
         self._changed = changed
-        self._turns = Turns(loop)
+        self._locks = KeyLocks(loop)
 
     def perform(self, request: Request, call: AdminCall) -> Steps:
         """Do what a request on the admin socket asks for. Raises `Refused`."""
@@ -136,19 +136,19 @@ class Operations:
         allowed = yield from self._read(path, name, peer)
         registration = Registration(name, path, allowed.allowlist, allowed.ttl_seconds, allowed.max_entries, uids)
         self._check_info(registration, peer)
-        yield from self._turns.begin(CHANGES)
+        yield from self._locks.acquire(CHANGES)
         try:
-            self._absent(name)  # somebody else may have been quicker
+            self._absent(name)  # another request may have registered it meanwhile
             self._endpoints.prepare(name)
             try:
                 yield from self._save({name: registration})
             except Refused:
-                self._endpoints.close(name)
+                self._withdraw(name)
                 raise
-            self._broker.add(registration)
+            self._broker.projects.register(registration)
             self._endpoints.serve(name)
         finally:
-            self._turns.end(CHANGES)
+            self._locks.release(CHANGES)
         self._record(
             Event.REGISTERED,
             f"Project {name} was registered with {counted(len(allowed.allowlist), 'name')}.",
@@ -159,15 +159,14 @@ class Operations:
         return Registered(socket_path=paths.project_socket(self._broker.config.socket_dir, name))
 
     def unregister(self, request: Unregister, call: AdminCall) -> Steps:
-        yield from self._turns.begin(CHANGES)
+        yield from self._locks.acquire(CHANGES)
         try:
             name = self._known(request.name).name
             yield from self._save({name: None})
-            project = self._broker.remove(name)
-            self._endpoints.close(name)
-            self._endpoints.plane.dismiss(project)
+            project = self._withdraw(name)
+            assert project is not None
         finally:
-            self._turns.end(CHANGES)
+            self._locks.release(CHANGES)
         self._record(
             Event.UNREGISTERED,
             f"Project {name} was unregistered.",
@@ -177,17 +176,25 @@ class Operations:
         )
         return Done()
 
+    def _withdraw(self, name: str) -> Project | None:
+        """Undo all that serves project `name`, as far as it had come."""
+        project = self._broker.projects.unregister(name)
+        self._endpoints.close(name)
+        if project is not None:
+            self._endpoints.server.dismiss(project)
+        return project
+
     def reload(self, request: Reload, call: AdminCall) -> Steps:
         return (yield from self.reload_manifest(request.name, call.peer))
 
     def reload_manifest(self, project_name: str, peer: Peer) -> Generator[Later | None, Any, Reloaded]:
         """One at a time for each project, so that what the manifest says when it is read last is what counts."""
         name = self._known(project_name).name
-        yield from self._turns.begin(name)
+        yield from self._locks.acquire(name)
         try:
             project = self._known(name)
             allowed = yield from self._read(project.registration.project_path, name, peer)
-            yield from self._turns.begin(CHANGES)
+            yield from self._locks.acquire(CHANGES)
             try:
                 if self._known(name) is not project:
                     # Unregistered meanwhile, and registered anew: what was read is another directory's.
@@ -203,9 +210,9 @@ class Operations:
                     yield from self._save({name: fresh})
                     project.reload(fresh)
             finally:
-                self._turns.end(CHANGES)
+                self._locks.release(CHANGES)
         finally:
-            self._turns.end(name)
+            self._locks.release(name)
         self._record(
             Event.RELOADED,
             f"The manifest of project {name} was reloaded with {counted(len(fresh.allowlist), 'name')}.",
@@ -275,7 +282,7 @@ class Operations:
         return Done()
 
     def _end_of_snapshot(self) -> None:
-        self._broker.end_leases()
+        self._broker.projects.end_leases()
         outdated = self._broker.store.outdated
         while outdated:
             self._loop.start(_forget(outdated.pop()))
@@ -326,7 +333,7 @@ class Operations:
     def _save(self, change: dict[str, Registration | None]) -> Generator[Later | None, Any, None]:
         """Put the registrations on disk as they are with `change`, None being for one that goes. Raises `Refused`, and
         then everything is as it was, there and here: a change counts when it is saved."""
-        state = {name: project.registration for name, project in self._broker.projects.items()} | change
+        state = self._broker.projects.registrations() | change
         done = self._loop.later()
         self._writer.save([one for one in state.values() if one is not None], done.set)
         error = yield done
@@ -376,13 +383,3 @@ def _forget(secrets: dict[str, Secret]) -> Job:
     yield from forget(secrets)
     if many:
         trim()
-
-
-def now_usec() -> int:
-    """Microseconds since 1970."""
-    return time.time_ns() // 1000
-
-
-def timestamp(usec: int) -> str:
-    """A time in microseconds since 1970 as RFC 3339, to the second."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(usec // 1_000_000))

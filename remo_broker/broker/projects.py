@@ -1,4 +1,4 @@
-"""The registered projects: what each may fetch, and what it has done so far."""
+"""The registered projects: what each may fetch, and what it has done so far. `Projects` is the registry of them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Request lines that a project has sent before are known by their bytes, so that a get is not parsed anew. The table is
-# the project's own, so that nobody can push out another's; when it is full it begins anew.
+# Request lines that a project has sent before are known by their bytes, so that a get is parsed once. The table is the
+# project's own, so that no project can push out another's lines; when it is full it is emptied.
 KNOWN_LINES = 1024
 LONGEST_KNOWN_LINE = 256
 # What the requests of a project that are not known, or come several at once, may cost in one turn of the loop; the others
-# wait for the next. A unit is some 20 µs, a request that is parsed anew, so that a turn gives a project some 2 ms.
+# wait for the next. A unit is some 20 µs, one request that is parsed, so that a turn gives a project some 2 ms.
 SHARE = 128
 
 
@@ -46,8 +46,12 @@ class Registration:
         self.encoded = b""
         """What stands for it in the file, once it has been written."""
 
+    def admits(self, uid: int) -> bool:
+        """Whether a peer with `uid` may use the project's socket."""
+        return not self.allowed_uids or uid in self.allowed_uids
+
     def with_manifest(self, allowlist: Sequence[str], ttl_seconds: int, max_entries: int) -> Registration:
-        """The same project after its manifest was read anew; `self` if that says what it said before."""
+        """The same project after its manifest was read again; `self` if nothing in it has changed."""
         if (self.allowlist, self.ttl_seconds, self.max_entries) == (tuple(allowlist), ttl_seconds, max_entries):
             return self
         return Registration(self.name, self.project_path, allowlist, ttl_seconds, max_entries, self.allowed_uids)
@@ -57,9 +61,9 @@ class Registration:
 
 
 class Grant:
-    """A name that a project may fetch, with all of the answer and of the record that a push does not change.
+    """A name that a project may fetch, with all of the answer and of the record that does not change between two pushes.
 
-    Filled in by `broker` when `epoch` is not the store's.
+    `decisions` fills it in when `epoch` is not the store's.
     """
 
     __slots__ = ("epoch", "from_cache", "from_store", "generation", "head", "missing", "name", "project", "secret")
@@ -91,7 +95,7 @@ class Project:
         "grants",
         "info_line",
         "last_fetch",
-        "last_fetch_told",
+        "last_fetch_shown",
         "leases",
         "lines",
         "reader",
@@ -108,22 +112,22 @@ class Project:
         self.lines: dict[bytes, Grant] = {}
         """Well-formed gets of allowed names, by their bytes, newline included."""
         self.info_line = b""
-        """The answer to `info` once it was asked for: it may be long, and a flood of it shall cost nobody anything."""
+        """The answer to `info`, once one was asked for. It may be long, and a flood of requests for it must stay cheap."""
         self.bucket = Bucket(rate_per_second, rate_burst)
         self.share = SHARE
         """What its requests may still cost in this turn."""
         self.reader: object = None
-        """Whose long line is being read, one at a time: what it is made into has thirty times its bytes."""
+        """The connection whose long line is being read, one at a time: a line takes thirty times its bytes while it is read."""
         self.connections = 0
         self.unread_bytes = 0
         """Bytes of unfinished requests that are kept for its connections."""
         self.fetches_allowed = 0
         self.fetches_denied = 0
         self.serial = next(_serials)
-        """Another one after each change of the registration, for those who watch."""
-        self.last_fetch_told: tuple[float, int] = (0.0, 0)
-        """`last_fetch` when it was last shown, and what it was shown as, in microseconds since 1970: the two clocks do not
-        run alike, and a time that is past shall not move."""
+        """Differs after each change of the registration, for the status stream."""
+        self.last_fetch_shown: tuple[float, int] = (0.0, 0)
+        """`last_fetch` when it was last shown, and the microseconds since 1970 that it was shown as: the two clocks drift
+        apart, and a time in the past must not move."""
         self.last_fetch: float | None = None
         """When a get was last answered, on the loop's clock."""
 
@@ -132,7 +136,7 @@ class Project:
         return self.registration.name
 
     def reload(self, registration: Registration) -> None:
-        """Another allowlist in one step; leases stay."""
+        """Replace the allowlist in one step; leases stay."""
         self.registration = registration
         self.serial = next(_serials)
         self.leases.resize(registration.ttl_seconds, registration.max_entries)
@@ -148,3 +152,44 @@ class Project:
 
     def __repr__(self) -> str:
         return f"Project({self.name!r})"
+
+
+class Projects(dict[str, Project]):
+    """The registry: every registered project by its name. `register` and `unregister` are the only ways in and out."""
+
+    def __init__(self, rate_per_second: int, rate_burst: int) -> None:
+        super().__init__()
+        self._rate_per_second = rate_per_second
+        self._rate_burst = rate_burst
+        # What projects fetched that are no longer registered: the broker's own counters never fall.
+        self._gone_allowed = 0
+        self._gone_denied = 0
+
+    def register(self, registration: Registration) -> Project:
+        project = Project(registration, self._rate_per_second, self._rate_burst)
+        self[registration.name] = project
+        return project
+
+    def unregister(self, name: str) -> Project | None:
+        """The project that was registered, if one was."""
+        project = self.pop(name, None)
+        if project is not None:
+            self._gone_allowed += project.fetches_allowed
+            self._gone_denied += project.fetches_denied
+        return project
+
+    def registrations(self) -> dict[str, Registration | None]:
+        return {name: project.registration for name, project in self.items()}
+
+    def end_leases(self) -> None:
+        """Every project's leases end with the snapshot that they were on."""
+        for project in self.values():
+            project.leases.clear()
+
+    @property
+    def fetches_allowed(self) -> int:
+        return self._gone_allowed + sum(project.fetches_allowed for project in self.values())
+
+    @property
+    def fetches_denied(self) -> int:
+        return self._gone_denied + sum(project.fetches_denied for project in self.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from remo_broker import PROTOCOL_VERSION, __version__
-from remo_broker.broker.operations import now_usec, timestamp
+from remo_broker.protocol.clock import now_usec, timestamp
 from remo_broker.protocol.message import encode
 from remo_broker.protocol.names import counted
 from remo_broker.protocol.ops import MAX_MESSAGE, AuditStatus, BrokerEvent, BrokerStatus, ProjectStatus
@@ -49,8 +49,8 @@ class StatusReport:
             generation=broker.store.generation,
             memory_protection=self._memory_protection,
             audit=AuditStatus(healthy=trail.healthy, sink=trail.sink, queued=trail.queued, dropped=trail.dropped),
-            fetches_allowed=self._allowed(),
-            fetches_denied=self._denied(),
+            fetches_allowed=broker.projects.fetches_allowed,
+            fetches_denied=broker.projects.fetches_denied,
             project_count=len(broker.projects),
             projects_next=names[len(projects) - 1] if len(names) > len(projects) else None,
         )
@@ -72,8 +72,8 @@ class StatusReport:
             memory_protection=self._memory_protection,
             audit_healthy=self._trail.healthy,
             audit_dropped=self._trail.dropped,
-            fetches_allowed=self._allowed(),
-            fetches_denied=self._denied(),
+            fetches_allowed=broker.projects.fetches_allowed,
+            fetches_denied=broker.projects.fetches_denied,
         )
 
     def project(self, name: str) -> ProjectStatus:
@@ -95,12 +95,6 @@ class StatusReport:
         """The counters in a project's status; far cheaper than that."""
         one = self._broker.projects[name]
         return one.fetches_allowed, one.fetches_denied, one.connections, one.leases.live(self._loop.now)
-
-    def _allowed(self) -> int:
-        return self._broker.gone_allowed + sum(one.fetches_allowed for one in self._broker.projects.values())
-
-    def _denied(self) -> int:
-        return self._broker.gone_denied + sum(one.fetches_denied for one in self._broker.projects.values())
 
     def line(self) -> str:
         """For `systemctl status`."""

@@ -79,13 +79,13 @@ class AdminCall:
 class AdminConnection(Connection):
     """A connection on the admin socket."""
 
-    __slots__ = ("_at_end", "_busy", "_end", "_memory", "_plane", "_searched", "_start", "peer")
+    __slots__ = ("_at_end", "_busy", "_end", "_memory", "_searched", "_server", "_start", "peer")
 
-    def __init__(self, plane: AdminPlane, connection: socket.socket, peer: Peer) -> None:
-        super().__init__(plane.loop, plane.sweeper, connection)
+    def __init__(self, server: AdminServer, connection: socket.socket, peer: Peer) -> None:
+        super().__init__(server.loop, server.sweeper, connection)
         self.peer = peer
-        self._plane = plane
-        self._memory = RegionHolder(plane.arena)
+        self._server = server
+        self._memory = RegionHolder(server.arena)
         # What was received and not handled lies in region[start:end]; up to `searched` there is no newline.
         self._start = self._end = self._searched = 0
         self._at_end = False
@@ -154,11 +154,11 @@ class AdminConnection(Connection):
         if after - self._start <= MAX_MESSAGE:
             yield from self._answer(line_end, after)
             return
-        self._plane.long_line_begins()
+        self._server.long_line_begins()
         try:
             yield from self._answer(line_end, after)
         finally:
-            self._plane.long_line_ends()
+            self._server.long_line_ends()
 
     def _answer(self, line_end: int, after: int) -> Job:
         region = self._memory.region
@@ -177,7 +177,7 @@ class AdminConnection(Connection):
             if length > MAX_MESSAGE and not _is_push(region.view, node):
                 raise TOO_LONG
             request = decode(region.view, node, ADMIN_REQUESTS)
-            reply = yield from self._plane.perform(request, AdminCall(self, self._memory, node[3]))
+            reply = yield from self._server.perform(request, AdminCall(self, self._memory, node[3]))
             if isinstance(reply, Stream):
                 self.stream = reply  # it begins when the connection goes on
             else:
@@ -263,7 +263,7 @@ class AdminConnection(Connection):
             self._memory.release()
 
     def discard(self) -> int:
-        return self._plane.arena.discard(self.socket)
+        return self._server.arena.discard(self.socket)
 
     def timed_out(self) -> None:
         if self.ending or self.pending:
@@ -274,7 +274,7 @@ class AdminConnection(Connection):
     def close(self) -> None:
         if not self.closed:
             self._release()
-            self._plane.connections.discard(self)
+            self._server.connections.discard(self)
         super().close()
 
 
@@ -288,7 +288,7 @@ def _is_push(data: memoryview, node: Node) -> bool:
     return op is not None and op[0] == STRING and text(data, op[1], op[2]) == PushCreds.OP
 
 
-class AdminPlane:
+class AdminServer:
     """All connections on the admin socket."""
 
     def __init__(

@@ -1,17 +1,22 @@
-"""A client: a connection on a registered project's socket, from its bytes to requests, line by line.
+"""The projects' sockets: a connection, from its bytes to requests and handlers.
 
-The beginning of the hot path is `Client.readable`: one receive, one look-up of the line by its bytes.
+The beginning of the hot path is `ProjectConnection.readable`: one receive, one look-up of the line by its bytes.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
+from remo_broker.broker.decisions import REFUSALS_SECONDS
 from remo_broker.broker.handlers import table
 from remo_broker.broker.loop import READ
-from remo_broker.broker.projects import LONGEST_KNOWN_LINE, SHARE
+from remo_broker.broker.projects import LONGEST_KNOWN_LINE
 from remo_broker.broker.refusals import Refused, protocol_error
 from remo_broker.broker.requests import decode
 from remo_broker.broker.secrets.json_spans import finish, scan
-from remo_broker.broker.sockets.connection import PEER_SECONDS, Connection, Peer
+from remo_broker.broker.sockets.connection import PEER_SECONDS
+from remo_broker.broker.sockets.fair_queue import FairQueue, QueuedConnection
+from remo_broker.broker.sockets.outbox import Outbox
 from remo_broker.protocol import records
 from remo_broker.protocol.ops import MAX_MESSAGE, PROJECT, PROJECT_REQUESTS, Code, Get, Info, Ping, Ready, Reason
 
@@ -21,9 +26,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from typing import Any
 
-    from remo_broker.broker.projects import Project
+    from remo_broker.broker.audit.trail import AuditTrail
+    from remo_broker.broker.decisions import Broker
+    from remo_broker.broker.loop import Loop
+    from remo_broker.broker.projects import Grant, Project
     from remo_broker.broker.secrets.json_spans import Node
-    from remo_broker.broker.sockets.outbox import ProjectPlane
+    from remo_broker.broker.sockets.connection import Peer, Sweeper
     from remo_broker.protocol.ops import Request
 
 # One read. A get has some 40 bytes, so most reads are one request; a longer one takes several.
@@ -52,14 +60,26 @@ TOO_MUCH_UNREAD = Refused(
 ).line()
 
 
-class Client(Connection):
+class ProjectConnection(QueuedConnection):
     """A connection on a registered project's socket."""
 
-    __slots__ = ("_at_end", "_long", "_queued", "_steps", "_unread", "peer", "peer_fields", "plane", "project")
+    __slots__ = (
+        "_at_end",
+        "_long",
+        "_queued",
+        "_steps",
+        "_unread",
+        "outbox",
+        "peer",
+        "peer_fields",
+        "project",
+        "server",
+    )
 
-    def __init__(self, plane: ProjectPlane, project: Project, connection: socket.socket, peer: Peer) -> None:
-        super().__init__(plane.loop, plane.sweeper, connection)
-        self.plane = plane
+    def __init__(self, server: ProjectServer, project: Project, connection: socket.socket, peer: Peer) -> None:
+        super().__init__(server.loop, server.sweeper, connection)
+        self.server = server
+        self.outbox = server.outbox
         self.project = project
         self.peer = peer
         self.peer_fields = records.peer_fields(peer.pid, peer.uid, peer.gid)
@@ -72,10 +92,10 @@ class Client(Connection):
         self._steps: Generator[None, None, Node] | None = None
         """Reads it."""
         project.connections += 1
-        plane.clients.add(self)
+        server.connections.add(self)
 
     def readable(self) -> None:
-        if self._queued:  # the peer has hung up, which epoll tells unasked
+        if self._queued:  # the peer has hung up, which epoll reports unasked
             return
         try:
             data = self.socket.recv(READ_SIZE)
@@ -87,7 +107,7 @@ class Client(Connection):
         # A read that is one line and has been seen before needs no parsing: 9 µs less than the long way.
         grant = self.project.lines.get(data)
         if grant is not None and not self._unread:
-            self.plane.fetch(self, grant)
+            self._fetch(grant)
             return
         if data:
             self._keep(self._unread + data)
@@ -102,25 +122,20 @@ class Client(Connection):
         if not self._queued:
             self.go_on()
 
+    # --- lines
+
     def _keep(self, unread: bytes) -> None:
         self.project.unread_bytes += len(unread) - len(self._unread)
         self._unread = unread
 
-    def _draw(self, cost: int) -> None:
-        """Let the project pay for a request out of what this turn gives it."""
-        if self.project.share == SHARE:
-            self.plane.drawn.append(self.project)
-        self.project.share -= cost
-
     def _queue(self) -> None:
-        """Go on in the next turn; nothing is read meanwhile, so that nobody makes the broker keep all that he can send."""
+        """Go on in the next turn. Nothing is read meanwhile, so that no peer makes the broker keep all that it can send."""
         self._queued = True
         self.loop.change(self.fd, 0)
         self.sweeper.lift(self)
-        self.plane.queue.append(self)
+        self.server.queue.add(self)
 
     def go_on(self) -> None:
-        """The next turn of a connection that has lines left."""
         self._queued = False
         if self.closed or self.ending or self.pending:
             return
@@ -130,7 +145,6 @@ class Client(Connection):
 
     @property
     def has_to_wait(self) -> bool:
-        """Whether `go_on` could do nothing yet."""
         project = self.project
         return not self.closed and (project.share <= 0 or (self._long > 0 and project.reader not in (None, self)))
 
@@ -156,27 +170,27 @@ class Client(Connection):
                 self._keep(unread[start:])
                 self._begin_long_line(length)
                 return
-            self._draw(1 + (length >> BYTES_PER_UNIT_SHIFT))
+            self.server.queue.draw(self.project, 1 + (length >> BYTES_PER_UNIT_SHIFT))
             self._answer_line(unread[start:after])
             start = after
             if self.closed or self.ending:
                 return
         self._keep(unread[start:])
         if self._at_end:
-            self.plane.finish(self)
+            self.outbox.end(self)
         elif not self._unread:
             self.sweeper.lift(self)
         elif start or not self.sweeper.has(self):
             self.sweeper.set(self, PEER_SECONDS)
 
     def _answer_line(self, line: bytes) -> None:
-        plane, project = self.plane, self.project
+        project = self.project
         grant = project.lines.get(line)
         if grant is not None:
-            plane.fetch(self, grant)
+            self._fetch(grant)
             return
-        if not project.bucket.take(plane.loop.now):
-            plane.refuse_rate(self)
+        if not project.bucket.take(self.loop.now):
+            self._refuse_rate()
             return
         try:
             request = decode(line, finish(scan(line, 0, len(line))), PROJECT_REQUESTS)
@@ -189,16 +203,31 @@ class Client(Connection):
                 project.remember_line(line, known)
         HANDLERS[type(request)](self, request)
 
+    def _fetch(self, grant: Grant) -> None:
+        """A get whose line is known: the hot path."""
+        now = self.loop.now
+        if not self.project.bucket.take(now):
+            self._refuse_rate()
+            return
+        reply, head = self.server.broker.fetch(grant, now)
+        self.outbox.add(self, reply, head, self.peer_fields, grant)
+
     def _refuse(self, refusal: Refused, line: bytes) -> None:
         if not self.was_cut_short(refusal, whole=line.endswith(b"\n")):
-            self.plane.reply(self, refusal.line())
+            self.outbox.reply(self, refusal.line())
+
+    def _refuse_rate(self) -> None:
+        self.outbox.reply(self, self.server.broker.rate_limited(self.project))
+        self.server.report_refusals(self.project, self.peer_fields)
+
+    # --- long lines
 
     def _begin_long_line(self, length: int) -> None:
-        self._draw(1)
+        self.server.queue.draw(self.project, 1)
         if self.project.bucket.take(self.loop.now):
             self._long = length
         else:
-            self.plane.refuse_rate(self)
+            self._refuse_rate()
             self._keep(self._unread[length:])
         self._queue()
 
@@ -210,7 +239,7 @@ class Client(Connection):
         if self._steps is None:
             self.project.reader = self
             self._steps = scan(self._unread, 0, self._long)
-        self._draw(STEP_COST)
+        self.server.queue.draw(self.project, STEP_COST)
         try:
             next(self._steps)
         except StopIteration as end:
@@ -218,7 +247,7 @@ class Client(Connection):
                 request = decode(self._unread, end.value, PROJECT_REQUESTS)
                 HANDLERS[type(request)](self, request)
             except Refused as refusal:
-                self.plane.reply(self, refusal.line())
+                self.outbox.reply(self, refusal.line())
         except Refused as refusal:
             self._refuse(refusal, self._unread[: self._long])
         else:
@@ -234,9 +263,11 @@ class Client(Connection):
         if self.project.reader is self:
             self.project.reader = None
 
+    # --- the end
+
     def _fail(self, line: bytes) -> None:
-        """A last error; what was asked before it is answered first."""
-        self.plane.flush()
+        """A last error, behind the answers to what was asked before it."""
+        self.outbox.flush()
         self._keep(b"")  # at once, so that what is too much for all ends the connections of a few
         self.end_with(line)
 
@@ -251,29 +282,68 @@ class Client(Connection):
             self._keep(b"")
             self._end_long_line()
             self.project.connections -= 1
-            self.plane.clients.discard(self)
+            self.server.connections.discard(self)
         super().close()
 
 
-def _get(client: Client, request: Get) -> None:
-    plane, project = client.plane, client.project
-    reply, head = plane.broker.get(project, request.name, plane.loop.now)
-    plane.add(client, reply, head, project.grants.get(request.name))
+def _get(connection: ProjectConnection, request: Get) -> None:
+    broker, project = connection.server.broker, connection.project
+    reply, head = broker.get(project, request.name, connection.loop.now)
+    connection.outbox.add(connection, reply, head, connection.peer_fields, project.grants.get(request.name))
 
 
-def _ping(client: Client, _request: Ping) -> None:
-    client.plane.reply(client, client.plane.broker.ping(client.project))
+def _ping(connection: ProjectConnection, _request: Ping) -> None:
+    connection.outbox.reply(connection, connection.server.broker.ping(connection.project))
 
 
-def _info(client: Client, _request: Info) -> None:
-    client.plane.reply(client, client.plane.broker.info(client.project))
+def _info(connection: ProjectConnection, _request: Info) -> None:
+    connection.outbox.reply(connection, connection.server.broker.info(connection.project))
 
 
-def _ready(client: Client, _request: Ready) -> None:
-    client.plane.reply(client, client.plane.broker.ready())
+def _ready(connection: ProjectConnection, _request: Ready) -> None:
+    connection.outbox.reply(connection, connection.server.broker.ready())
 
 
-# A handler answers by `plane.reply` or `plane.add`, in the order of the requests, or begins a stream by `client.begin`.
-HANDLERS: dict[type[Request], Callable[[Client, Any], None]] = table(
+# A handler answers through the connection's outbox, which keeps the order of the requests, or begins a stream.
+HANDLERS: dict[type[Request], Callable[[ProjectConnection, Any], None]] = table(
     PROJECT, {Get: _get, Ping: _ping, Info: _info, Ready: _ready}
 )
+
+
+class ProjectServer:
+    """All connections on the projects' sockets."""
+
+    def __init__(self, loop: Loop, sweeper: Sweeper, broker: Broker, trail: AuditTrail, *, deny: bool) -> None:
+        self.loop = loop
+        self.sweeper = sweeper
+        self.broker = broker
+        self.trail = trail
+        self.outbox = Outbox(loop, broker, trail, deny=deny)
+        self.queue = FairQueue(loop, self.outbox)
+        self.connections: set[ProjectConnection] = set()
+        loop.turn_ends += [self.outbox.flush, self.queue.end_turn]
+
+    def report_refusals(self, project: Project, peer_fields: bytes) -> None:
+        """See to it that a request over the rate is in the audit, now or together with those that follow."""
+        self._record_refusals(project, peer_fields)
+        bucket = project.bucket
+        if bucket.refused == 1:  # the first that waits to be recorded
+            left = bucket.told_at + REFUSALS_SECONDS - self.loop.now
+            self.loop.after(left, partial(self._record_refusals, project, peer_fields))
+
+    def _record_refusals(self, project: Project, peer_fields: bytes) -> None:
+        record = self.broker.rate_limited_record(project, self.loop.now)
+        if record is not None:
+            self.trail.write_or_keep(record + peer_fields)
+
+    def dismiss(self, project: Project | None = None) -> None:
+        """Answer what the peers (of one project, or all) have already sent, then close; in `PEER_SECONDS` at most."""
+        connections = [one for one in self.connections if project is None or one.project is project]
+        for connection in connections:
+            connection.take_no_more()
+
+        def close() -> None:
+            for connection in connections:
+                connection.close()
+
+        self.loop.after(PEER_SECONDS, close)

@@ -17,14 +17,14 @@ from remo_broker.broker.sockets.listener import (
     leads_to,
     unlink,
 )
-from remo_broker.broker.sockets.project import Client
+from remo_broker.broker.sockets.project import ProjectConnection
 from remo_broker.broker.sockets.refused import Reader, Stranger, refused_peer_record, unregistered_record
 from remo_broker.protocol import paths, records
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from remo_broker.broker.projects import Project
-    from remo_broker.broker.sockets.outbox import ProjectPlane
+    from remo_broker.broker.sockets.project import ProjectServer
     from remo_broker.broker.sockets.refused import RecordOf
     from remo_broker.broker.systemd import Manager
 
@@ -52,9 +52,9 @@ class Endpoint:
 
 
 class Endpoints:
-    def __init__(self, plane: ProjectPlane, manager: Manager, max_descriptors: int) -> None:
-        self.plane = plane
-        self.last_activity = plane.loop.now
+    def __init__(self, server: ProjectServer, manager: Manager, max_descriptors: int) -> None:
+        self.server = server
+        self.last_activity = server.loop.now
         """When somebody last connected, on the loop's clock."""
         self._manager = manager
         self._max_descriptors = max_descriptors - RESERVED_DESCRIPTORS
@@ -63,12 +63,12 @@ class Endpoints:
         """Listening, but not looked at yet: the registration is being saved."""
         self._strangers = 0
         self._stopped = False
-        self._reader = Reader(plane.loop)
-        self._door = Door(plane.loop, plane.sweeper)
+        self._reader = Reader(server.loop)
+        self._door = Door(server.loop, server.sweeper)
 
     @property
     def connections(self) -> int:
-        return len(self.plane.clients) + self._strangers
+        return len(self.server.connections) + self._strangers
 
     @property
     def only_held_by_manager(self) -> bool:
@@ -77,7 +77,7 @@ class Endpoints:
 
     def adopt(self, name: str, listening: socket.socket, origin: Origin) -> Listener:
         """Serve a socket that was handed over, or bound."""
-        listener = Listener(self.plane.loop, listening, partial(self._accepted, name), origin)
+        listener = Listener(self.server.loop, listening, partial(self._accepted, name), origin)
         self._endpoints.setdefault(name, Endpoint()).listeners.append(listener)
         return listener
 
@@ -129,7 +129,7 @@ class Endpoints:
 
     def drop_unregistered(self) -> list[str]:
         """At a start: forget stored listeners of projects that are no longer registered."""
-        names = [name for name in self._endpoints if name not in self.plane.broker.projects]
+        names = [name for name in self._endpoints if name not in self.server.broker.projects]
         for name in names:
             self.close(name)
         return [name for name in names if name not in self._endpoints]
@@ -142,32 +142,32 @@ class Endpoints:
                 listener.close()
 
     def _path(self, name: str) -> str:
-        return paths.project_socket(self.plane.broker.config.socket_dir, name)
+        return paths.project_socket(self.server.broker.config.socket_dir, name)
 
     # --- accepting
 
     def _accepted(self, name: str, connection: socket.socket, peer: Peer) -> None:
-        plane = self.plane
-        self.last_activity = plane.loop.now
-        project = plane.broker.projects.get(name)
+        server = self.server
+        self.last_activity = server.loop.now
+        project = server.broker.projects.get(name)
         fields = records.peer_fields(peer.pid, peer.uid, peer.gid)
         if project is None:
-            generation = plane.broker.store.generation
+            generation = server.broker.store.generation
             self._stranger(name, connection, decisions.NOT_REGISTERED, unregistered_record(name, fields, generation))
-        elif project.registration.allowed_uids and peer.uid not in project.registration.allowed_uids:
+        elif not project.registration.admits(peer.uid):
             self._stranger(name, connection, decisions.PEER_UNEXPECTED, refused_peer_record(name, fields))
         elif self._full(project):
             self._door.turn_away(connection)
         else:
-            Client(plane, project, connection, peer)
+            ProjectConnection(server, project, connection, peer)
 
     def _full(self, project: Project) -> bool:
-        limit = self.plane.broker.config.max_connections_per_project
+        limit = self.server.broker.config.max_connections_per_project
         return project.connections >= limit or self.connections + len(self._endpoints) >= self._max_descriptors
 
     def _stranger(self, name: str, connection: socket.socket, answer: bytes, record_of: RecordOf) -> None:
         endpoint = self._endpoints[name]
-        if endpoint.strangers >= MAX_STRANGERS or not endpoint.refusals.take(self.plane.loop.now):
+        if endpoint.strangers >= MAX_STRANGERS or not endpoint.refusals.take(self.server.loop.now):
             connection.close()
             return
         endpoint.strangers += 1
@@ -177,5 +177,5 @@ class Endpoints:
             endpoint.strangers -= 1
             self._strangers -= 1
 
-        plane = self.plane
-        Stranger(plane.loop, plane.sweeper, plane.trail, self._reader, connection, answer, record_of, gone)
+        server = self.server
+        Stranger(server.loop, server.sweeper, server.trail, self._reader, connection, answer, record_of, gone)

@@ -52,12 +52,12 @@ TOO_LONG = protocol_error(
 class StatusConnection(Connection):
     """A connection on the status socket."""
 
-    __slots__ = ("_at_end", "_plane", "_queued", "_unread", "report")
+    __slots__ = ("_at_end", "_queued", "_server", "_unread", "report")
 
-    def __init__(self, plane: StatusPlane, connection: socket.socket) -> None:
-        super().__init__(plane.loop, plane.sweeper, connection)
-        self.report = plane.report
-        self._plane = plane
+    def __init__(self, server: StatusServer, connection: socket.socket) -> None:
+        super().__init__(server.loop, server.sweeper, connection)
+        self.report = server.report
+        self._server = server
         self._unread = b""
         self._at_end = False
         self._queued = False
@@ -122,7 +122,7 @@ class StatusConnection(Connection):
         self._answer_lines()
 
     def close(self) -> None:
-        self._plane.connections.discard(self)
+        self._server.connections.discard(self)
         super().close()
 
 
@@ -192,7 +192,7 @@ class StatusStream(Stream):
             self._connection.send(encode(StoppingEvent(idle=idle).to_json()))
 
 
-class StatusPlane:
+class StatusServer:
     """All connections on the status socket. They do not keep the broker awake."""
 
     def __init__(self, loop: Loop, sweeper: Sweeper, report: StatusReport) -> None:

@@ -33,7 +33,7 @@ class Desk:
     def __init__(self, **config: Any) -> None:
         self.arena = Arena()
         self.broker = Broker(Config(config), Store(self.arena, 900))
-        self.project = self.broker.add(
+        self.project = self.broker.projects.register(
             registration("myrepo", "GITHUB_TOKEN", "aws", "KEYSTORE", "MISSING", max_entries=2)
         )
 
@@ -45,11 +45,11 @@ class Desk:
         region.used = len(line)
         fields = finish(scan(region.view, 0, len(line)))[3]
         finish(self.broker.store.load(holder, fields["secrets"], fields["secrets_b64"], 0))
-        self.broker.end_leases()
+        self.broker.projects.end_leases()
 
     def clear(self) -> None:
         self.broker.store.clear()
-        self.broker.end_leases()
+        self.broker.projects.end_leases()
 
     def prepare(self, step: str) -> None:
         if step == "push":
@@ -227,7 +227,7 @@ def test_leases_stay_over_a_reload_and_the_oldest_leaves(desk: Desk) -> None:
 
 
 def test_each_project_has_leases_of_its_own(desk: Desk) -> None:
-    other = desk.broker.add(registration("other", "aws", ttl_seconds=60))
+    other = desk.broker.projects.register(registration("other", "aws", ttl_seconds=60))
     desk.push(SECRETS)
     served(desk, "aws", NOW)
     fields, record = desk.get("aws", NOW, other)
@@ -294,12 +294,12 @@ def test_explain_agrees_with_get(desk: Desk) -> None:
                 record["REMO_REASON"],
                 record["REMO_GENERATION"],
             )
-            desk.broker.end_leases()
+            desk.broker.projects.end_leases()
 
 
 def test_explain_knows_whose_connection_it_would_be(desk: Desk) -> None:
     desk.push(SECRETS)
-    closed = desk.broker.add(registration("closed", "aws", allowed_uids=[7]))
+    closed = desk.broker.projects.register(registration("closed", "aws", allowed_uids=[7]))
     assert desk.broker.explain(closed, "aws", 7).outcome == "ok"
     assert desk.broker.explain(closed, "aws", None).outcome == "ok"
     assert desk.broker.explain(closed, "aws", 8).reason == "uid_not_allowed"
@@ -333,9 +333,9 @@ def test_counters_never_fall(desk: Desk) -> None:
     desk.get("HIDDEN")
     status = desk.broker.project_status(desk.project, NOW + 2, 5_000_000)
     assert (status.fetches_allowed, status.fetches_denied, status.last_fetch_usec) == (1, 1, 3_000_000)
-    assert desk.broker.remove("myrepo") is desk.project
-    assert (desk.broker.gone_allowed, desk.broker.gone_denied) == (1, 1)
-    fresh = desk.broker.add(registration("myrepo", "aws"))
+    assert desk.broker.projects.unregister("myrepo") is desk.project
+    assert (desk.broker.projects.fetches_allowed, desk.broker.projects.fetches_denied) == (1, 1)
+    fresh = desk.broker.projects.register(registration("myrepo", "aws"))
     assert desk.broker.project_status(fresh, NOW, 5_000_000).last_fetch_usec == 0
 
 

@@ -16,8 +16,7 @@ from remo_broker.broker.projects import SHARE
 from remo_broker.broker.secrets.memory import Arena
 from remo_broker.broker.secrets.store import Snapshot, Store
 from remo_broker.broker.sockets.connection import LINGER_SECONDS, PEER_SECONDS, Connection, Peer, Sweeper
-from remo_broker.broker.sockets.outbox import ProjectPlane
-from remo_broker.broker.sockets.project import Client
+from remo_broker.broker.sockets.project import ProjectConnection, ProjectServer
 from remo_broker.protocol.config import Config
 from tests.support.broker import registration
 
@@ -211,19 +210,21 @@ def transport() -> Breakable:
 
 
 @pytest.fixture
-def client(bench: Bench, transport: Breakable) -> Iterator[Client]:
+def client(bench: Bench, transport: Breakable) -> Iterator[ProjectConnection]:
     arena = Arena()
     broker = Broker(Config({"rate_limit_per_second": 0}), Store(arena, 900))
     trail = AuditTrail(transport, clock_usec=lambda: 0)
-    plane = ProjectPlane(bench.loop, bench.sweeper, broker, trail, deny=False)
-    client = Client(plane, broker.add(registration("myrepo", "A")), bench.ours, Peer(bench.ours))
+    server = ProjectServer(bench.loop, bench.sweeper, broker, trail, deny=False)
+    client = ProjectConnection(
+        server, broker.projects.register(registration("myrepo", "A")), bench.ours, Peer(bench.ours)
+    )
     yield client
     client.close()
     arena.SPARES = 0
     arena.give_back(arena.take())
 
 
-def test_a_request_that_is_not_finished_is_given_up(bench: Bench, client: Client) -> None:
+def test_a_request_that_is_not_finished_is_given_up(bench: Bench, client: ProjectConnection) -> None:
     bench.theirs.sendall(PING + b'{"op":')
     bench.turn()
     assert bench.theirs.recv(1000).startswith(b'{"ok":true')
@@ -232,7 +233,7 @@ def test_a_request_that_is_not_finished_is_given_up(bench: Bench, client: Client
     assert bench.theirs.recv(1000) == b""
 
 
-def test_who_drips_is_given_up_too(bench: Bench, client: Client) -> None:
+def test_who_drips_is_given_up_too(bench: Bench, client: ProjectConnection) -> None:
     """The deadline is the request's, not the byte's."""
     for byte in (b"{", b'"', b"o", b"p"):
         bench.theirs.sendall(byte)
@@ -241,7 +242,7 @@ def test_who_drips_is_given_up_too(bench: Bench, client: Client) -> None:
     assert b'"too_slow"' in bench.theirs.recv(1000)
 
 
-def test_who_pipelines_without_end_is_not(bench: Bench, client: Client) -> None:
+def test_who_pipelines_without_end_is_not(bench: Bench, client: ProjectConnection) -> None:
     """There is always a half request left over, but never the same one."""
     for _ in range(10):
         bench.theirs.sendall(PING[6:] + PING + PING[:6] if client._unread else PING + PING[:6])
@@ -253,7 +254,7 @@ def test_who_pipelines_without_end_is_not(bench: Bench, client: Client) -> None:
     assert b'"too_slow"' in bench.theirs.recv(1000)
 
 
-def test_who_says_nothing_may_stay(bench: Bench, client: Client) -> None:
+def test_who_says_nothing_may_stay(bench: Bench, client: ProjectConnection) -> None:
     pass_time(bench, 1000 * PEER_SECONDS)
     bench.theirs.sendall(PING)
     bench.turn()
@@ -262,15 +263,15 @@ def test_who_says_nothing_may_stay(bench: Bench, client: Client) -> None:
 
 @pytest.mark.parametrize("breaks_in", [1, 2])
 def test_a_fault_on_the_way_to_the_audit_ends_whose_record_it_was_and_nobody_else(
-    bench: Bench, client: Client, transport: Breakable, breaks_in: int
+    bench: Bench, client: ProjectConnection, transport: Breakable, breaks_in: int
 ) -> None:
     """At the end of a turn, or among those who wait for the next one. Who went on would take one answer for another."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)
         theirs.settimeout(5)
-        neighbour = client.plane.broker.add(registration("neighbour", "A"))
-        other = Client(client.plane, neighbour, ours, Peer(ours))
+        neighbour = client.server.broker.projects.register(registration("neighbour", "A"))
+        other = ProjectConnection(client.server, neighbour, ours, Peer(ours))
         bench.theirs.sendall(GET * 2 * SHARE)
         transport.breaks_in = breaks_in
         while not bench.bugs:

@@ -1,0 +1,80 @@
+"""The fair queue: connections that have more requests than one turn of the loop serves."""
+
+from __future__ import annotations
+
+from remo_broker.broker.projects import SHARE
+from remo_broker.broker.refusals import BUG
+from remo_broker.broker.sockets.connection import Connection
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from remo_broker.broker.loop import Job, Loop
+    from remo_broker.broker.projects import Project
+    from remo_broker.broker.sockets.outbox import Outbox
+
+
+class QueuedConnection(Connection):
+    """A connection that can wait in the queue."""
+
+    __slots__ = ()
+
+    @property
+    def has_to_wait(self) -> bool:
+        """Whether `go_on` could do nothing yet."""
+        raise NotImplementedError
+
+    def go_on(self) -> None:
+        """Serve what was left over."""
+        raise NotImplementedError
+
+
+class FairQueue:
+    """Connections that have whole lines left for the next turn. In a turn each project is served for as long as its share
+    lasts, so that one that pipelines or sends long lines holds up no other."""
+
+    def __init__(self, loop: Loop, outbox: Outbox) -> None:
+        self._loop = loop
+        self._outbox = outbox
+        self._waiting: list[QueuedConnection] = []
+        self._drawn: list[Project] = []
+        """Projects that have drawn on their share of this turn."""
+        self._runs = False
+
+    def add(self, connection: QueuedConnection) -> None:
+        self._waiting.append(connection)
+
+    def draw(self, project: Project, cost: int) -> None:
+        """Let `project` pay for a request out of its share of this turn."""
+        if project.share == SHARE:
+            self._drawn.append(project)
+        project.share -= cost
+
+    def end_turn(self) -> None:
+        if self._drawn:
+            for project in self._drawn:
+                project.share = SHARE
+            self._drawn.clear()
+        if self._waiting and not self._runs:
+            self._runs = True
+            self._loop.start(self._run())
+
+    def _run(self) -> Job:
+        """Once a turn, behind everybody else: serve those who wait, in order, as far as their projects' shares go."""
+        try:
+            while self._waiting:
+                yield None
+                connections, self._waiting = self._waiting, []
+                too_early = []
+                for connection in connections:
+                    if connection.has_to_wait:
+                        too_early.append(connection)
+                    else:
+                        try:
+                            connection.go_on()
+                        except Exception as error:
+                            self._loop.on_bug(error)
+                            connection.end_with(BUG.line())
+                self._waiting[:0] = too_early
+                self._outbox.flush()
+        finally:
+            self._runs = False
