@@ -1,4 +1,4 @@
-"""HACKING.md promises what tests show: every test that it names is there."""
+"""SECURITY.md promises what tests show: every test that it names is there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.machine import REPOSITORY
 
-NAMED = sorted(set(re.findall(r"`([\w/]+/test_\w+\.py)::([\w*]+)`", (REPOSITORY / "HACKING.md").read_text())))
+NAMED = sorted(set(re.findall(r"`([\w/]+/test_\w+\.py)::([\w*]+)`", (REPOSITORY / "SECURITY.md").read_text())))
 
 
 def test_tests_are_named() -> None:
