@@ -345,13 +345,20 @@ def _transport(choice: str) -> Transport:
 
 
 def _execute_anew() -> None:
-    """Start over with the settings of `memory` where the environment lacks them; they count at start only."""
-    missing = memory.environment_missing(dict(os.environ))
-    if missing and _REEXECUTED not in os.environ:
-        os.environ.update(missing)
-        os.environ[_REEXECUTED] = "1"
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-    os.environ.pop(_REEXECUTED, None)
+    """Start over with the settings of `memory`, unless they are in force: they count only when a process starts.
+
+    A launcher's -I ignores PYTHONMALLOC with all other PYTHON* variables; then the others are removed instead.
+    """
+    isolated = sys.flags.ignore_environment
+    if os.environ.pop(_REEXECUTED, None) or not (isolated or memory.environment_missing(dict(os.environ))):
+        return
+    arguments = sys.orig_argv[1:]
+    environment = dict(os.environ)
+    if isolated:
+        arguments[0] = "-SsP"
+        environment = {name: value for name, value in environment.items() if not name.startswith("PYTHON")}
+    environment |= memory.MEMORY_ENVIRONMENT | {_REEXECUTED: "1"}
+    os.execve(sys.executable, [sys.executable, *arguments], environment)
 
 
 def main() -> int:

@@ -3,8 +3,11 @@
     python3 -m remo_broker.build.completions DIRECTORY
 
 writes six files: `PROGRAM.bash`, `_PROGRAM` for zsh and `PROGRAM.fish`. The names of projects come from the names of
-their sockets, so that pressing Tab neither wakes an idle broker nor needs a permission; a project's tools ask for the
-names of their secrets, which is not audited.
+their sockets, so that pressing Tab neither wakes an idle broker nor needs a permission. The names of secrets come from
+the broker, by requests that are not audited.
+
+Whoever can make a file beside the sockets, or listens on a project's socket, chooses these names. So no shell evaluates
+them: only lines that are a valid name get through, and bash gets them without `compgen -W`, which expands its words.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import TYPE_CHECKING
 from remo_broker.cli.options import Command, Operand, Option, Program
 from remo_broker.ctl.commands import PROGRAM as BROKERCTL
 from remo_broker.protocol import paths
+from remo_broker.protocol.names import RESERVED_PROJECT_NAMES
 from remo_broker.secret.commands import PROGRAM as SECRET
 
 if TYPE_CHECKING:
@@ -23,11 +27,16 @@ if TYPE_CHECKING:
 
 PROGRAMS = (BROKERCTL, SECRET)
 
-# Prints names, a line each: in the words of any of the three shells.
+# These print names, one a line, in any of the three shells.
+_RESERVED = "".join(rf"/^{name}[.]sock$/d; " for name in sorted(RESERVED_PROJECT_NAMES))
 PROJECTS = (
-    f"ls {paths.SOCKET_DIR} 2>/dev/null | sed -n '/^{paths.ADMIN_SOCKET}$/d; /^{paths.STATUS_SOCKET}$/d; s/[.]sock$//p'"
+    f"ls {paths.SOCKET_DIR} 2>/dev/null | "
+    rf"LC_ALL=C sed -n '{_RESERVED}s/^\([a-z0-9][a-z0-9_-]\{{0,63\}}\)[.]sock$/\1/p'"
 )
-SECRETS = "remo-secret list 2>/dev/null"
+_VALID_SECRETS = r"2>/dev/null | LC_ALL=C sed -n '/^[A-Za-z0-9_]\{1,128\}$/p'"
+SECRETS = f"remo-secret list {_VALID_SECRETS}"
+# What a project may fetch; the shell's words for the project go in between.
+ALLOWED = f"remo-brokerctl show --names -- %s {_VALID_SECRETS}"
 
 
 def identifier(program: Program) -> str:
@@ -47,8 +56,13 @@ def bash(program: Program) -> str:
     options = every_option(program)
     lines = [
         f"# bash completion for {program.name}; generated from its command line",
+        f"{name}_offer() {{",
+        "    # Those of the lines on standard input that begin with what was typed.",
+        "    local line",
+        '    while IFS= read -r line; do if [[ $line == "$cur"* ]]; then COMPREPLY+=("$line"); fi; done',
+        "}",
         f"{name}() {{",
-        "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command= operands=0 takes= word i",
+        "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command= first= operands=0 takes= word i",
         "    # bash takes --name=value for three words.",
         '    if [[ $cur == "=" ]]; then cur=; elif [[ $prev == "=" ]]; then prev=${COMP_WORDS[COMP_CWORD-2]}; fi',
         "    for ((i = 1; i < COMP_CWORD; i++)); do",
@@ -58,7 +72,7 @@ def bash(program: Program) -> str:
         "        case $word in",
         f"            {'|'.join(names(option for option in options if option.value))}) takes=1 ;;",
         "            -?*) ;;",
-        "            *) if [[ $command ]]; then ((++operands)); else command=$word; fi ;;",
+        "            *) if [[ ! $command ]]; then command=$word; else first=${first:-$word}; ((++operands)); fi ;;",
         "        esac",
         "    done",
         "    COMPREPLY=()",
@@ -66,7 +80,7 @@ def bash(program: Program) -> str:
     ]
     for command, option in valued_options(program):
         pattern = "|".join(f"{command.name if command else '*'}:{name}" for name in option.names)
-        lines.append(f"        {pattern}) {bash_values(option.kind, option.choices)}; return ;;")
+        lines.append(f"        {pattern}) {bash_values(name, option.kind, option.choices)}; return ;;")
     lines += ["    esac", "    if [[ $cur == -* ]]; then", "        case $command in"]
     lines += [
         f'            {command.name}) COMPREPLY=($(compgen -W {quoted(" ".join(flags(program, command)))} -- "$cur")) ;;'
@@ -83,19 +97,20 @@ def bash(program: Program) -> str:
     for command in program.commands.values():
         for place, operand in enumerate(command.operands):
             pattern = f"{command.name}:{'*' if operand.many else place}"
-            lines.append(f"        {pattern}) {bash_values(operand.kind, operand.choices)} ;;")
+            lines.append(f"        {pattern}) {bash_values(name, operand.kind, operand.choices)} ;;")
             if operand.rest:
-                lines.append(f"        {command.name}:*) {bash_values('file', ())} ;;")
+                lines.append(f"        {command.name}:*) {bash_values(name, 'file', ())} ;;")
     lines += ["    esac", "}", f"complete -F {name} {program.name}", ""]
     return "\n".join(lines)
 
 
-def bash_values(kind: str, choices: Iterable[str]) -> str:
+def bash_values(name: str, kind: str, choices: Iterable[str]) -> str:
     words = " ".join(choices)
     if words:
         return f'COMPREPLY=($(compgen -W {quoted(words)} -- "$cur"))'
-    if kind in ("project", "secret"):
-        return f'COMPREPLY=($(compgen -W "$({PROJECTS if kind == "project" else SECRETS})" -- "$cur"))'
+    names = {"project": PROJECTS, "secret": SECRETS, "allowed": ALLOWED % '"$first"'}.get(kind)
+    if names is not None:
+        return f"{name}_offer < <({names})"
     action = {"file": "-f", "directory": "-d", "command": "-c"}.get(kind)
     if action is None:
         return ":"
@@ -112,6 +127,8 @@ def zsh(program: Program) -> str:
         f"# generated from the command line of {program.name}",
         f'{name}_project() {{ compadd -- ${{(f)"$({PROJECTS})"}} }}',
         f'{name}_secret() {{ compadd -- ${{(f)"$({SECRETS})"}} }}',
+        # _arguments leaves the operands in `line`; the first is the project.
+        f'{name}_allowed() {{ compadd -- ${{(f)"$({ALLOWED % "$line[1]"})"}} }}',
         f"{name}() {{",
         "    local curcontext=$curcontext state line",
         "    typeset -A opt_args",
@@ -159,10 +176,16 @@ def zsh_action(name: str, kind: str, choices: Iterable[str]) -> str:
         "directory": "_files -/",
         "project": f"{name}_project",
         "secret": f"{name}_secret",
+        "allowed": f"{name}_allowed",
     }.get(kind, "")
 
 
 # --- fish ------------------------------------------------------------------------------------------------------------
+
+
+# The words before the cursor without options: the program, the command, the operands.
+FISH_WORDS = "(commandline -opc | string match -v -- '-*')"
+FISH_FIRST = f"{FISH_WORDS}[3]"
 
 
 def fish(program: Program) -> str:
@@ -173,11 +196,12 @@ def fish(program: Program) -> str:
         lines.append(f"{start} -n __fish_use_subcommand -a {command.name} -d {fish_quoted(command.summary)}")
         there = f"{start} -n '__fish_seen_subcommand_from {command.name}'"
         lines += [f"{there} {fish_option(option)}" for option in command.options]
-        lines += [
-            f"{there} {values}"
-            for operand in command.operands
-            if (values := fish_values(operand.kind, operand.choices))
-        ]
+        for place, operand in enumerate(command.operands):
+            values = fish_values(operand.kind, operand.choices)
+            # Programs and commands count too: the first operand is offered where two words stand.
+            here = f"; and test (count {FISH_WORDS}) -eq {place + 2}" if operand.kind in ("project", "allowed") else ""
+            if values:
+                lines.append(f"{start} -n {fish_quoted(f'__fish_seen_subcommand_from {command.name}{here}')} {values}")
     return "\n".join(lines) + "\n"
 
 
@@ -198,6 +222,7 @@ def fish_values(kind: str, choices: Iterable[str]) -> str:
         "command": "-a '(__fish_complete_subcommand)'",
         "project": f"-a {fish_quoted(f'({PROJECTS})')}",
         "secret": f"-a {fish_quoted(f'({SECRETS})')}",
+        "allowed": f"-a {fish_quoted(f'({ALLOWED % FISH_FIRST})')}",
     }.get(kind, "")
 
 

@@ -22,13 +22,22 @@ import zipfile
 
 from remo_broker.secret.commands import PROGRAM
 
-SHEBANG = b"#!/usr/bin/env python3\n"
+# The shell passes on what env cannot everywhere: -I, so that nothing of the caller's environment, home or working directory
+# decides what is imported. Python finds the archive behind these lines.
+HEAD = b"""\
+#!/bin/sh
+exec python3 -I "$0" "$@"
+"""
 PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 # Never imported in a container: it needs pydantic.
 LEFT_OUT = frozenset({"remo_broker.manifest.models"})
-# Its syntax is that of Python 2 and 3, so that an old version reaches the message.
+# Its syntax is that of Python 2 and 3, so that an old version reaches the message. Run as `python3 remo-secret.pyz`, it
+# isolates itself.
 MAIN = b"""\
 import sys
+if sys.version_info >= (3, 4) and not sys.flags.isolated:
+    import os
+    os.execv(sys.executable, [sys.executable, "-I"] + sys.argv)
 if sys.version_info < (3, 11):
     sys.exit("remo-secret: Python %d.%d is too old: 3.11 or later is required" % sys.version_info[:2])
 from remo_broker.secret.main import main
@@ -105,7 +114,7 @@ def pack() -> bytes:
         for place, code in compiled(sources).items():
             # Stored, because reading it is faster than inflating it.
             file.writestr(zipfile.ZipInfo(place, EPOCH), code, zipfile.ZIP_STORED)
-    return SHEBANG + archive.getvalue()
+    return HEAD + archive.getvalue()
 
 
 def main() -> int:

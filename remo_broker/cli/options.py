@@ -49,7 +49,7 @@ class Option:
         self.bare = bare
         """The value of the option without one. Such an option takes a value only as `--name=value`."""
         self.kind = kind
-        """What completions offer: `file`, `directory`, `project`, `secret` or nothing."""
+        """What completions offer: `file`, `directory`, `project`, `secret`, `allowed` (of a project) or nothing."""
 
     @property
     def name(self) -> str:

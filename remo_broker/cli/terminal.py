@@ -1,6 +1,7 @@
-"""Output as systemd's tools have it: colour and a pager on a terminal only, tables for people, JSON for programs.
+"""Output in the style of systemd's tools: colour and a pager on a terminal only, tables for people, JSON for programs.
 
-Honoured are `NO_COLOR`, `TERM=dumb`, `SYSTEMD_PAGER`, `PAGER`, `SYSTEMD_LESS` and `SYSTEMD_LESSCHARSET`.
+Environment: `NO_COLOR`, `TERM=dumb`, `SYSTEMD_PAGER`, `PAGER`, `SYSTEMD_PAGERSECURE`, `SYSTEMD_LESS` and
+`SYSTEMD_LESSCHARSET`.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ from remo_broker.cli.text import escaped
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-# What systemd's tools give to less: end at once where one screen is enough, show colours, do not clear the screen.
+# The options that systemd's tools give to less: exit if the output fits on one screen, show colours, do not clear it.
 LESS_OPTIONS = "FRSXMK"
 PAGERS = ("pager", "less", "more")
+# Those that have a secure mode, in which they run no command and open no file.
+SECURE_PAGERS = ("less",)
+_FALSE = ("0", "no", "n", "false", "f", "off")
 
 
 class Colour(StrEnum):
-    """What a cell or a word means, as far as a colour tells."""
+    """The colours, as terminal escapes."""
 
     RED = "\x1b[0;1;31m"
     GREEN = "\x1b[0;1;32m"
@@ -40,10 +44,10 @@ RESET = "\x1b[0m"
 
 
 class Output:
-    """Standard output, as the options and the terminal want it.
+    """Standard output, formatted for the options and the terminal.
 
-    `json` is `short`, `pretty` or `off`. Cells of a `table` are escaped here; whoever calls `line` or `pairs`, which may
-    hold colours, does it himself.
+    `json` is `short`, `pretty` or `off`. `table` escapes its cells; callers of `line` and `pairs`, whose text may hold
+    colours, escape it themselves.
     """
 
     def __init__(self, *, json_mode: str, legend: bool, pager: bool) -> None:
@@ -57,7 +61,7 @@ class Output:
         return f"{colour}{text}{RESET}" if colour is not None and self.colours else text
 
     def mark(self, good: bool) -> str:
-        """A tick or a cross, or words where the encoding has neither."""
+        """A tick or a cross, or yes or no if the encoding has neither."""
         unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
         text = ("✓" if good else "✗") if unicode else ("yes" if good else "no")
         return self.paint(text, Colour.GREEN if good else Colour.RED)
@@ -73,13 +77,13 @@ class Output:
             print(json.dumps(value, separators=(",", ":")))
 
     def pairs(self, rows: Sequence[tuple[str, str]]) -> None:
-        """`Key: value` lines with the colons below one another, as `systemctl status` has them."""
+        """`Key: value` lines with aligned colons, like `systemctl status`."""
         width = max(len(key) for key, _ in rows)
         for key, value in rows:
             print(f"{key:>{width}}{':' if key else ' '} {value}")
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]], counted: str) -> None:
-        """A table; `counted` is the line below it: `2 projects listed.` Cells are escaped, header and all aligned."""
+        """An aligned table; `counted` is the line below it: `2 projects listed.`"""
         shown = [[escaped(cell) for cell in row] for row in rows]
         widths = [max(len(cell) for cell in column) for column in zip(header, *shown, strict=True)]
         if self.legend:
@@ -91,7 +95,7 @@ class Output:
 
     @contextmanager
     def paged(self) -> Iterator[None]:
-        """Send standard output through a pager while the block runs, if it goes to a terminal and nobody forbade it."""
+        """Send standard output through a pager while the block runs, if it is a terminal and --no-pager is not given."""
         pager = _start_pager() if self._pager else None
         if pager is None:
             yield
@@ -105,7 +109,7 @@ class Output:
             yield
             sys.stdout.flush()
         except (BrokenPipeError, KeyboardInterrupt) as error:
-            # The reader has seen enough; what is still buffered is for nobody.
+            # The reader has left the pager; discard what is still buffered.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, 1)
             os.close(nowhere)
@@ -113,7 +117,8 @@ class Output:
             if isinstance(error, KeyboardInterrupt):
                 raise
         finally:
-            # From here on ^C is the pager's, which may stay: two programs would read from the terminal if this one ended.
+            # From here on ^C is for the pager. If this program ended first, the pager and the shell would read from the
+            # terminal at the same time.
             before = signal.signal(signal.SIGINT, signal.SIG_IGN)
             # The pager's input ends with the last copy of it.
             os.dup2(terminal, 1)
@@ -123,26 +128,47 @@ class Output:
 
 
 def _start_pager() -> subprocess.Popen[bytes] | None:
-    """The first that can be started, as with systemd's tools: a setting that names none that is there hides nothing."""
+    """Start the first pager that can be started; a setting that names a missing program hides no output."""
+    trusted = _secure_setting()
+    secure = _elevated() if trusted is None else trusted
     environment = os.environ | {
         "LESS": os.environ.get("SYSTEMD_LESS") or LESS_OPTIONS,
         "LESSCHARSET": os.environ.get("SYSTEMD_LESSCHARSET") or "utf-8",
-        # No shell and no other file from within the pager: whoever runs this may be root only by way of sudo.
-        "LESSSECURE": "1",
     }
-    for command in _pagers():
+    environment.pop("LESSSECURE", None)
+    if secure:
+        environment["LESSSECURE"] = "1"
+    for command in _pagers(secure=secure, custom=trusted is not None or not secure):
         with suppress(OSError):
             return subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
     return None
 
 
-def _pagers() -> Iterator[list[str]]:
-    """The command that is set, then those that are commonly installed; none where it is set to none."""
+def _secure_setting() -> bool | None:
+    """`SYSTEMD_PAGERSECURE`: whether the pager runs in secure mode. Set at all, it says that the user's pager is trusted.
+
+    As with systemd's tools, a value that is not boolean means true.
+    """
+    given = os.environ.get("SYSTEMD_PAGERSECURE")
+    return None if given is None else given.lower() not in _FALSE
+
+
+def _elevated() -> bool:
+    """Whether this runs with more rights than the user who logged in has: under sudo, or a similar program.
+
+    Unlike systemd's tools, root is always taken for that: not every session tells whose it is.
+    """
+    return os.geteuid() == 0 or os.geteuid() != os.getuid()
+
+
+def _pagers(*, secure: bool, custom: bool) -> Iterator[list[str]]:
+    """The pager that the user has set, if it may be used, then the common ones; none if it is set to none."""
     given = next((os.environ[name] for name in ("SYSTEMD_PAGER", "PAGER") if name in os.environ), None)
     if given is not None:
         if given.strip() in ("", "cat"):
             return
-        with suppress(ValueError):  # quotes that do not close
-            yield shlex.split(given)
-    for name in PAGERS:
+        if custom:
+            with suppress(ValueError):  # quotes that are not closed
+                yield shlex.split(given)
+    for name in SECURE_PAGERS if secure else PAGERS:
         yield [name]

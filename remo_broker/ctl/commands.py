@@ -28,6 +28,7 @@ NO_PAGER = Option("--no-pager", help="No pager for long output on a terminal")
 
 ALLOW_UID = Option("--allow-uid", value="UID,...", help="Only these users may connect: numbers or names; else anybody")
 NO_ENABLE = Option("--no-enable", help="Leave the unit of the project's socket as it is")
+NAMES = Option("--names", help="Only the names that it may fetch, one a line")
 ALL = Option("--all", help="All registered projects")
 DRY_RUN = Option("--dry-run", help="Change nothing; show which projects would lack a secret that they may fetch")
 FORMAT = Option("--format", value="FORMAT", choices=FORMATS, help="The format of FILE; guessed by default")
@@ -66,7 +67,13 @@ Does not start a broker that is idle. The exit status is 0 when it runs, {EXIT_F
 stopped, {EXIT_UNKNOWN} when that cannot be told.""",
         ),
         Command("list", "List the registered projects", run="remo_broker.ctl.projects:list_projects"),
-        Command("show", "Show one project in full", run="remo_broker.ctl.projects:show", operands=[PROJECT]),
+        Command(
+            "show",
+            "Show one project in full",
+            run="remo_broker.ctl.projects:show",
+            operands=[PROJECT],
+            options=[NAMES],
+        ),
         Command(
             "register",
             "Serve the project in a directory",
@@ -134,7 +141,7 @@ allowed. The exit status is 1 when there is any.""",
             "explain",
             "Would a project be given a secret, and if not, why",
             run="remo_broker.ctl.explain:explain",
-            operands=[PROJECT, Operand("NAME")],
+            operands=[PROJECT, Operand("NAME", kind="allowed")],
             options=[UID],
             details="Nothing is fetched or audited. The exit status is 1 when it would not be given.",
         ),

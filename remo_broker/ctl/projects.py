@@ -18,7 +18,7 @@ from remo_broker.client.errors import (
     ProjectUnknown,
     Unsendable,
 )
-from remo_broker.ctl.commands import ALL, ALLOW_UID, NO_ENABLE, PROGRAM
+from remo_broker.ctl.commands import ALL, ALLOW_UID, NAMES, NO_ENABLE, PROGRAM
 from remo_broker.ctl.session import (
     checked_project,
     directory_problem,
@@ -64,6 +64,10 @@ def show(arguments: Arguments) -> None:
         fields = found.to_json()
         del fields["ok"]
         output.show_json(fields)
+        return
+    if arguments.flag(NAMES):
+        for name in found.allowlist:
+            output.line(escaped(name))
         return
     last = f", last {shown(found.last_fetch_usec)}; {ago(found.last_fetch_usec)}" if found.last_fetch_usec else ""
     names = found.allowlist or ["none: everything is denied"]

@@ -57,6 +57,18 @@ def test_what_is_installed(machine: Machine) -> None:
         assert machine.path(f"/usr/share/remo-broker/{schema.name}").read_bytes() == schema.read_bytes()
 
 
+def test_programs_import_nothing_of_the_callers(machine: Machine) -> None:
+    """An operator runs them in a project's directory, with whatever variables the project's tools have set."""
+    place = "/tmp/hostile"
+    for name in ("encodings", "json", "socket", "subprocess", "usercustomize", "remo_broker"):
+        machine.write(f"{place}/{name}.py", "import os\nos.write(2, b'imported')\n")
+    env = {"PYTHONPATH": place, "PYTHONINSPECT": "1", "PYTHONHOME": place, "PYTHONUSERBASE": place, "HOME": place}
+    for program in PROGRAMS:
+        shown = machine.run(["sh", "-c", f"cd {place} && exec {program} --version"], env=env)
+        assert (shown.stdout.split()[0], shown.stderr) == (program, "")
+    machine.run(["rm", "-r", place])
+
+
 def test_uninstall_leaves_the_configuration(machine: Machine) -> None:
     before = _named(machine)
     assert "/usr/bin/remo-broker" in before
@@ -144,7 +156,7 @@ def test_another_python_is_said_to_be_the_reason(machine: Machine) -> None:
     """The host was upgraded to the next release of its distribution."""
     text = machine.path("/usr/bin/remo-secret").read_text()
     machine.write("/usr/bin/remo-secret.next", text.replace("!= (3, ", "!= (3, 9"))
-    tried = machine.run(["/usr/bin/python3", "-SP", "/usr/bin/remo-secret.next"], check=False)
+    tried = machine.run(["/usr/bin/python3", "-SI", "/usr/bin/remo-secret.next"], check=False)
     machine.path("/usr/bin/remo-secret.next").unlink()
     assert tried.returncode == 1
     assert "./run install" in tried.stderr

@@ -43,7 +43,23 @@ LINES = [
     ("remo-secret git-credential ", {"get", "store", "erase"}, {"TOKEN"}),
     ("remo-secret exec --only ", {"TOKEN", "npm"}, {"get"}),
     ("remo-secret wait --t", {"--timeout"}, {"--socket"}),
+    ("remo-brokerctl explain alpha ", {"OF_alpha"}, {"alpha", "TOKEN"}),
+    ("remo-brokerctl explain --uid=0 alpha OF", {"OF_alpha"}, {"alpha"}),
 ]
+# Names that a shell would carry out, or take for more words.
+HOSTILE = (
+    "$(touch pwned)",
+    "`touch pwned`",
+    "a b",
+    "x;touch pwned",
+    "A&&touch pwned",
+    "-rf",
+    "*",
+    "~",
+    "é",
+    "${PWD}",
+    "a\\",
+)
 
 
 @pytest.fixture
@@ -53,11 +69,15 @@ def place(directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.P
     sockets.mkdir()
     for name in ("admin", "status", "alpha", "beta"):
         listen(sockets / f"{name}.sock").close()
+    for name in HOSTILE:
+        (sockets / f"{name}.sock").touch()
+    (sockets / "line\n$(touch pwned).sock").touch()
     monkeypatch.setattr(completions, "PROJECTS", completions.PROJECTS.replace("/run/remo-broker", str(sockets)))
     for name, text in completions.files().items():
         (directory / name).write_text(text)
-    for program, text in (("remo-secret", "TOKEN\nnpm"), ("remo-brokerctl", "")):
-        (directory / program).write_text(f"#!/bin/sh\nprintf '%s\\n' '{text}'\n")
+    for program, own in (("remo-secret", "TOKEN npm"), ("remo-brokerctl", '"OF_$4"')):
+        (directory / "hostile").write_text("\n".join(HOSTILE) + "\n")
+        (directory / program).write_text(f"#!/bin/sh\nprintf '%s\\n' {own}\ncat {directory}/hostile\n")
         (directory / program).chmod(0o755)
     (directory / "file.env").write_text("")
     return directory
@@ -118,6 +138,8 @@ def test_tab(
     found = {word.removesuffix("/").rpartition("=")[2] for word in shell(place, line)}
     assert offered <= found
     assert not others & found
+    assert not set(HOSTILE) & found
+    assert not list(place.glob("**/pwned"))
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

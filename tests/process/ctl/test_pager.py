@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
+from remo_broker.cli import terminal
 from tests.process.ctl.conftest import Operator
 from tests.support.broker import registration
 
@@ -13,6 +15,11 @@ if TYPE_CHECKING:
     import pathlib
 
     from tests.conftest import StartBroker
+
+
+# The user's pager is used under root too.
+TRUSTED = {"SYSTEMD_PAGERSECURE": "1"}
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -25,14 +32,14 @@ def test_long_output_is_paged(crowded: Operator, directory: pathlib.Path) -> Non
     pager = directory / "pager"
     pager.write_text('#!/bin/sh\necho paged; echo "$1 $LESS $LESSSECURE"; exec cat\n')
     pager.chmod(0o755)
-    shown = crowded.on_terminal("list", env={"SYSTEMD_PAGER": f"{pager} 'an option'", "PAGER": "false"})
+    shown = crowded.on_terminal("list", env={"SYSTEMD_PAGER": f"{pager} 'an option'", "PAGER": "false"} | TRUSTED)
     assert shown.text.startswith("paged\r\nan option FRSXMK 1\r\n")
     assert "project-199" in shown.text
     assert "\x1b[0;4mPROJECT" in shown.text
-    assert crowded.on_terminal("list", env={"PAGER": str(pager)}).text.startswith("paged")
+    assert crowded.on_terminal("list", env={"PAGER": str(pager)} | TRUSTED).text.startswith("paged")
     for none in ({"SYSTEMD_PAGER": "", "PAGER": str(pager)}, {"PAGER": "cat"}):
-        assert "paged" not in crowded.on_terminal("list", env=none).text
-    assert "paged" not in crowded.on_terminal("list", "--no-pager", env={"PAGER": str(pager)}).text
+        assert "paged" not in crowded.on_terminal("list", env=none | TRUSTED).text
+    assert "paged" not in crowded.on_terminal("list", "--no-pager", env={"PAGER": str(pager)} | TRUSTED).text
     assert b"paged" not in crowded.run("list", env={"PAGER": str(pager)}).stdout
 
 
@@ -40,7 +47,7 @@ def test_a_pager_that_is_left_early(start_broker: StartBroker) -> None:
     """With more to come than the pipe to it holds."""
     names = [f"project-{number:04}" for number in range(1500)]
     many = Operator(start_broker(projects=[registration(name, "TOKEN") for name in names]))
-    shown = many.on_terminal("list", env={"PAGER": "head -n 3", "NO_COLOR": "1"})
+    shown = many.on_terminal("list", env={"PAGER": "head -n 3", "NO_COLOR": "1"} | TRUSTED)
     assert shown.text.count("\n") == 3
     assert shown.status == 0
 
@@ -52,21 +59,49 @@ def test_with_less(crowded: Operator) -> None:
     assert shown.status == 0
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, whose pager is in question")
+def test_roots_pager_runs_no_command(crowded: Operator, directory: pathlib.Path) -> None:
+    """Who may run this by sudo could otherwise run anything: by the pager's own commands, or by naming the pager."""
+    tools = directory / "tools"
+    tools.mkdir()
+    for name in ("pager", "more", "mine", "less"):
+        (tools / name).write_text(f'#!/bin/sh\necho "ran {name} $LESSSECURE"\ncat >/dev/null\n')
+        (tools / name).chmod(0o755)
+    path = {"PATH": f"{tools}:/usr/bin:/bin", "PAGER": "mine"}
+    assert crowded.on_terminal("list", env=path).text == "ran less 1\r\n"
+    assert crowded.on_terminal("list", env=path | {"SYSTEMD_PAGERSECURE": "true"}).text == "ran mine 1\r\n"
+    assert crowded.on_terminal("list", env=path | {"SYSTEMD_PAGERSECURE": "no"}).text == "ran mine \r\n"
+    assert (
+        crowded.on_terminal("list", env=path | {"PAGER": "none", "SYSTEMD_PAGERSECURE": "no"}).text == "ran pager \r\n"
+    )
+    (tools / "less").unlink()
+    only_more = path | {"PATH": str(tools)}
+    assert "project-199" in crowded.on_terminal("list", env=only_more).text
+
+
+def test_a_user_has_the_pager_of_their_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
+    monkeypatch.setattr(os, "getuid", lambda: NOBODY)
+    assert not terminal._elevated()
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    assert terminal._elevated()
+
+
 def script(directory: pathlib.Path, text: str) -> dict[str, str]:
     """Settings under which the shell's `text` is the pager."""
     path = directory / "pager"
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o755)
-    return {"PAGER": str(path)}
+    return {"PAGER": str(path)} | TRUSTED
 
 
 @pytest.mark.parametrize("pager", ["/nowhere/pager", "less 'unclosed", "/", "''", "/etc/passwd"])
 def test_a_pager_that_cannot_be_started(crowded: Operator, pager: str) -> None:
     """Another one is used, or none: a setting of the user's must not hide what was asked for."""
-    shown = crowded.on_terminal("list", env={"PAGER": pager, "PATH": "/nowhere"})
+    shown = crowded.on_terminal("list", env={"PAGER": pager, "PATH": "/nowhere"} | TRUSTED)
     assert "project-199" in shown.text
     assert (shown.status, "remo-brokerctl:" in shown.text) == (0, False)
-    assert "project-000" in crowded.on_terminal("list", env={"PAGER": pager}, keys=b"q").text
+    assert "project-000" in crowded.on_terminal("list", env={"PAGER": pager} | TRUSTED, keys=b"q").text
 
 
 @pytest.mark.parametrize("pager", ["", " ", "cat", " cat "])
@@ -79,7 +114,7 @@ def test_no_pager_is_wanted(crowded: Operator, pager: str) -> None:
 def test_a_pager_that_fails_does_not_change_the_status(crowded: Operator, directory: pathlib.Path) -> None:
     (directory / "secrets").write_text("OTHER=x\n")
     for command, status in (["list"], 0), (["push", "--dry-run", f"{directory}/secrets"], 1):
-        shown = crowded.on_terminal(*command, env={"PAGER": "false"})
+        shown = crowded.on_terminal(*command, env={"PAGER": "false"} | TRUSTED)
         assert (shown.text, shown.status) == ("", status)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -92,6 +93,19 @@ def test_a_version_that_is_too_old_ends_with_a_message(tmp_path: pathlib.Path) -
     done = version(tmp_path)
     assert done.returncode == 1
     assert {"3.6", "3.11"} <= set(done.stderr.split())
+
+
+def test_nothing_of_the_callers_surroundings_is_imported(packed: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    for name in ("encodings", "json", "subprocess", "sitecustomize", "usercustomize", "remo_broker"):
+        (tmp_path / f"{name}.py").write_text("import os\nos.write(2, b'imported')\n")
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path), "PYTHONINSPECT": "1", "PYTHONSTARTUP": "json.py"}
+    for argv in ([str(packed)], [sys.executable, "-S", str(packed)]):
+        if argv[0] == sys.executable:
+            (tmp_path / "encodings.py").unlink()  # nobody could keep that one away
+        done = subprocess.run(
+            [*argv, "--version"], cwd=tmp_path, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False
+        )
+        assert (done.returncode, done.stdout[:12], done.stderr) == (0, b"remo-secret ", b"")
 
 
 def test_the_same_source_makes_the_same_file(packed: pathlib.Path) -> None:
