@@ -2,75 +2,126 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import time
-from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from remo_broker.cli.options import Arguments, Option, Usage
-from remo_broker.cli.terminal import Colour, Output
-from remo_broker.cli.times import FORMS, iso, parse, shown_short
-from remo_broker.ctl.audit_journal import Query, Record, follow, read
+from remo_broker.cli.program import Problem
+from remo_broker.cli.times import FORMS, iso, parse
+from remo_broker.client.errors import ClientError
+from remo_broker.ctl import audit_table
+from remo_broker.ctl.audit_journal import Query, any_record, follow, read
+from remo_broker.ctl.audit_who import matches
 from remo_broker.ctl.commands import (
     ALL_EVENTS,
+    BY,
     DEFAULT_FOLLOW_LINES,
     DENIED,
     DIRECTORY,
     FOLLOW,
+    FULL,
     LINES,
     MOST_LINES,
+    NAMESPACE,
     PROJECT_OPTION,
     SECRET_OPTION,
     SINCE,
     SUMMARY,
     UNTIL,
+    VERIFY,
+    WHO,
 )
-from remo_broker.ctl.session import checked_project, open_output, user, user_name
-from remo_broker.protocol.names import counted
-from remo_broker.protocol.records import Decision, Event, Outcome
+from remo_broker.ctl.session import checked_project, manages_units, open_client, open_output, socket_path, user_name
+from remo_broker.ctl.status import RUNNING_STATES, unit_states
+from remo_broker.protocol import paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-HEADER = ("TIME", "PROJECT", "SECRET", "DECISION", "REASON", "PEER")
-# The columns are as wide as these many first rows need; a follower's are as wide as common names.
-MEASURED_ROWS = 1000
-COMMON_WIDTHS = (19, 16, 24, 8, 16, 4)
+    from remo_broker.cli.terminal import Output
+    from remo_broker.ctl.audit_journal import Record
+
+TEXT_FIELDS = (
+    *("project", "secret", "decision", "outcome", "reason", "backend"),
+    *("peer_unit", "peer_container", "peer_comm", "peer_exe", "start_id"),
+)
+NUMBER_FIELDS = (
+    *("generation", "latency_usec", "count", "secret_count", "allowlist_size", "dropped"),
+    *("peer_pid", "peer_uid", "peer_gid", "peer_pidfd_inode", "serial"),
+)
 
 
-def audit(arguments: Arguments) -> None:
+def audit(arguments: Arguments) -> int:
     output = open_output(arguments)
-    following, summing = arguments.flag(FOLLOW), arguments.flag(SUMMARY)
-    if following and (summing or arguments.flag(UNTIL)):
-        raise Usage("--follow goes with neither --summary nor --until")
-    if summing and arguments.flag(ALL_EVENTS):
-        raise Usage("--summary counts what was given and refused; leave --all out")
+    mode = _mode(arguments)
+    query = _query(arguments)
+    if mode is VERIFY:
+        return _verify(arguments, output, query)
+    if mode is FOLLOW:
+        if query.since is None and query.lines is None:
+            query.lines = DEFAULT_FOLLOW_LINES
+        show(output, _narrowed(follow(query), arguments), live=True, hosts=query.directory is not None)
+        return 0
+    found = _narrowed(read(query), arguments)
+    with output.paged():
+        if mode is SUMMARY:
+            from remo_broker.ctl.audit_summary import show_summary
+
+            count = show_summary(output, found, arguments.value(BY) or "")
+        else:
+            count = show(output, found, live=False, full=arguments.flag(FULL), hosts=query.directory is not None)
+    if not count and query.project is not None:
+        _require_known(query)
+    return 0
+
+
+def _mode(arguments: Arguments) -> Option | None:
+    """Which of the forms of review was asked for; None for the table. Raises `Usage` for two at a time."""
+    modes = [option for option in (VERIFY, FOLLOW) if arguments.flag(option)]
+    if arguments.flag(SUMMARY) or arguments.flag(BY):
+        modes.append(SUMMARY)
+    if len(modes) > 1:
+        raise Usage(f"{modes[0].name} and {modes[1].name} exclude each other")
+    mode = modes[0] if modes else None
+    if mode is FOLLOW and arguments.flag(UNTIL):
+        raise Usage("--follow and --until exclude each other")
+    if mode is SUMMARY and arguments.flag(ALL_EVENTS):
+        raise Usage("--all shows events that are no fetches, which are not counted", hint="leave --all out")
+    if mode is VERIFY:
+        for option in (PROJECT_OPTION, SECRET_OPTION, DENIED, LINES, WHO, ALL_EVENTS):
+            if arguments.flag(option):
+                raise Usage(f"{option.name} leaves records out, which --verify would miss", hint="leave it out")
+    return mode
+
+
+def _query(arguments: Arguments) -> Query:
     lines = arguments.number(LINES, 0, MOST_LINES)
     since, until = moment(arguments, SINCE), moment(arguments, UNTIL)
     if since is not None and until is not None and since > until:
         raise Usage("--since is later than --until")
-    if following and since is None and lines is None:
-        lines = DEFAULT_FOLLOW_LINES
+    directory, namespace = arguments.value(DIRECTORY), arguments.value(NAMESPACE)
+    if directory is not None and namespace is not None:
+        raise Usage("--directory and --namespace exclude each other")
     project = arguments.value(PROJECT_OPTION)
-    query = Query(
+    return Query(
         project=None if project is None else checked_project(project),
         secret=arguments.value(SECRET_OPTION),
         denied=arguments.flag(DENIED),
-        all_events=arguments.flag(ALL_EVENTS),
+        all_events=arguments.flag(ALL_EVENTS) or arguments.flag(VERIFY),
         since=since,
         until=until,
         lines=lines,
-        directory=arguments.value(DIRECTORY),
+        directory=directory,
+        namespace=namespace,
     )
-    if following:
-        show(output, follow(query), live=True)
-        return
-    records = read(query)
-    with output.paged():
-        if summing:
-            show_summary(output, records)
-        else:
-            show(output, records, live=False)
+
+
+def _narrowed(found: Iterable[Record], arguments: Arguments) -> Iterator[Record]:
+    pattern = arguments.value(WHO)
+    return iter(found) if pattern is None else (one for one in found if matches(one, pattern))
 
 
 def moment(arguments: Arguments, option: Option) -> int | None:
@@ -79,200 +130,99 @@ def moment(arguments: Arguments, option: Option) -> int | None:
         return None
     found = parse(text, time.time())
     if found is None:
-        raise Usage(f"{option.name}: no time that is understood, from 1970 to 9998; write {FORMS}")
+        raise Usage(f"{option.name}: not a time from 1970 to 9998", hint=f"write {FORMS}; see systemd.time(7)")
     return found
 
 
-# --- one line a record -----------------------------------------------------------------------------------------------
-
-
-def show(output: Output, records: Iterator[Record], *, live: bool) -> None:
-    if output.json != "off":
-        for record in records:
-            output.show_json(fields(record))
-            if live:
-                sys.stdout.flush()
+def _require_known(query: Query) -> None:
+    """Raise `Problem` for a project that there is not, and never was as far as the journal goes back."""
+    if os.path.lexists(paths.project_socket(paths.SOCKET_DIR, query.project or "")):
         return
-    head: list[Record] = [] if live else list(islice(records, MEASURED_ROWS))
-    rows = [cells(record) for record in head]
-    widths = COMMON_WIDTHS if live else tuple(max(map(len, column)) for column in zip(HEADER, *rows, strict=True))
-    if output.legend:
-        output.line(output.paint(aligned(HEADER, widths), Colour.UNDERLINE))
-    for record, row in chain(zip(head, rows, strict=True), ((record, cells(record)) for record in records)):
-        output.line(output.paint(aligned(row, widths).rstrip(), colour(record)))
+    ever = Query(project=query.project, all_events=True, lines=1, directory=query.directory, namespace=query.namespace)
+    if not any_record(ever):
+        raise Problem(
+            f"no project {query.project}: it is not registered, and the journal has no record of it",
+            hint="'remo-brokerctl list' shows the registered projects",
+        )
+
+
+def show(output: Output, found: Iterator[Record], *, live: bool, full: bool = False, hosts: bool = False) -> int:
+    """Print the records, as a table or as JSON; how many rows."""
+    if output.json == "off":
+        return audit_table.show(output, found, live=live, full=full, hosts=hosts)
+    count = 0
+    for record in found:
+        count += 1
+        output.show_json(fields(record, host=hosts))
         if live:
             sys.stdout.flush()
+    return count
 
 
-def aligned(row: Iterable[str], widths: Iterable[int]) -> str:
-    return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-
-
-def cells(record: Record) -> tuple[str, ...]:
-    """One row. An event that is no fetch stands where a decision does, with what there is to say of it as the reason."""
-    return (
-        shown_short(record.usec),
-        record.text("REMO_PROJECT") or "-",
-        record.text("REMO_SECRET") or "-",
-        record.text("REMO_DECISION") or record.event,
-        record.text("REMO_REASON") or ", ".join(details(record)) or "-",
-        peer(record),
-    )
-
-
-def details(record: Record) -> Iterator[str]:
-    for field, word in (
-        ("REMO_COUNT", "requests"),
-        ("REMO_SECRET_COUNT", "secrets"),
-        ("REMO_ALLOWLIST_SIZE", "names"),
-        ("REMO_DROPPED", "records lost"),
-    ):
-        number = record.number(field)
-        if number is not None:
-            yield f"{word}: {number}"
-
-
-def peer(record: Record) -> str:
-    pid, uid = record.number("REMO_PEER_PID"), record.number("REMO_PEER_UID")
-    return "-" if pid is None or uid is None else f"pid {pid}, uid {user(uid)}"
-
-
-def colour(record: Record) -> Colour | None:
-    if record.text("REMO_DECISION") == Decision.DENY or record.event in (
-        Event.PEER_REFUSED.word,
-        Event.RATE_LIMITED.word,
-        Event.MANIFEST_INVALID.word,
-        Event.DEGRADED.word,
-    ):
-        return Colour.RED
-    return Colour.YELLOW if record.text("REMO_OUTCOME") == Outcome.NOT_FOUND else None
-
-
-def fields(record: Record) -> dict[str, Any]:
+def fields(record: Record, *, host: bool = False) -> dict[str, Any]:
     """A record for programs: every field that it has, under the name of the journal's without the prefix.
 
-    Beside them the user's name, as it is here now.
+    Beside them the user's name, as it is on this host now.
     """
     found: dict[str, Any] = {"time": iso(record.usec), "event": record.event}
-    for name in ("project", "secret", "decision", "outcome", "reason", "backend"):
+    for name in TEXT_FIELDS:
         value = record.text(f"REMO_{name.upper()}")
         if value is not None:
             found[name] = value
-    for name in (
-        *("generation", "latency_usec", "count", "secret_count", "allowlist_size", "dropped"),
-        *("peer_pid", "peer_uid", "peer_gid"),
-    ):
+    for name in NUMBER_FIELDS:
         number = record.number(f"REMO_{name.upper()}")
         if number is not None:
             found[name] = number
+    if host:
+        found["host"] = record.text("_HOSTNAME")
+        return found
     known = user_name(found["peer_uid"]) if "peer_uid" in found else None
     if known is not None:
         found["peer_user"] = known
     return found
 
 
-# --- counts ----------------------------------------------------------------------------------------------------------
+def _verify(arguments: Arguments, output: Output, query: Query) -> int:
+    from remo_broker.ctl.audit_verify import verify
 
-
-# What decides where a record is counted, and how.
-KEY_FIELDS = ("REMO_PROJECT", "REMO_SECRET", "REMO_EVENT", "REMO_DECISION", "REMO_OUTCOME", "REMO_COUNT")
-
-
-class Group:
-    """Records that differ in nothing but time and peer."""
-
-    __slots__ = ("count", "first", "last", "sample")
-
-    def __init__(self, sample: Record) -> None:
-        self.sample = sample
-        self.count = 0
-        self.first = self.last = sample.usec
-
-
-def group(records: Iterable[Record]) -> Iterable[Group]:
-    """A million records are looked at here, so each only as much as it takes to tell it from the others."""
-    groups: dict[tuple[str | list[str] | None, ...], Group] = {}
-    for record in records:
-        key = tuple(map(record.data.get, KEY_FIELDS))
-        try:
-            one = groups.get(key)
-        except TypeError:  # a field that stands twice, which no broker writes
-            key = tuple(record.text(field) for field in KEY_FIELDS)
-            one = groups.get(key)
-        if one is None:
-            one = groups[key] = Group(record)
-        one.count += 1
-        if record.usec < one.first:
-            one.first = record.usec
-        elif record.usec > one.last:
-            one.last = record.usec
-    return groups.values()
-
-
-class Count:
-    """What became of one secret's fetches by one project; refusals without a secret are counted under none."""
-
-    __slots__ = ("allowed", "denied", "first", "last", "missing", "project", "secret")
-
-    def __init__(self, project: str | None, secret: str | None) -> None:
-        self.project = project
-        self.secret = secret
-        self.allowed = self.denied = self.missing = 0
-        self.first = self.last = 0
-
-    def add(self, group: Group) -> None:
-        sample, number = group.sample, group.count
-        if sample.event == Event.RATE_LIMITED.word:
-            self.denied += number * (sample.number("REMO_COUNT") or 1)
-        elif sample.event == Event.PEER_REFUSED.word or sample.text("REMO_DECISION") == Decision.DENY:
-            self.denied += number
-        elif sample.text("REMO_OUTCOME") == Outcome.NOT_FOUND:
-            self.missing += number
-        elif sample.event == Event.FETCH.word:
-            self.allowed += number
-        self.first = min(self.first or group.first, group.first)
-        self.last = max(self.last, group.last)
-
-
-def summarise(records: Iterable[Record]) -> list[Count]:
-    """By project and secret; those with denials first, the most denied on top."""
-    counts: dict[tuple[str | None, str | None], Count] = {}
-    for one in group(records):
-        key = one.sample.text("REMO_PROJECT"), one.sample.text("REMO_SECRET")
-        count = counts.get(key)
-        if count is None:
-            count = counts[key] = Count(*key)
-        count.add(one)
-    return sorted(counts.values(), key=lambda one: (-one.denied, one.project or "", one.secret or ""))
-
-
-def show_summary(output: Output, records: Iterable[Record]) -> None:
-    counts = summarise(records)
-    if output.json != "off":
-        output.show_json(
-            [
-                {
-                    "project": one.project,
-                    "secret": one.secret,
-                    "denied": one.denied,
-                    "allowed": one.allowed,
-                    "not_found": one.missing,
-                    "first": iso(one.first),
-                    "last": iso(one.last),
-                }
-                for one in counts
-            ]
+    running = None if query.directory is not None else _running(arguments)
+    if running is not None:
+        _sync(query)
+    with output.paged():
+        return verify(
+            output,
+            read(query),
+            whole=query.since is None,
+            running=running,
+            bounded=query.until is not None,
         )
+
+
+def _running(arguments: Arguments) -> tuple[str, int] | None:
+    """The start and the last serial of the broker that runs, without starting one; None where that cannot be known."""
+    try:
+        if manages_units(arguments):
+            if unit_states()[0] not in RUNNING_STATES:
+                return None
+        elif not os.path.exists(socket_path(arguments)):
+            return None
+        with open_client(arguments) as client:
+            found = client.status().audit
+    except (ClientError, Problem):
+        return None
+    return (found.start_id, found.serial - found.queued) if found.start_id else None
+
+
+def _sync(query: Query) -> None:
+    """Have journald write what it has received; it takes privilege, and without it a moment has to do."""
+    from remo_broker.ctl.journals import unit_namespace
+
+    namespace = query.namespace or unit_namespace()
+    options = [] if namespace is None else [f"--namespace={namespace}"]
+    command = ["journalctl", *options, "--sync"]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    except OSError:
         return
-    output.table(
-        ["PROJECT", "SECRET", "DENIED", "ALLOWED", "NOT FOUND", "FIRST", "LAST"],
-        [
-            [
-                *(one.project or "-", one.secret or "-"),
-                *(str(one.denied), str(one.allowed), str(one.missing)),
-                *(shown_short(one.first), shown_short(one.last)),
-            ]
-            for one in counts
-        ],
-        f"{counted(len(counts), 'secret')} listed.",
-    )
+    if done.returncode != 0:
+        time.sleep(0.2)

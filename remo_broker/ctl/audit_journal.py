@@ -1,36 +1,37 @@
 """The broker's audit records, read back from the journal.
 
-Everything is narrowed down by matches inside the journal, so that a million entries of others cost nothing. Records are
-bound to the broker's user, which nothing else runs as, by the field that journald sets from what the kernel says: an entry
-that somebody else wrote, with whatever fields, does not match. Not by the unit: journald looks that up when it reads an
-entry, and leaves it out of the last ones of a broker that was killed before.
+Matches inside the journal narrow the search, so that a million entries of others cost nothing. Records are bound to the
+broker's user, which nothing else runs as, by a field that journald sets from what the kernel says: an entry that somebody else
+wrote, with whatever fields, does not match. Not by the unit: journald looks that up when it reads an entry, and leaves it out
+of the last ones of a broker that was killed before. In journals of other hosts, whose user has another number, it has to be the
+unit all the same.
 """
 
 from __future__ import annotations
 
-import glob
-import os
+import heapq
 import pwd
 import select
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from remo_broker.cli.program import Problem
 from remo_broker.cli.times import is_time
+from remo_broker.ctl.journals import SERVICE, open_journals
 from remo_broker.protocol import records
 from remo_broker.protocol.names import printable
 from remo_broker.protocol.records import Decision, Event
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from cysystemd.reader import JournalEntry, JournalReader, Rule
 
 USER = "remo-broker"
 
 # What is shown without --all: what somebody was given or refused.
-ACCESS_EVENTS = (Event.FETCH, Event.RATE_LIMITED, Event.PEER_REFUSED)
-FILES = ("/var/log/journal/*/system.journal", "/run/log/journal/*/system.journal")
-# How often a follower looks of itself, beside being woken: where the journal is on a file system without inotify.
+ACCESS_EVENTS = (Event.FETCH, Event.RATE_LIMITED, Event.DENIALS_COUNTED, Event.PEER_REFUSED)
+# How often a follower looks without being woken: where the journal is on a file system without inotify.
 FOLLOW_SECONDS = 2.0
 # Later than any entry.
 END_OF_TIME = 2**62
@@ -54,6 +55,7 @@ class Query:
         until: int | None = None,
         lines: int | None = None,
         directory: str | None = None,
+        namespace: str | None = None,
     ) -> None:
         self.project = project
         self.secret = secret
@@ -63,10 +65,11 @@ class Query:
         self.until = until
         self.lines = lines
         self.directory = directory
+        self.namespace = namespace
 
     def terms(self) -> list[list[tuple[str, str]]]:
         """The matches: every group must hold, and of each group any field."""
-        groups = [[("_UID", str(broker_uid()))]]
+        groups = [[("_UID", str(broker_uid()))] if self.directory is None else [("_SYSTEMD_UNIT", SERVICE)]]
         if self.denied:
             groups.append(
                 [
@@ -85,18 +88,23 @@ class Query:
             groups.append([("REMO_SECRET", self.secret)])
         return groups
 
+    def holds(self, usec: int) -> bool:
+        """Whether an entry of that time is asked for. Later ones may be: a clock can be set back."""
+        return (self.since is None or usec >= self.since) and (self.until is None or usec <= self.until)
+
 
 class Record:
     """One entry. Text is printable ASCII whatever the journal holds; what a record lacks is None."""
 
-    __slots__ = ("data", "usec")
+    __slots__ = ("data", "taken", "usec")
 
     def __init__(self, entry: JournalEntry) -> None:
         self.data: dict[str, str | list[str]] = entry.data
         """The fields as they are in the journal: to tell records apart by, not to be shown."""
-        # A record that waited for journald has its own time.
+        self.taken: int = entry.get_realtime_usec()
+        """When journald took it. A record that waited for journald has its own time."""
         own = self.number(records.EVENT_TIME_FIELD)
-        self.usec: int = entry.get_realtime_usec() if own is None or not is_time(own) else own
+        self.usec: int = self.taken if own is None or not is_time(own) else own
 
     def text(self, field: str) -> str | None:
         value = self.data.get(field)
@@ -121,54 +129,42 @@ def broker_uid() -> int:
     try:
         return pwd.getpwnam(USER).pw_uid
     except KeyError:
-        raise Problem(f"there is no user {USER} here, so no broker of this host has recorded anything") from None
+        raise Problem(
+            f"there is no user {USER} on this host, so no broker has recorded anything here",
+            hint="read another host's journal with --directory",
+        ) from None
 
 
 def read(query: Query) -> Iterator[Record]:
-    """The records in the order of the journal."""
-    return _between(open_journal(query), query)
+    """The records in the order of the journal; those of several journals by the time at which they were taken."""
+    return _merged(_open(query), query)
 
 
 def follow(query: Query) -> Iterator[Record]:
     """The last `query.lines` records, then each new one as it comes, for ever."""
-    reader = open_journal(query)
-    yield from _between(reader, query)
+    readers = _open(query)
+    yield from _merged(readers, query)
     poll = select.poll()
-    poll.register(reader.fd, reader.events)
+    for reader in readers:
+        poll.register(reader.fd, reader.events)
     while True:
         poll.poll(FOLLOW_SECONDS * 1000)
-        reader.process_events()
-        yield from map(Record, reader)
+        for reader in readers:
+            reader.process_events()
+            yield from map(Record, reader)
 
 
-def open_journal(query: Query) -> JournalReader:
-    """A reader with the query's matches. Raises `Problem` where there is no journal to read."""
-    try:
-        from cysystemd.reader import JournalOpenMode, JournalReader
-    except ImportError:
-        raise Problem(
-            "the Python package cysystemd is missing, which reads the journal; install remo-broker anew"
-        ) from None
-    reader = JournalReader()
-    if query.directory is not None:
-        if not os.path.isdir(query.directory):
-            raise Problem(f"{query.directory}: no such directory")
-        reader.open_directory(query.directory)
-    else:
-        _require_permission()
-        reader.open(JournalOpenMode.SYSTEM)
-    reader.add_filter(_rule(query.terms()))
-    return reader
+def any_record(query: Query) -> bool:
+    """Whether there is one at all."""
+    return next(_merged(_open(query), query), None) is not None
 
 
-def _require_permission() -> None:
-    """Without permission the journal looks empty, and an empty audit is the wrong answer."""
-    found = [path for pattern in FILES for path in glob.glob(pattern)]
-    if any(os.access(path, os.R_OK) for path in found):
-        return
-    if found or os.geteuid() != 0:
-        raise Problem("the journal is not for you; use sudo, or join the group systemd-journal")
-    raise Problem("this host has no journal; without one the broker's records are on its standard error")
+def _open(query: Query) -> list[JournalReader]:
+    readers = open_journals(query.directory, query.namespace)
+    terms = query.terms()
+    for reader in readers:
+        reader.add_filter(_rule(terms))
+    return readers
 
 
 def _rule(groups: list[list[tuple[str, str]]]) -> Rule:
@@ -186,24 +182,60 @@ def _rule(groups: list[list[tuple[str, str]]]) -> Rule:
     return rule
 
 
-def _between(reader: JournalReader, query: Query) -> Iterator[Record]:
+def _merged(readers: list[JournalReader], query: Query) -> Iterator[Record]:
     if query.lines is not None:
-        _seek_last(reader, query.lines, query.until)
-    elif query.since is not None:
+        return iter(_last(readers, query, query.lines))
+    each = [_between(reader, query) for reader in readers]
+    return each[0] if len(each) == 1 else heapq.merge(*each, key=lambda record: record.taken)
+
+
+def _between(reader: JournalReader, query: Query) -> Iterator[Record]:
+    """Those within the span. An entry past its end is no end: within a boot the clock may have been set back after it.
+
+    To seek is safe all the same: journald takes a new file when the clock goes back, and each file is searched by itself.
+    """
+    if query.since is not None:
         reader.seek_realtime_usec(query.since)
     else:
         reader.seek_head()
     for entry in reader:
-        taken = entry.get_realtime_usec()
-        if query.until is not None and taken > query.until:
-            return
-        if query.since is None or taken >= query.since:
+        if query.holds(entry.get_realtime_usec()):
             yield Record(entry)
 
 
-def _seek_last(reader: JournalReader, lines: int, until: int | None) -> None:
-    """To before the last `lines` entries."""
+def _last(readers: list[JournalReader], query: Query, lines: int) -> list[Record]:
+    """The last `lines` within the span, in the order of the journal; the readers then stand at their ends."""
+    each = [_backwards(reader, query) for reader in readers]
+    if len(each) == 1:
+        found = list(islice(each[0], lines))
+    else:
+        found = list(islice(heapq.merge(*each, key=lambda record: record.taken, reverse=True), lines))
+    for reader, records_of_it in zip(readers, each, strict=True):
+        records_of_it.close()
+        if lines == 0:  # the end was not looked for
+            _to_end(reader)
+    return found[::-1]
+
+
+def _backwards(reader: JournalReader, query: Query) -> Generator[Record, None, None]:
+    """From the last one on. However far that goes, the reader stands at its end afterwards."""
+    newest = None
+    _to_end(reader, stay=False)
+    try:
+        while (entry := reader.previous()) is not None:
+            newest = newest or entry.cursor
+            if query.holds(entry.get_realtime_usec()):
+                yield Record(entry)
+    finally:
+        if newest is None:
+            reader.seek_head()
+        else:
+            reader.seek_cursor(newest)
+            reader.next()
+
+
+def _to_end(reader: JournalReader, *, stay: bool = True) -> None:
     # Not seek_tail(), which steps back by one in some versions of cysystemd and not in others.
-    reader.seek_realtime_usec(END_OF_TIME if until is None else until + 1)
-    if reader.skip_previous(lines + 1) <= lines:
+    reader.seek_realtime_usec(END_OF_TIME)
+    if stay and reader.previous() is None:
         reader.seek_head()

@@ -49,7 +49,22 @@ LINES = Option(
     help=f"Only the last N; with --follow and without --since {DEFAULT_FOLLOW_LINES} by default",
 )
 SUMMARY = Option("--summary", help="Counts and times by project and secret, denied names on top")
-DIRECTORY = Option("-D", "--directory", value="DIR", kind="directory", help="Read the journal in this directory")
+BY = Option(
+    "--by",
+    value="WHAT",
+    choices=("who", "secret", "project", "day"),
+    help="With --summary: counts by program, secret, project or day",
+)
+WHO = Option("--who", value="PATTERN", help="Only this container, unit, program or user; * and ? match anything")
+FULL = Option("-l", "--full", help="Cut nothing to fit 100 columns, and show each denial of a long run")
+VERIFY = Option("--verify", help="Check that no record is missing, by their serials")
+REPORT = Option(
+    "--report", value="FILE", kind="file", help="Write the review as one HTML page to FILE, or - for output"
+)
+NAMESPACE = Option("--namespace", value="NAME", help="Read this journal namespace, not the one that the unit writes to")
+DIRECTORY = Option(
+    "-D", "--directory", value="DIR", kind="directory", help="Read the journals of other hosts in this directory"
+)
 
 PROJECT = Operand("PROJECT", kind="project")
 
@@ -150,12 +165,13 @@ allowed. The exit status is 1 when there is any.""",
             "Review what was handed out and refused",
             run="remo_broker.ctl.audit:audit",
             options=[
-                *(PROJECT_OPTION, SECRET_OPTION, DENIED, ALL_EVENTS, SINCE, UNTIL),
-                *(FOLLOW, LINES, SUMMARY, DIRECTORY),
+                *(PROJECT_OPTION, SECRET_OPTION, WHO, DENIED, ALL_EVENTS, SINCE, UNTIL),
+                *(FOLLOW, LINES, FULL, SUMMARY, BY, VERIFY, NAMESPACE, DIRECTORY),
             ],
             details="""\
 Shows only what the broker itself has recorded: entries that others wrote with its fields are left out. JSON is one object
-for each entry. --since and --until go by the time at which the journal took an entry.""",
+for each entry. --since and --until go by the time at which the journal took an entry. The exit status is 1 when --verify
+finds that a record is missing.""",
         ),
     ],
     epilog=f"""\

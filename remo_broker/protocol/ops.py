@@ -186,12 +186,17 @@ class Pushed(Reply):
 
 
 class AuditStatus(Message):
-    """How the audit is: `queued` records wait in memory, `dropped` left it unread since the broker started."""
+    """How the audit is: `queued` records wait in memory, `dropped` left it unread since the broker started.
+
+    `serial` is the number of the last record of the start `start_id`.
+    """
 
     healthy: bool
     sink: str
     queued: int
     dropped: int
+    serial: int = 0
+    start_id: str = ""
 
 
 class ProjectStatus(Message):

@@ -9,8 +9,9 @@ import pytest
 
 from remo_broker.cli.program import Problem
 from remo_broker.cli.terminal import Output
-from remo_broker.ctl import audit, audit_journal
+from remo_broker.ctl import audit, audit_journal, audit_who, journals
 from remo_broker.ctl.audit_journal import Query, Record
+from remo_broker.ctl.audit_summary import show_summary, summarise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,9 +67,9 @@ def test_nothing_reaches_the_terminal_as_it_is(odd: str, capsys: pytest.CaptureF
 def test_a_field_that_stands_twice_is_the_first() -> None:
     record = fetch(["A", "B"], peer_uid=["0", "1"])
     assert record.text("REMO_SECRET") == "A"
-    assert audit.peer(record) == "-"
-    [count] = audit.summarise([record, fetch("A")])
-    assert (count.secret, count.allowed) == ("A", 2)
+    assert audit_who.peer(record) == "-"
+    [count] = summarise([record, fetch("A")])
+    assert (count.key[1], count.allowed) == ("A", 2)
 
 
 def test_other_events(capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,7 +109,7 @@ def test_summary() -> None:
         Record(Entry(event="fetch.rate_limited", project="q", count="2")),
         Record(Entry(event="peer.refused", project="q")),
     ]
-    found = [(one.project, one.secret, one.denied, one.allowed, one.missing) for one in audit.summarise(records)]
+    found = [(*one.key, one.denied, one.allowed, one.missing) for one in summarise(records)]
     assert found == [
         ("q", None, 43, 0, 0),
         ("p", "D", 2, 0, 0),
@@ -116,13 +117,13 @@ def test_summary() -> None:
         ("p", "A", 0, 2, 0),
         ("p", "B", 0, 0, 1),
     ]
-    [count] = [one for one in audit.summarise(records) if one.secret == "A"]
+    [count] = [one for one in summarise(records) if one.key[1] == "A"]
     assert (count.first, count.last) == (USEC + 1, USEC + 3)
-    assert audit.summarise([]) == []
+    assert summarise([]) == []
 
 
 def test_summary_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    audit.show_summary(Output(json_mode="short", legend=True, pager=False), [fetch("A")])
+    show_summary(Output(json_mode="short", legend=True, pager=False), [fetch("A")])
     assert json.loads(capsys.readouterr().out) == [
         {
             "project": "p",
@@ -132,6 +133,7 @@ def test_summary_as_json(capsys: pytest.CaptureFixture[str]) -> None:
             "not_found": 0,
             "first": "2026-05-31T10:00:00.000000Z",
             "last": "2026-05-31T10:00:00.000000Z",
+            "who": {"pid 7, uid 0 (root)": 1},
         }
     ]
 
@@ -145,11 +147,11 @@ def test_every_query_is_bound_to_the_user(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_where_no_broker_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit_journal, "USER", "no-such-user")
-    with pytest.raises(Problem, match="no user no-such-user here"):
+    with pytest.raises(Problem, match="no user no-such-user on this host"):
         Query().terms()
-    monkeypatch.setattr(audit_journal, "FILES", ("/nowhere/*",))
+    monkeypatch.setattr(journals, "FILES", ("/nowhere/*",))
     monkeypatch.setattr("os.geteuid", lambda: 0)
     with pytest.raises(Problem, match="this host has no journal"):
-        audit_journal.open_journal(Query())
+        journals.open_journals(None, None)
     with pytest.raises(Problem, match="/nowhere: no such directory"):
-        audit_journal.open_journal(Query(directory="/nowhere"))
+        journals.open_journals("/nowhere", None)

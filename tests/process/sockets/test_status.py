@@ -66,7 +66,9 @@ def test_an_empty_broker(start_broker: StartBroker) -> None:
     assert before <= status["start_usec"] <= time.time_ns() // 1000
     assert (status["secrets_loaded_at"], status["secrets_loaded_usec"]) == (None, 0)
     assert (status["secret_count"], status["generation"], status["project_count"], status["projects"]) == (0, 0, 0, [])
-    assert status["audit"] == {"healthy": True, "sink": "stderr", "queued": 0, "dropped": 0}
+    audit = status["audit"]
+    assert (audit["healthy"], audit["sink"], audit["queued"], audit["dropped"]) == (True, "stderr", 0, 0)
+    assert (audit["serial"], len(audit["start_id"])) == (1, 32)  # that it started
     assert status["memory_protection"] in ("memfd_secret", "mlock", "none")
 
 

@@ -1,0 +1,162 @@
+"""Counts of the review, by project and secret, or by one of who, secret, project and day."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from remo_broker.cli.times import USEC, iso, shown_short
+from remo_broker.ctl.audit_who import who
+from remo_broker.protocol.names import counted
+from remo_broker.protocol.records import Decision, Event, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from remo_broker.cli.terminal import Output
+    from remo_broker.ctl.audit_journal import Record
+
+    Key = tuple[str | None, ...]
+
+# What decides where a record is counted, and how.
+KEY_FIELDS = (
+    *("REMO_PROJECT", "REMO_SECRET", "REMO_EVENT", "REMO_DECISION", "REMO_OUTCOME", "REMO_COUNT"),
+    *("REMO_PEER_CONTAINER", "REMO_PEER_UNIT", "REMO_PEER_COMM", "REMO_PEER_UID"),
+)
+DAY_USEC = 86_400 * USEC
+WIDEST_WHO = 40
+
+
+class Group:
+    """Records that differ in nothing but time and process."""
+
+    __slots__ = ("count", "first", "last", "sample")
+
+    def __init__(self, sample: Record) -> None:
+        self.sample = sample
+        self.count = 0
+        self.first = self.last = sample.usec
+
+
+def group(records: Iterable[Record], *, by_hour: bool = False) -> Iterable[Group]:
+    """A million records are looked at here, so each only as much as it takes to tell it from the others.
+
+    `by_hour`: those of different hours are apart, and with them those of different days in every zone.
+    """
+    groups: dict[tuple[object, ...], Group] = {}
+    for record in records:
+        key: tuple[object, ...] = tuple(map(record.data.get, KEY_FIELDS))
+        if by_hour:
+            key += (record.usec // (DAY_USEC // 96),)  # some zones differ from others by a quarter of an hour
+        try:
+            one = groups.get(key)
+        except TypeError:  # a field that stands twice, which no broker writes
+            key = tuple(record.text(field) for field in KEY_FIELDS)
+            one = groups.get(key)
+        if one is None:
+            one = groups[key] = Group(record)
+        one.count += 1
+        if record.usec < one.first:
+            one.first = record.usec
+        elif record.usec > one.last:
+            one.last = record.usec
+    return groups.values()
+
+
+class Count:
+    """What became of the fetches under one key; refusals without a secret are counted under none."""
+
+    __slots__ = ("allowed", "denied", "first", "key", "last", "missing", "who")
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self.allowed = self.denied = self.missing = 0
+        self.first = self.last = 0
+        self.who: dict[str, int] = {}
+
+    def add(self, group: Group) -> None:
+        sample, number = group.sample, group.count
+        if sample.event in (Event.RATE_LIMITED.word, Event.DENIALS_COUNTED.word):
+            number *= sample.number("REMO_COUNT") or 1
+            self.denied += number
+        elif sample.event == Event.PEER_REFUSED.word or sample.text("REMO_DECISION") == Decision.DENY:
+            self.denied += number
+        elif sample.text("REMO_OUTCOME") == Outcome.NOT_FOUND:
+            self.missing += number
+        elif sample.event == Event.FETCH.word:
+            self.allowed += number
+        self.first = min(self.first or group.first, group.first)
+        self.last = max(self.last, group.last)
+        name = who(sample)
+        self.who[name] = self.who.get(name, 0) + number
+
+    def most(self) -> str:
+        """The one that asked most, and how many others did: `npm in container web and 2 more`."""
+        name = max(self.who, key=lambda one: (self.who[one], one))
+        more = len(self.who) - 1
+        return f"{name} and {more} more" if more else name
+
+
+def _day(group: Group) -> str:
+    return datetime.fromtimestamp(group.first / USEC).astimezone().strftime("%Y-%m-%d")
+
+
+KEYS: dict[str, tuple[list[str], Callable[[Group], Key]]] = {
+    "": (["PROJECT", "SECRET"], lambda one: (one.sample.text("REMO_PROJECT"), one.sample.text("REMO_SECRET"))),
+    "who": (["WHO"], lambda one: (who(one.sample),)),
+    "secret": (["SECRET"], lambda one: (one.sample.text("REMO_SECRET"),)),
+    "project": (["PROJECT"], lambda one: (one.sample.text("REMO_PROJECT"),)),
+    "day": (["DAY"], lambda one: (_day(one),)),
+}
+NOUNS = {"": "secret", "who": "program", "secret": "secret", "project": "project", "day": "day"}
+
+
+def summarise(records: Iterable[Record], by: str = "") -> list[Count]:
+    """Those with denials first, the most denied on top; days in their order."""
+    key_of = KEYS[by][1]
+    counts: dict[Key, Count] = {}
+    for one in group(records, by_hour=by == "day"):
+        key = key_of(one)
+        count = counts.get(key)
+        if count is None:
+            count = counts[key] = Count(key)
+        count.add(one)
+    if by == "day":
+        return sorted(counts.values(), key=lambda one: one.key[0] or "")
+    return sorted(counts.values(), key=lambda one: (-one.denied, *(part or "" for part in one.key)))
+
+
+def show_summary(output: Output, records: Iterable[Record], by: str = "") -> int:
+    """Print the counts; how many rows."""
+    counts = summarise(records, by)
+    names = KEYS[by][0]
+    if output.json != "off":
+        output.show_json([_json(one, names, by) for one in counts])
+        return len(counts)
+    shows_who = by != "who"
+    output.table(
+        [*names, "DENIED", "ALLOWED", "NOT FOUND", "FIRST", "LAST", *(["WHO"] if shows_who else [])],
+        [
+            [
+                *(part or "-" for part in one.key),
+                *(str(one.denied), str(one.allowed), str(one.missing)),
+                *(shown_short(one.first), shown_short(one.last)),
+                *([one.most()] if shows_who else []),
+            ]
+            for one in counts
+        ],
+        f"{counted(len(counts), NOUNS[by])} listed.",
+    )
+    return len(counts)
+
+
+def _json(one: Count, names: list[str], by: str) -> dict[str, object]:
+    keys = {name.lower(): part for name, part in zip(names, one.key, strict=True)}
+    counts: dict[str, object] = {
+        "denied": one.denied,
+        "allowed": one.allowed,
+        "not_found": one.missing,
+        "first": iso(one.first),
+        "last": iso(one.last),
+    }
+    return keys | counts | ({} if by == "who" else {"who": one.who})

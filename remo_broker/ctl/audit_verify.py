@@ -1,0 +1,188 @@
+"""`remo-brokerctl audit --verify`: what is missing from the journal, by the serials of its records.
+
+Each start of the broker numbers its records from 1. A number that is missing is a record that was lost, removed, or never
+written; one that stands twice with another content is a forgery or damage. journald itself writes an entry twice now and then,
+when it takes a new file: those are alike, and said but not held against it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from remo_broker.cli.terminal import Colour
+from remo_broker.cli.times import iso, shown
+from remo_broker.protocol.names import counted
+from remo_broker.protocol.records import SERIAL_FIELD, START_ID_FIELD, Event
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from remo_broker.cli.terminal import Output
+    from remo_broker.ctl.audit_journal import Record
+
+EXIT_INCOMPLETE = 1
+
+
+class Gap:
+    """Serials that are missing, from `first` to `last`, and when: between the records around them."""
+
+    __slots__ = ("after", "before", "first", "last")
+
+    def __init__(self, first: int, last: int, after: int, before: int) -> None:
+        self.first, self.last = first, last
+        self.after, self.before = after, before
+
+    def __len__(self) -> int:
+        return self.last - self.first + 1
+
+
+class Start:
+    """The records of one start of the broker."""
+
+    def __init__(self, start_id: str) -> None:
+        self.start_id = start_id
+        self.seen: dict[int, tuple[int, int]] = {}
+        """By serial: when, and a hash of the record's content."""
+        self.twice = 0
+        """Records that stand twice and are alike."""
+        self.forged: list[int] = []
+        """Serials that stand twice with another content."""
+        self.ended = False
+        self.dropped = 0
+        """Records that the broker itself has said that it lost."""
+
+    def add(self, serial: int, record: Record) -> None:
+        content = hash(
+            tuple(sorted((key, str(value)) for key, value in record.data.items() if key.startswith("REMO_")))
+        )
+        known = self.seen.get(serial)
+        if known is None:
+            self.seen[serial] = record.usec, content
+        elif known[1] == content:
+            self.twice += 1
+        else:
+            self.forged.append(serial)
+        if record.event == Event.STOPPED.word:
+            self.ended = True
+        elif record.event == Event.RECOVERED.word:
+            self.dropped += record.number("REMO_DROPPED") or 0
+
+    def gaps(self, *, from_first: bool, up_to: int | None) -> list[Gap]:
+        """What is missing: from the first record of the start if `from_first`, and up to the serial `up_to` if that is known."""
+        serials = sorted(self.seen)
+        found = []
+        expected = 1 if from_first or not serials else serials[0]
+        before = 0
+        for serial in serials:
+            usec = self.seen[serial][0]
+            if serial > expected:
+                found.append(Gap(expected, serial - 1, before, usec))
+            expected, before = serial + 1, usec
+        if up_to is not None and up_to >= expected:
+            found.append(Gap(expected, up_to, before, 0))
+        return found
+
+
+class Verification:
+    def __init__(self) -> None:
+        self.starts: dict[str, Start] = {}
+        self.records = 0
+        self.unnumbered = 0
+        """Records of a version before serials."""
+
+    def add(self, record: Record) -> None:
+        self.records += 1
+        start_id, serial = record.text(START_ID_FIELD), record.number(SERIAL_FIELD)
+        if start_id is None or serial is None:
+            self.unnumbered += 1
+            return
+        start = self.starts.get(start_id)
+        if start is None:
+            start = self.starts[start_id] = Start(start_id)
+        start.add(serial, record)
+
+
+def verify(
+    output: Output, records: Iterable[Record], *, whole: bool, running: tuple[str, int] | None, bounded: bool
+) -> int:
+    """Say what is missing. The exit status: whether anything is.
+
+    `whole`: the records of each start are there from its first on, unless a part is asked for; `running` is the id and the last
+    serial of the broker that runs, `bounded` says that later ones are not asked for.
+    """
+    found = Verification()
+    for record in records:
+        found.add(record)
+    if running is not None and not bounded and running[0] not in found.starts and running[1]:
+        found.starts[running[0]] = Start(running[0])
+    results = []
+    for start in found.starts.values():
+        last = running[1] if running is not None and running[0] == start.start_id and not bounded else None
+        results.append((start, start.gaps(from_first=whole, up_to=last)))
+    missing = sum(len(gap) for _, gaps in results for gap in gaps)
+    forged = sum(len(start.forged) for start in found.starts.values())
+    if output.json != "off":
+        output.show_json(_json(found, results, running, missing))
+    else:
+        _show(output, found, results, running)
+        verdict = f"{counted(found.records, 'record')} of {counted(len(found.starts), 'start')}"
+        if missing or forged:
+            output.line(output.paint(f"{verdict}: {missing} missing, {forged} with a serial of another.", Colour.RED))
+        else:
+            output.line(output.paint(f"{verdict}: none is missing.", Colour.GREEN))
+    return EXIT_INCOMPLETE if missing or forged else 0
+
+
+def _show(
+    output: Output, found: Verification, results: list[tuple[Start, list[Gap]]], running: tuple[str, int] | None
+) -> None:
+    for start, gaps in results:
+        first = min((usec for usec, _ in start.seen.values()), default=0)
+        now = running is not None and running[0] == start.start_id
+        state = "is running" if now else "ended in order" if start.ended else "did not end in order"
+        output.line(f"Start {start.start_id[:12]} of {shown(first)}: {counted(len(start.seen), 'record')}, {state}")
+        for gap in gaps:
+            numbers = f"serial {gap.first}" if len(gap) == 1 else f"serials {gap.first} to {gap.last}"
+            when = f", between {shown(gap.after)} and {shown(gap.before)}"
+            if not gap.after:
+                when = ", all before the first that is there" if gap.before else ""
+            elif not gap.before:
+                when = f", after {shown(gap.after)}"
+            output.line(output.paint(f"  missing: {numbers}{when}", Colour.RED))
+        if gaps and start.dropped:
+            output.line(f"  the broker itself has counted {start.dropped} at the most as lost")
+        for serial in start.forged:
+            output.line(output.paint(f"  serial {serial} stands twice, with different contents", Colour.RED))
+        if start.twice:
+            output.line(f"  {counted(start.twice, 'record')} written twice by journald, alike")
+    if found.unnumbered:
+        output.line(f"{counted(found.unnumbered, 'record')} without a serial, of an earlier version")
+
+
+def _json(
+    found: Verification,
+    results: list[tuple[Start, list[Gap]]],
+    running: tuple[str, int] | None,
+    missing: int,
+) -> dict[str, object]:
+    return {
+        "records": found.records,
+        "missing": missing,
+        "unnumbered": found.unnumbered,
+        "starts": [
+            {
+                "start_id": start.start_id,
+                "records": len(start.seen),
+                "running": running is not None and running[0] == start.start_id,
+                "ended": start.ended,
+                "dropped": start.dropped,
+                "written_twice": start.twice,
+                "conflicting_serials": start.forged,
+                "gaps": [
+                    {"first": gap.first, "last": gap.last, "after": iso(gap.after), "before": iso(gap.before)}
+                    for gap in gaps
+                ],
+            }
+            for start, gaps in results
+        ],
+    }

@@ -1,0 +1,71 @@
+"""Who asked, as far as the record says: the container or unit, the program, the user.
+
+The fields come from the kernel at the time of the connection. A program can call itself anything, so they tell where to look and
+are no reason to trust.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from remo_broker.ctl.containers import container_name
+from remo_broker.ctl.session import user, user_name
+
+if TYPE_CHECKING:
+    from remo_broker.ctl.audit_journal import Record
+
+UNKNOWN = "-"
+
+
+def program(record: Record) -> str | None:
+    """What the program calls itself."""
+    return record.text("REMO_PEER_COMM")
+
+
+def place(record: Record) -> str | None:
+    """The container, else the unit that the program belonged to."""
+    container = record.text("REMO_PEER_CONTAINER")
+    if container is not None:
+        return f"container {container_name(container)}"
+    unit = record.text("REMO_PEER_UNIT")
+    return None if unit is None else unit.removesuffix(".service")
+
+
+def who(record: Record) -> str:
+    """`npm in container web`, `backup.timer`, or the numbers where nothing better is known."""
+    comm, where = program(record), place(record)
+    if comm is not None and where is not None:
+        return f"{comm} in {where}"
+    if comm is None and where is None:
+        return peer(record)
+    uid = record.number("REMO_PEER_UID")
+    owner = "" if uid is None else f", uid {user(uid)}"
+    return f"{comm or where}{owner}"
+
+
+def peer(record: Record) -> str:
+    pid, uid = record.number("REMO_PEER_PID"), record.number("REMO_PEER_UID")
+    return UNKNOWN if pid is None or uid is None else f"pid {pid}, uid {user(uid)}"
+
+
+def matches(record: Record, pattern: str) -> bool:
+    """Whether anything that says who it was is `pattern`, which may have * and ?."""
+    uid, pid = record.number("REMO_PEER_UID"), record.number("REMO_PEER_PID")
+    container = record.text("REMO_PEER_CONTAINER")
+    words = (
+        who(record),
+        program(record),
+        place(record),
+        record.text("REMO_PEER_UNIT"),
+        container,
+        None if container is None else container_name(container),
+        record.text("REMO_PEER_EXE"),
+        None if uid is None else user_name(uid),
+        None if uid is None else f"uid {uid}",
+        None if pid is None else f"pid {pid}",
+    )
+    if any(word is not None and fnmatchcase(word, pattern) for word in words):
+        return True
+    # Container ids are shown with twelve digits and may be given so.
+    return container is not None and len(pattern) >= 12 and container.startswith(pattern)

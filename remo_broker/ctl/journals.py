@@ -1,0 +1,95 @@
+"""Where the broker's records are: the default journal, a namespace of the unit's, or a directory."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from typing import TYPE_CHECKING
+
+from remo_broker.cli.program import Problem
+from remo_broker.ctl.session import SYSTEMD_MARK, systemctl
+
+if TYPE_CHECKING:
+    from cysystemd.reader import JournalReader
+
+SERVICE = "remo-broker.service"
+FILES = ("/var/log/journal/*/*.journal", "/run/log/journal/*/*.journal")
+# Of the machine's own journal and of a namespace's: journald(8) adds the namespace to the machine's id.
+DIRECTORIES = ("/var/log/journal", "/run/log/journal")
+MACHINE_ID_PATH = "/etc/machine-id"
+
+is_namespace = re.compile(r"[A-Za-z0-9_.-]{1,64}").fullmatch
+
+
+def unit_namespace() -> str | None:
+    """The journal namespace that the broker's unit writes to, if it has one."""
+    if not os.path.isdir(SYSTEMD_MARK):
+        return None
+    try:
+        answer = systemctl("show", "--property=LogNamespace", "--value", SERVICE)
+    except OSError:
+        return None
+    name = answer.stdout.strip()
+    return name if name and is_namespace(name) else None
+
+
+def open_journals(directory: str | None, namespace: str | None) -> list[JournalReader]:
+    """Readers for all journals that may hold records. Raises `Problem` where there is nothing to read.
+
+    `directory` is for a journal elsewhere, `namespace` for one other than the unit's. Without either it is the default journal
+    and the unit's namespace, as the unit may have got that only lately.
+    """
+    try:
+        from cysystemd.reader import JournalOpenMode, JournalReader
+    except ImportError:
+        raise Problem(
+            "cannot read the journal: the Python package cysystemd is missing", hint="install remo-broker again"
+        ) from None
+    if directory is not None:
+        if not os.path.isdir(directory):
+            raise Problem(f"{directory}: no such directory")
+        return [_in_directory(JournalReader(), directory)]
+    _require_permission()
+    if namespace is not None:
+        found = namespace_directories(namespace)
+        if not found:
+            raise Problem(
+                f"there is no journal namespace {namespace}",
+                hint="'journalctl --list-namespaces' and 'ls /var/log/journal' show which there are",
+            )
+        return [_in_directory(JournalReader(), one) for one in found]
+    readers = [JournalReader()]
+    readers[0].open(JournalOpenMode.SYSTEM)
+    own = unit_namespace()
+    if own is not None:
+        readers += [_in_directory(JournalReader(), one) for one in namespace_directories(own)]
+    return readers
+
+
+def namespace_directories(namespace: str) -> list[str]:
+    try:
+        with open(MACHINE_ID_PATH, encoding="ascii") as file:
+            machine = file.read().strip()
+    except (OSError, ValueError):
+        return []
+    paths = [f"{directory}/{machine}.{namespace}" for directory in DIRECTORIES]
+    return [path for path in paths if os.path.isdir(path)]
+
+
+def _in_directory(reader: JournalReader, directory: str) -> JournalReader:
+    reader.open_directory(directory)
+    return reader
+
+
+def _require_permission() -> None:
+    """Without permission the journal looks empty, and an empty audit is the wrong answer."""
+    found = [path for pattern in FILES for path in glob.glob(pattern)]
+    if any(os.access(path, os.R_OK) for path in found):
+        return
+    if found or os.geteuid() != 0:
+        raise Problem(
+            "cannot read the journal: permission denied",
+            hint="use sudo, or join the group systemd-journal",
+        )
+    raise Problem("this host has no journal", hint="without journald the broker's records are on its standard error")

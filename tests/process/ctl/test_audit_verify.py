@@ -1,0 +1,102 @@
+"""What `audit --verify` finds: gaps, and serials that stand twice."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from remo_broker.cli.terminal import Output
+from remo_broker.ctl.audit_journal import Record
+from remo_broker.ctl.audit_verify import verify
+from tests.process.ctl.test_audit import USEC, Entry, fetch
+
+if TYPE_CHECKING:
+    import pytest
+
+SECOND = 1_000_000
+
+
+def numbered(serials: list[int], start: str = "a" * 32, **fields: str) -> list[Record]:
+    return [
+        fetch(f"S{serial}", usec=USEC + serial * SECOND, start_id=start, serial=str(serial), **fields)
+        for serial in serials
+    ]
+
+
+def verified(
+    records: list[Record],
+    capsys: pytest.CaptureFixture[str],
+    *,
+    whole: bool = True,
+    running: tuple[str, int] | None = None,
+    bounded: bool = False,
+) -> tuple[int, dict[str, Any]]:
+    status = verify(
+        Output(json_mode="short", legend=True, pager=False), records, whole=whole, running=running, bounded=bounded
+    )
+    return status, json.loads(capsys.readouterr().out)
+
+
+def gaps(found: dict[str, Any]) -> list[tuple[int, int]]:
+    return [(gap["first"], gap["last"]) for start in found["starts"] for gap in start["gaps"]]
+
+
+def test_whole_starts_have_no_gap(capsys: pytest.CaptureFixture[str]) -> None:
+    records = numbered([1, 2, 3]) + numbered([1, 2], start="b" * 32)
+    status, found = verified(records, capsys)
+    assert (status, found["missing"], found["records"], len(found["starts"])) == (0, 0, 5, 2)
+
+
+def test_order_is_no_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    """Records that waited for journald come late."""
+    assert verified(numbered([1, 5, 6, 2, 3, 4]), capsys)[0] == 0
+
+
+def test_a_gap_is_shown_with_the_times_around_it(capsys: pytest.CaptureFixture[str]) -> None:
+    status, found = verified(numbered([1, 2, 6, 8]), capsys)
+    assert (status, found["missing"], gaps(found)) == (1, 4, [(3, 5), (7, 7)])
+    assert found["starts"][0]["gaps"][0] == {
+        "first": 3,
+        "last": 5,
+        "after": "2026-05-31T10:00:02.000000Z",
+        "before": "2026-05-31T10:00:06.000000Z",
+    }
+
+
+def test_what_was_displaced_at_the_beginning_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gaps(verified(numbered([4, 5]), capsys)[1]) == [(1, 3)]
+    assert verified(numbered([4, 5]), capsys, whole=False)[0] == 0
+
+
+def test_what_is_missing_at_the_end_shows_by_the_broker_that_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    running = ("a" * 32, 9)
+    assert gaps(verified(numbered([1, 2]), capsys, running=running)[1]) == [(3, 9)]
+    assert verified(numbered([1, 2]), capsys, running=running, bounded=True)[0] == 0
+    # Everything of it is gone.
+    assert gaps(verified(numbered([1], start="b" * 32), capsys, running=running)[1]) == [(1, 9)]
+
+
+def test_a_record_that_journald_wrote_twice_is_no_forgery(capsys: pytest.CaptureFixture[str]) -> None:
+    status, found = verified(numbered([1, 2, 2, 3]), capsys)
+    assert (status, found["starts"][0]["written_twice"], found["starts"][0]["conflicting_serials"]) == (0, 1, [])
+
+
+def test_a_serial_with_two_contents_is_found(capsys: pytest.CaptureFixture[str]) -> None:
+    status, found = verified(numbered([1, 2, 3]) + numbered([2], decision="deny"), capsys)
+    assert (status, found["starts"][0]["conflicting_serials"]) == (1, [2])
+
+
+def test_records_without_serials_are_counted_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    status, found = verified([fetch("A"), *numbered([1])], capsys)
+    assert (status, found["unnumbered"], found["missing"]) == (0, 1, 0)
+
+
+def test_the_table_says_what_the_json_says(capsys: pytest.CaptureFixture[str]) -> None:
+    end = Record(Entry(USEC, event="broker.stopped", start_id="a" * 32, serial="9"))
+    recovered = Record(Entry(USEC, event="audit.recovered", start_id="a" * 32, serial="8", dropped="5"))
+    records = [*numbered([1, 2]), recovered, end]
+    output = Output(json_mode="off", legend=True, pager=False)
+    assert verify(output, records, whole=True, running=None, bounded=False) == 1
+    said = capsys.readouterr().out
+    for fact in ("aaaaaaaaaaaa", "serials 3 to 7", "ended in order", "counted 5", "5 missing"):
+        assert fact in said
