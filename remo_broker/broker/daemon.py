@@ -326,6 +326,7 @@ class _OwnPeer:
     """The broker itself as the peer of what a signal made it do."""
 
     pid, uid, gid = os.getpid(), os.getuid(), os.getgid()
+    fields = records.own_fields()
 
 
 def _raise_descriptor_limit() -> int:

@@ -347,9 +347,7 @@ class Operations:
         )
 
     def _record(self, event: Event, message: str, peer: Peer, **fields: str | int) -> None:
-        self._trail.write_or_keep(
-            records.record(event, message, priority=None, **fields) + records.peer_fields(peer.pid, peer.uid, peer.gid)
-        )
+        self._trail.write_or_keep(records.record(event, message, priority=None, **fields) + peer.fields)
         self._changed()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import re
 
+from remo_broker.broker.audit import identity
 from remo_broker.broker.loop import READ
 from remo_broker.broker.refusals import BUG, Refused, protocol_error
 from remo_broker.broker.requests import decode
@@ -84,6 +85,7 @@ class AdminConnection(Connection):
     def __init__(self, server: AdminServer, connection: socket.socket, peer: Peer) -> None:
         super().__init__(server.loop, server.sweeper, connection)
         self.peer = peer
+        peer.fields = identity.peer_fields(connection, peer.pid, peer.uid, peer.gid)
         self._server = server
         self._memory = RegionHolder(server.arena)
         # What was received and not handled lies in region[start:end]; up to `searched` there is no newline.

@@ -40,9 +40,11 @@ def discard(connection: socket.socket) -> int:
 class Peer:
     """Who connected, by the kernel's word: taken when the connection was made."""
 
-    __slots__ = ("gid", "pid", "uid")
+    __slots__ = ("fields", "gid", "pid", "uid")
 
     def __init__(self, connection: socket.socket) -> None:
+        self.fields = b""
+        """What an operator's records say of it."""
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         self.pid, self.uid, self.gid = _UCRED.unpack(credentials)
 

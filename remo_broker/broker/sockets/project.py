@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from remo_broker.broker.audit import identity
 from remo_broker.broker.decisions import REFUSALS_SECONDS
 from remo_broker.broker.handlers import table
 from remo_broker.broker.loop import READ
@@ -17,7 +18,6 @@ from remo_broker.broker.secrets.json_spans import finish, scan
 from remo_broker.broker.sockets.connection import PEER_SECONDS
 from remo_broker.broker.sockets.fair_queue import FairQueue, QueuedConnection
 from remo_broker.broker.sockets.outbox import Outbox
-from remo_broker.protocol import records
 from remo_broker.protocol.ops import MAX_MESSAGE, PROJECT, PROJECT_REQUESTS, Code, Get, Info, Ping, Ready, Reason
 
 TYPE_CHECKING = False
@@ -82,7 +82,7 @@ class ProjectConnection(QueuedConnection):
         self.outbox = server.outbox
         self.project = project
         self.peer = peer
-        self.peer_fields = records.peer_fields(peer.pid, peer.uid, peer.gid)
+        self.peer_fields = identity.peer_fields(connection, peer.pid, peer.uid, peer.gid)
         self._unread = b""
         self._at_end = False
         self._queued = False

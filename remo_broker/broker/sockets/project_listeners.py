@@ -7,6 +7,7 @@ import socket
 from functools import partial
 
 from remo_broker.broker import decisions
+from remo_broker.broker.audit import identity
 from remo_broker.broker.rate import Bucket
 from remo_broker.broker.sockets.connection import Peer
 from remo_broker.broker.sockets.listener import (
@@ -19,7 +20,7 @@ from remo_broker.broker.sockets.listener import (
 )
 from remo_broker.broker.sockets.project import ProjectConnection
 from remo_broker.broker.sockets.refused import Reader, Stranger, refused_peer_record, unregistered_record
-from remo_broker.protocol import paths, records
+from remo_broker.protocol import paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -150,11 +151,12 @@ class Endpoints:
         server = self.server
         self.last_activity = server.loop.now
         project = server.broker.projects.get(name)
-        fields = records.peer_fields(peer.pid, peer.uid, peer.gid)
         if project is None:
+            fields = identity.peer_fields(connection, peer.pid, peer.uid, peer.gid)
             generation = server.broker.store.generation
             self._stranger(name, connection, decisions.NOT_REGISTERED, unregistered_record(name, fields, generation))
         elif not project.registration.admits(peer.uid):
+            fields = identity.peer_fields(connection, peer.pid, peer.uid, peer.gid)
             self._stranger(name, connection, decisions.PEER_UNEXPECTED, refused_peer_record(name, fields))
         elif self._full(project):
             self._door.turn_away(connection)

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pathlib
+import re
 import select
 import threading
 import time
@@ -46,6 +47,12 @@ FETCH_FIELDS = [
     "REMO_START_ID",
     "REMO_SERIAL",
 ]
+# What is known of the process, which depends on where the tests run and on the kernel.
+IDENTITY = re.compile("REMO_PEER_(COMM|EXE|UNIT|USER_UNIT|CONTAINER|PIDFD_INODE|GONE)").fullmatch
+
+
+def named(record: dict[str, str]) -> list[str]:
+    return [name for name in record if not IDENTITY(name)]
 
 
 def test_one_record_for_each_get_with_all_fields(start_broker: StartBroker) -> None:
@@ -68,9 +75,9 @@ def test_one_record_for_each_get_with_all_fields(start_broker: StartBroker) -> N
             client.reply()
         assert len(broker.records("fetch")) == 505
     for record in records[:3]:
-        assert list(record) == FETCH_FIELDS
+        assert named(record) == FETCH_FIELDS
     for record in records[3:]:
-        assert list(record) == [one for one in FETCH_FIELDS if one != "REMO_BACKEND"]
+        assert named(record) == [one for one in FETCH_FIELDS if one != "REMO_BACKEND"]
     assert [one["REMO_DECISION"] for one in records] == ["allow"] * 3 + ["deny"] * 2
     assert [one["PRIORITY"] for one in records] == ["6"] * 3 + ["4"] * 2
     for record in records:
@@ -118,7 +125,7 @@ def test_no_name_forges_a_field(shared: Broker, name: str) -> None:
     assert record["REMO_SECRET"].isprintable()
     assert len(record["REMO_SECRET"]) <= 128
     assert record["MESSAGE"].isprintable()
-    assert list(record) == [one for one in FETCH_FIELDS if one != "REMO_BACKEND"]
+    assert named(record) == [one for one in FETCH_FIELDS if one != "REMO_BACKEND"]
 
 
 def test_start_and_stop(start_broker: StartBroker) -> None:
@@ -188,6 +195,10 @@ def audit_status(broker: Broker) -> dict[str, object]:
     return audit
 
 
+def counts(audit: dict[str, object]) -> tuple[object, ...]:
+    return audit["healthy"], audit["queued"], audit["dropped"]
+
+
 def test_serving_goes_on_and_nothing_is_lost(pipe: Pipe, directory: pathlib.Path) -> None:
     broker = Broker(directory, projects=[registration("myrepo", "A")], stderr=pipe.write_end, rate_limit_per_second=0)
     with contextlib.closing(broker):
@@ -200,13 +211,13 @@ def test_serving_goes_on_and_nothing_is_lost(pipe: Pipe, directory: pathlib.Path
             for _ in range(300):
                 assert client.ask(GET)["value"] == "a"
             assert time.monotonic() - began < 5  # thirty seconds, if each had waited
-            assert audit_status(broker) == {"healthy": False, "sink": "stderr", "queued": 301, "dropped": 0}
+            assert counts(audit_status(broker)) == (False, 301, 0)
             time.sleep(0.6)  # several tries in vain
             pipe.flow()
             # Nobody asks for anything; they come by themselves.
             poll("the records", lambda: len(pipe.records("fetch")) == 301, seconds=5)
             poll("the word", lambda: pipe.records("audit.recovered"), seconds=5)
-        assert audit_status(broker) == {"healthy": True, "sink": "stderr", "queued": 0, "dropped": 0}
+        assert counts(audit_status(broker)) == (True, 0, 0)
         times = [int(one["REMO_EVENT_USEC"]) for one in pipe.records("fetch")]
         assert times == sorted(times)
         assert times[-1] < time.time_ns() // 1000

@@ -1,0 +1,153 @@
+"""Who a record says it was, also where the peer does what it can not to be known, or to pass for another."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.broker import Broker, registration
+from tests.support.machine import poll, unavailable
+
+if TYPE_CHECKING:
+    from tests.conftest import StartBroker
+
+# Connects the socket that is its standard input, asks, and ends at once: the answer is for whoever holds the socket too.
+_ASK_AND_END = """
+import socket, sys
+s = socket.socket(fileno=0)
+s.connect(sys.argv[1].encode())
+s.send(b'{"op":"get","name":"A"}\\n')
+"""
+_CONNECT_AND_STAY = """
+import socket, sys, time
+s = socket.socket(fileno=0)
+s.connect(sys.argv[1].encode())
+open("/proc/self/comm", "w").write(sys.argv[2])
+print(flush=True)
+sys.stdin = None
+time.sleep(60)
+"""
+LAST_PID = pathlib.Path("/proc/sys/kernel/ns_last_pid")
+
+
+@pytest.fixture
+def broker(start_broker: StartBroker) -> Broker:
+    return start_broker(projects=[registration("myrepo", "A")])
+
+
+def answered(client: socket.socket) -> None:
+    client.settimeout(20)
+    assert client.recv(4096)
+
+
+def ask_and_end(broker: Broker, client: socket.socket) -> int:
+    """The pid of a process that has asked over `client` and is no more."""
+    argv = [sys.executable, "-ISc", _ASK_AND_END, str(broker.project())]
+    with subprocess.Popen(argv, stdin=client.fileno()) as process:
+        assert process.wait(20) == 0
+    return process.pid
+
+
+def test_the_program_is_named(broker: Broker) -> None:
+    broker.get("A")
+    [record] = broker.records("fetch")
+    assert record["REMO_PEER_COMM"] == pathlib.Path("/proc/self/comm").read_text().strip()
+    assert record["REMO_PEER_EXE"] == os.readlink("/proc/self/exe")
+
+
+def test_an_operator_is_named_too(broker: Broker) -> None:
+    broker.push({"A": "a"})
+    [record] = broker.records("secrets.pushed")
+    assert record["REMO_PEER_EXE"] == os.readlink("/proc/self/exe")
+
+
+def test_a_peer_that_has_ended_is_said_to_be_gone(broker: Broker) -> None:
+    broker.signal(signal.SIGSTOP)
+    with socket.socket(socket.AF_UNIX) as client:
+        pid = ask_and_end(broker, client)
+        broker.signal(signal.SIGCONT)
+        answered(client)
+    [record] = broker.records("fetch")
+    assert (record["REMO_PEER_PID"], record["REMO_PEER_GONE"]) == (str(pid), "1")
+    assert not {"REMO_PEER_COMM", "REMO_PEER_EXE", "REMO_PEER_UNIT", "REMO_PEER_CONTAINER"} & set(record)
+
+
+def test_a_process_that_has_the_number_now_is_not_blamed(broker: Broker) -> None:
+    if not os.access(LAST_PID, os.W_OK):
+        unavailable("to choose a pid takes root and /proc/sys/kernel/ns_last_pid")
+    broker.signal(signal.SIGSTOP)
+    with socket.socket(socket.AF_UNIX) as client:
+        pid = ask_and_end(broker, client)
+        bystander = with_pid(pid)
+        try:
+            broker.signal(signal.SIGCONT)
+            answered(client)
+        finally:
+            bystander.kill()
+            bystander.wait()
+    [record] = broker.records("fetch")
+    assert (record["REMO_PEER_PID"], record["REMO_PEER_GONE"]) == (str(pid), "1")
+    assert "sleep" not in json.dumps(record)
+
+
+def with_pid(pid: int) -> subprocess.Popen[bytes]:
+    """A process with this number; others may be quicker at taking it."""
+    for _ in range(200):
+        LAST_PID.write_text(str(pid - 1))
+        process = subprocess.Popen(["sleep", "60"])
+        if process.pid == pid:
+            return process
+        process.kill()
+        process.wait()
+    raise TimeoutError(f"others took the pid {pid} again and again")
+
+
+def test_a_connection_that_was_passed_on_is_of_whoever_made_it(broker: Broker) -> None:
+    with socket.socket(socket.AF_UNIX) as client:
+        argv = [sys.executable, "-ISc", _CONNECT_AND_STAY, str(broker.project()), "connector"]
+        with subprocess.Popen(argv, stdin=client.fileno(), stdout=subprocess.PIPE) as process:
+            try:
+                assert process.stdout is not None
+                process.stdout.readline()
+                # This process asks, over the connection that the other has made.
+                client.sendall(b'{"op":"get","name":"A"}\n')
+                answered(client)
+            finally:
+                process.kill()
+    [record] = broker.records("fetch")
+    assert record["REMO_PEER_PID"] == str(process.pid)
+
+
+def test_a_name_is_what_the_program_says_and_forges_nothing(broker: Broker) -> None:
+    broker.signal(signal.SIGSTOP)
+    with socket.socket(socket.AF_UNIX) as client:
+        argv = [sys.executable, "-ISc", _CONNECT_AND_STAY, str(broker.project()), "x\nREMO_X=1\x1b[1m"]
+        with subprocess.Popen(argv, stdin=client.fileno(), stdout=subprocess.PIPE) as process:
+            try:
+                assert process.stdout is not None
+                process.stdout.readline()
+                broker.signal(signal.SIGCONT)
+                client.sendall(b'{"op":"get","name":"A"}\n')
+                answered(client)
+            finally:
+                process.kill()
+    [record] = broker.records("fetch")
+    assert "REMO_X" not in record
+    assert record["REMO_PEER_COMM"] == "x\\nREMO_X=1\\x1b[1m"
+    assert record["REMO_PEER_EXE"] == os.path.realpath(sys.executable)
+
+
+def test_thousands_of_connections_leave_no_descriptor(broker: Broker) -> None:
+    broker.get("A")
+    before = broker.descriptors()
+    for _ in range(300):
+        broker.get("A")
+    poll("connections to end", lambda: broker.descriptors() <= before, seconds=5)

@@ -1,0 +1,172 @@
+"""The unit and the container that a control group's path tells, and what no path may forge."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import subprocess
+import sys
+from typing import TYPE_CHECKING, TypeAlias
+
+import pytest
+
+from remo_broker.broker.audit import identity
+from remo_broker.broker.audit.identity import GONE, peer_identity, places
+from tests.support.machine import unavailable
+
+if TYPE_CHECKING:
+    import pathlib
+    from collections.abc import Iterator
+
+Pair: TypeAlias = "tuple[socket.socket, subprocess.Popen[bytes]]"
+
+A, B = "a" * 64, "b" * 64
+
+
+@pytest.mark.parametrize(
+    ("path", "unit", "container"),
+    [
+        ("/system.slice/build.service", "build.service", None),
+        ("/system.slice/build.service/worker", "build.service", None),
+        ("/user.slice/user-1000.slice/session-3.scope", "session-3.scope", None),
+        ("/init.scope", "init.scope", None),
+        ("/", None, None),
+        ("/a/b", None, None),
+        # Engines, with systemd's driver of control groups and without.
+        (f"/system.slice/docker-{A}.scope", f"docker-{A}.scope", A),
+        (f"/docker/{A}", None, A),
+        (f"/machine.slice/libpod-{A}.scope/container", f"libpod-{A}.scope", A),
+        (f"/libpod_parent/libpod-{A}", None, A),
+        (f"/kubepods.slice/kubepods-burstable.slice/cri-containerd-{A}.scope", f"cri-containerd-{A}.scope", A),
+        (f"/kubepods/besteffort/pod1/{A}", None, A),
+        (f"/machine.slice/crio-{A}.scope", f"crio-{A}.scope", A),
+        ("/machine.slice/machine-web\\x2d1.scope/payload/system.slice/x.service", "machine-web\\x2d1.scope", "web-1"),
+        ("/machine.slice/systemd-nspawn@web.service/payload", "systemd-nspawn@web.service", "web"),
+        ("/lxc.payload.web/init.scope", None, "web"),
+        # The one that watches over a container is not in it.
+        (f"/machine.slice/libpod-conmon-{A}.scope", f"libpod-conmon-{A}.scope", None),
+        # Rootless podman: the user's manager is the unit, so that the container is known for the user's.
+        (f"/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{A}.scope", "user@1000.service", A),
+        # What is made within a container is not believed.
+        (f"/system.slice/docker-{A}.scope/docker-{B}.scope", f"docker-{A}.scope", A),
+        (f"/system.slice/docker-{A}.scope/system.slice/trusted.service", f"docker-{A}.scope", A),
+        (f"/docker/{A}/system.slice/trusted.service", None, A),
+        (f"/system.slice/evil.service/docker-{B[:63]}.scope", "evil.service", None),
+        (f"/system.slice/docker-{A}x.scope", f"docker-{A}x.scope", None),
+        (f"/system.slice/x-docker-{A}.scope", f"x-docker-{A}.scope", None),
+        ("/../../system.slice/other.service", None, None),
+        # Such names the kernel allows; a newline it refuses.
+        ("/a:b/c d\x1b[31m.service", "c d\x1b[31m.service", None),
+    ],
+)
+def test_what_a_control_group_says(path: str, unit: str | None, container: str | None) -> None:
+    several = f"3:cpu:/elsewhere\n2:pids:/elsewhere\n1:name=systemd:{path}\n0::/elsewhere.service\n"
+    for text in (f"0::{path}\n", several):
+        found = dict(places(text.encode()))
+        found.pop("REMO_PEER_USER_UNIT", None)
+        assert found == {
+            name: value for name, value in (("REMO_PEER_UNIT", unit), ("REMO_PEER_CONTAINER", container)) if value
+        }
+
+
+def test_a_users_own_unit_is_apart() -> None:
+    path = "/user.slice/user-1000.slice/user@1000.service/app.slice/editor.service"
+    assert dict(places(f"0::{path}\n".encode())) == {
+        "REMO_PEER_UNIT": "user@1000.service",
+        "REMO_PEER_USER_UNIT": "editor.service",
+    }
+
+
+_PEER = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1].encode()); sys.stdin.read()"
+
+
+@pytest.fixture
+def pair(directory: pathlib.Path) -> Iterator[tuple[socket.socket, subprocess.Popen[bytes]]]:
+    """A connection, and the process at its other end."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(directory / "socket"))
+        listening.listen()
+        argv = [sys.executable, "-ISc", _PEER, str(directory / "socket")]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE) as child:
+            connection, _ = listening.accept()
+            with connection:
+                yield connection, child
+                child.kill()
+
+
+def fields(data: bytes) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in data.decode("ascii").splitlines())
+
+
+def test_a_living_peer_is_named(pair: Pair) -> None:
+    connection, child = pair
+    found = fields(peer_identity(connection, child.pid))
+    assert found["REMO_PEER_COMM"].startswith("python")
+    assert found["REMO_PEER_EXE"] == os.readlink("/proc/self/exe")
+    assert "REMO_PEER_GONE" not in found
+
+
+def test_a_peer_that_has_ended_is_said_to_be_gone_and_no_more(pair: Pair) -> None:
+    connection, child = pair
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert peer_identity(connection, child.pid) == GONE  # a zombie
+    child.wait()
+    assert peer_identity(connection, child.pid) == GONE
+
+
+def test_a_number_that_another_process_has_now_names_nobody(pair: Pair) -> None:
+    """This very process stands for the one that has the peer's number now."""
+    connection, child = pair
+    if not _has_peer_pidfd(connection):
+        unavailable("the kernel has no SO_PEERPIDFD")
+    child.kill()
+    child.wait()
+    assert peer_identity(connection, os.getpid()) == GONE
+
+
+def _has_peer_pidfd(connection: socket.socket) -> bool:
+    try:
+        data = connection.getsockopt(socket.SOL_SOCKET, 77, 4)
+    except OSError:
+        return False
+    os.close(struct.unpack("i", data)[0])
+    return True
+
+
+def test_without_a_pidfd_the_start_time_must_be_the_same(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection, child = pair
+    monkeypatch.setattr(identity, "SO_PEERPIDFD", 9999)  # as a kernel before 6.5 sees it
+    assert fields(peer_identity(connection, child.pid))["REMO_PEER_COMM"]
+    times = iter([b"1", b"2"])
+    monkeypatch.setattr(identity, "_start_time", lambda _pid: next(times))
+    assert peer_identity(connection, child.pid) == GONE
+
+
+def test_a_peer_without_a_number_here_is_nobody(pair: Pair) -> None:
+    assert peer_identity(pair[0], 0) == b""
+
+
+@pytest.mark.parametrize("name", [b"a\nREMO_X=1", b"\x1b[31m", b"\xff\xfe", b"", b")) S 1", "пайтон".encode()])
+def test_a_program_may_call_itself_anything_and_forges_nothing(name: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    own = _comm()
+    try:
+        with open("/proc/self/comm", "wb", buffering=0) as file:
+            file.write(name or b"\n")
+        data = peer_identity(ours, os.getpid())
+    finally:
+        with open("/proc/self/comm", "wb", buffering=0) as file:
+            file.write(own)
+        ours.close()
+        theirs.close()
+    assert data.isascii()
+    found = fields(data)
+    assert "REMO_X" not in found
+    assert found["REMO_PEER_COMM"].isprintable()
+
+
+def _comm() -> bytes:
+    with open("/proc/self/comm", "rb") as file:
+        return file.read().rstrip(b"\n")
