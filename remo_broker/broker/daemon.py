@@ -69,7 +69,9 @@ class Daemon:
             self.loop, self.sweeper, self.broker, self.trail, deny=config.audit_failure == DENY
         )
         self.endpoints = Endpoints(self.project_server, manager, _raise_descriptor_limit())
-        self.report = StatusReport(self.loop, self.broker, self.trail, self.arena.protection.value)
+        self.report = StatusReport(
+            self.loop, self.broker, self.trail, self.arena.protection.value, self.project_server.watchers.start_usec
+        )
         self.status_server = StatusServer(self.loop, self.sweeper, self.report)
         self.writer = registrations.Writer(config.state_dir)
         self.operations = Operations(

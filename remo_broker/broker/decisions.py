@@ -10,8 +10,9 @@ from __future__ import annotations
 from remo_broker import MANIFEST_SCHEMA_VERSION, PROTOCOL_VERSION, __version__
 from remo_broker.broker.projects import Projects
 from remo_broker.broker.refusals import Refused
-from remo_broker.broker.secrets.store import BINARY_HEAD, VALUE_HEAD, VALUE_TAIL, Store
+from remo_broker.broker.secrets.store import BINARY_HEAD, EXPIRING_TAIL, VALUE_HEAD, VALUE_TAIL, Store
 from remo_broker.protocol import paths, records
+from remo_broker.protocol.clock import timestamp
 from remo_broker.protocol.message import encode
 from remo_broker.protocol.names import counted, is_secret_name
 from remo_broker.protocol.ops import (
@@ -60,6 +61,7 @@ UID_NOT_ALLOWED = Verdict(Decision.DENY, Outcome.DENIED, Reason.UID_NOT_ALLOWED.
 NOT_IN_MANIFEST = Verdict(Decision.DENY, Outcome.DENIED, Reason.NOT_IN_MANIFEST.value)
 INVALID_NAME = Verdict(Decision.DENY, Outcome.DENIED, Reason.INVALID_NAME.value)
 NO_SNAPSHOT = Verdict(Decision.ALLOW, Outcome.NOT_FOUND, Reason.NO_SNAPSHOT.value)
+EXPIRED = Verdict(Decision.ALLOW, Outcome.NOT_FOUND, Reason.EXPIRED.value)
 NOT_IN_SNAPSHOT = Verdict(Decision.ALLOW, Outcome.NOT_FOUND, Reason.NOT_IN_SNAPSHOT.value)
 
 # The reply to a get of an allowed name that has no value, by the verdict.
@@ -69,6 +71,9 @@ MISSING_REPLIES = {
         Reason.NO_SNAPSHOT,
         "the broker holds no secrets yet; try again when the sidecar has pushed",
         retry_after_seconds=NO_SNAPSHOT_RETRY_SECONDS,
+    ).line(),
+    EXPIRED: Refused(
+        Code.NOT_FOUND, Reason.EXPIRED, "the secret has expired; try again when the sidecar has pushed"
     ).line(),
     NOT_IN_SNAPSHOT: Refused(
         Code.NOT_FOUND,
@@ -141,7 +146,9 @@ class Broker:
         snapshot = self.store.snapshot
         if snapshot is None:
             return NO_SNAPSHOT
-        return SERVED if name in snapshot.secrets else NOT_IN_SNAPSHOT
+        if name in snapshot.secrets:
+            return SERVED
+        return EXPIRED if name in snapshot.expired else NOT_IN_SNAPSHOT
 
     def get(self, project: Project, name: str, now: float) -> Answer:
         grant = project.grants.get(name)
@@ -166,12 +173,19 @@ class Broker:
         left = project.leases.until.get(grant.name, 0.0) - now
         if left > 0:
             head = grant.from_cache
-        else:
+        elif grant.expiry is None:
             left = project.leases.begin(grant.name, now)
+            head = grant.from_store
+        else:
+            # No lease goes on beyond the expiry, so nothing else has to look at it.
+            at_most = store.clocks.usec_left(grant.expiry) / 1e6
+            if at_most <= 0:
+                return self._miss(grant, EXPIRED), grant.from_store
+            left = project.leases.begin(grant.name, now, at_most)
             head = grant.from_store
         region, start, end = grant.secret
         view = store.snapshot.views[region][start:end]  # type: ignore[union-attr]  # not missing, so there is one
-        return [grant.head, view, VALUE_TAIL % (left, grant.generation)], head
+        return [grant.head, view, grant.tail % left], head
 
     def _prepare(self, grant: Grant) -> None:
         """Bring a grant up to date with the store."""
@@ -179,15 +193,37 @@ class Broker:
         project, name = grant.project, grant.name
         grant.epoch = store.epoch
         verdict = self.verdict(project, name)
-        grant.missing = MISSING_REPLIES.get(verdict)
-        grant.from_store = self._head(project, name, verdict, Backend.STORE)
-        if grant.missing is not None:
+        if verdict is not SERVED:
+            self._miss(grant, verdict)
             return
-        *where, binary = store.snapshot.secrets[name]  # type: ignore[union-attr]  # not missing, so there is one
-        grant.secret = tuple(where)
-        grant.generation = store.generation
+        snapshot = store.snapshot
+        assert snapshot is not None
+        region, start, end, binary = snapshot.secrets[name]
+        grant.missing = None
+        grant.secret = region, start, end
         grant.head = BINARY_HEAD if binary else VALUE_HEAD
+        grant.tail = VALUE_TAIL % store.generation
+        grant.expiry = snapshot.expiries.get(name)
+        if grant.expiry is not None:
+            grant.tail = EXPIRING_TAIL % (store.generation, timestamp(grant.expiry.wall_usec).encode("ascii"))
+        grant.from_store = self._head(project, name, verdict, Backend.STORE)
         grant.from_cache = self._head(project, name, verdict, Backend.CACHE)
+
+    def _miss(self, grant: Grant, verdict: Verdict) -> bytes:
+        """Answer gets of an allowed name as missing until the store changes."""
+        grant.missing = MISSING_REPLIES[verdict]
+        grant.from_store = self._head(grant.project, grant.name, verdict, Backend.STORE)
+        return grant.missing
+
+    def expire(self) -> int:
+        """End the secrets whose time has come; how many.
+
+        The leases of all that have a time end: if the wall clock was set, they are too long.
+        """
+        ended = self.store.expire()
+        snapshot = self.store.snapshot
+        self.projects.end_leases_of([*ended, *(snapshot.expiries if snapshot else ())])
+        return len(ended)
 
     def _head(self, project: Project, name: str, verdict: Verdict, backend: Backend | None = None) -> bytes:
         """The head of the audit record of a get."""
@@ -262,6 +298,10 @@ def info(registration: Registration) -> ProjectInfo:
     )
 
 
+# What a line of `watch` has that the answer to `info` does not, with the longest numbers and event.
+WATCH_FIELDS = len(b',"start_usec":1000000000000000,"generation":1000000000000000,"ready":false,"event":"reloaded"')
+
+
 def info_fits(registration: Registration) -> bool:
-    """Whether the answer to `info` has room in a message; a manifest whose names do not fit is refused."""
-    return len(encode(info(registration).to_json())) <= MAX_MESSAGE
+    """Whether the answers to `info` and `watch` have room in a message; a manifest whose names do not fit is refused."""
+    return len(encode(info(registration).to_json())) + WATCH_FIELDS <= MAX_MESSAGE

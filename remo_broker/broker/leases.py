@@ -18,14 +18,15 @@ class Leases:
         self.until: dict[str, float] = {}
         """Name to the end of its lease, in the order in which they began. The hot path reads it directly."""
 
-    def begin(self, name: str, now: float) -> int:
-        """Start a lease and return how long it lasts; whoever holds a live one asks `until` instead."""
+    def begin(self, name: str, now: float, at_most: float | None = None) -> float:
+        """Start a lease and return how long it lasts, `at_most` if that is less. For a live one, ask `until` instead."""
         until = self.until
         until.pop(name, None)
         while len(until) >= self.max_entries:
             del until[next(iter(until))]
-        until[name] = now + self.ttl_seconds
-        return self.ttl_seconds
+        left = self.ttl_seconds if at_most is None else min(self.ttl_seconds, at_most)
+        until[name] = now + left
+        return left
 
     def end(self, name: str) -> None:
         """Take back a lease."""

@@ -11,6 +11,7 @@ import os
 
 from remo_broker.broker import registrations
 from remo_broker.broker.decisions import info_fits
+from remo_broker.broker.expiry_timer import ExpiryTimer
 from remo_broker.broker.handlers import table
 from remo_broker.broker.loop import KeyLocks
 from remo_broker.broker.manifest_child import Allowed
@@ -18,6 +19,7 @@ from remo_broker.broker.projects import Registration
 from remo_broker.broker.refusals import Refused, protocol_error
 from remo_broker.broker.secrets.json_spans import forget
 from remo_broker.broker.secrets.memory import trim
+from remo_broker.broker.sockets.watch import StoreStream
 from remo_broker.protocol import paths, records
 from remo_broker.protocol.clock import now_usec, timestamp
 from remo_broker.protocol.names import RESERVED_PROJECT_NAMES, counted, is_project_name
@@ -41,6 +43,7 @@ from remo_broker.protocol.ops import (
     Show,
     Status,
     Unregister,
+    WatchStore,
 )
 from remo_broker.protocol.records import Event
 
@@ -57,7 +60,7 @@ if TYPE_CHECKING:
     from remo_broker.broker.registrations import Writer
     from remo_broker.broker.secrets.store import Secret
     from remo_broker.broker.sockets.admin import AdminCall, Steps
-    from remo_broker.broker.sockets.connection import Peer
+    from remo_broker.broker.sockets.connection import Peer, Stream
     from remo_broker.broker.sockets.project_listeners import Endpoints
     from remo_broker.broker.status import StatusReport
     from remo_broker.protocol.ops import Reply, Request
@@ -101,6 +104,8 @@ class Operations:
         self._report = report
         self._changed = changed
         self._locks = KeyLocks(loop)
+        self._watchers = endpoints.server.watchers
+        self._expiry = ExpiryTimer(loop, broker, changed)
 
     def perform(self, request: Request, call: AdminCall) -> Steps:
         """Do what a request on the admin socket asks for. Raises `Refused`."""
@@ -209,6 +214,7 @@ class Operations:
                 if fresh is not project.registration:
                     yield from self._save({name: fresh})
                     project.reload(fresh)
+                    self._watchers.reloaded(project)
             finally:
                 self._locks.release(CHANGES)
         finally:
@@ -255,8 +261,10 @@ class Operations:
         secrets, secrets_b64 = call.members.get("secrets"), call.members.get("secrets_b64")
         if secrets is None and secrets_b64 is None:
             raise protocol_error(Reason.MISSING_FIELD, "field secrets is missing; push-creds needs it or secrets_b64")
-        snapshot = yield from self._broker.store.load(call.memory, secrets, secrets_b64, now_usec())
+        expires = call.members.get("expires")
+        snapshot = yield from self._broker.store.load(call.memory, secrets, secrets_b64, now_usec(), expires)
         self._end_of_snapshot()
+        self._watchers.pushed()
         count = len(snapshot.secrets)
         self._record(
             Event.PUSHED,
@@ -272,6 +280,7 @@ class Operations:
         count = store.secret_count
         store.clear()
         self._end_of_snapshot()
+        self._watchers.cleared()
         self._record(
             Event.CLEARED,
             f"The store was cleared of {counted(count, 'secret')}.",
@@ -281,8 +290,12 @@ class Operations:
         )
         return Done()
 
+    def watch(self, _request: WatchStore, call: AdminCall) -> Stream:
+        return StoreStream(self._watchers, call.connection)
+
     def _end_of_snapshot(self) -> None:
         self._broker.projects.end_leases()
+        self._expiry.arm()
         outdated = self._broker.store.outdated
         while outdated:
             self._loop.start(_forget(outdated.pop()))
@@ -351,7 +364,7 @@ class Operations:
         self._changed()
 
 
-def _at_once(handler: Callable[[Operations, Any, AdminCall], Reply]) -> Handler:
+def _at_once(handler: Callable[[Operations, Any, AdminCall], Reply | Stream]) -> Handler:
     """A handler that neither waits nor gives way, as one that could."""
 
     def steps(operations: Operations, request: Request, call: AdminCall) -> Steps:
@@ -372,6 +385,7 @@ HANDLERS: dict[type[Request], Handler] = table(
         Status: _at_once(Operations.status),
         Show: _at_once(Operations.show),
         Explain: _at_once(Operations.explain),
+        WatchStore: _at_once(Operations.watch),
     },
 )
 

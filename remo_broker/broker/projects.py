@@ -9,7 +9,9 @@ from remo_broker.broker.rate import Bucket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
+
+    from remo_broker.broker.secrets.expiry import Expiry
 
 # Request lines that a project has sent before are known by their bytes, so that a get is parsed once. The table is the
 # project's own, so that no project can push out another's lines; when it is full it is emptied.
@@ -66,15 +68,17 @@ class Grant:
     `decisions` fills it in when `epoch` is not the store's.
     """
 
-    __slots__ = ("epoch", "from_cache", "from_store", "generation", "head", "missing", "name", "project", "secret")
+    __slots__ = ("epoch", "expiry", "from_cache", "from_store", "head", "missing", "name", "project", "secret", "tail")
 
     def __init__(self, project: Project, name: str) -> None:
         self.project = project
         self.name = name
         self.epoch = -1
-        self.generation = 0
         self.head = b""
         self.secret = (0, 0, 0)
+        self.tail = b""
+        """What follows the value; takes what is left of the lease."""
+        self.expiry: Expiry | None = None
         self.missing: bytes | None = None
         """The whole answer while the broker does not hold the secret."""
         self.from_store = b""
@@ -185,6 +189,11 @@ class Projects(dict[str, Project]):
         """Every project's leases end with the snapshot that they were on."""
         for project in self.values():
             project.leases.clear()
+
+    def end_leases_of(self, names: Collection[str]) -> None:
+        for project in self.values():
+            for name in names:
+                project.leases.end(name)
 
     @property
     def fetches_allowed(self) -> int:

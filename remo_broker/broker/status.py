@@ -21,13 +21,13 @@ PAGE_PROJECTS = 400
 class StatusReport:
     """Counts and times, no secret's name. Cheap enough to make anew each time it is asked for."""
 
-    def __init__(self, loop: Loop, broker: Broker, trail: AuditTrail, memory_protection: str) -> None:
+    def __init__(self, loop: Loop, broker: Broker, trail: AuditTrail, memory_protection: str, start_usec: int) -> None:
         self._loop = loop
         self._broker = broker
         self._trail = trail
         self._memory_protection = memory_protection
         self._started = loop.now
-        self._start_usec = now_usec()
+        self._start_usec = start_usec
 
     def page(self, after: str | None) -> BrokerStatus:
         """The projects behind `after` in the order of their names, as many as fit a message."""

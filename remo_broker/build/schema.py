@@ -53,6 +53,7 @@ NARROWER: dict[tuple[type[Message], str], Any] = {
     (ops.Register, "allowed_uids"): Annotated[list[Uid], Field(max_length=MAX_UIDS)],
     (ops.PushCreds, "secrets"): dict[SecretName, str | dict[SecretName, str]],
     (ops.PushCreds, "secrets_b64"): dict[SecretName, Base64],
+    (ops.PushCreds, "expires"): dict[SecretName, Time],
     (ops.Explain, "uid"): Uid,
     (ops.BinaryValue, "value_b64"): Base64,
     (ops.Pong, "project"): ProjectName,
@@ -71,6 +72,12 @@ NARROWER: dict[tuple[type[Message], str], Any] = {
     (ops.ProjectDetail, "allowed_uids"): list[Uid],
     (ops.RemovedEvent, "name"): ProjectName,
     (ops.Failure, "reason"): Reason,
+    (ops.Value, "expires_at"): Time,
+    (ops.BinaryValue, "expires_at"): Time,
+    (ops.StoreState, "event"): Literal[ops.PUSHED, ops.CLEARED],
+    (ops.ProjectState, "event"): Literal[ops.PUSHED, ops.CLEARED, ops.RELOADED],
+    (ops.ProjectState, "project"): ProjectName,
+    (ops.ProjectState, "allowlist"): list[SecretName],
 }
 
 # What the contract of version 2 promises where this broker says more: clients must get by without the rest.
@@ -118,7 +125,9 @@ class Messages:
                 fields[field] = _presence(cls, field, kind)
             table: Any = TypedDict(name, fields)  # type: ignore[misc]
             table.__doc__ = cls.__doc__
-            self._made[name] = with_config(ConfigDict(strict=True, extra="allow"))(table)
+            # An empty object is a message of its own, and not any message with more.
+            extra: Literal["allow", "forbid"] = "forbid" if cls is ops.SignOfLife else "allow"
+            self._made[name] = with_config(ConfigDict(strict=True, extra=extra))(table)
         return self._made[name]
 
     def _kind(self, hint: Any) -> Any:
@@ -139,7 +148,7 @@ class Messages:
 def _presence(message: type[Message], field: str, kind: Any) -> Any:
     """`kind` as a field that is fixed, may be missing, or is always there."""
     default = getattr(message, field, None)
-    if field in {"ok", "event"}:
+    if field in {"ok", "event"} and default is not None:
         return Literal[default]
     if message.optional(field) and default is not None:
         kind = Annotated[kind, Field(json_schema_extra={"default": default})]

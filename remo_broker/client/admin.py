@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from remo_broker.client.connection import Connection
+from remo_broker.client.connection import Connection, watch
 from remo_broker.client.errors import ConnectionLost
 from remo_broker.client.exchange import build, check_version, encode, parse_object, refusal_in
 from remo_broker.protocol import paths
@@ -24,8 +24,10 @@ from remo_broker.protocol.ops import (
     Reloaded,
     Show,
     Status,
+    StoreState,
     Unregister,
     Watch,
+    WatchStore,
 )
 
 TYPE_CHECKING = False
@@ -78,9 +80,16 @@ class StatusClient(Connection):
 
 
 class AdminClient(StatusClient):
-    """What the sidecar and the operator may ask. `watch` belongs to the status socket and is refused here."""
+    """What the sidecar and the operator may ask."""
 
     SOCKET = paths.ADMIN_SOCKET
+
+    def watch(self) -> Iterator[StoreState]:
+        """The store now, then whenever it changes; ends when the broker closes the stream.
+
+        Takes a connection of its own and waits for each state as long as it takes.
+        """
+        return watch(self, WatchStore(), StoreState)
 
     def register(self, name: str, project_path: str, allowed_uids: Sequence[int] = ()) -> str:
         """Make a project's socket live; returns its path. Raises `ProjectExists` or one of the `Manifest…` errors."""
@@ -99,9 +108,13 @@ class AdminClient(StatusClient):
         self,
         secrets: Mapping[str, str | Mapping[str, str]],
         binaries: Mapping[str, bytes] | None = None,
+        expires: Mapping[str, str] | None = None,
     ) -> Pushed:
-        """Replace every secret that the broker holds, in one step. Raises `InvalidPayload` or `PayloadTooLarge`."""
-        return self.ask(push_request(secrets, binaries or {}), Pushed)
+        """Replace every secret that the broker holds, in one step. Raises `InvalidPayload` or `PayloadTooLarge`.
+
+        `expires` has times (RFC 3339) from which on secrets are not given out.
+        """
+        return self.ask(push_request(secrets, binaries or {}, expires or {}), Pushed)
 
     def clear_creds(self) -> None:
         """Empty the store."""
@@ -116,10 +129,13 @@ class AdminClient(StatusClient):
         return self.ask(Explain(name=name, secret=secret, uid=uid), Explanation)
 
 
-def push_request(secrets: Mapping[str, str | Mapping[str, str]], binaries: Mapping[str, bytes]) -> PushCreds:
+def push_request(
+    secrets: Mapping[str, str | Mapping[str, str]], binaries: Mapping[str, bytes], expires: Mapping[str, str]
+) -> PushCreds:
     import binascii
 
     return PushCreds(
         secrets={name: value if isinstance(value, str) else dict(value) for name, value in secrets.items()},
         secrets_b64={name: binascii.b2a_base64(data, newline=False).decode("ascii") for name, data in binaries.items()},
+        expires=dict(expires),
     )

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from remo_broker.client.admin import AdminClient, StatusClient, push_request
 from remo_broker.client.connection import BACKLOG_RETRY_SECONDS, DEFAULT_TIMEOUT_SECONDS, check_listener
@@ -37,6 +37,7 @@ from remo_broker.protocol.ops import (
     Pong,
     ProjectDetail,
     ProjectInfo,
+    ProjectState,
     Pushed,
     Readiness,
     Ready,
@@ -47,12 +48,15 @@ from remo_broker.protocol.ops import (
     Request,
     Show,
     Status,
+    StoreState,
     Unregister,
     Watch,
+    WatchProject,
+    WatchStore,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
     from types import TracebackType
 
     from remo_broker.client.value import SecretValue
@@ -182,6 +186,9 @@ class AsyncClient(AsyncConnection):
     async def ready(self) -> Readiness:
         return await self.ask(Ready(), Readiness)
 
+    def watch(self) -> AsyncIterator[ProjectState]:
+        return watch(self, WatchProject(), ProjectState)
+
 
 class AsyncStatusClient(AsyncConnection):
     """The status socket: see `StatusClient`."""
@@ -202,32 +209,22 @@ class AsyncStatusClient(AsyncConnection):
         return exchange.result(BrokerStatus)
 
     async def watch(self) -> AsyncIterator[Message]:
-        watcher = type(self)(self.path, timeout=self.timeout)
-        try:
-            try:
-                async with asyncio.timeout(self.timeout):
-                    await watcher._send(encode(Watch()))
-            except TimeoutError:
-                raise TimedOut(self.path, self.timeout) from None
-            while True:
-                try:
-                    line = await watcher._read_line()
-                except ConnectionLost:
-                    return
-                fields = parse_object(self.path, line)
+        async with contextlib.aclosing(_watched(self, Watch())) as lines:
+            async for fields in lines:
                 if "ok" in fields:
                     raise refusal_in(self.path, fields)
                 kind = EVENTS.get(fields.get("event", ""))
                 if kind is not None:
                     yield build(self.path, kind, fields)
-        finally:
-            watcher.close()
 
 
 class AsyncAdminClient(AsyncStatusClient):
     """The admin socket: see `AdminClient`."""
 
     SOCKET = AdminClient.SOCKET
+
+    def watch(self) -> AsyncIterator[StoreState]:
+        return watch(self, WatchStore(), StoreState)
 
     async def register(self, name: str, project_path: str, allowed_uids: Sequence[int] = ()) -> str:
         request = Register(name=name, project_path=project_path, allowed_uids=list(allowed_uids))
@@ -243,8 +240,9 @@ class AsyncAdminClient(AsyncStatusClient):
         self,
         secrets: Mapping[str, str | Mapping[str, str]],
         binaries: Mapping[str, bytes] | None = None,
+        expires: Mapping[str, str] | None = None,
     ) -> Pushed:
-        return await self.ask(push_request(secrets, binaries or {}), Pushed)
+        return await self.ask(push_request(secrets, binaries or {}, expires or {}), Pushed)
 
     async def clear_creds(self) -> None:
         await self.ask(ClearCreds(), Done)
@@ -254,6 +252,34 @@ class AsyncAdminClient(AsyncStatusClient):
 
     async def explain(self, name: str, secret: str, uid: int | None = None) -> Explanation:
         return await self.ask(Explain(name=name, secret=secret, uid=uid), Explanation)
+
+
+async def watch(client: AsyncConnection, request: Request, kind: type[M]) -> AsyncIterator[M]:
+    """The states of a watch, on a connection of their own, until the broker ends it. Raises `ClientError`."""
+    async with contextlib.aclosing(_watched(client, request)) as lines:
+        async for fields in lines:
+            if fields.get("ok") is True:
+                yield build(client.path, kind, fields)
+            elif fields:  # an empty object is a sign of life
+                raise refusal_in(client.path, fields)
+
+
+async def _watched(client: AsyncConnection, request: Request) -> AsyncGenerator[dict[str, Any], None]:
+    watcher = type(client)(client.path, timeout=client.timeout)
+    try:
+        try:
+            async with asyncio.timeout(client.timeout):
+                await watcher._send(encode(request))
+        except TimeoutError:
+            raise TimedOut(client.path, client.timeout) from None
+        while True:
+            try:
+                line = await watcher._read_line()
+            except ConnectionLost:
+                return
+            yield parse_object(client.path, line)
+    finally:
+        watcher.close()
 
 
 async def connect(path: str, kind: str) -> socket.socket:

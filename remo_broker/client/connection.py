@@ -9,11 +9,20 @@ import sys
 import time
 
 from remo_broker.client.errors import BadReply, ClientError, ConnectionLost, TimedOut
-from remo_broker.client.exchange import Exchange, check_version, wants_version
+from remo_broker.client.exchange import (
+    Exchange,
+    build,
+    check_version,
+    encode,
+    parse_object,
+    refusal_in,
+    wants_version,
+)
 from remo_broker.protocol.ops import MAX_MESSAGE, Request, Status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
     from typing import Any, Self, TypeVar
 
@@ -155,6 +164,25 @@ class Connection:
             check_version(self.path, fields)
         except (BadReply, ConnectionLost, TimedOut):
             return
+
+
+def watch(client: Connection, request: Request, kind: type[M]) -> Iterator[M]:
+    """The states of a watch, on a connection of their own, until the broker ends it. Raises `ClientError`."""
+    watcher = type(client)(client.path, timeout=client.timeout)
+    try:
+        watcher._send(encode(request), time.monotonic() + client.timeout)
+        while True:
+            try:
+                line = watcher._read_line(None)
+            except ConnectionLost:
+                return
+            fields = parse_object(client.path, line)
+            if fields.get("ok") is True:
+                yield build(client.path, kind, fields)
+            elif fields:  # an empty object is a sign of life
+                raise refusal_in(client.path, fields)
+    finally:
+        watcher.close()
 
 
 def connect(path: str, kind: str, deadline: float, timeout: float) -> _socket.socket:

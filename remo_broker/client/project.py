@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from remo_broker.client.connection import Connection
+from remo_broker.client.connection import Connection, watch
 from remo_broker.client.errors import BadReply
 from remo_broker.client.exchange import Exchange
 from remo_broker.client.value import SecretValue
-from remo_broker.protocol.ops import BinaryValue, Get, Info, Ping, Pong, ProjectInfo, Readiness, Ready, Value
+from remo_broker.protocol.ops import (
+    BinaryValue,
+    Get,
+    Info,
+    Ping,
+    Pong,
+    ProjectInfo,
+    ProjectState,
+    Readiness,
+    Ready,
+    Value,
+    WatchProject,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Client(Connection):
@@ -29,6 +45,13 @@ class Client(Connection):
     def ready(self) -> Readiness:
         """Whether secrets have been pushed since the broker started. Not a fetch, so not audited."""
         return self.ask(Ready(), Readiness)
+
+    def watch(self) -> Iterator[ProjectState]:
+        """The project now, then whenever something of it changes; ends when the broker closes the stream.
+
+        Takes a connection of its own and waits for each state as long as it takes.
+        """
+        return watch(self, WatchProject(), ProjectState)
 
 
 def checked_pong(path: str, pong: Pong) -> Pong:
@@ -55,7 +78,7 @@ def secret_value(name: str, exchange: Exchange) -> SecretValue:
     """The reply to a `get`."""
     if "value_b64" not in exchange.reply:
         text = exchange.result(Value)
-        return SecretValue(name, text.value, text.ttl_seconds, text.generation)
+        return SecretValue(name, text.value, text.ttl_seconds, text.generation, text.expires_at)
     import binascii
 
     binary = exchange.result(BinaryValue)
@@ -63,4 +86,4 @@ def secret_value(name: str, exchange: Exchange) -> SecretValue:
         content = binascii.a2b_base64(binary.value_b64, strict_mode=True)
     except ValueError:  # also for non-ASCII characters
         raise BadReply(exchange.path, "'value_b64' is not base64") from None
-    return SecretValue(name, content, binary.ttl_seconds, binary.generation)
+    return SecretValue(name, content, binary.ttl_seconds, binary.generation, binary.expires_at)

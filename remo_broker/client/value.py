@@ -9,15 +9,19 @@ class SecretValue:
     """One fetched secret: a string, a bundle (the compact JSON of an object of strings) or bytes.
 
     `ttl_seconds` is what is left of the lease; do not keep values. `generation` counts the broker's snapshots.
+    `expires_at` is the time (RFC 3339) from which on the secret is not given out, if it was pushed with one.
     """
 
-    __slots__ = ("_content", "generation", "name", "ttl_seconds")
+    __slots__ = ("_content", "expires_at", "generation", "name", "ttl_seconds")
 
-    def __init__(self, name: str, content: str | bytes, ttl_seconds: int, generation: int) -> None:
+    def __init__(
+        self, name: str, content: str | bytes, ttl_seconds: int, generation: int, expires_at: str | None = None
+    ) -> None:
         self.name = name
         self._content = content
         self.ttl_seconds = ttl_seconds
         self.generation = generation
+        self.expires_at = expires_at
 
     @property
     def binary(self) -> bool:

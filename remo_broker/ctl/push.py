@@ -18,7 +18,7 @@ from remo_broker.client.exchange import encode
 from remo_broker.ctl.commands import COMMAND, DRY_RUN, FORMAT, STRIP_NEWLINE
 from remo_broker.ctl.session import open_client, open_output
 from remo_broker.protocol.names import counted, is_secret_name
-from remo_broker.protocol.ops import MAX_PUSH
+from remo_broker.protocol.ops import MAX_PUSH, Pushed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +29,7 @@ STANDARD_INPUT_NAME = "standard input"
 
 def push(arguments: Arguments) -> int:
     secrets = gather(arguments)
-    request = push_request(secrets.texts, secrets.binaries)
+    request = push_request(secrets.texts, secrets.binaries, secrets.expires)
     size = len(encode(request))
     if size > MAX_PUSH:
         raise Problem(f"the push has {size} bytes; the limit is {MAX_PUSH}", hint="leave something out")
@@ -37,7 +37,7 @@ def push(arguments: Arguments) -> int:
         return dry_run(arguments, secrets)
     output = open_output(arguments)
     with open_client(arguments) as client:
-        pushed = client.push_creds(secrets.texts, secrets.binaries)
+        pushed = client.ask(request, Pushed)
         lacking = unsatisfied(client, set(secrets.names()))
     if output.json != "off":
         fields = pushed.to_json()

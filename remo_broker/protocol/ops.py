@@ -30,6 +30,10 @@ ADMIN = "admin"
 STATUS = "status"
 
 
+# When a watch has had nothing to send for so long, it sends an empty object: both sides learn that the other is there.
+SIGN_OF_LIFE_SECONDS = 30.0
+
+
 class Code(StrEnum):
     """What went wrong, for programs. The two `backend_` codes are kept for version 1 parsers and never sent."""
 
@@ -93,6 +97,7 @@ class Reason(StrEnum):
     NOT_REGISTERED = "not_registered"
     NOT_IN_SNAPSHOT = "not_in_snapshot"
     NO_SNAPSHOT = "no_snapshot"
+    EXPIRED = "expired"
     TOO_MANY_REQUESTS = "too_many_requests"
     TOO_MANY_CONNECTIONS = "too_many_connections"
     UID_NOT_ALLOWED = "uid_not_allowed"
@@ -141,6 +146,7 @@ class Value(Reply):
     value: str
     ttl_seconds: int
     generation: int
+    expires_at: str | None = None
 
 
 class BinaryValue(Reply):
@@ -150,6 +156,7 @@ class BinaryValue(Reply):
     value_b64: str
     ttl_seconds: int
     generation: int
+    expires_at: str | None = None
 
 
 class Pong(Reply):
@@ -266,6 +273,40 @@ class Readiness(Reply):
 
     ready: bool
     generation: int
+
+
+# --- the watch streams on the admin and the project sockets ------------------------------------------------------------
+
+
+PUSHED = "pushed"
+CLEARED = "cleared"
+RELOADED = "reloaded"
+
+
+class StoreState(Reply):
+    """The store as it is now: sent first, then with an `event` whenever it changes: `pushed` or `cleared`."""
+
+    start_usec: int
+    generation: int
+    secret_count: int
+    secrets_loaded_usec: int
+    event: str | None = None
+
+
+class ProjectState(Reply):
+    """What a project may fetch, and from which generation: sent first, then with an `event` whenever something of it
+    changes: `pushed`, `cleared` or `reloaded`."""
+
+    project: str
+    start_usec: int
+    generation: int
+    ready: bool
+    allowlist: list[str]
+    event: str | None = None
+
+
+class SignOfLife(Message):
+    """An empty object: nothing has changed for `SIGN_OF_LIFE_SECONDS`."""
 
 
 # --- the watch stream on the status socket ---------------------------------------------------------------------------
@@ -397,15 +438,19 @@ class Reload(Request):
 
 
 class PushCreds(Request):
-    """Replace every secret. The broker reads the two objects in place and never builds them."""
+    """Replace every secret. The broker reads the three objects in place and never builds them.
+
+    `expires` has a time (RFC 3339) for secrets that are not given out from then on.
+    """
 
     OP = "push-creds"
     SOCKETS = (ADMIN,)
     REPLIES = (Pushed,)
     CODES = (Code.INVALID_PAYLOAD, Code.PAYLOAD_TOO_LARGE)
-    SECRET_FIELDS = frozenset({"secrets", "secrets_b64"})
+    SECRET_FIELDS = frozenset({"secrets", "secrets_b64", "expires"})  # a push gone wrong may have a value anywhere
     secrets: dict[str, str | dict[str, str]] = {}  # noqa: RUF012 - never changed
     secrets_b64: dict[str, str] = {}  # noqa: RUF012 - never changed
+    expires: dict[str, str] = {}  # noqa: RUF012 - never changed
 
 
 class ClearCreds(Request):
@@ -448,6 +493,22 @@ class Explain(Request):
     name: str
     secret: str
     uid: int | None = None
+
+
+class WatchStore(Request):
+    """Follow the store on the admin socket."""
+
+    OP = "watch"
+    SOCKETS = (ADMIN,)
+    REPLIES = (StoreState, SignOfLife)
+
+
+class WatchProject(Request):
+    """Follow a project on its socket. Not a fetch, so not in the audit."""
+
+    OP = "watch"
+    SOCKETS = (PROJECT,)
+    REPLIES = (ProjectState, SignOfLife)
 
 
 class Watch(Request):

@@ -146,6 +146,8 @@ def sample(cls: type[Message], *, whole: bool) -> Message:
         "allowed_uids": [0, 1000],
         "secrets": {"A": "x", "B": {"C": "x"}},
         "secrets_b64": {"D": "AA=="},
+        "expires": {"D": "2026-05-31T02:30:00Z"},
+        "event": ops.PUSHED,
         "projects": [],
         "hosts": {"registry.example.org": "A"},
     }
@@ -153,7 +155,8 @@ def sample(cls: type[Message], *, whole: bool) -> Message:
     hints = typing.get_type_hints(cls, localns=vars(typing))
     values: dict[str, Any] = {}
     for field in cls.FIELDS:
-        if field in ("ok", "event") or (cls.optional(field) and not whole):
+        fixed = field in ("ok", "event") and getattr(cls, field) is not None
+        if fixed or (cls.optional(field) and not whole):
             continue
         kind = next(part for part in (*typing.get_args(hints[field]), hints[field]) if part is not type(None))
         if field in plausible:

@@ -13,6 +13,7 @@ from remo_broker.broker.secrets.memory import Arena, RegionHolder
 from remo_broker.broker.secrets.store import Store
 
 if TYPE_CHECKING:
+    from remo_broker.broker.secrets.expiry import Clocks
     from remo_broker.broker.secrets.store import Snapshot
 
 NOW = 1_780_194_600_000_000
@@ -21,9 +22,9 @@ NOW = 1_780_194_600_000_000
 class Stock:
     """A store with its arena, pushed to as the admin socket does it."""
 
-    def __init__(self) -> None:
+    def __init__(self, clocks: Clocks | None = None) -> None:
         self.arena = Arena()
-        self.store = Store(self.arena, 900)
+        self.store = Store(self.arena, 900, clocks)
 
     def close(self) -> None:
         self.store.clear()
@@ -46,7 +47,8 @@ class Stock:
         holder, fields = self.receive(line)
         steps = 0
         try:
-            for _ in self.store.load(holder, fields.get("secrets"), fields.get("secrets_b64"), NOW):
+            expires = fields.get("expires")
+            for _ in self.store.load(holder, fields.get("secrets"), fields.get("secrets_b64"), NOW, expires):
                 steps += 1
         finally:
             holder.release()

@@ -12,7 +12,8 @@ from __future__ import annotations
 import re
 
 from remo_broker.broker.refusals import Refused
-from remo_broker.broker.secrets.json_spans import OBJECT, STEP_BUDGET, STRING
+from remo_broker.broker.secrets.expiry import Clocks, Expiry, parse_time
+from remo_broker.broker.secrets.json_spans import OBJECT, STEP_BUDGET, STRING, text
 from remo_broker.broker.secrets.memory import REGION_SIZE
 from remo_broker.protocol.names import SECRET_NAME_PATTERN, is_secret_name
 from remo_broker.protocol.ops import MAX_MESSAGE, Code, Reason
@@ -31,7 +32,11 @@ if TYPE_CHECKING:
 # How the answer to a get is laid out; between the two goes the literal.
 VALUE_HEAD = b'{"ok":true,"value":'
 BINARY_HEAD = b'{"ok":true,"value_b64":'
-VALUE_TAIL = b',"ttl_seconds":%d,"generation":%d}\n'
+# The generation is filled in for a snapshot, what is left of the lease for an answer.
+VALUE_TAIL = b',"ttl_seconds":%%d,"generation":%d}\n'
+EXPIRING_TAIL = b',"ttl_seconds":%%d,"generation":%d,"expires_at":"%s"}\n'
+# What the second is longer by.
+EXPIRES_LENGTH = len(b',"expires_at":"2026-05-31T02:30:00Z"')
 
 _BACKSLASH = 0x5C
 _needs_escape = re.compile(rb'[\\"]+')
@@ -43,6 +48,9 @@ _ESCAPED_PADDING = rb'(=|\\u003[dD])?(=|\\u003[dD])?"'
 # Rewriting a bundle costs at worst (every second byte an escape) some 0.6 µs, one unit of a step, for so many bytes.
 BUNDLE_BYTES_PER_UNIT_SHIFT = 2
 
+# Reading a time takes some 3 µs.
+TIMES_PER_STEP = 128
+
 # What a bundle's field takes of the answer at the least, `\\"a\\":\\"\\"`: with more fields than fit, none is looked at.
 SHORTEST_FIELD = 10
 
@@ -52,10 +60,19 @@ NAME_RULE = f"names match {SECRET_NAME_PATTERN}"
 class Snapshot:
     """All secrets of one push. `readers` are answers that are half sent; the memory stays until they are done."""
 
-    __slots__ = ("arena", "generation", "loaded_usec", "readers", "regions", "retired", "secrets", "views")
+    __slots__ = (
+        *("arena", "expired", "expiries", "generation", "loaded_usec"),
+        *("readers", "regions", "retired", "secrets", "stale", "views"),
+    )
 
     def __init__(
-        self, arena: Arena, regions: list[Region], secrets: dict[str, Secret], generation: int, loaded_usec: int
+        self,
+        arena: Arena,
+        regions: list[Region],
+        secrets: dict[str, Secret],
+        generation: int,
+        loaded_usec: int,
+        expiries: dict[str, Expiry] | None = None,
     ) -> None:
         self.arena = arena
         self.regions = regions
@@ -63,6 +80,12 @@ class Snapshot:
         self.secrets = secrets
         self.generation = generation
         self.loaded_usec = loaded_usec
+        self.expiries = expiries or {}
+        """Of those secrets that have a time at which they end."""
+        self.expired: set[str] = set()
+        """Names of those that have ended."""
+        self.stale: list[Secret] = []
+        """Where ended secrets lie that an answer may still be sent from."""
         self.readers = 0
         self.retired = False
 
@@ -73,7 +96,24 @@ class Snapshot:
 
     def finished_reading(self) -> None:
         self.readers -= 1
+        if not self.readers:
+            self.blank_stale()
         self._release_if_unread()
+
+    def end(self, name: str) -> None:
+        """A secret has expired: forget where it is, and overwrite it unless an answer is half sent."""
+        del self.expiries[name]
+        self.stale.append(self.secrets.pop(name))
+        self.expired.add(name)
+        if not self.readers:
+            self.blank_stale()
+
+    def blank_stale(self) -> None:
+        """Overwrite what has expired. An answer that began before must have been sent, or its connection closed."""
+        if self.regions:  # otherwise all of it has been overwritten
+            for region, start, end, _ in self.stale:
+                self.regions[region].blank(start, end)
+        self.stale.clear()
 
     def _release_if_unread(self) -> None:
         if self.retired and not self.readers:
@@ -88,7 +128,8 @@ class Snapshot:
 class Store:
     """The current snapshot, if any. `epoch` changes whenever an answer prepared earlier may be wrong."""
 
-    def __init__(self, arena: Arena, max_ttl_seconds: int) -> None:
+    def __init__(self, arena: Arena, max_ttl_seconds: int, clocks: Clocks | None = None) -> None:
+        self.clocks = clocks or Clocks()
         self.snapshot: Snapshot | None = None
         self.generation = 0
         self.epoch = 0
@@ -106,6 +147,25 @@ class Store:
         """When the secrets came, microseconds since 1970; 0 for none."""
         return self.snapshot.loaded_usec if self.snapshot else 0
 
+    def next_expiry(self) -> Expiry | None:
+        """The first of the times of both clocks; None if no secret has one."""
+        if self.snapshot is None or not self.snapshot.expiries:
+            return None
+        expiries = self.snapshot.expiries.values()
+        return Expiry(min(one.wall_usec for one in expiries), min(one.boot_usec for one in expiries))
+
+    def expire(self) -> list[str]:
+        """End the secrets whose time has come; their names."""
+        if self.snapshot is None:
+            return []
+        left = self.clocks.usec_left
+        ended = [name for name, expiry in self.snapshot.expiries.items() if left(expiry) <= 0]
+        for name in ended:
+            self.snapshot.end(name)
+        if ended:
+            self.epoch += 1
+        return ended
+
     def clear(self) -> None:
         old, self.snapshot = self.snapshot, None
         self.epoch += 1
@@ -117,7 +177,12 @@ class Store:
             self.outdated.append(old.secrets)
 
     def load(
-        self, holder: RegionHolder, secrets: Node | None, secrets_b64: Node | None, loaded_usec: int
+        self,
+        holder: RegionHolder,
+        secrets: Node | None,
+        secrets_b64: Node | None,
+        loaded_usec: int,
+        expires: Node | None = None,
     ) -> Generator[None, None, Snapshot]:
         """Validate a push that lies in the region of `holder` and make it the snapshot, in steps; all or nothing.
 
@@ -168,22 +233,45 @@ class Store:
                 if budget <= 0:
                     budget = STEP_BUDGET
                     yield
+            expiries = yield from self._expiries(region, expires, found, limits)
             if generation != self.generation + 1:  # another push began later and was done sooner
                 generation = self.generation + 1
                 if limits.grow(generation):
                     for name, (_, start, end, binary) in found.items():
-                        limits.check(name, BINARY_HEAD if binary else VALUE_HEAD, end - start)
+                        limits.check(name, BINARY_HEAD if binary else VALUE_HEAD, end - start, expires=name in expiries)
         except BaseException:  # GeneratorExit too: the client may vanish in mid-push
             for other in bundles.regions if bundles else ():
                 self._arena.give_back(other)
             raise
         old = self.snapshot
         regions = [holder.hand_over(), *(bundles.regions if bundles else ())]
-        self.snapshot = Snapshot(self._arena, regions, found, generation, loaded_usec)
+        self.snapshot = Snapshot(self._arena, regions, found, generation, loaded_usec, expiries)
         self.generation = generation
         self.epoch += 1
         self._retire(old)
         return self.snapshot
+
+    def _expiries(
+        self, region: Region, expires: Node | None, found: dict[str, Secret], limits: _Limits
+    ) -> Generator[None, None, dict[str, Expiry]]:
+        """The times of a push, in steps. Raises `Refused` for a time that is none, or past, or nobody's."""
+        expiries: dict[str, Expiry] = {}
+        for position, (name, (kind, begin, after, _)) in enumerate((expires[3] if expires else {}).items(), 1):
+            _check_name(name, position, "expires")
+            if name not in found:
+                raise _invalid(f"expires has a time for {name}, which is not among the secrets; send both or neither")
+            at_usec = parse_time(text(region.view, begin, after)) if kind == STRING else None
+            if at_usec is None:
+                raise _invalid(f"secret {name}: expires must be a time such as 2026-05-31T02:30:00Z")
+            expiry = self.clocks.expiry(at_usec)
+            if expiry is None:
+                raise _invalid(f"secret {name}: expires is past; push it with a later time, or leave it out")
+            _, start, end, binary = found[name]
+            limits.check(name, BINARY_HEAD if binary else VALUE_HEAD, end - start, expires=True)
+            expiries[name] = expiry
+            if position % TIMES_PER_STEP == 0:
+                yield
+        return expiries
 
 
 class _Limits:
@@ -196,11 +284,12 @@ class _Limits:
 
     def grow(self, generation: int) -> bool:
         """Be the limits of another generation; whether they are narrower now."""
-        before, self._tail = self._tail, len(VALUE_TAIL % (self._max_ttl_seconds, generation))
+        before, self._tail = self._tail, len(VALUE_TAIL % generation % self._max_ttl_seconds)
         return self._tail > before
 
-    def check(self, name: str, head: bytes, literal: int) -> None:
-        if len(head) + literal + self._tail > MAX_MESSAGE:
+    def check(self, name: str, head: bytes, literal: int, *, expires: bool = False) -> None:
+        tail = self._tail + EXPIRES_LENGTH if expires else self._tail
+        if len(head) + literal + tail > MAX_MESSAGE:
             raise _too_long(name)
 
 

@@ -18,7 +18,19 @@ from remo_broker.broker.secrets.json_spans import finish, scan
 from remo_broker.broker.sockets.connection import PEER_SECONDS
 from remo_broker.broker.sockets.fair_queue import FairQueue, QueuedConnection
 from remo_broker.broker.sockets.outbox import Outbox
-from remo_broker.protocol.ops import MAX_MESSAGE, PROJECT, PROJECT_REQUESTS, Code, Get, Info, Ping, Ready, Reason
+from remo_broker.broker.sockets.watch import ProjectStream, Watchers
+from remo_broker.protocol.ops import (
+    MAX_MESSAGE,
+    PROJECT,
+    PROJECT_REQUESTS,
+    Code,
+    Get,
+    Info,
+    Ping,
+    Ready,
+    Reason,
+    WatchProject,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -176,7 +188,10 @@ class ProjectConnection(QueuedConnection):
             if self.closed or self.ending:
                 return
         self._keep(unread[start:])
-        if self._at_end:
+        if self._at_end and self.stream is not None:
+            self.outbox.flush()
+            self.end_of_requests()
+        elif self._at_end:
             self.outbox.end(self)
         elif not self._unread:
             self.sweeper.lift(self)
@@ -304,9 +319,15 @@ def _ready(connection: ProjectConnection, _request: Ready) -> None:
     connection.outbox.reply(connection, connection.server.broker.ready())
 
 
+def _watch(connection: ProjectConnection, _request: WatchProject) -> None:
+    connection.outbox.flush()  # what was asked before is answered first
+    if not connection.closed:
+        connection.begin(ProjectStream(connection.server.watchers, connection, connection.project))
+
+
 # A handler answers through the connection's outbox, which keeps the order of the requests, or begins a stream.
 HANDLERS: dict[type[Request], Callable[[ProjectConnection, Any], None]] = table(
-    PROJECT, {Get: _get, Ping: _ping, Info: _info, Ready: _ready}
+    PROJECT, {Get: _get, Ping: _ping, Info: _info, Ready: _ready, WatchProject: _watch}
 )
 
 
@@ -320,6 +341,7 @@ class ProjectServer:
         self.trail = trail
         self.outbox = Outbox(loop, broker, trail, deny=deny)
         self.queue = FairQueue(loop, self.outbox)
+        self.watchers = Watchers(loop, broker)
         self.connections: set[ProjectConnection] = set()
         loop.turn_ends += [self.outbox.flush, self.queue.end_turn]
 

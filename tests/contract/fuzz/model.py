@@ -140,11 +140,19 @@ def _push(request: dict[str, Any]) -> Verdict:
     if not given or not all(isinstance(one, dict) for one in given):
         return _verdict(PROTOCOL_ERROR)
     secrets, binary = request.get("secrets", {}), request.get("secrets_b64", {})
+    expires = request.get("expires", {})
+    if not isinstance(expires, dict):
+        return _verdict(PROTOCOL_ERROR)
+    if not expires.keys() <= {*secrets, *binary}:
+        return _verdict("invalid_payload")
     good = not secrets.keys() & binary.keys() and all(map(_SECRET_NAME.fullmatch, [*secrets, *binary]))
     good = good and all(isinstance(one, str) or _is_bundle(one) for one in secrets.values())
     good = good and all(isinstance(one, str) and _is_base64(one) for one in binary.values())
     # Whether the answer to a get would be too long depends on how the value was escaped: near the limit either may be.
     long = any(len(json.dumps(one)) > MAX_LINE // 6 for one in [*secrets.values(), *binary.values()])
+    # So it does on the clock, whether a time is past.
+    long = long or bool(expires)
+    good = good and all(isinstance(one, str) for one in expires.values())
     return _verdict(*([OK] if good else []), *(["invalid_payload"] if long or not good else []))
 
 

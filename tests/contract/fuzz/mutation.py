@@ -178,8 +178,7 @@ def make_script(random_: random.Random, pools: dict[str, list[bytes]]) -> Script
             data = data.replace(op, b'"show"')
     if PROJECT.encode() in data:
         data = data.replace(b'"unregister"', b'"show"')  # those that follow want its socket
-    if kind == "status":
-        data = data.replace(b"watch", b"wotch")  # a stream has no one answer
+    data = data.replace(b"watch", b"wotch")  # a stream has no one answer
     cuts: list[int] = []
     if data and random_.random() < 0.3:
         cuts = [random_.randint(0, len(data)) for _ in range(random_.choice((1, 2, 30)))]

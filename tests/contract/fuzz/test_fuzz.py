@@ -108,6 +108,10 @@ _fields = {
     "secrets": st.dictionaries(_names, _values, max_size=4) | _json,
     "secrets_b64": st.dictionaries(_names, st.binary(max_size=9).map(lambda data: data.hex()) | _json, max_size=3)
     | _json,
+    "expires": st.dictionaries(
+        _names, st.sampled_from(["2026-05-31T02:30:00Z", "2999-05-31T02:30:00+01:00", "9999-12-31T23:59:60Z"]) | _json
+    )
+    | _json,
     "x": _json,
 }
 

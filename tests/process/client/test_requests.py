@@ -269,6 +269,39 @@ def test_watch_async(start_broker: StartBroker) -> None:
     assert isinstance(seen[-1], StoppingEvent)
 
 
-def test_watch_is_refused_on_the_admin_socket(broker: Broker) -> None:
-    with pytest.raises(client.ProtocolError):
-        next(client.AdminClient(broker.admin).watch())
+def test_watch_the_store_and_a_project(start_broker: StartBroker) -> None:
+    broker = start_broker(projects=[registration("myrepo", "TOKEN")])
+    states = client.AdminClient(broker.admin).watch()
+    projects = client.Client(broker.project()).watch()
+    assert (next(states).generation, next(projects).project) == (0, "myrepo")
+    broker.push({"TOKEN": "x"})
+    assert (next(states).event, next(projects).ready) == ("pushed", True)
+    broker.stop()
+    assert (list(states), list(projects)) == ([], [])
+
+
+def test_watch_the_store_and_a_project_async(start_broker: StartBroker) -> None:
+    import asyncio
+
+    broker = start_broker(projects=[registration("myrepo", "TOKEN")])
+
+    async def follow() -> list[str | None]:
+        states = client.AsyncAdminClient(broker.admin).watch()
+        projects = client.AsyncClient(broker.project()).watch()
+        admin = client.AsyncAdminClient(broker.admin)
+        seen = [(await anext(states)).event, (await anext(projects)).event]
+        await admin.push_creds({"TOKEN": "x"})
+        admin.close()
+        seen += [(await anext(states)).event, (await anext(projects)).event]
+        await asyncio.to_thread(broker.stop)
+        return seen + [one.event async for one in states] + [one.event async for one in projects]
+
+    assert asyncio.run(follow()) == [None, None, "pushed", "pushed"]
+
+
+def test_a_value_knows_when_it_expires(start_broker: StartBroker) -> None:
+    broker = start_broker(projects=[registration("myrepo", "TOKEN")])
+    with client.AdminClient(broker.admin) as admin:
+        admin.push_creds({"TOKEN": "x"}, {"KEY": b"\0"}, {"TOKEN": "2126-05-31T02:30:00.9Z"})
+    with client.Client(broker.project()) as project:
+        assert project.get("TOKEN").expires_at == "2126-05-31T02:30:00Z"

@@ -21,6 +21,8 @@ from remo_broker.protocol.ops import (
     Register,
     Status,
     Watch,
+    WatchProject,
+    WatchStore,
 )
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ def request_of(document: Any, which: str) -> Request:
         ("admin", {"op": "status"}, Status(after=None)),
         ("admin", {"op": "status", "after": "a"}, Status(after="a")),
         ("status", {"op": "watch", "x": 1}, Watch()),
+        ("admin", {"op": "watch", "x": 1}, WatchStore()),
+        ("project", {"op": "watch", "x": 1}, WatchProject()),
         ("admin", {"op": "register", "name": "a", "project_path": "/p"}, Register(name="a", project_path="/p")),
         (
             "admin",
@@ -68,7 +72,7 @@ def test_the_secrets_of_a_push_are_not_built() -> None:
         ("project", {}, "missing_field", "op"),
         ("project", {"op": "status"}, "unknown_op", "get, ping, info, ready"),
         ("status", {"op": "get", "name": "A"}, "unknown_op", "status, watch"),
-        ("admin", {"op": "watch"}, "unknown_op", "register"),
+        ("admin", {"op": "ping"}, "unknown_op", "register"),
         ("project", {"op": "get"}, "missing_field", "name"),
         ("project", {"op": "get", "name": None}, "wrong_type", "name"),
         ("project", {"op": "get", "name": 5}, "wrong_type", "name"),
@@ -92,6 +96,7 @@ def test_the_secrets_of_a_push_are_not_built() -> None:
         ("admin", {"op": "push-creds", "secrets": None}, "wrong_type", "secrets"),
         ("admin", {"op": "push-creds", "secrets": "x"}, "wrong_type", "secrets"),
         ("admin", {"op": "push-creds", "secrets_b64": 1}, "wrong_type", "secrets_b64"),
+        ("admin", {"op": "push-creds", "secrets": {}, "expires": []}, "wrong_type", "expires"),
     ],
 )
 def test_refusals_name_the_field(which: str, document: Any, reason: str, names: str) -> None:

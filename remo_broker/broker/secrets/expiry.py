@@ -1,0 +1,74 @@
+"""When secrets end: the times that a push gives, and the clocks that count.
+
+The wall clock counts, because that is what the one who pushed has. It can be set back, so that a time would come later
+than was meant: therefore each time is also kept as one of the boot clock, which nobody sets and which goes on while the
+machine is suspended. A secret ends at the first of the two.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# RFC 3339, with the `T` and the zone that it asks for.
+_time = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(\.\d{1,9})?(?:([Zz])|([+-](?:[01]\d|2[0-3]):[0-5]\d))",
+    re.ASCII,
+).fullmatch
+
+
+def wall_usec() -> int:
+    """Microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+def boot_usec() -> int:
+    """Microseconds since the machine was booted, suspended or not."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+
+
+def parse_time(text: str) -> int | None:
+    """Microseconds since 1970 for a time of RFC 3339; None for anything else."""
+    found = _time(text)
+    if found is None:
+        return None
+    from datetime import datetime  # a millisecond, and most pushes bring no time
+
+    date, clock, fraction, _, zone = found.groups()
+    try:
+        moment = datetime.fromisoformat(f"{date}T{clock}{zone or '+00:00'}")
+        seconds = int(moment.timestamp())
+    except (ValueError, OverflowError):
+        return None
+    return seconds * 1_000_000 + int((fraction or ".0")[1:].ljust(6, "0")[:6])
+
+
+class Expiry:
+    """When one secret ends, in microseconds of the two clocks."""
+
+    __slots__ = ("boot_usec", "wall_usec")
+
+    def __init__(self, wall_usec: int, boot_usec: int) -> None:
+        self.wall_usec = wall_usec
+        self.boot_usec = boot_usec
+
+
+class Clocks:
+    """The two clocks, read together."""
+
+    def __init__(self, wall: Callable[[], int] = wall_usec, boot: Callable[[], int] = boot_usec) -> None:
+        self._wall = wall
+        self._boot = boot
+
+    def expiry(self, at_usec: int) -> Expiry | None:
+        """The expiry at a time of the wall clock; None if that is past."""
+        left = at_usec - self._wall()
+        return Expiry(at_usec, self._boot() + left) if left > 0 else None
+
+    def usec_left(self, expiry: Expiry) -> int:
+        """Until the first of its two times; 0 or less if it is past."""
+        return min(expiry.wall_usec - self._wall(), expiry.boot_usec - self._boot())

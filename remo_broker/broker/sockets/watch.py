@@ -1,0 +1,150 @@
+"""The watch streams of the admin and the project sockets: how the store, or a project, is now.
+
+They carry states, not history: to a watcher that is slow to read, several changes are one line. What waits in the
+kernel for one that does not read at all is bounded by `SEND_BUFFER`; then it has `PEER_SECONDS`, as any peer has.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from remo_broker.broker.sockets.connection import Stream
+from remo_broker.protocol.clock import now_usec
+from remo_broker.protocol.message import encode
+from remo_broker.protocol.ops import (
+    CLEARED,
+    PUSHED,
+    RELOADED,
+    SIGN_OF_LIFE_SECONDS,
+    ProjectState,
+    SignOfLife,
+    StoreState,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from remo_broker.broker.decisions import Broker
+    from remo_broker.broker.loop import Job, Loop
+    from remo_broker.broker.projects import Project
+    from remo_broker.broker.sockets.connection import Connection
+    from remo_broker.protocol.message import Message
+
+# Some twenty lines; the kernel counts each with what it costs to keep it.
+SEND_BUFFER = 16 * 1024
+# Streams that are written to in one turn: some 5 µs each.
+STREAMS_PER_TURN = 64
+
+_SIGN_OF_LIFE = encode(SignOfLife().to_json())
+
+
+class WatchStream(Stream):
+    """`state` is a message with `event`."""
+
+    def __init__(self, watchers: Watchers, connection: Connection) -> None:
+        self._watchers = watchers
+        self._connection = connection
+        self._due = True
+        self._event: str | None = None
+        self._sent_at = watchers.loop.now
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        watchers.streams.add(self)
+        watchers.loop.after(SIGN_OF_LIFE_SECONDS, self._give_sign_of_life)
+
+    def state(self, event: str | None) -> Message:
+        raise NotImplementedError
+
+    def changed(self, event: str) -> None:
+        """Something has changed, in the way that `event` says: send it now, or when the socket takes more."""
+        self._due = True
+        self._event = event
+        if not self._connection.pending:
+            self.tell()
+
+    def tell(self) -> None:
+        if self._due and not self._connection.ending:
+            self._due = False
+            self._send(encode(self.state(self._event).to_json()))
+
+    def _send(self, line: bytes) -> None:
+        self._sent_at = self._watchers.loop.now
+        self._connection.send(line)
+
+    def _give_sign_of_life(self) -> None:
+        if self not in self._watchers.streams:
+            return
+        loop = self._watchers.loop
+        if loop.now - self._sent_at >= SIGN_OF_LIFE_SECONDS and not self._connection.pending:
+            self._send(_SIGN_OF_LIFE)
+        loop.after(max(1.0, self._sent_at + SIGN_OF_LIFE_SECONDS - loop.now), self._give_sign_of_life)
+
+    def closed(self) -> None:
+        self._watchers.streams.discard(self)
+
+
+class StoreStream(WatchStream):
+    """On the admin socket."""
+
+    def state(self, event: str | None) -> StoreState:
+        store = self._watchers.broker.store
+        return StoreState(
+            start_usec=self._watchers.start_usec,
+            generation=store.generation,
+            secret_count=store.secret_count,
+            secrets_loaded_usec=store.loaded_usec,
+            event=event,
+        )
+
+
+class ProjectStream(WatchStream):
+    """On a project's socket."""
+
+    def __init__(self, watchers: Watchers, connection: Connection, project: Project) -> None:
+        super().__init__(watchers, connection)
+        self.project = project
+
+    def state(self, event: str | None) -> ProjectState:
+        store = self._watchers.broker.store
+        return ProjectState(
+            project=self.project.name,
+            start_usec=self._watchers.start_usec,
+            generation=store.generation,
+            ready=store.snapshot is not None,
+            allowlist=list(self.project.registration.allowlist),
+            event=event,
+        )
+
+
+class Watchers:
+    """All watch streams of the two kinds of sockets."""
+
+    def __init__(self, loop: Loop, broker: Broker) -> None:
+        self.loop = loop
+        self.broker = broker
+        self.start_usec = now_usec()
+        """By which watchers tell one broker from the next."""
+        self.streams: set[WatchStream] = set()
+
+    def pushed(self) -> None:
+        self._tell(self.streams, PUSHED)
+
+    def cleared(self) -> None:
+        self._tell(self.streams, CLEARED)
+
+    def reloaded(self, project: Project) -> None:
+        self._tell([one for one in self.streams if isinstance(one, ProjectStream) and one.project is project], RELOADED)
+
+    def _tell(self, streams: Iterable[WatchStream], event: str) -> None:
+        waiting = list(streams)
+        if waiting:
+            self.loop.start(self._in_steps(waiting, event))
+
+    def _in_steps(self, waiting: list[WatchStream], event: str) -> Job:
+        """At the end of this turn, some streams at a time: nobody else waits for all of them."""
+        while waiting:
+            for stream in waiting[:STREAMS_PER_TURN]:
+                if stream in self.streams:
+                    stream.changed(event)
+            del waiting[:STREAMS_PER_TURN]
+            yield None
