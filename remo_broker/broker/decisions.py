@@ -11,7 +11,7 @@ from remo_broker import MANIFEST_SCHEMA_VERSION, PROTOCOL_VERSION, __version__
 from remo_broker.broker.projects import Projects
 from remo_broker.broker.refusals import Refused
 from remo_broker.broker.secrets.store import BINARY_HEAD, EXPIRING_TAIL, VALUE_HEAD, VALUE_TAIL, Store
-from remo_broker.protocol import paths, records
+from remo_broker.protocol import records
 from remo_broker.protocol.clock import timestamp
 from remo_broker.protocol.message import encode
 from remo_broker.protocol.names import counted, is_secret_name
@@ -21,7 +21,6 @@ from remo_broker.protocol.ops import (
     Explanation,
     Pong,
     ProjectInfo,
-    ProjectStatus,
     Readiness,
     Reason,
 )
@@ -269,24 +268,6 @@ class Broker:
             outcome=str(verdict.outcome),
             reason=verdict.reason,
             generation=self.store.generation,
-        )
-
-    # --- status
-
-    def project_status(self, project: Project, now: float, now_usec: int) -> ProjectStatus:
-        """`now` and `now_usec` are one moment on the loop's clock and in microseconds since 1970."""
-        last = project.last_fetch
-        if last is not None and project.last_fetch_shown[0] != last:
-            project.last_fetch_shown = last, now_usec - int((now - last) * 1e6)
-        return ProjectStatus(
-            name=project.name,
-            socket_path=paths.project_socket(self.config.socket_dir, project.name),
-            allowlist_size=len(project.grants),
-            cache_entries=project.leases.live(now),
-            connections=project.connections,
-            fetches_allowed=project.fetches_allowed,
-            fetches_denied=project.fetches_denied,
-            last_fetch_usec=project.last_fetch_shown[1],
         )
 
 

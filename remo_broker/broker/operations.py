@@ -230,23 +230,7 @@ class Operations:
         return Reloaded(allowlist=list(fresh.allowlist))
 
     def show(self, request: Show, _call: AdminCall) -> ProjectDetail:
-        project = self._known(request.name)
-        registration = project.registration
-        status = self._broker.project_status(project, self._loop.now, now_usec())
-        return ProjectDetail(
-            name=registration.name,
-            socket_path=status.socket_path,
-            project_path=registration.project_path,
-            allowlist=list(registration.allowlist),
-            ttl_seconds=registration.ttl_seconds,
-            max_entries=registration.max_entries,
-            allowed_uids=list(registration.allowed_uids),
-            cache_entries=status.cache_entries,
-            connections=status.connections,
-            fetches_allowed=status.fetches_allowed,
-            fetches_denied=status.fetches_denied,
-            last_fetch_usec=status.last_fetch_usec,
-        )
+        return self._report.detail(self._known(request.name))
 
     def explain(self, request: Explain, _call: AdminCall) -> Explanation:
         return self._broker.explain(self._known(request.name), request.secret, request.uid)

@@ -92,6 +92,7 @@ class Project:
     """One registered project."""
 
     __slots__ = (
+        "_last_fetch_shown",
         "bucket",
         "connections",
         "fetches_allowed",
@@ -99,7 +100,6 @@ class Project:
         "grants",
         "info_line",
         "last_fetch",
-        "last_fetch_shown",
         "leases",
         "lines",
         "reader",
@@ -129,7 +129,7 @@ class Project:
         self.fetches_denied = 0
         self.serial = next(_serials)
         """Differs after each change of the registration, for the status stream."""
-        self.last_fetch_shown: tuple[float, int] = (0.0, 0)
+        self._last_fetch_shown: tuple[float, int] = (0.0, 0)
         """`last_fetch` when it was last shown, and the microseconds since 1970 that it was shown as: the two clocks drift
         apart, and a time in the past must not move."""
         self.last_fetch: float | None = None
@@ -147,6 +147,14 @@ class Project:
         self.grants = {name: Grant(self, name) for name in registration.allowlist}
         self.lines = {}
         self.info_line = b""
+
+    def last_fetch_usec(self, now: float, now_usec: int) -> int:
+        """When a get was last answered, microseconds since 1970; 0 for never. `now` and `now_usec` are one moment on the
+        loop's clock and on that one."""
+        last = self.last_fetch
+        if last is not None and self._last_fetch_shown[0] != last:
+            self._last_fetch_shown = last, now_usec - int((now - last) * 1e6)
+        return self._last_fetch_shown[1]
 
     def remember_line(self, line: bytes, grant: Grant) -> None:
         if len(line) <= LONGEST_KNOWN_LINE:

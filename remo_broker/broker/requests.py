@@ -1,9 +1,10 @@
-"""From a line to a request: the one place where JSON becomes a typed message in the broker."""
+"""From a scanned line to a typed request."""
 
 from __future__ import annotations
 
 from remo_broker.broker.refusals import protocol_error
 from remo_broker.broker.secrets.json_spans import ARRAY, NUMBER, OBJECT, STRING, text
+from remo_broker.protocol.message import FieldError, from_fields
 from remo_broker.protocol.ops import Reason
 
 TYPE_CHECKING = False
@@ -14,8 +15,17 @@ if TYPE_CHECKING:
     from remo_broker.broker.secrets.json_spans import Buffer, Node
     from remo_broker.protocol.ops import Request
 
-# Whole numbers in requests are uids, which have 32 bits.
+# Numbers in requests are uids, which have 32 bits.
 MAX_DIGITS = 10
+
+# What a field must be, by its annotation.
+_WANTED = {
+    "str": "a string",
+    "int": "an integer, not negative",
+    "list": "a list of integers, none negative",
+    "dict": "an object",
+}
+_OTHER = object()
 
 
 def decode(data: Buffer, node: Node, requests: Mapping[str, type[Request]]) -> Request:
@@ -25,45 +35,41 @@ def decode(data: Buffer, node: Node, requests: Mapping[str, type[Request]]) -> R
     """
     kind, _, _, members = node
     if kind != OBJECT:
-        raise protocol_error(Reason.NOT_AN_OBJECT, "a request is a JSON object")
+        raise protocol_error(Reason.NOT_AN_OBJECT, "a request must be a JSON object")
     op = members.get("op")
     if op is None:
-        raise protocol_error(Reason.MISSING_FIELD, f"field op is missing; it is one of {', '.join(requests)}")
+        raise protocol_error(Reason.MISSING_FIELD, f"field op is missing; it must be one of {', '.join(requests)}")
     if op[0] != STRING:
         raise protocol_error(Reason.WRONG_TYPE, "field op must be a string")
     cls = requests.get(text(data, op[1], op[2]))
     if cls is None:
-        raise protocol_error(Reason.UNKNOWN_OP, f"unknown op; this socket knows {', '.join(requests)}")
+        raise protocol_error(Reason.UNKNOWN_OP, f"unknown op; the ops of this socket are {', '.join(requests)}")
     values = {}
-    for name, annotation in cls.FIELDS.items():
+    for name in cls.FIELDS:
         field = members.get(name)
-        if field is not None and name in cls.SECRET_FIELDS:
-            if field[0] != OBJECT:
-                raise protocol_error(Reason.WRONG_TYPE, f"field {name} must be an object")
-        elif field is not None:
-            values[name] = _value(data, name, annotation, field)
-        elif not cls.optional(name):
-            raise protocol_error(Reason.MISSING_FIELD, f"field {name} is missing; {cls.OP} needs it")
-    return cls(**values)
+        if field is not None:
+            # Secrets stay where they lie: of their fields only the kind is looked at.
+            secret = name in cls.SECRET_FIELDS
+            values[name] = ({} if field[0] == OBJECT else _OTHER) if secret else _plain(data, field)
+    try:
+        return from_fields(cls, values)
+    except FieldError as error:
+        if error.missing:
+            raise protocol_error(Reason.MISSING_FIELD, f"field {error.field} is missing; {cls.OP} needs it") from None
+        wanted = _WANTED[error.kind.removesuffix(" | None").partition("[")[0]]
+        raise protocol_error(Reason.WRONG_TYPE, f"field {error.field} must be {wanted}") from None
 
 
-def _value(data: Buffer, name: str, annotation: str, node: Node) -> Any:
+def _plain(data: Buffer, node: Node) -> Any:
+    """A value that is no secret. What no request has, null among it, becomes something that no field accepts."""
     kind, start, end, children = node
-    if annotation in ("str", "str | None"):
-        if kind != STRING:
-            raise protocol_error(Reason.WRONG_TYPE, f"field {name} must be a string")
+    if kind == STRING:
         return text(data, start, end)
-    if annotation == "list[int]":
-        if kind != ARRAY or not all(_is_whole(data, item) for item in children):
-            raise protocol_error(Reason.WRONG_TYPE, f"field {name} must be a list of whole numbers, not negative")
-        return [int(bytes(data[begin:after])) for _, begin, after, _ in children]
-    if annotation == "int | None":
-        if not _is_whole(data, node):
-            raise protocol_error(Reason.WRONG_TYPE, f"field {name} must be a whole number, not negative")
-        return int(bytes(data[start:end]))
-    raise AssertionError(f"no request has a field of type {annotation}")
-
-
-def _is_whole(data: Buffer, node: Node) -> bool:
-    kind, start, end, _ = node
-    return kind == NUMBER and end - start <= MAX_DIGITS and bytes(data[start:end]).isdigit()
+    if kind == NUMBER and end - start <= MAX_DIGITS:
+        digits = bytes(data[start:end])
+        return int(digits) if digits.isdigit() else _OTHER
+    if kind == ARRAY:
+        return [_plain(data, item) for item in children]
+    if kind == OBJECT:
+        return {name: _plain(data, item) for name, item in children.items()}
+    return _OTHER

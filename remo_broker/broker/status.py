@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from remo_broker import PROTOCOL_VERSION, __version__
+from remo_broker.protocol import paths
 from remo_broker.protocol.clock import now_usec, timestamp
 from remo_broker.protocol.message import encode
 from remo_broker.protocol.names import counted
-from remo_broker.protocol.ops import MAX_MESSAGE, AuditStatus, BrokerEvent, BrokerStatus, ProjectStatus
+from remo_broker.protocol.ops import MAX_MESSAGE, AuditStatus, BrokerEvent, BrokerStatus, ProjectDetail, ProjectStatus
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from remo_broker.broker.audit.trail import AuditTrail
     from remo_broker.broker.decisions import Broker
     from remo_broker.broker.loop import Loop
+    from remo_broker.broker.projects import Project
 
 # Projects looked at for one page; an entry has at least 170 bytes, so that more never fit.
 PAGE_PROJECTS = 400
@@ -34,20 +38,12 @@ class StatusReport:
         broker, trail = self._broker, self._trail
         names = sorted(name for name in broker.projects if after is None or name > after)
         moment = now_usec()
-        projects = [
-            broker.project_status(broker.projects[name], self._loop.now, moment) for name in names[:PAGE_PROJECTS]
-        ]
+        projects = [self._project(broker.projects[name], moment) for name in names[:PAGE_PROJECTS]]
         status = BrokerStatus(
-            broker_version=__version__,
-            protocol_version=PROTOCOL_VERSION,
+            **self._state(),
             uptime_seconds=int(self._loop.now - self._started),
             secrets_loaded_at=timestamp(broker.store.loaded_usec) if broker.store.snapshot else None,
-            secret_count=broker.store.secret_count,
             projects=projects,
-            start_usec=self._start_usec,
-            secrets_loaded_usec=broker.store.loaded_usec,
-            generation=broker.store.generation,
-            memory_protection=self._memory_protection,
             audit=AuditStatus(
                 healthy=trail.healthy,
                 sink=trail.sink,
@@ -56,8 +52,6 @@ class StatusReport:
                 serial=trail.serial,
                 start_id=trail.start_id,
             ),
-            fetches_allowed=broker.projects.fetches_allowed,
-            fetches_denied=broker.projects.fetches_denied,
             project_count=len(broker.projects),
             projects_next=names[len(projects) - 1] if len(names) > len(projects) else None,
         )
@@ -68,23 +62,52 @@ class StatusReport:
 
     def event(self) -> BrokerEvent:
         """The broker as it is now, for those who watch."""
-        broker = self._broker
-        return BrokerEvent(
-            broker_version=__version__,
-            protocol_version=PROTOCOL_VERSION,
-            start_usec=self._start_usec,
-            secrets_loaded_usec=broker.store.loaded_usec,
-            secret_count=broker.store.secret_count,
-            generation=broker.store.generation,
-            memory_protection=self._memory_protection,
-            audit_healthy=self._trail.healthy,
-            audit_dropped=self._trail.dropped,
-            fetches_allowed=broker.projects.fetches_allowed,
-            fetches_denied=broker.projects.fetches_denied,
-        )
+        return BrokerEvent(**self._state(), audit_healthy=self._trail.healthy, audit_dropped=self._trail.dropped)
+
+    def _state(self) -> dict[str, Any]:
+        """The fields of `BrokerState`."""
+        store, projects = self._broker.store, self._broker.projects
+        return {
+            "broker_version": __version__,
+            "protocol_version": PROTOCOL_VERSION,
+            "start_usec": self._start_usec,
+            "secrets_loaded_usec": store.loaded_usec,
+            "secret_count": store.secret_count,
+            "generation": store.generation,
+            "memory_protection": self._memory_protection,
+            "fetches_allowed": projects.fetches_allowed,
+            "fetches_denied": projects.fetches_denied,
+        }
 
     def project(self, name: str) -> ProjectStatus:
-        return self._broker.project_status(self._broker.projects[name], self._loop.now, now_usec())
+        return self._project(self._broker.projects[name], now_usec())
+
+    def detail(self, project: Project) -> ProjectDetail:
+        registration = project.registration
+        return ProjectDetail(
+            **self._project_state(project, now_usec()),
+            project_path=registration.project_path,
+            allowlist=list(registration.allowlist),
+            ttl_seconds=registration.ttl_seconds,
+            max_entries=registration.max_entries,
+            allowed_uids=list(registration.allowed_uids),
+        )
+
+    def _project(self, project: Project, moment: int) -> ProjectStatus:
+        return ProjectStatus(**self._project_state(project, moment), allowlist_size=len(project.grants))
+
+    def _project_state(self, project: Project, moment: int) -> dict[str, Any]:
+        """The fields of `ProjectState`; `moment` is now, in microseconds since 1970."""
+        now = self._loop.now
+        return {
+            "name": project.name,
+            "socket_path": paths.project_socket(self._broker.config.socket_dir, project.name),
+            "cache_entries": project.leases.live(now),
+            "connections": project.connections,
+            "fetches_allowed": project.fetches_allowed,
+            "fetches_denied": project.fetches_denied,
+            "last_fetch_usec": project.last_fetch_usec(now, moment),
+        }
 
     def has(self, name: str) -> bool:
         return name in self._broker.projects

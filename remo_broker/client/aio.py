@@ -22,6 +22,7 @@ from remo_broker.client.exchange import (
 )
 from remo_broker.client.project import checked_info, checked_pong, secret_value
 from remo_broker.client.unreachable import unreachable
+from remo_broker.protocol.lines import LineBuffer
 from remo_broker.protocol.message import Message
 from remo_broker.protocol.ops import (
     EVENTS,
@@ -78,7 +79,7 @@ class AsyncConnection:
         self.path = os.fspath(path)
         self.timeout = timeout
         self._socket: socket.socket | None = None
-        self._pending = b""
+        self._lines = LineBuffer()
         self._turn = asyncio.Lock()
 
     async def ask(self, request: Request, reply: type[M]) -> M:
@@ -95,7 +96,7 @@ class AsyncConnection:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        self._pending = b""
+        self._lines.clear()
 
     async def __aenter__(self) -> Self:
         return self
@@ -145,20 +146,16 @@ class AsyncConnection:
 
     async def _read_line(self) -> bytes:
         assert self._socket is not None
-        chunks = [self._pending]
-        size = len(self._pending)
-        while b"\n" not in chunks[-1]:
-            if size > MAX_MESSAGE:
-                raise BadReply(self.path, "it is longer than 64 KiB")
+        while (line := self._lines.next_line()) is None:
+            if len(self._lines) > MAX_MESSAGE:
+                raise BadReply(self.path, "the answer is longer than 64 KiB")
             try:
                 chunk = await asyncio.get_running_loop().sock_recv(self._socket, MAX_MESSAGE)
             except ConnectionResetError:
                 chunk = b""
             if not chunk:
                 raise ConnectionLost(self.path)
-            chunks.append(chunk)
-            size += len(chunk)
-        line, _, self._pending = b"".join(chunks).partition(b"\n")
+            self._lines.feed(chunk)
         return line
 
     async def _ask_version(self) -> None:

@@ -18,6 +18,7 @@ from remo_broker.client.exchange import (
     refusal_in,
     wants_version,
 )
+from remo_broker.protocol.lines import LineBuffer
 from remo_broker.protocol.ops import MAX_MESSAGE, Request, Status
 
 TYPE_CHECKING = False
@@ -54,7 +55,7 @@ class Connection:
         self.path = os.fspath(path)
         self.timeout = timeout
         self._connection: _socket.socket | None = None
-        self._pending = b""
+        self._lines = LineBuffer()
 
     def ask(self, request: Request, reply: type[M]) -> M:
         """Send one request and return its reply. Raises `ClientError`."""
@@ -70,7 +71,7 @@ class Connection:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-        self._pending = b""
+        self._lines.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -131,11 +132,9 @@ class Connection:
     def _read_line(self, deadline: float | None) -> bytes:
         """One line without its newline. Raises `ConnectionLost` at the end of the stream. No deadline: wait forever."""
         assert self._connection is not None
-        chunks = [self._pending]
-        size = len(self._pending)
-        while b"\n" not in chunks[-1]:
-            if size > MAX_MESSAGE:
-                raise BadReply(self.path, "it is longer than 64 KiB")
+        while (line := self._lines.next_line()) is None:
+            if len(self._lines) > MAX_MESSAGE:
+                raise BadReply(self.path, "the answer is longer than 64 KiB")
             self._connection.settimeout(None if deadline is None else self._left(deadline))
             try:
                 chunk = self._connection.recv(MAX_MESSAGE)
@@ -145,9 +144,7 @@ class Connection:
                 chunk = b""
             if not chunk:
                 raise ConnectionLost(self.path)
-            chunks.append(chunk)
-            size += len(chunk)
-        line, _, self._pending = b"".join(chunks).partition(b"\n")
+            self._lines.feed(chunk)
         return line
 
     def _left(self, deadline: float) -> float:

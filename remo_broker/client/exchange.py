@@ -10,17 +10,16 @@ import json
 
 from remo_broker import PROTOCOL_VERSION
 from remo_broker.client import errors
-from remo_broker.protocol import ops
-from remo_broker.protocol.message import Message
+from remo_broker.protocol.message import FieldError, from_fields
 from remo_broker.protocol.ops import Code, Failure, Ping, Reason, Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypeVar
 
-    M = TypeVar("M", bound=Message)
+    from remo_broker.protocol.message import Message
 
-_PLAIN: dict[str, type] = {"str": str, "int": int, "bool": bool}
+    M = TypeVar("M", bound=Message)
 
 
 class Exchange:
@@ -100,34 +99,14 @@ def check_version(path: str, fields: dict[str, Any]) -> None:
 
 
 def build(path: str, kind: type[M], fields: dict[str, Any]) -> M:
-    """A message from the fields of a JSON object; unknown fields are ignored. Raises `BadReply`."""
-    values: dict[str, Any] = {}
-    for name, annotation in kind.FIELDS.items():
-        if name in fields:
-            values[name] = _value(path, name, annotation, fields[name])
-        elif not kind.optional(name):
-            raise errors.BadReply(path, f"'{name}' is missing")
-    return kind(**values)
-
-
-def _value(path: str, name: str, annotation: str, value: object) -> Any:
-    """Check `value` against the text of an annotation in `remo_broker.protocol.ops`."""
-    if annotation.endswith(" | None"):
-        if value is None:
-            return None
-        annotation = annotation.removesuffix(" | None")
-    if annotation.startswith("list[") and isinstance(value, list):
-        inner = annotation[5:-1]
-        return [_value(path, name, inner, item) for item in value]
-    if annotation == "dict[str, str]" and isinstance(value, dict):
-        return {key: _value(path, name, "str", item) for key, item in value.items()}
-    plain = _PLAIN.get(annotation)
-    if plain is not None:
-        if type(value) is plain:
-            return value
-    elif annotation.isidentifier() and isinstance(value, dict):
-        return build(path, getattr(ops, annotation), value)
-    raise errors.BadReply(path, f"'{name}' is not of type {annotation}")
+    """The message that an answer is. Raises `BadReply`."""
+    try:
+        return from_fields(kind, fields)
+    except FieldError as error:
+        field, kind_name = error.field, error.kind.removesuffix(" | None")
+        what = f"'{field}' is missing" if error.missing else f"'{field}' is not of type {kind_name}"
+    # Not raised from that one: its frames hold the answer, which may hold a secret.
+    raise errors.BadReply(path, what)
 
 
 def wants_version(error: errors.ClientError) -> bool:

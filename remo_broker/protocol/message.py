@@ -6,8 +6,8 @@ start.
 Rules:
 - a field with a default may be left out of a message; one without may not;
 - a field whose default is None is left out of the JSON when it is None;
-- unknown fields are ignored by both sides, so that version 2 can grow;
-- a field named in `SECRET_FIELDS` is never shown by `repr`.
+- both sides ignore unknown fields, so that version 2 can grow;
+- `repr` never shows a field named in `SECRET_FIELDS`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ import json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, ClassVar, dataclass_transform
+    from collections.abc import Mapping
+    from typing import Any, ClassVar, TypeVar, dataclass_transform
+
+    M = TypeVar("M", bound="Message")
 else:
 
     def dataclass_transform(**_options):
@@ -24,19 +27,27 @@ else:
 
 
 _REQUIRED: Any = object()
+_PLAIN: dict[str, type] = {"str": str, "int": int, "bool": bool}
+# Class name to class, for the annotations of fields that hold messages.
+_kinds: dict[str, type[Message]] = {}
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 class Message:
-    """A record: its fields are its annotations in order, given by keyword, not changed afterwards."""
+    """A record: its fields are its annotations, given by keyword and never changed afterwards."""
 
     SECRET_FIELDS: ClassVar[frozenset[str]] = frozenset()
+    FIRST: ClassVar[tuple[str, ...]] = ()
+    """The fields that the JSON begins with. The others follow in the order of the classes that declare them."""
     FIELDS: ClassVar[dict[str, str]] = {}
     """Field name to the text of its annotation, in the order in which the JSON has them."""
 
     def __init_subclass__(cls) -> None:
-        own = {name: kind for name, kind in cls.__annotations__.items() if not kind.startswith("ClassVar")}
-        cls.FIELDS = cls.FIELDS | own
+        fields: dict[str, str] = {}
+        for base in reversed(cls.__mro__[:-1]):
+            fields |= {name: kind for name, kind in base.__annotations__.items() if not kind.startswith("ClassVar")}
+        cls.FIELDS = {name: fields[name] for name in cls.FIRST} | fields
+        _kinds[cls.__name__] = cls
 
     def __init__(self, **values: Any) -> None:
         for name in self.FIELDS:
@@ -83,3 +94,49 @@ class Message:
 def encode(fields: dict[str, object]) -> bytes:
     """One message as a line of compact JSON. For everything but the answer to a `get`, which `decisions` lays out itself."""
     return json.dumps(fields, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+class FieldError(Exception):
+    """A field is missing or has another type than the message declares. The text names the field and shows no value."""
+
+    def __init__(self, field: str, kind: str, *, missing: bool = False) -> None:
+        super().__init__(f"{field} is missing" if missing else f"{field} is not {kind}")
+        self.field = field
+        self.kind = kind
+        """The text of its annotation."""
+        self.missing = missing
+
+
+def from_fields(kind: type[M], fields: Mapping[str, Any]) -> M:
+    """The message that a JSON object is. Unknown fields are ignored. Raises `FieldError`."""
+    values = {}
+    for name, annotation in kind.FIELDS.items():
+        if name in fields:
+            values[name] = _value(name, annotation, fields[name])
+        elif not kind.optional(name):
+            raise FieldError(name, annotation, missing=True)
+    return kind(**values)
+
+
+def _value(name: str, annotation: str, value: Any) -> Any:
+    """`value` as the annotation of the field `name` wants it."""
+    plain = annotation.removesuffix(" | None")
+    if plain in _PLAIN:
+        # Exactly: a bool is an int to isinstance.
+        fits = type(value) is _PLAIN[plain]
+    elif plain.startswith("list["):
+        fits = isinstance(value, list)
+        if fits:
+            value = [_value(name, plain[5:-1], item) for item in value]
+    elif plain.startswith("dict["):
+        fits = isinstance(value, dict)
+        item_kind = plain[5:-1].partition(", ")[2]
+        if fits and item_kind in _PLAIN:
+            value = {key: _value(name, item_kind, item) for key, item in value.items()}
+    else:
+        fits = isinstance(value, dict)
+        if fits:
+            value = from_fields(_kinds[plain], value)
+    if not fits and not (value is None and plain != annotation):
+        raise FieldError(name, annotation)
+    return value

@@ -206,12 +206,11 @@ class AuditStatus(Message):
     start_id: str = ""
 
 
-class ProjectStatus(Message):
-    """One project. Times are microseconds since 1970, 0 for never."""
+class ProjectState(Message):
+    """What is shown of a project everywhere. Times are microseconds since 1970, 0 for never."""
 
     name: str
     socket_path: str
-    allowlist_size: int
     cache_entries: int
     connections: int
     fetches_allowed: int
@@ -219,44 +218,64 @@ class ProjectStatus(Message):
     last_fetch_usec: int
 
 
-class BrokerStatus(Reply):
-    """The broker. `projects_next` stands where not all projects fitted: ask again with it as `after`.
+class ProjectStatus(ProjectState):
+    """One project in the list of them."""
 
-    What version 2 has always had comes first and in its order, for clients that take the line apart with a pattern.
-    """
-
-    broker_version: str
-    protocol_version: int
-    uptime_seconds: int
-    secrets_loaded_at: str | None
-    secret_count: int
-    projects: list[ProjectStatus]
-    start_usec: int
-    secrets_loaded_usec: int
-    generation: int
-    memory_protection: str
-    audit: AuditStatus
-    fetches_allowed: int
-    fetches_denied: int
-    project_count: int
-    projects_next: str | None = None
+    FIRST = ("name", "socket_path", "allowlist_size", "cache_entries")
+    allowlist_size: int
 
 
-class ProjectDetail(Reply):
-    """Everything about one project: what `status` says of it, and what its manifest said when it was last validated."""
+class ProjectDetail(Reply, ProjectState):
+    """Everything about one project: its state, and what its manifest said when it was last validated."""
 
-    name: str
-    socket_path: str
+    FIRST = ("ok", "name", "socket_path", "project_path", "allowlist", "ttl_seconds", "max_entries", "allowed_uids")
     project_path: str
     allowlist: list[str]
     ttl_seconds: int
     max_entries: int
     allowed_uids: list[int]
-    cache_entries: int
-    connections: int
+
+
+class BrokerState(Message):
+    """What is shown of the broker everywhere. Times are microseconds since 1970, 0 for never."""
+
+    broker_version: str
+    protocol_version: int
+    start_usec: int
+    secrets_loaded_usec: int
+    secret_count: int
+    generation: int
+    memory_protection: str
     fetches_allowed: int
     fetches_denied: int
-    last_fetch_usec: int
+
+
+class BrokerStatus(Reply, BrokerState):
+    """The broker. `projects_next` is there where not all projects fitted: ask again with it as `after`.
+
+    What version 2 has always had comes first and in its order, for clients that take the line apart with a pattern.
+    """
+
+    FIRST = (
+        "ok",
+        "broker_version",
+        "protocol_version",
+        "uptime_seconds",
+        "secrets_loaded_at",
+        "secret_count",
+        "projects",
+        "start_usec",
+        "secrets_loaded_usec",
+        "generation",
+        "memory_protection",
+        "audit",
+    )
+    uptime_seconds: int
+    secrets_loaded_at: str | None
+    projects: list[ProjectStatus]
+    audit: AuditStatus
+    project_count: int
+    projects_next: str | None = None
 
 
 class Explanation(Reply):
@@ -312,21 +331,12 @@ class SignOfLife(Message):
 # --- the watch stream on the status socket ---------------------------------------------------------------------------
 
 
-class BrokerEvent(Message):
+class BrokerEvent(BrokerState):
     """The broker as it is now: sent first, then at every change; for counters alone, at most once a second."""
 
     event: str = "broker"
-    broker_version: str
-    protocol_version: int
-    start_usec: int
-    secrets_loaded_usec: int
-    secret_count: int
-    generation: int
-    memory_protection: str
     audit_healthy: bool
     audit_dropped: int
-    fetches_allowed: int
-    fetches_denied: int
 
 
 class ProjectEvent(ProjectStatus):
@@ -343,13 +353,13 @@ class RemovedEvent(Message):
 
 
 class SyncedEvent(Message):
-    """Everything that stood when the watch began has been told; what follows are changes."""
+    """The state at the beginning of the watch has been sent; what follows are changes."""
 
     event: str = "synced"
 
 
 class StoppingEvent(Message):
-    """The broker ends. `idle` is true when it does so for want of work: the next connect starts it again."""
+    """The broker ends. `idle` is true when it exits because it is idle: the next connect starts it again."""
 
     event: str = "stopping"
     idle: bool

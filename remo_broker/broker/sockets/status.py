@@ -13,6 +13,7 @@ from remo_broker.broker.requests import decode
 from remo_broker.broker.secrets.json_spans import finish, scan
 from remo_broker.broker.sockets.connection import PEER_SECONDS, Connection, Stream
 from remo_broker.broker.sockets.listener import Door
+from remo_broker.protocol.lines import LineBuffer
 from remo_broker.protocol.message import encode
 from remo_broker.protocol.ops import (
     STATUS,
@@ -52,13 +53,13 @@ TOO_LONG = protocol_error(
 class StatusConnection(Connection):
     """A connection on the status socket."""
 
-    __slots__ = ("_at_end", "_queued", "_server", "_unread", "report")
+    __slots__ = ("_at_end", "_lines", "_queued", "_server", "report")
 
     def __init__(self, server: StatusServer, connection: socket.socket) -> None:
         super().__init__(server.loop, server.sweeper, connection)
         self.report = server.report
         self._server = server
-        self._unread = b""
+        self._lines = LineBuffer()
         self._at_end = False
         self._queued = False
         """A line was answered and the next turn goes on."""
@@ -71,7 +72,7 @@ class StatusConnection(Connection):
         except OSError:
             self.close()
             return
-        self._unread += data
+        self._lines.feed(data)
         self._at_end = not data
         self._answer_lines()
 
@@ -79,18 +80,19 @@ class StatusConnection(Connection):
         """Answer one line of what was read, and the others in turns to come: a status page costs some milliseconds."""
         if self.pending or self.closed or self.ending or self._queued:
             return
-        line, newline, rest = self._unread.partition(b"\n")
-        if newline or (self._at_end and line):  # the last line may have none
-            self._unread = rest
+        line = self._lines.next_line()
+        if line is None and self._at_end:
+            line = self._lines.last_line()
+        if line is not None:
             self._answer(line)
             if not self.closed:
                 self._queue()
             return
         if self._at_end:
             self.end_of_requests()
-        elif len(self._unread) > MAX_REQUEST:
+        elif len(self._lines) > MAX_REQUEST:
             self.end_with(TOO_LONG)
-        elif self._unread and self.stream is None:
+        elif self._lines and self.stream is None:
             self.sweeper.set(self, PEER_SECONDS)
 
     def _queue(self) -> None:

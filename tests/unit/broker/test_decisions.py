@@ -222,8 +222,8 @@ def test_leases_stay_over_a_reload_and_the_oldest_leaves(desk: Desk) -> None:
     assert served(desk, "aws", NOW + 1) == (899, "cache")
     assert served(desk, "KEYSTORE", NOW + 1) == (60, "store")
     assert served(desk, "GITHUB_TOKEN", NOW + 1) == (60, "store")  # it was the oldest, and left
-    assert desk.broker.project_status(desk.project, NOW + 1, 0).cache_entries == 2
-    assert desk.broker.project_status(desk.project, NOW + 100, 0).cache_entries == 0
+    assert desk.project.leases.live(NOW + 1) == 2
+    assert desk.project.leases.live(NOW + 100) == 0
 
 
 def test_each_project_has_leases_of_its_own(desk: Desk) -> None:
@@ -331,12 +331,13 @@ def test_counters_never_fall(desk: Desk) -> None:
     desk.push(SECRETS)
     desk.get("aws")
     desk.get("HIDDEN")
-    status = desk.broker.project_status(desk.project, NOW + 2, 5_000_000)
-    assert (status.fetches_allowed, status.fetches_denied, status.last_fetch_usec) == (1, 1, 3_000_000)
+    assert (desk.project.fetches_allowed, desk.project.fetches_denied) == (1, 1)
+    assert desk.project.last_fetch_usec(NOW + 2, 5_000_000) == 3_000_000
+    assert desk.project.last_fetch_usec(NOW + 3, 6_000_007) == 3_000_000  # a time in the past does not move
     assert desk.broker.projects.unregister("myrepo") is desk.project
     assert (desk.broker.projects.fetches_allowed, desk.broker.projects.fetches_denied) == (1, 1)
     fresh = desk.broker.projects.register(registration("myrepo", "aws"))
-    assert desk.broker.project_status(fresh, NOW, 5_000_000).last_fetch_usec == 0
+    assert fresh.last_fetch_usec(NOW, 5_000_000) == 0
 
 
 # --- lines that are known

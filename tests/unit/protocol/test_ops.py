@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from remo_broker.broker.refusals import Refused
-from remo_broker.protocol.message import encode
+from remo_broker.protocol.message import FieldError, Message, encode, from_fields
 from remo_broker.protocol.ops import (
     ADMIN_REQUESTS,
     EVENTS,
@@ -97,3 +98,61 @@ def test_a_refusal_as_a_line() -> None:
     assert Refused(Code.PROJECT_UNKNOWN, None, "é").line() == (
         b'{"ok":false,"code":"project_unknown","message":"\\u00e9"}\n'
     )
+
+
+# --- from JSON
+
+
+class Part(Message):
+    size: int
+
+
+class Whole(Message):
+    FIRST = ("name",)
+    part: Part
+    parts: list[Part] = []  # noqa: RUF012 - never changed
+    name: str
+    limits: dict[str, int] | None = None
+    flag: bool = False
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": "a", "part": {"size": 1}},
+        {"name": "a", "part": {"size": 1, "other": 2}, "parts": [{"size": 2}], "limits": {"b": 3}, "flag": True},
+        {"name": "a", "part": {"size": 1}, "limits": None, "unknown": []},
+    ],
+)
+def test_a_message_comes_back_from_its_json(fields: dict[str, Any]) -> None:
+    message = from_fields(Whole, fields)
+    assert isinstance(message.part, Part)
+    assert all(isinstance(part, Part) for part in message.parts)
+    assert from_fields(Whole, message.to_json()) == message
+    assert next(iter(message.to_json())) == "name"
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "missing"),
+    [
+        ({"name": ...}, "name", True),
+        ({"part": ...}, "part", True),
+        ({"part": {}}, "size", True),
+        ({"name": 1}, "name", False),
+        ({"name": None}, "name", False),
+        ({"part": 5}, "part", False),
+        ({"part": {"size": True}}, "size", False),
+        ({"part": {"size": 1.0}}, "size", False),
+        ({"parts": {}}, "parts", False),
+        ({"parts": [5]}, "parts", False),
+        ({"parts": None}, "parts", False),
+        ({"limits": {"b": "c"}}, "limits", False),
+        ({"limits": []}, "limits", False),
+        ({"flag": 1}, "flag", False),
+    ],
+)
+def test_a_field_that_is_missing_or_of_another_type_is_named(change: dict[str, Any], field: str, missing: bool) -> None:
+    fields = {"name": "a", "part": {"size": 1}} | change
+    with pytest.raises(FieldError) as raised:
+        from_fields(Whole, {name: value for name, value in fields.items() if value is not ...})
+    assert (raised.value.field, raised.value.missing) == (field, missing)
