@@ -26,6 +26,9 @@ from remo_broker.protocol.names import RESERVED_PROJECT_NAMES, counted, is_proje
 from remo_broker.protocol.ops import (
     ADMIN,
     ANY_OP_CODES,
+    MAX_PATH,
+    MAX_UID,
+    MAX_UIDS,
     BrokerStatus,
     ClearCreds,
     Code,
@@ -67,12 +70,6 @@ if TYPE_CHECKING:
 
     Handler: TypeAlias = Callable[["Operations", Any, AdminCall], Steps]
 
-# Linux's longest path; it also keeps the reply that names a path short.
-MAX_PATH = 4096
-# uid -1 is "no uid" to the kernel.
-MAX_UID = 2**32 - 2
-# As many uids as a registration may list: a project has a handful of users, and the list is searched at each connect.
-MAX_UIDS = 64
 # The lock of whoever changes and saves the registrations. Other locks are of one project's manifest, by the project's name,
 # which this is not.
 CHANGES = registrations.FILE_NAME

@@ -21,12 +21,10 @@ from pydantic.json_schema import GenerateJsonSchema
 from typing_extensions import TypedDict
 
 from remo_broker import MANIFEST_SCHEMA_VERSION, PROTOCOL_VERSION
-from remo_broker.broker.operations import MAX_PATH, MAX_UID, MAX_UIDS
-from remo_broker.broker.secrets.memory import Protection
 from remo_broker.manifest.models import AllowlistForm, BindingForm, ProjectName, SecretName
 from remo_broker.protocol import ops
 from remo_broker.protocol.message import Message
-from remo_broker.protocol.ops import Code, Reason, Request
+from remo_broker.protocol.ops import MAX_PATH, MAX_UID, MAX_UIDS, Code, Protection, Reason, Request
 
 if typing.TYPE_CHECKING:
     from collections.abc import Iterable

@@ -24,6 +24,13 @@ MAX_DEPTH = 16
 MAX_TTL_SECONDS = 86_400
 MAX_LEASES = 1024
 
+# Linux's longest path; it also keeps the reply that names a path short.
+MAX_PATH = 4096
+# uid -1 is "no uid" to the kernel.
+MAX_UID = 2**32 - 2
+# As many uids as a registration may list: a project has a handful of users, and the list is searched at each connect.
+MAX_UIDS = 64
+
 # The kinds of sockets, as a request's `SOCKETS` names them.
 PROJECT = "project"
 ADMIN = "admin"
@@ -116,6 +123,14 @@ class Reason(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     STATE_UNWRITABLE = "state_unwritable"
     SOCKET_UNAVAILABLE = "socket_unavailable"
+
+
+class Protection(StrEnum):
+    """How secret memory is kept, as `status` and the bus show it."""
+
+    MEMFD_SECRET = "memfd_secret"
+    LOCKED = "mlock"
+    NONE = "none"
 
 
 # --- replies ---------------------------------------------------------------------------------------------------------

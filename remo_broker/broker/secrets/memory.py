@@ -15,10 +15,9 @@ import errno
 import mmap
 import os
 import sys
-from enum import StrEnum
 
 from remo_broker.broker.refusals import Refused
-from remo_broker.protocol.ops import MAX_MESSAGE, MAX_PUSH, Code, Reason
+from remo_broker.protocol.ops import MAX_MESSAGE, MAX_PUSH, Code, Protection, Reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,14 +42,6 @@ MEMORY_ENVIRONMENT = {
 
 _ZEROS = bytes(MAX_MESSAGE)
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-class Protection(StrEnum):
-    """How secret memory is kept, as `status` and the bus show it."""
-
-    MEMFD_SECRET = "memfd_secret"
-    LOCKED = "mlock"
-    NONE = "none"
 
 
 class Region:

@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 
 from remo_broker.broker.expiry_timer import HALF_SENT_SECONDS
-from remo_broker.broker.operations import MAX_UIDS
-from remo_broker.broker.secrets.memory import Protection
 from remo_broker.broker.sockets.connection import PEER_SECONDS
 from remo_broker.protocol import ops, records
 from remo_broker.protocol.message import Message
@@ -19,9 +17,11 @@ from remo_broker.protocol.ops import (
     ADMIN_CODES,
     ADMIN_REQUESTS,
     EVENTS,
+    MAX_UIDS,
     PROJECT_CODES,
     PROJECT_REQUESTS,
     STATUS_REQUESTS,
+    Protection,
     Reason,
 )
 from tests.contract.man.pages import arguments, missing, page, source

@@ -15,8 +15,8 @@ import pytest
 
 from remo_broker.broker.refusals import Refused
 from remo_broker.broker.secrets import memory
-from remo_broker.broker.secrets.memory import MEMORY_ENVIRONMENT, REGION_SIZE, Arena, Protection, Region
-from remo_broker.protocol.ops import MAX_MESSAGE
+from remo_broker.broker.secrets.memory import MEMORY_ENVIRONMENT, REGION_SIZE, Arena, Region
+from remo_broker.protocol.ops import MAX_MESSAGE, Protection
 from tests.support.host_memory import protection, require_memfd_secret, require_mlock
 from tests.support.machine import REPOSITORY, unavailable
 

@@ -1,0 +1,153 @@
+"""Which part may import which. The folders of the package are its processes, and this is what holds their borders.
+
+By the syntax tree, imports inside functions and for type checkers included; and once by what a real broker has loaded
+after it served a `get`.
+"""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import remo_broker
+from tests.support.broker import Broker, registration, short_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKAGE = pathlib.Path(remo_broker.__file__).parent
+# Together these would double the start of the broker and what it keeps in memory.
+HEAVY = frozenset({"argparse", "asyncio", "contextlib", "dataclasses", "pydantic", "typing"})
+# Imported only where there are flags; the unit gives none.
+ONLY_WITH_FLAGS = {"remo_broker.protocol.config": {"argparse"}}
+
+
+class Import:
+    """One imported module. `typing_only`: by a type checker, never at run time."""
+
+    def __init__(self, module: str, *, typing_only: bool) -> None:
+        self.module = module
+        self.typing_only = typing_only
+
+
+def name_of(file: pathlib.Path) -> str:
+    parts = ("remo_broker", *file.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {name_of(file): file for file in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports_of(node: ast.AST, *, typing_only: bool = False) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            for alias in child.names:
+                yield Import(alias.name, typing_only=typing_only)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, "imports are absolute"
+            assert child.module is not None
+            for alias in child.names:
+                # `from package import module` imports the module.
+                inner = f"{child.module}.{alias.name}"
+                yield Import(inner if inner in FILES else child.module, typing_only=typing_only)
+        elif isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
+            for statement in child.body:
+                yield from imports_of(ast.Module([statement], []), typing_only=True)
+            for statement in child.orelse:
+                yield from imports_of(ast.Module([statement], []), typing_only=typing_only)
+        else:
+            yield from imports_of(child, typing_only=typing_only)
+
+
+IMPORTS = {name: list(imports_of(ast.parse(file.read_text()))) for name, file in FILES.items()}
+
+
+def is_in(module: str, package: str) -> bool:
+    return module == package or module.startswith(package + ".")
+
+
+def importers_of(package: str) -> set[str]:
+    """Who imports something of `package` from outside of it."""
+    return {
+        name
+        for name, imports in IMPORTS.items()
+        if not is_in(name, package) and any(is_in(one.module, package) for one in imports)
+    }
+
+
+def test_only_the_entry_point_imports_the_broker() -> None:
+    assert importers_of("remo_broker.broker") == {"remo_broker.__main__"}
+
+
+def test_the_protocol_imports_nothing_else_of_the_package() -> None:
+    foreign = {
+        (name, one.module)
+        for name, imports in IMPORTS.items()
+        if is_in(name, "remo_broker.protocol")
+        for one in imports
+        # The package itself has the version numbers and imports nothing.
+        if is_in(one.module, "remo_broker")
+        and one.module != "remo_broker"
+        and not is_in(one.module, "remo_broker.protocol")
+    }
+    assert foreign == set()
+    assert [one for one in IMPORTS["remo_broker"] if one.module != "__future__"] == []
+
+
+def test_only_the_bus_service_imports_dbus_next() -> None:
+    assert {name for name in importers_of("dbus_next") if not is_in(name, "remo_broker.bus")} == set()
+
+
+def test_broker_and_protocol_import_nothing_heavy() -> None:
+    heavy = {
+        (name, one.module)
+        for name, imports in IMPORTS.items()
+        if is_in(name, "remo_broker.broker") or is_in(name, "remo_broker.protocol")
+        for one in imports
+        if not one.typing_only and one.module.partition(".")[0] in HEAVY - ONLY_WITH_FLAGS.get(name, set())
+    }
+    assert heavy == set()
+
+
+def test_there_is_no_circle_of_imports() -> None:
+    """Among modules; imports for type checkers count, as a reader has to follow those too."""
+    edges = {
+        name: {one.module for one in imports if one.module in FILES and one.module != name}
+        for name, imports in IMPORTS.items()
+    }
+    while leaves := {name for name, needs in edges.items() if not needs}:
+        edges = {name: needs - leaves for name, needs in edges.items() if name not in leaves}
+    assert sorted(edges) == []
+
+
+def loaded_by(report: str) -> set[str]:
+    """The modules in what Python says with -X importtime."""
+    return {line.rpartition("|")[2].strip() for line in report.splitlines() if line.startswith("import time:")}
+
+
+def test_a_broker_that_served_a_get_has_loaded_nothing_heavy(tmp_path: pathlib.Path) -> None:
+    report = tmp_path / "imports"
+    with short_directory() as directory, report.open("wb") as stderr:
+        broker = Broker(
+            directory,
+            projects=[registration("myrepo", "A")],
+            environment={"PYTHONPROFILEIMPORTTIME": "1"},
+            stderr=stderr.fileno(),
+        ).start()
+        try:
+            broker.push({"A": "a"})
+            assert broker.get("A")["value"] == "a"
+            assert broker.status()["secret_count"] == 1
+        finally:
+            broker.close()
+    # What an installation's site packages load at the start of any program is not the broker's doing.
+    bare = subprocess.run([sys.executable, "-X", "importtime", "-c", ""], capture_output=True, text=True, check=True)
+    loaded = loaded_by(report.read_text()) - loaded_by(bare.stderr)
+    assert "remo_broker.broker.daemon" in loaded
+    assert {name for name in loaded if name.partition(".")[0] in HEAVY} <= {"argparse"}  # a test broker has flags
+    assert {name for name in loaded if is_in(name, "remo_broker")} <= {
+        name for name in FILES if is_in(name, "remo_broker.broker") or is_in(name, "remo_broker.protocol")
+    } | {"remo_broker", "remo_broker.__main__"}
