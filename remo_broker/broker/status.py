@@ -40,7 +40,7 @@ class StatusReport:
         moment = now_usec()
         projects = [self._project(broker.projects[name], moment) for name in names[:PAGE_PROJECTS]]
         status = BrokerStatus(
-            **self._state(),
+            **self._facts(),
             uptime_seconds=int(self._loop.now - self._started),
             secrets_loaded_at=timestamp(broker.store.loaded_usec) if broker.store.snapshot else None,
             projects=projects,
@@ -62,10 +62,10 @@ class StatusReport:
 
     def event(self) -> BrokerEvent:
         """The broker as it is now, for those who watch."""
-        return BrokerEvent(**self._state(), audit_healthy=self._trail.healthy, audit_dropped=self._trail.dropped)
+        return BrokerEvent(**self._facts(), audit_healthy=self._trail.healthy, audit_dropped=self._trail.dropped)
 
-    def _state(self) -> dict[str, Any]:
-        """The fields of `BrokerState`."""
+    def _facts(self) -> dict[str, Any]:
+        """The fields of `BrokerFacts`."""
         store, projects = self._broker.store, self._broker.projects
         return {
             "broker_version": __version__,
@@ -85,7 +85,7 @@ class StatusReport:
     def detail(self, project: Project) -> ProjectDetail:
         registration = project.registration
         return ProjectDetail(
-            **self._project_state(project, now_usec()),
+            **self._project_facts(project, now_usec()),
             project_path=registration.project_path,
             allowlist=list(registration.allowlist),
             ttl_seconds=registration.ttl_seconds,
@@ -94,10 +94,10 @@ class StatusReport:
         )
 
     def _project(self, project: Project, moment: int) -> ProjectStatus:
-        return ProjectStatus(**self._project_state(project, moment), allowlist_size=len(project.grants))
+        return ProjectStatus(**self._project_facts(project, moment), allowlist_size=len(project.grants))
 
-    def _project_state(self, project: Project, moment: int) -> dict[str, Any]:
-        """The fields of `ProjectState`; `moment` is now, in microseconds since 1970."""
+    def _project_facts(self, project: Project, moment: int) -> dict[str, Any]:
+        """The fields of `ProjectFacts`; `moment` is now, in microseconds since 1970."""
         now = self._loop.now
         return {
             "name": project.name,

@@ -47,6 +47,8 @@ class Message:
         for base in reversed(cls.__mro__[:-1]):
             fields |= {name: kind for name, kind in base.__annotations__.items() if not kind.startswith("ClassVar")}
         cls.FIELDS = {name: fields[name] for name in cls.FIRST} | fields
+        if cls.__name__ in _kinds:
+            raise TypeError(f"two messages are called {cls.__name__}")
         _kinds[cls.__name__] = cls
 
     def __init__(self, **values: Any) -> None:

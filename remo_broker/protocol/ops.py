@@ -221,7 +221,7 @@ class AuditStatus(Message):
     start_id: str = ""
 
 
-class ProjectState(Message):
+class ProjectFacts(Message):
     """What is shown of a project everywhere. Times are microseconds since 1970, 0 for never."""
 
     name: str
@@ -233,14 +233,14 @@ class ProjectState(Message):
     last_fetch_usec: int
 
 
-class ProjectStatus(ProjectState):
+class ProjectStatus(ProjectFacts):
     """One project in the list of them."""
 
     FIRST = ("name", "socket_path", "allowlist_size", "cache_entries")
     allowlist_size: int
 
 
-class ProjectDetail(Reply, ProjectState):
+class ProjectDetail(Reply, ProjectFacts):
     """Everything about one project: its state, and what its manifest said when it was last validated."""
 
     FIRST = ("ok", "name", "socket_path", "project_path", "allowlist", "ttl_seconds", "max_entries", "allowed_uids")
@@ -251,7 +251,7 @@ class ProjectDetail(Reply, ProjectState):
     allowed_uids: list[int]
 
 
-class BrokerState(Message):
+class BrokerFacts(Message):
     """What is shown of the broker everywhere. Times are microseconds since 1970, 0 for never."""
 
     broker_version: str
@@ -265,7 +265,7 @@ class BrokerState(Message):
     fetches_denied: int
 
 
-class BrokerStatus(Reply, BrokerState):
+class BrokerStatus(Reply, BrokerFacts):
     """The broker. `projects_next` is there where not all projects fitted: ask again with it as `after`.
 
     What version 2 has always had comes first and in its order, for clients that take the line apart with a pattern.
@@ -346,7 +346,7 @@ class SignOfLife(Message):
 # --- the watch stream on the status socket ---------------------------------------------------------------------------
 
 
-class BrokerEvent(BrokerState):
+class BrokerEvent(BrokerFacts):
     """The broker as it is now: sent first, then at every change; for counters alone, at most once a second."""
 
     event: str = "broker"

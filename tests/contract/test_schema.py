@@ -45,7 +45,7 @@ def definition(name: str) -> Draft202012Validator:
 def message_classes() -> list[type[Message]]:
     """Every message that travels."""
     found = [cls for _, cls in inspect.getmembers(ops, inspect.isclass) if issubclass(cls, Message)]
-    return [cls for cls in found if cls not in (Message, Reply, Request, ops.BrokerState, ops.ProjectState)]
+    return [cls for cls in found if cls not in (Message, Reply, Request, ops.BrokerFacts, ops.ProjectFacts)]
 
 
 # --- the files -------------------------------------------------------------------------------------------------------

@@ -156,3 +156,9 @@ def test_a_field_that_is_missing_or_of_another_type_is_named(change: dict[str, A
     with pytest.raises(FieldError) as raised:
         from_fields(Whole, {name: value for name, value in fields.items() if value is not ...})
     assert (raised.value.field, raised.value.missing) == (field, missing)
+
+
+def test_no_two_messages_have_the_same_name() -> None:
+    """`from_fields` finds the message in a field by its name."""
+    with pytest.raises(TypeError, match="Part"):
+        type("Part", (Message,), {"__annotations__": {}})
