@@ -1,9 +1,8 @@
-"""A connection to the bus: authentication, framing, calls and answers, with a bound for everything that strangers send.
+"""A connection to the bus: authentication, framing, calls and answers, with a limit for everything that other users send.
 
 Rules:
-- whatever goes wrong with the connection ends it, with one line that says what (`closed`); nothing is tried again here;
-- a call is answered at once, from what is known, or not at all; an exception while answering is a bug, is logged, and
-  the caller gets a fixed text;
+- any failure of the connection closes it, with one line that says why (`closed`); nothing is retried here;
+- an exception while answering a call is a bug: it is logged, and the caller gets a fixed text;
 - while the bus does not read the answers, no more calls are read.
 """
 
@@ -27,29 +26,28 @@ CONNECT_SECONDS = 5.0
 CALL_SECONDS = 10.0
 # The longest line of the authentication is an error's text.
 MAX_AUTHENTICATION_LINE = 1024
-# What is longer is from somebody who means no good: it is skipped, not kept; of a call the head is, if that alone is not too
-# long, to say so. The longest legal call names an interface and a property, 255 bytes each; the longest signal is systemd's
+# A longer message is hostile: it is skipped, not kept; a call is refused by its header, if that is short enough. The longest legal call names an interface and a property, 255 bytes each; the longest signal is systemd's
 # of all that has changed about a unit; the longest answer to a call of our own lists every name on the bus.
 MAX_CALL = 8 * 1024
 MAX_SIGNAL = 64 * 1024
 MAX_ANSWER = 4 * 1024 * 1024
-# So much may wait for the bus to read it: some ten thousand signals. A bus that reads so little is as good as gone.
+# This much may wait for the bus to read it: some ten thousand signals. A bus that falls this far behind has failed.
 MAX_UNSENT = 16 * 1024 * 1024
 
 DRIVER = "org.freedesktop.DBus"
 DRIVER_PATH = "/org/freedesktop/DBus"
 SYSTEM_BUS = "unix:path=/run/dbus/system_bus_socket"
 
-HUNG_UP = "the bus hung up"
+HUNG_UP = "the bus closed the connection"
 _LONGEST = {wire.SIGNAL: MAX_SIGNAL, wire.METHOD_RETURN: MAX_ANSWER, wire.ERROR: MAX_ANSWER}
 
 FAILED = "org.freedesktop.DBus.Error.Failed"
 LIMITS_EXCEEDED = "org.freedesktop.DBus.Error.LimitsExceeded"
-FAULT = "remo-broker-bus met a fault of its own; `journalctl -u remo-broker-bus` has the details"
+FAULT = "internal error; see `journalctl -u remo-broker-bus` and report it"
 
 
 class BusError(Exception):
-    """The connection to the bus is no good. One line for the log that says what to do."""
+    """The connection to the bus failed. One line for the log that says what to do."""
 
 
 class CallError(Exception):
@@ -78,7 +76,7 @@ TOO_LONG = Error(LIMITS_EXCEEDED, f"A call may have {MAX_CALL} bytes; no method 
 
 
 class Connection(asyncio.Protocol):
-    """Made by `connect`. `closed` is done when the connection has ended: it raises BusError unless a side hung up."""
+    """Made by `connect`. `closed` is done when the connection has ended: it raises BusError unless one side closed it."""
 
     def __init__(
         self, answer: Callable[[wire.Incoming], Answer | None], heard: Callable[[wire.Incoming], None]
@@ -98,7 +96,7 @@ class Connection(asyncio.Protocol):
         self._waiting: dict[int, asyncio.Future[wire.Incoming]] = {}
 
     async def begin(self) -> None:
-        """Wait until the bus has taken us in. Raises BusError, CallError."""
+        """Authenticate and say hello. Raises BusError, CallError."""
         try:
             await self._authenticated
             (self.name,) = await self.ask_driver("Hello", gives="s")
@@ -137,7 +135,7 @@ class Connection(asyncio.Protocol):
         except TimeoutError:
             raise CallError(f"no answer from {destination} in {CALL_SECONDS:g} s") from None
         except wire.BadMessage:
-            raise CallError(f"an answer from {destination} that is none") from None
+            raise CallError(f"a malformed answer from {destination}") from None
         finally:
             self._waiting.pop(serial, None)
 
@@ -146,19 +144,19 @@ class Connection(asyncio.Protocol):
         return await self.call(DRIVER, DRIVER_PATH, DRIVER, member, signature, *values, gives=gives)
 
     def signal(self, path: str, interface: str, member: str, signature: str, *values: object) -> None:
-        """Send a signal to everybody who listens for it."""
+        """Broadcast a signal."""
         if not self.closed.done():
             body = wire.encode_body(signature, values)
             self._send(wire.SIGNAL, signature, body, path=path, interface=interface, member=member)
 
     def close(self) -> None:
-        """Hang up once all that was said is sent."""
+        """Close once everything is sent."""
         self._transport.close()
 
     def _send(self, kind: int, signature: str, body: bytes, **fields: str | int) -> int:
         self._serial += 1
         if self._transport.get_write_buffer_size() > MAX_UNSENT:
-            self._end(BusError("the bus does not read what it is sent"))
+            self._end(BusError("the bus does not read what we send"))
         elif not self._transport.is_closing():
             self._transport.write(wire.encode(kind, self._serial, signature, body, **fields))
         return self._serial
@@ -202,7 +200,7 @@ class Connection(asyncio.Protocol):
             self._authenticated.set_exception(error or BusError(HUNG_UP))
         if not self.closed.done() and error is not None:
             self.closed.set_exception(error)
-            self.closed.exception()  # seen: asyncio need not warn of it, whether or not somebody awaits it
+            self.closed.exception()  # retrieved, so that asyncio does not warn if nobody awaits it
         elif not self.closed.done():
             self.closed.set_result(None)
         for future in self._waiting.values():
@@ -255,7 +253,7 @@ class Connection(asyncio.Protocol):
         try:
             message = wire.decode(frame)
         except wire.BadMessage:
-            return  # it does not say whom to answer, and what it meant is the sender's own affair
+            return  # it does not even say whom to answer
         if message.kind == wire.METHOD_CALL:
             answer = self._guarded(lambda: self._answer(message))
             if answer is not None:
@@ -312,7 +310,7 @@ async def connect(
             return connection
     raise BusError(
         f"cannot connect to the bus ({'; '.join(refusals) or f'no Unix socket in the address {address}'}); "
-        "is it running? `systemctl status dbus.service` tells"
+        "is it running? See `systemctl status dbus.service`"
     )
 
 

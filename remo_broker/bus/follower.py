@@ -1,10 +1,10 @@
-"""Follows the broker on its status socket, and decides when to connect to it, for a connect starts it.
+"""Follows the broker on its status socket, and decides when to connect, because connecting starts the broker.
 
-A connect is made:
-- at the beginning, when nothing is known: this may wake the broker, and is how the registrations become known;
-- when the connection breaks, if systemd says that the broker runs or is about to: a crash, a restart;
-- after an idle exit or a stop, once systemd says that somebody else has started it;
-- where there is no systemd, again and again, ever more slowly: nobody is woken by it.
+It connects:
+- at its start, when nothing is known: this may wake the broker, and it brings the registrations;
+- when the connection breaks, if systemd says that the broker runs or is starting: a crash, a restart;
+- after an idle exit or a stop, once systemd says that the broker has been started;
+- without systemd, again and again, ever more slowly: this wakes nothing.
 
 No call on the bus leads to a connect, so `RETRY_SECONDS` bounds what all of them together can cost the broker.
 """
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from remo_broker.bus.snapshot import Snapshot
     from remo_broker.bus.unit import BrokerUnit
 
-# From a connect until all is told: a broker that must be started first takes a tenth of a second. It also bounds how long
-# the last snapshot stands in for a broker that hangs.
+# From a connect to the whole status: a broker that has to start first takes a tenth of a second. It also limits how long the
+# last snapshot stands in for a broker that hangs.
 SYNC_SECONDS = 5.0
 # How long to wait before the next connect, doubled each time. systemd knows of a crash within the first of them.
 RETRY_SECONDS = (0.1, 5.0)
 # An idle broker has told us before it told systemd: so long its unit may still be "active". It counts only where systemd's
 # clock does not show that another was started.
 SETTLE_SECONDS = 5.0
-# systemd tells when the unit changes; should that get lost, it is asked once in so long.
+# systemd announces a change of the unit. In case that is lost, ask this often.
 RECHECK_SECONDS = 60.0
 
 _WATCH = b'{"op":"watch"}\n'
@@ -45,20 +45,20 @@ class Ending(enum.Enum):
     """How following the broker came to an end."""
 
     IDLE = enum.auto()
-    """It exits for want of work."""
+    """It exits because it is idle."""
     STOPPED = enum.auto()
-    """It was told to stop."""
+    """It was stopped."""
     LOST = enum.auto()
     """The connection broke."""
     ABSENT = enum.auto()
-    """Nobody listens on the socket."""
+    """No process listens on the socket."""
     SILENT = enum.auto()
-    """Somebody listens, but does not say what a broker would."""
+    """A process listens, but does not answer as a broker does."""
 
 
 class Follower:
-    """`changed(old, new, replaced)` is told of every other snapshot: `old` is the last one known, `new` is None while
-    nothing is known, `replaced` as in `signals.differences`."""
+    """Calls `changed(old, new, replaced, why)` for every new snapshot: `old` is the last known one, `new` is None while
+    the state is unknown, `replaced` as in `signals.differences`, `why` the reason for None."""
 
     def __init__(
         self,
@@ -73,10 +73,10 @@ class Follower:
         self._synced = False
         self._why = ""
         self.settled = asyncio.Event()
-        """Set once the first connect has led somewhere, be it to a snapshot or not."""
+        """Set once the first connection has brought a snapshot or failed."""
 
     async def run(self) -> NoReturn:
-        """Follow the broker for ever."""
+        """Follow the broker forever."""
         await self._unit.state()  # whether there is a systemd must be known before it leaves the bus for a moment
         wait = RETRY_SECONDS[0]
         while True:
@@ -107,7 +107,7 @@ class Follower:
             return self._failed(Ending.SILENT, str(error))
 
     async def _listen(self, reader: asyncio.StreamReader, deadline: asyncio.Timeout) -> Ending:
-        """Publish what comes, from when everything has been told; that lifts the deadline."""
+        """Publish snapshots from the `synced` event on, which lifts the deadline."""
         draft, rest = Draft(), b""
         while chunk := await reader.read(_READ):
             *lines, rest = (rest + chunk).split(b"\n")
@@ -140,7 +140,7 @@ class Follower:
     # --- between connections -----------------------------------------------------------------------------------------
 
     async def _until_worthwhile(self, ending: Ending, wait: float) -> None:
-        """Return when it is time to connect again; tell meanwhile what is true of a broker that we do not hear."""
+        """Return when it is time to connect again. Until then publish what is known of the broker."""
         if self._last is None:
             self._unknown()
             await asyncio.sleep(wait)
@@ -165,11 +165,11 @@ class Follower:
                 return
 
     async def _is_another(self, began: int) -> bool:
-        """Whether what is up is another than what told us that it began at `began`: a restart takes but a moment."""
+        """Whether the running broker is another than the one that started at `began`: a restart takes only a moment."""
         return began > 0 and await self._unit.started_after(began)
 
     def _tell(self, ending: Ending, state: State) -> None:
-        """What is true of a broker that we do not hear, by how that came and what systemd says."""
+        """Publish what is known of a broker without a connection, from how that ended and what systemd says."""
         nobody = state is State.NO_SYSTEMD and ending is Ending.ABSENT
         if nobody or state in {State.DOWN, State.STARTING}:
             self._stopped()

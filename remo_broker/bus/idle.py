@@ -1,8 +1,8 @@
-"""When the service may go: nobody has called for a while, and nobody who ever called is still on the bus.
+"""When the service may exit: no call came for a while, and no caller is still on the bus.
 
-The bus does not say who listens for signals. But whoever shows the broker's status over time asks for it once and then
-listens, so a caller that stays connected counts as watching. Pure listeners (`busctl monitor`) are not seen, by design of
-D-Bus: for them the service can be told to stay (`--idle-exit-seconds 0`).
+The bus does not say who listens for signals. But a program that shows the broker's status over time asks for it once and
+then listens, so a caller that stays connected counts as watching. D-Bus hides pure listeners (`busctl monitor`); for them
+there is `--idle-exit-seconds 0`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
     from remo_broker.bus.connection import Connection
 
-# So long after the last call: a person who types several `busctl` commands meets one process, a script that polls every
+# Time from the last call to the exit: a person who types several `busctl` commands meets one process, a script that polls every
 # minute does not keep it.
 IDLE_SECONDS = 45
-# With so many names it is looked who of them is still there, though calls may come all the time: more than are on most buses.
+# With this many names, those that have left are looked for even while calls keep coming: more than are on most buses.
 CROWD = 1024
-# But not more often than this: each look costs the bus a list of all its names.
+# But not more often than this: the bus has to list all its names each time.
 LOOK_SECONDS = 1.0
-# More names are not remembered, and their calls refused, until the next look. A bus that has more connections at a time is
-# set up so; what strangers can open and close between two looks is less.
+# Beyond this, names are not remembered and their calls are refused until the next look. Only a bus configured for it has more
+# connections at a time, and fewer can be opened and closed between two looks.
 MAX_CALLERS = 16 * 1024
 
 
@@ -66,7 +66,7 @@ class Callers:
                 return
 
     async def _crowd_or(self, seconds: float | None, connection: Connection) -> None:
-        """Let so much time pass, or None without end; should there be a crowd meanwhile, let its gone be forgotten."""
+        """Wait this long (None: forever). If there are too many names meanwhile, forget those that have left."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._crowded.wait()

@@ -1,4 +1,4 @@
-"""What is on the bus, as tables: the service answers, introspects and signals by them, and the schema is made of them."""
+"""The interfaces on the bus, as tables: answers, introspection, signals and the schema are derived from them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BROKER_UNAVAILABLE = f"{BUS_NAME}.Error.BrokerUnavailable"
 
 
 class Emits(StrEnum):
-    """Whether a change of a property is told by `PropertiesChanged`: the annotation of that name, absent for `true`."""
+    """Whether `PropertiesChanged` announces a change of a property: the annotation of that name, absent for `true`."""
 
     TRUE = "true"
     FALSE = "false"
@@ -147,14 +147,14 @@ MANAGER = Interface(
             "s",
             Emits.TRUE,
             lambda s: s.broker.memory_protection,
-            "What keeps secret memory from others: memfd_secret, mlock or none; as last known while the broker does not run.",
+            "How secret memory is protected: memfd_secret, mlock or none; the last known value while the broker does not run.",
         ),
         _manager(
             "AuditHealthy",
             "b",
             Emits.TRUE,
             lambda s: s.broker.audit_healthy,
-            "False while the journal does not take the audit's records.",
+            "False while journald does not accept audit records.",
         ),
         _manager(
             "AuditDropped",

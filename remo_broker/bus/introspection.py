@@ -1,7 +1,7 @@
 """Introspection data, as the D-Bus specification defines it, from the tables of `interfaces`.
 
-dbus-next's own has no place for annotations, and these are what tells a client which properties it must poll. Nothing is
-escaped: the names of the tables and the labels of object paths have no character that XML would mind.
+dbus-next's own data has no annotations, which say which properties a client must poll. Nothing is escaped: the names in the
+tables and the labels of object paths contain no special character of XML.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ class BusService:
                     task.result()
             if self._connection.closed.done():
                 self._connection.closed.result()
-                notice("the bus hung up; the next call on a new one starts this service again")
+                notice("the bus closed the connection; the next call on a new bus starts this service again")
             if self._ended.done():
                 self._ended.result()
         finally:
@@ -95,13 +95,13 @@ class BusService:
             (reply,) = await self._connection.ask_driver("RequestName", "su", BUS_NAME, _DO_NOT_QUEUE, gives="u")
         except CallError as error:
             if self._connection.closed.done():
-                raise BusError(f"{error}; `systemctl status dbus.service` tells more") from None
+                raise BusError(f"{error}; see `systemctl status dbus.service`") from None
             raise Ended(
                 f"the bus does not let user {os.geteuid()} own {BUS_NAME} ({error}): is its policy file in "
                 "/usr/share/dbus-1/system.d, and is this user the one that it names?"
             ) from None
         if reply != _PRIMARY_OWNER:
-            raise Ended(f"{BUS_NAME} is taken; `busctl status {BUS_NAME}` tells by whom")
+            raise Ended(f"another process owns {BUS_NAME}; see `busctl status {BUS_NAME}`")
         self._named = True
 
     async def _leave(self) -> None:
@@ -198,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         type=_whole_number,
         default=IDLE_SECONDS,
-        help="end so long after the last call when no caller is left on the bus; 0: never (%(default)s)",
+        help="exit this long after the last call if no caller is left on the bus; 0: never (%(default)s)",
     )
     parser.add_argument("--version", action="version", version=f"remo-broker-bus {__version__}")
     return parser
@@ -206,7 +206,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _whole_number(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError("a whole number of seconds is wanted, 0 for never")
+        raise argparse.ArgumentTypeError("must be an integer number of seconds; 0: never")
     return int(text)
 
 

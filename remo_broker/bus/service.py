@@ -1,7 +1,7 @@
-"""A call in, its answer out: everything that the service says, from the last snapshot alone.
+"""A call in, its answer out, from the last snapshot alone.
 
-No sockets, no clock, nothing that waits: a call can cost the broker nothing. While nothing is known of the broker,
-`snapshot` is None, and what would be a guess is the error BrokerUnavailable instead.
+No sockets, no clock, nothing that waits, so a call costs the broker nothing. While the state of the broker is unknown,
+`snapshot` is None, and the answer is the error BrokerUnavailable instead of a guess.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ UNKNOWN_PROPERTY = Error(
 )
 READ_ONLY = Error(
     "org.freedesktop.DBus.Error.PropertyReadOnly",
-    "Everything here is read-only; the broker is told what to do with remo-brokerctl.",
+    "Everything here is read-only; use remo-brokerctl to change anything.",
 )
 INVALID_ARGS = Error("org.freedesktop.DBus.Error.InvalidArgs", f"The method takes other arguments; {_INTROSPECT}.")
-NO_PROJECT = Error(NO_SUCH_PROJECT, "No project of this name is registered; ListProjects tells which are.")
+NO_PROJECT = Error(NO_SUCH_PROJECT, "No project of this name is registered; ListProjects lists those that are.")
 UNAVAILABLE = Error(
     BROKER_UNAVAILABLE,
-    "The broker does not tell its status; see `systemctl status remo-broker-status.socket remo-broker.service`.",
+    "The broker does not report its status; see `systemctl status remo-broker-status.socket remo-broker.service`.",
 )
 TOO_MANY = Error(
     LIMITS_EXCEEDED,
-    "Too much has been asked for in a short time; wait a second, and follow PropertiesChanged instead of asking again.",
+    "Too many or too large answers for this user; wait a second, and follow PropertiesChanged instead of polling.",
 )
 NO_MACHINE_ID = Error(FAILED, "This machine has no id; `systemd-machine-id-setup` makes one.")
 

@@ -1,4 +1,4 @@
-"""What two snapshots differ in, as signals: objects that came and went first, then the properties that changed."""
+"""The difference of two snapshots as signals: objects added and removed first, then changed properties."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Emission(NamedTuple):
 
 
 def differences(old: Snapshot | None, new: Snapshot, replaced: frozenset[str] = frozenset()) -> Iterator[Emission]:
-    """The signals that lead whoever knows `old` to `new`. `replaced` names projects that are in both but were not in
-    between: to the bus these are other objects."""
+    """The signals that take a client from `old` to `new`. `replaced` names projects in both snapshots that were removed in
+    between: on the bus they are new objects."""
     before = old.projects if old else {}
     for name in sorted(before.keys() - new.projects.keys() | (before.keys() & replaced)):
         path = paths.project_path(name)

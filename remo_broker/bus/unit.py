@@ -1,7 +1,7 @@
-"""Whether the broker runs, asked of systemd on the same bus: so an idle broker is left alone, and found when it is back.
+"""Asks systemd, on the same bus, whether the broker runs: an idle broker is left alone, and found when it is back.
 
-Signals only say that it is time to ask again. Anybody can send us one that looks right, so `changed` wakes whoever waits
-at most once in `HINT_SECONDS`, and what counts is systemd's own answer.
+A signal only prompts another question. Anybody can send one, so `changed` returns at most once in `HINT_SECONDS`, and only
+systemd's answer counts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SYSTEMD = "org.freedesktop.systemd1"
 SYSTEMD_PATH = "/org/freedesktop/systemd1"
 PROPERTIES = "org.freedesktop.DBus.Properties"
 
-# A start is a burst of changes, and each question costs systemd an answer.
+# A start causes a burst of changes, and systemd has to answer each question.
 HINT_SECONDS = 0.1
 
 _UNIT_PATH = f"{SYSTEMD_PATH}/unit/{escape_label(BROKER_UNIT)}"
@@ -38,11 +38,11 @@ _ALREADY_SUBSCRIBED = f"{SYSTEMD}.AlreadySubscribed"
 
 
 class State(enum.Enum):
-    """The unit's ActiveState, as far as it matters here."""
+    """The unit's ActiveState, reduced to what matters here."""
 
     UP = enum.auto()
     STARTING = enum.auto()
-    """It is about to be up without our doing; whatever was before has ended."""
+    """It is starting by itself; the process before has ended."""
     DOWN = enum.auto()
     UNANSWERED = enum.auto()
     """systemd did not say."""
@@ -62,7 +62,7 @@ class BrokerUnit:
         self._listening = False
         self._subscribed = False
         self._met = False
-        """systemd has been on this bus: if it is not, it will be back."""
+        """systemd has been on this bus: if it is absent, it will return."""
 
     async def state(self) -> State:
         """What systemd says now."""
@@ -83,14 +83,14 @@ class BrokerUnit:
         return isinstance(started, int) and started > usec
 
     def heard(self, signal: Incoming) -> None:
-        """A signal came, from whomever."""
+        """A signal came, from any sender."""
         if signal.member == "NameOwnerChanged" and signal.sender == DRIVER:
             self._subscribed = False
             self._met = True
         self._hint.set()
 
     async def changed(self, seconds: float) -> None:
-        """Wait until the unit may be in another state, at most so long."""
+        """Wait until the unit may have another state, or this many seconds."""
         await asyncio.sleep(HINT_SECONDS)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):

@@ -1,16 +1,15 @@
-"""D-Bus messages to bytes and back. The one module that touches dbus-next, and where its faults end.
+"""D-Bus messages to bytes and back. The one module that uses dbus-next, and that contains its faults.
 
 dbus-next 0.2.3 marshals well. Its connection (`dbus_next.aio.MessageBus`) is not used, because:
-- EOF while authenticating makes it spin for ever;
-- the text and traceback of an exception are sent to whoever called;
-- it reads as long as there is something to read, so that a flood starves timers and the answers themselves, which pile
-  up without limit;
-- a message that it cannot parse, which any local user can send, ends it.
+- it spins on EOF while authenticating;
+- it sends the text and traceback of an exception to the caller;
+- it reads while there is something to read, so that a flood starves timers and answers, which pile up without limit;
+- a message that it cannot parse, which any local user can send, kills it.
 
-What is left is guarded here:
+Guards around the rest:
 - the body of a call is parsed only when its signature is the one that the method takes;
-- parsed signatures are cached for good: the cache is emptied when strangers fill it;
-- header fields of another time are left out, where it would refuse the message;
+- it caches parsed signatures forever: the cache is emptied when it has too many;
+- unknown header fields are skipped, where it would refuse the message;
 - anything that goes wrong while parsing is `BadMessage`.
 """
 
@@ -54,7 +53,7 @@ ERROR: Final = MessageType.ERROR.value
 SIGNAL: Final = MessageType.SIGNAL.value
 
 NO_REPLY_EXPECTED: Final = 1
-# Our own calls start nobody: who is not there is not asked.
+# Our own calls start no service.
 _NO_AUTO_START: Final = 2
 
 # What of a message has a fixed place: order of bytes, type, flags, version, length of the body, serial, length of the fields.
@@ -70,7 +69,7 @@ _KNOWN_FIELDS = frozenset(field.value for field in HeaderField)
 
 
 class _Reader(Unmarshaller):
-    """Leaves header fields out that it does not know, as the specification wants. Nothing else here is of their type."""
+    """Skips unknown header fields, as the specification demands. Nothing else here has their type."""
 
     def read_argument(self, type_: Any) -> Any:
         value = super().read_argument(type_)  # type: ignore[no-untyped-call]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from remo_broker.bus import connection, wire
-from remo_broker.bus.connection import Answer, CallError, Return
+from remo_broker.bus.connection import HUNG_UP, Answer, CallError, Return
 from remo_broker.bus.paths import ROOT
 from tests.support.bus import MANAGER
 from tests.support.played_bus import call, connected
@@ -115,7 +115,7 @@ def test_a_bus_that_reads_nothing_for_long_is_given_up(directory: pathlib.Path) 
             while not opened.closed.done():
                 opened.signal(ROOT, MANAGER, "ProjectAdded", "so", "x" * 100_000, ROOT)
                 await asyncio.sleep(0)
-            with pytest.raises(connection.BusError, match="does not read what it is sent"):
+            with pytest.raises(connection.BusError, match="does not read what we send"):
                 opened.closed.result()
             with pytest.raises(CallError):
                 await opened.ask_driver("ListNames")
@@ -141,12 +141,12 @@ def test_our_own_calls_end_too(directory: pathlib.Path, monkeypatch: pytest.Monk
             serial = (await played.message()).serial
             body = wire.encode_body("u", [7])
             played.writer.write(wire.encode(wire.METHOD_RETURN, 3, "u", body, reply_serial=serial))
-            with pytest.raises(CallError, match="that is none"):
+            with pytest.raises(CallError, match="malformed answer"):
                 await ours
             cut = asyncio.create_task(opened.ask_driver("ListNames"))
             await played.message()
             played.writer.close()
-            with pytest.raises(CallError, match="the bus hung up"):
+            with pytest.raises(CallError, match=HUNG_UP):
                 await cut
             assert not opened._waiting
 

@@ -189,4 +189,4 @@ def test_a_signal_ends_it_while_it_still_starts(bus: Bus, peer: StatusPeer) -> N
 def test_seconds_are_a_whole_number(bus: Bus, peer: StatusPeer, wrong: str) -> None:
     with bus_service(bus, peer.path, f"--idle-exit-seconds={wrong}", named=False) as service:
         assert service.wait() == 2
-        assert "a whole number of seconds is wanted, 0 for never" in service.log
+        assert "must be an integer number of seconds" in service.log
