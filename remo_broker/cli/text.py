@@ -6,6 +6,35 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+# What a terminal obeys or does not show: control, format and separating characters, lone surrogates, private use. A fixed
+# table, because str.isprintable() differs between versions of Python; the static client has the same one.
+MISLEADING = (
+    (0x00, 0x1F),
+    (0x7F, 0xA0),
+    (0xAD, 0xAD),
+    (0x600, 0x605),
+    (0x61C, 0x61C),
+    (0x6DD, 0x6DD),
+    (0x70F, 0x70F),
+    (0x890, 0x891),
+    (0x8E2, 0x8E2),
+    (0x1680, 0x1680),
+    (0x180E, 0x180E),
+    (0x2000, 0x200F),
+    (0x2028, 0x202F),
+    (0x205F, 0x206F),
+    (0x3000, 0x3000),
+    (0xD800, 0xF8FF),
+    (0xFEFF, 0xFEFF),
+    (0xFFF0, 0xFFFB),
+    (0xFFFE, 0xFFFF),
+    (0x110BD, 0x110BD),
+    (0x110CD, 0x110CD),
+    (0x13430, 0x1343F),
+    (0x1BCA0, 0x1BCA3),
+    (0x1D173, 0x1D17A),
+    (0xE0000, 0x10FFFF),
+)
 # As many of several names as one line has: enough to find the mistake by.
 MAX_LISTED = 20
 
@@ -17,12 +46,18 @@ def listed(names: Collection[str]) -> str:
     return ", ".join(shown) + (f", ... and {more} more" if more else "")
 
 
+def is_plain(one: str) -> bool:
+    """Whether a terminal shows the character and does nothing else with it."""
+    code = ord(one)
+    return not any(first <= code <= last for first, last in MISLEADING)
+
+
 def escaped(text: str) -> str:
     """`text` on one line, with everything that a terminal or a reader could be misled by shown as an escape.
 
-    Kept are printable characters of any script; control, format and bidirectional ones, line breaks and lone
-    surrogates (a file name that is not UTF-8) are escaped as Python does.
+    Characters of any script are kept; control, format and bidirectional ones, line breaks and lone surrogates (a file
+    name that is not UTF-8) are escaped as Python does.
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+    return "".join(one if is_plain(one) else one.encode("unicode_escape").decode("ascii") for one in text)

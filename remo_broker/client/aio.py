@@ -147,8 +147,8 @@ class AsyncConnection:
     async def _read_line(self) -> bytes:
         assert self._socket is not None
         while (line := self._lines.next_line()) is None:
-            if len(self._lines) > MAX_MESSAGE:
-                raise BadReply(self.path, "the answer is longer than 64 KiB")
+            if len(self._lines) >= MAX_MESSAGE:
+                raise BadReply(self.path, "it is longer than 64 KiB")
             try:
                 chunk = await asyncio.get_running_loop().sock_recv(self._socket, MAX_MESSAGE)
             except ConnectionResetError:
@@ -156,6 +156,8 @@ class AsyncConnection:
             if not chunk:
                 raise ConnectionLost(self.path)
             self._lines.feed(chunk)
+        if len(line) >= MAX_MESSAGE:
+            raise BadReply(self.path, "it is longer than 64 KiB")
         return line
 
     async def _ask_version(self) -> None:

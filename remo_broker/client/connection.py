@@ -133,8 +133,8 @@ class Connection:
         """One line without its newline. Raises `ConnectionLost` at the end of the stream. No deadline: wait forever."""
         assert self._connection is not None
         while (line := self._lines.next_line()) is None:
-            if len(self._lines) > MAX_MESSAGE:
-                raise BadReply(self.path, "the answer is longer than 64 KiB")
+            if len(self._lines) >= MAX_MESSAGE:
+                raise BadReply(self.path, "it is longer than 64 KiB")
             self._connection.settimeout(None if deadline is None else self._left(deadline))
             try:
                 chunk = self._connection.recv(MAX_MESSAGE)
@@ -145,6 +145,8 @@ class Connection:
             if not chunk:
                 raise ConnectionLost(self.path)
             self._lines.feed(chunk)
+        if len(line) >= MAX_MESSAGE:
+            raise BadReply(self.path, "it is longer than 64 KiB")
         return line
 
     def _left(self, deadline: float) -> float:

@@ -70,7 +70,8 @@ def encode(request: Request) -> bytes:
 
 def parse_object(path: str, line: bytes) -> dict[str, Any]:
     try:
-        fields = json.loads(line)
+        # Decoded here, because json.loads would also take UTF-16, a byte-order mark and encoded surrogates.
+        fields = json.loads(str(line, "utf-8"))
     except (ValueError, RecursionError):
         # Raised outside the handler: the exception holds the line, and the line may hold a secret.
         fields = None

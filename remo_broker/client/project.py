@@ -71,13 +71,26 @@ def checked_info(path: str, info: ProjectInfo) -> ProjectInfo:
         raise BadReply(path, "'project' is not a valid name")
     if not all(is_secret_name(name) for name in info.allowlist):
         raise BadReply(path, "'allowlist' has a name that is not valid")
+    if not all(is_secret_name(name) for name in (info.hosts or {}).values()):
+        raise BadReply(path, "'hosts' has a name that is not valid")
     return info
+
+
+def is_unicode(text: str) -> bool:
+    """Whether the text has a UTF-8 form: JSON can spell half of a surrogate pair, and a broker never does."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def secret_value(name: str, exchange: Exchange) -> SecretValue:
     """The reply to a `get`."""
     if "value_b64" not in exchange.reply:
         text = exchange.result(Value)
+        if not is_unicode(text.value):
+            raise BadReply(exchange.path, "'value' is not text")
         return SecretValue(name, text.value, text.ttl_seconds, text.generation, text.expires_at)
     import binascii
 

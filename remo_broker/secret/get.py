@@ -71,4 +71,8 @@ def is_text(content: bytes) -> bool:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
         return False
-    return all(one.isprintable() or one in "\t\r\n" for one in text)
+    if text.isascii() and text.isprintable():
+        return True
+    from remo_broker.cli.text import is_plain
+
+    return all(is_plain(one) or one in "\t\r\n" for one in text)

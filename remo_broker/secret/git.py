@@ -24,7 +24,7 @@ def git_credential(arguments: Arguments) -> None:
         return
     own = own_hosts(arguments)
     request = parse(lines)
-    host = request.get("host", "").lower()
+    host = ascii_lower(request.get("host", ""))
     if request.get("protocol") != "https" or not host:
         return
     if own and host not in own:
@@ -51,9 +51,14 @@ def own_hosts(arguments: Arguments) -> dict[str, str]:
         raise Usage("each --host requires a --secret, and each --secret a --host")
     own: dict[str, str] = {}
     for host, secret in zip(hosts, secrets, strict=True):
-        if own.setdefault(host.lower(), secret) != secret:
+        if own.setdefault(ascii_lower(host), secret) != secret:
             raise Usage(f"--host={host} is given with two secrets")
     return own
+
+
+def ascii_lower(host: str) -> str:
+    """Letters beyond ASCII are kept: the lower case of some of them is an ASCII letter, and so another host's name."""
+    return host.encode("utf-8", "surrogateescape").lower().decode("utf-8", "surrogateescape")
 
 
 def read_lines() -> list[bytes]:
@@ -80,7 +85,7 @@ def parse(lines: list[bytes]) -> dict[str, str]:
         if key.endswith(LIST_SUFFIX):
             request[key] = f"{request.get(key, '')} {value}" if value else ""
         elif key in request:
-            raise Problem(f"git's request has the key {key!r} twice", hint="check the URL of the remote")
+            raise Problem(f"git's request has the key {key} twice", hint="check the URL of the remote")
         else:
             request[key] = value
     return request
