@@ -1,0 +1,72 @@
+"""Compile the static front of `remo-secret`, for this machine or for another architecture.
+
+    python3 -m remo_broker.build.static_client FILE [ARCHITECTURE]
+
+musl's compiler (Debian: musl-tools) makes the smallest and quickest program; the distribution's own is used where that
+one is missing, and a cross compiler for another architecture. Exit status 3 means that there is no compiler.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import sys
+
+from remo_broker import __version__
+
+SOURCE = pathlib.Path(__file__).resolve().parents[1] / "secret/remo-secret.c"
+EXIT_NO_COMPILER = 3
+
+DEFINES = (f'-DREMO_VERSION="{__version__}"',)
+WARNINGS = ("-std=gnu11", "-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wvla", "-Wformat=2", "-Werror")
+# Debian's hardening flags, without the branch protection that differs by architecture.
+HARDENING = ("-Os", "-g0", "-D_FORTIFY_SOURCE=2", "-fstack-protector-strong", "-fPIE", "-fno-strict-aliasing")
+LINK = ("-Wl,-z,relro,-z,now,-z,noexecstack,-z,separate-code,--build-id=none,-s",)
+
+
+class NoCompiler(Exception):
+    """None of the compilers for the architecture is installed."""
+
+
+def command(target: str, architecture: str) -> list[str]:
+    """The compiler's command line. Raises `NoCompiler`."""
+    flags = [*WARNINGS, *HARDENING, *DEFINES, "-o", target]
+    musl = shutil.which("musl-gcc")
+    # musl-gcc knows no -static-pie: the start files and the linker's part of it are given by hand.
+    start = pathlib.Path(f"/usr/lib/{architecture}-linux-musl")
+    if musl and architecture == platform.machine() and (start / "rcrt1.o").exists():
+        pie = "-Wl,-pie,--no-dynamic-linker,-z,text"
+        objects = [str(start / name) for name in ("rcrt1.o", "crti.o")]
+        return [musl, *flags, "-static", "-nostartfiles", pie, *LINK, *objects, str(SOURCE), str(start / "crtn.o")]
+    names = [f"{architecture}-linux-gnu-gcc", *(["gcc", "cc"] if architecture == platform.machine() else [])]
+    for name in names:
+        compiler = shutil.which(name)
+        if compiler:
+            return [compiler, *flags, "-static-pie", *LINK, str(SOURCE)]
+    raise NoCompiler(f"no compiler for {architecture}: neither musl-gcc nor {names[0]} is installed")
+
+
+def build(target: str | os.PathLike[str], architecture: str = "") -> None:
+    """Compile into `target`. Raises `NoCompiler`, or `CalledProcessError` where compiling fails."""
+    subprocess.run(command(os.fspath(target), architecture or platform.machine()), check=True)
+
+
+def main() -> int:
+    if len(sys.argv) not in (2, 3):
+        print("usage: python3 -m remo_broker.build.static_client FILE [ARCHITECTURE]", file=sys.stderr)
+        return 2
+    try:
+        build(*sys.argv[1:])
+    except NoCompiler as error:
+        print(error, file=sys.stderr)
+        return EXIT_NO_COMPILER
+    except subprocess.CalledProcessError as error:
+        return error.returncode
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

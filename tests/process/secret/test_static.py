@@ -1,0 +1,103 @@
+"""The static front of `remo-secret` and the Python program: one behaviour, byte for byte.
+
+Each case is run against both; Python is the reference. The static program stands alone, so that what it cannot do by
+itself shows. Its requests to the peer are the same too.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from remo_broker.build.static_client import NoCompiler, build
+from tests.process.secret import cases
+from tests.process.secret.command_cases import COMMANDS_OF_ALL_KINDS
+from tests.support import programs
+from tests.support.machine import unavailable
+from tests.support.preloaded import Preloaded, preloaded
+from tests.support.scripted_peer import ScriptedPeer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+WAIT_SECONDS = 60
+
+
+@pytest.fixture(scope="session")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The static program, with no Python program beside it."""
+    path = tmp_path_factory.mktemp("alone") / "remo-secret"
+    try:
+        build(path)
+    except NoCompiler as error:
+        unavailable(f"{error}: ./run test installs one")
+    return path
+
+
+@pytest.fixture(scope="session")
+def installed(alone: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The static program as `./run install` leaves it, with Python's beside it."""
+    root = tmp_path_factory.mktemp("usr")
+    (root / "bin").mkdir()
+    (root / "lib/remo-broker").mkdir(parents=True)
+    (root / "bin/remo-secret").write_bytes(alone.read_bytes())
+    (root / "bin/remo-secret").chmod(0o755)
+    python = root / "lib/remo-broker/remo-secret"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m remo_broker.secret "$@"\n')
+    python.chmod(0o755)
+    return root / "bin/remo-secret"
+
+
+class Outcome:
+    """What came of one run: compared as a whole, shown as text."""
+
+    def __init__(self, done: subprocess.CompletedProcess[bytes], requests: list[bytes]) -> None:
+        self.status = done.returncode
+        self.stdout = done.stdout
+        self.stderr = done.stderr
+        # How often `wait` asks is a matter of time.
+        self.requests = [one for place, one in enumerate(requests) if place == 0 or one != requests[place - 1]]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Outcome) and self.__dict__ == other.__dict__
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"status {self.status}, {self.stdout!r}, {self.stderr!r}, asked {self.requests}"
+
+
+@pytest.fixture(scope="module")
+def reference() -> Iterator[Preloaded]:
+    """The Python program."""
+    imports = ["client.project", "client.errors", "client.unreachable", "client.trust", "protocol.names"]
+    imports += ["secret.get", "secret.wait", "secret.git", "cli.text"]
+    with preloaded("remo_broker.secret.main", "main", [f"remo_broker.{one}" for one in imports]) as program:
+        yield program
+
+
+@pytest.mark.parametrize("case", [*cases.REPLIES_OF_ALL_KINDS, *COMMANDS_OF_ALL_KINDS], ids=lambda case: case.name)
+def test_one_behaviour(case: cases.Case, alone: pathlib.Path, reference: Preloaded, directory: pathlib.Path) -> None:
+    path = directory / "p.sock"
+    environment = programs.environment({"REMO_BROKER_SOCKET": str(path)})
+    with ScriptedPeer(path, *case.scripts) as peer:
+        done = reference.run(case.arguments, stdin=case.stdin, env=environment, cwd=directory)
+    expected = Outcome(done, peer.requests)
+    assert expected.status == case.status, expected
+    if case.stdout is not None:
+        assert expected.stdout == case.stdout
+    with ScriptedPeer(path, *case.scripts) as peer:
+        done = subprocess.run(
+            [alone, *case.arguments],
+            input=case.stdin,
+            capture_output=True,
+            env=environment,
+            cwd=directory,
+            timeout=WAIT_SECONDS,
+            check=False,
+        )
+    assert Outcome(done, peer.requests) == expected
