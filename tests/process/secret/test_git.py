@@ -123,7 +123,7 @@ def test_a_git_that_knows_ephemeral_credentials_is_told_not_to_store(broker: Bro
 @pytest.mark.parametrize("key", ["host", "protocol", "username"])
 def test_a_key_that_occurs_twice_is_refused(broker: Broker, key: str) -> None:
     question = f"protocol=https\nhost=evil.example\nusername=a\n{key}=github.com\n\n"
-    assert repr(key) in refused(ask(broker, question), 1)
+    assert f"the key {key} twice" in refused(ask(broker, question), 1)
     assert not broker.records("fetch")
     assert ask(broker, question, operation="store").returncode == 0
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 from remo_broker.cli.help import command_help, program_help
 from remo_broker.cli.options import HELP, VERSION, Arguments, Command, Operand, Option, Program, Usage, parse
 from remo_broker.cli.program import load
-from remo_broker.cli.text import escaped
+from remo_broker.cli.text import escaped, is_plain
 from remo_broker.ctl.commands import PROGRAM as BROKERCTL
 from remo_broker.secret.commands import PROGRAM as SECRET
 
@@ -169,6 +172,16 @@ def test_what_a_terminal_would_obey_is_escaped(text: str, shown: str) -> None:
     assert escaped(text) == shown
 
 
+# Control, format, surrogate and private characters, and separators.
+OBEYED = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp", "Zs"}
+
+
 @given(st.text())
 def test_escaped_text_is_printable(text: str) -> None:
-    assert escaped(text).isprintable()
+    assert not any(unicodedata.category(one) in OBEYED and one != " " for one in escaped(text))
+
+
+def test_every_character_that_a_terminal_obeys_or_hides_is_escaped() -> None:
+    """Of the Unicode version that this Python has; unassigned characters are harmless and shown."""
+    every = (chr(code) for code in range(sys.maxunicode + 1))
+    assert not [hex(ord(one)) for one in every if unicodedata.category(one) in OBEYED and one != " " and is_plain(one)]
