@@ -648,6 +648,10 @@ static bool is_integer(struct span item) {
     return digits(&json) > 0 && json.at == json.end;
 }
 
+static bool is_null_or(struct span item, bool (*is)(struct span)) {
+    return !item.at || is_word(item, "null") || is(item);
+}
+
 static bool require(struct span object, const char *name, const char *type, bool (*is)(struct span)) {
     struct span item = field(object, name);
     if (!item.at)
@@ -884,9 +888,9 @@ static bool refused(struct span answer) {
     if (!require(answer, "code", "str", is_string) || !require(answer, "message", "str", is_string))
         return false;
     struct span reason = field(answer, "reason"), retry = field(answer, "retry_after_seconds");
-    if (reason.at && !is_word(reason, "null") && !is_string(reason))
+    if (!is_null_or(reason, is_string))
         return bad_field(WRONG_TYPE, "reason", "str");
-    if (retry.at && !is_word(retry, "null") && !is_integer(retry))
+    if (!is_null_or(retry, is_integer))
         return bad_field(WRONG_TYPE, "retry_after_seconds", "int");
     enum status status = status_of(field(answer, "code"));
     bool unknown_op = is_string(reason) && string_is(reason, text_span("unknown_op"));
@@ -973,6 +977,8 @@ static bool get_secret(const char *name, struct span *content, bool *binary) {
     if (!require(answer, where, "str", is_string) || !require(answer, "ttl_seconds", "int", is_integer) ||
         !require(answer, "generation", "int", is_integer))
         return false;
+    if (!is_null_or(field(answer, "expires_at"), is_string))
+        return bad_field(WRONG_TYPE, "expires_at", "str");
     struct span found = field(answer, where);
     if (!*binary && has_surrogate(found))
         return bad_reply("'value' is not text");
@@ -1040,10 +1046,6 @@ static bool is_bundle(struct span content) {
         if (!is_name(name) || !is_string(item) || has_surrogate(item))
             return false;
     return true;
-}
-
-static bool is_null_or(struct span item, bool (*is)(struct span)) {
-    return !item.at || is_word(item, "null") || is(item);
 }
 
 /* What the project may fetch, and which secret a server gets; `hosts` is empty where the broker names none. */

@@ -301,6 +301,11 @@ def without_field(reply: bytes, field: str) -> bytes:
 
 REPLIES: dict[str, tuple[list[str], bytes, dict[str, tuple[str, ...]]]] = {
     "value": (["get", "T"], GET_OK, {"value": ("text",), "ttl_seconds": ("number",), "generation": ("number",)}),
+    "expiring": (
+        ["get", "T"],
+        line(ok=True, value="x", ttl_seconds=1, generation=1, expires_at="2026-12-31T00:00:00Z"),
+        {"expires_at": ("text", "null")},
+    ),
     "binary": (["get", "T"], binary("AAEC"), {"value_b64": (), "ttl_seconds": ("number",), "generation": ("number",)}),
     "list": (
         ["list"],
@@ -323,7 +328,7 @@ WRONG_TYPES = [
     Case(f"{name}-without-{field}", arguments, answered(without_field(reply, field)), status=1)
     for name, (arguments, reply, fields) in REPLIES.items()
     for field in fields
-    if field != "value_b64"
+    if field not in ("value_b64", "expires_at")
 ]
 
 REPLIES_OF_ALL_KINDS = [*VALUES, *BINARIES, *FIELDS, *BROKEN_REPLIES, *BROKEN_PINGS, *WRONG_TYPES]
