@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from functools import partial
 
 from remo_broker import __version__
+from remo_broker.binder import files
 from remo_broker.broker import registrations, systemd
 from remo_broker.broker.audit.journal import SOCKET_PATH, JournalTransport, StderrTransport
 from remo_broker.broker.audit.trail import Attendant, AuditTrail
@@ -14,22 +16,24 @@ from remo_broker.broker.decisions import Broker
 from remo_broker.broker.loop import READ, Loop
 from remo_broker.broker.manifest_child import ManifestReader
 from remo_broker.broker.operations import Operations
+from remo_broker.broker.privileges import drop_capabilities
 from remo_broker.broker.projects import Registration
 from remo_broker.broker.refusals import Refused
 from remo_broker.broker.secrets import memory
 from remo_broker.broker.secrets.store import Store
 from remo_broker.broker.sockets.admin import AdminServer
 from remo_broker.broker.sockets.connection import PEER_SECONDS, Sweeper
-from remo_broker.broker.sockets.listener import CONTROL_MODE, Listener, Origin, bind, origin_of, unlink
+from remo_broker.broker.sockets.listener import CONTROL_MODE, Listener, is_held_by_unit, unlink
 from remo_broker.broker.sockets.project import ProjectServer
 from remo_broker.broker.sockets.project_listeners import Endpoints
 from remo_broker.broker.sockets.status import StatusServer
 from remo_broker.broker.status import StatusReport
-from remo_broker.broker.systemd import ADMIN, CLIENT_PREFIX, STATUS
+from remo_broker.broker.systemd import ADMIN, PROJECT_KINDS, STATUS
 from remo_broker.protocol import paths, records
 from remo_broker.protocol.clock import monotonic, now_usec
 from remo_broker.protocol.config import DENY, Config, ConfigError, configure
 from remo_broker.protocol.names import counted, is_project_name, printable
+from remo_broker.protocol.ops import Code, Reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +72,9 @@ class Daemon:
         self.project_server = ProjectServer(
             self.loop, self.sweeper, self.broker, self.trail, deny=config.audit_failure == DENY
         )
-        self.endpoints = Endpoints(self.project_server, manager, _raise_descriptor_limit())
+        self.endpoints = Endpoints(
+            self.project_server, manager, _raise_descriptor_limit(), partial(self._say, PRIORITY_WARNING)
+        )
         self.report = StatusReport(
             self.loop, self.broker, self.trail, self.arena.protection.value, self.project_server.watchers.start_usec
         )
@@ -129,11 +135,12 @@ class Daemon:
         # Those whose registrations could not be read may be back at the next start.
         for name in () if self.writer.keep_aside else self.endpoints.drop_unregistered():
             self._say(PRIORITY_WARNING, f"The stored socket of {name} was dropped: no such project is registered.")
-        for name in self.broker.projects:
+        for name, project in self.broker.projects.items():
             try:
-                self.endpoints.open(name)
+                self.endpoints.open_at_start(name, project.registration.project_path)
             except Refused as refusal:
                 self._say(PRIORITY_ERROR, f"Project {name} cannot be served: {refusal.message}")
+        self.endpoints.binder.started()
         if binds_control:
             # Behind all others: who waits for it finds them.
             self._bind_control(ADMIN, paths.ADMIN_SOCKET, self.admin_server)
@@ -166,22 +173,27 @@ class Daemon:
     def _take_over(self, name: str, descriptor: int) -> None:
         listening = systemd.listening_socket(descriptor)
         if listening is None:
-            self._say(PRIORITY_WARNING, f"Descriptor {printable(name)} is no listening Unix stream socket; closed.")
+            self._say(PRIORITY_WARNING, f"Descriptor {printable(name)} is not a listening Unix stream socket; closed.")
             return
-        origin = origin_of(listening, store=self.manager.may_store)
+        kind, _, project = name.partition("-")
         if name in (ADMIN, STATUS) and name not in self._control:
             server = self.admin_server if name == ADMIN else self.status_server
-            self._control[name] = Listener(self.loop, listening, server.accepted, origin)
-        elif name.startswith(CLIENT_PREFIX) and is_project_name(name.removeprefix(CLIENT_PREFIX)):
-            self.endpoints.adopt(name.removeprefix(CLIENT_PREFIX), listening, origin)
+            held = is_held_by_unit(listening)
+            self._control[name] = Listener(self.loop, listening, server.accepted, held_by_unit=held)
+        elif kind in PROJECT_KINDS and is_project_name(project):
+            self.endpoints.adopt(kind, project, listening, handed_over=True)
         else:
             listening.close()
-            self._say(PRIORITY_WARNING, f"Descriptor {printable(name)} has a name that means nothing here; closed.")
+            self._say(PRIORITY_WARNING, f"Descriptor {printable(name)} has an unknown name; closed.")
 
     def _bind_control(self, name: str, file: str, server: AdminServer | StatusServer) -> None:
         if name not in self._control:
             path = os.path.join(self.config.socket_dir, file)
-            self._control[name] = Listener(self.loop, bind(path, CONTROL_MODE), server.accepted, Origin.BROKER)
+            try:
+                listening = files.listen(path, CONTROL_MODE)
+            except files.Unavailable as problem:
+                raise Refused(Code.INTERNAL_ERROR, Reason.SOCKET_UNAVAILABLE, str(problem)) from None
+            self._control[name] = Listener(self.loop, listening, server.accepted)
             self._own_paths.append(path)
 
     def _watch_signals(self) -> None:
@@ -278,7 +290,7 @@ class Daemon:
             and not self.writer.busy
             and self.trail.healthy
             and self.endpoints.only_held_by_manager
-            and all(listener.origin is Origin.UNIT for listener in self._control.values())
+            and all(listener.held_by_unit for listener in self._control.values())
         )
 
     def stop(self, *, idle: bool) -> None:
@@ -370,6 +382,7 @@ def main() -> int:
         config, sink = configure(sys.argv[1:])
         _execute_anew()
         memory.forbid_dumps()
+        drop_capabilities()
         daemon = Daemon(config, _transport(sink), systemd.Manager())
         daemon.start()
     except (ConfigError, systemd.MissingLibrary, Refused, OSError) as error:

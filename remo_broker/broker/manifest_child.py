@@ -1,6 +1,7 @@
-"""Has manifests read by children: a project's files are hostile, and the process that holds secrets parses none.
+"""Has manifests read by another process: a project's files are hostile, and the process that holds secrets reads none.
 
-A child lives for one manifest and `READ_SECONDS` at most. What it prints is checked as if it came from outside.
+Under systemd that is `remo-broker-manifest@.service`, which has a user and a sandbox of its own; otherwise it is a child. Each
+lives for one manifest. What it says is checked as if it came from outside.
 """
 
 from __future__ import annotations
@@ -8,27 +9,32 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 from collections import deque
 
+from remo_broker.broker import helpers
 from remo_broker.broker.loop import READ
 from remo_broker.broker.refusals import Refused
+from remo_broker.protocol import paths
 from remo_broker.protocol.names import is_secret_name, printable
 from remo_broker.protocol.ops import Code
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
     from typing import Any
 
-    from remo_broker.broker.loop import Later, Loop
+    from remo_broker.broker.helpers import Answer
+    from remo_broker.broker.loop import Job, Later, Loop
     from remo_broker.protocol.config import Config
 
-# `manifest_unreadable` is due within 2 s; a child answers in some 0.2 s, so the rest is for a slow disk.
+# `manifest_unreadable` is due within 2 s. Reading takes some 0.2 s, so the rest is for a slow disk.
 READ_SECONDS = 1.8
-# Children at one time: a few that take long must not hold up the others, more would take the machine from everybody.
-MAX_CHILDREN = 3
-# Children that hang in the kernel past their deadline, on a file system that does not answer: beyond so many none is
-# started any more (the unit allows 64 tasks).
+# Readers at one time: a few that take long must not hold up the others, more would take the machine from everybody.
+MAX_READERS = 3
+# Children that hang in the kernel past their deadline, on a file system that does not answer. When there are so many, no
+# other is started.
 MAX_HUNG = 32
 # An allowlist of 64 KiB, the path of its file and the JSON around them.
 MAX_OUTPUT = 256 * 1024
@@ -53,14 +59,16 @@ class Allowed:
 
 
 class ManifestReader:
-    """Reads manifests, a few at a time, without holding up the loop."""
+    """Has manifests read, a few at a time, without holding up the loop."""
 
     def __init__(self, loop: Loop, config: Config) -> None:
         self._loop = loop
         self._config = config
         self._queue: deque[tuple[str, str, Later]] = deque()
-        self._children = 0
+        self._readers = 0
         self._hung = 0
+        self._helper = paths.internal_socket(config.socket_dir, paths.MANIFEST_SOCKET)
+        self._delegates = os.path.isdir(os.path.dirname(self._helper))
 
     def read(self, project_path: str, name: str) -> Later:
         """Its result is `Allowed`, or `Refused` with one of the manifest codes."""
@@ -70,116 +78,118 @@ class ManifestReader:
         return later
 
     def _begin(self) -> None:
-        while self._queue and self._children < MAX_CHILDREN:
+        while self._queue and self._readers < MAX_READERS:
             project_path, name, later = self._queue.popleft()
-            if self._hung >= MAX_HUNG:
-                later.set(_unreadable("too many readers hang on file systems that do not answer; look at those first"))
-                continue
+            self._readers += 1
+            self._loop.start(self._read(project_path, name, later))
+
+    def _read(self, project_path: str, name: str, later: Later) -> Job:
+        try:
+            answer = yield from self._ask(self._request(project_path, name))
+            later.set(answer if isinstance(answer, Refused) else parse(answer[0], self._config))
+        finally:
+            self._readers -= 1
+            self._begin()
+
+    def _request(self, project_path: str, name: str) -> bytes:
+        request = {
+            "project_path": project_path,
+            "name": name,
+            "max_ttl_seconds": self._config.cache_default_ttl_seconds,
+            "max_entries": self._config.cache_default_max_entries,
+        }
+        return json.dumps(request).encode() + b"\n"
+
+    def _ask(self, request: bytes) -> Generator[Later | None, Any, Answer | Refused]:
+        """Returns what a reader said as `Answer`, or why there is no answer as `Refused`."""
+        child: _Child | None = None
+        if self._delegates:
             try:
-                _Child(self, self._loop, self._config, project_path, name, later)
+                connection = helpers.connect(self._helper)
+            except helpers.Unreachable as problem:
+                return _unreadable(
+                    f"its reader cannot be reached ({problem}); run 'systemctl start remo-broker-manifest.socket'"
+                )
+        elif self._hung >= MAX_HUNG:
+            return _unreadable("too many readers hang on file systems that do not answer; look at those first")
+        else:
+            try:
+                child = _Child(self._loop, self._reaped)
             except OSError as error:
-                later.set(_unreadable(f"no reader could be started ({os.strerror(error.errno or 0)}); try again"))
-            else:
-                self._children += 1
+                return _unreadable(f"no reader could be started ({os.strerror(error.errno or 0)}); try again")
+            connection = child.connection
+        try:
+            answer: Answer | helpers.Unreachable = yield helpers.Call(
+                self._loop, connection, request, READ_SECONDS, MAX_OUTPUT
+            ).later
+        except helpers.Unreachable as problem:
+            answer = problem
+        if child is not None and child.ends(killed=not isinstance(answer, tuple)):
+            self._hung += 1
+        if isinstance(answer, helpers.TimedOut):
+            return _unreadable(
+                f"reading it took longer than {READ_SECONDS:g} seconds; look at the file and its file system"
+            )
+        if isinstance(answer, helpers.Unreachable):
+            return _unreadable(
+                "its reader ended without an answer; the file may be made to break it: run 'remo-brokerctl check'"
+            )
+        return answer
 
-    def ended(self) -> None:
-        self._children -= 1
-        self._begin()
-
-    def hangs(self) -> None:
-        """A child did not end in time: others take its place, and it is waited for apart."""
-        self._hung += 1
-        self.ended()
-
-    def hung_ended(self) -> None:
-        self._hung -= 1
+    def _reaped(self, child: _Child) -> None:
+        if child.hung:
+            self._hung -= 1
 
 
 class _Child:
-    """One reader: its pipe, its process, its deadline."""
+    """A reader where there is no systemd to start one. `connection` is to it."""
 
-    def __init__(
-        self, owner: ManifestReader, loop: Loop, config: Config, project_path: str, name: str, later: Later
-    ) -> None:
-        self._owner = owner
+    def __init__(self, loop: Loop, reaped: Callable[[_Child], None]) -> None:
+        self.hung = False
         self._loop = loop
-        self._config = config
-        self._later = later
-        self._output = b""
-        self._expired_at_all = False
-        self._pipe, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        arguments = [
-            *(sys.executable, "-S", "-P", "-m", "remo_broker.manifest"),
-            *("--project-path", project_path, "--name", name),
-            *("--max-ttl-seconds", str(config.cache_default_ttl_seconds)),
-            *("--max-entries", str(config.cache_default_max_entries)),
-        ]
+        self._on_reaped = reaped
+        self.connection, theirs = socket.socketpair()
+        self.connection.setblocking(False)
         try:
             self._pid = os.posix_spawn(
                 sys.executable,
-                arguments,
+                [sys.executable, "-S", "-P", "-m", "remo_broker.manifest"],
                 # The modules that this process has, and nothing else of its environment.
                 {"PYTHONPATH": os.pathsep.join([_PACKAGE, *sys.path]), "LC_ALL": "C.UTF-8"},
                 file_actions=[
-                    (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_DUP2, write_end, 1),
+                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), 0),
+                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), 1),
                     (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0),
                 ],
                 setsigmask=[],
                 setsigdef=[signal.SIGPIPE, signal.SIGTERM, signal.SIGHUP, signal.SIGINT],
             )
         except BaseException:
-            os.close(self._pipe)
+            self.connection.close()
             raise
         finally:
-            os.close(write_end)
+            theirs.close()
         self._pidfd = os.pidfd_open(self._pid)
-        self._timer = loop.after(READ_SECONDS, self._expired)
-        loop.watch(self._pipe, READ, self._readable)
         loop.watch(self._pidfd, READ, self._exited)
 
-    def _readable(self) -> None:
-        try:
-            data = os.read(self._pipe, 65536)
-        except BlockingIOError:
-            return
-        self._output += data
-        if len(self._output) > MAX_OUTPUT:
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            data = b""
-        if not data:
-            self._close_pipe()
-            self._later.set(parse(self._output, self._config))
+    def ends(self, *, killed: bool) -> bool:
+        """It has said what it had to say, or is killed. Returns whether it is still there, as one that hangs in the kernel is."""
+        if self._pidfd < 0 or not killed:
+            return False
+        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        self.hung = True
+        return True
 
     def _exited(self) -> None:
-        """Reaped only now: a child that hangs in the kernel outlives its deadline, and nobody waits for it."""
         os.waitpid(self._pid, 0)
         self._loop.forget(self._pidfd)
         os.close(self._pidfd)
-        self._timer.cancel()
-        if self._expired_at_all:
-            self._owner.hung_ended()
-        else:
-            self._owner.ended()
-
-    def _expired(self) -> None:
-        self._expired_at_all = True
-        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        self._close_pipe()
-        self._later.set(
-            _unreadable(f"reading it took longer than {READ_SECONDS:g} seconds; look at the file and its file system")
-        )
-        self._owner.hangs()
-
-    def _close_pipe(self) -> None:
-        if self._pipe >= 0:
-            self._loop.forget(self._pipe)
-            os.close(self._pipe)
-            self._pipe = -1
+        self._pidfd = -1
+        self._on_reaped(self)
 
 
 def parse(output: bytes, config: Config) -> Allowed | Refused:
-    """What a child has said, checked."""
+    """What a reader has said, checked."""
     try:
         said: Any = json.loads(output)
         if said["ok"] is True:
@@ -199,7 +209,9 @@ def parse(output: bytes, config: Config) -> Allowed | Refused:
             return Refused(_CODES[said["code"]], None, text)
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
-    return _unreadable("the reader gave no answer; the file may be made to break it; 'remo-brokerctl check' may tell")
+    return _unreadable(
+        "its reader sent a malformed answer; the file may be made to break it: run 'remo-brokerctl check'"
+    )
 
 
 def _unreadable(message: str) -> Refused:

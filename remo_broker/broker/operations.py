@@ -141,11 +141,11 @@ class Operations:
         yield from self._locks.acquire(CHANGES)
         try:
             self._absent(name)  # another request may have registered it meanwhile
-            self._endpoints.prepare(name)
+            yield from self._endpoints.prepare(name, path)
             try:
                 yield from self._save({name: registration})
             except Refused:
-                self._withdraw(name)
+                yield from self._withdraw(name, path)
                 raise
             self._broker.projects.register(registration)
             self._endpoints.serve(name)
@@ -165,8 +165,8 @@ class Operations:
         try:
             name = self._known(request.name).name
             yield from self._save({name: None})
-            project = self._withdraw(name)
-            assert project is not None
+            project = self._known(name)
+            yield from self._withdraw(name, project.registration.project_path)
         finally:
             self._locks.release(CHANGES)
         self._record(
@@ -178,13 +178,12 @@ class Operations:
         )
         return Done()
 
-    def _withdraw(self, name: str) -> Project | None:
+    def _withdraw(self, name: str, path: str) -> Generator[Later | None, Any, None]:
         """Undo all that serves project `name`, as far as it had come."""
         project = self._broker.projects.unregister(name)
-        self._endpoints.close(name)
         if project is not None:
             self._endpoints.server.dismiss(project)
-        return project
+        yield from self._endpoints.close(name, path)
 
     def reload(self, request: Reload, call: AdminCall) -> Steps:
         return (yield from self.reload_manifest(request.name, call.peer))
@@ -223,7 +222,7 @@ class Operations:
             project=name,
             allowlist_size=len(fresh.allowlist),
         )
-        self._endpoints.open(name)  # its socket may have been removed
+        yield from self._endpoints.repair(name, fresh.project_path)
         return Reloaded(allowlist=list(fresh.allowlist))
 
     def show(self, request: Show, _call: AdminCall) -> ProjectDetail:

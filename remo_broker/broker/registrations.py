@@ -11,6 +11,7 @@ import errno
 import fcntl
 import json
 import os
+import stat
 import time
 
 from remo_broker.broker.projects import Registration
@@ -37,6 +38,10 @@ class Unread(Damaged):
     """It may be good, but could not be read. It stays where it is, and is kept aside before anything takes its place."""
 
 
+class _Foreign(Exception):
+    """A file that others may have written. The text says why."""
+
+
 def claim(state_dir: str) -> bool:
     """Keep others from saving in `state_dir` for as long as this process lives. False when another does that already."""
     try:
@@ -60,10 +65,14 @@ def load(state_dir: str) -> list[Registration]:
     """
     path = os.path.join(state_dir, FILE_NAME)
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        data = _read_own(path)
     except FileNotFoundError:
         return []
+    except _Foreign as problem:
+        raise Unread(
+            f"{path}: {problem}; no project is registered. Find out who put it there; if projects are registered before it is "
+            f"removed, it is kept as {path}.corrupt-TIME."
+        ) from None
     except OSError as error:
         raise Unread(
             f"{path}: {os.strerror(error.errno or 0)}; no project is registered. Make it readable for the broker's user and "
@@ -80,6 +89,28 @@ def load(state_dir: str) -> list[Registration]:
             f"{path} is damaged; no project is registered. It could not be moved aside ({os.strerror(error.errno or 0)})."
         ) from None
     raise Damaged(f"{path} is damaged; no project is registered. It was kept as {aside}; register the projects again.")
+
+
+def _read_own(path: str) -> bytes:
+    """The bytes of a file that only this user or root can have written. Raises OSError and `_Foreign`."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _Foreign("it is a symlink, which the broker never makes") from None
+        raise
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise _Foreign("it is not a regular file")
+        if found.st_uid not in (0, os.geteuid()):
+            raise _Foreign(f"it belongs to uid {found.st_uid}")
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise _Foreign(f"others can write to it (mode {stat.S_IMODE(found.st_mode):04o})")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
 
 
 def set_aside(state_dir: str) -> str:

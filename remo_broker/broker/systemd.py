@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 # Names of descriptors (`FileDescriptorName=` of the socket units).
 ADMIN = "admin"
 STATUS = "status"
-CLIENT_PREFIX = "client-"
+# Followed by a hyphen and the project's name.
+PROJECT_KINDS = ("client", "mount")
 # When a manager whose queue was full is tried again.
 RETRY_SECONDS = 0.1
 
@@ -109,24 +110,19 @@ class Manager:
         self._forget("WATCHDOG=")
         self._tell("WATCHDOG=1")
 
-    def keep(self, project: str, descriptor: int) -> None:
+    def keep(self, kind: str, project: str, descriptor: int) -> None:
         """Have systemd keep a listener over restarts of the broker."""
         if self._socket is not None:
             try:
                 copy = os.dup(descriptor)
             except OSError:
                 return  # no descriptor is left: it is served now, and bound anew after a restart
-            self._tell(f"FDSTORE=1\nFDNAME={CLIENT_PREFIX}{project}", copy)
+            self._tell(f"FDSTORE=1\nFDNAME={kind}-{project}", copy)
 
-    def drop(self, project: str) -> None:
+    def drop(self, kind: str, project: str) -> None:
         """Have systemd forget it again."""
-        self._forget(f"FDSTORE=1\nFDNAME={CLIENT_PREFIX}{project}", whole=True)
-        self._tell(f"FDSTOREREMOVE=1\nFDNAME={CLIENT_PREFIX}{project}")
-
-    @property
-    def may_store(self) -> bool:
-        """Whether there is a manager at all, which may keep descriptors."""
-        return self._socket is not None
+        self._forget(f"FDSTORE=1\nFDNAME={kind}-{project}", whole=True)
+        self._tell(f"FDSTOREREMOVE=1\nFDNAME={kind}-{project}")
 
     @property
     def lacks_listeners(self) -> bool:

@@ -1,7 +1,7 @@
 """The manifest of a project: finding it, reading it safely, holding it to its rules.
 
-Nothing here runs in the broker. It starts `python -m remo_broker.manifest`, a child without secrets and with a
-deadline. `remo-brokerctl check` calls `load` and `faults` in its own process; `remo-secret`, which has nothing but
+Nothing here runs in the broker, which asks the manifest reader, `remo_broker.manifest.__main__`: a process of another
+user, without secrets and with a deadline. `remo-brokerctl check` calls `load` and `faults` in its own process; `remo-secret`, which has nothing but
 Python, calls `document.parse` and `result.build`.
 """
 

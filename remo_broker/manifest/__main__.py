@@ -1,14 +1,16 @@
-"""The manifest reader: a child of the broker that reads one manifest and says in one line what it found.
+"""The manifest reader: reads one manifest for the broker and says in one line what it found.
 
-    python -m remo_broker.manifest --project-path P --name N --max-ttl-seconds 900 --max-entries 64
+It is `remo-broker-manifest@.service` under systemd, a child of the broker otherwise. The request is a line on standard input:
 
-On standard output, always, with exit status 0:
+    {"project_path":"/src/app","name":"app","max_ttl_seconds":900,"max_entries":64}
+
+and the reply a line on standard output, always, with exit status 0:
 
     {"ok":true,"source":PATH,"allowlist":[...],"ttl_seconds":600,"max_entries":16}
     {"ok":false,"code":"manifest_invalid","message":"one line","key":"cache.ttl_seconds"}
 
 It holds no secret, limits itself before it looks at anything, and writes nothing else anywhere: no traceback, because
-that would show lines of the file. Where even that fails, the broker ends it after 2 s.
+that would show lines of the file.
 """
 
 from __future__ import annotations
@@ -19,18 +21,18 @@ import resource
 import signal
 import sys
 
-# Three lines of defence against a manifest that takes too long. This one answers in words; Python runs it between two
-# steps of its own, so it does nothing while a system call or a C function does not come back.
+# The broker waits for `READ_SECONDS` of its own. Before these have passed, this deadline answers in words. Python acts on it
+# between two of its own steps, so it does nothing while a system call or a function in C does not return.
 DEADLINE_SECONDS = 1.5
-# The kernel's, for a C function that does not come back. The third is the broker, which ends the child 2 s after it
-# started it: that alone ends a system call.
+# A function in C that does not return is ended by the kernel; a system call is ended by whoever started the reader: systemd
+# by RuntimeMaxSec=, or the broker that has a child.
 CPU_SECONDS = 2
 # An ordinary manifest takes 37 MiB of address space, pydantic included, and the worst that was found 90 MiB.
 ADDRESS_SPACE = 256 * 1024 * 1024
 # Three for input and output, the project's directory, its folder, the file twice, and modules as they are imported.
 DESCRIPTORS = 16
-
-FLAGS = ("--project-path", "--name", "--max-ttl-seconds", "--max-entries")
+# A path of 4,096 bytes, each of them escaped as six, and the JSON around it.
+MAX_REQUEST = 32_768
 
 
 def restrict() -> None:
@@ -55,34 +57,44 @@ def restrict() -> None:
     signal.setitimer(signal.ITIMER_REAL, DEADLINE_SECONDS)
 
 
-def answer(arguments: list[str]) -> dict[str, object]:
-    """What the line says, for the arguments behind the module's name. Raises nothing."""
+def answer(request: bytes) -> dict[str, object]:
+    """The fields of the reply. Raises nothing."""
     try:
-        return _read(arguments)
+        return _read(request)
     except MemoryError:
         return _failure("manifest_invalid", "the manifest takes more memory than any manifest needs; make it simpler")
     except RecursionError:
         return _failure("manifest_invalid", "the manifest is nested too deeply; no value needs more than two levels")
     except ImportError:
-        return _failure("manifest_unreadable", "a part of the manifest reader is missing; install remo-broker anew")
+        return _failure("manifest_unreadable", "a part of the manifest reader is missing; install remo-broker again")
     except Exception as error:  # noqa: BLE001 - its text may show the file, and the broker wants a line whatever happens
         return _failure("manifest_unreadable", f"a fault in the manifest reader ({type(error).__name__}); report it")
 
 
 def main() -> None:
     restrict()
-    say(answer(sys.argv[1:]))
+    say(answer(receive()))
 
 
-def _read(arguments: list[str]) -> dict[str, object]:
+def receive() -> bytes:
+    """The line on standard input."""
+    request = b""
+    while not request.endswith(b"\n") and len(request) < MAX_REQUEST and (part := os.read(0, MAX_REQUEST)):
+        request += part
+    return request
+
+
+def _read(request: bytes) -> dict[str, object]:
     from remo_broker.manifest import ManifestError, load
 
-    given = dict(zip(arguments[::2], arguments[1::2], strict=True))
-    if tuple(given) != FLAGS:
-        return _failure("manifest_unreadable", f"the manifest reader takes {', '.join(FLAGS)}, in this order")
-    project_path, name, ttl_seconds, entries = given.values()
+    fields = json.loads(request)
     try:
-        manifest = load(project_path, name=name, max_ttl_seconds=int(ttl_seconds), max_entries=int(entries))
+        manifest = load(
+            fields["project_path"],
+            name=fields["name"],
+            max_ttl_seconds=fields["max_ttl_seconds"],
+            max_entries=fields["max_entries"],
+        )
     except ManifestError as error:
         return _failure(error.code, error.message, error.key)
     return {
@@ -110,7 +122,6 @@ def say(fields: dict[str, object]) -> None:
     signal.setitimer(signal.ITIMER_REAL, 0)
     line = json.dumps(fields, separators=(",", ":")).encode("ascii") + b"\n"
     try:
-        os.set_blocking(1, True)  # the broker made the pipe for itself, and the longest line does not fit one at once
         while line:
             line = line[os.write(1, line) :]
     except OSError:

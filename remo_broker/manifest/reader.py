@@ -7,8 +7,8 @@
   looked at. `O_NONBLOCK` makes a leased file fail instead of waiting for its lease.
 - It is read whole, and must be the same before and after.
 
-Messages name the file by its place in the project's directory: the directory's own path came with a request, and what
-came with a request is not repeated.
+Messages name the file by its place in the project's directory. Only where permission lacks they name the path, in the
+command that mends it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def read(project_path: str) -> tuple[str, bytes]:
     project_path = project_path.rstrip("/") or "/"
     with _Descriptor(_open_project(project_path)) as project:
         for folder, name in SEARCH:
-            content = _find(project, folder, name)
+            content = _find(project, project_path, folder, name)
             if content is not None:
                 return f"{project_path}/{folder}/{name}", content
     raise _none()
@@ -60,7 +60,7 @@ def read(project_path: str) -> tuple[str, bytes]:
 def read_place(project_path: str, folder: str, name: str) -> bytes:
     """The bytes of one of the places that `read` looks in, held to the same rules. Raises `ManifestError`."""
     with _Descriptor(_open_project(project_path)) as project:
-        content = _find(project, folder, name)
+        content = _find(project, project_path, folder, name)
     if content is None:
         raise _none()
     return content
@@ -71,19 +71,20 @@ def _none() -> ManifestError:
     return ManifestError(Code.MANIFEST_NOT_FOUND, f"no manifest in the project's directory; it may be one of {places}")
 
 
-def _find(project: int, folder: str, name: str) -> bytes | None:
+def _find(project: int, project_path: str, folder: str, name: str) -> bytes | None:
     """What `folder/name` in the project's directory holds; None where it is not."""
     place = f"{folder}/{name}"
-    inside = _look(folder, project, folder)
+    path = f"{project_path}/{place}"
+    inside = _look(folder, project, folder, os.path.dirname(path))
     if inside is None:
         return None
     with _Descriptor(inside):
         _require(inside, stat.S_IFDIR, folder, "make it a directory, or take it away")
-        file = _look(name, inside, place)
+        file = _look(name, inside, place, path)
     if file is None:
         return None
     with _Descriptor(file):
-        return _content(file, place, os.fstat(project).st_uid)
+        return _content(file, place, path, os.fstat(project).st_uid)
 
 
 class _Descriptor:
@@ -105,7 +106,7 @@ def _open_project(project_path: str) -> int:
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             raise ManifestError(Code.MANIFEST_NOT_FOUND, f"{PROJECT_PATH}: there is no such directory") from None
-        raise _refused(error, PROJECT_PATH) from None
+        raise _refused(error, PROJECT_PATH, project_path) from None
     try:
         _require(project, stat.S_IFDIR, PROJECT_PATH, "give the path of the project's directory itself")
     except ManifestError:
@@ -114,14 +115,14 @@ def _open_project(project_path: str) -> int:
     return project
 
 
-def _look(name: str, directory: int, place: str) -> int | None:
+def _look(name: str, directory: int, place: str, path: str) -> int | None:
     """An `O_PATH` descriptor for `name` in `directory`, whatever it is; None where it is not."""
     try:
         return os.open(name, _LOOK, dir_fd=directory)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise _refused(error, place) from None
+        raise _refused(error, place, path) from None
 
 
 def _require(descriptor: int, kind: int, place: str, advice: str) -> os.stat_result:
@@ -132,7 +133,7 @@ def _require(descriptor: int, kind: int, place: str, advice: str) -> os.stat_res
     return found
 
 
-def _content(file: int, place: str, owner: int) -> bytes:
+def _content(file: int, place: str, path: str, owner: int) -> bytes:
     """The bytes behind the `O_PATH` descriptor `file`. `owner` is the user that the project's directory belongs to."""
     seen = _require(file, stat.S_IFREG, place, _PLAIN)
     if seen.st_nlink > 1 and seen.st_uid != owner:
@@ -141,12 +142,12 @@ def _content(file: int, place: str, owner: int) -> bytes:
     try:
         opened = os.open(f"/proc/self/fd/{file}", _OPEN)
     except OSError as error:
-        raise _refused(error, place) from None
+        raise _refused(error, place, path) from None
     with _Descriptor(opened):
         try:
             return _read_unchanged(opened, place)
         except OSError as error:
-            raise _refused(error, place) from None
+            raise _refused(error, place, path) from None
 
 
 def _read_unchanged(file: int, place: str) -> bytes:
@@ -174,13 +175,10 @@ def _first_hole(file: int) -> int:
     return hole
 
 
-def _refused(error: OSError, place: str) -> ManifestError:
+def _refused(error: OSError, place: str, path: str) -> ManifestError:
+    """`path` is the whole path of what was to be opened."""
     if error.errno in (errno.EACCES, errno.EPERM):
-        return unreadable(
-            place,
-            f"permission denied for user {_user()}",
-            "let that user read the file and pass the directories above it, for example with setfacl",
-        )
+        return _denied(place, path)
     if error.errno == errno.EWOULDBLOCK:
         return unreadable(place, "another program holds a lease on it", "end that program, then try again")
     if error.errno == errno.ENOENT and place != PROJECT_PATH:
@@ -189,12 +187,43 @@ def _refused(error: OSError, place: str) -> ManifestError:
     return unreadable(place, os.strerror(number), f"the system said {errno.errorcode.get(number, number)}")
 
 
-def _user() -> str:
-    """Who this process is: a name where there is one, and the uid."""
+def _denied(place: str, path: str) -> ManifestError:
+    """Names what may not be passed, and the command that mends it."""
+    import shlex
+
+    user, shown = _user()
+    closed = _closed_directory(path)
+    if closed is not None:
+        problem = f"permission denied for user {shown}, which may not pass the directory {shlex.quote(closed)}"
+        command = f"setfacl -m u:{user}:x {shlex.quote(closed)}"
+    else:
+        # An editor that saves by renaming makes a new file, which gets what the directory says.
+        directory = shlex.quote(os.path.dirname(path))
+        problem = f"permission denied for user {shown}"
+        command = f"setfacl -m u:{user}:r {shlex.quote(path)} && setfacl -m u:{user}:x,d:u:{user}:r {directory}"
+    return unreadable(place, problem, f"run: {command} (package acl)")
+
+
+def _closed_directory(path: str) -> str | None:
+    """The first directory above `path` that this process may not pass."""
+    parts = path.split("/")[1:-1]
+    for end in range(len(parts) + 1):
+        directory = "/" + "/".join(parts[:end])
+        try:
+            if not os.access(directory, os.X_OK, effective_ids=True):
+                return directory
+        except OSError:
+            return None
+    return None
+
+
+def _user() -> tuple[str, str]:
+    """Who this process is, as setfacl(1) takes it and as a reader of the message does."""
     import pwd
 
     uid = os.geteuid()
     try:
-        return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
+        name = pwd.getpwuid(uid).pw_name
     except KeyError:
-        return f"with uid {uid}"
+        return str(uid), str(uid)
+    return name, f"{name} (uid {uid})"

@@ -10,8 +10,28 @@ SECRETS_DIR = "/etc/remo-broker/secrets"
 
 ADMIN_SOCKET = "admin.sock"
 STATUS_SOCKET = "status.sock"
+# Sockets to be mounted into containers, a directory for each project.
+MOUNT_DIR = "mount"
+MOUNT_SOCKET = "broker.sock"
+# Sockets between the broker and its helpers. Where the directory exists, the broker has them started by systemd.
+INTERNAL_DIR = "internal"
+BIND_SOCKET = "bind.sock"
+MANIFEST_SOCKET = "manifest.sock"
 
 
 def project_socket(socket_dir: str, project: str) -> str:
     """The path of a project's socket. `project` has passed `names.is_project_name`."""
     return f"{socket_dir}/{project}.sock"
+
+
+def mount_directory(socket_dir: str, project: str) -> str:
+    """What is mounted into a project's containers."""
+    return f"{socket_dir}/{MOUNT_DIR}/{project}"
+
+
+def mount_socket(socket_dir: str, project: str) -> str:
+    return f"{mount_directory(socket_dir, project)}/{MOUNT_SOCKET}"
+
+
+def internal_socket(socket_dir: str, name: str) -> str:
+    return f"{socket_dir}/{INTERNAL_DIR}/{name}"

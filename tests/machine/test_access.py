@@ -31,14 +31,23 @@ def users(machine: Machine) -> None:
 
 
 def test_modes_and_owners(machine: Machine, operator: Operator) -> None:
+    operator.register("unit", ["A"])
+    machine.systemctl("stop", "remo-broker.service")
     machine.systemctl("start", "remo-broker-client@unit.socket")
-    running = operator.register("running", ["A"])
-    assert _owner(machine, "/run/remo-broker") == ("755", "remo-broker", "remo-broker")
+    operator.register("running", ["A"])
+    for path in ("/run/remo-broker", "/run/remo-broker/internal"):
+        assert _owner(machine, path) == ("755", "root", "root")
+    assert _owner(machine, "/run/remo-broker/mount") == ("750", "root", "remo-broker")
+    for helper in ("bind", "manifest"):
+        assert _owner(machine, f"/run/remo-broker/internal/{helper}.sock") == ("660", "root", "remo-broker-private")
     assert _owner(machine, ADMIN) == ("660", "root", "remo-broker-admin")
     assert _owner(machine, STATUS) == ("600", "remo-broker-bus", "remo-broker-bus")
-    assert _owner(machine, operator.socket("unit")) == ("660", "root", "remo-broker")
-    assert _owner(machine, running) == ("660", "remo-broker", "remo-broker")
-    assert _owner(machine, "/var/lib/remo-broker") == ("700", "remo-broker", "remo-broker")
+    for project in ("unit", "running"):
+        assert _owner(machine, operator.socket(project)) == ("660", "root", "remo-broker")
+        assert _owner(machine, operator.mount(project)) == ("666", "root", "remo-broker")
+        directory = operator.mount(project).removesuffix("/broker.sock")
+        assert _owner(machine, directory)[:2] == ("755", "root")
+    assert _owner(machine, "/var/lib/remo-broker") == ("770", "root", "remo-broker-private")
     for state in machine.path("/var/lib/remo-broker").iterdir():
         assert stat.S_IMODE(state.stat().st_mode) == 0o600
 
@@ -53,8 +62,12 @@ def test_modes_and_owners(machine: Machine, operator: Operator) -> None:
         ("remo-broker-bus", {"status"}),
     ],
 )
-def test_who_may_connect(machine: Machine, operator: Operator, user: str, may: set[str]) -> None:
+@pytest.mark.parametrize("made_by", ["broker", "unit"])
+def test_who_may_connect(machine: Machine, operator: Operator, user: str, may: set[str], made_by: str) -> None:
     sockets = {"admin": ADMIN, "status": STATUS, "project": operator.register("app", ["A"])}
+    if made_by == "unit":
+        machine.systemctl("stop", "remo-broker.service")
+        machine.systemctl("start", "remo-broker-client@app.socket")
     for kind, path in sockets.items():
         tried = machine.run(["/usr/bin/python3", "-ISc", CONNECT, path], user=user, check=False)
         assert (tried.returncode == 0) == (kind in may), (kind, tried.stderr)
@@ -92,7 +105,8 @@ def test_the_connection_of_a_refused_peer_is_closed(machine: Machine, operator: 
 def test_a_drop_in_changes_who_may(machine: Machine, operator: Operator) -> None:
     """What the comment in the template unit promises."""
     operator.override("remo-broker-client@app.socket", "[Socket]\nSocketGroup=nogroup\nSocketMode=0666\n")
-    machine.systemctl("start", "remo-broker-client@app.socket")
     operator.register("app", ["A"])
+    machine.systemctl("stop", "remo-broker.service")
+    machine.systemctl("start", "remo-broker-client@app.socket")
     assert _owner(machine, operator.socket("app")) == ("666", "root", "nogroup")
     assert machine.ask(operator.socket("app"), {"op": "ping"}, user="nobody")["ok"] is True

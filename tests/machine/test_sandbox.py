@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import pytest
+
 from remo_broker.broker.secrets.memory import MEMORY_ENVIRONMENT
 from tests.support.host_memory import protection
 from tests.support.machine import REPOSITORY
@@ -14,7 +16,12 @@ if TYPE_CHECKING:
     from tests.support.machine import Machine
     from tests.support.operator import Operator
 
-UNITS = ("remo-broker.service", "remo-broker-admin.socket", "remo-broker-status.socket", "remo-broker-client@x.socket")
+UNITS = (
+    *("remo-broker.service", "remo-broker-admin.socket", "remo-broker-status.socket"),
+    *("remo-broker-client@x.socket", "remo-broker-mount@x.socket"),
+    *("remo-broker-bind.socket", "remo-broker-bind@x.service"),
+    *("remo-broker-manifest.socket", "remo-broker-manifest@x.service"),
+)
 MAX_EXPOSURE = 1.0
 
 
@@ -23,8 +30,9 @@ def test_units_verify_clean(machine: Machine) -> None:
     assert verified.stdout + verified.stderr == ""
 
 
-def test_exposure(machine: Machine) -> None:
-    shown = machine.run(["systemd-analyze", "security", "--no-pager", SERVICE]).stdout
+@pytest.mark.parametrize("unit", [SERVICE, "remo-broker-bind@x.service", "remo-broker-manifest@x.service"])
+def test_exposure(machine: Machine, unit: str) -> None:
+    shown = machine.run(["systemd-analyze", "security", "--no-pager", unit]).stdout
     found = re.search(r"Overall exposure level for \S+: (\d+\.\d)", shown)
     assert found is not None
     assert float(found[1]) <= MAX_EXPOSURE
@@ -37,8 +45,8 @@ def test_the_process_has_no_privilege(machine: Machine, operator: Operator) -> N
     uid, gid = machine.ids("remo-broker")
     assert status["Uid"] == "\t".join([str(uid)] * 4)
     assert status["Gid"] == "\t".join([str(gid)] * 4)
-    assert status["Groups"].split() in ([], [str(gid)])
-    for capabilities in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+    assert set(status["Groups"].split()) - {str(gid)} == {str(machine.gid("remo-broker-private"))}
+    for capabilities in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
         assert int(status[capabilities], 16) == 0
     assert status["NoNewPrivs"] == "1"
     assert status["Seccomp"] == "2"
@@ -55,7 +63,7 @@ def test_what_the_process_sees(machine: Machine, operator: Operator) -> None:
     writable = {target for target, text in options.items() if text.split(",")[0] == "rw"}
     # What is not the broker's is either read-only, or root's alone, or the container's own.
     foreign = ("/proc", "/sys", "/run/host/", "/dev/pts", "/dev/mqueue", "/dev/hugepages")
-    assert {path for path in writable if not path.startswith(foreign)} == {"/run/remo-broker", "/var/lib/remo-broker"}
+    assert {path for path in writable if not path.startswith(foreign)} == {"/var/lib/remo-broker"}
     assert "subset=pid" in options["/proc"]
     devices = set(machine.run([*enter, "ls", "/dev"]).stdout.split())
     assert not devices & {"kmsg", "mem", "vda", "sda", "kvm", "net"}

@@ -76,7 +76,7 @@ def test_ready_status_and_watchdog_are_visible(machine: Machine, operator: Opera
         "NotifyAccess": "main",
         "StatusText": f"Serving 1 project, 1 secret (generation 1), memory {protection()}",
         "WatchdogUSec": "20s",
-        "NFileDescriptorStore": "1",
+        "NFileDescriptorStore": "2",
     }
     operator.do("unregister", name="seen")
     poll("the store to forget it", lambda: machine.show(SERVICE, "NFileDescriptorStore")["NFileDescriptorStore"] == "0")
@@ -137,9 +137,10 @@ def test_hangup_reloads_all_manifests(machine: Machine, operator: Operator) -> N
 
 def _survives(machine: Machine, operator: Operator, happen: Callable[[], object]) -> None:
     """`happen` refuses no connect, on sockets of units and of the descriptor store, and moves no socket."""
+    unit = operator.register("unit", ["TOKEN"])
+    machine.systemctl("stop", SERVICE)
     machine.systemctl("start", "remo-broker-client@unit.socket")
     kept = operator.register("kept", ["TOKEN"])
-    unit = operator.register("unit", ["TOKEN"])
     inodes = [operator.inode(path) for path in (ADMIN, kept, unit, "/run/remo-broker")]
     with Load(machine, kept) as on_kept, Load(machine, unit) as on_unit:
         happen()

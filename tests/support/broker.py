@@ -304,6 +304,10 @@ class Broker:
     def project(self, name: str = "myrepo") -> pathlib.Path:
         return self.sockets / f"{name}.sock"
 
+    def mount(self, project: str = "myrepo") -> pathlib.Path:
+        """The project's other socket, which is made to be mounted."""
+        return self.sockets / "mount" / project / "broker.sock"
+
     def ask(self, request: object) -> Reply:
         """One request on the admin socket."""
         return ask(self.admin, request)

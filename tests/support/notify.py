@@ -27,6 +27,7 @@ class NotifySocket:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         self._socket.bind(str(path))
         self._socket.setblocking(False)
+        self._handed_over: list[socket.socket] = []
 
     def fill(self) -> None:
         """Make it as a busy manager's is, whose queue takes nothing more until it is read."""
@@ -65,8 +66,17 @@ class NotifySocket:
         assert found is not None
         return found
 
+    def listeners(self) -> list[tuple[str, socket.socket]]:
+        """What is stored, as it is handed over at a start."""
+        self.read()
+        found = [(name, socket.socket(fileno=os.dup(one))) for name, stored in self.stored.items() for one in stored]
+        self._handed_over += [one for _, one in found]
+        return found
+
     def close(self) -> None:
         self._socket.close()
+        for listening in self._handed_over:
+            listening.close()
         for descriptors in self.stored.values():
             for descriptor in descriptors:
                 os.close(descriptor)

@@ -61,6 +61,10 @@ class Operator:
     def socket(project: str) -> str:
         return paths.project_socket(paths.SOCKET_DIR, project)
 
+    @staticmethod
+    def mount(project: str) -> str:
+        return paths.mount_socket(paths.SOCKET_DIR, project)
+
     def main_pid(self) -> int:
         """The broker's process in the machine, 0 when none runs."""
         return int(self.machine.show(SERVICE, "MainPID")["MainPID"])

@@ -20,7 +20,12 @@ class Units:
         self.sockets: dict[str, socket.socket] = {}
 
     def add(self, name: str) -> None:
-        self.sockets[name] = listen(self.directory / f"{name.removeprefix('client-')}.sock")
+        kind, _, project = name.partition("-")
+        path = self.directory / f"{project or kind}.sock"
+        if kind == "mount":
+            path = self.directory / "mount" / project / "broker.sock"
+            path.parent.mkdir(parents=True)
+        self.sockets[name] = listen(path)
 
     def close(self) -> None:
         for one in self.sockets.values():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import stat
-from enum import StrEnum
 
 from remo_broker.broker.loop import READ
 from remo_broker.broker.refusals import Refused
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from remo_broker.broker.sockets.connection import Sweeper
 
 
-# As systemd has it: what does not fit waits in connect(), so that a restart under load refuses nobody.
-BACKLOG = 4096
 # Connections taken from one listener in one turn.
 ACCEPTS_PER_TURN = 16
 # Out of descriptors: let the queue be for so long, lest the loop spins on it.
@@ -30,9 +28,7 @@ EXHAUSTED_SECONDS = 0.2
 # Connections of one plane that are told, at one time, that there are too many. What is beyond is closed without a word:
 # each holds a descriptor until its peer has read why, and those are what is short.
 MAX_TURNED_AWAY = 16
-# Mode of a socket that the broker binds itself: its user and its group, as `remo-broker-client@.socket` has it.
-SOCKET_MODE = 0o660
-# Of a control socket that it binds itself: its group is that of all projects' users, who shall not push.
+# Mode of a control socket that the broker binds itself: its group is that of all projects' users, who must not push.
 CONTROL_MODE = 0o600
 
 TOO_MANY_CONNECTIONS = Refused(
@@ -43,17 +39,6 @@ TOO_MANY_CONNECTIONS = Refused(
 )
 
 
-class Origin(StrEnum):
-    """Who made a listening socket: what follows from it is that only a unit's starts the broker again, and only the broker's own
-    is unlinked."""
-
-    UNIT = "unit"
-    """Whoever started the broker, and holds it still."""
-    BROKER = "broker"
-    """This one, or one before it whose socket has come back from the descriptor store."""
-    UNKNOWN = "unknown"
-
-
 class Listener:
     """A listening socket on the loop. `on_accept` gets each connection with its peer."""
 
@@ -62,12 +47,15 @@ class Listener:
         loop: Loop,
         listening: socket.socket,
         on_accept: Callable[[socket.socket, Peer], None],
-        origin: Origin,
+        *,
+        held_by_unit: bool = False,
     ) -> None:
         self.socket = listening
         self.path = str(listening.getsockname())
-        self.origin = origin
+        self.held_by_unit = held_by_unit
+        """A connect starts the broker when it does not run."""
         self.on_accept = on_accept
+        self._file = _identity(self.path)
         self._loop = loop
         loop.watch(listening.fileno(), READ, self._ready)
 
@@ -90,91 +78,63 @@ class Listener:
         if self.socket.fileno() >= 0:
             self._loop.change(self.socket.fileno(), READ)
 
+    @property
+    def is_at_its_path(self) -> bool:
+        """Whether the socket's file is still where it was when the broker got the listener."""
+        return self._file is not None and self._file == _identity(self.path)
+
+    def revoke(self) -> None:
+        """End it for all its holders, and close it here."""
+        if self.socket.fileno() >= 0:
+            self._loop.forget(self.socket.fileno())
+            revoke(self.socket)
+            self.socket.close()
+
     def close(self) -> None:
         if self.socket.fileno() >= 0:
             self._loop.forget(self.socket.fileno())
             self.socket.close()
 
 
-def origin_of(listening: socket.socket, *, store: bool) -> Origin:
-    """Where a socket comes from that was handed over, by who called listen(2): on a listening socket that is whom SO_PEERCRED
-    tells. `store`: there is a manager that may have kept it for the broker.
-
-    What the broker bound itself and stored has a former broker's pid, and that one is gone. A launcher in between may have
-    any pid, this process's own as well if it has executed the broker: that is nobody's to unlink.
-    """
-    maker = Peer(listening)
-    if maker.pid and maker.pid == os.getppid():
-        return Origin.UNIT
-    if store and maker.uid == os.geteuid() and maker.pid and not _lives(maker.pid):
-        return Origin.BROKER
-    return Origin.UNKNOWN
-
-
-def _lives(pid: int) -> bool:
+def _identity(path: str) -> tuple[int, int] | None:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if stat.S_ISSOCK(found.st_mode) else None
 
 
-def leads_to(path: str, listening: socket.socket) -> bool:
-    """Whether who connects to `path` comes to `listening`, and not to a socket that somebody has put in its place: the
-    connection tells who called listen(2) as well."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
+def is_held_by_unit(listening: socket.socket) -> bool:
+    """Whether a socket unit made a listener that was handed over: systemd then holds it for as long as the unit is active,
+    and starts the broker when somebody connects. SO_PEERCRED of a listening socket tells who called listen(2)."""
+    maker: int = Peer(listening).pid
+    return maker > 0 and maker == os.getppid()
+
+
+def is_revoked(listening: socket.socket) -> bool:
+    """Whether a broker has revoked this listener; other holders of it do not notice."""
+    poll = select.poll()
+    poll.register(listening, 0)
+    return any(events & select.POLLHUP for _, events in poll.poll(0))
+
+
+def revoke(listening: socket.socket) -> None:
+    """End a listener for everybody who holds it, wherever its file is mounted: nobody can connect to it any more, nor make
+    it listen again. Who waits in its queue is turned away. The caller closes it."""
+    listening.shutdown(socket.SHUT_RDWR)
+    while True:
         try:
-            probe.connect(path)
+            waiting, _ = listening.accept()
         except OSError:
-            return False
-        there, here = Peer(probe), Peer(listening)
-        return (there.pid, there.uid) == (here.pid, here.uid)
-
-
-def bind(path: str, mode: int = SOCKET_MODE) -> socket.socket:
-    """A listening socket at `path`. A dead one that is in the way is removed. Raises `Refused`."""
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listening.setblocking(False)
-    before = os.umask(0o777 & ~mode)
-    try:
-        try:
-            listening.bind(path)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or not _is_dead(path):
-                raise
-            os.unlink(path)
-            listening.bind(path)
-        listening.listen(BACKLOG)
-    except OSError as error:
-        listening.close()
-        raise Refused(
-            Code.INTERNAL_ERROR,
-            Reason.SOCKET_UNAVAILABLE,
-            # A path that is too long is no error of the system's, so it has no number.
-            f"cannot listen on {path}: {error.strerror or error}; look at the path, and at who owns it and its directory",
-        ) from None
-    finally:
-        os.umask(before)
-    return listening
-
-
-def _is_dead(path: str) -> bool:
-    """Whether `path` is a socket that nobody listens on."""
-    if not stat.S_ISSOCK(os.lstat(path).st_mode):
-        return False
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        return probe.connect_ex(path) == errno.ECONNREFUSED
+            return
+        waiting.close()
 
 
 def unlink(path: str) -> None:
     try:  # noqa: SIM105 - importing contextlib costs the start a millisecond
         os.unlink(path)
     except OSError:
-        pass  # whoever removed it has done what was wanted
+        pass  # it is gone already
 
 
 class Door:

@@ -10,6 +10,7 @@ from remo_broker.broker.requests import decode
 from remo_broker.broker.secrets.json_spans import finish, scan
 from remo_broker.broker.sockets.connection import PEER_SECONDS, Connection
 from remo_broker.protocol import records
+from remo_broker.protocol.names import counted
 from remo_broker.protocol.ops import MAX_MESSAGE, PROJECT_REQUESTS, Get, Reason
 
 TYPE_CHECKING = False
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
     Steps: TypeAlias = Generator[None, None, bytes | None]
     RecordOf: TypeAlias = Callable[[bytes], Steps]
 
+# How often a uid that a project does not allow is recorded.
+REFUSED_PEERS_SECONDS = 1.0
+# Peers that are counted apart at one time, by project and uid; what is beyond is recorded together.
+MAX_REFUSED_PEERS = 256
+MANY_UIDS = -1
 # A longer line is read in steps, with others in between.
 LONG_LINE = 256
 
@@ -82,7 +88,7 @@ class Stranger(Connection):
         reader: Reader,
         connection: socket.socket,
         answer: bytes,
-        record_of: RecordOf,
+        record_of: RecordOf | None,
         on_close: Callable[[], None],
     ) -> None:
         """`record_of` makes the audit record, if any, of the line that was asked, in steps."""
@@ -110,13 +116,16 @@ class Stranger(Connection):
             self.close()
             return
         self.loop.forget(self.fd)
-        if len(self._read) > LONG_LINE:
+        if self._record_of is None:
+            self.answer(None)
+        elif len(self._read) > LONG_LINE:
             self._reader.add(self)
         else:
             self.answer(finish(self.steps()))
 
     def steps(self) -> Steps:
         """Makes the audit record of what was asked."""
+        assert self._record_of is not None
         return self._record_of(self._read.partition(b"\n")[0])
 
     def answer(self, record: bytes | None) -> None:
@@ -155,17 +164,49 @@ def unregistered_record(project: str, peer_fields: bytes, generation: int) -> Re
     return record_of
 
 
-def refused_peer_record(project: str, peer_fields: bytes) -> RecordOf:
-    """What is audited of a peer whose uid the project does not allow."""
-    record = records.record(
-        records.Event.PEER_REFUSED,
-        f"A peer was refused on the socket of project {project}: its uid is not allowed.",
-        project=project,
-        reason=Reason.UID_NOT_ALLOWED.value,
-    )
+class RefusedPeers:
+    """Records each uid that a project does not allow: at once when it connects, then how often it did so meanwhile.
 
-    def record_of(_line: bytes) -> Steps:
-        yield
-        return record + peer_fields
+    Peers are told apart by uid, so that the connections of one neither hide nor carry the name of another's.
+    """
 
-    return record_of
+    def __init__(self, loop: Loop, trail: AuditTrail) -> None:
+        self._loop = loop
+        self._trail = trail
+        self._counts: dict[tuple[str, int], tuple[int, bytes]] = {}
+        """By project and uid, how many connections are not recorded yet, and the last peer's fields."""
+
+    def add(self, project: str, uid: int, fields: bytes) -> None:
+        """`fields` are those of the peer in a record."""
+        key = project, uid
+        if key in self._counts:
+            self._counts[key] = self._counts[key][0] + 1, fields
+        elif len(self._counts) >= MAX_REFUSED_PEERS:
+            # A user who has thousands of uids, as one with a range for containers does.
+            key = project, MANY_UIDS
+            if key not in self._counts:
+                self._loop.after(REFUSED_PEERS_SECONDS, lambda: self._tell(key))
+            self._counts[key] = self._counts.get(key, (0, b""))[0] + 1, fields
+        else:
+            self._record(project, 1, fields)
+            self._counts[key] = 0, fields
+            self._loop.after(REFUSED_PEERS_SECONDS, lambda: self._tell(key))
+
+    def _tell(self, key: tuple[str, int]) -> None:
+        count, fields = self._counts.pop(key)
+        if not count:
+            return
+        self._record(key[0], count, fields)
+        if key[1] != MANY_UIDS:
+            self._counts[key] = 0, fields
+            self._loop.after(REFUSED_PEERS_SECONDS, lambda: self._tell(key))
+
+    def _record(self, project: str, count: int, fields: bytes) -> None:
+        record = records.record(
+            records.Event.PEER_REFUSED,
+            f"{counted(count, 'connection')} to the socket of project {project} refused: the peer's uid is not allowed.",
+            project=project,
+            reason=Reason.UID_NOT_ALLOWED.value,
+            count=count,
+        )
+        self._trail.write_or_keep(record + fields)

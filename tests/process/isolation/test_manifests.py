@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from remo_broker.broker.manifest_child import MAX_CHILDREN
+from remo_broker.broker.manifest_child import MAX_READERS
 from tests.process.isolation.conftest import Polite, percentile
 from tests.process.isolation.test_neighbours import MAX_P99_SECONDS, ROUNDS
 from tests.support.broker import NOBODY, WAIT_SECONDS, Link, registration
@@ -250,7 +250,7 @@ def test_a_reader_that_hangs(broker: Broker, place: pathlib.Path) -> None:
 def test_readers_that_cannot_be_ended(broker: Broker, place: pathlib.Path, directory: pathlib.Path) -> None:
     """Their places are given to others, and when their file system is there again nothing is left of them."""
     place.write_text(GOOD)
-    hanging = MAX_CHILDREN + 1
+    hanging = MAX_READERS + 1
     (directory / "silent").mkdir()
     with everybody_else_is_served(broker):
         with silent(str(directory / "silent"), os.getpid()), contextlib.ExitStack() as stack:

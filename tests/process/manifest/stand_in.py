@@ -1,6 +1,6 @@
 """The manifest reader with its TOML parser replaced by one that does what no parser should: see test_child.
 
-python -m tests.process.manifest.stand_in WHAT DESCRIPTOR --project-path P ...
+python -m tests.process.manifest.stand_in WHAT DESCRIPTOR
 """
 
 from __future__ import annotations
@@ -77,6 +77,5 @@ def probe(_: bytes) -> None:
 if __name__ == "__main__":
     parse: Any = globals()[sys.argv[1]]
     document.parse = parse
-    # The arguments of the reader itself are those behind the two of the stand-in.
     child.restrict()
-    child.say(child.answer(sys.argv[3:]))
+    child.say(child.answer(child.receive()))

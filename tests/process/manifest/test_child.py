@@ -29,24 +29,24 @@ PYTHON = [sys.executable, "-P"]
 ENVIRONMENT = {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)]), "LC_ALL": "C.UTF-8"}
 
 
-def arguments(project_path: Path | str, name: str = "myrepo", ttl: int = 900, entries: int = 64) -> list[str]:
-    return [
-        *("--project-path", str(project_path), "--name", name),
-        *("--max-ttl-seconds", str(ttl), "--max-entries", str(entries)),
-    ]
+def request(project_path: Path | str, name: str = "myrepo", ttl: int = 900, entries: int = 64) -> bytes:
+    fields = {"project_path": str(project_path), "name": name, "max_ttl_seconds": ttl, "max_entries": entries}
+    return json.dumps(fields).encode() + b"\n"
 
 
-def start(*given: str, module: str = "remo_broker.manifest", **options: Any) -> subprocess.CompletedProcess[bytes]:
-    options = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": 20} | options
+def start(
+    line: bytes, *given: str, module: str = "remo_broker.manifest", **options: Any
+) -> subprocess.CompletedProcess[bytes]:
+    options = {"capture_output": True, "timeout": 20} | options
     command = [*PYTHON, "-m", module, *given]
-    done: Any = subprocess.run(command, env=ENVIRONMENT, check=False, **options)
+    done: Any = subprocess.run(command, input=line, env=ENVIRONMENT, check=False, **options)
     assert isinstance(done, subprocess.CompletedProcess)
     return done
 
 
-def run(*given: str, **options: Any) -> dict[str, Any]:
+def run(line: bytes, *given: str, **options: Any) -> dict[str, Any]:
     """What the child says. Fails where it says it wrongly."""
-    done = start(*given, **options)
+    done = start(line, *given, **options)
     assert done.returncode == 0
     assert done.stderr == b""
     assert done.stdout.endswith(b"\n")
@@ -60,7 +60,7 @@ def run(*given: str, **options: Any) -> dict[str, Any]:
 
 def test_a_good_manifest(project: Project) -> None:
     file = project.write(GOOD + b"[secrets.NPM_TOKEN]\n[cache]\ndefault_ttl_seconds = 600\n", PLACES[1])
-    assert run(*arguments(project.path, ttl=800, entries=32)) == {
+    assert run(request(project.path, ttl=800, entries=32)) == {
         "ok": True,
         "source": str(file),
         "allowlist": ["GITHUB_TOKEN", "NPM_TOKEN"],
@@ -84,7 +84,7 @@ def test_a_good_manifest(project: Project) -> None:
 def test_a_manifest_that_fails(project: Project, content: bytes | None, code: str, key: str | None) -> None:
     if content is not None:
         project.write(content)
-    said = run(*arguments(project.path))
+    said = run(request(project.path))
     assert (said["ok"], said["code"], said.get("key")) == (False, code, key)
 
 
@@ -93,23 +93,23 @@ def test_a_bomb_is_told_within_the_deadline(project: Project, name: str) -> None
     content, says = BOMBS[name]
     project.write(content)
     began = time.monotonic()
-    said = run(*arguments(project.path))
+    said = run(request(project.path))
     assert time.monotonic() - began < HANGS_AFTER
     assert says in said["message"]
 
 
 def test_the_longest_line_goes_out_whole(project: Project) -> None:
-    """Also into a pipe that does not wait, as the broker's does not."""
+    """Also where it does not fit at once, as into a pipe that has little room."""
     names = ",".join(f'"{number:04}"' for number in range(9_300))
     project.write(f'schema_version=1\nproject.name="myrepo"\nallowlist.secrets=[{names}]')
-    receive, send = os.pipe2(os.O_NONBLOCK)
-    fcntl.fcntl(send, fcntl.F_SETPIPE_SZ, 4096)
-    command = [*PYTHON, "-m", "remo_broker.manifest", *arguments(project.path)]
-    with subprocess.Popen(command, stdout=send, env=ENVIRONMENT) as child:
-        os.close(send)
-        os.set_blocking(receive, True)
-        with open(receive, "rb") as pipe:
-            said = json.loads(pipe.read())
+    command = [*PYTHON, "-m", "remo_broker.manifest"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        fcntl.fcntl(child.stdout, fcntl.F_SETPIPE_SZ, 4096)
+        child.stdin.write(request(project.path))
+        child.stdin.flush()
+        said = json.loads(child.stdout.read())
     assert child.returncode == 0
     assert len(said["allowlist"]) == 9_300
 
@@ -118,16 +118,17 @@ def test_a_reader_that_nobody_listens_to_ends_quietly(project: Project) -> None:
     project.write()
     receive, send = os.pipe()
     os.close(receive)
-    done = start(*arguments(project.path), capture_output=False, stdout=send, stderr=subprocess.PIPE)
+    done = start(request(project.path), capture_output=False, stdout=send, stderr=subprocess.PIPE)
     os.close(send)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize(
-    "given", [(), (*arguments("/x"), "more"), ("--project-path",), ("--name", "a"), tuple(arguments("/x")[::-1])]
+    "line",
+    [b"", b"\n", b"{}\n", b"[]\n", b"\xff\n", b"[" * 30_000, request("/x").replace(b"900", b'"x"'), request("x")],
 )
-def test_a_call_that_is_wrong(given: tuple[str, ...]) -> None:
-    assert run(*given)["code"] == "manifest_unreadable"
+def test_a_malformed_request(line: bytes) -> None:
+    assert run(line)["ok"] is False
 
 
 # --- its own limits: `stand_in` is the reader with a parser that misbehaves -----------------------------------------
@@ -147,7 +148,7 @@ def test_a_call_that_is_wrong(given: tuple[str, ...]) -> None:
 def test_whatever_happens_is_one_line(project: Project, parser: str, code: str, says: str) -> None:
     project.write()
     began = time.monotonic()
-    said = run(parser, "-", *arguments(project.path), module="tests.process.manifest.stand_in")
+    said = run(request(project.path), parser, "-", module="tests.process.manifest.stand_in")
     assert time.monotonic() - began < HANGS_AFTER
     assert said["code"] == code
     assert says in said["message"]
@@ -156,7 +157,7 @@ def test_whatever_happens_is_one_line(project: Project, parser: str, code: str, 
 
 def test_the_kernel_ends_what_does_not_hear_the_alarm(project: Project) -> None:
     project.write()
-    done = start("loop_in_c", "-", *arguments(project.path), module="tests.process.manifest.stand_in")
+    done = start(request(project.path), "loop_in_c", "-", module="tests.process.manifest.stand_in")
     assert done.returncode == -signal.SIGKILL
     assert (done.stdout, done.stderr) == (b"", b"")
 
@@ -165,7 +166,7 @@ def test_it_writes_nothing_starts_nothing_and_inherits_nothing(project: Project)
     project.write()
     with open("/dev/null", "rb") as inherited:
         said = run(
-            *("probe", str(inherited.fileno()), *arguments(project.path)),
+            *(request(project.path), "probe", str(inherited.fileno())),
             module="tests.process.manifest.stand_in",
             pass_fds=(inherited.fileno(),),
             cwd=project.path,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pathlib
 import signal
@@ -12,11 +11,11 @@ from typing import TYPE_CHECKING
 from tests.support.broker import Link, ask, registration, settle
 from tests.support.machine import poll
 from tests.support.projects import make_project
-from tests.support.units import Units
 
 if TYPE_CHECKING:
     from tests.conftest import StartBroker
     from tests.support.notify import NotifySocket
+    from tests.support.units import Units
 
 GET = {"op": "get", "name": "A"}
 
@@ -27,24 +26,23 @@ def test_a_project_registered_while_it_runs_outlives_a_restart(
     broker = start_broker(listeners=units.sockets, notify=notify)
     path = make_project(directory / "myrepo", "A")
     assert broker.ask({"op": "register", "name": "myrepo", "project_path": str(path)})["ok"]
-    stored = notify.wait_for(FDSTORE="1")
-    assert stored["FDNAME"] == "client-myrepo"
-    (descriptor,) = notify.stored["client-myrepo"]
-    inode = broker.project().stat().st_ino
+    for name in ("client-myrepo", "mount-myrepo"):
+        notify.wait_for(FDSTORE="1", FDNAME=name)
+    sockets = (broker.project(), broker.mount())
+    inodes = [path.stat().st_ino for path in sockets]
     broker.stop()
-    assert broker.project().stat().st_ino == inode
-    with Link(broker.project()) as waiting:  # nothing runs, and nobody is refused
+    with Link(broker.project()) as waiting, Link(broker.mount()) as mounted:  # nothing runs, and nobody is refused
         waiting.send(GET)
-        with socket.socket(fileno=os.dup(descriptor)) as kept:
-            broker = start_broker(listeners=[*units.sockets.items(), ("client-myrepo", kept)], notify=notify)
-            assert waiting.reply()["reason"] == "no_snapshot"
-    assert broker.project().stat().st_ino == inode
+        mounted.send(GET)
+        broker = start_broker(listeners=[*units.sockets.items(), *notify.listeners()], notify=notify)
+        assert waiting.reply()["reason"] == mounted.reply()["reason"] == "no_snapshot"
+    assert [path.stat().st_ino for path in sockets] == inodes
     assert broker.notes() == []
     assert broker.ask({"op": "unregister", "name": "myrepo"})["ok"]
-    removed = notify.wait_for(FDSTOREREMOVE="1")
-    assert removed["FDNAME"] == "client-myrepo"
+    for name in ("client-myrepo", "mount-myrepo"):
+        notify.wait_for(FDSTOREREMOVE="1", FDNAME=name)
     assert notify.stored == {}
-    assert not broker.project().exists()
+    assert not any(path.exists() for path in sockets)
 
 
 def test_a_socket_that_was_removed_comes_back(
@@ -62,10 +60,7 @@ def test_a_socket_that_was_removed_comes_back(
     poll("both to be stored", lambda: notify.read() and len(notify.stored["client-myrepo"]) == 2)
     broker.project().unlink()
     broker.stop()
-    with contextlib.ExitStack() as stack:
-        kept = [stack.enter_context(socket.socket(fileno=os.dup(one))) for one in notify.stored["client-myrepo"]]
-        handed_over = [*units.sockets.items(), *(("client-myrepo", one) for one in kept)]
-        broker = start_broker(listeners=handed_over, notify=notify)
+    broker = start_broker(listeners=[*units.sockets.items(), *notify.listeners()], notify=notify)
     assert [ask(path, {"op": "ping"})["project"] for path in (broker.project(), mounted)] == ["myrepo"] * 2
     assert broker.ask({"op": "unregister", "name": "myrepo"})["ok"]
     assert not broker.project().exists()
@@ -79,11 +74,9 @@ def test_a_stored_socket_of_nobody_is_dropped(
     """Its project is registered no more, and no unit holds it: it would stay for ever."""
     before = start_broker(projects=[registration("gone", "A")], listeners=units.sockets, notify=notify)
     notify.wait_for(FDSTORE="1", FDNAME="client-gone")
-    (descriptor,) = notify.stored["client-gone"]
     before.stop()
     (before.state / "registrations.json").unlink()
-    with socket.socket(fileno=os.dup(descriptor)) as kept:
-        broker = start_broker(listeners=[*units.sockets.items(), ("client-gone", kept)], notify=notify)
+    broker = start_broker(listeners=[*units.sockets.items(), *notify.listeners()], notify=notify)
     notify.wait_for(FDSTOREREMOVE="1", FDNAME="client-gone")
     assert not broker.project("gone").exists()
     (note,) = broker.notes()

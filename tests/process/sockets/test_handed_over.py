@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pathlib
+import signal
 import socket
 import sys
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.broker import Link, ask, inside, listen, registration, settle
-from tests.support.projects import make_project
+from tests.support.projects import make_project, register
 from tests.support.units import Units
 
 if TYPE_CHECKING:
@@ -25,14 +26,15 @@ def test_sockets_are_served_as_they_were_handed_over(
     start_broker: StartBroker, units: Units, notify: NotifySocket
 ) -> None:
     units.add("client-myrepo")
-    inodes = [path.stat().st_ino for path in sorted(units.directory.iterdir())]
+    units.add("mount-myrepo")
+    inodes = [path.stat().st_ino for path in sorted(units.directory.rglob("*"))]
     broker = start_broker(projects=[registration("myrepo", "A")], listeners=units.sockets, notify=notify)
     broker.push({"A": "a"})
-    assert broker.get("A")["value"] == "a"
+    assert broker.get("A")["value"] == ask(broker.mount(), {"op": "get", "name": "A"})["value"] == "a"
     assert ask(broker.status_socket, {"op": "status"})["project_count"] == 1
     assert "FDSTORE" not in [key for one in notify.read() for key in one]  # systemd holds it already
     broker.stop()
-    assert [path.stat().st_ino for path in sorted(units.directory.iterdir())] == inodes
+    assert [path.stat().st_ino for path in sorted(units.directory.rglob("*"))] == inodes
 
 
 def test_who_connects_before_the_start_is_served(start_broker: StartBroker, units: Units) -> None:
@@ -79,19 +81,61 @@ def test_a_project_that_is_not_registered(start_broker: StartBroker, units: Unit
     assert {"REMO_LATENCY_USEC", "REMO_GENERATION", "REMO_PEER_PID"} <= set(record)
 
 
-def test_registering_and_unregistering_on_a_unit_s_socket(
+def test_a_unit_s_listener_is_not_served_to_a_later_registration(
     start_broker: StartBroker, units: Units, directory: pathlib.Path, notify: NotifySocket
 ) -> None:
+    """It is older than the registration: whoever has it mounted belongs to something else."""
     units.add("client-myrepo")
     broker = start_broker(listeners=units.sockets, notify=notify)
-    inode = broker.project().stat().st_ino
-    path = make_project(directory / "myrepo", "A")
-    assert broker.ask({"op": "register", "name": "myrepo", "project_path": str(path)})["ok"]
+    mounted = directory / "mounted"
+    os.link(broker.project(), mounted)
+    assert ask(mounted, {"op": "ping"})["reason"] == "not_registered"
+    assert register(broker, make_project(directory / "myrepo", "A"))["ok"]
     assert broker.get("A")["reason"] == "no_snapshot"
-    assert broker.ask({"op": "unregister", "name": "myrepo"})["ok"]
-    assert broker.get("A")["reason"] == "not_registered"
-    assert broker.project().stat().st_ino == inode  # not the broker's to remove
-    assert notify.stored == {}
+    with pytest.raises(ConnectionRefusedError):
+        Link(mounted)
+
+
+def test_unregistering_revokes_what_a_unit_has_made(
+    start_broker: StartBroker, units: Units, directory: pathlib.Path, notify: NotifySocket
+) -> None:
+    """Neither the broker that did it nor the next one serves it to another directory of the same name."""
+    units.add("client-myrepo")
+    broker = start_broker(projects=[registration("myrepo", "A")], listeners=units.sockets, notify=notify)
+    broker.push({"A": "a"})
+    mounted = directory / "mounted"
+    os.link(broker.project(), mounted)
+    with Link(mounted) as client:
+        assert client.ask({"op": "get", "name": "A"})["value"] == "a"
+        assert broker.ask({"op": "unregister", "name": "myrepo"})["ok"]
+        assert client.rest() == b""
+    for restarted in (False, True):
+        if restarted:
+            broker.stop()
+            # The unit is still active, so systemd hands its listener over again.
+            listeners = [*units.sockets.items(), *notify.listeners()]
+            broker = start_broker(listeners=listeners, notify=notify)
+        else:
+            assert register(broker, make_project(directory / "other" / "myrepo", "A"))["ok"]
+        broker.push({"A": "of the other"})
+        assert broker.get("A")["value"] == "of the other"
+        with pytest.raises(ConnectionRefusedError):
+            Link(mounted)
+
+
+def test_who_waits_at_a_listener_that_is_revoked_is_turned_away(
+    start_broker: StartBroker, units: Units, directory: pathlib.Path
+) -> None:
+    units.add("client-myrepo")
+    broker = start_broker(listeners=units.sockets)
+    broker.signal(signal.SIGSTOP)
+    with Link(broker.project()) as waiting, Link(broker.admin) as operator:
+        path = make_project(directory / "myrepo", "A")
+        operator.send({"op": "register", "name": "myrepo", "project_path": str(path)})
+        waiting.send({"op": "ping"})
+        broker.signal(signal.SIGCONT)
+        assert operator.reply()["ok"]
+        assert b'"project"' not in waiting.rest()
 
 
 def test_strange_descriptors_are_closed_and_said(
@@ -152,22 +196,17 @@ def launcher(directory: pathlib.Path, *names: str) -> list[str]:
 
 
 @pytest.mark.parametrize("told", [True, False])
-def test_what_a_launcher_has_made_is_not_the_broker_s(
+def test_what_a_launcher_has_made_is_served_for_good(
     start_broker: StartBroker, directory: pathlib.Path, notify: NotifySocket, *, told: bool
 ) -> None:
-    """Nobody else holds it: it is served for good, and it is not the broker's to remove."""
+    """Nobody else holds it, so the broker does not exit, and the sockets are not its own to remove."""
     broker = start_broker(
         through=launcher(directory, "status", "client-myrepo", "admin"),  # the last is waited for
         projects=[registration("myrepo", "A")],
         notify=notify if told else None,
         idle_exit_seconds=1,
     )
-    inode = broker.project().stat().st_ino
     assert broker.get("A")["reason"] == "no_snapshot"
-    assert broker.ask({"op": "unregister", "name": "myrepo"})["ok"]
-    assert broker.get("A")["reason"] == "not_registered"
-    assert broker.project().stat().st_ino == inode
-    assert notify.stored == {}
     settle(2.5)
     assert broker.process.poll() is None
     broker.stop()

@@ -27,7 +27,7 @@ def test_idle_exit_when_it_may_and_not_when_it_may_not(directory: pathlib.Path) 
             listeners: dict[str, socket.socket] = {}
             if handed_over:
                 units = stack.enter_context(contextlib.closing(Units(place)))
-                for name in ("admin", "status", "client-held"):
+                for name in ("admin", "status", "client-held", "mount-held"):
                     units.add(name)
                 listeners = units.sockets
             broker = Broker(place, listeners=listeners, idle_exit_seconds=seconds, **options)  # type: ignore[arg-type]

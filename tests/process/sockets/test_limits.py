@@ -80,13 +80,26 @@ class TestPeers:
         (fetch,) = broker.records("fetch")
         assert fetch["REMO_PEER_UID"] == str(NOBODY)
 
-    def test_a_flood_of_the_refused_has_an_end(self, broker: Broker) -> None:
-        """Each is a record; past a rate they are closed without one."""
+    def test_a_flood_of_the_refused_is_counted(self, broker: Broker) -> None:
+        """The first is recorded at once, the others together; past a rate they are closed without a word."""
         for _ in range(400):
             with Link(broker.project("nobodys")) as client, contextlib.suppress(OSError, EOFError):
                 client.ask(PING)
-        assert 50 <= len(broker.records("peer.refused")) < 390
+        ask_as(NOBODY, broker.project("mine"), PING)
         assert broker.get("A", "open")["value"] == "a"
+
+        def counts(uid: int) -> list[int]:
+            return [int(one["REMO_COUNT"]) for one in broker.records("peer.refused", peer_uid=str(uid))]
+
+        poll("all to be recorded", lambda: sum(counts(os.getuid())) == 400)
+        assert len(counts(os.getuid())) < 20
+        assert counts(NOBODY) == [1]
+
+    def test_who_says_nothing_is_recorded(self, broker: Broker) -> None:
+        with contextlib.ExitStack() as stack:
+            for _ in range(20):
+                stack.enter_context(Link(broker.project("nobodys")))
+            poll("a record", lambda: broker.records("peer.refused", project="nobodys", count="1"))
 
 
 # --- rates
@@ -239,7 +252,7 @@ def test_who_does_not_finish_a_request(start_broker: StartBroker) -> None:
         assert time.monotonic() - began > PEER_SECONDS - 0.1
         for link, line in zip(idle, (PING, STATUS, STATUS), strict=True):
             assert link.ask(line)["ok"]
-    assert broker.records("peer.refused") == []
+    assert len(broker.records("peer.refused")) == 1
 
 
 def test_descriptors_that_are_passed_are_closed(start_broker: StartBroker) -> None:

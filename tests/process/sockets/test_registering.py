@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.broker import Broker, Link, listen
+from tests.support.broker import Broker, Link, ask, listen
 from tests.support.projects import allowlist, make_project, register
 
 if TYPE_CHECKING:
@@ -44,6 +44,37 @@ def test_a_project_is_live_at_once(broker: Broker, project: pathlib.Path) -> Non
     shown = broker.ask({"op": "show", "name": "myrepo"})
     assert (shown["project_path"], shown["allowlist"]) == (str(project), ["A", "B"])
     assert (shown["ttl_seconds"], shown["max_entries"], shown["allowed_uids"]) == (900, 64, [])
+
+
+def test_a_project_has_a_socket_to_be_mounted(broker: Broker, project: pathlib.Path) -> None:
+    """Whoever is past the gate may use it: a container into which its directory is mounted."""
+    broker.push({"A": "a"})
+    register(broker, project)
+    modes = [stat.S_IMODE(os.stat(path).st_mode) for path in (broker.mount(), *broker.mount().parents[:2])]
+    assert modes == [0o666, 0o755, 0o750]
+    assert ask(broker.mount(), {"op": "get", "name": "A"})["value"] == "a"
+
+
+def test_a_mounted_directory_follows_its_project(broker: Broker, project: pathlib.Path) -> None:
+    """Registered again from the same directory, it has the new socket; another directory gets one of its own."""
+    register(broker, project)
+    mounted = os.open(broker.mount().parent, os.O_PATH)
+    try:
+        inside = f"/proc/self/fd/{mounted}/broker.sock"
+        for _ in range(2):
+            assert ask(inside, {"op": "ping"})["ok"]
+            assert broker.ask({"op": "unregister", "name": "myrepo"})["ok"]
+            assert not os.path.exists(inside)
+            register(broker, project)
+        broker.ask({"op": "unregister", "name": "myrepo"})
+        register(broker, make_project(project.parent / "other" / "myrepo", "A"))
+        assert ask(broker.mount(), {"op": "ping"})["ok"]
+        assert not os.path.exists(inside)
+        broker.ask({"op": "unregister", "name": "myrepo"})
+        register(broker, project)
+        assert not os.path.exists(inside)
+    finally:
+        os.close(mounted)
 
 
 def test_the_numbers_of_the_manifest_count(broker: Broker, directory: pathlib.Path) -> None:
@@ -84,7 +115,8 @@ def test_what_cannot_be_registered(shared: Broker, fields: dict[str, Any], code:
         refusal = operator.ask(request)
         assert (refusal["ok"], refusal["code"], refusal.get("reason")) == (False, code, reason)
         assert operator.ask({"op": "status"})["project_count"] == 1
-    assert sorted(path.name for path in shared.sockets.iterdir()) == ["admin.sock", "myrepo.sock", "status.sock"]
+    sockets = [path for path in shared.sockets.rglob("*") if path.is_socket()]
+    assert sorted(path.name for path in sockets) == ["admin.sock", "broker.sock", "myrepo.sock", "status.sock"]
 
 
 def test_manifests_that_fail(broker: Broker, directory: pathlib.Path) -> None:

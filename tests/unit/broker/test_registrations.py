@@ -163,9 +163,26 @@ def test_each_damaged_file_is_kept_within_a_bound(tmp_path: pathlib.Path) -> Non
 def test_a_file_that_cannot_be_read_stays_where_it_is(tmp_path: pathlib.Path) -> None:
     """It may be good: the next start may read it."""
     (tmp_path / FILE_NAME).mkdir()
-    with pytest.raises(Unread, match="directory"):
+    with pytest.raises(Unread, match="not a regular file"):
         load(str(tmp_path))
     assert os.listdir(tmp_path) == [FILE_NAME]
+
+
+@pytest.mark.parametrize("how", ["symlink", "FIFO", "writable by others"])
+def test_a_file_that_others_may_have_written_is_not_read(tmp_path: pathlib.Path, how: str) -> None:
+    file = tmp_path / FILE_NAME
+    save(str(tmp_path), encode([]))
+    if how == "symlink":
+        file.rename(tmp_path / "elsewhere")
+        file.symlink_to(tmp_path / "elsewhere")
+    elif how == "FIFO":
+        file.unlink()
+        os.mkfifo(file)
+    else:
+        file.chmod(0o620)
+    with pytest.raises(Unread):
+        load(str(tmp_path))
+    assert file.lstat()
 
 
 # --- the writer

@@ -75,10 +75,10 @@ def test_a_listener_that_waits_for_the_manager_may_be_closed(
     while not again:
         manager.ready("x" * 1000)
     with listen(directory / "kept") as kept, listen(directory / "dropped") as dropped:
-        manager.keep("kept", kept.fileno())
-        manager.keep("dropped", dropped.fileno())
+        manager.keep("client", "kept", kept.fileno())
+        manager.keep("client", "dropped", dropped.fileno())
         inode = os.fstat(kept.fileno()).st_ino
-    manager.drop("dropped")
+    manager.drop("client", "dropped")
     lacked = manager.lacks_listeners
     while again:
         notify.read()

@@ -376,16 +376,17 @@ def test_permission_says_for_which_user(project: Project) -> None:
     file = project.write()
     assert as_nobody(project.path) == GOOD.decode()
     name = pwd.getpwuid(NOBODY).pw_name
-    for path, place in (
-        (file, PLACES[0]),
-        (file.parent, PLACES[0]),
-        (project.path, ".devcontainer"),
-        (project.path.parent, "project_path"),
+    for path, place, command in (
+        (file, PLACES[0], f"setfacl -m u:{name}:r {file} && setfacl -m u:{name}:x,d:u:{name}:r {file.parent} "),
+        (file.parent, PLACES[0], f"setfacl -m u:{name}:x {file.parent} "),
+        (project.path, ".devcontainer", f"setfacl -m u:{name}:x {project.path} "),
+        (project.path.parent, "project_path", f"setfacl -m u:{name}:x {project.path.parent} "),
     ):
         mode = path.stat().st_mode
         path.chmod(0o600)
         said = as_nobody(project.path)
-        assert said.startswith(f"manifest_unreadable: {place}: permission denied for user {name} (uid {NOBODY}); let ")
+        assert said.startswith(f"manifest_unreadable: {place}: permission denied for user {name} (uid {NOBODY})")
+        assert f"run: {command}" in said
         path.chmod(mode)
     assert as_nobody(project.path) == GOOD.decode()
 

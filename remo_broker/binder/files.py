@@ -1,0 +1,182 @@
+"""A project's two sockets and the directories around them, as files.
+
+    SOCKET_DIR/PROJECT.sock               mode 0660: for a group of users on the host
+    SOCKET_DIR/mount/                     mode 0750: the gate; nobody else on the host passes it
+    SOCKET_DIR/mount/PROJECT/             mode 0755: what is mounted into a container, so that a new socket shows up there
+    SOCKET_DIR/mount/PROJECT/broker.sock  mode 0666: for whoever has the mount
+    SOCKET_DIR/mount/.PROJECT             whose directory it was, once that project is unregistered
+
+A container that still has the directory of an earlier registration mounted must not find the sockets of a later one there.
+So a directory is kept for the same owner only; anyone else gets a new one, and the old mount shows a directory that is
+removed.
+
+Everything here belongs to the user and group of the process, and is made with its final mode: there is no moment at which
+somebody else could open it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+
+from remo_broker.protocol import paths
+
+# As systemd has it. When the queue is full, connect() waits, so a restart under load refuses nobody.
+BACKLOG = 4096
+SOCKET_MODE = 0o660
+GATE_MODE = 0o750
+MOUNT_DIRECTORY_MODE = 0o755
+MOUNT_SOCKET_MODE = 0o666
+# A marker holds the path of the directory of the project that was registered; this is Linux's longest.
+MAX_OWNER = 4096
+
+CLIENT = "client"
+MOUNT = "mount"
+KINDS = (CLIENT, MOUNT)
+
+
+class Unavailable(Exception):
+    """A socket cannot be made. The text says why and how to mend it."""
+
+
+def socket_path(socket_dir: str, kind: str, project: str) -> str:
+    if kind == CLIENT:
+        return paths.project_socket(socket_dir, project)
+    return paths.mount_socket(socket_dir, project)
+
+
+def make(socket_dir: str, kind: str, project: str, owner: str, *, renew: bool) -> socket.socket:
+    """Make and return the listening socket of `kind`. `owner` is the directory of the project that is registered.
+    `renew`: the registration is a new one, so nothing of another owner may be kept. Raises `Unavailable`."""
+    try:
+        if kind == MOUNT:
+            _make_mount_directory(socket_dir, project, owner, renew=renew)
+        return listen(socket_path(socket_dir, kind, project), SOCKET_MODE if kind == CLIENT else MOUNT_SOCKET_MODE)
+    except OSError as error:
+        path = error.filename or socket_path(socket_dir, kind, project)
+        raise Unavailable(f"{path}: {os.strerror(error.errno or 0)}") from None
+
+
+def remove(socket_dir: str, project: str, owner: str) -> None:
+    """Remove the files of both sockets of a project that is no longer registered, where nobody listens on them any more.
+    `owner` is the directory of the project that was registered. Raises OSError."""
+    for kind in KINDS:
+        path = socket_path(socket_dir, kind, project)
+        if _kind(path) == stat.S_IFSOCK and _is_dead(path):
+            os.unlink(path)
+    if _kind(paths.mount_directory(socket_dir, project)) == stat.S_IFDIR:
+        _write_marker(_marker(socket_dir, project), owner)
+
+
+def listen(path: str, mode: int) -> socket.socket:
+    """A listening socket at `path`. One that nobody listens on is replaced. Raises `Unavailable`."""
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening.setblocking(False)
+    before = os.umask(0o777 & ~mode)
+    try:
+        try:
+            listening.bind(path)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            _clear(path)
+            listening.bind(path)
+        listening.listen(BACKLOG)
+    except OSError as error:
+        listening.close()
+        # A path that is too long is not an error of the system's, so it has no number.
+        raise Unavailable(f"cannot listen on {path}: {error.strerror or error}") from None
+    except Unavailable:
+        listening.close()
+        raise
+    finally:
+        os.umask(before)
+    return listening
+
+
+def _clear(path: str) -> None:
+    kind = _kind(path)
+    if kind == stat.S_IFDIR:
+        raise Unavailable(
+            f"cannot listen on {path}: it is a directory; container engines make one where the source of a mount is "
+            f"missing. Stop the container and remove it: rmdir {path}"
+        )
+    if kind != stat.S_IFSOCK:
+        raise Unavailable(f"cannot listen on {path}: it is not a socket; remove it: rm {path}")
+    if not _is_dead(path):
+        raise Unavailable(f"cannot listen on {path}: another process listens on it; stop that process")
+    os.unlink(path)
+
+
+def _is_dead(path: str) -> bool:
+    """Whether `path` is a socket that nobody listens on."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        return probe.connect_ex(path) == errno.ECONNREFUSED
+
+
+def _make_mount_directory(socket_dir: str, project: str, owner: str, *, renew: bool) -> None:
+    gate = os.path.join(socket_dir, paths.MOUNT_DIR)
+    _make_directory(gate, GATE_MODE)
+    directory, marker = paths.mount_directory(socket_dir, project), _marker(socket_dir, project)
+    if renew and _kind(directory) == stat.S_IFDIR and _read_marker(marker) != owner:
+        inside = paths.mount_socket(socket_dir, project)
+        if _kind(inside) == stat.S_IFSOCK:
+            os.unlink(inside)
+        try:
+            os.rmdir(directory)
+        except OSError as error:
+            raise Unavailable(
+                f"{directory}: {os.strerror(error.errno or 0)}; it belonged to another registration. "
+                f"Remove it: rm -r {directory}"
+            ) from None
+    _make_directory(directory, MOUNT_DIRECTORY_MODE)
+    if _kind(marker) is not None:
+        os.unlink(marker)
+
+
+def _make_directory(path: str, mode: int) -> None:
+    before = os.umask(0o777 & ~mode)
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        if _kind(path) != stat.S_IFDIR:
+            raise Unavailable(f"{path}: it is not a directory; remove it: rm {path}") from None
+    finally:
+        os.umask(before)
+
+
+def _marker(socket_dir: str, project: str) -> str:
+    # No project's name begins with a dot.
+    return os.path.join(socket_dir, paths.MOUNT_DIR, f".{project}")
+
+
+def _write_marker(marker: str, owner: str) -> None:
+    if _kind(marker) is not None:
+        os.unlink(marker)
+    descriptor = os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, os.fsencode(owner))
+    finally:
+        os.close(descriptor)
+
+
+def _read_marker(marker: str) -> str | None:
+    try:
+        descriptor = os.open(marker, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return os.fsdecode(os.read(descriptor, MAX_OWNER))
+    finally:
+        os.close(descriptor)
+
+
+def _kind(path: str) -> int | None:
+    """The type of what lies at `path`, which is not followed; None where nothing does."""
+    try:
+        return stat.S_IFMT(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,130 @@
+"""Asks a process that systemd starts for the broker on a socket: one request a line, one reply a line, descriptors with it.
+
+What a helper says is data like any other: whoever asks checks it.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import os
+import socket
+
+from remo_broker.broker.loop import READ
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from remo_broker.broker.loop import Later, Loop
+
+    Answer: TypeAlias = tuple[bytes, list[int]]
+
+# The most descriptors that come with one reply: a listening socket for each kind that a project has.
+MAX_DESCRIPTORS = 2
+# As much as is read at once.
+CHUNK = 65_536
+
+
+class Unreachable(Exception):
+    """The helper did not answer. The text says why."""
+
+
+class TimedOut(Unreachable):
+    """The helper did not answer in time."""
+
+
+def connect(path: str) -> socket.socket:
+    """Raises `Unreachable`."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.setblocking(False)  # a full queue is an error, and nothing to wait for
+        connection.connect(path)
+    except OSError as error:
+        connection.close()
+        raise Unreachable(f"{path}: {os.strerror(error.errno or 0)}") from None
+    return connection
+
+
+def receive(connection: socket.socket) -> Answer:
+    """Some bytes and the descriptors that came with them; no bytes at the end of the stream. Raises OSError."""
+    descriptors = array.array("i")
+    data, ancillary, _, _ = connection.recvmsg(
+        CHUNK, socket.CMSG_SPACE(MAX_DESCRIPTORS * descriptors.itemsize), socket.MSG_CMSG_CLOEXEC
+    )
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+    return data, list(descriptors)
+
+
+def ask_now(connection: socket.socket, request: bytes, seconds: float) -> Answer:
+    """Send a request and wait for the reply: before the loop runs. Raises `Unreachable`."""
+    connection.settimeout(seconds)
+    line, descriptors = b"", []
+    try:
+        connection.sendall(request)
+        while not line.endswith(b"\n"):
+            data, received = receive(connection)
+            descriptors += received
+            if not data:
+                raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+            line += data
+    except OSError as error:
+        close_all(descriptors)
+        raise Unreachable(os.strerror(error.errno) if error.errno else "no reply in time") from None
+    return line, descriptors
+
+
+def close_all(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+class Call:
+    """One request on a connection of its own that does not block, while the loop goes on. `later` gets the reply as `Answer`, or
+    `Unreachable`."""
+
+    def __init__(self, loop: Loop, connection: socket.socket, request: bytes, seconds: float, longest: int) -> None:
+        """`longest` is how many bytes a reply may have. The connection is closed at the end. Raises `Unreachable`."""
+        self.later: Later = loop.later()
+        self._loop = loop
+        self._longest = longest
+        self._line = b""
+        self._descriptors: list[int] = []
+        self._connection = connection
+        try:
+            connection.send(request)  # far shorter than what a new connection takes
+        except OSError as error:
+            connection.close()
+            raise Unreachable(os.strerror(error.errno or 0)) from None
+        self._timer = loop.after(seconds, lambda: self._end(TimedOut("no reply in time")))
+        loop.watch(self._connection.fileno(), READ, self._readable)
+
+    def _readable(self) -> None:
+        try:
+            data, received = receive(self._connection)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._fail(os.strerror(error.errno or 0))
+            return
+        self._descriptors += received
+        self._line += data
+        if self._line.endswith(b"\n"):
+            descriptors, self._descriptors = self._descriptors, []
+            self._end((self._line, descriptors))
+        elif not data or len(self._line) > self._longest or len(self._descriptors) > MAX_DESCRIPTORS:
+            self._fail("it ended without a reply" if not data else "malformed reply")
+
+    def _fail(self, why: str) -> None:
+        self._end(Unreachable(why))
+
+    def _end(self, result: Answer | Unreachable) -> None:
+        if self._connection.fileno() >= 0:
+            self._timer.cancel()
+            self._loop.forget(self._connection.fileno())
+            self._connection.close()
+            close_all(self._descriptors)
+            self._descriptors = []
+            self.later.set(result)

@@ -1,0 +1,22 @@
+"""The one capability that systemd starts the broker with, and how it is given up."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+# capset(2): _LINUX_CAPABILITY_VERSION_3, whose sets are two words each.
+VERSION = 0x20080522
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def drop_capabilities() -> None:
+    """Give up all capabilities for good. Raises OSError.
+
+    The unit gives the broker one, for which it has no use: the kernel lets a process be traced only by one with all of its
+    capabilities, so it keeps its own user's processes off from exec on. Call this once the kernel refuses tracers for another
+    reason.
+    """
+    if _libc.capset((ctypes.c_uint32 * 2)(VERSION, 0), (ctypes.c_uint32 * 6)()) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), "capset")

@@ -1,0 +1,268 @@
+"""What other users, the broker's own user and the manifest reader's reach: nothing, by the kernel's word."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.machine import SOURCE, poll
+from tests.support.operator import ADMIN, SERVICE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.machine import Machine
+    from tests.support.operator import Operator
+
+INTRUDER = f"{SOURCE}/tests/support/intruder.py"
+RUN = "/run/remo-broker"
+STATE = "/var/lib/remo-broker"
+BROKER, READER = "remo-broker", "remo-broker-manifest"
+# How long a tracer lies in wait for the broker, which is started again and again.
+TRACE_SECONDS = 6
+
+
+def intrude(machine: Machine, user: str, *arguments: str) -> set[str]:
+    """What worked for that user."""
+    done = machine.run(["/usr/bin/python3", "-IS", INTRUDER, *arguments], user=user)
+    return set(done.stdout.splitlines())
+
+
+@pytest.fixture
+def guest(machine: Machine) -> str:
+    """A user of the host who is in none of our groups."""
+    machine.run(["useradd", "--no-create-home", "outsider"], check=False)
+    return "outsider"
+
+
+def refused(machine: Machine, path: str) -> bool:
+    """Whether the socket at `path` is dead."""
+    asked = machine.run(["/usr/bin/python3", "-ISc", _ASK, path], check=False)
+    return "ConnectionRefusedError" in asked.stderr or "FileNotFoundError" in asked.stderr
+
+
+_ASK = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
+
+
+@pytest.fixture
+def mounted(machine: Machine) -> Iterator[tuple[str, str]]:
+    """Where a container has a project's socket, and the directory of the other."""
+    file, directory = "/run/old.sock", "/run/old"
+    machine.run(["sh", "-c", f"touch {file}; mkdir -p {directory}"])
+    yield file, f"{directory}/broker.sock"
+    machine.run(["umount", "-q", file, directory], check=False)
+
+
+# --- a registration that has ended -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("made_by", ["units", "broker"])
+def test_an_old_mount_is_dead_after_unregistering(
+    machine: Machine, operator: Operator, mounted: tuple[str, str], made_by: str
+) -> None:
+    """Also when another directory has the name, in this broker and in the next, and the unit is still active."""
+    operator.register("app", ["OWN"])
+    if made_by == "units":
+        machine.systemctl("stop", SERVICE)
+        machine.systemctl("start", "remo-broker-client@app.socket")
+        assert machine.systemctl("is-active", "remo-broker-mount@app.socket") == "active"
+    operator.push({"OWN": "own", "THEIRS": "theirs"})
+    file, inside = mounted
+    machine.run(["mount", "--bind", operator.socket("app"), file])
+    machine.run(
+        ["mount", "--bind", operator.mount("app").removesuffix("/broker.sock"), inside.removesuffix("/broker.sock")]
+    )
+    for path in mounted:
+        assert machine.ask(path, {"op": "get", "name": "OWN"})["value"] == "own"
+    operator.do("unregister", name="app")
+    assert refused(machine, file)
+    assert refused(machine, inside)
+    other = operator.manifest("app", ["THEIRS"], parent="/srv/other")
+    operator.do("register", name="app", project_path=other)
+    for _ in range(2):
+        operator.push({"OWN": "own", "THEIRS": "theirs"})
+        assert operator.get("app", "THEIRS")["value"] == "theirs"
+        assert machine.ask(operator.mount("app"), {"op": "get", "name": "THEIRS"})["value"] == "theirs"
+        assert refused(machine, file)
+        assert refused(machine, inside)
+        machine.systemctl("restart", SERVICE)
+
+
+def test_a_unit_of_a_project_that_is_registered_later_is_not_served(machine: Machine, operator: Operator) -> None:
+    machine.systemctl("start", "remo-broker-client@app.socket")
+    machine.run(["sh", "-c", f"touch /run/old.sock && mount --bind {operator.socket('app')} /run/old.sock"])
+    try:
+        assert machine.ask("/run/old.sock", {"op": "ping"})["reason"] == "not_registered"
+        operator.register("app", ["A"])
+        operator.push({"A": "a"})
+        assert operator.get("app", "A")["value"] == "a"
+        assert refused(machine, "/run/old.sock")
+    finally:
+        machine.run(["umount", "/run/old.sock"])
+
+
+# --- the broker's own user -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("user", [BROKER, READER])
+def test_nobody_but_root_puts_anything_where_the_sockets_lie(machine: Machine, operator: Operator, user: str) -> None:
+    operator.register("app", ["A"])
+    for directory in (RUN, f"{RUN}/internal", f"{RUN}/mount", f"{RUN}/mount/app"):
+        assert intrude(machine, user, "plant", directory) == set()
+    for path in (operator.socket("app"), operator.mount("app"), ADMIN, f"{RUN}/internal/bind.sock"):
+        assert intrude(machine, user, "swap", path) == set()
+    assert operator.do("status")["ok"]
+
+
+@pytest.mark.parametrize("user", [BROKER, READER])
+def test_nobody_of_their_users_reaches_the_helpers_or_the_state(
+    machine: Machine, operator: Operator, user: str
+) -> None:
+    operator.register("app", ["A"])
+    make = {"op": "make", "project": "evil", "owner": "/", "kinds": ["client"], "renew": True}
+    read = {"project_path": "/", "name": "evil", "max_ttl_seconds": 1, "max_entries": 1}
+    assert intrude(machine, user, "ask", f"{RUN}/internal/bind.sock", json.dumps(make)) == set()
+    assert intrude(machine, user, "ask", f"{RUN}/internal/manifest.sock", json.dumps(read)) == set()
+    machine.write("/tmp/forged", '{"version":1,"projects":[]}')
+    assert intrude(machine, user, "state", STATE) == set()
+
+
+def test_the_brokers_user_cannot_trace_it_at_any_moment(machine: Machine, operator: Operator) -> None:
+    """From exec on, before the broker has said anything to the kernel."""
+    operator.do("status")
+    watcher = machine.popen(["/usr/bin/python3", "-IS", INTRUDER, "trace", str(TRACE_SECONDS)], user=BROKER)
+    while watcher.poll() is None:
+        machine.systemctl("restart", SERVICE)
+    output, _ = watcher.communicate(timeout=60)
+    seen = output.splitlines()
+    assert sum(line.startswith("saw ") for line in seen) > 1
+    assert {line for line in seen if not line.startswith("saw ")} == set()
+
+
+def test_a_state_file_of_somebody_else_is_not_read(machine: Machine, operator: Operator) -> None:
+    operator.register("app", ["A"])
+    machine.systemctl("stop", SERVICE)
+    file = f"{STATE}/registrations.json"
+    for prepare in (
+        f"mv {file} /srv/forged.json && ln -s /srv/forged.json {file}",
+        f"rm {file} && mv /srv/forged.json {file} && chown nobody {file}",
+        f"chown {BROKER} {file} && chmod 0666 {file}",
+    ):
+        machine.run(["sh", "-c", prepare])
+        assert operator.do("status")["projects"] == []
+        machine.systemctl("stop", SERVICE)
+    machine.run(["chmod", "0600", file])
+    assert [one["name"] for one in operator.do("status")["projects"]] == ["app"]
+
+
+# --- the manifest reader ---------------------------------------------------------------------------------------------
+
+
+def test_the_reader_alone_sees_projects_and_nothing_else(machine: Machine, operator: Operator) -> None:
+    """By its unit's own sandbox, with another program in the reader's place."""
+    machine.write("/home/dev/projects/seen", "")
+    result = "/run/intruder-result"
+    machine.run(["install", "-m", "666", "/dev/null", result])
+    machine.write(
+        "/run/systemd/system/remo-broker-manifest@.service.d/test.conf",
+        f"[Service]\nExecStart=\nExecStart=/usr/bin/python3 -IS {INTRUDER} look\nStandardOutput=append:{result}\n"
+        "LimitFSIZE=infinity\n",
+    )
+    machine.systemctl("daemon-reload")
+    operator.ask("register", name="app", project_path="/home/dev/projects/app")
+    seen = poll("the reader's word", lambda: machine.path(result).read_text().splitlines())
+    assert set(seen) == {"saw /home"}
+    uid, _ = machine.ids(READER)
+    assert uid != machine.ids(BROKER)[0]
+
+
+def test_the_broker_sees_no_project(machine: Machine, operator: Operator) -> None:
+    operator.register("app", ["A"])
+    enter = ["nsenter", "-t", str(operator.main_pid()), "-m", "--"]
+    for directory in ("/home", "/root", "/srv", "/tmp"):
+        assert machine.run([*enter, "ls", "-A", directory], check=False).stdout == ""
+
+
+def test_an_unreadable_manifest_says_which_command_mends_it(machine: Machine, operator: Operator) -> None:
+    """Its words are done as they stand until the project can be registered."""
+    if machine.run(["sh", "-c", "command -v setfacl"], check=False).returncode != 0:
+        pytest.skip("setfacl (package acl) is not installed here")
+    machine.run(["sh", "-c", "rm -rf /home/closed; mkdir -p /home/closed; chmod 0700 /home/closed"])
+    path = operator.manifest("app", ["A"], parent="/home/closed/src dir")
+    machine.run(["chmod", "0700", "/home/closed/src dir"])
+    machine.path(f"{path}/.devcontainer/remo-broker.toml").chmod(0o600)
+    for _ in range(5):
+        reply = operator.ask("register", name="app", project_path=path)
+        if reply["ok"]:
+            break
+        assert reply["code"] == "manifest_unreadable"
+        assert READER in reply["message"]
+        command = reply["message"].partition("run: ")[2].partition(" (package")[0]
+        assert command.startswith("setfacl -m ")
+        machine.run(["sh", "-c", command])
+    assert reply["ok"]
+
+
+# --- other users -----------------------------------------------------------------------------------------------------
+
+
+def test_nobody_outside_the_group_gets_past_the_gate(machine: Machine, operator: Operator, guest: str) -> None:
+    operator.register("app", ["A"])
+    assert intrude(machine, guest, "gate", f"{RUN}/mount", "app") == set()
+    assert intrude(machine, guest, "plant", RUN) == set()
+    # The same socket in a container, where the gate is not passed.
+    machine.run(["sh", "-c", f"mkdir -p /run/inside && mount --bind {RUN}/mount/app /run/inside"])
+    try:
+        assert machine.ask("/run/inside/broker.sock", {"op": "ping"}, user=guest)["project"] == "app"
+    finally:
+        machine.run(["umount", "/run/inside"])
+
+
+def test_the_gate_is_closed_where_it_has_to_be_made_again(machine: Machine, operator: Operator, guest: str) -> None:
+    """Neither systemd nor the helper leaves it open to all."""
+    machine.run(["rm", "-r", f"{RUN}/mount"])
+    machine.systemctl("start", "remo-broker-mount@app.socket", check=False)
+    assert machine.systemctl("is-active", "remo-broker-mount@app.socket", check=False) != "active"
+    operator.register("app", ["A"])
+    assert intrude(machine, guest, "gate", f"{RUN}/mount", "app") == set()
+    assert machine.ask(operator.mount("app"), {"op": "ping"})["ok"]
+
+
+def test_a_mount_keeps_its_allowed_uids(machine: Machine, operator: Operator, guest: str) -> None:
+    uid, _ = machine.ids(guest)
+    operator.register("listed", ["A"], allowed_uids=[uid])
+    machine.run(["sh", "-c", f"mkdir -p /run/inside && mount --bind {RUN}/mount/listed /run/inside"])
+    try:
+        assert machine.ask("/run/inside/broker.sock", {"op": "ping"}, user=guest)["ok"]
+        assert machine.ask("/run/inside/broker.sock", {"op": "ping"}, user="nobody")["code"] == "peer_unexpected"
+    finally:
+        machine.run(["umount", "/run/inside"])
+
+
+def test_silent_connections_of_a_wrong_uid_are_recorded(machine: Machine, operator: Operator, guest: str) -> None:
+    """At accept, counted by uid: neither hides the other."""
+    machine.run(["usermod", "-aG", "remo-broker", guest])
+    uid, _ = machine.ids(guest)
+    operator.register("quiet", ["A"], allowed_uids=[0])
+    code = (
+        "import socket, sys, time\n"
+        "held = [socket.socket(socket.AF_UNIX) for _ in range(16)]\n"
+        "for one in held: one.connect(sys.argv[1])\n"
+        "time.sleep(1.5)\n"
+    )
+    quiet = machine.popen(["/usr/bin/python3", "-ISc", code, operator.socket("quiet")], user=guest)
+    time.sleep(0.3)
+    machine.run(["/usr/bin/python3", "-ISc", _ASK, operator.socket("quiet")], user=BROKER)
+    quiet.communicate()
+
+    def counted() -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for entry in machine.journal("REMO_EVENT=peer.refused", "REMO_PROJECT=quiet"):
+            counts[entry["REMO_PEER_UID"]] = counts.get(entry["REMO_PEER_UID"], 0) + int(entry["REMO_COUNT"])
+        return counts
+
+    broker, _ = machine.ids(BROKER)
+    poll("all to be recorded", lambda: counted() == {str(uid): 16, str(broker): 1})

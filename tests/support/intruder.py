@@ -1,0 +1,139 @@
+"""A process on the wrong side of a border: `python intruder.py ATTEMPT ARGUMENT...` prints what worked, one word a line.
+
+On the standard library alone and by itself, as it runs as other users in a test machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import socket
+import stat
+import sys
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PTRACE_SEIZE = 0x4206
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def attempt(name: str, action: Callable[..., object], *arguments: object) -> None:
+    """Print `name` if `action` does not raise and returns something but False."""
+    try:
+        if action(*arguments) is not False:
+            print(name)
+    except OSError:
+        pass
+
+
+def connect(path: str) -> None:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(5)
+        client.connect(path)
+
+
+def plant(directory: str) -> None:
+    """Put things of every kind into a directory."""
+    path = os.path.join(directory, "planted.sock")
+    for name, action in (
+        ("file", lambda: os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))),
+        ("link", lambda: os.symlink("/etc/shadow", path)),
+        ("socket", lambda: socket.socket(socket.AF_UNIX).bind(path)),
+        ("directory", lambda: os.mkdir(path)),
+    ):
+        attempt(f"{name} in {directory}", action)
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+def swap(path: str) -> None:
+    """Put a link in the place of a socket."""
+    attempt(f"unlinked {path}", os.unlink, path)
+    attempt(f"renamed {path}", os.rename, path, f"{path}.old")
+    attempt(f"opened up {path}", os.chmod, path, 0o777)
+
+
+def gate(mount: str, project: str) -> None:
+    """Get past a directory that one may not enter."""
+    target = f"{mount}/{project}/broker.sock"
+    attempt("path", connect, target)
+    attempt("listing", os.listdir, mount)
+    attempt("hard link", os.link, target, "/tmp/linked.sock")
+    attempt("rename", os.rename, f"{mount}/{project}", "/tmp/renamed")
+    attempt("new mode", os.chmod, mount, 0o777)
+    os.symlink(target, f"/tmp/{os.getpid()}")
+    attempt("symlink", connect, f"/tmp/{os.getpid()}")
+    os.unlink(f"/tmp/{os.getpid()}")
+    directory = os.open(mount, os.O_PATH)
+    attempt("descriptor", connect, f"/proc/self/fd/{directory}/{project}/broker.sock")
+    attempt("openat", lambda: os.open(f"{project}/broker.sock", os.O_PATH, dir_fd=directory))
+    attempt("chdir", os.chdir, directory)
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        if os.stat(f"/proc/{process}").st_uid != os.getuid():
+            attempt("root of another process", connect, f"/proc/{process}/root{target}")
+
+
+def read(path: str) -> bool:
+    """Whether there is anything to read; what a process leaves that has ended is empty."""
+    with open(path, "rb") as file:
+        return file.read(1) != b""
+
+
+def trace(seconds: str) -> None:
+    """Get hold of each process of one's own user from the moment that it appears."""
+    mine = os.getpid()
+    seen: set[str] = set()
+    end = time.monotonic() + float(seconds)
+    while time.monotonic() < end:
+        for process in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):
+                if int(process) == mine or os.stat(f"/proc/{process}").st_uid != os.getuid():
+                    continue
+                with open(f"/proc/{process}/stat") as file:
+                    command = file.read().partition("(")[2].rpartition(")")[0]
+                if process not in seen:
+                    seen.add(process)
+                    print(f"saw {command}")
+                attempt(f"maps of {command}", read, f"/proc/{process}/maps")
+                attempt(f"mem of {command}", lambda process=process: os.close(os.open(f"/proc/{process}/mem", 2)))
+                if _libc.ptrace(PTRACE_SEIZE, int(process), None, None) == 0:
+                    print(f"traced {command}")
+    sys.stdout.flush()
+
+
+def ask(path: str, line: str) -> None:
+    """Have a helper do something."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(5)
+        client.connect(path)
+        client.sendall(line.encode() + b"\n")
+        attempt(f"asked {path}", lambda: json.loads(client.recv(4096))["ok"])
+
+
+def state(directory: str) -> None:
+    """Read and replace what the broker keeps."""
+    path = os.path.join(directory, "registrations.json")
+    attempt("listed the state", os.listdir, directory)
+    attempt("read the state", lambda: open(path).close())
+    attempt("wrote the state", lambda: open(path, "r+").close())
+    attempt("replaced the state", lambda: os.rename("/tmp/forged", path))
+    attempt("linked the state", lambda: os.link(path, "/tmp/state"))
+
+
+def look() -> None:
+    """What can be seen from here."""
+    for path in ("/home", "/run/remo-broker", "/run/remo-broker/admin.sock", "/var/lib/remo-broker", "/root"):
+        attempt(f"saw {path}", os.listdir if stat.S_ISDIR(os.stat(path).st_mode) else os.stat, path)
+    attempt("socket", lambda: socket.socket(socket.AF_UNIX))
+
+
+if __name__ == "__main__":
+    try:
+        globals()[sys.argv[1]](*sys.argv[2:])
+    except OSError as error:
+        print(error, file=sys.stderr)
