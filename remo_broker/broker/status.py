@@ -51,6 +51,7 @@ class StatusReport:
                 dropped=trail.dropped,
                 serial=trail.serial,
                 start_id=trail.start_id,
+                namespace=trail.namespace,
             ),
             project_count=len(broker.projects),
             projects_next=names[len(projects) - 1] if len(names) > len(projects) else None,

@@ -13,6 +13,7 @@ from remo_broker.cli.program import Problem
 from remo_broker.cli.times import FORMS, iso, parse
 from remo_broker.client.errors import ClientError
 from remo_broker.ctl import audit_table
+from remo_broker.ctl.audit_first import Firsts
 from remo_broker.ctl.audit_journal import Query, any_record, follow, read
 from remo_broker.ctl.audit_who import matches
 from remo_broker.ctl.commands import (
@@ -27,6 +28,7 @@ from remo_broker.ctl.commands import (
     MOST_LINES,
     NAMESPACE,
     PROJECT_OPTION,
+    REPORT,
     SECRET_OPTION,
     SINCE,
     SUMMARY,
@@ -42,7 +44,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from remo_broker.cli.terminal import Output
-    from remo_broker.ctl.audit_journal import Record
+    from remo_broker.ctl.audit_first import Firsts
+from remo_broker.ctl.audit_journal import Record
 
 TEXT_FIELDS = (
     *("project", "secret", "decision", "outcome", "reason", "backend"),
@@ -63,16 +66,19 @@ def audit(arguments: Arguments) -> int:
     if mode is FOLLOW:
         if query.since is None and query.lines is None:
             query.lines = DEFAULT_FOLLOW_LINES
-        show(output, _narrowed(follow(query), arguments), live=True, hosts=query.directory is not None)
+        show(output, _narrowed(follow(query), arguments), query, live=True)
         return 0
     found = _narrowed(read(query), arguments)
+    if mode is REPORT:
+        _report(arguments, output, query, found)
+        return 0
     with output.paged():
         if mode is SUMMARY:
             from remo_broker.ctl.audit_summary import show_summary
 
             count = show_summary(output, found, arguments.value(BY) or "")
         else:
-            count = show(output, found, live=False, full=arguments.flag(FULL), hosts=query.directory is not None)
+            count = show(output, found, query, live=False, full=arguments.flag(FULL))
     if not count and query.project is not None:
         _require_known(query)
     return 0
@@ -80,7 +86,7 @@ def audit(arguments: Arguments) -> int:
 
 def _mode(arguments: Arguments) -> Option | None:
     """Which of the forms of review was asked for; None for the table. Raises `Usage` for two at a time."""
-    modes = [option for option in (VERIFY, FOLLOW) if arguments.flag(option)]
+    modes = [option for option in (VERIFY, REPORT, FOLLOW) if arguments.flag(option)]
     if arguments.flag(SUMMARY) or arguments.flag(BY):
         modes.append(SUMMARY)
     if len(modes) > 1:
@@ -88,7 +94,7 @@ def _mode(arguments: Arguments) -> Option | None:
     mode = modes[0] if modes else None
     if mode is FOLLOW and arguments.flag(UNTIL):
         raise Usage("--follow and --until exclude each other")
-    if mode is SUMMARY and arguments.flag(ALL_EVENTS):
+    if mode in (SUMMARY, REPORT) and arguments.flag(ALL_EVENTS):
         raise Usage("--all shows events that are no fetches, which are not counted", hint="leave --all out")
     if mode is VERIFY:
         for option in (PROJECT_OPTION, SECRET_OPTION, DENIED, LINES, WHO, ALL_EVENTS):
@@ -146,14 +152,16 @@ def _require_known(query: Query) -> None:
         )
 
 
-def show(output: Output, found: Iterator[Record], *, live: bool, full: bool = False, hosts: bool = False) -> int:
+def show(output: Output, found: Iterator[Record], query: Query, *, live: bool, full: bool = False) -> int:
     """Print the records, as a table or as JSON; how many rows."""
+    hosts = query.directory is not None
+    is_first = Firsts(query).is_first
     if output.json == "off":
-        return audit_table.show(output, found, live=live, full=full, hosts=hosts)
+        return audit_table.show(output, found, live=live, full=full, hosts=hosts, is_first=is_first)
     count = 0
     for record in found:
         count += 1
-        output.show_json(fields(record, host=hosts))
+        output.show_json(fields(record, host=hosts) | ({"first_seen": True} if is_first(record) else {}))
         if live:
             sys.stdout.flush()
     return count
@@ -180,6 +188,22 @@ def fields(record: Record, *, host: bool = False) -> dict[str, Any]:
     if known is not None:
         found["peer_user"] = known
     return found
+
+
+def _report(arguments: Arguments, output: Output, query: Query, found: Iterator[Record]) -> None:
+    from remo_broker.ctl.audit_report import Report, pair, write_report
+
+    earlier = None
+    if query.since is not None:
+        before = Query(
+            project=query.project,
+            secret=query.secret,
+            until=query.since - 1,
+            directory=query.directory,
+            namespace=query.namespace,
+        )
+        earlier = {known for known in map(pair, read(before)) if known is not None}
+    write_report(output, Report(found, earlier), arguments.value(REPORT) or "-")
 
 
 def _verify(arguments: Arguments, output: Output, query: Query) -> int:

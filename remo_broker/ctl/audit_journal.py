@@ -159,8 +159,26 @@ def any_record(query: Query) -> bool:
     return next(_merged(_open(query), query), None) is not None
 
 
+def open_readers(query: Query) -> list[JournalReader]:
+    """Readers of all journals of the query, without its matches."""
+    return open_journals(query.directory, query.namespace)
+
+
+def earliest(readers: list[JournalReader], terms: list[list[tuple[str, str]]]) -> Record | None:
+    """The first record that matches, found by the journal's index."""
+    found = []
+    for reader in readers:
+        reader.clear_filter()
+        reader.add_filter(_rule(terms))
+        reader.seek_head()
+        entry = reader.next()
+        if entry is not None:
+            found.append(Record(entry))
+    return min(found, key=lambda record: record.taken, default=None)
+
+
 def _open(query: Query) -> list[JournalReader]:
-    readers = open_journals(query.directory, query.namespace)
+    readers = open_readers(query)
     terms = query.terms()
     for reader in readers:
         reader.add_filter(_rule(terms))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from remo_broker.cli.times import USEC, iso, shown_short
-from remo_broker.ctl.audit_who import who
+from remo_broker.ctl.audit_who import WHO_FIELDS, who
 from remo_broker.protocol.names import counted
 from remo_broker.protocol.records import Decision, Event, Outcome
 
@@ -23,31 +22,29 @@ KEY_FIELDS = (
     *("REMO_PROJECT", "REMO_SECRET", "REMO_EVENT", "REMO_DECISION", "REMO_OUTCOME", "REMO_COUNT"),
     *("REMO_PEER_CONTAINER", "REMO_PEER_UNIT", "REMO_PEER_COMM", "REMO_PEER_UID"),
 )
-DAY_USEC = 86_400 * USEC
-WIDEST_WHO = 40
+# Some zones differ from others by a quarter of an hour.
+QUARTER_USEC = 900 * USEC
+MOST_REMEMBERED = 100_000
 
 
 class Group:
     """Records that differ in nothing but time and process."""
 
-    __slots__ = ("count", "first", "last", "sample")
+    __slots__ = ("count", "first", "last", "quarters", "sample")
 
     def __init__(self, sample: Record) -> None:
         self.sample = sample
         self.count = 0
         self.first = self.last = sample.usec
+        self.quarters: dict[int, int] = {}
+        """How many there were in each quarter of an hour since 1970, where that was asked for."""
 
 
-def group(records: Iterable[Record], *, by_hour: bool = False) -> Iterable[Group]:
-    """A million records are looked at here, so each only as much as it takes to tell it from the others.
-
-    `by_hour`: those of different hours are apart, and with them those of different days in every zone.
-    """
+def group(records: Iterable[Record], *, by_time: bool = False) -> Iterable[Group]:
+    """A million records are looked at here, so each only as much as it takes to tell it from the others."""
     groups: dict[tuple[object, ...], Group] = {}
     for record in records:
         key: tuple[object, ...] = tuple(map(record.data.get, KEY_FIELDS))
-        if by_hour:
-            key += (record.usec // (DAY_USEC // 96),)  # some zones differ from others by a quarter of an hour
         try:
             one = groups.get(key)
         except TypeError:  # a field that stands twice, which no broker writes
@@ -56,6 +53,9 @@ def group(records: Iterable[Record], *, by_hour: bool = False) -> Iterable[Group
         if one is None:
             one = groups[key] = Group(record)
         one.count += 1
+        if by_time:
+            quarter = record.usec // QUARTER_USEC
+            one.quarters[quarter] = one.quarters.get(quarter, 0) + 1
         if record.usec < one.first:
             one.first = record.usec
         elif record.usec > one.last:
@@ -74,8 +74,8 @@ class Count:
         self.first = self.last = 0
         self.who: dict[str, int] = {}
 
-    def add(self, group: Group) -> None:
-        sample, number = group.sample, group.count
+    def add(self, group: Group, number: int, first: int, last: int) -> None:
+        sample = group.sample
         if sample.event in (Event.RATE_LIMITED.word, Event.DENIALS_COUNTED.word):
             number *= sample.number("REMO_COUNT") or 1
             self.denied += number
@@ -85,9 +85,9 @@ class Count:
             self.missing += number
         elif sample.event == Event.FETCH.word:
             self.allowed += number
-        self.first = min(self.first or group.first, group.first)
-        self.last = max(self.last, group.last)
-        name = who(sample)
+        self.first = min(self.first or first, first)
+        self.last = max(self.last, last)
+        name = asked(sample)
         self.who[name] = self.who.get(name, 0) + number
 
     def most(self) -> str:
@@ -97,16 +97,29 @@ class Count:
         return f"{name} and {more} more" if more else name
 
 
-def _day(group: Group) -> str:
-    return datetime.fromtimestamp(group.first / USEC).astimezone().strftime("%Y-%m-%d")
+_asked: dict[tuple[object, ...], str] = {}
+
+
+def asked(record: Record) -> str:
+    """`who`, once for all records alike. A field that stands twice is a list, and those are too few to remember."""
+    key = tuple(map(record.data.get, WHO_FIELDS))
+    try:
+        found = _asked.get(key)
+    except TypeError:
+        return who(record)
+    if found is None:
+        if len(_asked) >= MOST_REMEMBERED:
+            _asked.clear()
+        found = _asked[key] = who(record)
+    return found
 
 
 KEYS: dict[str, tuple[list[str], Callable[[Group], Key]]] = {
     "": (["PROJECT", "SECRET"], lambda one: (one.sample.text("REMO_PROJECT"), one.sample.text("REMO_SECRET"))),
-    "who": (["WHO"], lambda one: (who(one.sample),)),
+    "who": (["WHO"], lambda one: (asked(one.sample),)),
     "secret": (["SECRET"], lambda one: (one.sample.text("REMO_SECRET"),)),
     "project": (["PROJECT"], lambda one: (one.sample.text("REMO_PROJECT"),)),
-    "day": (["DAY"], lambda one: (_day(one),)),
+    "day": (["DAY"], lambda _: ("",)),
 }
 NOUNS = {"": "secret", "who": "program", "secret": "secret", "project": "project", "day": "day"}
 
@@ -115,15 +128,29 @@ def summarise(records: Iterable[Record], by: str = "") -> list[Count]:
     """Those with denials first, the most denied on top; days in their order."""
     key_of = KEYS[by][1]
     counts: dict[Key, Count] = {}
-    for one in group(records, by_hour=by == "day"):
+    if by == "day":
+        return _by_day(records)
+    for one in group(records):
         key = key_of(one)
         count = counts.get(key)
         if count is None:
             count = counts[key] = Count(key)
-        count.add(one)
-    if by == "day":
-        return sorted(counts.values(), key=lambda one: one.key[0] or "")
+        count.add(one, one.count, one.first, one.last)
     return sorted(counts.values(), key=lambda one: (-one.denied, *(part or "" for part in one.key)))
+
+
+def _by_day(records: Iterable[Record]) -> list[Count]:
+    counts: dict[str, Count] = {}
+    for one in group(records, by_time=True):
+        for quarter, number in one.quarters.items():
+            begin = max(one.first, quarter * QUARTER_USEC)
+            end = min(one.last, (quarter + 1) * QUARTER_USEC - 1)
+            day = shown_short(begin)[:10]
+            count = counts.get(day)
+            if count is None:
+                count = counts[day] = Count((day,))
+            count.add(one, number, begin, end)
+    return [counts[day] for day in sorted(counts)]
 
 
 def show_summary(output: Output, records: Iterable[Record], by: str = "") -> int:

@@ -15,7 +15,7 @@ from remo_broker.ctl.audit_who import who
 from remo_broker.protocol.records import Decision, Event, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from remo_broker.ctl.audit_journal import Record
 
@@ -27,6 +27,8 @@ WIDTH = 100
 # What a column keeps when the table is too wide, widest first.
 LEAST = (19, 8, 12, 9, 8, 12)
 ELLIPSIS = "..."
+# Behind the outcome of a first fetch.
+NEW = ", new"
 
 # So many denials of the same project, program and reason are one row,
 COLLAPSED = 10
@@ -62,8 +64,16 @@ class Run:
             self.rest.append(record)
 
 
-def show(output: Output, records: Iterator[Record], *, live: bool, full: bool = False, hosts: bool = False) -> int:
-    """Print the records; how many there were."""
+def show(
+    output: Output,
+    records: Iterator[Record],
+    *,
+    live: bool,
+    full: bool = False,
+    hosts: bool = False,
+    is_first: Callable[[Record], bool] = lambda _: False,
+) -> int:
+    """Print the records; how many there were. Those that are the first of their kind are marked as new."""
     runs = map(Run, records) if live or full else collapsed(records)
     head: list[Run] = [] if live else list(islice(runs, MEASURED_ROWS))
     prefix = ("HOST",) if hosts else ()
@@ -73,7 +83,10 @@ def show(output: Output, records: Iterator[Record], *, live: bool, full: bool = 
         for run in some:
             for record in run.rest if run.count < COLLAPSED else [run.first]:
                 host = (record.text("_HOSTNAME") or "-",) if hosts else ()
-                yield host + (cells(record) if run.count < COLLAPSED else run_cells(run)), record
+                row = cells(record) if run.count < COLLAPSED else run_cells(run)
+                if run.count < COLLAPSED and is_first(record):
+                    row = (*row[:3], f"{row[3]}{NEW}", *row[4:])
+                yield host + row, record
 
     measured = list(rows(head))
     if live:

@@ -32,6 +32,10 @@ def place(record: Record) -> str | None:
     return None if unit is None else unit.removesuffix(".service")
 
 
+# What `who` depends on, for those who ask it for many records alike.
+WHO_FIELDS = ("REMO_PEER_CONTAINER", "REMO_PEER_UNIT", "REMO_PEER_COMM", "REMO_PEER_UID", "REMO_PEER_PID")
+
+
 def who(record: Record) -> str:
     """`npm in container web`, `backup.timer`, or the numbers where nothing better is known."""
     comm, where = program(record), place(record)

@@ -61,10 +61,16 @@ VERIFY = Option("--verify", help="Check that no record is missing, by their seri
 REPORT = Option(
     "--report", value="FILE", kind="file", help="Write the review as one HTML page to FILE, or - for output"
 )
+REPORT = Option(
+    "--report", value="FILE", kind="file", help="Write the review to FILE as one HTML page; - is standard output"
+)
 NAMESPACE = Option("--namespace", value="NAME", help="Read this journal namespace, not the one that the unit writes to")
 DIRECTORY = Option(
     "-D", "--directory", value="DIR", kind="directory", help="Read the journals of other hosts in this directory"
 )
+
+NOW = Option("--now", help="Restart the broker if it runs: its secrets have to be pushed again")
+REMOVE = Option("--remove", help="Go back to the default journal; what was recorded stays where it is")
 
 PROJECT = Operand("PROJECT", kind="project")
 
@@ -166,12 +172,22 @@ allowed. The exit status is 1 when there is any.""",
             run="remo_broker.ctl.audit:audit",
             options=[
                 *(PROJECT_OPTION, SECRET_OPTION, WHO, DENIED, ALL_EVENTS, SINCE, UNTIL),
-                *(FOLLOW, LINES, FULL, SUMMARY, BY, VERIFY, NAMESPACE, DIRECTORY),
+                *(FOLLOW, LINES, FULL, SUMMARY, BY, REPORT, VERIFY, NAMESPACE, DIRECTORY),
             ],
             details="""\
 Shows only what the broker itself has recorded: entries that others wrote with its fields are left out. JSON is one object
 for each entry. --since and --until go by the time at which the journal took an entry. The exit status is 1 when --verify
 finds that a record is missing.""",
+        ),
+        Command(
+            "setup-journal",
+            "Give the audit a journal of its own",
+            run="remo_broker.ctl.setup_journal:setup_journal",
+            options=[NOW, REMOVE],
+            details="""\
+In the default journal any local user can delay the audit, by keeping journald busy, and displace it, by filling the journal.
+This makes a journal namespace remo-broker: its socket takes entries from the broker's user alone, and it is kept by itself.
+'remo-brokerctl audit' reads both; 'journalctl --namespace=remo-broker' shows the new one.""",
         ),
     ],
     epilog=f"""\

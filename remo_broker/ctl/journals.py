@@ -34,6 +34,12 @@ def unit_namespace() -> str | None:
     return name if name and is_namespace(name) else None
 
 
+def journalctl(unit: str = SERVICE) -> str:
+    """The command that shows all of a unit's log, for messages: systemd's own lines stay in the default journal."""
+    namespace = unit_namespace()
+    return f"journalctl {'' if namespace is None else f'--namespace=+{namespace} '}-u {unit}"
+
+
 def open_journals(directory: str | None, namespace: str | None) -> list[JournalReader]:
     """Readers for all journals that may hold records. Raises `Problem` where there is nothing to read.
 
@@ -56,7 +62,7 @@ def open_journals(directory: str | None, namespace: str | None) -> list[JournalR
         if not found:
             raise Problem(
                 f"there is no journal namespace {namespace}",
-                hint="'journalctl --list-namespaces' and 'ls /var/log/journal' show which there are",
+                hint="'ls /var/log/journal' shows those that there are: MACHINE-ID.NAMESPACE",
             )
         return [_in_directory(JournalReader(), one) for one in found]
     readers = [JournalReader()]

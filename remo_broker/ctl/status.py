@@ -12,8 +12,9 @@ from remo_broker.cli.text import escaped
 from remo_broker.cli.times import ago, shown
 from remo_broker.client.errors import ClientError, Unreachable
 from remo_broker.ctl.commands import EXIT_FAILED, EXIT_IDLE, EXIT_UNKNOWN
+from remo_broker.ctl.journals import journalctl
 from remo_broker.ctl.session import manages_units, open_client, open_output, socket_path, systemctl
-from remo_broker.protocol.ops import BrokerStatus
+from remo_broker.protocol.ops import AuditStatus, BrokerStatus
 
 SERVICE = "remo-broker.service"
 ADMIN_UNIT = "remo-broker-admin.socket"
@@ -75,7 +76,7 @@ def is_socket(path: str) -> bool:
 def show_stopped(output: Output, path: str, service: str, unit: str | None) -> int:
     """A broker that does not run: idle when its socket waits for the next connect. `unit` is None without systemd."""
     if service == "failed":
-        state, colour, text = "failed", Colour.RED, f"failed; see 'journalctl -u {SERVICE}'"
+        state, colour, text = "failed", Colour.RED, f"failed; see '{journalctl()}'"
     elif unit is None:
         state, colour, text = "stopped", None, "stopped; nobody listens on the socket"
     elif unit == "active":
@@ -118,11 +119,15 @@ def show_running(output: Output, found: BrokerStatus) -> None:
             ("Protocol", str(found.protocol_version)),
             ("Secrets", secrets),
             ("Memory", f"{output.paint(escaped(found.memory_protection), colour)}, {protection}"),
-            ("Audit", f"{audit}, to {escaped(found.audit.sink)}" + lost(output, found.audit.dropped)),
+            ("Audit", f"{audit}, to {sink(found.audit)}" + lost(output, found.audit.dropped)),
             ("Projects", str(found.project_count)),
             ("Fetches", f"{found.fetches_allowed} allowed, {found.fetches_denied} denied"),
         ]
     )
+
+
+def sink(audit: AuditStatus) -> str:
+    return escaped(audit.sink if audit.namespace is None else f"{audit.sink}, namespace {audit.namespace}")
 
 
 def lost(output: Output, count: int) -> str:

@@ -210,7 +210,7 @@ class Pushed(Reply):
 class AuditStatus(Message):
     """How the audit is: `queued` records wait in memory, `dropped` left it unread since the broker started.
 
-    `serial` is the number of the last record of the start `start_id`.
+    `serial` is the number of the last record of the start `start_id`; `namespace` is the journal's, absent for the default one.
     """
 
     healthy: bool
@@ -219,6 +219,7 @@ class AuditStatus(Message):
     dropped: int
     serial: int = 0
     start_id: str = ""
+    namespace: str | None = None
 
 
 class ProjectFacts(Message):

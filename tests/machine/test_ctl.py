@@ -193,6 +193,7 @@ def test_review(machine: Machine, reviewed: str) -> None:
         (r"no\x1b[31mname", "deny", "denied", "invalid_name"),
     ]
     assert found[0]["backend"] == "store"
+    assert sum("first_seen" in one for one in audit(machine, "--project=tools-c", "--secret=TOKEN")) <= 1
     assert (found[0]["peer_uid"], found[0]["peer_user"]) == (0, "root")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", found[0]["time"])
     assert [one["secret"] for one in audit(machine, since, "--secret=TOKEN", "--project", "tools-c")] == ["TOKEN"]
@@ -217,12 +218,36 @@ def test_review_for_people(machine: Machine, reviewed: str) -> None:
     header, *rows = says(machine, "audit", "--since", reviewed, "--project=tools-c").splitlines()
     assert header.split() == ["TIME", "PROJECT", "SECRET", "OUTCOME", "REASON", "WHO"]
     when = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
-    assert re.fullmatch(rf"{when} +tools-c +TOKEN +ok +in_manifest +\S.*", rows[0])
+    assert re.fullmatch(rf"{when} +tools-c +TOKEN +ok(, new)? +in_manifest +\S.*", rows[0])
     assert re.fullmatch(rf"{when} +tools-c +MISSING +not_found +not_in_snapshot +\S.*", rows[1])
     assert re.fullmatch(rf"{when} +tools-c +no\\x1b\[31mname +denied +invalid_name +\S.*", rows[3])
     refusals = says(machine, "audit", "--since", reviewed, "--project=tools-d", "--no-legend").splitlines()
     assert re.search(r"tools-d +- +peer\.refused", refusals[-1])
     assert "zqMarkerzq" not in says(machine, "audit", "--since", reviewed, "--all", "--json=pretty")
+
+
+def test_a_project_that_never_was_is_an_error(machine: Machine, reviewed: str) -> None:
+    done = brokerctl(machine, "audit", "--project=tools-typo")
+    assert done.returncode == 1
+    assert "no project tools-typo" in done.stderr
+    # One that was, or is, may have nothing in the span.
+    assert brokerctl(machine, "audit", "--project=tools-c", "--until=2020-01-01").returncode == 0
+    machine.run(["remo-brokerctl", "unregister", "--no-enable", "tools-d"])
+    assert brokerctl(machine, "audit", "--project=tools-d", "--until=2020-01-01").returncode == 0
+
+
+def test_the_unit_and_the_program_are_named(machine: Machine, operator: Operator, reviewed: str) -> None:
+    asked = ["remo-secret", "--socket=/run/remo-broker/tools-c.sock", "get", "TOKEN"]
+    machine.run(["systemd-run", "--wait", "-q", "--unit=asker", "--uid=games", "-pGroup=remo-broker", *asked])
+    since = f"--since={reviewed}"
+    machine.run(["journalctl", "--sync"])
+    [found] = audit(machine, since, "--who=asker*")
+    assert (found["peer_unit"], found["peer_comm"], found["peer_user"]) == ("asker.service", "remo-secret", "games")
+    assert found["first_seen"] is True
+    machine.run(["systemd-run", "--wait", "-q", "--unit=asker", "--uid=games", "-pGroup=remo-broker", *asked])
+    machine.run(["journalctl", "--sync"])
+    assert ["first_seen" in one for one in audit(machine, since, "--who=asker*")] == [True, False]
+    assert "remo-secret in asker" in says(machine, "audit", since)
 
 
 def test_summary(machine: Machine, operator: Operator, reviewed: str) -> None:

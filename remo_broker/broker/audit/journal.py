@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-SOCKET_PATH = "/run/systemd/journal/socket"
+SOCKETS_DIRECTORY = "/run/systemd/journal"
+SOCKET_PATH = f"{SOCKETS_DIRECTORY}/socket"
+MOUNTS_PATH = "/proc/self/mountinfo"
 # Where journald keeps its file, below the machine's id; and where it goes on when there is no room. What is in the latter only
 # its group may see.
 JOURNAL_DIRECTORY = "/var/log/journal"
@@ -53,7 +55,9 @@ class JournalTransport:
     ) -> None:
         self._path = path
         self._socket: socket.socket | None = None
-        self._file = f"{directory}/{_machine_id()}/system.journal"
+        self.namespace = journal_namespace()
+        suffix = f".{self.namespace}" if self.namespace else ""
+        self._file = f"{directory}/{_machine_id()}{suffix}/system.journal"
         self._has_file = False
         self._runtime_directory = runtime_directory
         self.on_loss: Callable[[], None] = _nothing
@@ -145,6 +149,18 @@ def _nothing() -> None:
     pass
 
 
+def journal_namespace(path: str = MOUNTS_PATH) -> str | None:
+    """The namespace of the unit's `LogNamespace=`: systemd mounts its sockets over those of the default journal."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            mounts = [line.split(" ", 5)[3:5] for line in file]
+    except (OSError, ValueError):
+        return None
+    roots = [root for root, mounted in mounts if mounted == SOCKETS_DIRECTORY]
+    _, dot, name = roots[-1].rpartition("/")[2].partition(".") if roots else ("", "", "")
+    return name if dot else None
+
+
 def _machine_id() -> str:
     try:
         with open(MACHINE_ID_PATH, encoding="ascii") as file:
@@ -157,6 +173,7 @@ class StderrTransport:
     """The same records as JSON lines on standard error, for containers and laptops."""
 
     name = "stderr"
+    namespace: str | None = None
     # A pipe takes so much at once or nothing; a record is shorter, two may not be.
     max_batch = 0
     _DESCRIPTOR = 2

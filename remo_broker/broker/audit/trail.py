@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         """Takes whole records, all of a call or none, or raises OSError."""
 
         name: str
+        namespace: str | None
         max_batch: int
         on_loss: Callable[[], None]
         """Called when what was handed over may not have been received any more."""
@@ -89,6 +90,11 @@ class AuditTrail:
     @property
     def sink(self) -> str:
         return self._transport.name
+
+    @property
+    def namespace(self) -> str | None:
+        """The journal namespace, None for the default one."""
+        return self._transport.namespace
 
     @property
     def queued(self) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from remo_broker.cli.program import Problem
 from remo_broker.cli.terminal import Output
-from remo_broker.ctl import audit, audit_journal, audit_who, journals
+from remo_broker.ctl import audit, audit_journal, audit_table, audit_who, journals
 from remo_broker.ctl.audit_journal import Query, Record
 from remo_broker.ctl.audit_summary import show_summary, summarise
 
@@ -39,7 +39,7 @@ def fetch(
 
 
 def table(records: list[Record], **options: Any) -> Iterator[str]:
-    audit.show(Output(json_mode="off", legend=False, pager=False), iter(records), **({"live": False} | options))
+    audit_table.show(Output(json_mode="off", legend=False, pager=False), iter(records), **({"live": False} | options))
     yield ""
 
 

@@ -27,7 +27,7 @@ def scan(count: int, **fields: str) -> list[Record]:
     return [denial(f"T{number}", USEC + number * SECOND // 10, **fields) for number in range(count)]
 
 
-def lines(records: list[Record], capsys: pytest.CaptureFixture[str], **options: bool) -> list[str]:
+def lines(records: list[Record], capsys: pytest.CaptureFixture[str], **options: Any) -> list[str]:
     show(Output(json_mode="off", legend=True, pager=False), iter(records), **({"live": False} | options))
     return capsys.readouterr().out.splitlines()
 

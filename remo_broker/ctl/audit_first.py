@@ -1,0 +1,59 @@
+"""Whether a fetch is the first of its kind: a program or container that gets a secret it never got before.
+
+Before means as far as the journal goes back. The broker cannot tell: it forgets at each start, and what holds secrets reads no
+journal. Here the journal's index tells, with one look for each kind of fetch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from remo_broker.ctl.audit_journal import Query, Record, earliest, open_readers
+from remo_broker.protocol.records import SERIAL_FIELD, START_ID_FIELD, Event, Outcome
+
+if TYPE_CHECKING:
+    from cysystemd.reader import JournalReader
+
+# What makes two fetches alike: the program and where it runs, not its process.
+KIND = ("REMO_PROJECT", "REMO_SECRET", "REMO_PEER_COMM")
+# Kinds that are looked for in one review; those beyond are not marked. A look takes about a millisecond.
+MOST_KINDS = 2000
+
+
+class Firsts:
+    def __init__(self, query: Query) -> None:
+        self._query = query
+        self._readers: list[JournalReader] | None = None
+        self._known: dict[tuple[str, ...], tuple[str | None, int | None]] = {}
+
+    def is_first(self, record: Record) -> bool:
+        kind = kind_of(record)
+        if kind is None:
+            return False
+        if kind not in self._known:
+            if len(self._known) >= MOST_KINDS:
+                return False
+            self._known[kind] = self._look(kind)
+        return self._known[kind] == _number(record)
+
+    def _look(self, kind: tuple[str, ...]) -> tuple[str | None, int | None]:
+        if self._readers is None:
+            self._readers = open_readers(self._query)
+        terms = Query(directory=self._query.directory).terms()[:1]
+        terms += [[("REMO_EVENT", Event.FETCH.word)], [("REMO_OUTCOME", Outcome.OK.value)]]
+        terms += [[tuple(term.split("=", 1))] for term in kind]  # type: ignore[list-item]
+        first = earliest(self._readers, terms)
+        return (None, None) if first is None else _number(first)
+
+
+def kind_of(record: Record) -> tuple[str, ...] | None:
+    """The fields by which a fetch is alike to others; None for what handed nothing out, or says nothing of the program."""
+    if record.text("REMO_OUTCOME") != Outcome.OK or record.text("REMO_PEER_COMM") is None:
+        return None
+    place = next((name for name in ("REMO_PEER_CONTAINER", "REMO_PEER_UNIT") if record.text(name)), "REMO_PEER_UID")
+    found = [(name, record.text(name)) for name in (*KIND, place)]
+    return None if any(value is None for _, value in found) else tuple(f"{name}={value}" for name, value in found)
+
+
+def _number(record: Record) -> tuple[str | None, int | None]:
+    return record.text(START_ID_FIELD), record.number(SERIAL_FIELD)

@@ -1,0 +1,140 @@
+"""`remo-brokerctl setup-journal`: give the audit a journal of its own.
+
+In the default journal any local user can delay the audit, by keeping journald busy, and displace it, by filling the journal.
+Under a namespace of its own journald runs once more for the broker alone, behind a socket that only its user can write to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from typing import TYPE_CHECKING
+
+from remo_broker.cli.program import Problem
+from remo_broker.ctl.commands import NOW, REMOVE
+from remo_broker.ctl.journals import SERVICE, unit_namespace
+from remo_broker.ctl.session import SYSTEMD_MARK, open_output, systemctl
+
+if TYPE_CHECKING:
+    from remo_broker.cli.options import Arguments
+
+NAMESPACE = "remo-broker"
+JOURNALD = f"systemd-journald@{NAMESPACE}"
+SOCKETS = (f"{JOURNALD}.socket", f"systemd-journald-varlink@{NAMESPACE}.socket")
+# A get is some 800 bytes of journal: a million of them, and room.
+ROOM = "1G"
+
+FILES = {
+    f"/etc/systemd/system/{SERVICE}.d/50-journal.conf": f"""\
+# Written by remo-brokerctl setup-journal.
+[Service]
+LogNamespace={NAMESPACE}
+""",
+    f"/etc/systemd/system/{JOURNALD}.socket.d/50-remo-broker.conf": """\
+# Written by remo-brokerctl setup-journal. Nobody but the broker writes to its audit.
+[Socket]
+SocketUser=remo-broker
+SocketMode=0600
+""",
+    # Its own start gives what is in the unit's RuntimeDirectory= to root.
+    f"/etc/systemd/system/{JOURNALD}.service.d/50-remo-broker.conf": """\
+# Written by remo-brokerctl setup-journal. A start gives the sockets to root; the broker gets them back.
+[Service]
+ExecStartPost=+/bin/chown remo-broker: /run/systemd/journal.%i/socket /run/systemd/journal.%i/stdout
+""",
+    f"/etc/systemd/journald@{NAMESPACE}.conf": f"""\
+# Written by remo-brokerctl setup-journal. See journald.conf(5); the oldest entries go when there are more than SystemMaxUse=.
+[Journal]
+Storage=persistent
+SystemMaxUse={ROOM}
+# The broker limits what its clients can cause.
+RateLimitIntervalSec=0
+MaxLevelStore=debug
+ForwardToSyslog=no
+ForwardToWall=no
+""",
+}
+
+
+def setup_journal(arguments: Arguments) -> None:
+    output = open_output(arguments)
+    if not os.path.isdir(SYSTEMD_MARK):
+        raise Problem("this host does not run systemd", hint="without systemd the audit is on standard error")
+    if os.geteuid() != 0:
+        raise Problem("cannot change units: permission denied", hint="run this with sudo")
+    if arguments.flag(REMOVE):
+        _remove()
+        said = "The broker writes to the default journal again"
+        kept = f"What is in the namespace stays; see it with 'remo-brokerctl audit --namespace={NAMESPACE}'."
+    else:
+        present = unit_namespace()
+        if present not in (None, NAMESPACE):
+            raise Problem(
+                f"{SERVICE} already writes to the journal namespace {present}",
+                hint=f"remove LogNamespace= with 'systemctl edit {SERVICE}' first, or keep that namespace",
+            )
+        for path, text in FILES.items():
+            _write(path, text)
+        said = f"The broker writes to the journal namespace {NAMESPACE}"
+        kept = f"See it with 'journalctl --namespace={NAMESPACE}'; 'remo-brokerctl audit' reads both journals."
+    _systemctl("daemon-reload")
+    running = _systemctl("is-active", "--quiet", SERVICE, check=False) == 0
+    waits = running and not arguments.flag(NOW)
+    if not waits:
+        _settle(removed=arguments.flag(REMOVE), running=running)
+    output.line(f"{said} {'after its next start' if waits else 'from now on'}.")
+    output.line(kept)
+    if waits:
+        output.line(f"Run 'systemctl restart {SERVICE}'; a sidecar then has to push the secrets again.")
+
+
+def _settle(*, removed: bool, running: bool) -> None:
+    """Have the broker and its journald be as the files say now.
+
+    The broker needs its journald's socket: to stop that first would stop the broker, and its sockets would be lost with it.
+    """
+    if running:
+        _systemctl("restart", SERVICE)
+    if removed:
+        _systemctl("stop", *SOCKETS, f"{JOURNALD}.service", check=False)
+    elif _is_open():  # it listened before, with its old mode
+        _systemctl("restart", SOCKETS[0])
+
+
+def _is_open() -> bool:
+    try:
+        return bool(os.stat(f"/run/systemd/journal.{NAMESPACE}/socket").st_mode & 0o077)
+    except OSError:
+        return False
+
+
+def _remove() -> None:
+    for path in FILES:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        if path.endswith(".d/" + os.path.basename(path)):
+            with contextlib.suppress(OSError):  # others' files are in it, or there is none
+                os.rmdir(os.path.dirname(path))
+
+
+def _write(path: str, text: str) -> None:
+    """In one step, so that systemd never reads half of it."""
+    directory = os.path.dirname(path)
+    os.makedirs(directory, mode=0o755, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=".remo-", dir=directory)
+    try:
+        with open(descriptor, "w", encoding="ascii") as file:
+            file.write(text)
+            os.fchmod(descriptor, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _systemctl(*arguments: str, check: bool = True) -> int:
+    done = systemctl(*arguments)
+    if check and done.returncode != 0:
+        raise Problem(f"systemctl {arguments[0]}: {done.stderr.strip() or f'status {done.returncode}'}")
+    return done.returncode

@@ -1,0 +1,132 @@
+"""A journal of the audit's own: nobody else writes to it, delays it or displaces it, and everything follows."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.machine.faults import journald
+from tests.support.machine import poll
+from tests.support.operator import SERVICE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.machine import Machine
+    from tests.support.operator import Operator
+
+NAMESPACE = "remo-broker"
+_SEND = "import socket; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.connect('/run/systemd/journal.remo-broker/socket')"
+
+
+def reviewed(machine: Machine, *arguments: str) -> list[dict[str, Any]]:
+    machine.run(["journalctl", f"--namespace={NAMESPACE}", "--sync"], check=False)
+    machine.run(["journalctl", "--sync"])
+    return [json.loads(line) for line in machine.run(["remo-brokerctl", "audit", "-j", *arguments]).stdout.splitlines()]
+
+
+@pytest.fixture
+def own_journal(machine: Machine) -> Iterator[None]:
+    machine.run(["remo-brokerctl", "setup-journal", "--now"])
+    yield
+    machine.systemctl("stop", SERVICE)
+    machine.run(["remo-brokerctl", "setup-journal", "--remove"])
+    assert machine.show(SERVICE, "LogNamespace") == {"LogNamespace": ""}
+
+
+def test_the_review_reads_both_journals_and_all_of_each(machine: Machine, operator: Operator) -> None:
+    operator.register("both", ["TOKEN"])
+    operator.get("both", "BEFORE")
+    machine.run(["remo-brokerctl", "setup-journal", "--now"])
+    try:
+        operator.get("both", "AFTER")
+        found = reviewed(machine, "--project=both")
+        assert [one["secret"] for one in found] == ["BEFORE", "AFTER"]
+        assert [one["secret"] for one in reviewed(machine, "--project=both", "-n1")] == ["AFTER"]
+        assert [one["secret"] for one in reviewed(machine, "--project=both", f"--namespace={NAMESPACE}")] == ["AFTER"]
+        plain = machine.run(["journalctl", "REMO_PROJECT=both", "-o", "cat", "--no-pager"]).stdout
+        assert ("BEFORE" in plain, "AFTER" in plain) == (True, False)
+        own = machine.run(["journalctl", f"--namespace={NAMESPACE}", "REMO_PROJECT=both", "-x", "--no-pager"]).stdout
+        assert "AFTER" in own
+        assert "░░" in own  # the catalog explains there too
+    finally:
+        machine.systemctl("stop", SERVICE)
+        machine.run(["remo-brokerctl", "setup-journal", "--remove"])
+
+
+def test_status_names_the_namespace(machine: Machine, operator: Operator, own_journal: None) -> None:
+    operator.register("named", ["TOKEN"])
+    assert operator.do("status")["audit"]["namespace"] == NAMESPACE
+    assert f"namespace {NAMESPACE}" in machine.run(["remo-brokerctl", "status"]).stdout
+
+
+@pytest.mark.parametrize("user", ["nobody", "games"])
+def test_nobody_else_writes_to_it(machine: Machine, operator: Operator, own_journal: None, user: str) -> None:
+    operator.register("closed", ["TOKEN"])
+    operator.get("closed", "TOKEN")
+    done = machine.run(["/usr/bin/python3", "-c", _SEND], user=user, check=False)
+    assert "PermissionError" in done.stderr
+
+
+def test_a_stalled_journald_of_others_delays_nobody(machine: Machine, operator: Operator, own_journal: None) -> None:
+    operator.configure('audit_failure = "deny"\n')
+    operator.register("stalled", ["TOKEN"])
+    operator.push({"TOKEN": "value"})
+    with journald.stopped(machine):
+        for _ in range(50):
+            assert operator.get("stalled", "TOKEN")["ok"]
+    found = reviewed(machine, "--project=stalled")
+    assert [one["outcome"] for one in found] == ["ok"] * 50
+
+
+def test_a_flood_of_others_displaces_nothing(machine: Machine, operator: Operator, own_journal: None) -> None:
+    operator.register("kept", ["TOKEN"])
+    for number in range(20):
+        operator.get("kept", f"N{number}")
+    machine.write(
+        "/etc/systemd/journald.conf.d/tiny.conf",
+        "[Journal]\nSystemMaxUse=8M\nSystemMaxFileSize=1M\nRateLimitBurst=0\n",
+    )
+    machine.systemctl("restart", "systemd-journald")
+    try:
+        machine.run(["sh", "-c", "seq 100000 | logger"], user="nobody")
+        found = reviewed(machine, "--project=kept")
+    finally:
+        machine.path("/etc/systemd/journald.conf.d/tiny.conf").unlink()
+        machine.systemctl("restart", "systemd-journald")
+    assert len(found) == 20
+    assert machine.run(["remo-brokerctl", "audit", "--verify", f"--namespace={NAMESPACE}"], check=False).returncode == 0
+
+
+def test_in_the_default_journal_what_a_flood_displaces_shows(machine: Machine, operator: Operator) -> None:
+    operator.register("gone", ["TOKEN"])
+    since = f"--since=@{time.time():.6f}"
+    for number in range(20):
+        operator.get("gone", f"N{number}")
+    machine.run(["journalctl", "--sync"])
+    assert json.loads(machine.run(["remo-brokerctl", "audit", "--verify", "-j", since]).stdout)["missing"] == 0
+    # Everything that is there, as a flood of small entries in the end does.
+    machine.run(["sh", "-c", "journalctl --rotate && journalctl --vacuum-size=1 && rm -f /var/log/journal/*/system@*"])
+    operator.get("gone", "LAST")
+    done = machine.run(["remo-brokerctl", "audit", "--verify", "-j"], check=False)
+    assert done.returncode == 1
+    [start] = [one for one in json.loads(done.stdout)["starts"] if one["running"]]
+    assert start["gaps"][0]["first"] == 1
+    assert start["gaps"][0]["last"] >= 20
+
+
+def test_a_hanging_journal_of_its_own_is_noticed(machine: Machine, operator: Operator, own_journal: None) -> None:
+    operator.configure('audit_failure = "deny"\n')
+    operator.register("hanging", ["TOKEN"])
+    operator.push({"TOKEN": "value"})
+    assert operator.get("hanging", "TOKEN")["ok"]
+    pid = int(machine.show(f"systemd-journald@{NAMESPACE}.service", "MainPID")["MainPID"])
+    machine.run(["kill", "-STOP", str(pid)])
+    try:
+        assert operator.get("hanging", "TOKEN")["reason"] == "audit_unavailable"
+    finally:
+        machine.run(["kill", "-CONT", str(pid)])
+    poll("secrets again", lambda: operator.get("hanging", "TOKEN")["ok"])
