@@ -168,7 +168,7 @@ class Daemon:
         """The configuration may have become stricter since; a registration never widens it."""
         ttl = min(one.ttl_seconds, self.config.cache_default_ttl_seconds)
         entries = min(one.max_entries, self.config.cache_default_max_entries)
-        return Registration(one.name, one.project_path, one.allowlist, ttl, entries, one.allowed_uids)
+        return Registration(one.name, one.project_path, one.allowlist, ttl, entries, one.allowed_uids, one.source)
 
     def _take_over(self, name: str, descriptor: int) -> None:
         listening = systemd.listening_socket(descriptor)

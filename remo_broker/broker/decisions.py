@@ -129,6 +129,10 @@ class Broker:
             project.info_line = encode(info(project.registration).to_json())
         return project.info_line
 
+    def bindings(self, project: Project) -> bytes:
+        source = project.registration.source
+        return b'{"ok":true,"bindings":%b}\n' % (source.bindings if source is not None else b"{}")
+
     def ready(self) -> bytes:
         ready = Readiness(ready=self.store.snapshot is not None, generation=self.store.generation)
         return encode(ready.to_json())
@@ -272,10 +276,14 @@ class Broker:
 
 
 def info(registration: Registration) -> ProjectInfo:
+    source = registration.source
     return ProjectInfo(
         project=registration.name,
         allowlist=list(registration.allowlist),
         schema_version=MANIFEST_SCHEMA_VERSION,
+        manifest_path=source.path if source is not None else None,
+        manifest_sha256=source.sha256 if source is not None else None,
+        hosts=source.hosts or None if source is not None else None,
     )
 
 

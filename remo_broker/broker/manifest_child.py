@@ -15,10 +15,11 @@ from collections import deque
 
 from remo_broker.broker import helpers
 from remo_broker.broker.loop import READ
+from remo_broker.broker.projects import ManifestSource
 from remo_broker.broker.refusals import Refused
 from remo_broker.protocol import paths
 from remo_broker.protocol.names import is_secret_name, printable
-from remo_broker.protocol.ops import Code
+from remo_broker.protocol.ops import MAX_MESSAGE, Code
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ MAX_READERS = 3
 MAX_HUNG = 32
 # An allowlist of 64 KiB, the path of its file and the JSON around them.
 MAX_OUTPUT = 256 * 1024
+# A directory of Linux's longest path, and the manifest's place in it.
+MAX_SOURCE = 4096 + 64
+SHA256_DIGITS = 64
 # The longest error line that is passed on.
 MAX_MESSAGE_TEXT = 1000
 
@@ -50,9 +54,10 @@ _CODES = {str(code): code for code in (Code.MANIFEST_INVALID, Code.MANIFEST_NOT_
 class Allowed:
     """What a valid manifest allows."""
 
-    __slots__ = ("allowlist", "max_entries", "ttl_seconds")
+    __slots__ = ("allowlist", "max_entries", "source", "ttl_seconds")
 
-    def __init__(self, allowlist: list[str], ttl_seconds: int, max_entries: int) -> None:
+    def __init__(self, allowlist: list[str], ttl_seconds: int, max_entries: int, source: ManifestSource) -> None:
+        self.source = source
         self.allowlist = allowlist
         self.ttl_seconds = ttl_seconds
         self.max_entries = max_entries
@@ -203,7 +208,7 @@ def parse(output: bytes, config: Config) -> Allowed | Refused:
                 and type(entries) is int
                 and 1 <= entries <= config.cache_default_max_entries
             ):
-                return Allowed(names, ttl, entries)
+                return Allowed(names, ttl, entries, _source(said, names))
         else:
             text = printable(str(said["message"]), MAX_MESSAGE_TEXT)
             return Refused(_CODES[said["code"]], None, text)
@@ -212,6 +217,28 @@ def parse(output: bytes, config: Config) -> Allowed | Refused:
     return _unreadable(
         "its reader sent a malformed answer; the file may be made to break it: run 'remo-brokerctl check'"
     )
+
+
+def _source(said: Any, names: list[str]) -> ManifestSource:
+    """Raises ValueError, KeyError or TypeError for what no manifest can come to."""
+    path, sha256, hosts, bindings = said["source"], said["sha256"], said["hosts"], said["bindings"]
+    if not (
+        isinstance(path, str)
+        and path.startswith("/")
+        and len(path) <= MAX_SOURCE
+        and path == printable(path, MAX_SOURCE)
+    ):
+        path = ""
+    if not (isinstance(sha256, str) and len(sha256) == SHA256_DIGITS and set(sha256) <= set("0123456789abcdef")):
+        raise ValueError
+    if not (isinstance(hosts, dict) and isinstance(bindings, dict)):
+        raise TypeError
+    if not (set(hosts.values()) <= set(names) and set(bindings) <= set(names)):
+        raise ValueError
+    text = json.dumps(bindings, separators=(",", ":")).encode("ascii")
+    if len(text) > MAX_MESSAGE:
+        raise ValueError
+    return ManifestSource(path, sha256, hosts, text)
 
 
 def _unreadable(message: str) -> Refused:

@@ -136,7 +136,9 @@ class Operations:
             )
         self._absent(name)
         allowed = yield from self._read(path, name, peer)
-        registration = Registration(name, path, allowed.allowlist, allowed.ttl_seconds, allowed.max_entries, uids)
+        registration = Registration(
+            name, path, allowed.allowlist, allowed.ttl_seconds, allowed.max_entries, uids, allowed.source
+        )
         self._check_info(registration, peer)
         yield from self._locks.acquire(CHANGES)
         try:
@@ -204,7 +206,9 @@ class Operations:
                         None,
                         "the project was unregistered meanwhile; reload the new one if need be",
                     )
-                fresh = project.registration.with_manifest(allowed.allowlist, allowed.ttl_seconds, allowed.max_entries)
+                fresh = project.registration.with_manifest(
+                    allowed.allowlist, allowed.ttl_seconds, allowed.max_entries, allowed.source
+                )
                 self._check_info(fresh, peer)
                 # Most of a thousand manifests say what they said before, and each save writes and syncs the whole file.
                 if fresh is not project.registration:

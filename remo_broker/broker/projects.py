@@ -25,10 +25,30 @@ SHARE = 128
 _serials = itertools.count(1)
 
 
+class ManifestSource:
+    """What a registration keeps of its manifest beside the rules: where it was, its SHA-256, and what it says to clients.
+
+    `hosts` maps servers to names of secrets, `bindings` is JSON that the broker hands out and never interprets.
+    """
+
+    __slots__ = ("bindings", "hosts", "path", "sha256")
+
+    def __init__(self, path: str, sha256: str, hosts: dict[str, str], bindings: bytes) -> None:
+        self.path = path
+        self.sha256 = sha256
+        self.hosts = hosts
+        self.bindings = bindings
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ManifestSource) and (self.path, self.sha256) == (other.path, other.sha256)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 class Registration:
     """What is remembered of a project across restarts: what the manifest said when it was last validated."""
 
-    __slots__ = ("allowed_uids", "allowlist", "encoded", "max_entries", "name", "project_path", "ttl_seconds")
+    __slots__ = ("allowed_uids", "allowlist", "encoded", "max_entries", "name", "project_path", "source", "ttl_seconds")
 
     def __init__(
         self,
@@ -38,8 +58,10 @@ class Registration:
         ttl_seconds: int,
         max_entries: int,
         allowed_uids: Sequence[int],
+        source: ManifestSource | None = None,
     ) -> None:
         self.name = name
+        self.source = source
         self.project_path = project_path
         self.allowlist = tuple(allowlist)
         self.ttl_seconds = ttl_seconds
@@ -52,11 +74,16 @@ class Registration:
         """Whether a peer with `uid` may use the project's socket."""
         return not self.allowed_uids or uid in self.allowed_uids
 
-    def with_manifest(self, allowlist: Sequence[str], ttl_seconds: int, max_entries: int) -> Registration:
+    def with_manifest(
+        self, allowlist: Sequence[str], ttl_seconds: int, max_entries: int, source: ManifestSource | None = None
+    ) -> Registration:
         """The same project after its manifest was read again; `self` if nothing in it has changed."""
-        if (self.allowlist, self.ttl_seconds, self.max_entries) == (tuple(allowlist), ttl_seconds, max_entries):
+        before = (self.allowlist, self.ttl_seconds, self.max_entries, self.source)
+        if before == (tuple(allowlist), ttl_seconds, max_entries, source):
             return self
-        return Registration(self.name, self.project_path, allowlist, ttl_seconds, max_entries, self.allowed_uids)
+        return Registration(
+            self.name, self.project_path, allowlist, ttl_seconds, max_entries, self.allowed_uids, source
+        )
 
     def __repr__(self) -> str:
         return f"Registration({self.name!r}, {len(self.allowlist)} names)"

@@ -14,7 +14,7 @@ import os
 import stat
 import time
 
-from remo_broker.broker.projects import Registration
+from remo_broker.broker.projects import ManifestSource, Registration
 from remo_broker.protocol.names import RESERVED_PROJECT_NAMES, is_project_name, is_secret_name
 from remo_broker.protocol.ops import MAX_LEASES, MAX_TTL_SECONDS
 
@@ -156,7 +156,20 @@ def _registration(entry: dict[str, object]) -> Registration:
         raise ValueError
     if not (type(ttl) is int and 1 <= ttl <= MAX_TTL_SECONDS and type(leases) is int and 1 <= leases <= MAX_LEASES):
         raise ValueError
-    return Registration(name, path, allowlist, ttl, leases, uids)
+    return Registration(name, path, allowlist, ttl, leases, uids, _source(entry.get("manifest")))
+
+
+def _source(entry: object) -> ManifestSource | None:
+    if entry is None:
+        return None
+    if not isinstance(entry, dict):
+        raise ValueError
+    path, sha256, hosts, bindings = entry["path"], entry["sha256"], entry["hosts"], entry["bindings"]
+    if not (isinstance(path, str) and isinstance(sha256, str) and isinstance(bindings, dict)):
+        raise ValueError
+    if not (isinstance(hosts, dict) and all(isinstance(name, str) and is_secret_name(name) for name in hosts.values())):
+        raise ValueError
+    return ManifestSource(path, sha256, hosts, json.dumps(bindings, separators=(",", ":")).encode("ascii"))
 
 
 def encode(registrations: Iterable[Registration]) -> bytes:
@@ -175,6 +188,10 @@ def _encode(one: Registration) -> bytes:
         "allowed_uids": one.allowed_uids,
     }
     one.encoded = json.dumps(entry, separators=(",", ":")).encode("ascii")
+    if one.source is not None:
+        source = {"path": one.source.path, "sha256": one.source.sha256, "hosts": one.source.hosts}
+        head = json.dumps(source, separators=(",", ":")).encode("ascii")
+        one.encoded = b'%b,"manifest":%b,"bindings":%b}}' % (one.encoded[:-1], head[:-1], one.source.bindings)
     time.sleep(0)  # lets the loop go on, which would wait for five milliseconds otherwise
     return one.encoded
 

@@ -58,6 +58,7 @@ NARROWER: dict[tuple[type[Message], str], Any] = {
     (ops.ProjectInfo, "project"): ProjectName,
     (ops.ProjectInfo, "allowlist"): list[SecretName],
     (ops.ProjectInfo, "hosts"): dict[str, SecretName],
+    (ops.BoundSecrets, "bindings"): dict[SecretName, list[dict[str, Any]]],
     (ops.Reloaded, "allowlist"): list[SecretName],
     (ops.Pushed, "loaded_at"): Time,
     (ops.BrokerStatus, "secrets_loaded_at"): Time | None,

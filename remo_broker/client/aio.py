@@ -27,6 +27,8 @@ from remo_broker.protocol.message import Message
 from remo_broker.protocol.ops import (
     EVENTS,
     MAX_MESSAGE,
+    Bindings,
+    BoundSecrets,
     BrokerStatus,
     ClearCreds,
     Done,
@@ -181,6 +183,9 @@ class AsyncClient(AsyncConnection):
 
     async def info(self) -> ProjectInfo:
         return checked_info(self.path, await self.ask(Info(), ProjectInfo))
+
+    async def bindings(self) -> BoundSecrets:
+        return await self.ask(Bindings(), BoundSecrets)
 
     async def ready(self) -> Readiness:
         return await self.ask(Ready(), Readiness)

@@ -8,6 +8,8 @@ from remo_broker.client.exchange import Exchange
 from remo_broker.client.value import SecretValue
 from remo_broker.protocol.ops import (
     BinaryValue,
+    Bindings,
+    BoundSecrets,
     Get,
     Info,
     Ping,
@@ -41,6 +43,10 @@ class Client(Connection):
     def info(self) -> ProjectInfo:
         """The names that the project may fetch, in the manifest's order."""
         return checked_info(self.path, self.ask(Info(), ProjectInfo))
+
+    def bindings(self) -> BoundSecrets:
+        """Where each secret belongs, as the registered manifest says."""
+        return self.ask(Bindings(), BoundSecrets)
 
     def ready(self) -> Readiness:
         """Whether secrets have been pushed since the broker started. Not a fetch, so not audited."""

@@ -44,7 +44,11 @@ def load(
 
     directory = models.directory_of(project_path)
     models.check(tables, name=name, directory=directory, max_ttl_seconds=max_ttl_seconds, max_entries=max_entries)
-    return build(tables, source, max_ttl_seconds=max_ttl_seconds, max_entries=max_entries)
+    import hashlib
+    from dataclasses import replace
+
+    manifest = build(tables, source, max_ttl_seconds=max_ttl_seconds, max_entries=max_entries)
+    return replace(manifest, sha256=hashlib.sha256(content).hexdigest())
 
 
 def faults(

@@ -6,7 +6,8 @@ It is `remo-broker-manifest@.service` under systemd, a child of the broker other
 
 and the reply a line on standard output, always, with exit status 0:
 
-    {"ok":true,"source":PATH,"allowlist":[...],"ttl_seconds":600,"max_entries":16}
+    {"ok":true,"source":PATH,"allowlist":[...],"ttl_seconds":600,"max_entries":16,
+     "sha256":"...","hosts":{...},"bindings":{...}}
     {"ok":false,"code":"manifest_invalid","message":"one line","key":"cache.ttl_seconds"}
 
 It holds no secret, limits itself before it looks at anything, and writes nothing else anywhere: no traceback, because
@@ -103,6 +104,9 @@ def _read(request: bytes) -> dict[str, object]:
         "allowlist": manifest.allowlist,
         "ttl_seconds": manifest.ttl_seconds,
         "max_entries": manifest.max_entries,
+        "sha256": manifest.sha256,
+        "hosts": manifest.hosts,
+        "bindings": manifest.tables,
     }
 
 

@@ -68,8 +68,7 @@ def parse(content: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise invalid(None, f"not UTF-8 at byte {error.start}", "save it as UTF-8", line) from None
-    if text.startswith("\ufeff"):
-        raise invalid(None, "it begins with a byte-order mark", "save it as UTF-8 without one")
+    text = text.removeprefix("\ufeff")  # editors on Windows write a byte-order mark
     _refuse_bombs(text)
     try:
         return tomllib.loads(text)

@@ -16,13 +16,15 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter, Validat
 from typing_extensions import TypedDict
 
 from remo_broker.manifest.fault import ManifestError, dotted, invalid, is_showable
-from remo_broker.manifest.result import is_allowlist_form, require_version
+from remo_broker.manifest.result import filters_in, is_allowlist_form, require_version
 from remo_broker.manifest.rules import (
     DEFAULT_MAX_ENTRIES,
     DEFAULT_TTL_SECONDS,
     ENV_VAR_PATTERN,
     FILE_MODE_PATTERN,
     FILE_PATH_PATTERN,
+    FILTERS,
+    HOST_PATTERN,
     MAX_DESCRIPTION,
     SCHEMA_VERSION,
 )
@@ -44,12 +46,18 @@ ALLOWED = {
     "allowlist": "a table [allowlist] with the list secrets",
     "allowlist.secrets": f"a list of names ([] denies everything); {_SECRET_NAME}",
     "secrets": f"tables [secrets.NAME]; {_SECRET_NAME}",
-    "secrets.*": "a table with fetch_as and what it takes, or an empty one",
+    "secrets.*": "a table with fetch_as and what it takes, an empty one, or a list of such tables",
     "secrets.*.fetch_as": '"env" or "file"',
+    "secrets.*.optional": "true or false",
     "secrets.*.env_var": "letters, digits and underscores, the first no digit",
+    "secrets.*.env": 'a table such as { AWS_ACCESS_KEY_ID = "aws_access_key_id" }: a variable and a field of the bundle',
     "secrets.*.file_path": f"a path without control characters; {_FILE_NEEDS}",
     "secrets.*.file_mode": f'four octal digits in quotes, such as "0600"; {_FILE_NEEDS}',
     "secrets.*.template": f"a string, {{{{name}}}} standing for a field of the secret; {_FILE_NEEDS}",
+    "secrets.*.base": '"home" or "project", the directory that a relative file_path begins in',
+    "secrets.*.place": '"link" or "copy": a link to a file in memory, or the file itself on a tmpfs',
+    "hosts": 'a table [hosts] such as "registry.example.org" = "REGISTRY": a server and the secret for it',
+    "hosts.*": _SECRET_NAME,
     "cache": "a table [cache]",
     "cache.ttl_seconds": _TTL,
     "cache.max_entries": _ENTRIES,
@@ -65,6 +73,7 @@ def _key(key: str, **limits: Any) -> Any:
 _table = with_config(ConfigDict(strict=True, extra="forbid"))
 
 SecretName: TypeAlias = Annotated[str, Field(pattern=SECRET_NAME_PATTERN)]
+Variable: TypeAlias = Annotated[str, Field(pattern=ENV_VAR_PATTERN)]
 ProjectName: TypeAlias = Annotated[str, _key("project.name", pattern=PROJECT_NAME_PATTERN)]
 
 
@@ -85,10 +94,14 @@ class Allowlist(TypedDict):
 
 @_table
 class EnvTable(TypedDict):
-    """A secret that goes into an environment variable: its name in upper case, or `env_var`."""
+    """A secret that goes into an environment variable: its name in upper case, or `env_var`; or into one for each field
+    of a bundle in `env`.
+    """
 
     fetch_as: NotRequired[Annotated[Literal["env"], _key("secrets.*.fetch_as")]]
+    optional: NotRequired[Annotated[bool, _key("secrets.*.optional")]]
     env_var: NotRequired[Annotated[str, _key("secrets.*.env_var", pattern=ENV_VAR_PATTERN)]]
+    env: NotRequired[Annotated[dict[Variable, SecretName], _key("secrets.*.env", min_length=1)]]
 
 
 @_table
@@ -96,21 +109,39 @@ class FileTable(TypedDict):
     """A secret that goes into a file."""
 
     fetch_as: Annotated[Literal["file"], _key("secrets.*.fetch_as")]
+    optional: NotRequired[Annotated[bool, _key("secrets.*.optional")]]
     file_path: Annotated[str, _key("secrets.*.file_path", pattern=FILE_PATH_PATTERN)]
     file_mode: Annotated[str, _key("secrets.*.file_mode", pattern=FILE_MODE_PATTERN)]
     template: Annotated[str, _key("secrets.*.template")]
+    base: NotRequired[Annotated[Literal["home", "project"], _key("secrets.*.base")]]
+    place: NotRequired[Annotated[Literal["link", "copy"], _key("secrets.*.place")]]
 
 
 def _kind(table: Any) -> str | None:
+    if isinstance(table, list):
+        return "list"
     kind = table.get("fetch_as", "env") if isinstance(table, dict) else "env"
     return kind if kind in ("env", "file") else None
 
 
+_OneBinding: TypeAlias = Annotated[
+    Annotated[EnvTable, Tag("env")] | Annotated[FileTable, Tag("file")], Discriminator(_kind)
+]
 Secrets: TypeAlias = Annotated[
     dict[
-        SecretName, Annotated[Annotated[EnvTable, Tag("env")] | Annotated[FileTable, Tag("file")], Discriminator(_kind)]
+        SecretName,
+        Annotated[
+            Annotated[EnvTable, Tag("env")]
+            | Annotated[FileTable, Tag("file")]
+            | Annotated[list[_OneBinding], Tag("list"), Field(min_length=1)],
+            Discriminator(_kind),
+        ],
     ],
     _key("secrets"),
+]
+Hosts: TypeAlias = Annotated[
+    dict[Annotated[str, Field(pattern=HOST_PATTERN)], Annotated[str, _key("hosts.*", pattern=SECRET_NAME_PATTERN)]],
+    _key("hosts"),
 ]
 
 
@@ -138,6 +169,7 @@ class AllowlistForm(TypedDict):
     project: Project
     allowlist: Allowlist
     secrets: NotRequired[Secrets]
+    hosts: NotRequired[Hosts]
     cache: NotRequired[AllowlistCache]
 
 
@@ -148,6 +180,7 @@ class BindingForm(TypedDict):
     schema_version: Annotated[Literal[1], _key("schema_version")]
     project: ProjectName
     secrets: NotRequired[Secrets]
+    hosts: NotRequired[Hosts]
     cache: NotRequired[BindingCache]
 
 
@@ -166,11 +199,24 @@ _WHERE = {
     FileTable: ' where fetch_as is "file"',
 }
 
+# What is said of a key that is no name, by the table that it is in.
+_KEYS = {
+    "env": ("one of the keys is not a variable's name", ALLOWED["secrets.*.env_var"]),
+    "hosts": (
+        "one of the keys is not a host",
+        'a host in lower case, with a port if the URL has one: "example.org:8443"',
+    ),
+    "secrets": ("one of the keys is not a secret's name", _SECRET_NAME),
+}
+
 # What pydantic calls it, and what is said.
 _PROBLEMS = {
     "missing": "missing",
     "string_type": "not a string",
     "int_type": "not a whole number",
+    "bool_type": "not a boolean",
+    "literal_error": "unknown",
+    "too_short": "empty",
     "dict_type": "not a table",
     "list_type": "not a list",
     "string_pattern_mismatch": "malformed",
@@ -204,6 +250,7 @@ def faults(
         return _structural(error, listed)
     found = _identity(document, listed, name, directory)
     found += _names(document, listed)
+    found += _bindings(document, listed)
     found += _cache(document.get("cache", {}), listed, {"ttl_seconds": max_ttl_seconds, "max_entries": max_entries})
     return found
 
@@ -228,15 +275,17 @@ def _structural(error: ValidationError, listed: bool) -> list[ManifestError]:
     for one in error.errors(include_url=False, include_context=False, include_input=False):
         place, kind = one["loc"], one["type"]
         table = _TABLES[listed].get(dotted(place[:-1]))
+        if place[-1] == "[key]":
+            # pydantic says so behind a key that is wrong itself.
+            place = place[:-1]
+            table_name = "hosts" if place[0] == "hosts" else "secrets" if len(place) == 2 else "env"
+            what, allowed = _KEYS[table_name]
+            found.append(invalid(dotted(_without_tags(place)[0] if table_name == "env" else place), what, allowed))
+            continue
         if place[0] == "secrets" and len(place) > 2:
-            # pydantic names the binding's kind, or that it means the key, behind the secret's name.
-            if place[2] == "[key]":
-                found.append(invalid(dotted(place[:2]), "one of the keys is not a secret's name", _SECRET_NAME))
-                continue
-            table = _BINDINGS[str(place[2])]
-            place = (*place[:2], *place[3:])
             if not is_showable(str(place[1])):
                 continue  # its name is the fault that is told
+            place, table = _without_tags(place)
         if kind == "extra_forbidden":
             found.append(_unknown(place, table))
         elif kind.startswith("union_tag"):
@@ -246,6 +295,15 @@ def _structural(error: ValidationError, listed: bool) -> list[ManifestError]:
         else:
             found.append(_must_be(dotted(place), _PROBLEMS.get(kind, "not allowed"), _allowed(place, kind)))
     return found
+
+
+def _without_tags(place: tuple[int | str, ...]) -> tuple[tuple[int | str, ...], Any]:
+    """A place below `secrets.NAME` without what pydantic puts in: the kind of a binding, and that it is a list."""
+    head, rest = place[:2], place[2:]
+    if rest[0] == "list":
+        head, rest = (*head, *rest[1:2]), rest[2:]
+    table = _BINDINGS[str(rest[0])] if rest else None
+    return (*head, *rest[1:]), table
 
 
 def _unknown(place: tuple[int | str, ...], table: Any) -> ManifestError:
@@ -301,6 +359,42 @@ def _names(document: dict[str, Any], listed: bool) -> list[ManifestError]:
         key = "allowlist.secrets" if listed else "secrets"
         found.append(invalid(key, "too many names", f"all of them must fit the answer to info, {MAX_MESSAGE} bytes"))
     return found
+
+
+def bindings_of(table: Any) -> list[dict[str, Any]]:
+    """The bindings of one secret: a table, or a list of them."""
+    return table if isinstance(table, list) else [table]
+
+
+def _bindings(document: dict[str, Any], listed: bool) -> list[ManifestError]:
+    """Rules that hold between the keys of a binding, what templates may say, and the secrets of hosts."""
+    found = []
+    bound: dict[str, Any] = document.get("secrets", {})
+    for secret, tables in bound.items():
+        for index, table in enumerate(bindings_of(tables)):
+            key = f"secrets.{secret}[{index}]" if isinstance(tables, list) else f"secrets.{secret}"
+            if "env" in table and "env_var" in table:
+                found.append(invalid(f"{key}.env", "given together with env_var", "keep one of the two"))
+            if table.get("base") == "project" and not _stays_below(table["file_path"]):
+                allowed = 'with base = "project" it must be a relative path without ..'
+                found.append(invalid(f"{key}.file_path", "outside the project's directory", allowed))
+            for name in filters_in(table.get("template", "")):
+                if name not in FILTERS:
+                    shown = f"unknown filter {name}" if is_showable(name) else "unknown filter"
+                    found.append(invalid(f"{key}.template", shown, f"it must be one of {', '.join(FILTERS)}"))
+    allowlist = document["allowlist"]["secrets"] if listed else list(bound)
+    for host, secret in document.get("hosts", {}).items():
+        if secret not in allowlist:
+            allowed = "name a secret that the project may fetch"
+            found.append(invalid(f'hosts."{host}"', f"{secret} is not in the allowlist", allowed))
+    size = len(encode({"ok": True, "bindings": {name: bindings_of(table) for name, table in bound.items() if table}}))
+    if size > MAX_MESSAGE:
+        found.append(invalid("secrets", "too long", f"all bindings must fit into one reply of {MAX_MESSAGE} bytes"))
+    return found
+
+
+def _stays_below(path: str) -> bool:
+    return not path.startswith(("/", "~")) and ".." not in path.split("/")
 
 
 def _cache(cache: dict[str, Any], listed: bool, maxima: dict[str, int]) -> list[ManifestError]:

@@ -28,6 +28,10 @@ MAX_DESCRIPTION = 256
 # The names of environment variables that every shell can say.
 ENV_VAR_PATTERN = "^[A-Za-z_][A-Za-z0-9_]*$"
 FILE_MODE_PATTERN = "^[0-7]{4}$"
+# A server as credential helpers name it: a host in lower case, with its port where the URL has one.
+HOST_PATTERN = "^[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?(:[0-9]{1,5})?$"
+# What `{{field|filter}}` in a template may say.
+FILTERS = ("base64", "json", "pgpass", "shell")
 # Text without control characters: a NUL cannot be in a path, the others would reach a terminal.
 FILE_PATH_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]+$"
 

@@ -310,6 +310,12 @@ class Readiness(Reply):
     generation: int
 
 
+class BoundSecrets(Reply):
+    """The bindings of each secret for which the manifest has any, as its tables spell them: remo-broker-manifest(5)."""
+
+    bindings: dict[str, list[dict[str, object]]]
+
+
 # --- the watch streams on the admin and the project sockets ------------------------------------------------------------
 
 
@@ -435,6 +441,15 @@ class Ready(Request):
     OP = "ready"
     SOCKETS = (PROJECT,)
     REPLIES = (Readiness,)
+    REPEATABLE = True
+
+
+class Bindings(Request):
+    """Where each secret belongs, as the registered manifest says: for `remo-secret exec` and `render`."""
+
+    OP = "bindings"
+    SOCKETS = (PROJECT,)
+    REPLIES = (BoundSecrets,)
     REPEATABLE = True
 
 

@@ -34,7 +34,7 @@ MANIFEST = Option(
     "--manifest",
     value="PATH",
     kind="file",
-    help="The manifest, or the project's directory; else it is looked for from the working directory upwards",
+    help="Insist that this manifest, or that of this directory, is the registered one",
 )
 TIMEOUT = Option("--timeout", value="SECONDS", help=f"How long to wait; {DEFAULT_WAIT_SECONDS} by default")
 WAIT = Option(
@@ -71,21 +71,24 @@ secret is not written to a terminal.""",
             "Run a command with the project's secrets",
             run="remo_broker.secret.execute:execute",
             operands=[Operand("COMMAND", kind="command", rest=True)],
-            options=[ONLY, MANIFEST],
+            options=[ONLY, MANIFEST, WAIT],
             details="""\
-The manifest's bindings say where each secret goes: into an environment variable, or into a file on a tmpfs with a link
-to it at file_path. Without a manifest, each allowed secret goes into the variable of its name in upper case.
-The command takes the place of remo-secret: signals and the exit status are its own. It is not started unless every
-secret is there, and nothing new is left if it cannot be. The files stay when it ends: see 'render --remove'.""",
+The bindings of the registered manifest say where each secret goes: into environment variables, or into a file on a
+tmpfs with a link to it at file_path. A secret without a binding goes into the variable of its name in upper case. They
+are the same in every directory; an edited manifest counts once an operator has reloaded it.
+
+The command replaces remo-secret, so signals and the exit status are its own. It is started only if every secret is
+there that is not optional; otherwise nothing new is left. The files stay when it ends: see 'render --remove'. Waits up
+to 15 seconds if the broker has no secrets yet.""",
         ),
         Command(
             "render",
-            "Write the manifest's files only",
+            "Write the manifest's files, and nothing else",
             run="remo_broker.secret.execute:render",
-            options=[ONLY, MANIFEST, REMOVE],
+            options=[ONLY, MANIFEST, WAIT, REMOVE],
             details="""\
-All are written, or none. Prints the path of each file. --remove needs no broker; the project is that of the manifest, or
-the only one that has files.""",
+Writes all of them or none, and prints the path of each. --remove needs no broker; the project is that of the manifest
+here or above, or the only one that has files.""",
         ),
         Command(
             "wait",

@@ -1,38 +1,53 @@
-"""The links from where a manifest wants its files to where they lie in memory."""
+"""The links from where a manifest wants its files to where the files are in memory, and files that are copied there."""
 
 from __future__ import annotations
 
 import os
+import stat
 
 from remo_broker.cli.program import Problem
-from remo_broker.protocol.names import is_project_name, is_secret_name
-from remo_broker.secret.tmpfs import own_name
+from remo_broker.protocol.names import is_project_name
+from remo_broker.secret.tmpfs import is_in_memory, own_name, owner_of, secret_of
 
-# Above a link, directories that are not there are made for this user alone.
+# Directories above a link that do not exist are created for this user alone.
 DIRECTORY_MODE = 0o700
 
 
-def target_of(file_path: str) -> str:
-    """The absolute path that a manifest's `file_path` stands for: below the home directory, unless it is absolute."""
+def target_of(file_path: str, base: str | None = None) -> str:
+    """The absolute path of a manifest's `file_path`: below `base`, or the home directory, unless it is absolute."""
     home = os.path.expanduser("~")
-    if not os.path.isabs(home) or os.environ.get("HOME") == "":
-        raise Problem("your home directory is not known; set $HOME to its absolute path")
+    if base is None and (not os.path.isabs(home) or os.environ.get("HOME") == ""):
+        raise Problem("your home directory is unknown", hint="set $HOME to its absolute path")
+    if base is not None:
+        return os.path.normpath(os.path.join(base, file_path))
     expanded = os.path.expanduser(file_path)
     if expanded.startswith("~"):
         user = expanded.partition("/")[0]
-        raise Problem(f"a file_path of the manifest begins with {user}, and there is no such user here")
+        raise Problem(f"a file_path of the manifest begins with {user}, but there is no such user here")
     return os.path.normpath(os.path.join(home, expanded))
 
 
 def real_place(target: str) -> str:
-    """One spelling for a place that has several: through a directory that is a link, or with two slashes in front."""
+    """One spelling for a path that has several: through a directory that is a link, or with two leading slashes."""
     return os.path.join(os.path.realpath(os.path.dirname(target)), os.path.basename(target))
 
 
-def file_behind(link: str) -> str | None:
-    """The file that a link leads to which this user's remo-secret has made; None for all else, and where nothing is.
+class Rendered:
+    """What the text of a link of remo-secret tells: whose file it leads to, and for which project and secret."""
 
-    Told by the end of its text, because the directory on the tmpfs may have been another when it was made.
+    __slots__ = ("name", "path", "project", "uid")
+
+    def __init__(self, path: str, uid: int, project: str, name: str) -> None:
+        self.path = path
+        self.uid = uid
+        self.project = project
+        self.name = name
+
+
+def read_link(link: str) -> Rendered | None:
+    """What a link of any user's remo-secret leads to; None for any other file, or none.
+
+    Recognized by the end of its text, because the directory on the tmpfs may have changed.
     """
     try:
         where = os.readlink(link)
@@ -41,37 +56,70 @@ def file_behind(link: str) -> str | None:
     parts = where.split("/")
     if parts[0] or len(parts) < 4:
         return None
-    owner, project, name = parts[-3:]
-    return where if owner == own_name() and is_project_name(project) and is_secret_name(name) else None
+    uid, project, name = owner_of(parts[-3]), parts[-2], parts[-1]
+    if uid is None or not is_project_name(project) or secret_of(name) is None:
+        return None
+    return Rendered(where, uid, project, name)
 
 
-def check_place(target: str, project: str) -> None:
-    """Refuse where a link cannot be put: what is there may be somebody's only copy, or be in use by another project."""
+def file_behind(link: str) -> str | None:
+    """The file of this user's remo-secret that a link leads to; None for any other file, or none."""
+    found = read_link(link)
+    return found.path if found is not None and found.uid == os.geteuid() else None
+
+
+def check_place(target: str, project: str, *, copy: bool, ours: bool) -> None:
+    """Refuse a path where no link can be made: it may hold somebody's only copy, or belong to another project.
+
+    `ours` tells that a file which is there is an earlier copy of this project's.
+    """
     if os.path.isdir(target):
-        raise Problem(f"{target} is a directory; name another file_path")
-    behind = file_behind(target)
-    if behind is None and os.path.lexists(target):
+        raise Problem(f"{target} is a directory", hint="use another file_path")
+    found = read_link(target)
+    if found is not None and found.uid != os.geteuid():
+        _check_abandoned(target, found)
+    elif found is None and os.path.lexists(target) and not ours:
         raise Problem(
-            f"{target} is there already and was not rendered by remo-secret; move it away, or name another file_path"
+            f"{target} already exists and was not rendered by remo-secret",
+            hint="move it away, or use another file_path",
         )
-    if behind is not None and os.path.lexists(behind):
-        owner = os.path.basename(os.path.dirname(behind))
-        if owner != project:
-            raise Problem(
-                f"{target} was rendered for {owner}; say 'remo-secret render --remove' in that project's directory, "
-                "or name another file_path"
-            )
+    elif found is not None and os.path.lexists(found.path) and found.project != project:
+        raise Problem(
+            f"{target} was rendered for {found.project}",
+            hint="run 'remo-secret render --remove' in that project's directory, or use another file_path",
+        )
     directory = os.path.dirname(target)
     while not os.path.lexists(directory):
         directory = os.path.dirname(directory)
     if not os.path.isdir(directory):
-        raise Problem(f"{target}: {directory} is no directory; move it away, or name another file_path")
+        raise Problem(f"{target}: {directory} is not a directory", hint="move it away, or use another file_path")
     if not os.access(directory, os.W_OK | os.X_OK):
-        raise Problem(f"{target}: you may not write to {directory}; name another file_path")
+        raise Problem(f"{target}: you may not write to {directory}", hint="use another file_path")
+    if copy and not is_in_memory(directory):
+        raise Problem(
+            f'{target} has place = "copy", but {directory} is not on a tmpfs',
+            hint='mount a tmpfs there, or use place = "link"',
+        )
+
+
+def _check_abandoned(target: str, found: Rendered) -> None:
+    """A link of another user's run, root's for example, may be replaced once that user's file is gone."""
+    from remo_broker.client.unreachable import user_name
+
+    try:
+        os.lstat(found.path)
+    except FileNotFoundError:
+        return
+    except OSError:
+        pass  # the other user's directory is closed to us, so it exists
+    raise Problem(
+        f"{target} was rendered by user {user_name(found.uid)} for {found.project}",
+        hint=f"as that user, run 'remo-secret render --remove'; or remove the link: rm {target}",
+    )
 
 
 def make_directories(directory: str, made: list[str]) -> None:
-    """Make a directory and those above it that are missing; what it makes goes to the end of `made`."""
+    """Create a directory and its missing parents; appends those that it created to `made`."""
     missing = []
     while not os.path.isdir(directory):
         missing.append(directory)
@@ -82,16 +130,49 @@ def make_directories(directory: str, made: list[str]) -> None:
 
 
 def link(target: str, file: str) -> None:
-    """Make `target` a link to `file`, in one step. What is no link of ours is not replaced, even if it came just now."""
-    before = file_behind(target)
-    if before == file:
+    """Make `target` a link to `file` in one step. Only links of remo-secret are replaced."""
+    before = read_link(target)
+    if before is not None and before.path == file:
         return
     if before is None:
         os.symlink(file, target)
         return
-    _sweep(target)
+    sweep(target)
     temporary = _temporary(target)
     os.symlink(file, temporary)
+    _rename(temporary, target)
+
+
+def unlink(target: str, file: str) -> None:
+    """Remove the link to `file`; anything else that is there stays."""
+    if file_behind(target) == file:
+        os.unlink(target)
+    sweep(target)
+
+
+def write_copy(target: str, content: bytes, mode: int) -> None:
+    """Write the file itself, in one step."""
+    temporary = _temporary(target)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    sweep(target)
+    with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:
+        file.write(content)
+        os.fchmod(file.fileno(), mode)
+    _rename(temporary, target)
+
+
+def remove_copy(target: str) -> None:
+    """Remove a file that was copied, even if a program has rewritten it since."""
+    sweep(target)
+    try:
+        found = os.lstat(target)
+    except FileNotFoundError:
+        return
+    if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
+        os.unlink(target)
+
+
+def _rename(temporary: str, target: str) -> None:
     try:
         os.rename(temporary, target)
     except BaseException:
@@ -99,17 +180,15 @@ def link(target: str, file: str) -> None:
         raise
 
 
-def unlink(target: str, file: str) -> None:
-    """Remove the link to `file`; whatever else is there by now stays."""
-    if file_behind(target) == file:
-        os.unlink(target)
-    _sweep(target)
-
-
-def _sweep(target: str) -> None:
-    """Remove what a run that was killed has left beside a link."""
-    if file_behind(_temporary(target)) is not None:
-        os.unlink(_temporary(target))
+def sweep(target: str) -> None:
+    """Remove what a run that was killed has left beside a target."""
+    temporary = _temporary(target)
+    try:
+        found = os.lstat(temporary)
+    except OSError:
+        return
+    if found.st_uid == os.geteuid() and not stat.S_ISDIR(found.st_mode):
+        os.unlink(temporary)
 
 
 def _temporary(target: str) -> str:

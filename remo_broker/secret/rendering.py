@@ -1,4 +1,4 @@
-"""Writing the files of a manifest's bindings, all or none, and removing them again."""
+"""Write the files of a manifest's bindings, all or none, and remove them again."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ if TYPE_CHECKING:
 
 
 class File:
-    """One file to write, and where the link to it goes."""
+    """One file to write: where the link to it goes or, for a copy, where it goes itself."""
 
-    __slots__ = ("content", "mode", "target")
+    __slots__ = ("content", "copy", "mode", "target")
 
-    def __init__(self, target: str, content: bytes, mode: int) -> None:
+    def __init__(self, target: str, content: bytes, mode: int, *, copy: bool = False) -> None:
         self.target = target
         self.content = content
         self.mode = mode
+        self.copy = copy
 
 
 class Rendering:
-    """One run's writing: what may fail is tried first, and what was not there before it can be taken back."""
+    """The writing of one run: it tries first whatever may fail, and can undo what it created."""
 
     def __init__(self, project: str, files: dict[str, File]) -> None:
-        for file in files.values():
-            links.check_place(file.target, project)
+        for name, file in files.items():
+            ours = os.path.isfile(file.target) and _is_copy(project, name, file.target)
+            links.check_place(file.target, project, copy=file.copy, ours=ours)
         self._folder = tmpfs.make_folder(project)
         self._directories: list[str] = []
-        self._fresh: dict[str, str] = {}
+        self._fresh: dict[str, File] = {}
         try:
             self._write(files)
         except BaseException:
@@ -44,30 +46,56 @@ class Rendering:
     def _write(self, files: dict[str, File]) -> None:
         folder = self._folder
         for name, file in files.items():
-            with _told_of(folder.file(name)):
-                folder.stage(name, file.content, file.mode, file.target)
+            with _problem_at(folder.file(name)):
+                if file.copy:
+                    folder.stage_copy(name, file.target)
+                else:
+                    folder.stage(name, file.content, file.mode, file.target)
         for file in files.values():
-            with _told_of(file.target):
+            with _problem_at(file.target):
                 links.make_directories(os.path.dirname(file.target), self._directories)
         for name, file in files.items():
-            with _told_of(file.target):
-                self._commit(name, file.target)
+            with _problem_at(file.target):
+                if file.copy:
+                    self._commit_copy(name, file)
+                else:
+                    self._commit(name, file)
 
-    def _commit(self, name: str, target: str) -> None:
+    def _commit(self, name: str, file: File) -> None:
         folder, path = self._folder, self._folder.file(name)
-        before, place = links.file_behind(target), folder.place(name)
+        before, place = links.file_behind(file.target), folder.place(name)
         if before != path or not folder.has(name):
-            self._fresh[name] = target
-        if place is not None and place != target:  # the manifest wants it elsewhere now
-            with _told_of(place):
+            self._fresh[name] = file
+        if place is not None and place != file.target:  # the manifest has another file_path now
+            with _problem_at(place):
                 links.unlink(place, path)
+        copied = folder.copy(name)
+        if copied is not None:  # it was a copy before
+            links.remove_copy(copied)
+            folder.remove_place(name)
         folder.commit(name)
-        links.link(target, path)
+        links.link(file.target, path)
         if before is not None and before != path:
             self._forget(before)
 
+    def _commit_copy(self, name: str, file: File) -> None:
+        folder = self._folder
+        before = folder.copy(name)
+        if before != file.target:
+            self._fresh[name] = file
+            if before is not None:
+                links.remove_copy(before)
+        if folder.has(name):  # it was a link before
+            place = folder.place(name)
+            if place is not None:
+                links.unlink(place, folder.file(name))
+            folder.remove_file(name)
+            folder.remove_place(name)
+        folder.commit_copy(name)
+        links.write_copy(file.target, file.content, file.mode)
+
     def _forget(self, path: str) -> None:
-        """Remove the file that the link led to before: it lies on another tmpfs, or is of another name."""
+        """Remove the file that the link led to before: it is on another tmpfs, or has another name."""
         directory, name = os.path.split(path)
         if directory == self._folder.path:
             _remove(self._folder, name)
@@ -78,42 +106,53 @@ class Rendering:
             folder.close()
 
     def undo(self) -> None:
-        """Remove what was not there before, as far as it got."""
-        for name, target in self._fresh.items():
+        """Remove what this run has created so far."""
+        for name, file in self._fresh.items():
             self._folder.remove_file(name)
             with suppress(OSError):
-                links.unlink(target, self._folder.file(name))
+                if file.copy:
+                    links.remove_copy(file.target)
+                else:
+                    links.unlink(file.target, self._folder.file(name))
             self._folder.remove_place(name)
         self._folder.sweep()
         for directory in reversed(self._directories):
-            with suppress(OSError):  # somebody has put something into it
+            with suppress(OSError):  # it is no longer empty
                 os.rmdir(directory)
 
     def close(self) -> None:
         self._folder.close()
 
 
+def _is_copy(project: str, name: str, target: str) -> bool:
+    """Whether an earlier run has written the file itself there."""
+    found = False
+    for folder in tmpfs.folders(project):
+        found = found or folder.copy(name) == target
+        folder.close()
+    return found
+
+
 @contextmanager
-def _told_of(path: str) -> Iterator[None]:
+def _problem_at(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         why = os.strerror(error.errno or 0)
-        if error.errno == errno.ENOSPC:
-            why += ", make room there"
-        raise Problem(f"{path}: {why}; nothing was started, nothing new is left") from None
+        hint = "make room there" if error.errno == errno.ENOSPC else None
+        raise Problem(f"{path}: {why}; nothing was started, and nothing new is left", hint=hint) from None
 
 
 def remove(project: str, only: Collection[str] | None) -> None:
-    """Remove the files that were rendered for a project, or `only` some of them, and the links to them.
+    """Remove the files that were rendered for a project, or `only` those of some secrets, and the links to them.
 
-    Raises OSError for a link that cannot be removed, but not before all files are.
+    Raises OSError for a link that cannot be removed, after all files are removed.
     """
     failure = None
     for folder in tmpfs.folders(project):
         try:
             for name in folder.names():
-                if only is None or name in only:
+                if only is None or tmpfs.secret_of(name) in only:
                     try:
                         _remove(folder, name)
                     except OSError as error:
@@ -125,9 +164,11 @@ def remove(project: str, only: Collection[str] | None) -> None:
 
 
 def _remove(folder: tmpfs.Folder, name: str) -> None:
-    """First the secret, last the place, which tells whoever comes after a failure that there is something left."""
+    """The secret first and the place last, which shows after a failure that something is left."""
     folder.remove_file(name)
-    place = folder.place(name)
+    place, copied = folder.place(name), folder.copy(name)
     if place is not None:
         links.unlink(place, folder.file(name))
+    if copied is not None:
+        links.remove_copy(copied)
     folder.remove_place(name)

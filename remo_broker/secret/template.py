@@ -1,7 +1,7 @@
-"""What a file binding's template becomes.
+"""Fill a file binding's template.
 
-The protocol gives a bundle as a string, its JSON, so the value alone cannot tell a bundle from a string that is JSON
-itself. The template tells: see `fill`.
+The protocol sends a bundle as a string, its JSON, so the value alone does not tell a bundle from a string that is JSON
+itself. The template decides: see `fill`.
 """
 
 from __future__ import annotations
@@ -11,39 +11,92 @@ import re
 from remo_broker.cli.program import Problem
 from remo_broker.cli.text import listed
 from remo_broker.client.value import SecretValue
+from remo_broker.manifest.rules import FILTERS
 from remo_broker.protocol.names import printable
 
-# `{{field}}`, spaces allowed; whatever else stands between the braces is no field and reported as such. The spaces are
-# taken off afterwards: with them in the pattern, 64 KiB of spaces would take for ever.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# `{{field}}` or `{{field|filter}}`, with optional spaces, which are stripped afterwards: in the pattern they would make
+# matching 64 KiB of spaces take forever.
 _placeholder = re.compile(rb"\{\{([^{}]*)\}\}")
-# What stands for the whole of a secret, where a template has no other placeholder.
+# The name of the whole secret, in a template that has no other placeholder.
 WHOLE = "value"
 
 
 def fill(template: str, secret: SecretValue) -> bytes:
-    """The template with what is in the secret in place of the placeholders.
+    """The template with the secret's fields in place of the placeholders.
 
-    A template that has no placeholder but `{{value}}` gets the whole of the secret there, as it was pushed. With any
-    other, all of them are fields of a bundle. What is put in is not looked at again. Raises `Problem`, which names the
-    field and never a value.
+    A template whose only placeholder is `{{value}}` gets the whole secret there, as it was pushed. With any other
+    placeholder, all of them are fields of a bundle. The result is not searched again. Raises `Problem`, which names
+    fields and never shows a value.
     """
-    text = template.encode("utf-8")
+    text = template.removeprefix("\ufeff").encode("utf-8")
     values = {WHOLE: secret.reveal_bytes()}
-    if {_field(found) for found in _placeholder.findall(text)} - {WHOLE}:
+    if {_parts(found)[0] for found in _placeholder.findall(text)} - {WHOLE}:
         fields = secret.reveal_fields()
         if fields is not None:
             values = {name: value.encode("utf-8") for name, value in fields.items()}
 
     def put(found: re.Match[bytes]) -> bytes:
-        field = _field(found.group(1))
+        field, name = _parts(found.group(1))
         if field not in values:
-            known = listed(["{{" + name + "}}" for name in values])
+            known = listed(["{{" + known + "}}" for known in values])
             shown = printable(field)
-            raise Problem(f"the template of {secret.name} has {{{{{shown}}}}}, which the secret lacks; it has {known}")
-        return values[field]
+            raise Problem(
+                f"the template of {secret.name} has {{{{{shown}}}}}, a field that the secret lacks",
+                hint=f"it has {known}",
+            )
+        return values[field] if name is None else _filter(name, secret.name)(values[field])
 
     return _placeholder.sub(put, text)
 
 
-def _field(between: bytes) -> str:
-    return between.strip().decode("utf-8")
+def _parts(between: bytes) -> tuple[str, str | None]:
+    """Field and filter."""
+    field, bar, name = between.decode("utf-8").partition("|")
+    return field.strip(), name.strip() if bar else None
+
+
+def _filter(name: str, secret: str) -> Callable[[bytes], bytes]:
+    if name not in FILTERS:
+        shown = printable(name)
+        raise Problem(f"the template of {secret} has the unknown filter {shown}", hint=f"use one of {listed(FILTERS)}")
+
+    def checked(value: bytes) -> bytes:
+        try:
+            return _FILTERS[name](value)
+        except UnicodeDecodeError:
+            pass
+        # Raised outside the handler: UnicodeDecodeError holds the value.
+        raise Problem(f"{secret} is not UTF-8, so the filter {name} cannot be used", hint="use the filter base64")
+
+    return checked
+
+
+def _json(value: bytes) -> bytes:
+    """A JSON string with its quotes."""
+    import json
+
+    return json.dumps(value.decode("utf-8"), ensure_ascii=False).encode("utf-8")
+
+
+def _pgpass(value: bytes) -> bytes:
+    """A field of ~/.pgpass: backslashes and colons are escaped."""
+    return value.replace(b"\\", b"\\\\").replace(b":", b"\\:")
+
+
+def _base64(value: bytes) -> bytes:
+    """Base64 on one line."""
+    import binascii
+
+    return binascii.b2a_base64(value, newline=False)
+
+
+def _shell(value: bytes) -> bytes:
+    """One word of a POSIX shell, quoted."""
+    return b"'" + value.replace(b"'", b"'\"'\"'") + b"'"
+
+
+_FILTERS = {"base64": _base64, "json": _json, "pgpass": _pgpass, "shell": _shell}

@@ -1,21 +1,24 @@
-"""Files that live in memory: a directory of this user's on a tmpfs, and a directory in it for each project.
+"""Files in memory: this user's directory on a tmpfs, with a directory for each project.
 
-A tmpfs is looked for, and verified, because a secret on a disk outlives its file. (What is swapped out is another
-matter: give the host encrypted swap, or none.)
+The tmpfs is verified, because a secret on a disk outlives its file. (A tmpfs can be swapped out: give the host encrypted
+swap, or none.)
 
-Beside each file NAME stands NAME.place, a symlink whose text is where the link to the file was put. So what was
-rendered can be removed without the broker and by another manifest than it was rendered by. What begins with a dot is not
-finished: whoever holds the directory's lock next removes it.
+Beside each file NAME is NAME.place, a symlink whose text is the path of the link to the file; NAME.copy stands alone and
+has the path of a file that was written there itself. Rendered files can therefore be removed without the broker, and
+after the manifest has changed. Entries that begin with a dot are unfinished; the next holder of the directory's lock
+removes them.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import re
 import stat
+from contextlib import suppress
 
 from remo_broker.cli.program import Problem
-from remo_broker.protocol.names import is_project_name, is_secret_name
+from remo_broker.protocol.names import is_project_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,15 +27,21 @@ if TYPE_CHECKING:
 MEMORY_FILE_SYSTEMS = ("tmpfs", "ramfs")
 RUNTIME_VARIABLE = "XDG_RUNTIME_DIR"
 CANDIDATES = ("/dev/shm", "/run")  # noqa: S108 - made for it
-# Others may pass through, so that the mode of a file decides who reads it; they may not list.
-DIRECTORY_MODE = 0o711
+DIRECTORY_MODE = 0o700
 PLACE_SUFFIX = ".place"
+COPY_SUFFIX = ".copy"
+# Another user can create this user's usual directory in /dev/shm first. Then one with a random suffix is used.
+RANDOM_BYTES = 8
+
+# A file: the secret's name, with a number for the second and further files of one secret.
+_file_name = re.compile(r"([A-Za-z0-9_]{1,128})(-[0-9]{1,3})?").fullmatch
+_base_name = re.compile(r"remo-secret-([0-9]+)(-[0-9a-f]{16})?").fullmatch
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def candidates() -> list[str]:
-    """The runtime directory by its variable, the usual one (a shell in a container lacks the variable), and the rest."""
+    """Where to look for a tmpfs: the runtime directory, by its variable and by its usual path, then the rest."""
     runtime = os.environ.get(RUNTIME_VARIABLE, "")
     found = ([runtime] if os.path.isabs(runtime) else []) + [f"/run/user/{os.geteuid()}", *CANDIDATES]
     return list(dict.fromkeys(os.path.normpath(one) for one in found))
@@ -42,19 +51,31 @@ def own_name() -> str:
     return f"remo-secret-{os.geteuid()}"
 
 
+def owner_of(base_name: str) -> int | None:
+    """Whose directory this is by its name; None if it is not the name of one."""
+    found = _base_name(base_name)
+    return int(found.group(1)) if found else None
+
+
+def secret_of(file_name: str) -> str | None:
+    """The secret that a rendered file belongs to, by the file's name; None if it is not the name of one."""
+    found = _file_name(file_name)
+    return found.group(1) if found else None
+
+
 def find_memory() -> str:
-    """The first directory on a tmpfs that may be written to, and in which nobody else can replace what is ours."""
+    """The first writable directory on a tmpfs in which no other user can replace this user's files."""
     for directory in candidates():
         if is_in_memory(directory) and is_safe(directory) and os.access(directory, os.W_OK | os.X_OK):
             return directory
     raise Problem(
-        f"none of {', '.join(candidates())} is a tmpfs of yours or root's that you may write to; "
-        f"mount one and name it with ${RUNTIME_VARIABLE}"
+        f"none of {', '.join(candidates())} is a writable tmpfs of yours or root's",
+        hint=f"mount one, and set ${RUNTIME_VARIABLE} to it",
     )
 
 
 def is_in_memory(directory: str) -> bool:
-    """Whether a directory is on a file system without a disk, by what the kernel lists as mounted."""
+    """Whether a directory is on a file system without a disk, by the kernel's list of mounts."""
     try:
         device = os.stat(directory).st_dev
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
@@ -70,7 +91,7 @@ def is_in_memory(directory: str) -> bool:
 
 
 def is_safe(directory: str) -> bool:
-    """Whether only root and this user can rename what this user has put there: `sudo` may keep another's variable."""
+    """Whether only root and this user can rename this user's files there: `sudo` may keep another user's variable."""
     found = os.stat(directory)
     if found.st_uid not in (0, os.geteuid()):
         return False
@@ -78,7 +99,7 @@ def is_safe(directory: str) -> bool:
 
 
 class Folder:
-    """A project's directory on the tmpfs, open and locked; only this user can have made what is in it."""
+    """A project's directory on the tmpfs, open and locked; only this user can have created its entries."""
 
     def __init__(self, path: str, descriptor: int) -> None:
         self.path = path
@@ -89,16 +110,30 @@ class Folder:
         return os.path.join(self.path, name)
 
     def names(self) -> list[str]:
-        """The secrets of which there is anything, a file or only a place."""
-        entries = {entry.removesuffix(PLACE_SUFFIX) for entry in os.listdir(self._descriptor)}
-        return sorted(name for name in entries if is_secret_name(name))
+        """The files of which there is anything: the file itself, or only its place."""
+        entries = {entry.removesuffix(PLACE_SUFFIX).removesuffix(COPY_SUFFIX) for entry in os.listdir(self._descriptor)}
+        return sorted(name for name in entries if _file_name(name))
 
     def place(self, name: str) -> str | None:
-        """Where the link to a file was put."""
+        """The path of the link to a file."""
+        return self._text(name + PLACE_SUFFIX)
+
+    def copy(self, name: str) -> str | None:
+        """The path of a file that was written there itself."""
+        return self._text(name + COPY_SUFFIX)
+
+    def _text(self, entry: str) -> str | None:
         try:
-            return os.readlink(name + PLACE_SUFFIX, dir_fd=self._descriptor)
+            return os.readlink(entry, dir_fd=self._descriptor)
         except OSError:
             return None
+
+    def stage_copy(self, name: str, place: str) -> None:
+        os.symlink(place, _staged(name + COPY_SUFFIX), dir_fd=self._descriptor)
+
+    def commit_copy(self, name: str) -> None:
+        entry = name + COPY_SUFFIX
+        os.rename(_staged(entry), entry, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
 
     def has(self, name: str) -> bool:
         try:
@@ -108,7 +143,7 @@ class Folder:
         return True
 
     def stage(self, name: str, content: bytes, mode: int, place: str) -> None:
-        """Write all there is to write, under names that do not count yet."""
+        """Write the file and its place under temporary names."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(_staged(name), flags, 0o600, dir_fd=self._descriptor)
         with os.fdopen(descriptor, "wb") as file:
@@ -117,7 +152,7 @@ class Folder:
         os.symlink(place, _staged(name + PLACE_SUFFIX), dir_fd=self._descriptor)
 
     def commit(self, name: str) -> None:
-        """Put in place what was staged: first where its link will be, so that there is never a file that nobody finds."""
+        """Rename what was staged: the place first, so that every file can be found."""
         for entry in (name + PLACE_SUFFIX, name):
             os.rename(_staged(entry), entry, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
 
@@ -126,11 +161,12 @@ class Folder:
             os.unlink(name, dir_fd=self._descriptor)
 
     def remove_place(self, name: str) -> None:
-        if self.has(name + PLACE_SUFFIX):
-            os.unlink(name + PLACE_SUFFIX, dir_fd=self._descriptor)
+        for suffix in (PLACE_SUFFIX, COPY_SUFFIX):
+            if self.has(name + suffix):
+                os.unlink(name + suffix, dir_fd=self._descriptor)
 
     def sweep(self) -> None:
-        """Remove what was staged and not committed, be it by a run that was killed."""
+        """Remove what was staged but not committed, for instance by a run that was killed."""
         for entry in os.listdir(self._descriptor):
             if entry.startswith("."):
                 os.unlink(entry, dir_fd=self._descriptor)
@@ -140,11 +176,8 @@ class Folder:
 
 
 def make_folder(project: str) -> Folder:
-    """The directory to render a project's files in. Raises `Problem`."""
-    if not is_project_name(project):
-        raise Problem("the broker gave a name for this project that no project can have")
-    base = os.path.join(find_memory(), own_name())
-    outer = _make_directory(base, None, base)
+    """The directory for a project's files. Raises `Problem`."""
+    base, outer = _make_base(find_memory())
     try:
         path = os.path.join(base, project)
         descriptor = _make_directory(project, outer, path)
@@ -154,10 +187,24 @@ def make_folder(project: str) -> Folder:
     return Folder(path, descriptor)
 
 
-def folders(project: str, *, wait: bool = True) -> list[Folder]:
-    """The directories of a project that there are: more than one if the runtime directory was another before.
+def _make_base(memory: str) -> tuple[str, int]:
+    """This user's directory in `memory`, open: the usual one, one of an earlier run, or a new random one."""
+    usual = os.path.join(memory, own_name())
+    try:
+        return usual, _make_directory(usual, None, usual)
+    except Problem:
+        if not os.stat(memory).st_mode & stat.S_ISVTX:
+            raise  # nobody else can have created it
+    for base, descriptor in _own_bases(memory):
+        return base, descriptor
+    base = f"{usual}-{os.urandom(RANDOM_BYTES).hex()}"
+    return base, _make_directory(base, None, base)
 
-    Those in use are waited for or, without `wait`, left out: who holds one already must not wait for another.
+
+def folders(project: str, *, wait: bool = True) -> list[Folder]:
+    """The existing directories of a project: several if the runtime directory has changed.
+
+    Locked ones are waited for or, without `wait`, skipped: the holder of one lock must not wait for another.
     """
     found = []
     for base, outer in _bases():
@@ -173,7 +220,7 @@ def folders(project: str, *, wait: bool = True) -> list[Folder]:
 
 
 def rendered_projects() -> list[str]:
-    """The projects of which this user has rendered anything."""
+    """The projects for which this user has rendered files."""
     known = {project for _, outer in _bases() for project in os.listdir(outer) if is_project_name(project)}
     found = []
     for project in sorted(known):
@@ -186,37 +233,47 @@ def rendered_projects() -> list[str]:
 
 
 def _bases() -> Iterator[tuple[str, int]]:
-    """This user's directories among the candidates, open. What is there under that name and somebody else's is none."""
+    """This user's directories among the candidates, open; closed again after each step."""
     for directory in candidates():
-        base = os.path.join(directory, own_name())
+        for base, descriptor in _own_bases(directory):
+            try:
+                yield base, descriptor
+            finally:
+                os.close(descriptor)
+
+
+def _own_bases(directory: str) -> Iterator[tuple[str, int]]:
+    """This user's directories in one candidate, open. Another user's directory of such a name is skipped."""
+    try:
+        names = sorted(name for name in os.listdir(directory) if owner_of(name) == os.geteuid())
+        safe = is_safe(directory)
+    except OSError:
+        return
+    for base in (os.path.join(directory, name) for name in names if safe):
         try:
             descriptor = os.open(base, _OPEN_DIRECTORY)
         except OSError:
             continue
-        try:
-            if is_safe(directory) and _is_own(descriptor):
-                yield base, descriptor
-        finally:
+        if _is_own(descriptor):
+            yield base, descriptor
+        else:
             os.close(descriptor)
 
 
 def _make_directory(name: str, parent: int | None, path: str) -> int:
-    """Make a directory if it is not there, open it, and be sure that it is nobody else's."""
-    made = False
-    try:
+    """Create a directory if it does not exist, open it, and verify that it belongs to this user."""
+    with suppress(FileExistsError):
         os.mkdir(name, DIRECTORY_MODE, dir_fd=parent)
-        made = True
-    except FileExistsError:
-        pass
     try:
         descriptor = os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
     except OSError as error:
-        raise Problem(f"{path}: {os.strerror(error.errno or 0)}; remove it, it is in remo-secret's way") from None
+        raise Problem(
+            f"{path}: {os.strerror(error.errno or 0)}", hint="remove it; remo-secret needs the name"
+        ) from None
     if not _is_own(descriptor):
         os.close(descriptor)
-        raise Problem(f"{path} belongs to somebody else, or others may write to it; have it removed")
-    if made:
-        os.fchmod(descriptor, DIRECTORY_MODE)  # whatever the umask has taken
+        raise Problem(f"{path} belongs to another user, or others may write to it", hint="have it removed")
+    os.fchmod(descriptor, DIRECTORY_MODE)  # whatever the umask or an older version made of it
     return descriptor
 
 
@@ -226,7 +283,7 @@ def _is_own(descriptor: int) -> bool:
 
 
 def _lock(descriptor: int, wait: bool) -> bool:
-    """Whether the directory is ours to change until it is closed; False where somebody else has it."""
+    """Lock the directory until it is closed; False if another process holds the lock."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:

@@ -7,6 +7,7 @@ with SIGTERM: what it says of a fault of its own, or an exit status that is not 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -20,8 +21,10 @@ import time
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from remo_broker.broker import registrations
-from remo_broker.broker.projects import Registration
+from remo_broker.broker.projects import ManifestSource, Registration
 from remo_broker.broker.secrets.memory import MEMORY_ENVIRONMENT
+from remo_broker.manifest.document import parse
+from remo_broker.manifest.result import build
 from tests.support.machine import REPOSITORY, poll, unavailable
 
 if TYPE_CHECKING:
@@ -59,9 +62,17 @@ def registration(
     max_entries: int = 64,
     allowed_uids: Sequence[int] = (),
     project_path: str = "/nowhere",
+    manifest: str | None = None,
 ) -> Registration:
-    """What the broker remembers of a project that was registered earlier."""
-    return Registration(name, project_path, allowlist, ttl_seconds, max_entries, allowed_uids)
+    """What the broker remembers of a project that was registered earlier, by a manifest where one is given."""
+    source = None
+    if manifest is not None:
+        content = manifest.encode()
+        built = build(parse(content), f"{project_path}/.remo/manifest.toml")
+        bindings = json.dumps(built.tables).encode()
+        source = ManifestSource(built.source, hashlib.sha256(content).hexdigest(), built.hosts, bindings)
+        allowlist = allowlist or built.allowlist
+    return Registration(name, project_path, allowlist, ttl_seconds, max_entries, allowed_uids, source)
 
 
 def encode(request: object) -> bytes:

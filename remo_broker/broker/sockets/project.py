@@ -23,6 +23,7 @@ from remo_broker.protocol.ops import (
     MAX_MESSAGE,
     PROJECT,
     PROJECT_REQUESTS,
+    Bindings,
     Code,
     Get,
     Info,
@@ -315,6 +316,10 @@ def _info(connection: ProjectConnection, _request: Info) -> None:
     connection.outbox.reply(connection, connection.server.broker.info(connection.project))
 
 
+def _bindings(connection: ProjectConnection, _request: Bindings) -> None:
+    connection.outbox.reply(connection, connection.server.broker.bindings(connection.project))
+
+
 def _ready(connection: ProjectConnection, _request: Ready) -> None:
     connection.outbox.reply(connection, connection.server.broker.ready())
 
@@ -327,7 +332,7 @@ def _watch(connection: ProjectConnection, _request: WatchProject) -> None:
 
 # A handler answers through the connection's outbox, which keeps the order of the requests, or begins a stream.
 HANDLERS: dict[type[Request], Callable[[ProjectConnection, Any], None]] = table(
-    PROJECT, {Get: _get, Ping: _ping, Info: _info, Ready: _ready, WatchProject: _watch}
+    PROJECT, {Get: _get, Ping: _ping, Info: _info, Bindings: _bindings, Ready: _ready, WatchProject: _watch}
 )
 
 

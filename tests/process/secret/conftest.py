@@ -53,6 +53,15 @@ class Project:
         self.manifest = self.path / ".remo/manifest.toml"
         self.manifest.write_text(MANIFEST)
 
+    def register(self, manifest: str) -> None:
+        """Write another manifest, and have an operator reload it."""
+        self.manifest.write_text(manifest)
+        for _ in range(5):  # on a busy machine a reader may miss its deadline
+            reply = self.broker.ask({"op": "reload", "name": "myrepo"})
+            if reply.get("code") != "manifest_unreadable":
+                break
+        assert reply["ok"], reply
+
     @property
     def environment(self) -> dict[str, str]:
         return {
@@ -96,7 +105,9 @@ def memory() -> Iterator[pathlib.Path]:
 @pytest.fixture
 def empty(start_broker: StartBroker, directory: pathlib.Path, memory: pathlib.Path) -> Project:
     """The project at a broker that has started just now."""
-    return Project(start_broker(projects=[registration("myrepo", "TOKEN", "npm", "aws", "KEY")]), directory, memory)
+    path = str(directory / "myrepo")
+    broker = start_broker(projects=[registration("myrepo", project_path=path, manifest=MANIFEST)])
+    return Project(broker, directory, memory)
 
 
 @pytest.fixture

@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import re
+import shutil
 import signal
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from remo_broker.cli.program import Problem
-from remo_broker.manifest.rules import SEARCH
 from remo_broker.secret import tmpfs
-from tests.process.secret.conftest import KEY, MANIFEST
+from tests.process.secret.conftest import KEY, MANIFEST, everything_below
 from tests.support import programs
 from tests.support.broker import NOBODY, registration
+from tests.support.machine import poll, unavailable
 from tests.support.programs import refused
 
 if TYPE_CHECKING:
@@ -50,8 +49,11 @@ def test_files_lie_in_memory_with_their_mode(project: Project) -> None:
     targets = [str(project.home / ".aws/credentials"), str(project.home / "keys/app.key")]
     assert done.stdout.decode().splitlines() == targets
     assert [os.readlink(target) for target in targets] == [f"{project.rendered}/aws", f"{project.rendered}/KEY"]
-    assert [pathlib.Path(target).stat().st_mode & 0o7777 for target in targets] == [0o600, 0o440]
+    assert [pathlib.Path(target).stat().st_mode & 0o7777 for target in targets] == [0o600, 0o400], (
+        "the owner's bits alone"
+    )
     assert (project.home / ".aws").stat().st_mode & 0o7777 == 0o700
+    assert project.rendered.stat().st_mode & 0o7777 == project.rendered.parent.stat().st_mode & 0o7777 == 0o700
     assert tmpfs.is_in_memory(str(project.rendered))
     assert sorted(os.listdir(project.rendered)) == ["KEY", "KEY.place", "aws", "aws.place"], "no temporary file"
     assert {one["REMO_SECRET"] for one in project.broker.records("fetch")} == {"aws", "KEY"}, "only what it renders"
@@ -112,17 +114,46 @@ def test_more_names_than_may_be_fetched_at_once(start_broker: StartBroker) -> No
     assert found.keys() >= {name.encode() for name in names}
 
 
-def test_a_name_that_the_broker_does_not_allow(project: Project) -> None:
-    """The manifest was edited and not reloaded: the broker's list rules."""
-    project.manifest.write_text(MANIFEST + "[secrets.LATER]\n")
-    line = refused(project.run("exec", "true"), 3)
-    assert "LATER: not in the manifest of myrepo" in line
+def test_an_edited_manifest_counts_when_it_is_reloaded(project: Project) -> None:
+    edited = MANIFEST.replace("GH_TOKEN", "OTHER") + "[secrets.LATER]\n"
+    project.manifest.write_text(edited)
+    assert b"OTHER" not in variables(project.run("exec", "env", "-0"))
+    assert "LATER is not in the manifest" in refused(project.run("exec", "--only=LATER", "true"), 1)
+    line = refused(project.run("exec", "--manifest", str(project.path), "true"), 1)
+    assert "is not the manifest that was registered" in line
     assert "reload myrepo" in line
+    project.register(MANIFEST.replace("GH_TOKEN", "OTHER"))
+    assert variables(project.run("exec", "env", "-0"))[b"OTHER"] == b"zqTokenzq"
 
 
 def test_no_snapshot(empty: Project) -> None:
-    line = refused(empty.run("exec", "true"), 4)
-    assert "TOKEN, npm, aws, KEY: the broker holds no secrets yet" in line
+    line = refused(empty.run("exec", "--wait=0", "true"), 4)
+    assert "no secrets yet" in line
+    assert "waited 1 s" in refused(empty.run("render", "--wait=1"), 4)
+
+
+def test_a_push_that_comes_late_is_waited_for(empty: Project) -> None:
+    argv = programs.command(programs.SECRET, "exec", "--only=TOKEN", "env", "-0")
+    environment = programs.environment(empty.environment)
+    with subprocess.Popen(argv, env=environment, cwd=empty.path, stdout=subprocess.PIPE) as process:
+        poll("the first fetch", lambda: empty.broker.records("fetch"))
+        empty.push_all()
+        assert process.stdout is not None
+        assert b"GH_TOKEN=zqTokenzq" in process.stdout.read()
+
+
+@pytest.mark.parametrize("name", ["LD_PRELOAD", "ld_preload", "PYTHONSTARTUP", "BASH_ENV", "node_options", "PATH"])
+def test_a_variable_that_changes_what_programs_load(start_broker: StartBroker, name: str) -> None:
+    broker = start_broker(projects=[registration("myrepo", name)])
+    broker.push({name: "/tmp/x.so"})
+    line = refused(programs.run(programs.SECRET, "--socket", broker.project(), "exec", "true"), 1)
+    assert name.upper() in line
+    assert "env_var" in line
+
+
+def test_the_operators_manifest_may_name_such_a_variable(project: Project) -> None:
+    project.register('schema_version = 1\nproject = "myrepo"\n[secrets.TOKEN]\nenv_var = "NODE_OPTIONS"\n')
+    assert variables(project.run("exec", "env", "-0"))[b"NODE_OPTIONS"] == b"zqTokenzq"
 
 
 def test_however_many_are_missing_it_is_one_line_to_read(start_broker: StartBroker) -> None:
@@ -145,43 +176,68 @@ def test_only(project: Project) -> None:
     assert b"GH_TOKEN" not in variables(project.run("exec", "--only", "", "env", "-0"))
 
 
-def test_without_a_manifest_the_allowlist_goes_into_variables(project: Project) -> None:
+def test_it_means_the_same_in_every_directory(project: Project) -> None:
+    expected = variables(project.run("exec", "env", "-0"))
+    assert expected[b"GH_TOKEN"] == b"zqTokenzq"
+    vendored = project.path / "vendor/myrepo"
+    (vendored / ".remo").mkdir(parents=True)
+    (vendored / ".remo/manifest.toml").write_text(MANIFEST.replace("GH_TOKEN", "LD_PRELOAD"))
+    for where in (project.home, vendored, pathlib.Path("/")):
+        found = variables(project.run("exec", "env", "-0", cwd=where))
+        assert {**found, b"PWD": b""} == {**expected, b"PWD": b""}
+    project.path.chmod(0o777)
+    assert variables(project.run("exec", "env", "-0")) == expected, "whoever may write to the directory"
+
+
+BARE = 'schema_version = 1\nproject = "myrepo"\n[secrets.TOKEN]\n[secrets.npm]\n[secrets.aws]\n[secrets.KEY]\n'
+
+
+def test_without_bindings_secrets_go_into_variables(project: Project) -> None:
+    project.register(BARE)
     project.broker.push({"TOKEN": "t", "npm": "n", "aws": {"id": "1"}, "KEY": "k"})
-    found = variables(project.run("exec", "env", "-0", cwd=project.home))
+    found = variables(project.run("exec", "env", "-0"))
     assert (found[b"TOKEN"], found[b"NPM"], found[b"KEY"]) == (b"t", b"n", b"k")
     assert json.loads(found[b"AWS"]) == {"id": "1"}
 
 
 def test_binary_in_a_variable(project: Project) -> None:
+    project.register(BARE)
     project.broker.push({"TOKEN": "t", "npm": "n", "aws": "a"}, KEY="//4=")
-    assert variables(project.run("exec", "env", "-0", cwd=project.home))[b"KEY"] == b"\xff\xfe"
+    assert variables(project.run("exec", "env", "-0"))[b"KEY"] == b"\xff\xfe"
     project.broker.push({"TOKEN": "t", "npm": "n", "aws": "a"}, KEY="AAE=")
-    assert "KEY holds a zero byte" in refused(project.run("exec", "true", cwd=project.home), 1)
+    assert "KEY has a zero byte" in refused(project.run("exec", "true", cwd=project.home), 1)
 
 
 def test_commands_that_cannot_be_run(project: Project) -> None:
-    assert "no such command" in refused(project.run("exec", "no-such", env={"PATH": "/usr/bin:/nowhere"}), 127)
-    assert "cannot be run (Permission denied)" in refused(project.run("exec", "/etc/passwd"), 126)
-    assert "cannot be run (it is a directory)" in refused(project.run("exec", "/etc"), 126)
-    assert "no such command" in refused(project.run("exec", ""), 127)
-    assert "no such command" in refused(project.run("exec", "no-such", env={"PATH": "/etc/passwd:/nowhere:"}), 127)
-    assert "cannot be run (Permission denied)" in refused(project.run("exec", "passwd", env={"PATH": "/etc"}), 126)
+    assert "command not found" in refused(project.run("exec", "no-such", env={"PATH": "/usr/bin:/nowhere"}), 127)
+    assert "cannot be executed (Permission denied)" in refused(project.run("exec", "/etc/passwd"), 126)
+    assert "cannot be executed (it is a directory)" in refused(project.run("exec", "/etc"), 126)
+    assert "command not found" in refused(project.run("exec", ""), 127)
+    assert "command not found" in refused(project.run("exec", "no-such", env={"PATH": "/etc/passwd:/nowhere:"}), 127)
+    assert "cannot be executed (Permission denied)" in refused(project.run("exec", "passwd", env={"PATH": "/etc"}), 126)
     assert not project.broker.records("fetch"), "what cannot be started gets no secret fetched"
 
 
 @pytest.mark.parametrize(
-    ("content", "why"), [("#!/no/such/program\n", "the interpreter"), ("echo\n", "Exec format error")]
+    ("content", "why"), [("#!/no/such/program\n", "the interpreter"), ("\x7fELF\0", "Exec format error")]
 )
 def test_a_command_that_fails_at_the_last_moment(project: Project, content: str, why: str) -> None:
     script = project.path / "script"
     script.write_text(content)
     script.chmod(0o755)
-    assert f"cannot be run ({why}" in refused(project.run("exec", "./script"), 126)
+    assert f"cannot be executed ({why}" in refused(project.run("exec", "./script"), 126)
     assert not list(project.home.iterdir())
     assert not os.listdir(project.rendered), "no file is left of what was not started"
     project.run("render")
     refused(project.run("exec", "./script"), 126)
     assert (project.home / "keys/app.key").read_bytes() == KEY, "but what was there before is"
+
+
+def test_a_script_without_an_interpreter_runs_as_under_a_shell(project: Project) -> None:
+    script = project.path / "script"
+    script.write_text("echo $0 $1 $GH_TOKEN\n")
+    script.chmod(0o755)
+    assert project.run("exec", "./script", "a b").stdout == b"./script a b zqTokenzq\n"
 
 
 def test_a_command_in_the_working_directory(project: Project) -> None:
@@ -191,116 +247,119 @@ def test_a_command_in_the_working_directory(project: Project) -> None:
     assert project.run("exec", "script", env={"PATH": "/nowhere::/usr/bin:/bin"}).stdout == b"./script\n"
 
 
-def test_the_working_directory_is_gone(project: Project) -> None:
-    gone = project.path / "gone"
-    code = (
-        f"import os; os.mkdir({str(gone)!r}); os.chdir({str(gone)!r}); os.rmdir({str(gone)!r}); os.execv(argv[0], argv)"
-    )
-    argv = programs.command(programs.SECRET, "exec", "/bin/true")
-    done = subprocess.run(
-        [argv[0], "-c", f"argv = {argv!r}; {code}"],
-        env=programs.environment(project.environment),
-        capture_output=True,
-        check=False,
-    )
-    assert "the working directory has been removed" in refused(done, 1)
+# --- bindings
 
 
-# --- which manifest
-
-
-def test_files_take_a_manifest(project: Project) -> None:
-    """To have written none in the wrong directory would be found out by whatever wants them."""
-    line = refused(project.run("render", cwd=project.home), 1)
-    assert "no manifest of myrepo is here or above; go to the project's directory, or give --manifest" in line
-    project.manifest.write_text('schema_version = 1\nproject = "myrepo"\n[secrets.TOKEN]\n')
+def test_render_without_files(project: Project) -> None:
+    project.register('schema_version = 1\nproject = "myrepo"\n[secrets.TOKEN]\n')
     done = project.run("render")
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b""), "one that wants no file is no error"
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
-def test_a_working_directory_that_may_not_be_looked_into(directory: pathlib.Path) -> None:
-    """As after `sudo -u`: a directory in which one is, and that one may not reach by its name."""
-    (directory / "closed/inside").mkdir(parents=True)
-    (directory / "closed").chmod(0o700)
-    where = f"{directory}/closed/inside"
-    told = f"{where}: Permission denied; go to another directory, or give --manifest"
-    for code, says in (("assert projects_nearby(None) == []", ""), ("list(_above())", told)):
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", f"from remo_broker.secret.bindings import _above, projects_nearby; {code}"],
-            env=programs.environment(),
-            cwd=where,
-            user=NOBODY,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.stderr.rstrip().endswith(says)
-        assert bool(done.stderr) == bool(says), done.stderr
-
-
-def test_from_below_the_project(project: Project) -> None:
-    below = project.path / "src/deep"
-    below.mkdir(parents=True)
-    assert variables(project.run("exec", "env", "-0", cwd=below))[b"GH_TOKEN"] == b"zqTokenzq"
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 def test_manifest_by_name(project: Project) -> None:
     for path in (str(project.manifest), str(project.path), os.path.relpath(project.path, project.home)):
         done = project.run("exec", "--manifest", path, "env", "-0", cwd=project.home)
         assert variables(done)[b"GH_TOKEN"] == b"zqTokenzq"
-    assert "has none of .devcontainer/remo-broker.toml" in refused(project.run("render", "--manifest", "/usr"), 1)
+    assert ".devcontainer/remo-broker.toml" in refused(project.run("render", "--manifest", "/usr"), 1)
     assert "No such file" in refused(project.run("render", "--manifest", "/nowhere"), 1)
 
 
-def test_a_manifest_of_another_project(project: Project) -> None:
-    """A nested repository's is passed over; where there is no other, that is an error and not a guess."""
-    nested = project.path / "vendor/other"
-    (nested / ".remo").mkdir(parents=True)
-    (nested / ".remo/manifest.toml").write_text('schema_version = 1\nproject = "other"\n[secrets.X]\n')
-    assert variables(project.run("exec", "env", "-0", cwd=nested))[b"GH_TOKEN"] == b"zqTokenzq"
-    project.manifest.unlink()
-    line = refused(project.run("exec", "true", cwd=nested), 1)
-    assert "is the manifest of other, but" in line
-    assert "--manifest" in line
-    assert "is the manifest of other" in refused(project.run("exec", "--manifest", str(nested), "true"), 1)
+SEVERAL = """
+schema_version = 1
+project = "myrepo"
+[secrets.aws]
+env = { AWS_ACCESS_KEY_ID = "id", AWS_SECRET = "key" }
+[[secrets.TOKEN]]
+env_var = "A"
+[[secrets.TOKEN]]
+fetch_as = "file"
+file_path = "one"
+file_mode = "0600"
+template = "{{value}}"
+[[secrets.TOKEN]]
+fetch_as = "file"
+file_path = "two"
+file_mode = "0600"
+template = "\ufeff{{ value | base64 }} {{value|shell}}"
+[secrets.npm]
+optional = true
+"""
 
 
-def test_a_strangers_manifest_does_not_count(project: Project) -> None:
-    """It says which files to write into the home directory, and /tmp is where anybody can leave one."""
-    project.path.chmod(0o1777)
-    assert b"GH_TOKEN" not in variables(project.run("exec", "--only", "TOKEN", "env", "-0"))
-
-
-@pytest.mark.parametrize("place", SEARCH)
-@pytest.mark.parametrize("form", ["binding", "allowlist"])
-def test_each_place_and_spelling(project: Project, place: tuple[str, str], form: str) -> None:
-    project.manifest.unlink()
-    text = MANIFEST
-    if form == "allowlist":
-        text = text.replace(
-            'project = "myrepo"', '[project]\nname = "myrepo"\n[allowlist]\nsecrets = ["TOKEN", "npm", "aws"]'
-        )
-    (project.path / place[0]).mkdir(exist_ok=True)
-    project.path.joinpath(*place).write_text(text)
+def test_several_bindings_and_fields(project: Project) -> None:
+    project.register(SEVERAL)
     found = variables(project.run("exec", "env", "-0"))
-    assert (found[b"GH_TOKEN"], found[b"NPM"]) == (b"zqTokenzq", b"zqNpm\nzq=")
-    assert (project.home / ".aws/credentials").exists()
-    assert (project.home / "keys/app.key").exists() == (form == "binding"), "what the allowlist lacks is not fetched"
+    assert (found[b"AWS_ACCESS_KEY_ID"], found[b"AWS_SECRET"], found[b"A"]) == (b"zqIdzq", b"zq{{id}}zq", b"zqTokenzq")
+    assert (project.home / "one").read_text() == "zqTokenzq"
+    assert (project.home / "two").read_text() == "enFUb2tlbnpx 'zqTokenzq'"
+    project.run("render", "--remove", "--only=TOKEN")
+    assert everything_below(project.home) == []
+    project.broker.push({"aws": "not a bundle", "TOKEN": "x", "npm": "x"})
+    assert "is not a bundle" in refused(project.run("exec", "true"), 1)
 
 
-def test_a_broken_manifest(project: Project) -> None:
-    project.manifest.write_text("schema_version = 1\nproject = \n")
-    assert re.search(r"myrepo: not TOML at line 2", refused(project.run("exec", "true"), 1))
-    project.manifest.write_text(MANIFEST.replace("0600", "rw"))
-    assert "remo-brokerctl check" in refused(project.run("exec", "true"), 1)
+def test_an_optional_secret_may_be_missing(project: Project) -> None:
+    project.register(SEVERAL)
+    project.broker.push({"aws": {"id": "1", "key": "2"}, "TOKEN": "x"})
+    done = project.run("exec", "env", "-0")
+    assert b"NPM" not in variables(done)
+    assert done.stderr.count(b"npm") == 1
+    project.broker.push({"TOKEN": "x"})
+    assert "aws: " in refused(project.run("exec", "true"), 4)
+
+
+IN_PROJECT = """
+schema_version = 1
+project = "myrepo"
+[secrets.TOKEN]
+fetch_as = "file"
+file_path = "secrets/token"
+file_mode = "0600"
+template = "{{value}}"
+base = "project"
+"""
+
+
+def test_a_file_in_the_project_unless_git_would_track_it(project: Project) -> None:
+    if shutil.which("git") is None:
+        unavailable("git is not installed")
+    project.register(IN_PROJECT)
+    assert project.run("render").returncode == 0
+    assert (project.path / "secrets/token").read_text() == "zqTokenzq"
+    project.run("render", "--remove")
+    subprocess.run(["git", "init", "-q", project.path], check=True, env=programs.environment(project.environment))
+    assert "tracked by git" in refused(project.run("render"), 1)
+    (project.path / ".gitignore").write_text("/secrets/\n")
+    assert project.run("render").returncode == 0
+    assert "is not here" in refused(project.run("render", cwd=project.home), 1)
+
+
+def test_a_copy_is_a_file_on_a_tmpfs(project: Project) -> None:
+    target = project.memory / "docker/config.json"
+    text = IN_PROJECT.replace('base = "project"', 'place = "copy"')
+    project.register(text.replace("secrets/token", str(target)))
+    assert project.run("render").returncode == 0
+    assert target.read_text() == "zqTokenzq"
+    assert target.stat().st_mode & 0o7777 == 0o600
+    assert not target.is_symlink()
+    target.unlink()
+    target.write_text("rewritten by its program")
+    project.broker.push({"TOKEN": "new"})
+    assert project.run("render").returncode == 0
+    assert target.read_text() == "new"
+    project.run("render", "--remove")
+    assert not target.exists()
+    target.write_text("mine")
+    assert "was not rendered" in refused(project.run("render"), 1)
+    project.register(text)
+    assert "is not on a tmpfs" in refused(project.run("render"), 1)
 
 
 def test_two_secrets_for_one_place(project: Project) -> None:
-    project.manifest.write_text(MANIFEST + '[secrets.KEY2]\nenv_var = "NPM"\n')
-    project.manifest.write_text(MANIFEST.replace("[secrets.npm]", '[secrets.npm]\nenv_var = "GH_TOKEN"'))
+    project.register(MANIFEST + '[secrets.KEY2]\nenv_var = "NPM"\n')
+    project.register(MANIFEST.replace("[secrets.npm]", '[secrets.npm]\nenv_var = "GH_TOKEN"'))
     assert "same variable GH_TOKEN" in refused(project.run("exec", "true"), 1)
-    project.manifest.write_text(MANIFEST.replace("keys/app.key", "~/.aws/../.aws/credentials"))
+    project.register(MANIFEST.replace("keys/app.key", "~/.aws/../.aws/credentials"))
     assert "same file" in refused(project.run("exec", "true"), 1)
 
 
@@ -312,7 +371,7 @@ def test_a_real_file_is_not_replaced(project: Project) -> None:
     credentials = project.home / ".aws/credentials"
     credentials.write_text("mine")
     line = refused(project.run("render"), 1)
-    assert "was not rendered by remo-secret; move it away" in line
+    assert "was not rendered by remo-secret\nHint: move it away" in line
     assert credentials.read_text() == "mine"
     assert not (project.home / "keys").exists(), "nothing else is written either"
     credentials.unlink()
@@ -360,7 +419,7 @@ def test_a_directory_that_is_not_ours_is_not_used(project: Project) -> None:
     outer = project.rendered.parent
     outer.mkdir()
     os.chown(outer, 65534, 65534)
-    assert "belongs to somebody else" in refused(project.run("render"), 1)
+    assert "belongs to another user" in refused(project.run("render"), 1)
     outer.rmdir()
     (project.memory / "elsewhere").mkdir()
     outer.symlink_to(project.memory / "elsewhere")
@@ -372,6 +431,41 @@ def test_a_directory_that_is_not_ours_is_not_used(project: Project) -> None:
     assert "others may write" in refused(project.run("render"), 1)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
+def test_a_squatted_directory_is_not_waited_for(project: Project) -> None:
+    """In /dev/shm anybody can create this user's usual directory first."""
+    project.memory.chmod(0o1777)
+    squatted = project.rendered.parent
+    squatted.mkdir()
+    os.chown(squatted, NOBODY, NOBODY)
+    for _ in range(2):
+        assert project.run("render").returncode == 0
+    assert (project.home / "keys/app.key").read_bytes() == KEY
+    others = [path for path in project.memory.iterdir() if path != squatted]
+    assert len(others) == 1, "the second run uses the first one's"
+    assert others[0].stat().st_mode & 0o7777 == 0o700
+    assert not list(squatted.iterdir())
+    project.run("render", "--remove")
+    assert not (project.home / "keys/app.key").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
+def test_a_link_that_another_user_left(project: Project) -> None:
+    """`sudo remo-secret render` was run once: that user's file may be in use; when it is gone, the link is."""
+    theirs = project.memory / "remo-secret-1234/myrepo/KEY"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("x")
+    link = project.home / "keys/app.key"
+    link.parent.mkdir()
+    link.symlink_to(theirs)
+    line = refused(project.run("render"), 1)
+    assert "rendered by user 1234" in line
+    assert f"rm {link}" in line
+    theirs.unlink()
+    assert project.run("render").returncode == 0
+    assert link.read_bytes() == KEY
+
+
 def test_a_disk_is_not_rendered_on(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """A runtime directory on a disk is passed over; with nothing else, that is an error."""
     on_disk = project.home / "runtime"
@@ -381,5 +475,5 @@ def test_a_disk_is_not_rendered_on(project: Project, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(on_disk))
     assert tmpfs.find_memory() in tmpfs.candidates()[1:]
     monkeypatch.setattr(tmpfs, "CANDIDATES", (str(project.home),))
-    with pytest.raises(Problem, match="is a tmpfs of yours or root's that you may write to; mount one"):
+    with pytest.raises(Problem, match="is a writable tmpfs of yours or root's"):
         tmpfs.find_memory()

@@ -42,11 +42,11 @@ def test_killed_at_any_step(project: Project, again: list[str]) -> None:
     steps = 0
     while True:
         steps += 1
-        project.manifest.write_text(MANIFEST)
+        project.register(MANIFEST)
         assert project.run("render").returncode == 0
         (project.home / ".aws/credentials").unlink()
         (project.home / ".aws/credentials").symlink_to(f"/run/user/1/{tmpfs.own_name()}/myrepo/aws")
-        project.manifest.write_text(MANIFEST.replace("keys/app.key", "new/app.key"))
+        project.register(MANIFEST.replace("keys/app.key", "new/app.key"))
         argv = [sys.executable, "-P", "-c", KILLED_AT_STEP, str(steps), "render"]
         killed = subprocess.run(
             argv, env=programs.environment(project.environment), cwd=project.path, capture_output=True, check=False
@@ -104,7 +104,7 @@ def test_two_at_a_time(project: Project, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_file_path_that_was_changed(project: Project) -> None:
     project.run("render")
-    project.manifest.write_text(MANIFEST.replace("keys/app.key", "keys/new.key"))
+    project.register(MANIFEST.replace("keys/app.key", "keys/new.key"))
     project.run("render")
     assert os.listdir(project.home / "keys") == ["new.key"]
     assert (project.home / "keys/new.key").read_bytes() == KEY
@@ -117,7 +117,7 @@ def test_a_place_that_cannot_be_left(project: Project) -> None:
     subprocess.run(["mount", "--bind", keys, keys], check=True)
     try:
         subprocess.run(["mount", "-o", "remount,ro,bind", keys], check=True)
-        project.manifest.write_text(MANIFEST.replace("keys/app.key", "new.key"))
+        project.register(MANIFEST.replace("keys/app.key", "new.key"))
         assert f"{keys}/app.key: Read-only file system; nothing was" in refused(project.run("render"), 1)
         assert not os.path.lexists(project.home / "new.key")
     finally:
@@ -163,7 +163,7 @@ def test_another_project_has_the_place(project: Project, monkeypatch: pytest.Mon
     credentials = project.home / ".aws/credentials"
     Rendering("other", {"aws": File(str(credentials), b"of the other", 0o600)}).close()
     line = refused(project.run("render"), 1)
-    assert f"{credentials} was rendered for other; say 'remo-secret render --remove' in that project's" in line
+    assert f"{credentials} was rendered for other\nHint: run 'remo-secret render --remove' in that project's" in line
     assert credentials.read_bytes() == b"of the other"
     (project.rendered.parent / "other/aws").unlink()
     assert project.run("render").returncode == 0, "a link to what is gone, as after a restart, is in nobody's way"

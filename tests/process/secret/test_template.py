@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 def test_an_unknown_field_is_named(project: Project) -> None:
     project.broker.push({"aws": {"id": "zqSecretzq"}}, KEY="AA==")
     line = refused(project.run("render"), 1)
-    assert "{{key}}, which the secret lacks; it has {{id}}" in line
+    assert "{{key}}, a field that the secret lacks\nHint: it has {{id}}" in line
     assert "zqSecretzq" not in line
-    project.manifest.write_text(MANIFEST.replace("{{value}}", "{{oops-field}}"))
+    project.register(MANIFEST.replace("{{value}}", "{{oops-field}}"))
     project.push_all()
     assert "{{oops-field}}" in refused(project.run("render"), 1)
 
@@ -33,7 +33,7 @@ def test_the_whole_of_a_secret() -> None:
     secret = SecretValue("TOKEN", "v", 1, 1)
     assert fill("{{value}} {{ value }} {{{value}}} { {value} } {}", secret) == b"v v {v} { {value} } {}"
     assert fill("{{value}}", SecretValue("K", b"\0\xff", 1, 1)) == b"\0\xff"
-    with pytest.raises(Problem, match=r"has \{\{id\}\}, which the secret lacks; it has \{\{value\}\}"):
+    with pytest.raises(Problem, match=r"has \{\{id\}\}, a field that the secret lacks"):
         fill("{{value}}{{id}}", secret)
 
 

@@ -12,6 +12,7 @@ from remo_broker.broker.refusals import Refused
 from remo_broker.protocol.config import Config
 
 GOOD: dict[str, Any] = {"ok": True, "source": "/p/x", "allowlist": ["B", "A"], "ttl_seconds": 600, "max_entries": 16}
+GOOD |= {"sha256": "0" * 64, "hosts": {"h:1": "A"}, "bindings": {"B": [{"env_var": "X"}]}}
 
 
 def said(document: Any) -> Allowed | Refused:
@@ -22,7 +23,27 @@ def test_what_is_allowed() -> None:
     result = said(GOOD)
     assert isinstance(result, Allowed)
     assert (result.allowlist, result.ttl_seconds, result.max_entries) == (["B", "A"], 600, 16)
-    assert isinstance(said(GOOD | {"allowlist": [], "ttl_seconds": 900, "max_entries": 64}), Allowed)
+    assert (result.source.path, result.source.sha256, result.source.hosts) == ("/p/x", "0" * 64, {"h:1": "A"})
+    assert result.source.bindings == b'{"B":[{"env_var":"X"}]}'
+    nothing = {"allowlist": [], "hosts": {}, "bindings": {}, "ttl_seconds": 900, "max_entries": 64}
+    assert isinstance(said(GOOD | nothing), Allowed)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"sha256": "x" * 64},
+        {"sha256": "0"},
+        {"hosts": []},
+        {"hosts": {"h": "OTHER"}},
+        {"hosts": {"h": 1}},
+        {"bindings": []},
+        {"bindings": {"OTHER": []}},
+        {"bindings": {"A": ["x" * 70_000]}},
+    ],
+)
+def test_what_a_registration_keeps_is_checked(odd: dict[str, Any]) -> None:
+    assert isinstance(said(GOOD | odd), Refused)
 
 
 @pytest.mark.parametrize("code", ["manifest_invalid", "manifest_not_found", "manifest_unreadable"])

@@ -48,8 +48,8 @@ def test_the_example_of_the_allowlist_form() -> None:
         description="at most 256 characters",
         allowlist=("GITHUB_TOKEN", "aws"),
         bindings={
-            "GITHUB_TOKEN": EnvBinding("GITHUB_TOKEN"),
-            "aws": FileBinding("~/.aws/credentials", 0o600, "aws_access_key_id={{aws_access_key_id}}\n"),
+            "GITHUB_TOKEN": [EnvBinding({"GITHUB_TOKEN": None}, explicit=False)],
+            "aws": [FileBinding("~/.aws/credentials", 0o600, "aws_access_key_id={{aws_access_key_id}}\n")],
         },
         ttl_seconds=600,
         max_entries=16,
@@ -62,7 +62,7 @@ def test_the_example_of_the_binding_form() -> None:
         project="myrepo",
         description="",
         allowlist=("GITHUB_TOKEN",),
-        bindings={"GITHUB_TOKEN": EnvBinding("GH_TOKEN")},
+        bindings={"GITHUB_TOKEN": [EnvBinding({"GH_TOKEN": None})]},
         ttl_seconds=900,
         max_entries=50,
         source="/projects/myrepo/.remo/broker.toml",
@@ -90,9 +90,9 @@ def test_the_allowlist_keeps_the_order_of_the_file() -> None:
 def test_a_variable_is_the_name_in_upper_case_unless_it_is_given() -> None:
     manifest = validated(BOUND + '[secrets.npm_token]\n[secrets.9lives]\n[secrets.x]\nenv_var = "Y"\n')
     assert manifest.bindings == {
-        "npm_token": EnvBinding("NPM_TOKEN"),
-        "9lives": EnvBinding("9LIVES"),
-        "x": EnvBinding("Y"),
+        "npm_token": [EnvBinding({"NPM_TOKEN": None}, explicit=False)],
+        "9lives": [EnvBinding({"9LIVES": None}, explicit=False)],
+        "x": [EnvBinding({"Y": None})],
     }
 
 
@@ -155,7 +155,7 @@ def test_the_brokers_own_numbers_hold_where_the_manifest_has_none() -> None:
         (BOUND + 'secrets.A.env_var = "A=B"\n', "secrets.A.env_var", "malformed"),
         (BOUND + 'secrets.A.env_var = ""\n', "secrets.A.env_var", "malformed"),
         (BOUND + 'secrets.A.file_path = "x"\n', "secrets.A.file_path", 'unknown key where fetch_as is "env"'),
-        (BOUND + 'secrets.A.colour = "x"\n', "secrets.A.colour", "known are fetch_as, env_var"),
+        (BOUND + 'secrets.A.colour = "x"\n', "secrets.A.colour", "known are fetch_as, optional, env_var, env"),
         (BOUND + 'secrets.A.fetch_as = "file"\n', "secrets.A.file_path", "missing"),
         (BOUND + "cache = 1\n", "cache", "not a table"),
         (BOUND + "cache.ttl_seconds = 1\n", "cache.ttl_seconds", "known are default_ttl_seconds, default_max_entries"),
@@ -214,7 +214,7 @@ def test_a_file_binding_with_a_fault(path: str, mode: str, template: str, key: s
 @pytest.mark.parametrize("key", ["file_path", "file_mode", "template"])
 def test_a_file_binding_needs_all_three(key: str) -> None:
     text = 'secrets.A = {fetch_as = "file", file_path = "x", file_mode = "0600", template = "x"}\n'
-    assert validated(BOUND + text).bindings == {"A": FileBinding("x", 0o600, "x")}
+    assert validated(BOUND + text).bindings == {"A": [FileBinding("x", 0o600, "x")]}
     error = refusal(BOUND + re.sub(rf', {key} = "\w+"', "", text))
     assert error.key == f"secrets.A.{key}"
     assert "missing" in error.message
@@ -294,10 +294,10 @@ file_tables = st.fixed_dictionaries(
 tables = env_tables | file_tables
 
 
-def binding(name: str, table: dict[str, Any]) -> EnvBinding | FileBinding:
+def binding(name: str, table: dict[str, Any]) -> list[EnvBinding | FileBinding]:
     if table.get("fetch_as") == "file":
-        return FileBinding(table["file_path"], int(table["file_mode"], 8), table["template"])
-    return EnvBinding(table.get("env_var", name.upper()))
+        return [FileBinding(table["file_path"], int(table["file_mode"], 8), table["template"])]
+    return [EnvBinding({table.get("env_var", name.upper()): None}, explicit="env_var" in table)]
 
 
 @given(st.lists(secret_names, unique=True), st.data())
@@ -371,10 +371,69 @@ def test_any_tables_are_good_or_told_in_one_clean_line(document: dict[str, Any])
         assert found, "what the models take can be built"
         return
     # Built without pydantic, from whatever it was: what is there can be used.
-    for name, bound in manifest.bindings.items():
+    for name, own in manifest.bindings.items():
         assert re.fullmatch(r"[A-Za-z0-9_]{1,128}", name)
-        if isinstance(bound, EnvBinding):
-            assert re.fullmatch(r"[A-Za-z0-9_]+", bound.env_var)
-        else:
-            assert bound.file_path.isprintable() or not re.search(r"[\x00-\x1f\x7f-\x9f]", bound.file_path)
-            assert 0 <= bound.file_mode <= 0o7777
+        for bound in own:
+            if isinstance(bound, EnvBinding):
+                assert all(re.fullmatch(r"[A-Za-z0-9_]+", variable) for variable in bound.variables)
+            else:
+                assert bound.file_path.isprintable() or not re.search(r"[\x00-\x1f\x7f-\x9f]", bound.file_path)
+                assert 0 <= bound.file_mode <= 0o7777
+
+
+ADDITIONS = """
+[secrets.aws]
+env = { AWS_ACCESS_KEY_ID = "id", AWS_SECRET_ACCESS_KEY = "key" }
+optional = true
+[[secrets.db]]
+env_var = "DB"
+[[secrets.db]]
+fetch_as = "file"
+file_path = ".pgpass"
+file_mode = "0600"
+template = "h:5432:*:u:{{ value | pgpass }}\\n"
+base = "project"
+place = "copy"
+[hosts]
+"registry.example.org:5000" = "db"
+"""
+
+
+def test_the_additions_to_version_1() -> None:
+    manifest = validated(BOUND + ADDITIONS)
+    assert manifest.hosts == {"registry.example.org:5000": "db"}
+    assert manifest.bindings == {
+        "aws": [EnvBinding({"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key"}, optional=True)],
+        "db": [
+            EnvBinding({"DB": None}),
+            FileBinding(".pgpass", 0o600, "h:5432:*:u:{{ value | pgpass }}\n", base="project", place="copy"),
+        ],
+    }
+    handed_out = {"schema_version": 1, "project": manifest.project, "secrets": dict(manifest.tables)}
+    assert build(handed_out, "/x").bindings == manifest.bindings, "what the broker hands out says the same"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "key"),
+    [
+        ("optional = true", "optional = 1", "secrets.aws.optional"),
+        ("optional = true", 'env_var = "X"', "secrets.aws.env"),
+        ("AWS_ACCESS_KEY_ID", '"A-B"', "secrets.aws.env.A-B"),
+        ('env = { AWS_ACCESS_KEY_ID = "id", AWS_SECRET_ACCESS_KEY = "key" }', "env = {}", "secrets.aws.env"),
+        ('"key" }', '"no field" }', "secrets.aws.env.AWS_SECRET_ACCESS_KEY"),
+        ('"DB"', '"D-B"', "secrets.db[0].env_var"),
+        ('"0600"', '"600"', "secrets.db[1].file_mode"),
+        ('".pgpass"', '"../x"', "secrets.db[1].file_path"),
+        ('".pgpass"', '"/etc/x"', "secrets.db[1].file_path"),
+        ('".pgpass"', '"~/x"', "secrets.db[1].file_path"),
+        ("| pgpass", "| rot13", "secrets.db[1].template"),
+        ('"project"\nplace', '"root"\nplace', "secrets.db[1].base"),
+        ('"copy"', '"move"', "secrets.db[1].place"),
+        ("registry.example.org:5000", "Registry.example.org", "hosts"),
+        ("registry.example.org:5000", "https://registry.example.org/", "hosts"),
+        ('5000" = "db"', '5000" = "other"', 'hosts."registry.example.org:5000"'),
+    ],
+)
+def test_an_addition_with_a_fault(before: str, after: str, key: str) -> None:
+    assert before in ADDITIONS
+    assert refusal(BOUND + ADDITIONS.replace(before, after, 1)).key == key

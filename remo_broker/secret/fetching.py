@@ -1,0 +1,73 @@
+"""Fetch all secrets of a command, or name each that is missing."""
+
+from __future__ import annotations
+
+import time
+
+from remo_broker.cli.program import Problem, report
+from remo_broker.cli.text import listed
+from remo_broker.client.errors import BrokerError, Denied, NotFound, RateLimited
+from remo_broker.client.project import Client
+from remo_broker.client.value import SecretValue
+from remo_broker.manifest.result import Binding
+from remo_broker.protocol.ops import Reason
+from remo_broker.secret.commands import EXIT_DENIED, EXIT_NOT_FOUND
+
+# How long to go on while the rate limit is exceeded: with the broker's default limits, time enough for as many names as
+# a manifest can have.
+LONGEST_PATIENCE_SECONDS = 60.0
+# The pause between two attempts if the broker gives none.
+SHORTEST_PAUSE_SECONDS = 0.2
+
+
+def fetch(client: Client, bindings: dict[str, list[Binding]]) -> dict[str, SecretValue]:
+    """Every secret; those that are optional and missing are left out, with a line on standard error.
+
+    Raises `Problem` that names each secret that is missing or denied.
+    """
+    secrets = {}
+    patient_until = time.monotonic() + LONGEST_PATIENCE_SECONDS
+    refused: list[tuple[str, BrokerError]] = []
+    left_out = []
+    for name, bound in bindings.items():
+        try:
+            secrets[name] = _get(client, name, patient_until)
+        except NotFound as error:
+            if error.reason == Reason.NO_SNAPSHOT:
+                raise
+            if all(one.optional for one in bound):
+                left_out.append(name)
+            else:
+                refused.append((name, error))
+        except Denied as error:
+            refused.append((name, error))
+    if refused:
+        raise _missing(refused)
+    if left_out:
+        report(f"remo-secret: without {listed(left_out)}: optional, and the broker does not hold it")
+    return secrets
+
+
+def _missing(refused: list[tuple[str, BrokerError]]) -> Problem:
+    reasons: dict[str, list[str]] = {}
+    for name, refusal in refused:
+        reasons.setdefault(refusal.message, []).append(name)
+    why = "; ".join(f"{listed(names)}: {message}" for message, names in reasons.items())
+    denied = any(isinstance(refusal, Denied) for _, refusal in refused)
+    return Problem(
+        f"nothing was started or written: {why}",
+        hint=next((refusal.hint for _, refusal in refused if refusal.hint), None),
+        status=EXIT_DENIED if denied else EXIT_NOT_FOUND,
+    )
+
+
+def _get(client: Client, name: str, patient_until: float) -> SecretValue:
+    """A manifest may have more names than the rate limit allows at once; the broker then says when to go on."""
+    while True:
+        try:
+            return client.get(name)
+        except RateLimited as error:
+            pause = max(error.retry_after_seconds or 0, SHORTEST_PAUSE_SECONDS)
+            if time.monotonic() + pause > patient_until:
+                raise
+            time.sleep(pause)

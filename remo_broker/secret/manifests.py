@@ -1,0 +1,95 @@
+"""Manifests in the container: which project's they are, and whether they are the registered ones.
+
+Their bindings are never used from here, see `bindings`: these files belong to the project's code.
+"""
+
+from __future__ import annotations
+
+import os
+
+from remo_broker.cli.program import Problem
+from remo_broker.manifest.document import parse
+from remo_broker.manifest.fault import ManifestError
+from remo_broker.manifest.reader import read
+from remo_broker.manifest.result import build
+from remo_broker.manifest.rules import MAX_BYTES, SEARCH
+from remo_broker.protocol.ops import Code
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def digest_of(path: str) -> tuple[str, str]:
+    """The path and the SHA-256 of a manifest. `path` is the file, or the project's directory."""
+    import hashlib
+
+    found = _in_directory(path) if os.path.isdir(path) else _from_file(path)
+    if found is None:
+        places = ", ".join("/".join(place) for place in SEARCH)
+        raise Problem(f"{path} has no manifest", hint=f"it may be one of {places}; or give the file itself")
+    source, content = found
+    return source, hashlib.sha256(content).hexdigest()
+
+
+def project_of(path: str) -> str:
+    """The project of a manifest. `path` is the file, or the project's directory. Raises `Problem`."""
+    found = _in_directory(path) if os.path.isdir(path) else _from_file(path)
+    if found is None:
+        raise Problem(f"{path} has no manifest", hint="give the manifest itself")
+    source, content = found
+    try:
+        return build(parse(content), source).project
+    except ManifestError as error:
+        raise Problem(f"{source}: {error.message}") from None
+
+
+def projects_nearby() -> list[str]:
+    """The projects of the manifests in the working directory and above, the nearest first. Skips invalid ones."""
+    found = []
+    for source, content in nearest():
+        try:
+            found.append(build(parse(content), source).project)
+        except ManifestError:
+            continue
+    return found
+
+
+def nearest() -> Iterator[tuple[str, bytes]]:
+    """The manifests in the working directory and above, the nearest first: path and bytes. Skips unreadable ones."""
+    try:
+        directory = os.getcwd()
+    except FileNotFoundError:
+        return
+    while True:
+        try:
+            found = _in_directory(directory)
+        except Problem:
+            found = None
+        if found is not None:
+            yield found
+        if directory == "/":
+            return
+        directory = os.path.dirname(directory)
+
+
+def _in_directory(directory: str) -> tuple[str, bytes] | None:
+    """The manifest of the project in a directory, found and opened as on the host; None if it has none."""
+    directory = os.path.abspath(directory)
+    try:
+        return read(directory)
+    except ManifestError as error:
+        if error.code == Code.MANIFEST_NOT_FOUND:
+            return None
+        raise Problem(f"{directory}: {error.message}") from None
+
+
+def _from_file(path: str) -> tuple[str, bytes]:
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise Problem(f"{path}: {os.strerror(error.errno or 0)}") from None
+    if len(content) > MAX_BYTES:
+        raise Problem(f"{path}: larger than {MAX_BYTES} bytes, the limit for a manifest")
+    return os.path.abspath(path), content

@@ -1,0 +1,98 @@
+"""From bindings and secrets to the variables and files of a command."""
+
+from __future__ import annotations
+
+import os
+
+from remo_broker.cli.program import Problem
+from remo_broker.client.value import SecretValue
+from remo_broker.manifest.result import EnvBinding, FileBinding
+from remo_broker.secret.bindings import Bound
+from remo_broker.secret.links import real_place, target_of
+from remo_broker.secret.loaders import changes_loading
+from remo_broker.secret.rendering import File
+from remo_broker.secret.template import fill
+
+# The bits of a file_mode that count. The project writes the template too: a set-user-ID bit would make a program of it,
+# and secrets are for the user who rendered them alone.
+OWNER = 0o700
+PERMISSIONS = 0o777
+
+
+def variables(bound: Bound, secrets: dict[str, SecretValue]) -> dict[bytes, bytes]:
+    """The environment variables to add."""
+    found: dict[bytes, bytes] = {}
+    for name, secret in secrets.items():
+        for binding in bound.bindings[name]:
+            if not isinstance(binding, EnvBinding):
+                continue
+            for variable, field in binding.variables.items():
+                if not binding.explicit and changes_loading(variable):
+                    raise Problem(
+                        f"{name} would set {variable}, a variable that decides which code programs run",
+                        hint=f"if that is intended, set env_var for {name} in the manifest and have it reloaded",
+                    )
+                content = _content(secret, field)
+                if b"\0" in content:
+                    raise Problem(
+                        f"{name} has a zero byte, which no variable can hold", hint="bind it to a file in the manifest"
+                    )
+                key = variable.encode("ascii")
+                if key in found:
+                    raise Problem(
+                        f"{name} and another secret set the same variable {variable}", hint="use another env_var"
+                    )
+                found[key] = content
+    return found
+
+
+def _content(secret: SecretValue, field: str | None) -> bytes:
+    if field is None:
+        return secret.reveal_bytes()
+    fields = secret.reveal_fields()
+    if fields is None or field not in fields:
+        why = "is not a bundle" if fields is None else "lacks this field"
+        raise Problem(f"the manifest binds the field {field} of {secret.name}, which {why}")
+    return fields[field].encode("utf-8")
+
+
+def files(bound: Bound, secrets: dict[str, SecretValue]) -> dict[str, File]:
+    """The files to write, by name: the secret's, with a number for its second and further files."""
+    found: dict[str, File] = {}
+    places: dict[str, str] = {}
+    for secret, value in secrets.items():
+        own = [one for one in bound.bindings[secret] if isinstance(one, FileBinding)]
+        for number, binding in enumerate(own):
+            name = f"{secret}-{number + 1}" if number else secret
+            if binding.file_mode & ~PERMISSIONS:
+                raise Problem(
+                    f"the file_mode of {secret} sets more than permissions",
+                    hint="let it begin with a 0 in the manifest",
+                )
+            base = None
+            if binding.base == "project":
+                from remo_broker.secret.project_directory import check_untracked, project_directory
+
+                base = project_directory(bound.info)
+            target = target_of(binding.file_path, base)
+            if base is not None:
+                check_untracked(base, target)
+            _check_distinct(secret, target, places)
+            places[name] = real_place(target)
+            content = fill(binding.template, value)
+            found[name] = File(target, content, binding.file_mode & OWNER, copy=binding.place == "copy")
+    return found
+
+
+def _check_distinct(secret: str, target: str, places: dict[str, str]) -> None:
+    place = real_place(target)
+    for other, taken in places.items():
+        if place == taken:
+            raise Problem(f"{secret} and {other} have the same file {place}", hint="use another file_path")
+        if place.startswith(f"{taken}/") or taken.startswith(f"{place}/"):
+            raise Problem(f"{place} and {taken} cannot both be files", hint=f"use another file_path for {secret}")
+
+
+def environment() -> dict[bytes, bytes]:
+    """The environment of this process, in bytes."""
+    return dict(os.environb)

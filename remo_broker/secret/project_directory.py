@@ -1,0 +1,58 @@
+"""The project's directory in this container, for files with `base = "project"`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from remo_broker.cli.program import Problem
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from remo_broker.protocol.ops import ProjectInfo
+
+
+def project_directory(info: ProjectInfo) -> str:
+    """The directory of the nearest manifest, from the working directory upwards, that is the registered one.
+
+    The path on the host says nothing here, and a manifest with other contents belongs to something else.
+    """
+    import hashlib
+
+    from remo_broker.secret.manifests import nearest
+
+    for source, content in nearest():
+        if hashlib.sha256(content).hexdigest() == info.manifest_sha256:
+            return os.path.dirname(os.path.dirname(source))
+    raise Problem(
+        f'the manifest binds a file with base = "project", but the registered manifest of {info.project} is not here',
+        hint="go to the project's directory; if its manifest was edited, have an operator reload it",
+    )
+
+
+def check_untracked(directory: str, target: str) -> None:
+    """Refuse a file that git would track: it, or the link to it, would be committed."""
+    if not _in_work_tree(directory):
+        return
+    # core.fsmonitor names a program that git would run.
+    argv = ["git", "-C", directory, "-c", "core.fsmonitor=false", "check-ignore", "-q", "--", target]
+    try:
+        ignored = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
+    except OSError:
+        raise Problem(
+            f"{target} is in a git work tree, and git is not installed to tell whether it is ignored",
+            hint="install git, or use a file_path below the home directory",
+        ) from None
+    if not ignored:
+        raise Problem(
+            f"{target} would be tracked by git", hint=f"add {os.path.relpath(target, directory)} to .gitignore"
+        )
+
+
+def _in_work_tree(directory: str) -> bool:
+    while True:
+        if os.path.lexists(os.path.join(directory, ".git")):
+            return True
+        if directory == "/":
+            return False
+        directory = os.path.dirname(directory)
