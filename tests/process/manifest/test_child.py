@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import signal
@@ -66,6 +67,9 @@ def test_a_good_manifest(project: Project) -> None:
         "allowlist": ["GITHUB_TOKEN", "NPM_TOKEN"],
         "ttl_seconds": 600,
         "max_entries": 32,
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "hosts": {},
+        "bindings": {},
     }
 
 

@@ -193,7 +193,7 @@ def test_modes_do_not_depend_on_the_umask(project: Project, umask: str) -> None:
     assert shell(project, f'umask {umask}; exec "$@"', "render").returncode == 0
     modes = [(project.home / path).stat().st_mode & 0o7777 for path in ("a", "a/b", "a/b/c", "a/b/c/app.key")]
     assert modes == [0o700, 0o700, 0o700, 0o400]
-    assert project.rendered.stat().st_mode & 0o7777 == 0o711
+    assert project.rendered.stat().st_mode & 0o7777 == 0o700
 
 
 def test_streams_that_are_closed(project: Project) -> None:
