@@ -320,8 +320,9 @@ def _must_be(key: str, problem: str, allowed: str) -> ManifestError:
 
 def _allowed(place: tuple[int | str, ...], kind: str) -> str:
     parts = [part for part in place if isinstance(part, str)]
-    if parts[0] == "secrets" and len(parts) > 1:
+    if parts[0] in ("secrets", "hosts") and len(parts) > 1:
         parts[1] = "*"
+    del parts[3:]  # a variable of a binding's env
     if parts == ["project"] and kind == "string_pattern_mismatch":
         parts.append("name")  # project = "..." is a name already, only a malformed one
     return ALLOWED[".".join(parts)]
