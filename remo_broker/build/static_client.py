@@ -1,6 +1,7 @@
 """Compile the static front of `remo-secret`, for this machine or for another architecture.
 
     python3 -m remo_broker.build.static_client FILE [ARCHITECTURE]
+    python3 -m remo_broker.build.static_client --analyze
 
 musl's compiler (Debian: musl-tools) makes the smallest and quickest program; the distribution's own is used where that
 one is missing, and a cross compiler for another architecture. Exit status 3 means that there is no compiler.
@@ -54,12 +55,23 @@ def build(target: str | os.PathLike[str], architecture: str = "") -> None:
     subprocess.run(command(os.fspath(target), architecture or platform.machine()), check=True)
 
 
+def analyze() -> None:
+    """What gcc's and clang's analyzers say of the source is an error. Raises `CalledProcessError`."""
+    common = [*WARNINGS, *DEFINES, str(SOURCE), "-o", os.devnull]
+    subprocess.run(["gcc", "-O2", "-fanalyzer", "-c", *common], check=True)
+    options = [word for one in ("-analyzer-werror", "-analyzer-output=text") for word in ("-Xclang", one)]
+    subprocess.run(["clang", "--analyze", *options, *common], check=True)
+
+
 def main() -> int:
     if len(sys.argv) not in (2, 3):
-        print("usage: python3 -m remo_broker.build.static_client FILE [ARCHITECTURE]", file=sys.stderr)
+        print("usage: python3 -m remo_broker.build.static_client FILE [ARCHITECTURE] | --analyze", file=sys.stderr)
         return 2
     try:
-        build(*sys.argv[1:])
+        if sys.argv[1:] == ["--analyze"]:
+            analyze()
+        else:
+            build(*sys.argv[1:])
     except NoCompiler as error:
         print(error, file=sys.stderr)
         return EXIT_NO_COMPILER

@@ -9,10 +9,10 @@ import sys
 
 import pytest
 
-from tests.bench import contest, inside, measure, programs, report
+from tests.bench import contest, inside, measure, programs, report, static_client
 
 DESCRIPTION = f"""\
-Measures in a booted systemd of its own (root needed), prints tables, and ends with status 1 if one of the limits N1 to N9 is
+Measures in a booted systemd of its own (root needed), prints tables, and ends with status 1 if one of the limits N1 to N9 and N18 is
 missed. Contestants that are not installed are left out, and named.
 
 environment:
@@ -21,6 +21,8 @@ environment:
                           project named bench and `push-creds` there, then answers `get` on D/bench.sock. It limits no
                           rate; one that fails is left out, and named. It may not be
                           below /run or /proc, of which the machine has its own. A script that adapts is fine.
+  {static_client.FNOX}                    fnox's executable, timed beside remo-secret where {static_client.FNOX_DIRECTORY} names a directory whose
+                          fnox.toml has the secret {static_client.SECRET}.
 """
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING, Any
 
-from tests.bench import echo, journal
+from tests.bench import echo, journal, static_client
 from tests.bench.broker import ALLOWED, descriptors, push_of_size, push_request, resident, secrets
 from tests.bench.figures import Figure
 from tests.bench.generator import Command
@@ -246,6 +246,13 @@ def growth(setting: Setting, unit: Unit) -> list[Check]:
     ]
 
 
+def client(setting: Setting, unit: Unit) -> list[Check]:
+    """N18: the whole command, as installed."""
+    ratio, detail = static_client.client_start(setting, unit)
+    what = "remo-secret get, against python3 -c pass"
+    return [Check("N18", what, "times", static_client.LIMIT, ratio, detail)]
+
+
 CHECKS: dict[tuple[str, ...], Callable[[Setting, Unit], list[Check]]] = {
     ("N1", "N2"): get_latency,
     ("N3",): get_throughput,
@@ -255,6 +262,7 @@ CHECKS: dict[tuple[str, ...], Callable[[Setting, Unit], list[Check]]] = {
     ("N7",): large_push,
     ("N8",): crowded,
     ("N9",): growth,
+    ("N18",): client,
 }
 
 

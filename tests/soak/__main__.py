@@ -17,6 +17,7 @@ from tests.bench.chart import Line, lines, page
 from tests.bench.figures import duration, mebibytes, microseconds, per_second, plain
 from tests.bench.setting import say
 from tests.bench.table import table
+from tests.contract.fuzz import static_client
 from tests.soak import drive
 from tests.soak.drive import Outcome
 from tests.soak.subject import ProcessSubject
@@ -25,6 +26,8 @@ from tests.support.installation import installed
 # Requirement N9.
 MAX_GROWTH_BYTES = 2 * 2**20
 MAX_GROWTH_DESCRIPTORS = 0
+
+FUZZ_SECONDS = 60
 
 
 def main() -> int:
@@ -62,10 +65,18 @@ def main() -> int:
         options.plot.write_text(plot(outcome, described))
     print(host.one_line(described), "\n")
     print(figures(outcome))
-    failed = faults(outcome)
+    failed = faults(outcome) + fuzz_static_client()
     for fault in failed:
         print(f"soak: {fault}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def fuzz_static_client() -> list[str]:
+    """A minute of hostile replies for the client in C."""
+    say("fuzzing the static client")
+    with tempfile.TemporaryDirectory(prefix="remo-soak-") as directory:
+        status = static_client.fuzz(FUZZ_SECONDS, pathlib.Path(directory))
+    return [f"the static client's fuzzer ended with status {status}; see above"] if status else []
 
 
 def _in_machine(arguments: tuple[int, ...]) -> dict[str, Any]:

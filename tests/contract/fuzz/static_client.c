@@ -104,13 +104,15 @@ ssize_t write(int descriptor, const void *data, size_t size) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static const size_t chunks[CHUNKS] = {SIZE_MAX, 1, 7, 65536};
+    static char host[] = "--host=example.org";
     static char *const lines[][8] = {
         {"remo-secret", "get", "T", NULL},
         {"remo-secret", "get", "--field=a", "T", NULL},
         {"remo-secret", "list", NULL},
         {"remo-secret", "wait", "--timeout=1", NULL},
         {"remo-secret", "git-credential", "get", NULL},
-        {"remo-secret", "git-credential", "--host=example.org", "--secret=T", "--username=u", "get", NULL},
+        {"remo-secret", "git-credential", host, "--secret=T", "--username=u", "get", NULL},
+        {"remo-secret", "get", "--wait=1", "T", NULL},
     };
     if (size == 0 || data[0] >= sizeof lines / sizeof *lines * CHUNKS * 2)
         return -1;
@@ -134,8 +136,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     memset(&problem, 0, sizeof problem);
     problem.waited = -1;
     memset(&arguments, 0, sizeof arguments);
-    arguments.timeout = -1;
-    timeout_text = NULL;
+    arguments.timeout = arguments.wait = -1;
+    timeout_text = wait_text = NULL;
+    memset(&asked, 0, sizeof asked);
     out.descriptor = STDOUT_FILENO;
     clock_ms = 0;
     disconnect();
