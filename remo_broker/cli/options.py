@@ -47,7 +47,7 @@ class Option:
         self.choices = tuple(choices)
         self.empty = empty
         self.bare = bare
-        """The value of the option without one. Such an option takes a value only as `--name=value`."""
+        """The value of the option without one. Such an option takes a value as `--name=value`, or one of its choices."""
         self.kind = kind
         """What completions offer: `file`, `directory`, `project`, `secret`, `allowed` (of a project) or nothing."""
 
@@ -245,8 +245,9 @@ def _take(arguments: Arguments, option: Option, name: str, value: str | None, wo
             raise Usage(f"{name} takes no value")
         arguments.add(option, "")
         return
-    if value is None and option.bare is not None:
-        value = option.bare
+    if value is None and option.bare is not None and not (words and words[0] in option.choices):
+        arguments.add(option, option.bare)
+        return
     if value is None and words:
         value = words.pop(0)
     if value is None or not (value or option.empty):

@@ -25,8 +25,8 @@ _descriptor = re.compile(r"(?:/dev/fd|/proc/self/fd)/([0-9]{1,6})\Z").match
 NOBODY = 65534
 
 
-def too_large(source: str) -> InputFault:
-    return InputFault(source, f"larger than {MAX_PUSH} bytes, the limit of a push", hint="leave something out")
+def too_large(source: str, limit: int = MAX_PUSH) -> InputFault:
+    return InputFault(source, f"larger than {limit} bytes, which is the limit", hint="leave something out")
 
 
 def read(path: str) -> bytes:
@@ -34,32 +34,32 @@ def read(path: str) -> bytes:
     return read_with_owner(path)[0]
 
 
-def read_with_owner(path: str) -> tuple[bytes, int | None]:
-    """What a file holds, and the uid of its owner; None for a pipe. Raises `InputFault`."""
+def read_with_owner(path: str, limit: int = MAX_PUSH) -> tuple[bytes, int | None]:
+    """What a file holds, and the uid of its owner; None for a pipe. Raises `InputFault`, also beyond `limit` bytes."""
     found = _descriptor(path)
     descriptor = 0 if path == "/dev/stdin" else int(found.group(1)) if found else None
     if descriptor is not None:
-        return read_descriptor(descriptor, path), None
+        return read_descriptor(descriptor, path, limit), None
     try:
         opened = os.open(path, _FLAGS)
     except OSError as error:
         raise InputFault(path, os.strerror(error.errno or 0)) from None
     try:
         owner = _check_regular(opened, path).st_uid
-        return read_descriptor(opened, path), owner
+        return read_descriptor(opened, path, limit), owner
     finally:
         os.close(opened)
 
 
-def read_descriptor(descriptor: int, source: str) -> bytes:
-    """All that an open file, pipe or socket holds, up to the size of a push."""
+def read_descriptor(descriptor: int, source: str, limit: int = MAX_PUSH) -> bytes:
+    """All that an open file, pipe or socket holds."""
     try:
         with open(descriptor, "rb", closefd=False) as file:
-            content = file.read(MAX_PUSH + 1)
+            content = file.read(limit + 1)
     except OSError as error:
         raise InputFault(source, os.strerror(error.errno or 0)) from None
-    if len(content) > MAX_PUSH:
-        raise too_large(source)
+    if len(content) > limit:
+        raise too_large(source, limit)
     return content
 
 
@@ -72,7 +72,7 @@ class Beneath:
 
     def names(self) -> list[str]:
         """The directory's entries, sorted, without hidden ones, which editors and Kubernetes leave there."""
-        with _RightsOf(self._owner):
+        with RightsOf(self._owner):
             try:
                 return sorted(name for name in os.listdir(self.root) if not name.startswith("."))
             except OSError as error:
@@ -80,7 +80,7 @@ class Beneath:
 
     def read(self, path: str) -> bytes:
         """A file's bytes; `path` is relative to the directory. Raises `InputFault`, whose source is `path`."""
-        with _RightsOf(self._owner):
+        with RightsOf(self._owner):
             target = os.path.realpath(os.path.join(self.root, path))
             if target == self.root or os.path.commonpath([self.root, target]) != self.root:
                 raise InputFault(
@@ -121,11 +121,13 @@ def _check_regular(opened: int, path: str) -> os.stat_result:
     if stat.S_ISDIR(found.st_mode):
         raise InputFault(path, "is a directory")
     if stat.S_ISFIFO(found.st_mode):
-        raise InputFault(path, "is a FIFO", hint=f"to read it all the same: cat {path} | remo-brokerctl push")
+        raise InputFault(
+            path, "is a FIFO", hint="give a regular file, or what comes from the FIFO through a pipe, as /dev/stdin"
+        )
     raise InputFault(path, "is not a regular file")
 
 
-class _RightsOf:
+class RightsOf:
     """As root, open files with the rights of a user. The kernel checks, not this program."""
 
     def __init__(self, uid: int) -> None:

@@ -37,7 +37,7 @@ from remo_broker.ctl.commands import (
     WHO,
 )
 from remo_broker.ctl.session import checked_project, manages_units, open_client, open_output, socket_path, user_name
-from remo_broker.ctl.status import RUNNING_STATES, unit_states
+from remo_broker.ctl.status import unit_states
 from remo_broker.protocol import paths
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ def _running(arguments: Arguments) -> tuple[str, int] | None:
     """The start and the last serial of the broker that runs, without starting one; None where that cannot be known."""
     try:
         if manages_units(arguments):
-            if unit_states()[0] not in RUNNING_STATES:
+            if not unit_states().runs:
                 return None
         elif not os.path.exists(socket_path(arguments)):
             return None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import Problem, report
+from remo_broker.cli.secret_paths import read_with_owner
 from remo_broker.cli.text import escaped
 from remo_broker.ctl.session import directory_problem, open_output
 from remo_broker.manifest.fault import ManifestError
@@ -49,13 +50,7 @@ def faults_at(given: str) -> tuple[str, list[ManifestError]]:
     project, place = split(path)
     if place is not None or os.path.isdir(path):
         return project_faults(os.path.realpath(project), place)
-    try:
-        with open(path, "rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise Problem(f"{path}: {os.strerror(error.errno or 0)}") from None
-    if len(content) > MAX_BYTES:
-        return path, [ManifestError(Code.MANIFEST_UNREADABLE, f"larger than {MAX_BYTES} bytes; make it smaller")]
+    content, _ = read_with_owner(given if given.startswith("/") else path, MAX_BYTES)
     from remo_broker.manifest import content_faults
 
     return path, content_faults(content, **limits())
@@ -76,7 +71,7 @@ def project_faults(project: str, place: tuple[str, str] | None) -> tuple[str, li
             return f"{project}/{where}", [ManifestError(error.code, what)]
         return project, [ManifestError(error.code, error.message.removeprefix(f"{PROJECT_PATH}: "))]
     problem = directory_problem(project)
-    return source, [*([ManifestError(Code.MANIFEST_INVALID, problem)] if problem else []), *found]
+    return source, [*([ManifestError(Code.MANIFEST_INVALID, f"{problem}; rename it")] if problem else []), *found]
 
 
 def split(path: str) -> tuple[str, tuple[str, str] | None]:

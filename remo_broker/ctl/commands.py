@@ -21,8 +21,15 @@ MOST_LINES = 10**9
 MAX_UID = 2**32 - 2
 
 SOCKET = Option("--socket", value="PATH", kind="file", help=f"The admin socket; {ADMIN_SOCKET} by default")
-JSON = Option("--json", value="MODE", choices=("short", "pretty", "off"), help="Print JSON on one line, or indented")
-JSON_SHORT = Option("-j", help="JSON: indented on a terminal, else on one line")
+JSON_AUTO = "auto"
+JSON = Option(
+    "--json",
+    value="MODE",
+    choices=("short", "pretty", "off"),
+    bare=JSON_AUTO,
+    help="Print JSON on one line, or indented; without MODE like -j",
+)
+JSON_SHORT = Option("-j", help="Print JSON: indented on a terminal, else on one line")
 NO_LEGEND = Option("--no-legend", help="No header and no count around a table")
 NO_PAGER = Option("--no-pager", help="No pager for long output on a terminal")
 
@@ -71,6 +78,12 @@ DIRECTORY = Option(
 
 NOW = Option("--now", help="Restart the broker if it runs: its secrets have to be pushed again")
 REMOVE = Option("--remove", help="Go back to the default journal; what was recorded stays where it is")
+DOCKER = Option("--docker", help="For docker run")
+PODMAN = Option("--podman", help="For podman run")
+COMPOSE = Option("--compose", help="For a compose file")
+NSPAWN = Option("--nspawn", help="For a .nspawn file")
+WRITE = Option("--write", help="Write it into the project's .devcontainer directory, after showing what changes")
+YES = Option("-y", "--yes", help="Do not ask")
 
 PROJECT = Operand("PROJECT", kind="project")
 
@@ -81,11 +94,11 @@ PROGRAM = Program(
     commands=[
         Command(
             "status",
-            "Show how the broker is",
+            "Show broker status",
             run="remo_broker.ctl.status:status",
             details=f"""\
-Does not start a broker that is idle. The exit status is 0 when it runs, {EXIT_FAILED} when it has failed, {EXIT_IDLE} when it is idle or
-stopped, {EXIT_UNKNOWN} when that cannot be told.""",
+Does not start a broker that is idle. The exit status is 0 when it runs and serves all projects, {EXIT_FAILED} when it has failed,
+cannot start or does not serve a project, {EXIT_IDLE} when it is idle or stopped, {EXIT_UNKNOWN} when that cannot be found out.""",
         ),
         Command("list", "List the registered projects", run="remo_broker.ctl.projects:list_projects"),
         Command(
@@ -98,7 +111,7 @@ stopped, {EXIT_UNKNOWN} when that cannot be told.""",
         Command(
             "register",
             "Serve the project in a directory",
-            run="remo_broker.ctl.projects:register",
+            run="remo_broker.ctl.register:register",
             operands=[Operand("PATH", kind="directory")],
             options=[ALLOW_UID, NO_ENABLE],
             details="""\
@@ -108,7 +121,7 @@ too, so that systemd opens the socket from the next boot on.""",
         Command(
             "unregister",
             "Stop serving a project",
-            run="remo_broker.ctl.projects:unregister",
+            run="remo_broker.ctl.register:unregister",
             operands=[PROJECT],
             options=[NO_ENABLE],
             details="""\
@@ -165,6 +178,20 @@ allowed. The exit status is 1 when there is any.""",
             operands=[PROJECT, Operand("NAME", kind="allowed")],
             options=[UID],
             details="Nothing is fetched or audited. The exit status is 1 when it would not be given.",
+        ),
+        Command(
+            "devcontainer",
+            "Show how a container gets its project's secrets",
+            run="remo_broker.ctl.devcontainer:devcontainer",
+            operands=[Operand("PROJECT|DIR", kind="project", optional=True)],
+            options=[DOCKER, PODMAN, COMPOSE, NSPAWN, WRITE, YES],
+            details="""\
+Prints what belongs into devcontainer.json: the mounts of the project's socket directory and of its manifest, the Feature
+that installs remo-secret, and a check that stops the start if the project is not served. The project is that of the
+working directory by default.
+
+With --write, the Feature's files are put below .devcontainer/remo-broker/, and the keys are merged into devcontainer.json
+unless that has comments, which would be lost.""",
         ),
         Command(
             "audit",

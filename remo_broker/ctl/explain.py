@@ -7,8 +7,7 @@ from remo_broker.cli.terminal import Output
 from remo_broker.cli.text import escaped
 from remo_broker.client.errors import ProjectUnknown
 from remo_broker.ctl.commands import UID
-from remo_broker.ctl.projects import project_operand
-from remo_broker.ctl.session import open_client, open_output, uids, user
+from remo_broker.ctl.session import open_client, open_output, project_operand, uids, user
 from remo_broker.protocol.ops import Explanation, ProjectDetail, Reason
 
 # The rules in order, each with the reasons that it says no with, and what to do then.

@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 from remo_broker.cli.program import Problem
-from remo_broker.ctl.session import SYSTEMD_MARK, systemctl
+from remo_broker.ctl.units import is_systemd_there, systemctl
 
 if TYPE_CHECKING:
     from cysystemd.reader import JournalReader
@@ -24,7 +24,7 @@ is_namespace = re.compile(r"[A-Za-z0-9_.-]{1,64}").fullmatch
 
 def unit_namespace() -> str | None:
     """The journal namespace that the broker's unit writes to, if it has one."""
-    if not os.path.isdir(SYSTEMD_MARK):
+    if not is_systemd_there():
         return None
     try:
         answer = systemctl("show", "--property=LogNamespace", "--value", SERVICE)

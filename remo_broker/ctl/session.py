@@ -1,20 +1,21 @@
-"""What every command begins with: the broker to speak to, how to print, and whether systemd is there."""
+"""What the commands share: the broker to speak to, how to print, users and names."""
 
 from __future__ import annotations
 
 import os
 import pwd
-import subprocess
 import sys
 from functools import cache
 
 from remo_broker.cli.options import Arguments, Option, Usage
 from remo_broker.cli.terminal import Output
 from remo_broker.client.admin import AdminClient
-from remo_broker.ctl.commands import ADMIN_SOCKET, JSON, JSON_SHORT, MAX_UID, NO_LEGEND, NO_PAGER, SOCKET
+from remo_broker.ctl.broker import HostBroker
+from remo_broker.ctl.commands import ADMIN_SOCKET, JSON, JSON_AUTO, JSON_SHORT, MAX_UID, NO_LEGEND, NO_PAGER, SOCKET
+from remo_broker.ctl.units import is_systemd_there
 from remo_broker.protocol.names import RESERVED_PROJECT_NAMES, is_project_name
 
-SYSTEMD_MARK = "/run/systemd/system"
+PROJECT_NAMES = "names of projects have 1 to 64 of a-z, 0-9, - and _, and start with a letter or digit"
 
 
 def socket_path(arguments: Arguments) -> str:
@@ -23,32 +24,22 @@ def socket_path(arguments: Arguments) -> str:
 
 def open_client(arguments: Arguments) -> AdminClient:
     """A client for the admin socket; it connects at its first request."""
-    return AdminClient(socket_path(arguments))
+    path = socket_path(arguments)
+    return HostBroker(path) if manages_units(arguments) else AdminClient(path)
 
 
 def open_output(arguments: Arguments) -> Output:
     mode = arguments.value(JSON) or "off"
-    # Of two ways to say it the last one counts, as of one that is said twice.
+    # The last of both options counts.
     said = [name for name in arguments.given() if name in (JSON.name, JSON_SHORT.name)]
-    if said and said[-1] == JSON_SHORT.name:
+    if mode == JSON_AUTO or (said and said[-1] == JSON_SHORT.name):
         mode = "pretty" if sys.stdout.isatty() else "short"
     return Output(json_mode=mode, legend=not arguments.flag(NO_LEGEND), pager=not arguments.flag(NO_PAGER))
 
 
 def manages_units(arguments: Arguments) -> bool:
     """Whether the broker spoken to is the one that this host's systemd starts."""
-    return os.path.isdir(SYSTEMD_MARK) and os.path.realpath(socket_path(arguments)) == os.path.realpath(ADMIN_SOCKET)
-
-
-def systemctl(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run systemctl; what it prints is captured."""
-    return subprocess.run(
-        ["systemctl", "--no-ask-password", *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return is_systemd_there() and os.path.realpath(socket_path(arguments)) == os.path.realpath(ADMIN_SOCKET)
 
 
 def uids(arguments: Arguments, option: Option) -> list[int]:
@@ -61,35 +52,39 @@ def uids(arguments: Arguments, option: Option) -> list[int]:
         try:
             found.append(pwd.getpwnam(word).pw_uid)
         except KeyError:
-            raise Usage(f"{option.name}: there is no user {word!r}; give a name, or a number up to {MAX_UID}") from None
+            raise Usage(
+                f"{option.name}: unknown user: {word!r}", hint=f"give a name, or a number up to {MAX_UID}"
+            ) from None
     if arguments.flag(option) and not found:
-        # Nothing but commas: without a user it would mean everybody.
-        raise Usage(f"{option.name} wants a user, a name or a number up to {MAX_UID}")
+        # Nothing but commas; no user at all would admit everybody.
+        raise Usage(f"{option.name} requires a user", hint=f"give a name, or a number up to {MAX_UID}")
     return list(dict.fromkeys(found))
 
 
 def checked_project(name: str) -> str:
-    """`name`, which is one that a project can have. Raises `Usage`."""
+    """`name`, if it is valid for a project. Raises `Usage`."""
     if not is_project_name(name):
-        raise Usage("a project's name has at most 64 of a-z, 0-9, - and _, a letter or digit first")
+        raise Usage("not a valid name for a project", hint=PROJECT_NAMES)
     return name
 
 
+def project_operand(arguments: Arguments) -> str:
+    return checked_project(arguments.operands[0])
+
+
 def directory_problem(path: str) -> str | None:
-    """Why no project can be registered under the name of its directory, and what to do; None where one can."""
+    """Why a directory's name cannot be its project's name; None if it can."""
     name = os.path.basename(path)
     if not is_project_name(name):
-        return (
-            "a project's directory has at most 64 of a-z, 0-9, - and _ in its name, a letter or digit first; rename it"
-        )
+        return "the directory's name is not valid for a project"
     if name in RESERVED_PROJECT_NAMES:
-        return f"the broker's own socket is called {name}; rename the project's directory"
+        return f"the name {name} is reserved for the broker's own socket"
     return None
 
 
 @cache
 def user_name(uid: int) -> str | None:
-    """`alice`, or None where nobody has the number here."""
+    """`alice`; None if no user has the number."""
     try:
         return pwd.getpwuid(uid).pw_name
     except (KeyError, OverflowError):

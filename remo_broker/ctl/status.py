@@ -1,4 +1,4 @@
-"""`remo-brokerctl status`: how the broker is, without waking it."""
+"""`remo-brokerctl status`: the state of the broker, without starting it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,11 @@ from remo_broker.cli.terminal import Colour, Output
 from remo_broker.cli.text import escaped
 from remo_broker.cli.times import ago, shown
 from remo_broker.client.errors import ClientError, Unreachable
+from remo_broker.ctl import served, units
 from remo_broker.ctl.commands import EXIT_FAILED, EXIT_IDLE, EXIT_UNKNOWN
 from remo_broker.ctl.journals import journalctl
-from remo_broker.ctl.session import manages_units, open_client, open_output, socket_path, systemctl
+from remo_broker.ctl.session import manages_units, open_client, open_output, socket_path
 from remo_broker.protocol.ops import AuditStatus, BrokerStatus
-
-SERVICE = "remo-broker.service"
-ADMIN_UNIT = "remo-broker-admin.socket"
-RUNNING_STATES = ("active", "activating", "reloading", "deactivating", "refreshing")
 
 PROTECTION = {
     "memfd_secret": (Colour.GREEN, "memory that not even root can read"),
@@ -32,38 +29,31 @@ def status(arguments: Arguments) -> int:
     path = socket_path(arguments)
     managed = manages_units(arguments)
     if managed:
-        service, unit = unit_states()
-        if service not in RUNNING_STATES:
-            return show_stopped(output, path, service, unit)
+        found = unit_states()
+        if not found.runs:
+            return show_stopped(output, path, found)
     try:
         with open_client(arguments) as client:
-            found = client.status()
+            running = client.status()
     except ClientError as error:
         if managed:
-            # It may have ended before it answered, as one does that cannot start.
-            service, unit = unit_states()
-            if service not in RUNNING_STATES:
-                return show_stopped(output, path, service, unit)
+            # It may have ended before it answered, like one that cannot start.
+            found = unit_states()
+            if not found.runs:
+                return show_stopped(output, path, found)
         elif isinstance(error, Unreachable) and error.temporary and is_socket(path):
-            return show_stopped(output, path, "inactive", None)
+            return show_stopped(output, path, None)
         raise Problem(error.message, hint=error.hint, status=EXIT_UNKNOWN) from None
-    show_running(output, found)
-    return 0
+    return show_running(output, running)
 
 
-def unit_states() -> tuple[str, str]:
-    """The states of the service and of its admin socket, as systemd calls them; between two failures it is failed."""
+def unit_states() -> units.UnitStates:
     try:
-        answer = systemctl("show", "--property=ActiveState,SubState", SERVICE, ADMIN_UNIT)
+        return units.states()
     except OSError as error:
         raise Problem(f"cannot run systemctl: {os.strerror(error.errno or 0)}", status=EXIT_UNKNOWN) from None
-    units = [dict(line.split("=", 1) for line in unit.splitlines()) for unit in answer.stdout.strip().split("\n\n")]
-    if answer.returncode != 0 or len(units) != 2 or not all("ActiveState" in unit for unit in units):
-        reason = answer.stderr.strip() or "it printed no state"
-        raise Problem(f"systemctl cannot show the units' state: {reason}", status=EXIT_UNKNOWN)
-    service, socket = units
-    state = "failed" if service.get("SubState") == "auto-restart" else service["ActiveState"]
-    return state, socket["ActiveState"]
+    except ValueError as error:
+        raise Problem(f"systemctl cannot show the units' state: {error}", status=EXIT_UNKNOWN) from None
 
 
 def is_socket(path: str) -> bool:
@@ -73,34 +63,34 @@ def is_socket(path: str) -> bool:
         return False
 
 
-def show_stopped(output: Output, path: str, service: str, unit: str | None) -> int:
-    """A broker that does not run: idle when its socket waits for the next connect. `unit` is None without systemd."""
-    if service == "failed":
-        state, colour, text = "failed", Colour.RED, f"failed; see '{journalctl()}'"
-    elif unit is None:
-        state, colour, text = "stopped", None, "stopped; nobody listens on the socket"
-    elif unit == "active":
-        state, colour, text = "idle", None, "idle; it holds no secrets, and the next connect starts it"
+def show_stopped(output: Output, path: str, found: units.UnitStates | None) -> int:
+    """A broker that does not run: idle if its socket starts it. `found` is None without systemd."""
+    colour = None
+    if found is None:
+        state, text = "stopped", "stopped; nothing listens on the socket"
+    elif found.service == "failed":
+        state, colour = "failed", Colour.RED
+        text = f"cannot start: {found.why}" if found.why else f"failed; see '{journalctl()}'"
+    elif found.admin_socket == "active":
+        state, text = "idle", "idle; it holds no secrets, and the next connection starts it"
     else:
-        state, colour, text = (
-            "stopped",
-            None,
-            f"stopped; 'systemctl enable --now {ADMIN_UNIT}' makes it start on demand",
-        )
+        state, text = "stopped", f"stopped; 'systemctl enable --now {units.ADMIN_UNIT}' starts it on demand"
     if output.json != "off":
-        output.show_json({"state": state, "socket_path": path})
+        output.show_json({"state": state, "socket_path": path} | ({"reason": found.why} if found and found.why else {}))
     else:
         output.line(f"{output.paint('○' if colour is None else '●', colour)} remo-broker")
-        output.pairs([("State", output.paint(text, colour)), ("Socket", escaped(path))])
+        output.pairs([("State", output.paint(escaped(text), colour)), ("Socket", escaped(path))])
     return EXIT_FAILED if state == "failed" else EXIT_IDLE
 
 
-def show_running(output: Output, found: BrokerStatus) -> None:
+def show_running(output: Output, found: BrokerStatus) -> int:
+    """0, or `EXIT_FAILED` if a project is not served."""
+    unserved = {one.name: why for one in found.projects if (why := served.problem(one.socket_path)) is not None}
     if output.json != "off":
         fields = found.to_json()
         del fields["ok"]
-        output.show_json({"state": "running"} | fields)
-        return
+        output.show_json({"state": "running"} | fields | ({"unserved": unserved} if unserved else {}))
+        return EXIT_FAILED if unserved else 0
     colour, protection = PROTECTION.get(found.memory_protection, (None, "of a kind that this program does not know"))
     audit = output.paint("healthy", Colour.GREEN)
     if not found.audit.healthy:
@@ -122,8 +112,10 @@ def show_running(output: Output, found: BrokerStatus) -> None:
             ("Audit", f"{audit}, to {sink(found.audit)}" + lost(output, found.audit.dropped)),
             ("Projects", str(found.project_count)),
             ("Fetches", f"{found.fetches_allowed} allowed, {found.fetches_denied} denied"),
+            *(("Not served", output.paint(f"{name}: {why}", Colour.RED)) for name, why in unserved.items()),
         ]
     )
+    return EXIT_FAILED if unserved else 0
 
 
 def sink(audit: AuditStatus) -> str:

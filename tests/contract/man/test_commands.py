@@ -75,7 +75,8 @@ def test_defaults_and_exit_statuses() -> None:
     for promise in (
         f"{ADMIN_SOCKET} by default",
         f"{DEFAULT_FOLLOW_LINES} by default",
-        f"0 when it runs, {EXIT_FAILED} when it has failed, {EXIT_IDLE} when it is idle or stopped, and {EXIT_UNKNOWN} when",
+        f"{EXIT_FAILED} when it has failed, cannot start or does not serve a project, {EXIT_IDLE} when it is idle or stopped",
+        f"and {EXIT_UNKNOWN} when",
         f"0 on success, {EXIT_FAILURE} on failure",
         f"{EXIT_USAGE} on wrong usage",
         f"{EXIT_INTERRUPTED} when it is interrupted",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
 
 from tests.process.ctl.conftest import write_project
@@ -74,7 +75,7 @@ def test_the_name_must_be_the_directorys(directory: pathlib.Path) -> None:
 
 def test_the_directory_must_have_a_name_that_can_be_registered(directory: pathlib.Path) -> None:
     """What `register` would say, before the manifest is made to fit a name that none can have."""
-    for name, says in (("My Project", "rename it"), ("admin", "the broker's own socket is called admin")):
+    for name, says in (("My Project", "rename it"), ("admin", "reserved")):
         path = write_project(directory, name, "TOKEN")
         lines = faults(check(path))
         assert lines[0].startswith(f"{path}/.devcontainer/remo-broker.toml: ")
@@ -141,3 +142,12 @@ def test_from_a_pipe(directory: pathlib.Path) -> None:
     text = b'schema_version = 1\nproject = "any"\n'
     done = programs.run(programs.BROKERCTL, "check", "/dev/stdin", stdin=text)
     assert (done.returncode, done.stdout) == (0, b"/dev/stdin: valid\n")
+
+
+def test_a_fifo_does_not_keep_it_waiting(directory: pathlib.Path) -> None:
+    os.mkfifo(directory / "fifo.toml")
+    assert "is a FIFO" in programs.refused(check(directory / "fifo.toml"), 1)
+    path = write_project(directory, "myrepo", "TOKEN")
+    (path / ".devcontainer/remo-broker.toml").unlink()
+    os.mkfifo(path / ".devcontainer/remo-broker.toml")
+    assert "FIFO" in faults(check(path))[0]

@@ -1,0 +1,148 @@
+"""`remo-brokerctl devcontainer`: what a container needs to reach its project's secrets.
+
+It gets two mounts: the directory of the project's socket, which stays right when the socket is bound again, and the
+registered manifest, read-only over the project's own copy. Where either is missing on the host, the container does not
+start; an engine that makes a directory in place of a missing source is told not to.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from typing import Any
+
+from remo_broker.cli.options import Arguments, Usage
+from remo_broker.cli.program import Problem
+from remo_broker.ctl.commands import COMPOSE, DOCKER, NSPAWN, PODMAN, WRITE, YES
+from remo_broker.ctl.session import open_client, open_output
+from remo_broker.manifest.rules import SEARCH
+from remo_broker.protocol import paths
+from remo_broker.protocol.names import is_project_name
+
+# Where a container sees the directory of its project's socket, and where clients look for it.
+INSIDE = paths.SOCKET_DIR
+MOUNTS = f"{paths.SOCKET_DIR}/mount"
+# What dev containers call the directory that the project is mounted in.
+WORKSPACES = "/workspaces"
+FEATURE = "./remo-broker"
+
+
+class Project:
+    """A project as its containers see it. `directory` is on the host."""
+
+    __slots__ = ("directory", "manifest", "name")
+
+    def __init__(self, name: str, directory: str) -> None:
+        self.name = name
+        self.directory = directory
+        self.manifest = next((f"{folder}/{file}" for folder, file in SEARCH if self._has(folder, file)), None)
+        """The place of its manifest in the directory."""
+        if self.manifest is None:
+            places = ", ".join("/".join(place) for place in SEARCH)
+            raise Problem(f"{directory}: no manifest", hint=f"write one of {places}")
+
+    def _has(self, folder: str, file: str) -> bool:
+        return os.path.lexists(os.path.join(self.directory, folder, file))
+
+    @property
+    def sockets(self) -> str:
+        return f"{MOUNTS}/{self.name}"
+
+
+def devcontainer(arguments: Arguments) -> int:
+    kinds = {DOCKER: docker, PODMAN: podman, COMPOSE: compose, NSPAWN: nspawn}
+    chosen = [show for option, show in kinds.items() if arguments.flag(option)]
+    if len(chosen) + arguments.flag(WRITE) > 1:
+        raise Usage("--docker, --podman, --compose, --nspawn and --write exclude one another")
+    project = find(arguments)
+    output = open_output(arguments)
+    if arguments.flag(WRITE):
+        from remo_broker.ctl.devcontainer_write import write
+
+        return write(output, project, settings(project), ask=not arguments.flag(YES))
+    if chosen:
+        output.line(chosen[0](project))
+    elif output.json == "short":
+        output.show_json(settings(project))
+    else:
+        output.json = "pretty"
+        output.show_json(settings(project))
+    return 0
+
+
+def find(arguments: Arguments) -> Project:
+    """The project that the operand names, by its name or directory; that of the working directory by default."""
+    given = arguments.operands[0] if arguments.operands else "."
+    if is_project_name(given) and not os.path.isdir(given):
+        with open_client(arguments) as client:
+            return Project(given, client.show(given).project_path)
+    directory = os.path.realpath(given)
+    if not os.path.isdir(directory):
+        raise Problem(f"{directory}: no such directory", hint="give a project's name, or its directory")
+    name = os.path.basename(directory)
+    if not is_project_name(name):
+        raise Problem(f"{directory}: not a valid name for a project", hint="give the name that it is registered by")
+    return Project(name, directory)
+
+
+def settings(project: Project) -> dict[str, Any]:
+    """The keys for devcontainer.json."""
+    manifest = f"${{localWorkspaceFolder}}/{project.manifest}", f"${{containerWorkspaceFolder}}/{project.manifest}"
+    # On the host, before anything is created: everybody can see this socket, the directory beside it only some.
+    socket = paths.project_socket(paths.SOCKET_DIR, project.name)
+    advice = f"remo-broker does not serve {project.name}; run: sudo remo-brokerctl register {project.directory}"
+    return {
+        "mounts": [_mount(project.sockets, INSIDE), _mount(*manifest)],
+        "features": {FEATURE: {}},
+        "initializeCommand": ["sh", "-c", f"test -S {socket} || {{ echo {shlex.quote(advice)} >&2; exit 1; }}"],
+    }
+
+
+def _mount(source: str, target: str) -> str:
+    return f"type=bind,source={source},target={target},readonly"
+
+
+def mounts(project: Project) -> list[tuple[str, str]]:
+    """Host and container path of both mounts, with the project itself below `WORKSPACES`."""
+    manifest = f"{project.directory}/{project.manifest}"
+    return [(project.sockets, INSIDE), (manifest, f"{WORKSPACES}/{project.name}/{project.manifest}")]
+
+
+def docker(project: Project) -> str:
+    return _command("docker", project)
+
+
+def podman(project: Project) -> str:
+    return _command("podman", project)
+
+
+def _command(engine: str, project: Project) -> str:
+    options = [f"--mount {shlex.quote(_mount(*both))}" for both in mounts(project)]
+    return " \\\n    ".join([f"{engine} run", *options, "IMAGE"])
+
+
+def compose(project: Project) -> str:
+    lines = ["services:", "  SERVICE:", "    volumes:"]
+    for source, target in mounts(project):
+        lines += [
+            "      - type: bind",
+            f"        source: {_yaml(source)}",
+            f"        target: {_yaml(target)}",
+            "        read_only: true",
+            "        bind:",
+            "          create_host_path: false",
+        ]
+    return "\n".join(lines)
+
+
+def _yaml(text: str) -> str:
+    """A JSON string is one of YAML's; compose takes $ for a variable."""
+    import json
+
+    return json.dumps(text.replace("$", "$$"))
+
+
+def nspawn(project: Project) -> str:
+    """For a .nspawn file: see systemd.nspawn(5). A backslash keeps a colon from ending a path."""
+    escaped = [[part.replace("\\", "\\\\").replace(":", "\\:") for part in both] for both in mounts(project)]
+    return "\n".join(["[Files]", *(f"BindReadOnly={source}:{target}" for source, target in escaped)])

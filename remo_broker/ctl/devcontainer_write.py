@@ -1,0 +1,136 @@
+"""Writes what `devcontainer` prints into a project, and changes no more than it shows."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import sys
+from typing import Any
+
+from remo_broker.cli.program import Problem
+from remo_broker.cli.secret_paths import RightsOf
+from remo_broker.cli.terminal import Colour, Output
+from remo_broker.cli.text import escaped
+from remo_broker.ctl.devcontainer import FEATURE, Project
+
+# What is installed for this, and the client that the Feature installs.
+FEATURE_FILES = "/usr/share/remo-broker/feature"
+CLIENT = "/usr/lib/remo-broker/remo-secret.pyz"
+# Where a dev container's configuration is looked for.
+PLACES = (".devcontainer/devcontainer.json", ".devcontainer.json")
+MAX_BYTES = 1024 * 1024
+
+_indentation = re.compile(r"^([ \t]+)\S", re.MULTILINE).search
+
+
+def write(output: Output, project: Project, settings: dict[str, Any], *, ask: bool) -> int:
+    """Write with the rights of the project's owner: its directory may hold links that lead elsewhere."""
+    with RightsOf(os.stat(project.directory).st_uid):
+        place = next((one for one in PLACES if os.path.lexists(os.path.join(project.directory, one))), PLACES[0])
+        path = os.path.join(project.directory, place)
+        before = read(path)
+        after = merged(before, settings, path)
+        changes = list(difflib.unified_diff(before.splitlines(), after.splitlines(), place, place, lineterm=""))
+        for line in changes:
+            colour = {"+": Colour.GREEN, "-": Colour.RED}.get(line[:1])
+            output.line(output.paint(escaped(line.expandtabs(4)), colour))
+        if changes and ask and sys.stdin.isatty() and not confirmed(f"Write {path}?"):
+            raise Problem("nothing was written")
+        copied = copy_feature(os.path.join(project.directory, ".devcontainer", FEATURE))
+        if changes:
+            put(path, after.encode())
+    output.line(f"Wrote {escaped(path)}." if changes else f"{escaped(path)} is up to date.")
+    if copied:
+        output.line(f"Wrote {', '.join(copied)} below .devcontainer/remo-broker/.")
+    return 0
+
+
+def confirmed(question: str) -> bool:
+    """Ask on the terminal; anything but yes is no."""
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def read(path: str) -> str:
+    """The file's text; nothing if it does not exist."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return ""
+    with open(descriptor, "rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise Problem(f"{path}: larger than {MAX_BYTES} bytes", hint="add the keys that 'devcontainer' prints by hand")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise Problem(f"{path}: not UTF-8", hint="save it as UTF-8") from None
+
+
+def merged(before: str, settings: dict[str, Any], path: str) -> str:
+    """The file with the settings. What is there stays, keys that are missing are added."""
+    if not before.strip():
+        return json.dumps(settings, indent=4) + "\n"
+    by_hand = "add the keys that 'remo-brokerctl devcontainer' prints by hand"
+    try:
+        document = json.loads(before)
+    except (ValueError, RecursionError):
+        document = None
+    if document is None:
+        raise Problem(
+            f"{path}: has comments or trailing commas, which a rewrite would lose, or is not JSON", hint=by_hand
+        )
+    lists, features = document.get("mounts", []) if isinstance(document, dict) else None, None
+    if isinstance(document, dict):
+        features = document.get("features", {})
+    if not isinstance(lists, list) or not isinstance(features, dict):
+        raise Problem(f"{path}: mounts is not a list, or features not an object", hint=by_hand)
+    if document.get("initializeCommand", settings["initializeCommand"]) != settings["initializeCommand"]:
+        raise Problem(f"{path}: has an initializeCommand of its own", hint=by_hand)
+    document["mounts"] = [*lists, *(one for one in settings["mounts"] if one not in lists)]
+    document["features"] = {**settings["features"], **features}
+    document["initializeCommand"] = settings["initializeCommand"]
+    found = _indentation(before)
+    return json.dumps(document, indent=found.group(1) if found else 4, ensure_ascii=False) + "\n"
+
+
+def copy_feature(directory: str) -> list[str]:
+    """Put the Feature's files where they are missing or differ; their names."""
+    sources = {CLIENT: os.path.basename(CLIENT)} if os.path.exists(CLIENT) else {}
+    try:
+        sources |= {os.path.join(FEATURE_FILES, name): name for name in sorted(os.listdir(FEATURE_FILES))}
+    except OSError as error:
+        hint = "install remo-broker on this host"
+        raise Problem(f"{FEATURE_FILES}: {os.strerror(error.errno or 0)}", hint=hint) from None
+    copied = []
+    for source, name in sources.items():
+        if not os.path.isfile(source):
+            continue
+        with open(source, "rb") as file:
+            content = file.read()
+        target = os.path.join(directory, name)
+        if not is_same(target, content):
+            put(target, content, executable=os.access(source, os.X_OK))
+            copied.append(name)
+    return copied
+
+
+def is_same(path: str, content: bytes) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(content) + 1) == content
+    except OSError:
+        return False
+
+
+def put(path: str, content: bytes, *, executable: bool = False) -> None:
+    """Write a file in one step."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    temporary = f"{path}.new"
+    mode = 0o755 if executable else 0o644
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(temporary, flags, mode), "wb") as file:
+        file.write(content)
+    os.rename(temporary, path)

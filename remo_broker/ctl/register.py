@@ -1,0 +1,155 @@
+"""`remo-brokerctl register` and `unregister`."""
+
+from __future__ import annotations
+
+import os
+
+from remo_broker.cli.options import Arguments
+from remo_broker.cli.program import Problem, complain
+from remo_broker.cli.terminal import Output
+from remo_broker.cli.text import escaped
+from remo_broker.client.admin import AdminClient
+from remo_broker.client.errors import (
+    ManifestInvalid,
+    ManifestNotFound,
+    ManifestUnreadable,
+    ProjectExists,
+    ProjectUnknown,
+    Unsendable,
+)
+from remo_broker.ctl.commands import ALLOW_UID, NO_ENABLE, PROGRAM
+from remo_broker.ctl.session import (
+    PROJECT_NAMES,
+    directory_problem,
+    manages_units,
+    open_client,
+    open_output,
+    project_operand,
+    uids,
+)
+from remo_broker.ctl.units import systemctl
+
+
+def register(arguments: Arguments) -> int:
+    output = open_output(arguments)
+    path = os.path.realpath(arguments.operands[0])
+    name = os.path.basename(path)
+    problem = directory_problem(path)
+    if problem is not None:
+        raise Problem(f"{path}: {problem}", hint=f"rename it; {PROJECT_NAMES}")
+    with open_client(arguments) as client:
+        try:
+            socket = client.register(name, path, uids(arguments, ALLOW_UID))
+            names = client.show(name).allowlist
+        except ProjectExists as error:
+            raise taken(client, error, name, path) from None
+        except (ManifestInvalid, ManifestNotFound, ManifestUnreadable, Unsendable) as error:
+            from remo_broker.manifest.reader import PROJECT_PATH
+
+            # The broker does not repeat the path that it was given.
+            raise Problem(f"{path}: {error.message.removeprefix(f'{PROJECT_PATH}: ')}", hint=error.hint) from None
+    unit = unit_change(arguments, "enable", name)
+    if output.json != "off":
+        unit_fields = {"unit": unit.name, "unit_enabled": unit.done}
+        output.show_json({"name": name, "socket_path": socket, "allowlist": names} | unit_fields)
+    else:
+        output.line(f"Registered {name}; its socket is {escaped(socket)}.")
+        output.line(
+            f"It may fetch {', '.join(names)}." if names else "It may fetch nothing: its manifest names no secret."
+        )
+        unit.tell(output, "Enabled", "systemd opens the socket from the next boot on")
+    return unit.status()
+
+
+def taken(client: AdminClient, error: ProjectExists, name: str, path: str) -> Problem:
+    """Who has the name. Of a second clone, `reload` would read the first one's directory."""
+    try:
+        holder = client.show(name).project_path
+    except ProjectUnknown:  # the broker's own, or gone since
+        return Problem(error.message, hint=error.hint)
+    if holder == path:
+        return Problem(
+            f"{name} is registered already", hint=f"to read its manifest again, run 'remo-brokerctl reload {name}'"
+        )
+    return Problem(
+        f"{path}: the name {name} is registered for {holder}",
+        hint=f"run 'remo-brokerctl unregister {name}' first if this directory is to take its place",
+    )
+
+
+def unregister(arguments: Arguments) -> int:
+    output = open_output(arguments)
+    name = project_operand(arguments)
+    known = True
+    with open_client(arguments) as client:
+        try:
+            client.unregister(name)
+        except ProjectUnknown:
+            # A unit may be left over from an unregister that was interrupted.
+            if not (touches_units(arguments) and has_unit(name)):
+                raise
+            known = False
+    unit = unit_change(arguments, "disable", name)
+    if output.json != "off":
+        output.show_json({"name": name, "unregistered": known, "unit": unit.name, "unit_disabled": unit.done})
+    else:
+        output.line(f"Unregistered {name}." if known else f"The broker does not know {name}; its unit was left over.")
+        unit.tell(output, "Disabled", "systemd does not open the socket any more")
+    return unit.status()
+
+
+class UnitChange:
+    """What became of a project's socket unit; `name` is None if it was left alone."""
+
+    def __init__(self, name: str | None, command: str = "", error: str | None = None) -> None:
+        self.name = name
+        self.done = name is not None and error is None
+        self._command = command
+        self._error = error
+
+    def tell(self, output: Output, verb: str, consequence: str) -> None:
+        if self.done:
+            output.line(f"{verb} {self.name}: {consequence}.")
+
+    def status(self) -> int:
+        """0, or 1 after an error: what the broker did stands, but systemd's part is missing."""
+        if self._error is None:
+            return 0
+        complain(
+            PROGRAM, f"the broker has done its part, systemd has not: {self._error}", f"run 'sudo {self._command}'"
+        )
+        return 1
+
+
+def touches_units(arguments: Arguments) -> bool:
+    return not arguments.flag(NO_ENABLE) and manages_units(arguments)
+
+
+def socket_unit(project: str) -> str:
+    return f"remo-broker-client@{project}.socket"
+
+
+def has_unit(project: str) -> bool:
+    """Whether the project's socket unit is enabled or active."""
+    try:
+        return any(
+            systemctl("--quiet", asked, socket_unit(project)).returncode == 0 for asked in ("is-enabled", "is-active")
+        )
+    except OSError:
+        return False
+
+
+def unit_change(arguments: Arguments, verb: str, project: str) -> UnitChange:
+    """Enable the project's socket unit without starting it (the broker has the socket), or disable and stop it."""
+    if not touches_units(arguments):
+        return UnitChange(None)
+    unit = socket_unit(project)
+    words = [verb, *(["--now"] if verb == "disable" else []), unit]
+    try:
+        answer = systemctl(*words)
+    except OSError as error:
+        return UnitChange(unit, " ".join(["systemctl", *words]), f"systemctl: {os.strerror(error.errno or 0)}")
+    if answer.returncode != 0:
+        said = answer.stderr.strip().splitlines() or ["it gave no reason"]
+        return UnitChange(unit, " ".join(["systemctl", *words]), said[-1])
+    return UnitChange(unit)

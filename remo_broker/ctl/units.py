@@ -1,0 +1,58 @@
+"""What this host's systemd says of the broker's units, and how it is told to change them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+SYSTEMD_MARK = "/run/systemd/system"
+SERVICE = "remo-broker.service"
+ADMIN_UNIT = "remo-broker-admin.socket"
+RUNNING_STATES = ("active", "activating", "reloading", "deactivating", "refreshing")
+# What the broker puts before the reason for which it does not start.
+NOT_STARTED = "Not started: "
+
+
+def is_systemd_there() -> bool:
+    return os.path.isdir(SYSTEMD_MARK)
+
+
+def systemctl(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run systemctl and capture what it prints. Raises OSError."""
+    return subprocess.run(
+        ["systemctl", "--no-ask-password", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+class UnitStates:
+    """The states of the service and of its admin socket, by systemd's names."""
+
+    def __init__(self, service: dict[str, str], admin_socket: str) -> None:
+        # Between two failed starts, the service is `activating`.
+        failing = service.get("SubState", "").startswith("auto-restart")
+        self.service = "failed" if failing else service["ActiveState"]
+        self.admin_socket = admin_socket
+        status = service.get("StatusText", "")
+        self.why = status.removeprefix(NOT_STARTED) if status.startswith(NOT_STARTED) else ""
+        """Why the broker could not start, if it said so."""
+
+    @property
+    def runs(self) -> bool:
+        return self.service in RUNNING_STATES
+
+    @property
+    def cannot_start(self) -> bool:
+        return self.service == "failed" or bool(self.why)
+
+
+def states() -> UnitStates:
+    """Raises OSError if systemctl cannot be run, and ValueError with its message if it does not know."""
+    answer = systemctl("show", "--property=ActiveState,SubState,StatusText", SERVICE, ADMIN_UNIT)
+    units = [dict(line.split("=", 1) for line in unit.splitlines()) for unit in answer.stdout.strip().split("\n\n")]
+    if answer.returncode != 0 or len(units) != 2 or not all("ActiveState" in unit for unit in units):
+        raise ValueError(answer.stderr.strip() or "it printed no state")
+    return UnitStates(units[0], units[1]["ActiveState"])

@@ -1,0 +1,159 @@
+"""`remo-brokerctl devcontainer`: what it prints is what engines take, and what it writes loses nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from remo_broker.ctl import devcontainer_write
+from tests.process.ctl.conftest import Operator, write_project
+from tests.support import programs
+from tests.support.programs import refused
+
+if TYPE_CHECKING:
+    import pathlib
+
+NOBODY = 65534
+SOCKETS = "/run/remo-broker/mount/myrepo"
+
+
+def show(*arguments: str | pathlib.Path, cwd: pathlib.Path | None = None) -> str:
+    done = programs.run(programs.BROKERCTL, "devcontainer", *arguments, cwd=cwd)
+    assert (done.returncode, done.stderr) == (0, b""), done
+    return done.stdout.decode()
+
+
+@pytest.fixture
+def project(directory: pathlib.Path) -> pathlib.Path:
+    return write_project(directory, "myrepo", "TOKEN")
+
+
+def test_settings(project: pathlib.Path, operator: Operator) -> None:
+    found = json.loads(show(project))
+    socket, manifest = (dict(part.partition("=")[::2] for part in one.split(",")) for one in found["mounts"])
+    assert socket == {"type": "bind", "source": SOCKETS, "target": "/run/remo-broker", "readonly": ""}
+    place = ".devcontainer/remo-broker.toml"
+    assert manifest["source"] == f"${{localWorkspaceFolder}}/{place}"
+    assert manifest["target"] == f"${{containerWorkspaceFolder}}/{place}"
+    assert "readonly" in manifest
+    assert found["features"] == {"./remo-broker": {}}
+    assert json.loads(show(cwd=project)) == found
+    operator.says("register", project)
+    assert operator.json("devcontainer", "myrepo") == found
+
+
+def test_the_start_is_stopped_where_the_project_is_not_served(project: pathlib.Path) -> None:
+    command = json.loads(show(project))["initializeCommand"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"remo-brokerctl register {project}" in done.stderr
+
+
+def test_other_engines(project: pathlib.Path) -> None:
+    manifest = f"{project}/.devcontainer/remo-broker.toml"
+    for engine in ("docker", "podman"):
+        echoed = subprocess.run(
+            ["sh", "-c", f'{engine}() {{ printf "%s\\n" "$@"; }}; {show(project, f"--{engine}")}'],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()
+        assert echoed[:3] == ["run", "--mount", f"type=bind,source={SOCKETS},target=/run/remo-broker,readonly"]
+        assert f"source={manifest}," in echoed[4]
+    for option in ("--compose", "--nspawn"):
+        text = show(project, option)
+        assert SOCKETS in text
+        assert manifest in text
+    assert "create_host_path: false" in show(project, "--compose")
+    assert "exclude" in refused(programs.run(programs.BROKERCTL, "devcontainer", "--docker", "--podman"), 2)
+
+
+def test_what_is_no_project(directory: pathlib.Path) -> None:
+    (directory / "empty").mkdir()
+    (directory / "No Project").mkdir()
+    for path, says in (("empty", "no manifest"), ("none/x", "no such directory"), ("No Project", "valid name")):
+        assert says in refused(programs.run(programs.BROKERCTL, "devcontainer", directory / path), 1)
+
+
+# --- --write
+
+
+@pytest.fixture
+def feature(directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    """The Feature as it is installed."""
+    place = directory / "feature"
+    place.mkdir()
+    (place / "devcontainer-feature.json").write_text("{}")
+    (place / "install.sh").write_text("#!/bin/sh\n")
+    (place / "install.sh").chmod(0o755)
+    monkeypatch.setattr(devcontainer_write, "FEATURE_FILES", str(place))
+    return place
+
+
+def written(project: pathlib.Path, *options: str) -> int:
+    from remo_broker.ctl import main
+
+    return main.main(["devcontainer", "--write", *options, str(project)])
+
+
+def document(project: pathlib.Path) -> Any:
+    return json.loads((project / ".devcontainer/devcontainer.json").read_text())
+
+
+@pytest.mark.usefixtures("feature")
+def test_writing_twice_changes_nothing_more(project: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert written(project) == 0
+    assert document(project) == json.loads(show(project))
+    assert os.access(project / ".devcontainer/remo-broker/install.sh", os.X_OK)
+    assert "+" in capsys.readouterr().out
+    before = sorted((path, path.stat().st_ino) for path in project.rglob("*"))
+    assert written(project) == 0
+    assert sorted((path, path.stat().st_ino) for path in project.rglob("*")) == before
+
+
+@pytest.mark.usefixtures("feature")
+def test_what_is_there_stays(project: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = project / ".devcontainer/devcontainer.json"
+    old = {"image": "debiän", "mounts": ["source=a,target=b"], "features": {"x": {"y": 1}}, "runArgs": []}
+    file.write_text("\ufeff" + json.dumps(old, indent="\t", ensure_ascii=False))
+    assert written(project) == 0
+    new = document(project)
+    assert new["mounts"][0] == "source=a,target=b"
+    assert len(new["mounts"]) == 3
+    assert new["features"] == {"./remo-broker": {}, "x": {"y": 1}}
+    assert list(new)[:4] == list(old)
+    assert file.read_text().startswith('{\n\t"image": "debiän"')
+    assert '"initializeCommand": [' in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("feature")
+@pytest.mark.parametrize(
+    "text", ['{ // why\n"image": "x"}', '{"image": "x",}', "[]", '{"mounts": {}}', '{"initializeCommand": "true"}']
+)
+def test_a_file_that_would_lose_something_is_left_alone(
+    project: pathlib.Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = project / ".devcontainer/devcontainer.json"
+    file.write_text(text)
+    assert written(project) == 1
+    assert "Hint: " in capsys.readouterr().err
+    assert file.read_text() == text
+
+
+@pytest.mark.usefixtures("feature")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, whose rights are in question")
+def test_root_writes_only_where_the_projects_owner_can(project: pathlib.Path, directory: pathlib.Path) -> None:
+    directory.chmod(0o755)
+    for path in (project, project / ".devcontainer"):
+        os.chown(path, NOBODY, NOBODY)
+    (directory / "elsewhere").mkdir()
+    (project / ".devcontainer/remo-broker").symlink_to(directory / "elsewhere")
+    assert written(project) == 1
+    assert not list((directory / "elsewhere").iterdir())
+    (project / ".devcontainer/remo-broker").unlink()
+    assert written(project) == 0
+    assert (project / ".devcontainer/devcontainer.json").stat().st_uid == NOBODY
