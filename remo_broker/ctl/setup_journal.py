@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from remo_broker.cli.program import Problem
 from remo_broker.ctl.commands import NOW, REMOVE
 from remo_broker.ctl.journals import SERVICE, unit_namespace
-from remo_broker.ctl.session import SYSTEMD_MARK, open_output, systemctl
+from remo_broker.ctl.session import open_output
+from remo_broker.ctl.units import is_systemd_there, systemctl
 
 if TYPE_CHECKING:
     from remo_broker.cli.options import Arguments
@@ -59,7 +60,7 @@ ForwardToWall=no
 
 def setup_journal(arguments: Arguments) -> None:
     output = open_output(arguments)
-    if not os.path.isdir(SYSTEMD_MARK):
+    if not is_systemd_there():
         raise Problem("this host does not run systemd", hint="without systemd the audit is on standard error")
     if os.geteuid() != 0:
         raise Problem("cannot change units: permission denied", hint="run this with sudo")

@@ -374,8 +374,9 @@ def test_nobody_there(directory: pathlib.Path, command: list[str]) -> None:
 def test_a_project_socket_is_no_admin_socket(start_broker: StartBroker) -> None:
     broker = start_broker(projects=[registration("myrepo", "TOKEN")])
     done = programs.run(programs.BROKERCTL, f"--socket={broker.project()}", "clear")
-    advice = f"remo-brokerctl: {broker.project()}: unknown op; this socket knows get, ping, info, ready"
-    assert refused(done, 1) == advice
+    line = refused(done, 1)
+    assert line.startswith(f"remo-brokerctl: {broker.project()}: unknown op")
+    assert "get, ping, info, ready" in line
     with Link(broker.project()) as link:
         assert link.ask({"op": "ping"})["ok"]
 
