@@ -34,6 +34,7 @@ from remo_broker.protocol.clock import monotonic, now_usec
 from remo_broker.protocol.config import DENY, Config, ConfigError, configure
 from remo_broker.protocol.names import counted, is_project_name, printable
 from remo_broker.protocol.ops import Code, Reason
+from remo_broker.protocol.process import execute_again, forbid_dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,9 +53,6 @@ STATUS_SECONDS = 0.1
 STATUS_PAUSE_SECONDS = 1.0
 # Priority of what the broker says about a fault of its own or of its surroundings.
 PRIORITY_ERROR, PRIORITY_WARNING = 3, 4
-
-# Set in the environment when the broker has executed itself anew, lest it does so for ever.
-_REEXECUTED = "REMO_BROKER_REEXECUTED"
 
 
 class Daemon:
@@ -359,29 +357,12 @@ def _transport(choice: str) -> Transport:
     return StderrTransport()
 
 
-def _execute_anew() -> None:
-    """Start over with the settings of `memory`, unless they are in force: they count only when a process starts.
-
-    A launcher's -I ignores PYTHONMALLOC with all other PYTHON* variables; then the others are removed instead.
-    """
-    isolated = sys.flags.ignore_environment
-    if os.environ.pop(_REEXECUTED, None) or not (isolated or memory.environment_missing(dict(os.environ))):
-        return
-    arguments = sys.orig_argv[1:]
-    environment = dict(os.environ)
-    if isolated:
-        arguments[0] = "-SsP"
-        environment = {name: value for name, value in environment.items() if not name.startswith("PYTHON")}
-    environment |= memory.MEMORY_ENVIRONMENT | {_REEXECUTED: "1"}
-    os.execve(sys.executable, [sys.executable, *arguments], environment)
-
-
 def main() -> int:
     """Entry point of `remo-broker`."""
     try:
         config, sink = configure(sys.argv[1:])
-        _execute_anew()
-        memory.forbid_dumps()
+        execute_again()
+        forbid_dumps()
         drop_capabilities()
         daemon = Daemon(config, _transport(sink), systemd.Manager())
         daemon.start()

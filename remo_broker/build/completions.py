@@ -2,7 +2,7 @@
 
     python3 -m remo_broker.build.completions DIRECTORY
 
-writes six files: `PROGRAM.bash`, `_PROGRAM` for zsh and `PROGRAM.fish`. The names of projects come from the names of
+writes nine files: `PROGRAM.bash`, `_PROGRAM` for zsh and `PROGRAM.fish`. The names of projects come from the names of
 their sockets, so that pressing Tab neither wakes an idle broker nor needs a permission. The names of secrets come from
 the broker, by requests that are not audited.
 
@@ -21,11 +21,12 @@ from remo_broker.ctl.commands import PROGRAM as BROKERCTL
 from remo_broker.protocol import paths
 from remo_broker.protocol.names import RESERVED_PROJECT_NAMES
 from remo_broker.secret.commands import PROGRAM as SECRET
+from remo_broker.sidecar.commands import PROGRAM as SIDECAR
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-PROGRAMS = (BROKERCTL, SECRET)
+PROGRAMS = (BROKERCTL, SECRET, SIDECAR)
 
 # These print names, one a line, in any of the three shells.
 _RESERVED = "".join(rf"/^{name}[.]sock$/d; " for name in sorted(RESERVED_PROJECT_NAMES))

@@ -1,6 +1,8 @@
-"""`remo-secret` as one file, for containers that have Python and none of our packages.
+"""`remo-secret` or `remo-sidecar` as one file, for containers that have Python and none of our packages.
 
     python3 -m remo_broker.build.pack FILE
+
+The name of the file says which: what it has before the first dot, remo-secret by default.
 
 The file runs on Python 3.11 and later. It holds each module twice, as source and as compiled by the Python that packs.
 A container with the same minor version compiles nothing at start, which halves the start time. Any other version
@@ -20,7 +22,9 @@ import sys
 import tempfile
 import zipfile
 
-from remo_broker.secret.commands import PROGRAM
+from remo_broker.protocol.process import REEXECUTED
+from remo_broker.secret.commands import PROGRAM as SECRET
+from remo_broker.sidecar.commands import PROGRAM as SIDECAR
 
 # The shell passes on what env cannot everywhere: -I, so that nothing of the caller's environment, home or working directory
 # decides what is imported. Python finds the archive behind these lines.
@@ -32,17 +36,17 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 # Never imported in a container: it needs pydantic.
 LEFT_OUT = frozenset({"remo_broker.manifest.models"})
 # Its syntax is that of Python 2 and 3, so that an old version reaches the message. Run as `python3 remo-secret.pyz`, it
-# isolates itself.
-MAIN = b"""\
-import sys
-if sys.version_info >= (3, 4) and not sys.flags.isolated:
-    import os
+# isolates itself, unless it is isolated in another way: by `protocol.process`, whose settings -I would undo.
+MAIN = """\
+import os, sys
+if sys.version_info >= (3, 4) and not sys.flags.isolated and "REEXECUTED" not in os.environ:
     os.execv(sys.executable, [sys.executable, "-I"] + sys.argv)
 if sys.version_info < (3, 11):
-    sys.exit("remo-secret: Python %d.%d is too old: 3.11 or later is required" % sys.version_info[:2])
-from remo_broker.secret.main import main
+    sys.exit("PROGRAM: Python %d.%d is too old: 3.11 or later is required" % sys.version_info[:2])
+from MODULE import main
 sys.exit(main())
 """
+PROGRAMS = {SECRET.name: (SECRET, "remo_broker.secret.main"), SIDECAR.name: (SIDECAR, "remo_broker.sidecar.main")}
 # The earliest time that a ZIP file can hold: the file depends on the source alone, not on when it was packed.
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -63,10 +67,11 @@ class _Imports(ast.NodeVisitor):
             self.found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
 
 
-def modules() -> dict[str, bytes]:
+def modules(name: str = SECRET.name) -> dict[str, bytes]:
     """All that the program can come to import, by its place in the archive."""
-    wanted = {"remo_broker.secret.main", "remo_broker.cli.help"}
-    wanted |= {command.run.partition(":")[0] for command in PROGRAM.commands.values()}
+    program, module = PROGRAMS[name]
+    wanted = {module, "remo_broker.cli.help"}
+    wanted |= {command.run.partition(":")[0] for command in program.commands.values()}
     found: dict[str, bytes] = {}
     while wanted:
         module = wanted.pop()
@@ -103,12 +108,13 @@ def compiled(sources: dict[str, bytes]) -> dict[str, bytes]:
         return {f"{place}c": (staging / f"{place}c").read_bytes() for place in sources}
 
 
-def pack() -> bytes:
+def pack(name: str = SECRET.name) -> bytes:
     """The archive, ready to be written and run."""
-    sources = modules()
+    sources = modules(name)
+    main = MAIN.replace("PROGRAM", name).replace("MODULE", PROGRAMS[name][1]).replace("REEXECUTED", REEXECUTED)
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
-        file.writestr(zipfile.ZipInfo("__main__.py", EPOCH), MAIN)
+        file.writestr(zipfile.ZipInfo("__main__.py", EPOCH), main.encode())
         for place, source in sources.items():
             file.writestr(zipfile.ZipInfo(place, EPOCH), source, zipfile.ZIP_DEFLATED)
         for place, code in compiled(sources).items():
@@ -122,7 +128,8 @@ def main() -> int:
         print("usage: python3 -m remo_broker.build.pack FILE", file=sys.stderr)
         return 2
     target = pathlib.Path(sys.argv[1])
-    target.write_bytes(pack())
+    name = target.name.partition(".")[0]
+    target.write_bytes(pack(name if name in PROGRAMS else SECRET.name))
     target.chmod(0o755)
     return 0
 

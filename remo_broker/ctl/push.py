@@ -13,8 +13,9 @@ from remo_broker.cli.program import Problem
 from remo_broker.cli.secrets_file import Secrets, parse, text_or_bytes
 from remo_broker.cli.secrets_json import name_hint
 from remo_broker.cli.text import listed
-from remo_broker.client.admin import AdminClient, push_request
+from remo_broker.client.admin import push_request
 from remo_broker.client.exchange import encode
+from remo_broker.client.lacking import lacking as lacking_something
 from remo_broker.ctl.commands import COMMAND, DRY_RUN, FORMAT, STRIP_NEWLINE
 from remo_broker.ctl.session import open_client, open_output
 from remo_broker.protocol.names import counted, is_secret_name
@@ -38,7 +39,7 @@ def push(arguments: Arguments) -> int:
     output = open_output(arguments)
     with open_client(arguments) as client:
         pushed = client.ask(request, Pushed)
-        lacking = unsatisfied(client, set(secrets.names()))
+        lacking = lacking_something(client, secrets.names())
     if output.json != "off":
         fields = pushed.to_json()
         del fields["ok"]
@@ -157,22 +158,12 @@ def output_of(argv: list[str]) -> bytes:
     return content
 
 
-def unsatisfied(client: AdminClient, names: set[str]) -> list[tuple[str, list[str]]]:
-    """The registered projects whose allowlist has names that are not among `names`, with those."""
-    found = []
-    for project in client.status().projects:
-        missing = [name for name in client.show(project.name).allowlist if name not in names]
-        if missing:
-            found.append((project.name, missing))
-    return found
-
-
 def dry_run(arguments: Arguments, secrets: Secrets) -> int:
     """Print which projects would lack what. 1 if any would, else 0."""
     output = open_output(arguments)
     with open_client(arguments) as client:
         project_count = client.status().project_count
-        lacking = unsatisfied(client, set(secrets.names()))
+        lacking = lacking_something(client, secrets.names())
     count = len(secrets.names())
     if output.json != "off":
         output.show_json(

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from remo_broker.broker import registrations
 from remo_broker.broker.projects import ManifestSource, Registration
-from remo_broker.broker.secrets.memory import MEMORY_ENVIRONMENT
 from remo_broker.manifest.document import parse
 from remo_broker.manifest.result import build
+from remo_broker.protocol.process import MEMORY_ENVIRONMENT
 from tests.support.machine import REPOSITORY, poll, unavailable
 
 if TYPE_CHECKING:

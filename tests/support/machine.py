@@ -96,9 +96,10 @@ _MASKED = (
 # In one go, because it is done before every test. What is stopped is still known by its file.
 _RESET = """
 systemctl -q disable remo-broker-admin.socket remo-broker-status.socket remo-broker-client@.socket remo-broker-mount@.socket
-systemctl stop 'remo-broker*'
-systemctl reset-failed 'remo-broker*' 2>/dev/null
-rm -rf /run/remo-broker /var/lib/remo-broker /etc/remo-broker /etc/systemd/system/remo-broker*.d /run/systemd/system/remo-broker*
+systemctl -q disable remo-sidecar.service
+systemctl stop 'remo-broker*' 'remo-sidecar*'
+systemctl reset-failed 'remo-broker*' 'remo-sidecar*' 2>/dev/null
+rm -rf /run/remo-broker /var/lib/remo-broker /etc/remo-broker /etc/systemd/system/remo-broker*.d /etc/systemd/system/remo-sidecar*.d /run/systemd/system/remo-broker*
 systemd-tmpfiles --create remo-broker.conf && systemctl daemon-reload
 """
 

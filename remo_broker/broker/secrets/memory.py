@@ -18,6 +18,7 @@ import sys
 
 from remo_broker.broker.refusals import Refused
 from remo_broker.protocol.ops import MAX_MESSAGE, MAX_PUSH, Code, Protection, Reason
+from remo_broker.protocol.process import MEMORY_ENVIRONMENT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,17 +29,7 @@ if TYPE_CHECKING:
 REGION_SIZE = MAX_PUSH + MAX_MESSAGE
 # memfd_secret(2) has this number on every architecture that has the call (x86-64, arm64, riscv).
 SYS_MEMFD_SECRET = 447
-PR_GET_DUMPABLE, PR_SET_DUMPABLE = 3, 4
-
-# Freed heap memory is overwritten with this byte (glibc.malloc.perturb), and nothing freed is kept in a cache that
-# skips it. One arena: the thread that writes the registrations needs none of its own. Symbols are bound at the start: the
-# dynamic linker, where it binds one at its first call, saves the vector registers on the stack, and with them parts of
-# what was copied last. It costs the start a quarter of a millisecond.
-MEMORY_ENVIRONMENT = {
-    "PYTHONMALLOC": "malloc",
-    "GLIBC_TUNABLES": "glibc.malloc.perturb=165:glibc.malloc.tcache_count=0:glibc.malloc.arena_max=1",
-    "LD_BIND_NOW": "1",
-}
+PR_GET_DUMPABLE = 3
 
 _ZEROS = bytes(MAX_MESSAGE)
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -183,11 +174,6 @@ class Arena:
         return f"Arena(protection={self.protection.value})"
 
 
-def forbid_dumps() -> None:
-    """No core dump, no ptrace and no `/proc/PID/mem` for the same user."""
-    _libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
-
-
 def trim() -> None:
     """Give what was freed back to the kernel: glibc does so only with what lies at the end of its heap."""
     _libc.malloc_trim(0)
@@ -216,8 +202,3 @@ def _is_overwritten_when_freed() -> bool:
     del probe
     ctypes.memmove(left, address, len(left))
     return bytes(range(192, 224)) not in left.raw
-
-
-def environment_missing(environment: dict[str, str]) -> dict[str, str]:
-    """What `environment` lacks for freed memory to be overwritten; empty where nothing is missing."""
-    return {name: value for name, value in MEMORY_ENVIRONMENT.items() if environment.get(name) != value}

@@ -88,8 +88,8 @@ def test_another_version_takes_the_source(packed: pathlib.Path, tmp_path: pathli
 
 
 def test_a_version_that_is_too_old_ends_with_a_message(tmp_path: pathlib.Path) -> None:
-    main = pack.MAIN.replace(b"import sys\n", b"import sys\nsys.version_info = (3, 6, 1)\n", 1)
-    (tmp_path / "__main__.py").write_bytes(main)
+    main = pack.MAIN.replace("import os, sys\n", "import os, sys\nsys.version_info = (3, 6, 1)\n", 1)
+    (tmp_path / "__main__.py").write_text(main)
     done = version(tmp_path)
     assert done.returncode == 1
     assert {"3.6", "3.11"} <= set(done.stderr.split())

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from remo_broker.broker.secrets.memory import MEMORY_ENVIRONMENT
 from remo_broker.broker.sockets.connection import PEER_SECONDS
+from remo_broker.protocol.process import MEMORY_ENVIRONMENT
 from tests.support.broker import Broker, Link, inside, registration, run_to_end
 from tests.support.machine import REPOSITORY, poll
 from tests.support.projects import allowlist, make_project

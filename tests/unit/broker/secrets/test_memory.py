@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from remo_broker.broker.refusals import Refused
-from remo_broker.broker.secrets import memory
-from remo_broker.broker.secrets.memory import MEMORY_ENVIRONMENT, REGION_SIZE, Arena, Region
+from remo_broker.broker.secrets.memory import REGION_SIZE, Arena, Region
 from remo_broker.protocol.ops import MAX_MESSAGE, Protection
+from remo_broker.protocol.process import MEMORY_ENVIRONMENT, environment_missing
 from tests.support.host_memory import protection, require_memfd_secret, require_mlock
 from tests.support.machine import REPOSITORY, unavailable
 
@@ -167,9 +167,9 @@ def test_without_room_for_another_region_it_is_refused() -> None:
 
 
 def test_what_the_environment_lacks() -> None:
-    assert memory.environment_missing(dict(MEMORY_ENVIRONMENT)) == {}
-    assert memory.environment_missing({}) == MEMORY_ENVIRONMENT
-    assert memory.environment_missing({**MEMORY_ENVIRONMENT, "PYTHONMALLOC": "debug"}) == {"PYTHONMALLOC": "malloc"}
+    assert environment_missing(dict(MEMORY_ENVIRONMENT)) == {}
+    assert environment_missing({}) == MEMORY_ENVIRONMENT
+    assert environment_missing({**MEMORY_ENVIRONMENT, "PYTHONMALLOC": "debug"}) == {"PYTHONMALLOC": "malloc"}
 
 
 def test_nothing_of_what_it_holds_is_shown(arena: Arena) -> None:

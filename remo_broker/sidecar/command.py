@@ -1,0 +1,103 @@
+"""Runs a source's command: its standard output is the answer, its standard error goes where ours goes."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import time
+
+from remo_broker.cli.program import Problem
+from remo_broker.protocol.ops import MAX_PUSH
+from remo_broker.protocol.process import MEMORY_ENVIRONMENT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+READ_SIZE = 64 * 1024
+# What systemd tells this process and nobody else, and settings of the allocator that would slow down any other program.
+NOT_PASSED_ON = frozenset(
+    {
+        "NOTIFY_SOCKET",
+        "LISTEN_FDS",
+        "LISTEN_FDNAMES",
+        "LISTEN_PID",
+        "WATCHDOG_USEC",
+        "WATCHDOG_PID",
+        *MEMORY_ENVIRONMENT,
+    }
+)
+
+
+def output_of(argv: Sequence[str], label: str, timeout_seconds: int, *, own_session: bool) -> bytes:
+    """What the command prints, at most as much as a push takes. Raises `Problem`.
+
+    With `own_session` everything that it starts is killed with it at a timeout. A command that asks on the terminal
+    must stay in the terminal's session.
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in NOT_PASSED_ON}
+    try:
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment, start_new_session=own_session
+        )
+    except (OSError, ValueError) as error:
+        why = os.strerror(error.errno or 0) if isinstance(error, OSError) else "cannot be executed"
+        raise Problem(f"{label}: {argv[0]}: {why}", hint="give the path of an executable program") from None
+    deadline = time.monotonic() + timeout_seconds
+    try:
+        content = _read(process, deadline, label)
+        try:
+            status = process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            content = None
+    finally:
+        # Also when it is this process that is stopped.
+        _kill(process, own_session=own_session)
+    if content is None:
+        raise Problem(
+            f"{label}: not done after {timeout_seconds} s, and killed",
+            hint="see why it hangs, or raise timeout_seconds",
+        )
+    if status < 0:
+        raise Problem(f"{label}: killed by {signal.Signals(-status).name}", hint="run the command by hand")
+    if status:
+        raise Problem(f"{label}: exit status {status}", hint="run the command by hand; what it said is in the log")
+    return content
+
+
+def _read(process: subprocess.Popen[bytes], deadline: float, label: str) -> bytes | None:
+    """Everything up to the end of its standard output; None if the deadline comes first."""
+    assert process.stdout is not None
+    descriptor = process.stdout.fileno()
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    content = bytearray()
+    while (left := deadline - time.monotonic()) > 0:
+        if not poll.poll(left * 1000):
+            break
+        piece = os.read(descriptor, READ_SIZE)
+        if not piece:
+            return bytes(content)
+        content += piece
+        if len(content) > MAX_PUSH:
+            raise Problem(
+                f"{label}: prints more than the {MAX_PUSH} bytes that a push may have",
+                hint="have the command print only the secrets that projects use",
+            )
+    return None
+
+
+def _kill(process: subprocess.Popen[bytes], *, own_session: bool) -> None:
+    assert process.stdout is not None
+    process.stdout.close()
+    if process.returncode is None:
+        try:
+            if own_session:
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
+        except ProcessLookupError:
+            pass
+        process.wait()

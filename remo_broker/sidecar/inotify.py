@@ -1,0 +1,159 @@
+"""Tells when a path may have changed, whatever is done to it: written, replaced, removed, made, or led elsewhere by a link.
+
+inotify(7) by ctypes: five calls of libc. inotify_simple, the smallest library for it, takes 40 ms to import, ctypes 6.
+
+Watched are directories and not the files themselves, so that a file that is replaced by rename, or is not there yet, is
+seen too: for each path the directory of every link on the way, and the one that the last name is in.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import stat
+import struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+MODIFY, ATTRIB, CLOSE_WRITE = 0x2, 0x4, 0x8
+MOVED_FROM, MOVED_TO, CREATE, DELETE = 0x40, 0x80, 0x100, 0x200
+DELETE_SELF, MOVE_SELF, UNMOUNT, OVERFLOW, IGNORED = 0x400, 0x800, 0x2000, 0x4000, 0x8000
+ONLYDIR = 0x1000000
+_MASK = MODIFY | ATTRIB | CLOSE_WRITE | MOVED_FROM | MOVED_TO | CREATE | DELETE | DELETE_SELF | MOVE_SELF | ONLYDIR
+# What concerns a directory as a whole.
+_DIRECTORY = DELETE_SELF | MOVE_SELF | UNMOUNT | OVERFLOW | IGNORED
+# As many links as the kernel follows.
+MAX_LINKS = 40
+# A watched directory is watched with what is below it, up to so many directories: a password store, not a disk.
+MAX_DIRECTORIES = 1024
+
+_EVENT = struct.Struct("iIII")
+_READ_SIZE = 64 * 1024
+
+ANY: None = None
+
+
+class Change:
+    """`finished`: a writer has closed its file, or a whole file came or went. If not, more is likely to follow."""
+
+    __slots__ = ("finished",)
+
+    def __init__(self, *, finished: bool) -> None:
+        self.finished = finished
+
+
+class Inotify:
+    """Raises `OSError` where the kernel or its limits allow no inotify."""
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self.descriptor: int = self._libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+        if self.descriptor < 0:
+            raise OSError(ctypes.get_errno(), "inotify_init1")
+        self._directories: dict[str, int] = {}
+        self._names: dict[int, set[str] | None] = {}
+
+    def watch(self, paths: Iterable[str]) -> None:
+        """Watch these paths and no others. Raises `OSError` when the limit on watches is reached.
+
+        To be called again whenever something has changed: a link may lead elsewhere, a directory may be another.
+        """
+        wanted: dict[str, set[str] | None] = {}
+        for path in paths:
+            for directory, name in places(path):
+                known = wanted.setdefault(directory, set())
+                if name is ANY or known is None:
+                    wanted[directory] = ANY
+                else:
+                    known.add(name)
+        for directory in [one for one in self._directories if one not in wanted]:
+            self._libc.inotify_rm_watch(self.descriptor, self._directories.pop(directory))
+        self._names = {}
+        for directory, names in wanted.items():
+            number: int = self._libc.inotify_add_watch(self.descriptor, os.fsencode(directory), _MASK)
+            if number >= 0:
+                self._directories[directory] = number
+                self._names[number] = names
+            elif ctypes.get_errno() not in (
+                2,
+                13,
+                20,
+            ):  # gone, not for us, no directory any more: refresh_seconds is left
+                raise OSError(ctypes.get_errno(), "inotify_add_watch", directory)
+
+    def changes(self) -> Change | None:
+        """What has changed since the last call; None if nothing that is watched."""
+        found = None
+        while True:
+            try:
+                data = os.read(self.descriptor, _READ_SIZE)
+            except BlockingIOError:
+                return found
+            position = 0
+            while position < len(data):
+                number, mask, _, length = _EVENT.unpack_from(data, position)
+                position += _EVENT.size
+                name = os.fsdecode(data[position : position + length].rstrip(b"\0"))
+                position += length
+                if self._concerns(number, mask, name):
+                    finished = mask & ~(MODIFY | 0x40000000) != 0 or (found is not None and found.finished)
+                    found = Change(finished=finished)
+
+    def _concerns(self, number: int, mask: int, name: str) -> bool:
+        if mask & OVERFLOW:
+            return True
+        if number not in self._names:
+            return False
+        names = self._names[number]
+        return bool(mask & _DIRECTORY) or names is ANY or name in names
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+def places(path: str) -> Iterator[tuple[str, str | None]]:
+    """The directories to watch for a path, each with the name that counts in it; `ANY` for each name."""
+    here = "/"
+    steps = [step for step in path.split("/") if step not in ("", ".")][::-1]
+    links = 0
+    while steps:
+        name = steps.pop()
+        if name == "..":
+            here = os.path.dirname(here)
+            continue
+        full = os.path.join(here, name)
+        try:
+            found = os.lstat(full)
+        except OSError:
+            yield here, name
+            return
+        if stat.S_ISLNK(found.st_mode):
+            yield here, name
+            links += 1
+            if links > MAX_LINKS:
+                return
+            target = os.readlink(full)
+            here = "/" if target.startswith("/") else here
+            steps += [step for step in target.split("/") if step not in ("", ".")][::-1]
+        elif steps:
+            here = full
+        else:
+            yield here, name
+            if stat.S_ISDIR(found.st_mode):
+                yield from _below(full)
+
+
+def _below(directory: str) -> Iterator[tuple[str, str | None]]:
+    """A directory, and those below it; and where links in it lead."""
+    for count, (here, inner, files) in enumerate(os.walk(directory), 1):
+        yield here, ANY
+        if count >= MAX_DIRECTORIES:
+            return
+        inner[:] = [name for name in inner if name != ".git"]
+        for name in (*inner, *files):
+            full = os.path.join(here, name)
+            if os.path.islink(full):
+                target = os.path.realpath(full)
+                yield os.path.dirname(target), os.path.basename(target)

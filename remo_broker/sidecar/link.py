@@ -1,0 +1,64 @@
+"""The connection by which `run` follows the broker: one `watch` on the admin socket, kept open."""
+
+from __future__ import annotations
+
+import time
+
+from remo_broker.client.connection import connect
+from remo_broker.client.errors import BadReply, ClientError, ConnectionLost
+from remo_broker.client.exchange import build, encode, parse_object, refusal_in
+from remo_broker.protocol import paths
+from remo_broker.protocol.ops import MAX_MESSAGE, SIGN_OF_LIFE_SECONDS, StoreState, WatchStore
+
+# A connect waits only for a full backlog.
+CONNECT_SECONDS = 5.0
+# A broker that says nothing for so long hangs, or the connection is dead: another is tried.
+SILENCE_SECONDS = 2 * SIGN_OF_LIFE_SECONDS + 5
+
+
+class Link:
+    """Raises `ClientError` when the broker cannot be reached."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        deadline = time.monotonic() + CONNECT_SECONDS
+        self._socket = connect(path, paths.ADMIN_SOCKET, deadline, CONNECT_SECONDS)
+        self._unread = b""
+        try:
+            self._socket.send(encode(WatchStore()))
+        except OSError:
+            self.close()
+            raise ConnectionLost(path) from None
+
+    @property
+    def descriptor(self) -> int:
+        return self._socket.fileno()
+
+    def read(self) -> list[StoreState]:
+        """What the broker has sent since the last call. Raises `ClientError` when the connection is at its end."""
+        try:
+            data = self._socket.recv(MAX_MESSAGE)
+        except BlockingIOError:
+            return []
+        except OSError:
+            data = b""
+        if not data:
+            raise ConnectionLost(self._path)
+        *lines, self._unread = (self._unread + data).split(b"\n")
+        if len(self._unread) > MAX_MESSAGE:
+            raise BadReply(self._path, "a line that is too long")
+        return [state for line in lines if (state := self._state(line)) is not None]
+
+    def _state(self, line: bytes) -> StoreState | None:
+        fields = parse_object(self._path, line)
+        if not fields:
+            return None  # a sign of life
+        if fields.get("ok") is not True:
+            raise refusal_in(self._path, fields)
+        return build(self._path, StoreState, fields)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+__all__ = ["SILENCE_SECONDS", "ClientError", "Link"]

@@ -1,0 +1,56 @@
+"""What systemd and the log are told."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from remo_broker.cli.program import report
+
+INFO, WARNING, ERROR = 6, 4, 3
+# When a manager whose queue was full is tried again.
+RETRY_SECONDS = 0.1
+
+
+class Manager:
+    """The service manager, if there is one. While its queue is full, as on a reload of many units, only the last status is
+    kept for it: nobody waits for the manager."""
+
+    def __init__(self) -> None:
+        address = os.environ.get("NOTIFY_SOCKET", "")
+        self._address = f"\0{address[1:]}" if address.startswith("@") else address
+        self._ready = False
+        self._status = ""
+        self.waiting = False
+        """Whether `send` is to be called again."""
+
+    def status(self, text: str) -> None:
+        """`STATUS=`; and `READY=1` with the first."""
+        self._status = text
+        self.send()
+
+    def send(self) -> None:
+        ready = "" if self._ready else "READY=1\n"
+        self.waiting = not self._told(f"{ready}STATUS={self._status}")
+        self._ready = self._ready or not self.waiting
+
+    def stopping(self) -> None:
+        self._told("STOPPING=1")
+
+    def _told(self, state: str) -> bool:
+        if not self._address:
+            return True
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)
+            try:
+                sender.sendto(state.encode(), self._address)
+            except BlockingIOError:
+                return False
+            except OSError:
+                pass  # nobody listens
+        return True
+
+
+def log(priority: int, text: str) -> None:
+    """A line on standard error, with its priority if that is the journal."""
+    report(f"<{priority}>{text}" if "JOURNAL_STREAM" in os.environ else f"remo-sidecar: {text}")

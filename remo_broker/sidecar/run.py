@@ -1,0 +1,324 @@
+"""`remo-sidecar run`: keeps the broker supplied.
+
+One process with one thread. It waits for the broker, for changes of what the sources are read from, for signals and for
+the time. Whatever the cause, it reads all sources and pushes them in one step.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+
+from remo_broker.cli.program import Problem
+from remo_broker.client.admin import AdminClient
+from remo_broker.client.errors import ClientError
+from remo_broker.protocol.names import counted
+from remo_broker.protocol.ops import CLEARED, Pushed
+from remo_broker.protocol.process import execute_again, forbid_dumps
+from remo_broker.sidecar import configuration
+from remo_broker.sidecar.filesystems import remote
+from remo_broker.sidecar.link import SILENCE_SECONDS, Link
+from remo_broker.sidecar.notify import ERROR, INFO, WARNING, Manager, log
+from remo_broker.sidecar.notify import RETRY_SECONDS as MANAGER_SECONDS
+from remo_broker.sidecar.push import request_for, socket_path
+from remo_broker.sidecar.sources import read_all
+from remo_broker.sidecar.watched import Watched
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from remo_broker.cli.options import Arguments
+    from remo_broker.protocol.ops import StoreState
+    from remo_broker.sidecar.sources import Reading
+
+# After a failure: how long until the next try, doubled each time.
+RETRY_SECONDS = (1.0, 60.0)
+# The same where nobody listens on the socket. A broker without systemd is back within a second.
+CONNECT_RETRY_SECONDS = (0.1, 1.0)
+NEVER = float("inf")
+
+START, CHANGE, REFRESH, SIGNAL, BROKER = "start", "change", "refresh", "signal", "broker"
+
+
+class Stopped(BaseException):
+    """SIGTERM or SIGINT: ends whatever is under way, a command that hangs included."""
+
+
+def now() -> float:
+    """Seconds that also pass while the machine is suspended: a token does not stop getting older."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def run(arguments: Arguments) -> int:
+    execute_again()
+    forbid_dumps()
+    manager = Manager()
+    try:
+        Supplier(arguments, manager).run()
+    except Stopped:
+        manager.stopping()
+    return 0
+
+
+class Supplier:
+    """What is to be done, and what is known of the broker."""
+
+    def __init__(self, arguments: Arguments, manager: Manager) -> None:
+        self._arguments = arguments
+        self._manager = manager
+        self._path = socket_path(arguments)
+        self._sources = configuration.read(arguments)
+        self._watched = Watched()
+        self._wakeup = _catch_signals(self._on_hangup)
+        self._hangup = False
+        self._last_error = ""
+        # Why the sources are to be read, and not before when.
+        self._cause = START
+        self._due = 0.0
+        self._retry = RETRY_SECONDS[0]
+        self._refresh_at = NEVER
+        # The broker: which one it is, by the time it began, and whether it holds what was pushed last.
+        self._link: Link | None = None
+        self._connect_at = 0.0
+        self._connect_retry = CONNECT_RETRY_SECONDS[0]
+        self._heard_at = 0.0
+        self._start_usec = 0
+        self._generation = 0
+        """Of the last push of ours to this broker; 0 for none."""
+        self._held = False
+        self._yields_to = ""
+        """What somebody else did to the store since; it is theirs until a source changes, or we are told to push."""
+        self._digest: int | None = None
+        """Of the last push. Python's own hash has a random key, so nothing can be learned from it."""
+        self._last_push = ""
+        self._failures: dict[str, str] = {}
+
+    # --- the loop
+
+    def run(self) -> None:
+        self._warn_of_remote()
+        while True:
+            if self._link is None and now() >= self._connect_at:
+                self._connect()
+            if now() >= self._refresh_at:
+                self._refresh_at = NEVER
+                if not self._yields_to:
+                    self._want(REFRESH)
+            if self._watched.due <= now():
+                self._watched.taken()
+                self._want(CHANGE)
+            if self._cause and self._start_usec and self._link is not None and now() >= self._due:
+                self._supply()
+            else:
+                self._wait()
+
+    def _wait(self) -> None:
+        poll = select.poll()
+        poll.register(self._wakeup, select.POLLIN)
+        if self._watched.descriptor is not None:
+            poll.register(self._watched.descriptor, select.POLLIN)
+        until = min(self._refresh_at, self._watched.due)
+        if self._link is not None:
+            poll.register(self._link.descriptor, select.POLLIN)
+            until = min(until, self._heard_at + SILENCE_SECONDS, self._due if self._cause else NEVER)
+        else:
+            until = min(until, self._connect_at)
+        if self._manager.waiting:
+            until = min(until, now() + MANAGER_SECONDS)
+        timeout = None if until == NEVER else max(0, int((until - now()) * 1000) + 1)
+        ready = {descriptor for descriptor, _ in poll.poll(timeout)}
+        if self._manager.waiting:
+            self._manager.send()
+        if self._wakeup in ready:
+            os.read(self._wakeup, 64)
+        if self._hangup:
+            self._hangup = False
+            self._reload()
+        if self._watched.descriptor in ready:
+            self._watched.read()
+        if self._link is not None and self._link.descriptor in ready:
+            self._hear(self._link)
+        elif self._link is not None and now() >= self._heard_at + SILENCE_SECONDS:
+            self._unlink(f"no sign of life from the broker for {SILENCE_SECONDS:g} s")
+
+    def _want(self, cause: str) -> None:
+        self._cause = cause
+        self._due = 0.0
+
+    def _on_hangup(self, _number: int, _frame: FrameType | None) -> None:
+        self._hangup = True
+
+    def _reload(self) -> None:
+        try:
+            self._sources = configuration.read(self._arguments)
+        except Problem as problem:
+            log(ERROR, f"the configuration in force stays: {problem}")
+        else:
+            self._warn_of_remote()
+        self._failures.clear()
+        self._retry = RETRY_SECONDS[0]
+        self._want(SIGNAL)
+
+    def _warn_of_remote(self) -> None:
+        for source in self._sources:
+            kinds = {kind for path in source.watched if (kind := remote(path))}
+            if kinds and not source.refresh_seconds:
+                log(
+                    WARNING,
+                    f"{source.label}: on {', '.join(sorted(kinds))}, where changes may go unseen; set refresh_seconds",
+                )
+
+    # --- the broker
+
+    def _connect(self) -> None:
+        try:
+            self._link = Link(self._path)
+        except ClientError as error:
+            self._unlink(str(error))
+            return
+        self._heard_at = now()
+
+    def _hear(self, link: Link) -> None:
+        try:
+            states = link.read()
+        except ClientError as error:
+            self._unlink(str(error) if not self._start_usec else "")
+            return
+        self._heard_at = now()
+        self._connect_retry = CONNECT_RETRY_SECONDS[0]
+        if not self._failures:
+            self._last_error = ""
+        for state in states:
+            self._learn(state)
+
+    def _unlink(self, why: str) -> None:
+        """The broker cannot be reached, or has gone: connect again, at once if it was there."""
+        was_there = self._link is not None and self._start_usec and not why
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+        if was_there and self._connect_retry == CONNECT_RETRY_SECONDS[0]:
+            self._connect_at = 0.0
+            self._connect_retry *= 2
+            return
+        self._connect_at = now() + self._connect_retry
+        self._connect_retry = min(self._connect_retry * 2, CONNECT_RETRY_SECONDS[1])
+        if why:
+            self._complain(why)
+        self._say()
+
+    def _learn(self, state: StoreState) -> None:
+        if state.start_usec != self._start_usec:
+            again = self._start_usec != 0
+            self._start_usec = state.start_usec
+            self._generation, self._held, self._yields_to = 0, False, ""
+            self._retry = RETRY_SECONDS[0]
+            if again or not self._cause:
+                self._want(BROKER)
+            return
+        ours = self._generation != 0 and state.generation <= self._generation
+        if ours and (state.secrets_loaded_usec or state.generation < self._generation):
+            return
+        if not self._generation and state.event is None:
+            return
+        # An operator's act; whatever was to be pushed would undo it.
+        what = "clear" if state.event == CLEARED or not state.secrets_loaded_usec else "push"
+        if not self._yields_to:
+            log(INFO, f"somebody else's {what} has replaced the secrets; waiting for a source to change, or SIGHUP")
+        self._held, self._yields_to = False, what
+        if self._cause != SIGNAL:
+            self._cause = ""
+        self._say()
+
+    # --- supplying
+
+    def _supply(self) -> None:
+        cause = self._cause
+        self._watched.follow([path for source in self._sources for path in source.watched])
+        reading = read_all(self._sources, own_session=True)
+        refresh = [source.refresh_seconds for source in self._sources if source.refresh_seconds]
+        self._refresh_at = now() + min(refresh) if refresh else NEVER
+        pushed = False
+        try:
+            pushed = self._push(reading, cause)
+        except (Problem, ClientError) as error:
+            self._failed(error, reading)
+        else:
+            self._failures.clear()
+            self._last_error = ""
+            self._cause = ""
+            self._retry = RETRY_SECONDS[0]
+        # A command that touches what it is watched by would be run over and over.
+        self._watched.rest(futile=cause == CHANGE and not pushed)
+        self._say()
+
+    def _push(self, reading: Reading, cause: str) -> bool:
+        """Push what was read, unless the broker has it. Raises `Problem` and `ClientError`."""
+        if reading.failure is not None:
+            raise reading.failure
+        request, digest = request_for(reading.secrets)
+        if digest == self._digest and (self._held or (self._yields_to and cause == CHANGE)):
+            return False
+        with AdminClient(self._path) as client:
+            pushed = client.ask(request, Pushed)
+        self._digest, self._generation = digest, pushed.generation
+        self._held, self._yields_to = True, ""
+        self._last_push = (
+            f"{counted(pushed.secret_count, 'secret')}, generation {pushed.generation}, "
+            f"at {time.strftime('%Y-%m-%d %H:%M:%S')}"
+        )
+        log(INFO, f"pushed {counted(pushed.secret_count, 'secret')}; generation {pushed.generation}")
+        return True
+
+    def _failed(self, error: Exception, reading: Reading) -> None:
+        self._due = now() + self._retry
+        self._retry = min(self._retry * 2, RETRY_SECONDS[1])
+        failures: dict[str, Exception] = dict(reading.failures) or {"": error}
+        self._failures = {label: str(one) for label, one in failures.items()}
+        self._complain("; ".join(_told(one) for one in failures.values()))
+
+    def _complain(self, text: str) -> None:
+        """Log an error, once for as long as it is the same."""
+        if text != self._last_error:
+            self._last_error = text
+            log(ERROR, text)
+
+    # --- what systemd shows
+
+    def _say(self) -> None:
+        """`STATUS=`; and `READY=1` once there was a first try, whatever came of it: a vault that is down holds up no boot."""
+        parts = [f"Last push: {self._last_push}" if self._last_push else "Nothing pushed yet"]
+        if self._yields_to:
+            parts.append(f"replaced by somebody else's {self._yields_to}")
+        if self._link is None:
+            parts.append(f"no broker: {self._last_error}" if self._last_error else "no broker")
+        for label, error in self._failures.items():
+            parts.append(f"failed: {error}" if error.startswith(label) else f"failed: {label}: {error}")
+        if self._failures:
+            parts.append(f"next try within {max(1, int(self._due - now() + 0.5))} s")
+        fine = [source.label for source in self._sources if source.label not in self._failures]
+        if fine and self._generation + len(self._failures):
+            parts.append(f"fine: {', '.join(fine)}")
+        self._manager.status("; ".join(parts))
+
+
+def _told(error: Exception) -> str:
+    hint = getattr(error, "hint", None)
+    return f"{error} ({hint})" if hint else str(error)
+
+
+def _catch_signals(on_hangup: signal._HANDLER) -> int:
+    """The descriptor that becomes readable with each signal."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise Stopped
+
+    read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    signal.signal(signal.SIGHUP, on_hangup)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    return read_end

@@ -1,0 +1,74 @@
+"""When to read the sources again, because what they are read from has changed."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from remo_broker.sidecar.inotify import Inotify
+from remo_broker.sidecar.notify import WARNING, log
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# Changes within such a time are one.
+JOIN_SECONDS = 0.2
+# After a writer has closed a file, others of the same burst are waited for this long.
+QUIET_SECONDS = 0.03
+# After a change that led to nothing new: how long until the next counts, doubled each time.
+REST_SECONDS = (0.2, 60.0)
+NEVER = float("inf")
+
+
+class Watched:
+    """`due` is when the sources are to be read, on the boot clock."""
+
+    def __init__(self) -> None:
+        self.due = NEVER
+        self._first = NEVER
+        self._rest = 0.0
+        self._not_before = 0.0
+        self._warned = False
+        self._inotify: Inotify | None = None
+        try:
+            self._inotify = Inotify()
+        except OSError as error:
+            self._warn(error)
+
+    @property
+    def descriptor(self) -> int | None:
+        return None if self._inotify is None else self._inotify.descriptor
+
+    def follow(self, paths: Iterable[str]) -> None:
+        """Watch these paths, as they lead now."""
+        if self._inotify is not None:
+            try:
+                self._inotify.watch(paths)
+            except OSError as error:
+                self._warn(error)
+
+    def _warn(self, error: OSError) -> None:
+        if not self._warned:
+            self._warned = True
+            why = os.strerror(error.errno or 0)
+            log(WARNING, f"cannot watch all files ({why}); raise fs.inotify.max_user_watches, or set refresh_seconds")
+
+    def read(self) -> None:
+        """Take in what inotify reports."""
+        change = self._inotify.changes() if self._inotify is not None else None
+        if change is None:
+            return
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+        self._first = min(self._first, now)
+        quiet = QUIET_SECONDS if change.finished else JOIN_SECONDS
+        self.due = max(min(self._first + JOIN_SECONDS, now + quiet), self._not_before)
+
+    def taken(self) -> None:
+        """The changes so far are going to be read."""
+        self.due = self._first = NEVER
+
+    def rest(self, *, futile: bool) -> None:
+        """The sources have been read. `futile`: because of a change that led to nothing new."""
+        self._rest = min(max(self._rest * 2, REST_SECONDS[0]), REST_SECONDS[1]) if futile else 0.0
+        self._not_before = time.clock_gettime(time.CLOCK_BOOTTIME) + self._rest

@@ -1,0 +1,308 @@
+"""`run`: when it pushes, and when it does not."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.process.sidecar.test_sources import VALUE, script, source
+from tests.support.broker import inside, settle
+from tests.support.machine import poll
+
+if TYPE_CHECKING:
+    from tests.process.sidecar.conftest import Supplied
+
+
+@pytest.fixture
+def file(supplied: Supplied) -> pathlib.Path:
+    path = supplied.directory / "vault.env"
+    path.write_text("A=1\n")
+    return path
+
+
+def replace(path: pathlib.Path, text: str) -> None:
+    """As editors and vaults do: another file, put in place by rename."""
+    new = path.with_name("new")
+    new.write_text(text)
+    new.replace(path)
+
+
+def test_pushes_at_its_start_and_says_so(supplied: Supplied, file: pathlib.Path) -> None:
+    supplied.broker.push({"A": "somebody's"})
+    supplied.start("--file", file)
+    supplied.serves("1")
+    poll("the status", lambda: "Last push: 1 secret, generation 2" in supplied.status())
+    assert f"fine: source 1 ({file})" in supplied.status()
+    supplied.stop()
+    assert any("STOPPING" in one for one in supplied.notified.read())
+
+
+def test_a_change_is_pushed_however_it_is_made(supplied: Supplied, file: pathlib.Path) -> None:
+    supplied.start("--file", file)
+    supplied.serves("1")
+    replace(file, "A=2\n")
+    supplied.serves("2")
+    file.write_text("A=3\n")  # truncates, then writes
+    supplied.serves("3")
+    with file.open("r+") as opened:
+        opened.write("A=4\n")
+        opened.flush()
+        supplied.serves("4")  # before it is closed
+    other = file.with_name("other.env")
+    other.write_text("A=5\n")
+    file.unlink()
+    file.symlink_to(other)
+    supplied.serves("5")
+    replace(other, "A=6\n")  # behind the link
+    supplied.serves("6")
+    file.unlink()
+    poll("the failure", lambda: "No such file" in supplied.status())
+    assert supplied.broker.get("A")["value"] == "6"
+    file.write_text("A=7\n")
+    supplied.serves("7")
+
+
+def test_a_directory_that_is_not_there_yet(supplied: Supplied) -> None:
+    directory = supplied.directory / "run" / "secrets"
+    supplied.start("--directory", directory)
+    poll("the failure", lambda: "No such file" in supplied.status())
+    made = supplied.directory / "run.new" / "secrets"
+    made.mkdir(parents=True)
+    (made / "A").write_text("1")
+    made.parent.rename(directory.parent)
+    supplied.serves("1")
+    # As Kubernetes changes a mounted secret.
+    data = directory / "..2"
+    data.mkdir()
+    (data / "A").write_text("2")
+    (directory / "..data").symlink_to("..2")
+    (directory / "A").unlink()
+    (directory / "A").symlink_to("..data/A")
+    supplied.serves("2")
+    (directory / "..3").mkdir()
+    (directory / "..3" / "A").write_text("3")
+    (directory / "..next").symlink_to("..3")
+    (directory / "..next").rename(directory / "..data")
+    supplied.serves("3")
+
+
+def test_what_a_command_is_watched_by(supplied: Supplied) -> None:
+    """A directory is watched with what is below it, as a password store is kept."""
+    store = supplied.directory / "store"
+    (store / "inner").mkdir(parents=True)
+    (store / "inner" / "A").write_text("1")
+    command = script(supplied, f"print('A=' + open({str(store / 'inner' / 'A')!r}).read())")
+    supplied.start("--command", command, "--watch", store)
+    supplied.serves("1")
+    replace(store / "inner" / "A", "2")
+    supplied.serves("2")
+
+
+def test_a_command_that_touches_what_it_is_watched_by_is_not_run_over_and_over(supplied: Supplied) -> None:
+    counter = supplied.directory / "count"
+    counter.write_text("")
+    command = script(supplied, f"open({str(counter)!r}, 'a').write('x'); print('A=1')")
+    supplied.start("--command", command, "--watch", counter)
+    supplied.serves("1")
+    settle(2)
+    assert len(counter.read_text()) < 8
+
+
+def test_what_the_broker_holds_is_not_pushed_again(supplied: Supplied, file: pathlib.Path) -> None:
+    supplied.start("--file", file)
+    supplied.serves("1")
+    os.utime(file)
+    replace(file, "A=1\n")
+    supplied.hangup()
+    settle(0.6)
+    assert supplied.broker.status()["generation"] == 1
+    replace(file, "A=2\n")
+    supplied.serves("2")
+    assert supplied.broker.status()["generation"] == 2
+
+
+def test_bursts_are_joined(supplied: Supplied, file: pathlib.Path) -> None:
+    supplied.start("--file", file)
+    supplied.serves("1")
+    for number in range(100):
+        file.write_text(f"A={number}\n")
+    supplied.serves("99")
+    assert supplied.broker.status()["generation"] < 20
+
+
+def test_a_manager_that_takes_nothing_holds_nothing_up(supplied: Supplied, file: pathlib.Path) -> None:
+    supplied.start("--file", file)
+    supplied.notified.fill()
+    replace(file, "A=2\n")
+    supplied.serves("2")
+    supplied.notified.read()
+    poll("the status", lambda: "generation 2" in supplied.status())
+
+
+def test_ten_changes_a_second_end_with_the_last(supplied: Supplied, file: pathlib.Path) -> None:
+    supplied.start("--file", file)
+    supplied.serves("1")
+    for number in range(20):
+        replace(file, f"A={number}\n")
+        time.sleep(0.1)
+    supplied.serves("19")
+
+
+def test_refresh(supplied: Supplied) -> None:
+    command = script(supplied, "print('A=%d' % time.time())")
+    supplied.start("--command", command, "--refresh-seconds=1")
+    first = poll("the first push", lambda: supplied.broker.get("A").get("value"))
+    poll("another value", lambda: supplied.broker.get("A")["value"] != first)
+
+
+def test_a_broker_that_begins_again_is_supplied(supplied: Supplied, file: pathlib.Path) -> None:
+    supplied.start("--file", file)
+    supplied.serves("1")
+    for _ in range(3):
+        supplied.broker.process.kill()
+        supplied.broker.wait()
+        supplied.broker.start()
+        supplied.serves("1")
+    assert supplied.alive()
+
+
+def test_a_broker_that_comes_later(supplied: Supplied, file: pathlib.Path) -> None:
+    supplied.broker.stop()
+    supplied.start("--file", file)
+    assert "no broker" in supplied.status()
+    supplied.broker.start()
+    supplied.serves("1")
+    poll("the status", lambda: "no broker" not in supplied.status())
+
+
+@pytest.mark.parametrize("act", ["clear", "push"])
+def test_somebody_elses_act_stands(supplied: Supplied, file: pathlib.Path, act: str) -> None:
+    """Until a source gives something else, or the sidecar is told to push."""
+    supplied.start("--file", file, "--refresh-seconds=1")
+    supplied.serves("1")
+
+    def somebody_acts() -> None:
+        if act == "clear":
+            supplied.broker.ask({"op": "clear-creds"})
+        else:
+            supplied.broker.push({"A": "theirs"})
+        poll("the sidecar to see it", lambda: f"somebody else's {act}" in supplied.status())
+
+    somebody_acts()
+    os.utime(file)
+    settle(1.5)  # beyond refresh_seconds
+    assert supplied.broker.get("A").get("value") == (None if act == "clear" else "theirs")
+    replace(file, "A=2\n")
+    supplied.serves("2")
+    somebody_acts()
+    supplied.hangup()
+    supplied.serves("2")
+    somebody_acts()
+    supplied.broker.process.kill()
+    supplied.broker.wait()
+    supplied.broker.start()
+    supplied.serves("2")
+
+
+def test_a_source_that_fails_is_tried_again(supplied: Supplied) -> None:
+    flag = supplied.directory / "flag"
+    body = f"sys.exit(4) if not os.path.exists({str(flag)!r}) else print('A=1')"
+    supplied.start("--command", script(supplied, body))
+    assert "failed: source 1 (vault): exit status 4" in supplied.status()
+    assert "next try within 1 s" in supplied.status()
+    flag.touch()
+    supplied.serves("1")
+    assert "failed" not in supplied.status()
+
+
+def test_an_operator_who_pushes_while_a_source_fails_is_not_overruled(supplied: Supplied) -> None:
+    flag = supplied.directory / "flag"
+    body = f"sys.exit(4) if not os.path.exists({str(flag)!r}) else print('A=1')"
+    supplied.start("--command", script(supplied, body))
+    supplied.broker.push({"A": "theirs"})
+    poll("the sidecar to see it", lambda: "somebody else's push" in supplied.status())
+    flag.touch()
+    settle(2.5)
+    assert supplied.broker.get("A")["value"] == "theirs"
+
+
+def test_sighup_reads_the_configuration_again(supplied: Supplied, file: pathlib.Path) -> None:
+    config = supplied.configure(source(file=str(file)))
+    environment = f"--config={config}"
+    supplied.start(environment)
+    supplied.serves("1")
+    supplied.configure("nonsense = 1\n")
+    supplied.hangup()
+    poll("the mistake to be logged", lambda: "nonsense" in supplied.logged())
+    replace(file, "A=2\n")
+    supplied.serves("2")
+    other = file.with_name("b.env")
+    other.write_text("A=3\n")
+    supplied.configure(source(file=str(other)))
+    supplied.hangup()
+    supplied.serves("3")
+
+
+def test_it_ends_at_once_and_with_it_what_it_has_started(supplied: Supplied) -> None:
+    pid = supplied.directory / "pid"
+    body = f"import subprocess; p = subprocess.Popen(['sleep', '600'])\nopen({str(pid)!r}, 'w').write(str(p.pid)); p.wait()"
+    config = supplied.configure(source(command=["echo", "A=1"]))
+    supplied.start(f"--config={config}")
+    supplied.serves("1")
+    supplied.configure(source(command=[script(supplied, body)], timeout_seconds=600))
+    supplied.hangup()
+    child = poll("the command to run", lambda: pid.read_text() if pid.exists() else "")
+    supplied.stop()
+    poll("the end of its child", lambda: not pathlib.Path(f"/proc/{child}").exists() or _is_zombie(child))
+
+
+def _is_zombie(pid: str) -> bool:
+    return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_killed_at_any_moment_it_leaves_an_old_set_or_a_new_one(supplied: Supplied, file: pathlib.Path) -> None:
+    def write(number: int) -> None:
+        replace(file, "".join(f"{name}={number}\n" for name in ("A", "B", "KEY")))
+
+    write(0)
+    supplied.start("--file", file)
+    supplied.serves("0", "KEY")
+    for number in range(1, 15):
+        write(number)
+        time.sleep(0.004 * number)
+        supplied.process.send_signal(signal.SIGKILL)
+        supplied.process.wait()
+        assert len({supplied.broker.get(name)["value"] for name in ("A", "B", "KEY")}) == 1
+        supplied.start("--file", file)
+
+
+def test_no_value_is_left_in_its_memory_or_its_log(supplied: Supplied, file: pathlib.Path) -> None:
+    file.write_text(f"A={VALUE}1\nB={VALUE}2\n")
+    supplied.start("--file", file)
+    supplied.serves(f"{VALUE}1")
+    pid = supplied.process.pid
+    assert VALUE not in supplied.logged() + supplied.status()
+    settle(0.2)
+    found = 0
+    memory = inside(pid, "mem")
+    with memory.open("rb", buffering=0) as opened:
+        for line in inside(pid, "maps").read_text().splitlines():
+            place, access = line.split()[:2]
+            if not access.startswith("rw"):
+                continue
+            begin, end = (int(part, 16) for part in place.split("-"))
+            try:
+                opened.seek(begin)
+                found += opened.read(end - begin).count(VALUE.encode())
+            except (OSError, ValueError):
+                continue
+    assert found == 0
+    status = inside(pid, "status").read_text()
+    assert "CoreDumping:\t0" in status
+    assert VALUE.encode() not in inside(pid, "environ").read_bytes() + inside(pid, "cmdline").read_bytes()
+    assert os.stat(f"/proc/{pid}").st_uid == 0, "as of a process that may not be dumped"
