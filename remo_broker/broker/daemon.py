@@ -11,6 +11,7 @@ from remo_broker import __version__
 from remo_broker.binder import files
 from remo_broker.broker import registrations, systemd
 from remo_broker.broker.audit.journal import SOCKET_PATH, JournalTransport, StderrTransport
+from remo_broker.broker.audit.read_back import ReadBack
 from remo_broker.broker.audit.trail import Attendant, AuditTrail
 from remo_broker.broker.decisions import Broker
 from remo_broker.broker.loop import READ, Loop
@@ -101,6 +102,12 @@ class Daemon:
         self._stopping = False
         self._status = 0
         Attendant(self.loop, self.trail, self._changed)
+        self._read_back = ReadBack(
+            self.loop,
+            self.trail,
+            os.path.join(config.socket_dir, paths.INTERNAL_DIR, paths.READ_BACK_SOCKET),
+            lambda why: self._say(PRIORITY_WARNING, f"Nobody can tell whether audit records are stored: {why}."),
+        )
 
     # --- start
 
@@ -156,6 +163,8 @@ class Daemon:
             )
             + records.own_fields()
         )
+        if self.trail.sink == JournalTransport.name:
+            self._read_back.begin(strict=self.config.audit_failure == DENY)
         self.manager.ready(self.report.line())
         if self.manager.watchdog_seconds:
             self._pat_watchdog()

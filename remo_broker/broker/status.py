@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from remo_broker import PROTOCOL_VERSION, __version__
+from remo_broker.broker.audit.trail import NOT_STORED
 from remo_broker.protocol import paths
 from remo_broker.protocol.clock import now_usec, timestamp
 from remo_broker.protocol.message import encode
@@ -45,13 +46,14 @@ class StatusReport:
             secrets_loaded_at=timestamp(broker.store.loaded_usec) if broker.store.snapshot else None,
             projects=projects,
             audit=AuditStatus(
-                healthy=trail.healthy,
+                healthy=trail.trouble is None,
                 sink=trail.sink,
                 queued=trail.queued,
                 dropped=trail.dropped,
                 serial=trail.serial,
                 start_id=trail.start_id,
                 namespace=trail.namespace,
+                reason=trail.trouble,
             ),
             project_count=len(broker.projects),
             projects_next=names[len(projects) - 1] if len(names) > len(projects) else None,
@@ -63,7 +65,9 @@ class StatusReport:
 
     def event(self) -> BrokerEvent:
         """The broker as it is now, for those who watch."""
-        return BrokerEvent(**self._facts(), audit_healthy=self._trail.healthy, audit_dropped=self._trail.dropped)
+        return BrokerEvent(
+            **self._facts(), audit_healthy=self._trail.trouble is None, audit_dropped=self._trail.dropped
+        )
 
     def _facts(self) -> dict[str, Any]:
         """The fields of `BrokerFacts`."""
@@ -116,7 +120,7 @@ class StatusReport:
     def standing(self) -> tuple[int, ...]:
         """Something that differs when anything of `event` but a counter does."""
         store = self._broker.store
-        return store.generation, store.secret_count, store.loaded_usec, self._trail.healthy
+        return store.generation, store.secret_count, store.loaded_usec, self._trail.trouble is None
 
     def serials(self) -> list[tuple[str, int]]:
         """For each project something that differs when anything of its status but a counter does."""
@@ -136,5 +140,9 @@ class StatusReport:
             if broker.store.snapshot
             else "no secrets yet"
         )
-        audit = "" if trail.healthy else f"; audit degraded, {trail.queued} records waiting, {trail.dropped} lost"
+        audit = ""
+        if trail.trouble == NOT_STORED:
+            audit = "; audit degraded, the journal does not store its records"
+        elif not trail.healthy:
+            audit = f"; audit degraded, {trail.queued} records waiting, {trail.dropped} lost"
         return f"Serving {counted(projects, 'project')}, {held}, memory {self._memory_protection}{audit}"

@@ -94,7 +94,7 @@ def show_running(output: Output, found: BrokerStatus) -> int:
     colour, protection = PROTECTION.get(found.memory_protection, (None, "of a kind that this program does not know"))
     audit = output.paint("healthy", Colour.GREEN)
     if not found.audit.healthy:
-        audit = output.paint(f"degraded, {found.audit.queued} records wait", Colour.RED)
+        audit = output.paint(f"degraded, {trouble(found.audit)}", Colour.RED)
     secrets = "none; waiting for a push"
     if found.secrets_loaded_usec:
         loaded = f"{shown(found.secrets_loaded_usec)}; {ago(found.secrets_loaded_usec)}"
@@ -116,6 +116,14 @@ def show_running(output: Output, found: BrokerStatus) -> int:
         ]
     )
     return EXIT_FAILED if unserved else 0
+
+
+def trouble(audit: AuditStatus) -> str:
+    if audit.reason == "not_stored":
+        return "the journal does not store the records (see MaxLevelStore=, Storage=, LogLevelMax=)"
+    if audit.reason == "unchecked":
+        return "not yet known whether the journal stores the records"
+    return f"{audit.queued} records wait"
 
 
 def sink(audit: AuditStatus) -> str:

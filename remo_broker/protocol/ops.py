@@ -211,6 +211,7 @@ class AuditStatus(Message):
     """How the audit is: `queued` records wait in memory, `dropped` left it unread since the broker started.
 
     `serial` is the number of the last record of the start `start_id`; `namespace` is the journal's, absent for the default one.
+    `reason` is why it is not healthy: `not_taken`, `not_stored`, or `unchecked` before that is known.
     """
 
     healthy: bool
@@ -220,6 +221,7 @@ class AuditStatus(Message):
     serial: int = 0
     start_id: str = ""
     namespace: str | None = None
+    reason: str | None = None
 
 
 class ProjectFacts(Message):

@@ -17,6 +17,7 @@ MOUNT_SOCKET = "broker.sock"
 INTERNAL_DIR = "internal"
 BIND_SOCKET = "bind.sock"
 MANIFEST_SOCKET = "manifest.sock"
+READ_BACK_SOCKET = "read-back.sock"
 
 
 def project_socket(socket_dir: str, project: str) -> str:

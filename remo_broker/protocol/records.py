@@ -27,6 +27,7 @@ class Event(Enum):
     """The word in REMO_EVENT, the MESSAGE_ID (explained in the journal catalog), and the usual priority."""
 
     FETCH = ("fetch", "646507820fc6454c85c2413b72918c0a", PRIORITY_ALLOWED)
+    FIRST_SEEN = ("fetch.first_seen", "d674d7da92614bc2b0476a39cb7bedd1", PRIORITY_CONTROL)
     RATE_LIMITED = ("fetch.rate_limited", "4f36400b59014dadb85deafe36c6593e", PRIORITY_REFUSED)
     DENIALS_COUNTED = ("fetch.denials_counted", "42c0d50ca74b46318ad3b20a6946c718", PRIORITY_REFUSED)
     PEER_REFUSED = ("peer.refused", "2f5063233d15448884138b74a5cf0549", PRIORITY_REFUSED)
@@ -39,6 +40,7 @@ class Event(Enum):
     STARTED = ("broker.started", "7910579352a64d63ae3754b7e3db9886", PRIORITY_CONTROL)
     STOPPED = ("broker.stopped", "3c4e8af18ffc4b90b1d45cedb14122eb", PRIORITY_CONTROL)
     DEGRADED = ("audit.degraded", "9e9194edcc0749ee92b22c975ec2b171", PRIORITY_DEGRADED)
+    PROBED = ("audit.probe", "6aae2c2884174d539066d694a8773357", PRIORITY_ALLOWED)
     RECOVERED = ("audit.recovered", "ecffe5a045e14ce2834ecbe9155e4c8f", PRIORITY_CONTROL)
 
     def __init__(self, word: str, message_id: str, priority: int) -> None:

@@ -55,6 +55,8 @@ RETRY_SECONDS = 0.25
 # How often it is looked at whether journald has a file to write to, while it is given something. What it takes in twice that
 # time may be lost when its disks are full: nobody can know in advance.
 LOOK_SECONDS = 0.25
+# What is wrong with a trail, as `status` has it and REMO_REASON.
+NOT_TAKEN, NOT_STORED, UNCHECKED = records.NOT_TAKEN, "not_stored", "unchecked"
 # Whatever is in the queue of journald's socket is lost with it: a send buffer's 212,992 bytes, of records of 350 bytes or more.
 QUEUE_RECORDS = 600
 
@@ -74,6 +76,10 @@ class AuditTrail:
         """That of the last record."""
         self._start_field = records.field(records.START_ID_FIELD, self.start_id)
         self.healthy = True
+        """Whether records are taken. That they are also stored is `stored`."""
+        self.stored = True
+        """Whether what is taken is stored, as far as that was found out."""
+        self._storage_was_missing = False
         self.dropped = 0
         """Records lost for good since the broker started."""
         self._dropped_before = 0
@@ -95,6 +101,15 @@ class AuditTrail:
     def namespace(self) -> str | None:
         """The journal namespace, None for the default one."""
         return self._transport.namespace
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong: `not_taken`, `not_stored`, or `unchecked` before it is known; None where nothing is."""
+        if not self.healthy:
+            return NOT_TAKEN
+        if self.stored:
+            return None
+        return NOT_STORED if self._storage_was_missing else UNCHECKED
 
     @property
     def queued(self) -> int:
@@ -153,6 +168,47 @@ class AuditTrail:
             return True
         self._degrade("The audit trail is not taken")
         return False
+
+    # --- whether they are stored, which `read_back` finds out
+
+    def probe(self) -> int:
+        """Write a record like that of a fetch; its serial, or 0 where it was not taken."""
+        record = records.record(records.Event.PROBED, "Checking that the journal stores what it takes.")
+        entries = self.numbered([record + records.own_fields()], b"")
+        if self.write(entries):
+            return self.serial
+        self.keep(entries)
+        return 0
+
+    def wait_for_storage(self) -> None:
+        """Take nothing for stored before that is known."""
+        self.stored = False
+
+    def storage_found(self) -> None:
+        was_missing, self._storage_was_missing = self._storage_was_missing, False
+        self.stored = True
+        if was_missing:
+            text = "The journal stores audit records again."
+            record = records.record(records.Event.RECOVERED, text, dropped=0, reason=NOT_STORED)
+            self.write_or_keep(record + records.own_fields())
+
+    def storage_unknown(self) -> None:
+        """Nobody can tell: what was known before is still the best guess, but nobody waits for more."""
+        if not self._storage_was_missing:
+            self.stored = True
+
+    def storage_missing(self, serial: int) -> None:
+        """The journal has taken the record `serial` and does not have it."""
+        self.stored = False
+        if self._storage_was_missing:
+            return
+        self._storage_was_missing = True
+        text = (
+            f"The journal takes audit records and does not store them, such as that with serial {serial}; see MaxLevelStore= "
+            "and Storage= of journald.conf(5) and LogLevelMax= of the unit."
+        )
+        record = records.record(records.Event.DEGRADED, text, dropped=self.dropped, reason=NOT_STORED)
+        self.write_or_keep(record + records.own_fields())
 
     def _lost_a_queue(self) -> None:
         if self.wants_a_look:
@@ -276,15 +332,15 @@ class Attendant:
         self._loop = loop
         self._trail = trail
         self._changed = changed
-        self._was_healthy = True
+        self._trouble: str | None = None
         self._retry_due = False
         self._look_due = False
         loop.turn_ends.append(self._attend)
 
     def _attend(self) -> None:
         trail = self._trail
-        if trail.healthy != self._was_healthy:
-            self._was_healthy = trail.healthy
+        if trail.trouble != self._trouble:
+            self._trouble = trail.trouble
             self._changed()
         if not trail.healthy and not self._retry_due:
             self._retry_due = True

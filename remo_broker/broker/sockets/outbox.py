@@ -82,6 +82,8 @@ class Outbox:
         """Write the records of `replies`. A secret that may not be handed out without its record is denied in `replies`."""
         heads, self._records = self._records, []
         audited, self._audited = self._audited, []
+        if self._deny and not self._trail.stored:
+            self._deny_secrets(heads, audited, replies)
         latency = records.latency_field(int((monotonic() - self._loop.now) * 1e6))
         entries = self._trail.numbered(heads, latency)
         taken = self._trail.write(entries)
@@ -89,6 +91,16 @@ class Outbox:
             self._not_received(entries[:taken], audited[:taken], replies)
         if taken < len(entries):
             self._not_taken(entries[taken:], audited[taken:], replies)
+
+    def _deny_secrets(
+        self, heads: list[bytes], audited: list[Audited], replies: list[tuple[Connection, Reply]]
+    ) -> None:
+        """The journal does not store records: deny the secrets in `replies`, and say so in their records."""
+        for place, (index, peer_fields, grant) in enumerate(audited):
+            connection, reply = replies[index]
+            if grant is not None and not isinstance(reply, bytes):
+                replies[index] = (connection, decisions.AUDIT_UNAVAILABLE)
+                heads[place] = self._broker.not_audited(grant, heads[place]) + peer_fields
 
     def _not_taken(self, entries: list[bytes], audited: list[Audited], replies: list[tuple[Connection, Reply]]) -> None:
         """The trail did not take `entries`: keep them. Where that denies a secret, deny it and say so in its record."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 
 from remo_broker.broker.audit import identity
+from remo_broker.broker.audit.floods import LongNames
 from remo_broker.broker.decisions import REFUSALS_SECONDS
 from remo_broker.broker.handlers import table
 from remo_broker.broker.loop import READ
@@ -304,8 +305,13 @@ class ProjectConnection(QueuedConnection):
 
 def _get(connection: ProjectConnection, request: Get) -> None:
     broker, project = connection.server.broker, connection.project
+    grant = project.grants.get(request.name)
     reply, head = broker.get(project, request.name, connection.loop.now)
-    connection.outbox.add(connection, reply, head, connection.peer_fields, project.grants.get(request.name))
+    if grant is None and not connection.server.long_names.recorded(project.name, request.name, connection.peer_fields):
+        assert isinstance(reply, bytes)
+        connection.outbox.reply(connection, reply)
+    else:
+        connection.outbox.add(connection, reply, head, connection.peer_fields, grant)
 
 
 def _ping(connection: ProjectConnection, _request: Ping) -> None:
@@ -346,6 +352,7 @@ class ProjectServer:
         self.trail = trail
         self.outbox = Outbox(loop, broker, trail, deny=deny)
         self.queue = FairQueue(loop, self.outbox)
+        self.long_names = LongNames(loop, trail)
         self.watchers = Watchers(loop, broker)
         self.connections: set[ProjectConnection] = set()
         loop.turn_ends += [self.outbox.flush, self.queue.end_turn]

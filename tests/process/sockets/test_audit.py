@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from remo_broker.broker.audit.floods import LONG_NAMES_BURST
 from remo_broker.broker.audit.waiting import WAITING_RECORDS
 from remo_broker.protocol.records import Event
 from tests.support.broker import Broker, Link, ask, registration
@@ -126,6 +127,31 @@ def test_no_name_forges_a_field(shared: Broker, name: str) -> None:
     assert len(record["REMO_SECRET"]) <= 128
     assert record["MESSAGE"].isprintable()
     assert named(record) == [one for one in FETCH_FIELDS if one != "REMO_BACKEND"]
+
+
+def test_denials_of_long_names_are_counted_after_the_first_few(start_broker: StartBroker) -> None:
+    broker = start_broker(projects=[registration("myrepo", "A" * 100, "A")], rate_limit_per_second=0)
+    asked = 500
+    with Link(broker.project()) as client:
+        for number in range(asked):
+            assert client.ask({"op": "get", "name": f"{'N' * 100}_{number}"})["reason"] == "not_in_manifest"
+        # Names that are allowed, and short ones, have a record each.
+        for name in ["A" * 100] * 50 + [f"S{number}" for number in range(50)]:
+            client.ask({"op": "get", "name": name})
+    fetched = broker.records("fetch")
+    long = [one for one in fetched if one["REMO_SECRET"].startswith("N")]
+    assert len(fetched) == len(long) + 100
+    assert LONG_NAMES_BURST <= len(long) < asked // 2
+    poll("the count", lambda: len(long) + told(broker) == asked, seconds=5)
+    [first, *_] = broker.records("fetch.denials_counted")
+    assert (first["REMO_PROJECT"], first["REMO_DECISION"], first["REMO_REASON"]) == ("myrepo", "deny", "long_names")
+    assert first["REMO_PEER_UID"] == str(os.getuid())
+    [status] = broker.status()["projects"]
+    assert status["fetches_denied"] == asked + 50
+
+
+def told(broker: Broker) -> int:
+    return sum(int(one["REMO_COUNT"]) for one in broker.records("fetch.denials_counted"))
 
 
 def test_start_and_stop(start_broker: StartBroker) -> None:

@@ -18,6 +18,7 @@ from tests.support.native import fields
 # From operations.md.
 WORDS = [
     "fetch",
+    "fetch.first_seen",
     "fetch.rate_limited",
     "fetch.denials_counted",
     "peer.refused",
@@ -30,6 +31,7 @@ WORDS = [
     "broker.started",
     "broker.stopped",
     "audit.degraded",
+    "audit.probe",
     "audit.recovered",
 ]
 
@@ -76,6 +78,7 @@ def test_priorities() -> None:
     """6 allowed, 4 denied or refused, 5 control plane, 3 degraded."""
     wanted = dict.fromkeys(WORDS, 5) | {
         "fetch": 6,
+        "audit.probe": 6,
         "fetch.rate_limited": 4,
         "fetch.denials_counted": 4,
         "peer.refused": 4,

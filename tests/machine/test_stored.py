@@ -1,0 +1,114 @@
+"""Health is what the journal stores, not what its socket takes."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.machine.faults import journald
+from tests.support.machine import poll
+from tests.support.operator import SERVICE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.machine import Machine
+    from tests.support.operator import Operator
+
+_JOURNALD = "/etc/systemd/journald.conf.d/drops.conf"
+_UNIT = f"/etc/systemd/system/{SERVICE}.d/drops.conf"
+
+
+@contextlib.contextmanager
+def dropping(machine: Machine, setting: str) -> Iterator[None]:
+    """journald drops what a fetch writes, by one of its settings or the unit's."""
+    path, section = (_UNIT, "Service") if setting.startswith("Log") else (_JOURNALD, "Journal")
+    machine.write(path, f"[{section}]\n{setting}\n")
+    if path == _UNIT:
+        machine.systemctl("daemon-reload")
+    else:
+        journald.restart(machine)
+    try:
+        yield
+    finally:
+        machine.path(path).unlink()
+        machine.systemctl("stop", SERVICE)
+        machine.systemctl("daemon-reload")
+        if path == _JOURNALD:
+            journald.restart(machine)
+
+
+@pytest.mark.parametrize("setting", ["MaxLevelStore=notice", "Storage=none", "LogLevelMax=notice"])
+def test_what_is_not_stored_is_reported_and_no_secret_is_given_out_without(
+    machine: Machine, operator: Operator, setting: str
+) -> None:
+    operator.configure('audit_failure = "deny"\n')
+    with dropping(machine, setting):
+        operator.register("kept", ["TOKEN"])
+        operator.push({"TOKEN": "value"})
+        # Before it knows, too.
+        assert operator.get("kept", "TOKEN")["reason"] == "audit_unavailable"
+        poll("the trouble to be found", lambda: operator.do("status")["audit"].get("reason") == "not_stored")
+        assert operator.do("status")["audit"]["healthy"] is False
+        for _ in range(3):
+            assert operator.get("kept", "TOKEN")["reason"] == "audit_unavailable"
+        assert "does not store" in machine.run(["remo-brokerctl", "status"]).stdout
+        assert "does not store" in machine.show(SERVICE, "StatusText")["StatusText"]
+        assert operator.get("kept", "OTHER")["reason"] == "not_in_manifest"
+
+
+def test_with_a_journal_that_stores_secrets_are_given_out_and_it_is_healthy(
+    machine: Machine, operator: Operator
+) -> None:
+    operator.configure('audit_failure = "deny"\n')
+    operator.register("kept", ["TOKEN"])
+    operator.push({"TOKEN": "value"})
+    poll("a secret", lambda: operator.get("kept", "TOKEN").get("ok"))
+    assert operator.do("status")["audit"]["healthy"] is True
+    [probe] = machine.journal("REMO_EVENT=audit.probe", f"_PID={operator.main_pid()}")
+    assert probe["PRIORITY"] == "6"
+
+
+def test_it_recovers_when_the_journal_stores_again(machine: Machine, operator: Operator) -> None:
+    operator.configure('audit_failure = "deny"\n')
+    with contextlib.ExitStack() as stack:
+        machine.write(_JOURNALD, "[Journal]\nMaxLevelStore=notice\n")
+        journald.restart(machine)
+        stack.callback(journald.restart, machine)
+        operator.register("kept", ["TOKEN"])
+        operator.push({"TOKEN": "value"})
+        poll("the trouble to be found", lambda: operator.do("status")["audit"].get("reason") == "not_stored")
+        machine.path(_JOURNALD).unlink()
+    poll("a secret", lambda: operator.get("kept", "TOKEN").get("ok"), seconds=30)
+    events = [
+        (one["REMO_EVENT"], one.get("REMO_REASON"))
+        for one in machine.journal(f"_PID={operator.main_pid()}")
+        if one.get("REMO_EVENT", "").startswith("audit.") and one["REMO_EVENT"] != "audit.probe"
+    ]
+    assert events == [("audit.degraded", "not_stored"), ("audit.recovered", "not_stored")]
+
+
+def test_without_its_helper_nothing_is_held_against_the_journal(machine: Machine, operator: Operator) -> None:
+    operator.configure('audit_failure = "deny"\n')
+    machine.systemctl("mask", "--runtime", "remo-broker-read-back.socket")
+    try:
+        operator.register("kept", ["TOKEN"])
+        operator.push({"TOKEN": "value"})
+        poll("a secret", lambda: operator.get("kept", "TOKEN").get("ok"))
+        said = machine.run(["journalctl", "-b", f"_PID={operator.main_pid()}", "-o", "cat", "--no-pager"]).stdout
+        assert "Nobody can tell whether audit records are stored" in said
+    finally:
+        machine.systemctl("unmask", "--runtime", "remo-broker-read-back.socket")
+
+
+@pytest.mark.parametrize(
+    "line", ["x y z; touch /tmp/ran\n", "$(touch /tmp/ran) 1 \n", "a 1 --file=/etc/shadow\n", "\n", "* * *\n"]
+)
+def test_the_helper_runs_nothing_that_it_is_given(machine: Machine, operator: Operator, line: str) -> None:
+    operator.do("status")
+    with machine.connect("/run/remo-broker/internal/read-back.sock") as client:
+        client.sendall(line.encode())
+        assert client.recv(100).strip() in (b"", b"absent", b"unknown")
+    assert not machine.path("/tmp/ran").exists()
