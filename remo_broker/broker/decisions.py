@@ -172,6 +172,7 @@ class Broker:
         project.fetches_allowed += 1
         project.last_fetch = now
         if grant.missing is not None:
+            project.fetches_not_found += 1
             return grant.missing, grant.from_store
         left = project.leases.until.get(grant.name, 0.0) - now
         if left > 0:

@@ -124,6 +124,7 @@ class Project:
         "connections",
         "fetches_allowed",
         "fetches_denied",
+        "fetches_not_found",
         "grants",
         "info_line",
         "last_fetch",
@@ -154,6 +155,8 @@ class Project:
         """Bytes of unfinished requests that are kept for its connections."""
         self.fetches_allowed = 0
         self.fetches_denied = 0
+        self.fetches_not_found = 0
+        """Of those allowed, the ones for which the broker held nothing."""
         self.serial = next(_serials)
         """Differs after each change of the registration, for the status stream."""
         self._last_fetch_shown: tuple[float, int] = (0.0, 0)
@@ -203,6 +206,7 @@ class Projects(dict[str, Project]):
         # What projects fetched that are no longer registered: the broker's own counters never fall.
         self._gone_allowed = 0
         self._gone_denied = 0
+        self._gone_not_found = 0
 
     def register(self, registration: Registration) -> Project:
         project = Project(registration, self._rate_per_second, self._rate_burst)
@@ -215,6 +219,7 @@ class Projects(dict[str, Project]):
         if project is not None:
             self._gone_allowed += project.fetches_allowed
             self._gone_denied += project.fetches_denied
+            self._gone_not_found += project.fetches_not_found
         return project
 
     def registrations(self) -> dict[str, Registration | None]:
@@ -237,3 +242,7 @@ class Projects(dict[str, Project]):
     @property
     def fetches_denied(self) -> int:
         return self._gone_denied + sum(project.fetches_denied for project in self.values())
+
+    @property
+    def fetches_not_found(self) -> int:
+        return self._gone_not_found + sum(project.fetches_not_found for project in self.values())

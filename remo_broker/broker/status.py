@@ -82,6 +82,7 @@ class StatusReport:
             "memory_protection": self._memory_protection,
             "fetches_allowed": projects.fetches_allowed,
             "fetches_denied": projects.fetches_denied,
+            "fetches_not_found": projects.fetches_not_found,
         }
 
     def project(self, name: str) -> ProjectStatus:
@@ -111,6 +112,7 @@ class StatusReport:
             "connections": project.connections,
             "fetches_allowed": project.fetches_allowed,
             "fetches_denied": project.fetches_denied,
+            "fetches_not_found": project.fetches_not_found,
             "last_fetch_usec": project.last_fetch_usec(now, moment),
         }
 

@@ -11,7 +11,7 @@ from remo_broker.cli.times import ago, shown, shown_short
 from remo_broker.client.errors import ClientError
 from remo_broker.ctl import served
 from remo_broker.ctl.commands import ALL, NAMES, PROGRAM
-from remo_broker.ctl.session import open_client, open_output, project_operand, user
+from remo_broker.ctl.session import fetches, open_client, open_output, project_operand, user
 from remo_broker.protocol.names import counted
 
 
@@ -67,7 +67,7 @@ def show(arguments: Arguments) -> None:
                 ("Users", ", ".join(map(user, found.allowed_uids)) or "anybody who can open the socket"),
                 ("Leases", f"{found.ttl_seconds} s, at most {found.max_entries}; {found.cache_entries} live"),
                 ("Connections", str(found.connections)),
-                ("Fetches", f"{found.fetches_allowed} allowed, {found.fetches_denied} denied{last}"),
+                ("Fetches", f"{fetches(found.fetches_allowed, found.fetches_not_found, found.fetches_denied)}{last}"),
                 *((("Names" if place == 0 else ""), escaped(name)) for place, name in enumerate(names)),
             ]
         )

@@ -95,3 +95,8 @@ def user(uid: int) -> str:
     """`1000 (alice)`, or the number alone."""
     name = user_name(uid)
     return str(uid) if name is None else f"{uid} ({name})"
+
+
+def fetches(allowed: int, not_found: int, denied: int) -> str:
+    """What became of fetches: what a manifest allows need not be there."""
+    return f"{allowed - not_found} handed out, {not_found} not there, {denied} denied"

@@ -14,7 +14,7 @@ from remo_broker.client.errors import ClientError, Unreachable
 from remo_broker.ctl import served, units
 from remo_broker.ctl.commands import EXIT_FAILED, EXIT_IDLE, EXIT_UNKNOWN
 from remo_broker.ctl.journals import journalctl
-from remo_broker.ctl.session import manages_units, open_client, open_output, socket_path
+from remo_broker.ctl.session import fetches, manages_units, open_client, open_output, socket_path
 from remo_broker.protocol.ops import AuditStatus, BrokerStatus
 
 PROTECTION = {
@@ -111,7 +111,7 @@ def show_running(output: Output, found: BrokerStatus) -> int:
             ("Memory", f"{output.paint(escaped(found.memory_protection), colour)}, {protection}"),
             ("Audit", f"{audit}, to {sink(found.audit)}" + lost(output, found.audit.dropped)),
             ("Projects", str(found.project_count)),
-            ("Fetches", f"{found.fetches_allowed} allowed, {found.fetches_denied} denied"),
+            ("Fetches", fetches(found.fetches_allowed, found.fetches_not_found, found.fetches_denied)),
             *(("Not served", output.paint(f"{name}: {why}", Colour.RED)) for name, why in unserved.items()),
         ]
     )

@@ -225,7 +225,10 @@ class AuditStatus(Message):
 
 
 class ProjectFacts(Message):
-    """What is shown of a project everywhere. Times are microseconds since 1970, 0 for never."""
+    """What is shown of a project everywhere. Times are microseconds since 1970, 0 for never.
+
+    `fetches_not_found` of the `fetches_allowed` handed nothing out: the broker did not hold the secret.
+    """
 
     name: str
     socket_path: str
@@ -234,6 +237,7 @@ class ProjectFacts(Message):
     fetches_allowed: int
     fetches_denied: int
     last_fetch_usec: int
+    fetches_not_found: int = 0
 
 
 class ProjectStatus(ProjectFacts):
@@ -266,6 +270,7 @@ class BrokerFacts(Message):
     memory_protection: str
     fetches_allowed: int
     fetches_denied: int
+    fetches_not_found: int = 0
 
 
 class BrokerStatus(Reply, BrokerFacts):

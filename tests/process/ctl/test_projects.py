@@ -36,7 +36,7 @@ Protocol: 2
   Memory: \S+, .+
    Audit: healthy, to stderr
 Projects: 0
- Fetches: 0 allowed, 0 denied
+ Fetches: 0 handed out, 0 not there, 0 denied
 """,
         text,
     ), text
@@ -119,7 +119,7 @@ def test_from_register_to_unregister(operator: Operator, directory: pathlib.Path
       Users: anybody who can open the socket
      Leases: 60 s, at most 2; 1 live
 Connections: 0
-    Fetches: 1 allowed, 1 denied, last {TIME}
+    Fetches: 1 handed out, 0 not there, 1 denied, last {TIME}
       Names: TOKEN
              aws
 """,

@@ -38,6 +38,7 @@ FIELDS = [
     "audit",
     "fetches_allowed",
     "fetches_denied",
+    "fetches_not_found",
     "project_count",
 ]
 PROJECT_FIELDS = [
@@ -49,6 +50,7 @@ PROJECT_FIELDS = [
     "fetches_allowed",
     "fetches_denied",
     "last_fetch_usec",
+    "fetches_not_found",
 ]
 
 
@@ -82,13 +84,14 @@ def test_counters(broker: Broker) -> None:
         assert list(mine) == PROJECT_FIELDS
         assert (mine["name"], mine["socket_path"]) == ("myrepo", str(broker.project()))
         assert (mine["allowlist_size"], mine["cache_entries"], mine["connections"]) == (2, 1, 1)
-        assert (mine["fetches_allowed"], mine["fetches_denied"]) == (3, 2)
+        assert (mine["fetches_allowed"], mine["fetches_denied"], mine["fetches_not_found"]) == (3, 2, 1)
         assert abs(mine["last_fetch_usec"] - time.time_ns() // 1000) < 5_000_000
         assert (other["fetches_allowed"], other["last_fetch_usec"], other["connections"]) == (0, 0, 0)
         assert (status["fetches_allowed"], status["fetches_denied"]) == (3, 2)
     broker.ask({"op": "unregister", "name": "myrepo"})
     status = broker.status()
     assert (status["fetches_allowed"], status["fetches_denied"]) == (3, 2)  # what is gone still counts
+    assert status["fetches_not_found"] == 1
 
 
 def test_both_sockets_say_the_same_and_no_name(broker: Broker) -> None:
@@ -220,7 +223,7 @@ def test_it_begins_with_what_stands(watcher: Watcher) -> None:
     watcher.until(event="synced")
     assert [event["event"] for event in watcher.events] == ["broker", "project", "project", "synced"]
     assert sorted(watcher.projects) == ["myrepo", "other"]
-    assert list(watcher.projects["myrepo"])[:8] == PROJECT_FIELDS
+    assert list(watcher.projects["myrepo"])[: len(PROJECT_FIELDS)] == PROJECT_FIELDS
     assert (watcher.broker["secret_count"], watcher.broker["audit_healthy"]) == (0, True)
 
 
