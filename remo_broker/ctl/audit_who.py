@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from remo_broker.ctl.containers import container_name
+from remo_broker.ctl.journals import machine_id
 from remo_broker.ctl.session import user, user_name
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ def place(record: Record) -> str | None:
 
 
 # What `who` depends on, for those who ask it for many records alike.
-WHO_FIELDS = ("REMO_PEER_CONTAINER", "REMO_PEER_UNIT", "REMO_PEER_COMM", "REMO_PEER_UID", "REMO_PEER_PID")
+WHO_FIELDS = (
+    *("REMO_PEER_CONTAINER", "REMO_PEER_UNIT", "REMO_PEER_COMM", "REMO_PEER_UID", "REMO_PEER_PID", "_MACHINE_ID"),
+)
 
 
 def who(record: Record) -> str:
@@ -44,13 +47,23 @@ def who(record: Record) -> str:
     if comm is None and where is None:
         return peer(record)
     uid = record.number("REMO_PEER_UID")
-    owner = "" if uid is None else f", uid {user(uid)}"
+    owner = "" if uid is None else f", uid {owner_of(record, uid)}"
     return f"{comm or where}{owner}"
 
 
 def peer(record: Record) -> str:
     pid, uid = record.number("REMO_PEER_PID"), record.number("REMO_PEER_UID")
-    return UNKNOWN if pid is None or uid is None else f"pid {pid}, uid {user(uid)}"
+    return UNKNOWN if pid is None or uid is None else f"pid {pid}, uid {owner_of(record, uid)}"
+
+
+def owner_of(record: Record, uid: int) -> str:
+    """The number, with the user's name where it is a number of this host."""
+    return user(uid) if is_local(record) else str(uid)
+
+
+def is_local(record: Record) -> bool:
+    machine = record.text("_MACHINE_ID")
+    return machine is None or machine == machine_id()
 
 
 def matches(record: Record, pattern: str) -> bool:
@@ -65,7 +78,7 @@ def matches(record: Record, pattern: str) -> bool:
         container,
         None if container is None else container_name(container),
         record.text("REMO_PEER_EXE"),
-        None if uid is None else user_name(uid),
+        None if uid is None or not is_local(record) else user_name(uid),
         None if uid is None else f"uid {uid}",
         None if pid is None else f"pid {pid}",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+from functools import cache
 from typing import TYPE_CHECKING
 
 from remo_broker.cli.program import Problem
@@ -73,11 +74,18 @@ def open_journals(directory: str | None, namespace: str | None) -> list[JournalR
     return readers
 
 
-def namespace_directories(namespace: str) -> list[str]:
+@cache
+def machine_id() -> str | None:
     try:
         with open(MACHINE_ID_PATH, encoding="ascii") as file:
-            machine = file.read().strip()
+            return file.read().strip()
     except (OSError, ValueError):
+        return None
+
+
+def namespace_directories(namespace: str) -> list[str]:
+    machine = machine_id()
+    if machine is None:
         return []
     paths = [f"{directory}/{machine}.{namespace}" for directory in DIRECTORIES]
     return [path for path in paths if os.path.isdir(path)]
