@@ -9,7 +9,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from remo_broker.ctl.containers import container_name
+from remo_broker.ctl.containers import SHORT_ID, container_name
 from remo_broker.ctl.journals import machine_id
 from remo_broker.ctl.session import user, user_name
 
@@ -25,12 +25,17 @@ def program(record: Record) -> str | None:
 
 
 def place(record: Record) -> str | None:
-    """The container, else the unit that the program belonged to."""
-    container = record.text("REMO_PEER_CONTAINER")
-    if container is not None:
+    """The container, else the unit that the program belonged to.
+
+    A container in a unit that is not its own is that unit's word: anybody can make a control group below theirs and call it like
+    another container. So it is shown with the unit, and its id is not looked up.
+    """
+    container, unit = record.text("REMO_PEER_CONTAINER"), record.text("REMO_PEER_UNIT")
+    if container is None:
+        return None if unit is None else unit.removesuffix(".service")
+    if unit is None or container in unit or f"machine-{container}" in unit.replace("\\x2d", "-"):
         return f"container {container_name(container)}"
-    unit = record.text("REMO_PEER_UNIT")
-    return None if unit is None else unit.removesuffix(".service")
+    return f"container {container[:SHORT_ID]} of {unit.removesuffix('.service')}"
 
 
 # What `who` depends on, for those who ask it for many records alike.

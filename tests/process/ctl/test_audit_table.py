@@ -104,7 +104,27 @@ def test_no_entries_are_said(capsys: pytest.CaptureFixture[str]) -> None:
         ({"peer_comm": "npm", "peer_container": CONTAINER}, "npm in container 0123456789ab"),
         ({"peer_comm": "npm", "peer_container": "web"}, "npm in container web"),
         ({"peer_comm": "git", "peer_unit": "build.service"}, "git in build"),
-        ({"peer_comm": "git", "peer_unit": "session-3.scope", "peer_container": "c"}, "git in container c"),
+        (
+            {"peer_comm": "npm", "peer_container": CONTAINER, "peer_unit": f"docker-{CONTAINER}.scope"},
+            "npm in container 0123456789ab",
+        ),
+        (
+            {"peer_comm": "sh", "peer_container": "web-1", "peer_unit": "machine-web\\x2d1.scope"},
+            "sh in container web-1",
+        ),
+        (
+            {"peer_comm": "sh", "peer_container": "web", "peer_unit": "systemd-nspawn@web.service"},
+            "sh in container web",
+        ),
+        # What a unit, or a user, calls a container below its own control group.
+        (
+            {"peer_comm": "npm", "peer_container": CONTAINER, "peer_unit": "evil.service"},
+            "npm in container 0123456789ab of evil",
+        ),
+        (
+            {"peer_comm": "npm", "peer_container": CONTAINER, "peer_unit": "user@1000.service"},
+            "npm in container 0123456789ab of user@1000",
+        ),
         ({"peer_comm": "git"}, "git, uid 0 (root)"),
         ({"peer_unit": "build.service"}, "build, uid 0 (root)"),
         ({}, "pid 7, uid 0 (root)"),

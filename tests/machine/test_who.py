@@ -1,0 +1,103 @@
+"""Who it was, from the review alone: containers, units and programs, and those who would pass for others."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.support.machine import Machine
+    from tests.support.operator import Operator
+
+CONTAINER, OTHER = "0123456789ab" + "c" * 52, "ba9876543210" + "d" * 52
+# A package's script: it calls itself something, tries names out, and takes what it gets.
+_SCAN = """
+import socket, sys
+open("/proc/self/comm", "w").write("postinstall")
+client = socket.socket(socket.AF_UNIX)
+client.connect(sys.argv[1])
+answers = client.makefile("rb")
+for name in [*(f"T{number}" for number in range(int(sys.argv[2]))), "TOKEN"]:
+    client.sendall(b'{"op":"get","name":"%s"}\\n' % name.encode())
+    answers.readline()
+"""
+# Moves itself into a control group below its own that is called like another's container.
+_PRETEND = """
+import os, sys
+own = next(line.split(":", 2)[2].strip() for line in open("/proc/self/cgroup") if line.startswith(("0::", "1:name=systemd:")))
+for root in ("/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup"):
+    group = f"{root}{own}/docker-{sys.argv[3]}.scope"
+    try:
+        os.mkdir(group)
+        open(f"{group}/cgroup.procs", "w").write("0")
+    except OSError:
+        pass
+"""
+
+
+@pytest.fixture
+def path(operator: Operator) -> str:
+    path = operator.register("watched", ["TOKEN"])
+    operator.push({"TOKEN": "value"})
+    return path
+
+
+def reviewed(machine: Machine, *arguments: str) -> list[dict[str, Any]]:
+    machine.run(["journalctl", "--sync"])
+    printed = machine.run(["remo-brokerctl", "audit", "--project=watched", "-j", *arguments]).stdout
+    return [json.loads(line) for line in printed.splitlines()]
+
+
+def test_a_scan_by_a_script_in_a_container_is_told_by_the_review(machine: Machine, path: str) -> None:
+    # Docker makes such a scope for each container.
+    scope = ["systemd-run", "--scope", "--quiet", f"--unit=docker-{CONTAINER}.scope"]
+    machine.run([*scope, "/usr/bin/python3", "-ISc", _SCAN, path, "40"])
+    found = reviewed(machine, f"--who=*{CONTAINER[:12]}*")
+    assert [one["secret"] for one in found][-41:] == [*(f"T{number}" for number in range(40)), "TOKEN"]
+    assert {(one["peer_container"], one["peer_comm"]) for one in found} == {(CONTAINER, "postinstall")}
+    rows = machine.run(
+        ["remo-brokerctl", "audit", "--project=watched", f"--who=*{CONTAINER[:12]}*"]
+    ).stdout.splitlines()
+    [scan] = [row for row in rows if " x T0" in row]
+    assert "40 x T0 ... T39" in scan
+    assert "not_in_manifest" in scan
+    assert "postinstall in" in scan
+    assert any("TOKEN" in row and "ok" in row for row in rows)
+    assert max(map(len, rows)) <= 100
+
+
+def test_a_group_that_is_called_like_a_container_passes_for_none(machine: Machine, path: str) -> None:
+    run = ["systemd-run", "--wait", "-q", "--unit=pretender", "-pDelegate=yes"]
+    machine.run([*run, "/usr/bin/python3", "-ISc", _PRETEND + _SCAN, path, "0", OTHER])
+    [found] = reviewed(machine, "--who=*pretender*")
+    assert found["peer_unit"] == "pretender.service"
+    shown = machine.run(["remo-brokerctl", "audit", "--project=watched", "--who=*pretender*", "--full"]).stdout
+    assert "pretender" in shown
+    assert f"in container {OTHER[:12]}\n" not in shown
+
+
+def test_below_a_container_nothing_else_is_believed(machine: Machine, path: str) -> None:
+    scope = ["systemd-run", "--scope", "--quiet", "-pDelegate=yes", f"--unit=docker-{OTHER}.scope"]
+    machine.run([*scope, "/usr/bin/python3", "-ISc", _PRETEND + _SCAN, path, "0", CONTAINER])
+    found = [one for one in reviewed(machine) if one.get("peer_unit") == f"docker-{OTHER}.scope"]
+    assert [one["peer_container"] for one in found] == [OTHER]
+
+
+def test_a_service_of_another_user_is_named(machine: Machine, path: str) -> None:
+    run = ["systemd-run", "--wait", "-q", "--unit=job", "--uid=games", "-pGroup=remo-broker"]
+    machine.run([*run, "/usr/bin/python3", "-ISc", _SCAN.replace("postinstall", "worker"), path, "1"])
+    found = reviewed(machine, "--who=job*")
+    assert {(one["peer_unit"], one["peer_comm"], one["peer_user"]) for one in found} == {
+        ("job.service", "worker", "games")
+    }
+
+
+def test_the_broker_sees_no_more_of_others_than_everybody(machine: Machine, operator: Operator, path: str) -> None:
+    """Its unit shows it the processes of others, for their control groups; what is theirs alone stays closed."""
+    pid = operator.main_pid()
+    inside = ["nsenter", "-t", str(pid), "-m", "--setuid", str(machine.ids("remo-broker")[0]), "--", "sh", "-c"]
+    for file in ("environ", "maps", "mem", "fd/0", "root/etc"):
+        assert machine.run([*inside, f"cat /proc/1/{file}"], check=False).returncode != 0
+    assert machine.run([*inside, "cat /proc/1/cgroup"]).stdout
