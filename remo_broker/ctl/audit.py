@@ -25,6 +25,7 @@ from remo_broker.ctl.commands import (
     FOLLOW,
     FULL,
     LINES,
+    MARK_NEW,
     MOST_LINES,
     NAMESPACE,
     PROJECT_OPTION,
@@ -63,6 +64,11 @@ def audit(arguments: Arguments) -> int:
     query = _query(arguments)
     if mode is VERIFY:
         return _verify(arguments, output, query)
+    if mode is MARK_NEW:
+        from remo_broker.ctl.audit_mark import mark
+
+        output.line(f"First fetches noted: {mark(query)}.")
+        return 0
     if mode is FOLLOW:
         if query.since is None and query.lines is None:
             query.lines = DEFAULT_FOLLOW_LINES
@@ -86,7 +92,7 @@ def audit(arguments: Arguments) -> int:
 
 def _mode(arguments: Arguments) -> Option | None:
     """Which of the forms of review was asked for; None for the table. Raises `Usage` for two at a time."""
-    modes = [option for option in (VERIFY, REPORT, FOLLOW) if arguments.flag(option)]
+    modes = [option for option in (VERIFY, MARK_NEW, REPORT, FOLLOW) if arguments.flag(option)]
     if arguments.flag(SUMMARY) or arguments.flag(BY):
         modes.append(SUMMARY)
     if len(modes) > 1:
@@ -96,10 +102,10 @@ def _mode(arguments: Arguments) -> Option | None:
         raise Usage("--follow and --until exclude each other")
     if mode in (SUMMARY, REPORT) and arguments.flag(ALL_EVENTS):
         raise Usage("--all shows events that are no fetches, which are not counted", hint="leave --all out")
-    if mode is VERIFY:
+    if mode in (VERIFY, MARK_NEW):
         for option in (PROJECT_OPTION, SECRET_OPTION, DENIED, LINES, WHO, ALL_EVENTS):
             if arguments.flag(option):
-                raise Usage(f"{option.name} leaves records out, which --verify would miss", hint="leave it out")
+                raise Usage(f"{option.name} leaves records out, which {mode.name} would miss", hint="leave it out")
     return mode
 
 

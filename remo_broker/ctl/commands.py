@@ -71,6 +71,9 @@ REPORT = Option(
 REPORT = Option(
     "--report", value="FILE", kind="file", help="Write the review to FILE as one HTML page; - is standard output"
 )
+MARK_NEW = Option(
+    "--mark-new", help="Write an entry to the journal for each first fetch since the last time, as a timer does"
+)
 NAMESPACE = Option("--namespace", value="NAME", help="Read this journal namespace, not the one that the unit writes to")
 DIRECTORY = Option(
     "-D", "--directory", value="DIR", kind="directory", help="Read the journals of other hosts in this directory"
@@ -199,7 +202,7 @@ unless that has comments, which would be lost.""",
             run="remo_broker.ctl.audit:audit",
             options=[
                 *(PROJECT_OPTION, SECRET_OPTION, WHO, DENIED, ALL_EVENTS, SINCE, UNTIL),
-                *(FOLLOW, LINES, FULL, SUMMARY, BY, REPORT, VERIFY, NAMESPACE, DIRECTORY),
+                *(FOLLOW, LINES, FULL, SUMMARY, BY, REPORT, VERIFY, MARK_NEW, NAMESPACE, DIRECTORY),
             ],
             details="""\
 Shows only what the broker itself has recorded: entries that others wrote with its fields are left out. JSON is one object

@@ -101,3 +101,22 @@ def test_the_broker_sees_no_more_of_others_than_everybody(machine: Machine, oper
     for file in ("environ", "maps", "mem", "fd/0", "root/etc"):
         assert machine.run([*inside, f"cat /proc/1/{file}"], check=False).returncode != 0
     assert machine.run([*inside, "cat /proc/1/cgroup"]).stdout
+
+
+def test_first_fetches_are_noted_once_at_notice_priority(machine: Machine, operator: Operator, path: str) -> None:
+    run = ["systemd-run", "--wait", "-q", "--unit=newcomer"]
+    machine.run([*run, "/usr/bin/python3", "-ISc", _SCAN.replace("postinstall", "newcomer"), path, "3"])
+    machine.run(["journalctl", "--sync"])
+
+    def noted() -> list[dict[str, Any]]:
+        machine.systemctl("start", "remo-broker-first-seen.service")
+        entries = machine.journal("REMO_EVENT=fetch.first_seen", "REMO_PEER_COMM=newcomer")
+        return [one for one in entries if one["_SYSTEMD_UNIT"] == "remo-broker-first-seen.service"]
+
+    [entry] = noted()
+    assert (entry["REMO_PROJECT"], entry["REMO_SECRET"], entry["PRIORITY"]) == ("watched", "TOKEN", "5")
+    assert entry["REMO_PEER_UNIT"] == "newcomer.service"
+    machine.run([*run, "/usr/bin/python3", "-ISc", _SCAN.replace("postinstall", "newcomer"), path, "0"])
+    machine.run(["journalctl", "--sync"])
+    assert len(noted()) == 1
+    assert machine.systemctl("is-active", "remo-broker-first-seen.timer") == "active"

@@ -1,0 +1,23 @@
+"""What the log says of a fault of the broker's own: its kind and its place."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from remo_broker.broker.daemon import Daemon
+
+
+def raised() -> BaseException:
+    try:
+        raise ValueError("zqMarkerqz")
+    except ValueError as error:
+        return error
+
+
+def test_a_fault_is_logged_without_its_text() -> None:
+    said: list[str] = []
+    Daemon._bug(SimpleNamespace(_say=lambda _priority, message: said.append(message)), raised())  # type: ignore[arg-type]
+    [line] = said
+    assert "zqMarkerqz" not in line
+    assert "ValueError" in line
+    assert "test_faults.py:" in line
