@@ -289,3 +289,27 @@ def test_what_was_in_the_queue_of_a_socket_that_is_gone_is_counted(bench: Bench)
     bench.receiver.listen()
     bench.write(5)
     assert bench.trail.dropped == 3
+
+
+def test_what_is_made_in_vain_while_it_recovers_takes_no_serial(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits is taken, and then the receiver hangs before the word that all is well."""
+    fetch(bench, "a", "FIRST", denied=False)
+    bench.receiver.take()
+    bench.receiver.leave()
+    fetch(bench, "a", "WAITS", denied=False)
+    bench.receiver.listen()
+    send = bench.transport.send
+    sent: list[list[bytes]] = []
+
+    def hangs(entries: list[bytes], patience_seconds: float) -> None:
+        if any(b"audit.recovered" in entry for entry in entries) and len(sent) < 3:
+            sent.append(entries)
+            raise BlockingIOError
+        send(entries, patience_seconds)
+
+    monkeypatch.setattr(bench.transport, "send", hangs)
+    for _ in range(3):
+        assert not bench.trail.retry()
+    assert bench.trail.retry()
+    serials = [int(one["REMO_SERIAL"]) for one in bench.receiver.take()]
+    assert sorted(serials) == list(range(2, bench.trail.serial + 1))
