@@ -36,6 +36,7 @@ from remo_broker.protocol.ops import (
     Explanation,
     Get,
     Info,
+    Peek,
     Ping,
     Pong,
     ProjectDetail,
@@ -183,6 +184,9 @@ class AsyncClient(AsyncConnection):
 
     async def info(self) -> ProjectInfo:
         return checked_info(self.path, await self.ask(Info(), ProjectInfo))
+
+    async def peek(self, name: str) -> Explanation:
+        return await self.ask(Peek(name=name), Explanation)
 
     async def bindings(self) -> BoundSecrets:
         return await self.ask(Bindings(), BoundSecrets)

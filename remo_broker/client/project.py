@@ -10,8 +10,10 @@ from remo_broker.protocol.ops import (
     BinaryValue,
     Bindings,
     BoundSecrets,
+    Explanation,
     Get,
     Info,
+    Peek,
     Ping,
     Pong,
     ProjectInfo,
@@ -43,6 +45,10 @@ class Client(Connection):
     def info(self) -> ProjectInfo:
         """The names that the project may fetch, in the manifest's order."""
         return checked_info(self.path, self.ask(Info(), ProjectInfo))
+
+    def peek(self, name: str) -> Explanation:
+        """What a `get` would be answered, without one: not a fetch, so not audited."""
+        return self.ask(Peek(name=name), Explanation)
 
     def bindings(self) -> BoundSecrets:
         """Where each secret belongs, as the registered manifest says."""

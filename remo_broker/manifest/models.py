@@ -275,7 +275,7 @@ def _structural(error: ValidationError, listed: bool) -> list[ManifestError]:
     for one in error.errors(include_url=False, include_context=False, include_input=False):
         place, kind = one["loc"], one["type"]
         table = _TABLES[listed].get(dotted(place[:-1]))
-        if place[-1] == "[key]":
+        if place[-1] == "[key]" and place[0] in ("secrets", "hosts") and len(place) > 2 and kind != "extra_forbidden":
             # pydantic says so behind a key that is wrong itself.
             place = place[:-1]
             table_name = "hosts" if place[0] == "hosts" else "secrets" if len(place) == 2 else "env"
@@ -290,7 +290,7 @@ def _structural(error: ValidationError, listed: bool) -> list[ManifestError]:
             found.append(_unknown(place, table))
         elif kind.startswith("union_tag"):
             found.append(_must_be(f"{dotted(place)}.fetch_as", "unknown", ALLOWED["secrets.*.fetch_as"]))
-        elif isinstance(place[-1], int):
+        elif isinstance(place[-1], int) and place[0] == "allowlist":
             found.append(invalid(dotted(place), _PROBLEMS[kind], _SECRET_NAME))
         else:
             found.append(_must_be(dotted(place), _PROBLEMS.get(kind, "not allowed"), _allowed(place, kind)))

@@ -451,6 +451,16 @@ class Ready(Request):
     REPEATABLE = True
 
 
+class Peek(Request):
+    """What a `get` would be answered, without one: nothing is fetched or audited. It counts for the rate limit."""
+
+    OP = "peek"
+    SOCKETS = (PROJECT,)
+    REPLIES = (Explanation,)
+    REPEATABLE = True
+    name: str
+
+
 class Bindings(Request):
     """Where each secret belongs, as the registered manifest says: for `remo-secret exec` and `render`."""
 

@@ -20,6 +20,7 @@ from remo_broker.broker.sockets.connection import PEER_SECONDS
 from remo_broker.broker.sockets.fair_queue import FairQueue, QueuedConnection
 from remo_broker.broker.sockets.outbox import Outbox
 from remo_broker.broker.sockets.watch import ProjectStream, Watchers
+from remo_broker.protocol.message import encode
 from remo_broker.protocol.ops import (
     MAX_MESSAGE,
     PROJECT,
@@ -28,6 +29,7 @@ from remo_broker.protocol.ops import (
     Code,
     Get,
     Info,
+    Peek,
     Ping,
     Ready,
     Reason,
@@ -322,6 +324,11 @@ def _info(connection: ProjectConnection, _request: Info) -> None:
     connection.outbox.reply(connection, connection.server.broker.info(connection.project))
 
 
+def _peek(connection: ProjectConnection, request: Peek) -> None:
+    explanation = connection.server.broker.explain(connection.project, request.name, None)
+    connection.outbox.reply(connection, encode(explanation.to_json()))
+
+
 def _bindings(connection: ProjectConnection, _request: Bindings) -> None:
     connection.outbox.reply(connection, connection.server.broker.bindings(connection.project))
 
@@ -338,7 +345,8 @@ def _watch(connection: ProjectConnection, _request: WatchProject) -> None:
 
 # A handler answers through the connection's outbox, which keeps the order of the requests, or begins a stream.
 HANDLERS: dict[type[Request], Callable[[ProjectConnection, Any], None]] = table(
-    PROJECT, {Get: _get, Ping: _ping, Info: _info, Bindings: _bindings, Ready: _ready, WatchProject: _watch}
+    PROJECT,
+    {Get: _get, Ping: _ping, Info: _info, Bindings: _bindings, Peek: _peek, Ready: _ready, WatchProject: _watch},
 )
 
 

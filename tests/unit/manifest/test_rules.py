@@ -144,7 +144,7 @@ def test_the_brokers_own_numbers_hold_where_the_manifest_has_none() -> None:
         (BOUND + "secret.A = {}\n", "secret", "unknown key"),
         (BOUND + "secrets = []\n", "secrets", "not a table"),
         (BOUND + "secrets.A = 1\n", "secrets.A", "not a table"),
-        (BOUND + "secrets.A = [{}]\n", "secrets.A", "not a table"),
+        (BOUND + "secrets.A = [1]\n", "secrets.A[0]", "not a table"),
         (BOUND + "secrets.a-b = {}\n", "secrets.a-b", "one of the keys is not a secret's name"),
         (BOUND + 'secrets."a b" = {}\n', "secrets", "one of the keys is not a secret's name"),
         (BOUND + 'secrets."" = {}\n', "secrets", "one of the keys is not a secret's name"),
