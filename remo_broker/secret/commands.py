@@ -14,6 +14,8 @@ EXIT_NO_SUCH_PROGRAM = 127
 
 DEFAULT_WAIT_SECONDS = 15
 LONGEST_WAIT_SECONDS = 86_400
+# As long as docker waits before it kills.
+DEFAULT_GRACE_SECONDS = 10
 
 SOCKET = Option(
     "--socket",
@@ -46,6 +48,22 @@ WAIT = Option(
 HOST = Option("--host", value="HOST", help="A host as git names it, with its port if the URL has one; needs --secret")
 SECRET = Option("--secret", value="NAME", kind="secret", help="The secret for the --host before it")
 USERNAME = Option("--username", value="NAME", help="The user name, if neither git nor the secret has one")
+WATCH = Option("--watch", help="Stay, and follow the secrets: when one changes, restart the command or write the files")
+SIGNAL = Option(
+    "--signal", value="SIGNAL", help="With --watch: what the command is sent at a change; SIGTERM by default"
+)
+GRACE = Option(
+    "--grace",
+    value="SECONDS",
+    help=f"With --watch: how long the command may take to end before SIGKILL; {DEFAULT_GRACE_SECONDS} by default",
+)
+KEEP = Option("--keep", help="With --watch: send the signal only, and let the command run on")
+FORMAT = Option("--format", value="FORMAT", choices=("dotenv", "shell", "json"), help="The format; dotenv by default")
+MODE = Option(
+    "--mode", value="MODE", choices=("password", "creds"), help="Print the password, or user name and password"
+)
+OUTPUT = Option("--output", value="OUTPUT", choices=("plain", "json"), help="Print lines, or JSON")
+DRY_RUN = Option("-n", "--dry-run", help="Show the changes only")
 REMOVE = Option("--remove", help="Remove the files of an earlier render or exec, and the links to them")
 
 NAME = Operand("NAME", kind="secret")
@@ -71,7 +89,7 @@ secret is not written to a terminal.""",
             "Run a command with the project's secrets",
             run="remo_broker.secret.execute:execute",
             operands=[Operand("COMMAND", kind="command", rest=True)],
-            options=[ONLY, MANIFEST, WAIT],
+            options=[ONLY, MANIFEST, WAIT, WATCH, SIGNAL, GRACE, KEEP],
             details="""\
 The bindings of the registered manifest say where each secret goes: into environment variables, or into a file on a
 tmpfs with a link to it at file_path. A secret without a binding goes into the variable of its name in upper case. They
@@ -79,13 +97,15 @@ are the same in every directory; an edited manifest counts once an operator has 
 
 The command replaces remo-secret, so signals and the exit status are its own. It is started only if every secret is
 there that is not optional; otherwise nothing new is left. The files stay when it ends: see 'render --remove'. Waits up
-to 15 seconds if the broker has no secrets yet.""",
+to 15 seconds if the broker has no secrets yet.
+
+With --watch, remo-secret stays as the command's parent, and restarts it when a secret that it uses changes.""",
         ),
         Command(
             "render",
             "Write the manifest's files, and nothing else",
             run="remo_broker.secret.execute:render",
-            options=[ONLY, MANIFEST, WAIT, REMOVE],
+            options=[ONLY, MANIFEST, WAIT, WATCH, REMOVE],
             details="""\
 Writes all of them or none, and prints the path of each. --remove needs no broker; the project is that of the manifest
 here or above, or the only one that has files.""",
@@ -98,6 +118,79 @@ here or above, or the only one that has files.""",
             details="""\
 Also waits while the socket does not exist, nothing listens on it or there is no reply. Fails at once if permission is
 denied or if there are several sockets. With SECONDS 0 it asks once.""",
+        ),
+        Command(
+            "check",
+            "Show which secrets could be fetched, without fetching them",
+            run="remo_broker.secret.check:check",
+            operands=[Operand("NAME", kind="secret", optional=True, many=True)],
+            options=[WAIT],
+            details="""\
+Prints present, absent, denied or expired for each NAME, by default each name of the manifest. No value is fetched, and
+nothing is recorded in the audit. Exit status 0 if all secrets are present that are not optional.""",
+        ),
+        Command(
+            "env",
+            "Write the variables of 'exec' to standard output",
+            run="remo_broker.secret.env:env",
+            options=[FORMAT, ONLY, MANIFEST, WAIT],
+            details="""\
+For direnv and compose files. The output has the secrets in it: do not write it to a disk.""",
+        ),
+        Command(
+            "setup",
+            "Configure tools to fetch credentials when they need them",
+            run="remo_broker.secret.setup:setup",
+            operands=[Operand("TOOL", optional=True, many=True)],
+            options=[DRY_RUN, REMOVE],
+            details="""\
+TOOL is git, aws, docker, pip, uv, npm, cargo or kubectl; by default those that are installed. TOOL=NAME names the
+secret for aws, npm, cargo and kubectl. Shows each change to a file, then makes it; can be run again. --remove takes the
+changes out. Nothing secret is in them. See remo-secret-tools(7).""",
+        ),
+        Command(
+            "doctor",
+            "Find what bypasses the broker in this container",
+            run="remo_broker.secret.doctor:doctor",
+            details="""\
+Looks for tokens in well-known dot files, a forwarded SSH agent, other git credential helpers, and faults of the socket,
+the manifest, the clock and this client. Prints each finding with the next step, and no value. Exit status 1 if there is
+one.""",
+        ),
+        Command(
+            "aws-credentials",
+            "Act as credential_process of the AWS CLI and SDKs",
+            run="remo_broker.secret.aws:aws_credentials",
+            operands=[NAME],
+            options=[WAIT],
+            details="NAME is a bundle with aws_access_key_id, aws_secret_access_key and, if needed, aws_session_token.",
+        ),
+        Command(
+            "docker-credential",
+            "Act as credential helper of docker and podman",
+            run="remo_broker.secret.docker:docker_credential",
+            operands=[Operand("OPERATION", choices=("get", "list", "version", "store", "erase"), others=True)],
+            options=[WAIT],
+            details="""\
+A link to remo-secret under the name docker-credential-remo does the same; 'setup docker' makes one.""",
+        ),
+        Command(
+            "keyring",
+            "Act as the keyring program that pip and uv run",
+            run="remo_broker.secret.keyring:keyring",
+            operands=[Operand("OPERATION", choices=("get",), others=True), Operand("URL", optional=True, many=True)],
+            options=[MODE, OUTPUT, WAIT],
+            details="""\
+'get URL [USER]' prints the password. A link to remo-secret under the name keyring does the same; 'setup pip' makes
+one.""",
+        ),
+        Command(
+            "kubernetes",
+            "Act as credential plugin of kubectl",
+            run="remo_broker.secret.kubernetes:kubernetes",
+            operands=[NAME],
+            options=[WAIT],
+            details="NAME is a token, or a bundle with the fields token, or certificate and key.",
         ),
         Command(
             "git-credential",

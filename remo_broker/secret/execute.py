@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from remo_broker.cli.options import Arguments
+import signal
+import sys
+
+from remo_broker.cli.options import Arguments, Usage
 from remo_broker.cli.program import Problem
 from remo_broker.cli.text import listed
 from remo_broker.client.value import SecretValue
 from remo_broker.manifest.result import FileBinding
 from remo_broker.secret.become import become, find_program
 from remo_broker.secret.bindings import Bound, find_bindings, names_given
-from remo_broker.secret.commands import MANIFEST, ONLY, REMOVE
+from remo_broker.secret.commands import (
+    DEFAULT_GRACE_SECONDS,
+    GRACE,
+    KEEP,
+    LONGEST_WAIT_SECONDS,
+    MANIFEST,
+    ONLY,
+    REMOVE,
+    SIGNAL,
+    WATCH,
+)
 from remo_broker.secret.fetching import fetch
 from remo_broker.secret.get import write_lines
 from remo_broker.secret.locate import open_client
@@ -18,14 +31,15 @@ from remo_broker.secret.rendering import File, Rendering, remove
 from remo_broker.secret.tmpfs import rendered_projects
 from remo_broker.secret.wait import with_secrets
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import NoReturn
 
-
-def execute(arguments: Arguments) -> NoReturn:
-    """Raises `Problem` if the command is not started."""
+def execute(arguments: Arguments) -> int:
+    """Returns with `--watch` only. Raises `Problem` if the command is not started."""
     program = find_program(arguments.operands[0])
+    if arguments.flag(WATCH):
+        return _execute_watched(arguments, program)
+    for option in (SIGNAL, GRACE, KEEP):
+        if arguments.flag(option):
+            raise Usage(f"{option.name} requires --watch")
     bound, secrets = with_secrets(arguments, lambda: _fetch_all(arguments))
     added = variables(bound, secrets)
     rendering = write_files(bound.project, files(bound, secrets))
@@ -37,15 +51,68 @@ def execute(arguments: Arguments) -> NoReturn:
         raise
 
 
+def _execute_watched(arguments: Arguments, program: str) -> int:
+    from remo_broker.secret.watching import run_watched
+
+    def prepare(bound: Bound, secrets: dict[str, SecretValue]) -> dict[bytes, bytes]:
+        added = variables(bound, secrets)
+        rendering = write_files(bound.project, files(bound, secrets))
+        if rendering is not None:
+            rendering.close()
+        return environment() | added
+
+    grace = arguments.number(GRACE, 0, LONGEST_WAIT_SECONDS)
+    return run_watched(
+        program,
+        arguments.operands,
+        lambda: with_secrets(arguments, lambda: _fetch_all(arguments)),
+        prepare,
+        arguments,
+        _signal(arguments.value(SIGNAL) or "SIGTERM"),
+        DEFAULT_GRACE_SECONDS if grace is None else grace,
+        arguments.flag(KEEP),
+    )
+
+
+def _signal(name: str) -> signal.Signals:
+    name = name.upper()
+    try:
+        return signal.Signals[name if name.startswith("SIG") else f"SIG{name}"]
+    except KeyError:
+        raise Usage("--signal must be the name of a signal, such as HUP") from None
+
+
 def render(arguments: Arguments) -> None:
-    """Write the files of the manifest's bindings, and print their paths."""
+    """Write the files of the manifest's bindings, and print their paths; with `--watch`, again at each change."""
     if arguments.flag(REMOVE):
         remove_files(arguments)
         return
-    bound, secrets = with_secrets(arguments, lambda: _fetch_all(arguments, files_only=True))
+
+    def fetch_files() -> tuple[Bound, dict[str, SecretValue]]:
+        return with_secrets(arguments, lambda: _fetch_all(arguments, files_only=True))
+
+    if not arguments.flag(WATCH):
+        _render(*fetch_files())
+        return
+    from remo_broker.secret.watching import Watched, follow
+
+    watched = Watched(fetch_files)
+    _render(watched.bound, watched.secrets)
+
+    def changed() -> None:
+        if watched.refresh():
+            _render(watched.bound, watched.secrets)
+
+    follow(arguments, changed)
+
+
+def _render(bound: Bound, secrets: dict[str, SecretValue]) -> None:
     found = files(bound, secrets)
-    write_files(bound.project, found)
+    rendering = write_files(bound.project, found)
+    if rendering is not None:
+        rendering.close()
     write_lines([file.target for file in found.values()])
+    sys.stdout.flush()
 
 
 def _fetch_all(arguments: Arguments, *, files_only: bool = False) -> tuple[Bound, dict[str, SecretValue]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from remo_broker.cli.program import Problem, report
 from remo_broker.cli.text import listed
@@ -12,6 +13,13 @@ from remo_broker.client.value import SecretValue
 from remo_broker.manifest.result import Binding
 from remo_broker.protocol.ops import Reason
 from remo_broker.secret.commands import EXIT_DENIED, EXIT_NOT_FOUND
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 # How long to go on while the rate limit is exceeded: with the broker's default limits, time enough for as many names as
 # a manifest can have.
@@ -31,7 +39,7 @@ def fetch(client: Client, bindings: dict[str, list[Binding]]) -> dict[str, Secre
     left_out = []
     for name, bound in bindings.items():
         try:
-            secrets[name] = _get(client, name, patient_until)
+            secrets[name] = patiently(partial(client.get, name), patient_until)
         except NotFound as error:
             if error.reason == Reason.NO_SNAPSHOT:
                 raise
@@ -61,11 +69,11 @@ def _missing(refused: list[tuple[str, BrokerError]]) -> Problem:
     )
 
 
-def _get(client: Client, name: str, patient_until: float) -> SecretValue:
+def patiently(ask: Callable[[], T], patient_until: float) -> T:
     """A manifest may have more names than the rate limit allows at once; the broker then says when to go on."""
     while True:
         try:
-            return client.get(name)
+            return ask()
         except RateLimited as error:
             pause = max(error.retry_after_seconds or 0, SHORTEST_PAUSE_SECONDS)
             if time.monotonic() + pause > patient_until:

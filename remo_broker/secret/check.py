@@ -1,0 +1,47 @@
+"""`remo-secret check`: whether each secret could be fetched, without a value and without a fetch."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+from remo_broker.cli.options import Arguments
+from remo_broker.protocol.ops import Explanation
+from remo_broker.secret.bindings import find_bindings
+from remo_broker.secret.commands import EXIT_DENIED, EXIT_NOT_FOUND, WAIT
+from remo_broker.secret.fetching import LONGEST_PATIENCE_SECONDS, patiently
+from remo_broker.secret.get import write_lines
+from remo_broker.secret.locate import open_client
+from remo_broker.secret.wait import wait_as_asked
+
+PRESENT, ABSENT, DENIED, EXPIRED = "present", "absent", "denied", "expired"
+
+
+def check(arguments: Arguments) -> int:
+    """Exit status 0 if every secret is present that is not optional."""
+    if arguments.flag(WAIT):
+        wait_as_asked(arguments)
+    with open_client(arguments) as client:
+        bound = find_bindings(arguments, client)
+        names = arguments.operands or list(bound.bindings)
+        until = time.monotonic() + LONGEST_PATIENCE_SECONDS
+        states = {name: state(patiently(partial(client.peek, name), until)) for name in names}
+    optional = {name for name, own in bound.bindings.items() if all(one.optional for one in own)}
+    width = max((len(name) for name in states), default=0)
+    write_lines(
+        [f"{name:{width}}  {found}{' (optional)' if name in optional else ''}" for name, found in states.items()]
+    )
+    missing = {
+        found for name, found in states.items() if found != PRESENT and not (name in optional and found != DENIED)
+    }
+    if DENIED in missing:
+        return EXIT_DENIED
+    return EXIT_NOT_FOUND if missing else 0
+
+
+def state(explanation: Explanation) -> str:
+    if explanation.outcome == "ok":
+        return PRESENT
+    if explanation.outcome == "denied":
+        return DENIED
+    return EXPIRED if explanation.reason == "expired" else ABSENT

@@ -1,0 +1,78 @@
+"""`docker-credential-remo`: the protocol of docker-credential-helpers, for docker, podman, buildah and skopeo.
+
+Errors go to standard output with exit status 1: that is where the callers read them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from remo_broker import __version__
+from remo_broker.cli.options import Arguments
+from remo_broker.cli.program import EXIT_FAILURE, Problem
+from remo_broker.client.errors import ClientError
+from remo_broker.secret.hosts import REGISTRIES, Login, get_for, login, secret_for
+from remo_broker.secret.locate import open_client
+from remo_broker.secret.wait import with_secrets
+
+# Word for word: the callers compare it.
+NOT_FOUND = "credentials not found in native keychain"
+# A server's URL is a line.
+MAX_REQUEST = 64 * 1024
+
+
+def docker_credential(arguments: Arguments) -> int:
+    operation = arguments.operands[0]
+    try:
+        if operation == "get":
+            _write(_get(arguments))
+        elif operation == "list":
+            _write(_list(arguments))
+        elif operation == "version":
+            _print(f"docker-credential-remo (remo-secret) {__version__}")
+        else:
+            sys.stdin.buffer.read(MAX_REQUEST)  # may hold a password; the caller writes it before it reads
+            raise Problem("remo-broker does not store credentials; have the sidecar push them")
+    except (Problem, ClientError) as error:
+        hint = f". {error.hint}" if error.hint else ""
+        _print(f"{error}{hint}")
+        return EXIT_FAILURE
+    return 0
+
+
+def host_of(url: str) -> str:
+    """The registry of a server's URL, with its port: docker gives `https://index.docker.io/v1/`, or a mere host."""
+    return url.strip().partition("://")[2].partition("/")[0].lower() or url.strip().partition("/")[0].lower()
+
+
+def _get(arguments: Arguments) -> dict[str, str]:
+    url = sys.stdin.buffer.read(MAX_REQUEST).decode("utf-8", "surrogateescape").strip()
+    host = host_of(url)
+
+    def fetch() -> Login | None:
+        with open_client(arguments) as client:
+            name = secret_for(host, client.info(), REGISTRIES)
+            return login(get_for(client, name, host), host, REGISTRIES, None) if name is not None else None
+
+    found = with_secrets(arguments, fetch)
+    if found is None:
+        raise Problem(NOT_FOUND)
+    return {"ServerURL": url, "Username": found.username, "Secret": found.password}
+
+
+def _list(arguments: Arguments) -> dict[str, str]:
+    """The registries that have a secret. User names may be part of secrets, which are not fetched for a list."""
+    with open_client(arguments) as client:
+        info = client.info()
+    own = dict.fromkeys(info.hosts or {}, "")
+    known = {host: server.token_user for host, server in REGISTRIES.items() if secret_for(host, info, REGISTRIES)}
+    return known | own
+
+
+def _write(value: dict[str, str]) -> None:
+    _print(json.dumps(value, ensure_ascii=False))
+
+
+def _print(text: str) -> None:
+    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape") + b"\n")

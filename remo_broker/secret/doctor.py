@@ -1,0 +1,171 @@
+"""`remo-secret doctor`: what in this container bypasses the broker, or keeps it from working. Prints no value."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+from remo_broker import __version__
+from remo_broker.cli.options import Arguments
+from remo_broker.cli.program import EXIT_FAILURE, Problem
+from remo_broker.client.errors import ClientError
+from remo_broker.secret.get import write_lines
+from remo_broker.secret.locate import open_client
+from remo_broker.secret.manifests import nearest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# A dot file is looked at up to here.
+MAX_BYTES = 1024 * 1024
+# The year of this release: a clock before it makes TLS and expiry times fail.
+OLDEST_CLOCK = 1_767_225_600
+OLDEST_PYTHON = (3, 11)
+
+# What a token in a file looks like: a setting with a value that is not a reference to a variable.
+_npm_token = re.compile(r"^[^#;\n]*(_authToken|_password|_auth)\s*=\s*(?!\s*\$\{)\S", re.MULTILINE).search
+_netrc_password = re.compile(r"\bpassword\s+\S").search
+_url_password = re.compile(r"://[^/\s:@]*:[^/\s@]+@").search
+_env_secret = re.compile(
+    r"^(?:export\s+)?[A-Z0-9_]*(?:TOKEN|SECRET|PASSWORD|PASSWD|API_KEY|PRIVATE_KEY|ACCESS_KEY)[A-Z0-9_]*=(?!\s*$|[\"']?\$)",
+    re.MULTILINE,
+).search
+_aws_key = re.compile(r"^\s*aws_secret_access_key\s*=\s*\S", re.MULTILINE).search
+_pypi_password = re.compile(r"^\s*password\s*[=:]\s*\S", re.MULTILINE).search
+_cargo_token = re.compile(r"^\s*token\s*=\s*[\"']\S", re.MULTILINE).search
+
+
+class Finding:
+    """What is wrong, and the next step."""
+
+    def __init__(self, what: str, step: str) -> None:
+        self.what = what
+        self.step = step
+
+
+def doctor(arguments: Arguments) -> int:
+    """Exit status 1 if there is a finding."""
+    findings = [*files(), *agents(), *git_helpers(), *broker(arguments), *surroundings()]
+    for finding in findings:
+        write_lines([finding.what, f"  {finding.step}"])
+    if not findings:
+        write_lines(["No findings."])
+    return EXIT_FAILURE if findings else 0
+
+
+def files() -> Iterator[Finding]:
+    """Tokens in well-known dot files."""
+    home = os.path.expanduser("~")
+    setup = "remove it, revoke the token, and run 'remo-secret setup {}'"
+    for path, search, step in (
+        (os.path.join(home, ".netrc"), _netrc_password, setup.format("git")),
+        (os.path.join(home, ".git-credentials"), _url_password, setup.format("git")),
+        (os.path.join(home, ".npmrc"), _npm_token, setup.format("npm")),
+        (os.path.abspath(".npmrc"), _npm_token, setup.format("npm")),
+        (os.path.join(home, ".pypirc"), _pypi_password, setup.format("pip")),
+        (os.path.join(home, ".aws/credentials"), _aws_key, setup.format("aws")),
+        (os.path.join(home, ".cargo/credentials.toml"), _cargo_token, setup.format("cargo")),
+        (os.path.abspath(".env"), _env_secret, "remove it, revoke the token, and use 'remo-secret exec' or 'env'"),
+    ):
+        if _own_link(path):
+            continue  # rendered by this program, on a tmpfs
+        if search(_text(path)):
+            yield Finding(f"{path} has a token or a password", step)
+    path = os.path.join(os.environ.get("DOCKER_CONFIG") or os.path.join(home, ".docker"), "config.json")
+    if not _own_link(path) and _docker_auth(_text(path)):
+        yield Finding(f"{path} has a token or a password", setup.format("docker"))
+
+
+def agents() -> Iterator[Finding]:
+    if os.environ.get("SSH_AUTH_SOCK"):
+        yield Finding(
+            "SSH_AUTH_SOCK is set: a forwarded agent signs for every process here, without a record",
+            "turn agent forwarding off for this container, or unset the variable",
+        )
+
+
+def git_helpers() -> Iterator[Finding]:
+    """Helpers that git asks before or beside this program's."""
+    try:
+        done = subprocess.run(
+            ["git", "config", "--get-all", "credential.helper"], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return
+    helpers: list[str] = []
+    for line in done.stdout.splitlines():
+        if line:
+            helpers.append(line)
+        else:
+            helpers = []  # an empty value resets the list
+    others = [helper for helper in helpers if "remo-secret" not in helper]
+    if others:
+        where = "before remo-secret" if "remo-secret" in helpers[-1] else "in place of remo-secret"
+        yield Finding(
+            f"git has another credential helper {where}; it sees passwords, and may store them",
+            "run 'remo-secret setup git'; it resets the list first",
+        )
+
+
+def broker(arguments: Arguments) -> Iterator[Finding]:
+    """The socket, the broker behind it, and the manifest here."""
+    try:
+        with open_client(arguments) as client:
+            pong, info, ready = client.ping(), client.info(), client.ready().ready
+    except (ClientError, Problem) as error:
+        yield Finding(str(error), error.hint or "see 'remo-brokerctl status' on the host")
+        return
+    if _version(pong.broker_version) > _version(__version__):
+        yield Finding(
+            f"this client is version {__version__}, the broker version {pong.broker_version}",
+            "start this container again, so that it mounts the new remo-secret.pyz; or install the new client",
+        )
+    if not ready:
+        yield Finding("the broker has no secrets yet", "have the sidecar push them")
+    for source, content in nearest():
+        import hashlib
+
+        if info.manifest_sha256 and hashlib.sha256(content).hexdigest() != info.manifest_sha256:
+            yield Finding(
+                f"{source} is not the manifest that was registered for {info.project}",
+                f"have an operator run 'remo-brokerctl reload {info.project}' on the host, if it was edited",
+            )
+        break
+
+
+def surroundings() -> Iterator[Finding]:
+    if time.time() < OLDEST_CLOCK:
+        yield Finding("the clock is wrong: it shows a time before this release", "set it, on the host if need be")
+    if sys.version_info < OLDEST_PYTHON:
+        yield Finding(f"Python {sys.version.split()[0]} is too old", "install Python 3.11 or later")
+
+
+def _version(text: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", text)][:3]
+
+
+def _own_link(path: str) -> bool:
+    from remo_broker.secret.links import read_link
+
+    return read_link(path) is not None
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(MAX_BYTES)
+    except OSError:
+        return ""
+
+
+def _docker_auth(text: str) -> bool:
+    try:
+        settings = json.loads(text)
+        return any(isinstance(one, dict) and one for one in settings.get("auths", {}).values())
+    except (ValueError, AttributeError):
+        return False

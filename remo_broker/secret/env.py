@@ -1,0 +1,63 @@
+"""`remo-secret env`: the variables of `exec` on standard output, for direnv and compose files."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from remo_broker.cli.options import Arguments
+from remo_broker.cli.program import Problem
+from remo_broker.manifest.result import EnvBinding
+from remo_broker.secret.bindings import find_bindings
+from remo_broker.secret.commands import FORMAT
+from remo_broker.secret.fetching import fetch
+from remo_broker.secret.locate import open_client
+from remo_broker.secret.places import variables
+from remo_broker.secret.wait import with_secrets
+
+
+def env(arguments: Arguments) -> None:
+    """Only secrets that are bound to variables are fetched; files are for `render`."""
+
+    def found() -> dict[bytes, bytes]:
+        with open_client(arguments) as client:
+            bound = find_bindings(arguments, client)
+            bound.bindings = {
+                name: own for name, own in bound.bindings.items() if any(isinstance(one, EnvBinding) for one in own)
+            }
+            return variables(bound, fetch(client, bound.bindings))
+
+    texts = {}
+    for name, value in with_secrets(arguments, found).items():
+        try:
+            texts[name.decode("ascii")] = value.decode("utf-8")
+        except UnicodeDecodeError:
+            texts = {}
+        if not texts:
+            # Raised outside the handler: UnicodeDecodeError holds the value.
+            raise Problem(f"{name.decode('ascii')} is not UTF-8", hint="bind this secret to a file in the manifest")
+    write = {"json": _json, "shell": _shell, "dotenv": _dotenv}[arguments.value(FORMAT) or "dotenv"]
+    sys.stdout.buffer.write(write(texts).encode("utf-8"))
+
+
+def _json(texts: dict[str, str]) -> str:
+    return json.dumps(texts, ensure_ascii=False, indent=2) + "\n"
+
+
+def _shell(texts: dict[str, str]) -> str:
+    """For `eval` in a POSIX shell."""
+    return "".join("export {}='{}'\n".format(name, text.replace("'", "'\"'\"'")) for name, text in texts.items())
+
+
+def _dotenv(texts: dict[str, str]) -> str:
+    """In single quotes, where nothing has a meaning; a value with a single quote in double quotes, escaped."""
+    lines = []
+    for name, text in texts.items():
+        if "'" not in text:
+            lines.append(f"{name}='{text}'\n")
+            continue
+        for special in ("\\", '"', "$", "`"):
+            text = text.replace(special, f"\\{special}")  # noqa: PLW2901
+        escaped = text.replace("\n", "\\n").replace("\r", "\\r")
+        lines.append(f'{name}="{escaped}"\n')
+    return "".join(lines)

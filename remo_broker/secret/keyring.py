@@ -1,0 +1,45 @@
+"""`remo-secret keyring`: the part of keyring's command line that pip and uv run.
+
+`get URL [USER]` prints the password; not found is exit status 1 with nothing printed. Options may stand before or after.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from remo_broker.cli.options import Arguments
+from remo_broker.cli.program import EXIT_FAILURE
+from remo_broker.secret.answers import write_json
+from remo_broker.secret.commands import MODE, OUTPUT
+from remo_broker.secret.docker import host_of
+from remo_broker.secret.hosts import INDEXES, Login, get_for, login, secret_for
+from remo_broker.secret.locate import open_client
+from remo_broker.secret.wait import with_secrets
+
+
+def keyring(arguments: Arguments) -> int:
+    operation, *rest = arguments.operands
+    if operation != "get" or not rest:
+        return EXIT_FAILURE  # `set` and `del`: nothing is stored here
+    host, user = _without_user(host_of(rest[0])), rest[1] if len(rest) > 1 else None
+
+    def fetch() -> Login | None:
+        with open_client(arguments) as client:
+            name = secret_for(host, client.info(), INDEXES)
+            return login(get_for(client, name, host), host, INDEXES, user or None) if name is not None else None
+
+    found = with_secrets(arguments, fetch)
+    if found is None:
+        return EXIT_FAILURE
+    creds = arguments.value(MODE) == "creds"
+    if arguments.value(OUTPUT) == "json":
+        write_json({"username": found.username, "password": found.password} if creds else {"password": found.password})
+    else:
+        lines = [found.username, found.password] if creds else [found.password]
+        sys.stdout.buffer.write("".join(f"{line}\n" for line in lines).encode("utf-8"))
+    return 0
+
+
+def _without_user(host: str) -> str:
+    """pip asks for a URL with the user in it too."""
+    return host.rpartition("@")[2]
