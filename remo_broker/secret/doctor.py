@@ -61,6 +61,7 @@ def doctor(arguments: Arguments) -> int:
 def files() -> Iterator[Finding]:
     """Tokens in well-known dot files."""
     home = os.path.expanduser("~")
+    seen: set[str] = set()
     setup = "remove it, revoke the token, and run 'remo-secret setup {}'"
     for path, search, step in (
         (os.path.join(home, ".netrc"), _netrc_password, setup.format("git")),
@@ -72,8 +73,9 @@ def files() -> Iterator[Finding]:
         (os.path.join(home, ".cargo/credentials.toml"), _cargo_token, setup.format("cargo")),
         (os.path.abspath(".env"), _env_secret, "remove it, revoke the token, and use 'remo-secret exec' or 'env'"),
     ):
-        if _own_link(path):
-            continue  # rendered by this program, on a tmpfs
+        if os.path.realpath(path) in seen or _own_link(path):
+            continue  # the working directory is the home, or rendered by this program on a tmpfs
+        seen.add(os.path.realpath(path))
         if search(_text(path)):
             yield Finding(f"{path} has a token or a password", step)
     path = os.path.join(os.environ.get("DOCKER_CONFIG") or os.path.join(home, ".docker"), "config.json")

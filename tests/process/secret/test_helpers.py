@@ -43,7 +43,9 @@ class Index:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                given = base64.b64decode((self.headers.get("Authorization") or "x ").split(" ")[1]).decode()
+                sent = base64.b64decode((self.headers.get("Authorization") or "x ").split(" ")[1])
+                # pip sends what latin-1 can express in it, uv UTF-8.
+                given = sent.decode("latin-1" if b"\xe4" in sent else "utf-8")
                 if given.endswith(":") or not given:  # pip tries the user's name alone first
                     self.send_response(401)
                     self.send_header("WWW-Authenticate", 'Basic realm="x"')
