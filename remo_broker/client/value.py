@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 
 class SecretValue:
     """One fetched secret: a string, a bundle (the compact JSON of an object of strings) or bytes.
@@ -45,9 +43,9 @@ class SecretValue:
         """
         if isinstance(self._content, bytes) or not self._content.startswith("{"):
             return None
-        from remo_broker.protocol.names import (
-            is_secret_name,  # most secrets are no bundles, and most users want the whole
-        )
+        import json  # most secrets are not bundles
+
+        from remo_broker.protocol.names import is_secret_name
 
         try:
             fields = json.loads(self._content)

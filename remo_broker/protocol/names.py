@@ -8,8 +8,6 @@ Rules (remo-broker-protocol(7), remo-broker-manifest(5)):
 
 from __future__ import annotations
 
-import re
-
 PROJECT_NAME_PATTERN = "^[a-z0-9][a-z0-9_-]{0,63}$"
 SECRET_NAME_PATTERN = "^[A-Za-z0-9_]{1,128}$"
 
@@ -19,16 +17,20 @@ RESERVED_PROJECT_NAMES = frozenset({"admin", "status"})
 # As much of a foreign name as an audit record shows: the length of the longest legal one.
 MAX_SHOWN_NAME = 128
 
-_project_name = re.compile(PROJECT_NAME_PATTERN[1:-1]).fullmatch
-_secret_name = re.compile(SECRET_NAME_PATTERN[1:-1]).fullmatch
+# The patterns above as sets, because importing `re` takes a tenth of a `remo-secret get`; a test compares them.
+_SECRET_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
+_PROJECT_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
+_LONGEST_SECRET_NAME = 128
+_LONGEST_PROJECT_NAME = 64
 
 
 def is_project_name(text: str) -> bool:
-    return _project_name(text) is not None
+    fits = 0 < len(text) <= _LONGEST_PROJECT_NAME and text[0] not in "_-"
+    return fits and _PROJECT_CHARACTERS.issuperset(text)
 
 
 def is_secret_name(text: str) -> bool:
-    return _secret_name(text) is not None
+    return 0 < len(text) <= _LONGEST_SECRET_NAME and _SECRET_CHARACTERS.issuperset(text)
 
 
 def counted(count: int, noun: str) -> str:

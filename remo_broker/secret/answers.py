@@ -6,22 +6,21 @@ import json
 import sys
 
 from remo_broker.cli.options import Arguments
-from remo_broker.client.errors import BrokerError
 from remo_broker.client.value import SecretValue
-from remo_broker.secret.locate import open_client
-from remo_broker.secret.wait import with_secrets
+from remo_broker.secret.hosts import named
+from remo_broker.secret.locate import open_quick
+from remo_broker.secret.patience import with_secrets
 
 
 def fetch_named(arguments: Arguments, name: str) -> SecretValue:
     """One secret; a refusal names it, as the tool that runs the helper does not show its command line."""
 
     def fetch() -> SecretValue:
-        with open_client(arguments) as client:
+        with open_quick(arguments) as client:
             try:
                 return client.get(name)
-            except BrokerError as error:
-                message = f"{name}: {error.message}"
-                raise type(error)(error.code, error.reason, message, error.retry_after_seconds) from None
+            except Exception as error:  # noqa: BLE001 - raised again, whatever it is
+                raise named(error, name) from None
 
     return with_secrets(arguments, fetch)
 

@@ -12,7 +12,7 @@ from remo_broker.secret.commands import EXIT_DENIED, EXIT_NOT_FOUND, WAIT
 from remo_broker.secret.fetching import LONGEST_PATIENCE_SECONDS, patiently
 from remo_broker.secret.get import write_lines
 from remo_broker.secret.locate import open_client
-from remo_broker.secret.wait import wait_as_asked
+from remo_broker.secret.patience import wait_as_asked
 
 PRESENT, ABSENT, DENIED, EXPIRED = "present", "absent", "denied", "expired"
 

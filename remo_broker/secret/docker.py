@@ -13,8 +13,8 @@ from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import EXIT_FAILURE, Problem
 from remo_broker.client.errors import ClientError
 from remo_broker.secret.hosts import REGISTRIES, Login, get_for, login, secret_for
-from remo_broker.secret.locate import open_client
-from remo_broker.secret.wait import with_secrets
+from remo_broker.secret.locate import open_quick
+from remo_broker.secret.patience import with_secrets
 
 # Word for word: the callers compare it.
 NOT_FOUND = "credentials not found in native keychain"
@@ -51,7 +51,7 @@ def _get(arguments: Arguments) -> dict[str, str]:
     host = host_of(url)
 
     def fetch() -> Login | None:
-        with open_client(arguments) as client:
+        with open_quick(arguments) as client:
             name = secret_for(host, client.info(), REGISTRIES)
             return login(get_for(client, name, host), host, REGISTRIES, None) if name is not None else None
 
@@ -63,7 +63,7 @@ def _get(arguments: Arguments) -> dict[str, str]:
 
 def _list(arguments: Arguments) -> dict[str, str]:
     """The registries that have a secret. User names may be part of secrets, which are not fetched for a list."""
-    with open_client(arguments) as client:
+    with open_quick(arguments) as client:
         info = client.info()
     own = dict.fromkeys(info.hosts or {}, "")
     known = {host: server.token_user for host, server in REGISTRIES.items() if secret_for(host, info, REGISTRIES)}

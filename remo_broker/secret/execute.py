@@ -26,10 +26,10 @@ from remo_broker.secret.commands import (
 from remo_broker.secret.fetching import fetch
 from remo_broker.secret.get import write_lines
 from remo_broker.secret.locate import open_client
+from remo_broker.secret.patience import with_secrets
 from remo_broker.secret.places import environment, files, variables
 from remo_broker.secret.rendering import File, Rendering, remove
 from remo_broker.secret.tmpfs import rendered_projects
-from remo_broker.secret.wait import with_secrets
 
 
 def execute(arguments: Arguments) -> int:

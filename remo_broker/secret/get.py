@@ -8,7 +8,7 @@ import sys
 from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import Problem
 from remo_broker.secret.commands import EXIT_NOT_FOUND, FIELD, WAIT
-from remo_broker.secret.locate import open_client
+from remo_broker.secret.locate import open_client, open_quick
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,10 +44,10 @@ def get(arguments: Arguments) -> None:
 
 def _fetch(arguments: Arguments, name: str) -> SecretValue:
     if arguments.flag(WAIT):
-        from remo_broker.secret.wait import wait_as_asked
+        from remo_broker.secret.patience import wait_as_asked
 
         wait_as_asked(arguments)
-    with open_client(arguments) as client:
+    with open_quick(arguments) as client:
         return client.get(name)
 
 

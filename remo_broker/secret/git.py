@@ -8,8 +8,8 @@ from remo_broker.cli.options import Arguments, Usage
 from remo_broker.cli.program import Problem, report
 from remo_broker.secret.commands import HOST, SECRET, USERNAME
 from remo_broker.secret.hosts import GIT_SERVERS, Login, get_for, login, secret_for
-from remo_broker.secret.locate import open_client
-from remo_broker.secret.wait import with_secrets
+from remo_broker.secret.locate import open_quick
+from remo_broker.secret.patience import with_secrets
 
 # git sends a few lines.
 MAX_REQUEST = 64 * 1024
@@ -32,7 +32,7 @@ def git_credential(arguments: Arguments) -> None:
         return
 
     def fetch() -> tuple[str, Login | None]:
-        with open_client(arguments) as client:
+        with open_quick(arguments) as client:
             name = own[host] if own else secret_for(host, client.info(), GIT_SERVERS)
             if name is None:
                 return "", None

@@ -7,13 +7,13 @@ A table and not a rule that derives a name from the host's: the owner of `github
 from __future__ import annotations
 
 from remo_broker.cli.program import Problem
-from remo_broker.client.errors import BrokerError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from remo_broker.client.project import Client
+    from remo_broker.client.quick import QuickClient, QuickInfo
     from remo_broker.client.value import SecretValue
     from remo_broker.protocol.ops import ProjectInfo
 
@@ -65,16 +65,24 @@ class Login:
         return f"Login({self.username!r})"
 
 
-def get_for(client: Client, name: str, host: str) -> SecretValue:
+def get_for(client: QuickClient | Client, name: str, host: str) -> SecretValue:
     """Fetch a secret. A refusal names the secret and the host: the user asked for neither by name."""
     try:
         return client.get(name)
-    except BrokerError as error:
-        message = f"{name}, for {host}: {error.message}"
-        raise type(error)(error.code, error.reason, message, error.retry_after_seconds) from None
+    except Exception as error:  # noqa: BLE001 - raised again, whatever it is
+        raise named(error, f"{name}, for {host}") from None
 
 
-def secret_for(host: str, info: ProjectInfo, servers: Mapping[str, Server]) -> str | None:
+def named(error: Exception, what: str) -> Exception:
+    """The error, with `what` before the message if it is a refusal of the broker."""
+    from remo_broker.client.errors import BrokerError
+
+    if not isinstance(error, BrokerError):
+        return error
+    return type(error)(error.code, error.reason, f"{what}: {error.message}", error.retry_after_seconds)
+
+
+def secret_for(host: str, info: QuickInfo | ProjectInfo, servers: Mapping[str, Server]) -> str | None:
     """The name of the secret for `host`; None if the project has none for it."""
     own = (info.hosts or {}).get(host)
     if own is not None:

@@ -13,8 +13,8 @@ from remo_broker.secret.answers import write_json
 from remo_broker.secret.commands import MODE, OUTPUT
 from remo_broker.secret.docker import host_of
 from remo_broker.secret.hosts import INDEXES, Login, get_for, login, secret_for
-from remo_broker.secret.locate import open_client
-from remo_broker.secret.wait import with_secrets
+from remo_broker.secret.locate import open_quick
+from remo_broker.secret.patience import with_secrets
 
 
 def keyring(arguments: Arguments) -> int:
@@ -24,7 +24,7 @@ def keyring(arguments: Arguments) -> int:
     host, user = _without_user(host_of(rest[0])), rest[1] if len(rest) > 1 else None
 
     def fetch() -> Login | None:
-        with open_client(arguments) as client:
+        with open_quick(arguments) as client:
             name = secret_for(host, client.info(), INDEXES)
             return login(get_for(client, name, host), host, INDEXES, user or None) if name is not None else None
 

@@ -6,9 +6,13 @@ import os
 
 from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import Problem
-from remo_broker.client.project import Client
 from remo_broker.protocol import paths
 from remo_broker.secret.commands import EXIT_UNREACHABLE, SOCKET
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from remo_broker.client.project import Client
+    from remo_broker.client.quick import QuickClient
 
 SOCKET_VARIABLE = "REMO_BROKER_SOCKET"
 # The second is the name that remo's own shell clients use.
@@ -29,7 +33,16 @@ class NoSocketYet(Problem):
 
 def open_client(arguments: Arguments) -> Client:
     """A client for the project's socket; it connects at its first request. Raises `Problem` if there is no socket."""
+    from remo_broker.client.project import Client
+
     return Client(socket_path(arguments))
+
+
+def open_quick(arguments: Arguments) -> QuickClient | Client:
+    """A client for one or two requests. Raises `Problem` if there is no socket."""
+    from remo_broker.client.quick import open_project
+
+    return open_project(socket_path(arguments))
 
 
 def socket_path(arguments: Arguments) -> str:

@@ -6,25 +6,16 @@ import time
 
 from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import Problem
-from remo_broker.client.errors import ConnectionLost, NotFound, RateLimited, TimedOut, Unreachable
+from remo_broker.client.errors import ConnectionLost, RateLimited, TimedOut, Unreachable
 from remo_broker.client.project import Client
-from remo_broker.protocol.ops import Reason
 from remo_broker.secret.commands import (
     DEFAULT_WAIT_SECONDS,
     EXIT_NOT_FOUND,
     EXIT_UNREACHABLE,
     LONGEST_WAIT_SECONDS,
     TIMEOUT,
-    WAIT,
 )
 from remo_broker.secret.locate import NoSocketYet, socket_path
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import TypeVar
-
-    T = TypeVar("T")
 
 # Short enough to go unnoticed, long enough for a hundred containers that start at once.
 POLL_SECONDS = 0.1
@@ -36,30 +27,6 @@ def wait(arguments: Arguments) -> None:
     """`remo-secret wait`."""
     seconds = arguments.number(TIMEOUT, 0, LONGEST_WAIT_SECONDS)
     wait_until_ready(arguments, DEFAULT_WAIT_SECONDS if seconds is None else seconds)
-
-
-def wait_as_asked(arguments: Arguments) -> None:
-    """Wait for as long as `--wait` says; 0 turns waiting off."""
-    seconds = arguments.number(WAIT, 0, LONGEST_WAIT_SECONDS)
-    if seconds:
-        wait_until_ready(arguments, seconds)
-
-
-def with_secrets(arguments: Arguments, fetch: Callable[[], T]) -> T:
-    """`fetch()`, after waiting until the broker has secrets: as long as `--wait` says, 15 s by default.
-
-    Without `--wait` only a broker that is up but empty is waited for; any other failure is raised at once.
-    """
-    if arguments.flag(WAIT):
-        wait_as_asked(arguments)
-        return fetch()
-    try:
-        return fetch()
-    except NotFound as error:
-        if error.reason != Reason.NO_SNAPSHOT:
-            raise
-    wait_until_ready(arguments, DEFAULT_WAIT_SECONDS)
-    return fetch()
 
 
 def wait_until_ready(arguments: Arguments, seconds: int) -> None:

@@ -1,0 +1,214 @@
+"""A project's socket for commands that make one or two requests and start many times a day.
+
+Importing `json` and `enum` takes as long as the rest of a `remo-secret get`. A usual reply is read here, with the C
+scanner below `json`. For any other reply, and for every error, `Exchange` and `Client` are imported and given the same
+lines, so that both forms accept and report the same. `_json` is CPython's; without it the usual way is taken.
+"""
+
+from __future__ import annotations
+
+# The C module below `socket`, see `connection`.
+import _socket
+import os
+import sys
+
+from remo_broker import PROTOCOL_VERSION
+from remo_broker.client.value import SecretValue
+from remo_broker.protocol.names import is_project_name, is_secret_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Self
+
+    from remo_broker.client.project import Client
+    from remo_broker.protocol.ops import ProjectInfo, Request
+
+# The same as `connection` and `ops` have; a test compares them.
+TIMEOUT_SECONDS = 30.0
+MAX_LINE = 64 * 1024
+# struct ucred: pid, uid and gid, 32 bits each.
+_UCRED_BYTES = 12
+_PING = b'{"op":"ping"}\n'
+
+
+class _Settings:
+    """The settings of `json.loads`, as the scanner reads them."""
+
+    strict = True
+    object_hook = None
+    object_pairs_hook = None
+    parse_float = float
+    parse_int = int
+
+    @staticmethod
+    def parse_constant(_name: str) -> None:
+        raise ValueError
+
+
+_scan: Any
+try:
+    from _json import make_scanner
+except ImportError:  # another implementation of Python
+    _scan = None
+else:
+    _scan = make_scanner(_Settings)  # type: ignore[arg-type]
+
+
+class QuickInfo:
+    """The part of `ProjectInfo` that helpers use."""
+
+    __slots__ = ("allowlist", "hosts")
+
+    def __init__(self, allowlist: list[str], hosts: dict[str, str] | None) -> None:
+        self.allowlist = allowlist
+        self.hosts = hosts
+
+
+def open_project(path: str) -> QuickClient | Client:
+    """A client for a project's socket, connected if that succeeds at once; otherwise its first request says why not."""
+    connection = _connect(path) if _scan is not None else None
+    if connection is not None:
+        return QuickClient(path, connection)
+    from remo_broker.client.project import Client
+
+    return Client(path)
+
+
+def _connect(path: str) -> _socket.socket | None:
+    """A connection to a listener that needs no second look, see `trust`; None if there is none."""
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        connection.setblocking(False)
+        connection.connect(path)
+        peer = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _UCRED_BYTES)
+        if int.from_bytes(peer[4:8], sys.byteorder) in (0, os.geteuid()):
+            connection.settimeout(TIMEOUT_SECONDS)
+            return connection
+    except OSError:
+        pass
+    connection.close()
+    return None
+
+
+class QuickClient:
+    """`get` and `info` of `Client`, on one connection that is not opened again."""
+
+    def __init__(self, path: str, connection: _socket.socket) -> None:
+        self.path = path
+        self._connection = connection
+        self._pending = b""
+        self._greeted = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def get(self, name: str) -> SecretValue:
+        def request() -> Request:
+            from remo_broker.protocol.ops import Get
+
+            return Get(name=name)
+
+        if is_secret_name(name):
+            line = b'{"op":"get","name":"%b"}\n' % name.encode("ascii")
+        else:
+            from remo_broker.client.exchange import encode
+
+            line = encode(request())
+        fields = self._ask(line, request)
+        value, expires = fields.get("value"), fields.get("expires_at")
+        ttl, generation = fields.get("ttl_seconds"), fields.get("generation")
+        plain = type(value) is str and type(ttl) is int and type(generation) is int
+        if plain and "value_b64" not in fields and (expires is None or type(expires) is str):
+            return SecretValue(name, value, ttl, generation, expires)  # type: ignore[arg-type]
+        from remo_broker.client.exchange import Exchange
+        from remo_broker.client.project import secret_value
+
+        exchange = Exchange(self.path, request(), greet=False)
+        exchange.reply = fields
+        return secret_value(name, exchange)
+
+    def info(self) -> QuickInfo | ProjectInfo:
+        def request() -> Request:
+            from remo_broker.protocol.ops import Info
+
+            return Info()
+
+        fields = self._ask(b'{"op":"info"}\n', request)
+        names: Any = fields.get("allowlist")
+        hosts: Any = fields.get("hosts", {})
+        usual = type(names) is list and type(hosts) is dict and type(fields.get("schema_version")) is int
+        if usual and all(type(name) is str and is_secret_name(name) for name in (*names, *hosts.values())):
+            project = fields.get("project")
+            if type(project) is str and is_project_name(project):
+                return QuickInfo(names, hosts)
+        from remo_broker.client.exchange import build
+        from remo_broker.client.project import checked_info
+        from remo_broker.protocol.ops import ProjectInfo
+
+        return checked_info(self.path, build(self.path, ProjectInfo, fields))
+
+    def _ask(self, line: bytes, request: Callable[[], Request]) -> dict[str, Any]:
+        """The fields of the reply to `request`, which `line` is. Raises `ClientError`."""
+        exchange = None
+        try:
+            self._connection.sendall(line if self._greeted else _PING + line)
+            if not self._greeted:
+                self._greeted = True
+                pong = self._line()
+                if not _is_pong(_fields(pong)):
+                    from remo_broker.client.exchange import Exchange
+
+                    exchange = Exchange(self.path, request(), greet=True)
+                    exchange.feed(pong)
+            reply = self._line()
+        except TimeoutError:
+            from remo_broker.client.errors import TimedOut
+
+            raise TimedOut(self.path, TIMEOUT_SECONDS) from None
+        fields = _fields(reply)
+        if exchange is None and fields is not None and fields.get("ok") is True:
+            return fields
+        from remo_broker.client.exchange import Exchange
+
+        exchange = exchange or Exchange(self.path, request(), greet=False)
+        exchange.feed(reply)
+        return exchange.reply
+
+    def _line(self) -> bytes:
+        """The next line without its newline. Raises `ClientError` and TimeoutError."""
+        while b"\n" not in self._pending:
+            if len(self._pending) > MAX_LINE:
+                from remo_broker.client.errors import BadReply
+
+                raise BadReply(self.path, "it is longer than 64 KiB")
+            try:
+                chunk = self._connection.recv(MAX_LINE)
+            except ConnectionResetError:
+                chunk = b""
+            if not chunk:
+                from remo_broker.client.errors import ConnectionLost
+
+                raise ConnectionLost(self.path)
+            self._pending += chunk
+        line, _, self._pending = self._pending.partition(b"\n")
+        return line
+
+
+def _fields(line: bytes) -> dict[str, Any] | None:
+    """The object that a line is; None for anything that the ordinary reader must look at."""
+    if not line.startswith(b"{") or len(line) > MAX_LINE:
+        return None
+    try:
+        text = line.decode("utf-8")
+        found, end = _scan(text, 0)
+    except (ValueError, StopIteration, RecursionError):
+        return None
+    return found if end == len(text) and type(found) is dict else None
+
+
+def _is_pong(fields: dict[str, Any] | None) -> bool:
+    return fields is not None and fields.get("ok") is True and fields.get("protocol_version") == PROTOCOL_VERSION

@@ -1,0 +1,44 @@
+"""`--wait` and its default, for commands that fetch: what needs no waiting imports nothing for it."""
+
+from __future__ import annotations
+
+from remo_broker.cli.options import Arguments
+from remo_broker.secret.commands import DEFAULT_WAIT_SECONDS, LONGEST_WAIT_SECONDS, WAIT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
+# The protocol's reason for a broker that is up but empty; `ops` is not imported for it.
+NO_SNAPSHOT = "no_snapshot"
+
+
+def with_secrets(arguments: Arguments, fetch: Callable[[], T]) -> T:
+    """`fetch()`, after waiting until the broker has secrets: as long as `--wait` says, 15 s by default.
+
+    Without `--wait` only a broker that is up but empty is waited for; any other failure is raised at once.
+    """
+    if arguments.flag(WAIT):
+        wait_as_asked(arguments)
+        return fetch()
+    try:
+        return fetch()
+    except Exception as error:
+        if getattr(error, "reason", None) != NO_SNAPSHOT:
+            raise
+    from remo_broker.secret.wait import wait_until_ready
+
+    wait_until_ready(arguments, DEFAULT_WAIT_SECONDS)
+    return fetch()
+
+
+def wait_as_asked(arguments: Arguments) -> None:
+    """Wait for as long as `--wait` says; 0 turns waiting off."""
+    seconds = arguments.number(WAIT, 0, LONGEST_WAIT_SECONDS)
+    if seconds:
+        from remo_broker.secret.wait import wait_until_ready
+
+        wait_until_ready(arguments, seconds)
