@@ -180,11 +180,7 @@ class QuickClient:
 
     def _line(self) -> bytes:
         """The next line without its newline. Raises `ClientError` and TimeoutError."""
-        while b"\n" not in self._pending:
-            if len(self._pending) > MAX_LINE:
-                from remo_broker.client.errors import BadReply
-
-                raise BadReply(self.path, "it is longer than 64 KiB")
+        while b"\n" not in self._pending and len(self._pending) <= MAX_LINE:
             try:
                 chunk = self._connection.recv(MAX_LINE)
             except ConnectionResetError:
@@ -195,12 +191,16 @@ class QuickClient:
                 raise ConnectionLost(self.path)
             self._pending += chunk
         line, _, self._pending = self._pending.partition(b"\n")
+        if len(line) >= MAX_LINE:
+            from remo_broker.client.errors import BadReply
+
+            raise BadReply(self.path, "it is longer than 64 KiB")
         return line
 
 
 def _fields(line: bytes) -> dict[str, Any] | None:
     """The object that a line is; None for anything that the ordinary reader must look at."""
-    if not line.startswith(b"{") or len(line) > MAX_LINE:
+    if not line.startswith(b"{"):
         return None
     try:
         text = line.decode("utf-8")

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from remo_broker.protocol.names import (
     MAX_SHOWN_NAME,
+    PROJECT_NAME_PATTERN,
     RESERVED_PROJECT_NAMES,
+    SECRET_NAME_PATTERN,
     counted,
     is_project_name,
     is_secret_name,
@@ -73,3 +75,9 @@ def test_what_terminals_and_eyes_mistake_is_escaped(text: str, shown: str) -> No
 
 def test_how_many() -> None:
     assert [counted(count, "secret") for count in (0, 1, 2)] == ["0 secrets", "1 secret", "2 secrets"]
+
+
+@given(st.text(alphabet="aZ09_-.\n\u00e9 ", max_size=4) | st.text(alphabet="a_-", min_size=60, max_size=130))
+def test_names_are_what_their_patterns_say(text: str) -> None:
+    assert is_secret_name(text) == (re.fullmatch(SECRET_NAME_PATTERN[1:-1], text) is not None)
+    assert is_project_name(text) == (re.fullmatch(PROJECT_NAME_PATTERN[1:-1], text) is not None)

@@ -82,7 +82,7 @@ def test_equality() -> None:
 
 
 def test_each_socket_has_the_ops_of_the_protocol() -> None:
-    assert list(PROJECT_REQUESTS) == ["get", "ping", "info", "ready", "bindings", "watch"]
+    assert list(PROJECT_REQUESTS) == ["get", "ping", "info", "ready", "peek", "bindings", "watch"]
     assert set(ADMIN_REQUESTS) >= {"register", "unregister", "reload", "status", "push-creds", "clear-creds"}
     assert set(STATUS_REQUESTS) == {"status", "watch"}
     assert set(EVENTS) == {"broker", "project", "removed", "synced", "stopping"}
