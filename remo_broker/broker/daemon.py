@@ -12,7 +12,7 @@ from remo_broker.binder import files
 from remo_broker.broker import registrations, systemd
 from remo_broker.broker.audit.journal import SOCKET_PATH, JournalTransport, StderrTransport
 from remo_broker.broker.audit.read_back import ReadBack
-from remo_broker.broker.audit.trail import Attendant, AuditTrail
+from remo_broker.broker.audit.trail import AuditTrail, TrailTimers
 from remo_broker.broker.decisions import Broker
 from remo_broker.broker.loop import READ, Loop
 from remo_broker.broker.manifest_child import ManifestReader
@@ -101,7 +101,7 @@ class Daemon:
         """SIGHUPs that are not done with."""
         self._stopping = False
         self._status = 0
-        Attendant(self.loop, self.trail, self._changed)
+        TrailTimers(self.loop, self.trail, self._changed)
         self._read_back = ReadBack(
             self.loop,
             self.trail,

@@ -1,10 +1,10 @@
-"""What an audit record says: events, their fixed message ids, their fields, in journald's native format.
+"""Audit records: events, their fixed message ids and their fields, in journald's native format.
 
-No function here takes a value: a record has no place for one. Names come in as they were checked, or through
-`names.printable`; a value with a newline would be length-prefixed, so nobody forges a field by what he sends.
+No function here takes a secret's value. Names are validated before they come here, or go through `names.printable`; a field's
+value with a newline is length-prefixed, so that no client can forge a field.
 
-The record of a get is put together of three parts, because it is on the hot path: `fetch_head` (constant for a name
-between two pushes), `peer_fields` (constant for a connection) and the latency.
+The record of a get is on the hot path and has four parts: `fetch_head` (constant for a name between two pushes), `peer_fields`
+(constant for a connection), the latency (constant for a turn) and the serial.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Backend(StrEnum):
     CACHE = "cache"
 
 
-# REMO_REASON of a get that the manifest allows and that finds its secret.
+# REMO_REASON of a get that the manifest allows and whose secret the broker holds.
 IN_MANIFEST = "in_manifest"
 
 EVENT_TIME_FIELD = "REMO_EVENT_USEC"
@@ -78,7 +78,7 @@ SERIAL_FIELD = "REMO_SERIAL"
 NOT_TAKEN = "not_taken"
 LONG_NAMES = "long_names"
 
-# By these the records that wait are told apart.
+# For telling records apart that wait.
 PROJECT_PREFIX = b"\nREMO_PROJECT="
 DENY_LINE = b"\nREMO_DECISION=deny\n"
 
@@ -92,7 +92,7 @@ def field(name: str, value: str | int) -> bytes:
 
 
 def record(event: Event, message: str, *, priority: int | None = None, **fields: str | int) -> bytes:
-    """A whole record but for the peer. `fields` are given in lower case without the `REMO_` before them."""
+    """A record without the peer's fields. `fields` are named in lower case, without `REMO_`."""
     parts = [
         field("MESSAGE", message),
         field("MESSAGE_ID", event.message_id),
@@ -105,7 +105,7 @@ def record(event: Event, message: str, *, priority: int | None = None, **fields:
 
 
 def denials_counted(project: str, count: int, reason: str, message: str) -> bytes:
-    """Denials that have no record each; but for the peer."""
+    """A record of denials that have none of their own, without the peer's fields."""
     return record(
         Event.DENIALS_COUNTED, message, project=project, decision=Decision.DENY.value, reason=reason, count=count
     )
@@ -118,7 +118,7 @@ def serial_of(record: bytes) -> bytes:
 
 
 def note(priority: int, message: str) -> bytes:
-    """A line of the log that is no audit event: what the daemon has to say about itself."""
+    """A line of the log that is not an audit event."""
     return field("MESSAGE", message) + field("PRIORITY", priority) + field("SYSLOG_IDENTIFIER", IDENTIFIER)
 
 
@@ -127,7 +127,7 @@ def peer_fields(pid: int, uid: int, gid: int) -> bytes:
 
 
 def own_fields() -> bytes:
-    """The broker itself as the peer, of what nobody asked for."""
+    """The broker itself as the peer, for records that no client caused."""
     return peer_fields(os.getpid(), os.getuid(), os.getgid())
 
 
@@ -144,7 +144,7 @@ def fetch_head(
     generation: int,
     backend: Backend | None = None,
 ) -> bytes:
-    """The record of a get but for the peer and the latency. `secret` may be anything; it is shown printable."""
+    """The head of a get's record. `secret` may be anything; it is made printable."""
     shown = printable(secret)
     if decision is Decision.DENY:
         message = f"Project {project} was denied {shown} ({reason})."

@@ -66,6 +66,7 @@ def test_what_an_operator_does_is_recorded(machine: Machine, operator: Operator)
     pid = operator.main_pid()
     machine.systemctl("stop", SERVICE)
     events = [entry["REMO_EVENT"] for entry in machine.journal(f"_PID={pid}") if "REMO_EVENT" in entry]
+    events = [event for event in events if event != "audit.probe"]  # whenever it is time for one
     assert events == [
         "broker.started",
         "project.registered",

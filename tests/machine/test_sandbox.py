@@ -21,6 +21,8 @@ UNITS = (
     *("remo-broker-client@x.socket", "remo-broker-mount@x.socket"),
     *("remo-broker-bind.socket", "remo-broker-bind@x.service"),
     *("remo-broker-manifest.socket", "remo-broker-manifest@x.service"),
+    *("remo-broker-read-back.socket", "remo-broker-read-back@x.service"),
+    *("remo-broker-first-seen.timer", "remo-broker-first-seen.service"),
 )
 MAX_EXPOSURE = 1.0
 
@@ -30,7 +32,13 @@ def test_units_verify_clean(machine: Machine) -> None:
     assert verified.stdout + verified.stderr == ""
 
 
-@pytest.mark.parametrize("unit", [SERVICE, "remo-broker-bind@x.service", "remo-broker-manifest@x.service"])
+@pytest.mark.parametrize(
+    "unit",
+    [
+        *(SERVICE, "remo-broker-bind@x.service", "remo-broker-manifest@x.service"),
+        *("remo-broker-read-back@x.service", "remo-broker-first-seen.service"),
+    ],
+)
 def test_exposure(machine: Machine, unit: str) -> None:
     shown = machine.run(["systemd-analyze", "security", "--no-pager", unit]).stdout
     found = re.search(r"Overall exposure level for \S+: (\d+\.\d)", shown)

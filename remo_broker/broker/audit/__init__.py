@@ -1,3 +1,3 @@
-"""Where audit records go, and what happens when they are not taken."""
+"""Where audit records go, what happens when journald does not take or store them, and who they say it was."""
 
 from __future__ import annotations

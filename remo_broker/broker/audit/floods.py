@@ -18,8 +18,8 @@ LONG_NAME = 64
 # Denials of longer ones that are recorded one by one, of each project.
 LONG_NAMES_PER_SECOND = 5
 LONG_NAMES_BURST = 10
-# How often the others are told.
-TELL_SECONDS = 1.0
+# How often the others are reported.
+REPORT_SECONDS = 1.0
 
 
 class LongNames:
@@ -28,7 +28,7 @@ class LongNames:
     def __init__(self, loop: Loop, trail: AuditTrail) -> None:
         self._loop = loop
         self._trail = trail
-        # Of projects that are gone too: a name has a hundred bytes here, and a restart forgets them.
+        # Unregistered projects stay in it: an entry has some hundred bytes, and a restart forgets them.
         self._buckets: dict[str, Bucket] = {}
 
     def recorded(self, project: str, name: str, peer_fields: bytes) -> bool:
@@ -41,10 +41,10 @@ class LongNames:
         if bucket.take(self._loop.now):
             return True
         if bucket.refused == 1:
-            self._loop.after(TELL_SECONDS, partial(self._tell, project, bucket, peer_fields))
+            self._loop.after(REPORT_SECONDS, partial(self._report, project, bucket, peer_fields))
         return False
 
-    def _tell(self, project: str, bucket: Bucket, peer_fields: bytes) -> None:
+    def _report(self, project: str, bucket: Bucket, peer_fields: bytes) -> None:
         count, bucket.refused = bucket.refused, 0
         message = f"Project {project} was denied {counted(count, 'more long name')}."
         self._trail.write_or_keep(records.denials_counted(project, count, records.LONG_NAMES, message) + peer_fields)

@@ -1,11 +1,11 @@
-"""The two ways for audit records: journald's own datagram socket, and standard error outside systemd.
+"""The two destinations of audit records: journald's datagram socket, and standard error outside systemd.
 
-`sd_journal_send` reports success where the socket is missing and blocks where its queue is full, so the broker speaks
-the native protocol itself. One datagram may carry several entries, an empty line between them: a turn of the loop
-hands over all its records with one call, and journald takes them in faster than one by one.
+`sd_journal_send` reports success if the socket is missing and blocks if its queue is full, so the broker speaks the native
+protocol itself. A datagram can carry several entries, separated by empty lines: a turn of the loop hands over all its records
+with one call, and journald reads them faster than one by one.
 
-journald takes records as readily when it has nowhere to write them, and drops them. When the disk of its file is full it puts
-that file aside and goes on in /run; when there is no room either it has no file at all. That is what `can_write` looks for.
+journald also takes records that it has no room for, and drops them. When the disk of its file is full, it closes that file and
+continues in /run; if there is no room either, it has no file at all. `can_write` checks for that.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 SOCKETS_DIRECTORY = "/run/systemd/journal"
 SOCKET_PATH = f"{SOCKETS_DIRECTORY}/socket"
 MOUNTS_PATH = "/proc/self/mountinfo"
-# Where journald keeps its file, below the machine's id; and where it goes on when there is no room. What is in the latter only
-# its group may see.
+# Where journald keeps its file, below the machine's id, and where it continues when there is no room; only its group can read
+# the latter.
 JOURNAL_DIRECTORY = "/var/log/journal"
 RUNTIME_DIRECTORY = "/run/log/journal"
 MACHINE_ID_PATH = "/etc/machine-id"
-# The smallest file that journald makes. With its disk full it makes one of nothing for each record, in vain.
+# The smallest file that journald keeps. On a full disk it creates an empty one for each record.
 SMALLEST_FILE = 512 * 1024
-# On a large disk it takes room in steps of 8 MiB; on a small one a file has an eighth of the tenth that it may use.
+# On a large disk it allocates 8 MiB at a time; on a small one, a file may use an eighth of a tenth of the disk.
 LARGEST_STEP = 8 * 1024 * 1024
 FILES_PER_DISK = 80
-# How often it is looked at whether journald has received a record, where a secret waits for that (`deny`).
+# How often to check whether journald has received a record, when a secret waits for that (`deny`).
 RECEIVED_POLL_SECONDS = 0.00002
 
-# unix(7): how much of what was sent has not been received yet; and the answer for nothing.
+# unix(7): how many bytes have been sent and not received yet; and the reply for none.
 _SIOCOUTQ = 0x5411
 _NOTHING = bytes(4)
 
@@ -63,7 +63,7 @@ class JournalTransport:
         self.on_loss: Callable[[], None] = _nothing
 
     def send(self, records: list[bytes], patience_seconds: float) -> None:
-        """Hand over `records` as one datagram. Raises OSError when journald did not take it within the patience."""
+        """Hand over `records` as one datagram. Raises OSError if journald does not take it within the patience."""
         data = b"\n".join(records)
         if self._socket is None:
             self._connect()
@@ -77,13 +77,13 @@ class JournalTransport:
         except OSError as error:
             if error.errno not in (errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN):
                 raise
-            # journald's socket was made anew; the descriptor points at the dead one, with what was in its queue.
+            # journald's socket was replaced: what was in the queue of the old one is lost.
             self.on_loss()
             self._connect()
             self._socket.send(data)
 
     def received(self, patience_seconds: float) -> bool:
-        """Whether journald has received all that was handed over, or does within the patience."""
+        """Whether journald has received everything, or does so within the patience."""
         import fcntl  # only where secrets wait for it
 
         if self._socket is None:
@@ -93,7 +93,7 @@ class JournalTransport:
             if time.monotonic() >= deadline:
                 return False
             time.sleep(RECEIVED_POLL_SECONDS)
-        try:  # nothing is in the queue of a socket that was closed, either
+        try:  # the queue of a closed socket is empty, too
             self._socket.connect(self._path)
         except OSError:
             self.on_loss()
@@ -103,7 +103,7 @@ class JournalTransport:
         return True
 
     def can_write(self) -> bool:
-        """Whether journald has room for what it takes, as far as can be told: where it never had a file on disk, not at all."""
+        """Whether journald probably has room; nothing is known of one that never had a file on disk."""
         try:
             if os.stat(self._file).st_size >= SMALLEST_FILE:
                 self._has_file = True
@@ -129,7 +129,7 @@ class JournalTransport:
                 return
             except BlockingIOError:
                 continue
-        raise BlockingIOError(errno.EAGAIN, "journald does not take records")
+        raise BlockingIOError(errno.EAGAIN, "journald is not accepting records")
 
     def _connect(self) -> None:
         if self._socket is not None:
@@ -174,7 +174,7 @@ class StderrTransport:
 
     name = "stderr"
     namespace: str | None = None
-    # A pipe takes so much at once or nothing; a record is shorter, two may not be.
+    # One record is shorter than PIPE_BUF, so that a pipe takes all of it or nothing; two may not be.
     max_batch = 0
     _DESCRIPTOR = 2
 
@@ -186,12 +186,12 @@ class StderrTransport:
         poll = select.poll()
         poll.register(self._DESCRIPTOR, select.POLLOUT)
         while data:
-            # A pipe nobody reads must not stop the broker; it is left blocking because others share it.
+            # A pipe that nobody reads must not stop the broker. It stays blocking, because other processes share it.
             if not poll.poll(patience_seconds * 1000):
                 raise BlockingIOError(errno.EAGAIN, "standard error does not take records")
             data = data[os.write(self._DESCRIPTOR, data[: select.PIPE_BUF]) :]
 
-    def received(self, patience_seconds: float) -> bool:  # noqa: ARG002 - whoever reads the pipe says nothing
+    def received(self, patience_seconds: float) -> bool:  # noqa: ARG002 - a pipe does not say
         return True
 
     def can_write(self) -> bool:
@@ -199,7 +199,7 @@ class StderrTransport:
 
 
 def fields_of(record: bytes) -> dict[str, str]:
-    """The fields of one record in native format, as a dict. The inverse of `audit.field`."""
+    """The fields of one record in native format, as a dict. The inverse of `records.field`."""
     fields = {}
     while record:
         line, _, rest = record.partition(b"\n")

@@ -1,14 +1,12 @@
-"""The audit trail: what has been handed over, what waits to be, and what is lost.
+"""The audit trail: hands records to journald, keeps them while it takes none, and counts those that are lost.
 
 Rules:
-- a record is handed over before the reply it belongs to is sent;
-- a full queue is waited for, for `PATIENCE_SECONDS` at most; journald is then taken for gone until it takes a record
-  again, and nobody waits any more;
-- meanwhile `WAITING_RECORDS` wait in memory with their own time; which of them give way to others, and are counted, is
-  `waiting`'s to say;
-- every record has a serial, the next one since the broker's start, whether or not it is taken: a gap in the journal is a
-  record that was lost;
-- the same when journald takes records but cannot write them. What it took just before that was noticed is counted as lost.
+- a record is handed over before its reply is sent;
+- when journald's queue is full, the broker waits up to `PATIENCE_SECONDS`. After that it does not wait again until journald
+  has taken a record;
+- meanwhile up to `WAITING_RECORDS` records wait in memory with their own time; `waiting` decides which of them to drop;
+- every record gets the next serial since the start, whether or not it is taken: a gap in the journal is a lost record;
+- the same when journald takes records but cannot write them. Records that it took just before this was noticed count as lost.
 """
 
 from __future__ import annotations
@@ -42,30 +40,30 @@ if TYPE_CHECKING:
             """Whether all that was handed over has been received, or is within the patience."""
 
         def can_write(self) -> bool:
-            """Whether what is received can be written, as far as can be told."""
+            """Whether the receiver can probably write what it receives."""
 
 
-# A healthy journald empties its queue in well under a millisecond, but a rotation or a sync may take it some tens.
-# Everybody waits meanwhile, so the patience must end well below the 200 ms in which a status has to be answered.
+# A healthy journald empties its queue in well under a millisecond, but a rotation or a sync may take tens of milliseconds.
+# All clients wait meanwhile, so this must be well below the 200 ms in which a status has to be answered.
 PATIENCE_SECONDS = 0.1
-# A turn may have more records than one datagram takes. All of them together are waited for so long.
+# The longest wait for all datagrams of one turn together.
 TURN_SECONDS = 0.15
-# How often an ailing journald is tried while records wait.
+# How often journald is tried while records wait.
 RETRY_SECONDS = 0.25
-# How often it is looked at whether journald has a file to write to, while it is given something. What it takes in twice that
-# time may be lost when its disks are full: nobody can know in advance.
+# How often to check, while records are handed over, that journald has a file to write to. When its disks are full, the records
+# of twice that time may be lost.
 LOOK_SECONDS = 0.25
 # What is wrong with a trail, as `status` has it and REMO_REASON.
 NOT_TAKEN, NOT_STORED, UNCHECKED = records.NOT_TAKEN, "not_stored", "unchecked"
-# Whatever is in the queue of journald's socket is lost with it: a send buffer's 212,992 bytes, of records of 350 bytes or more.
+# The most records that can be lost with journald's socket: a send buffer has 212,992 bytes, a record at least 350.
 QUEUE_RECORDS = 600
 
 
 class AuditTrail:
-    """Hands records over in order, keeps them while nobody takes them, and knows how it is doing."""
+    """Hands records over in order, keeps them while they are not taken, and reports its health."""
 
     def __init__(self, transport: Transport, *, clock_usec: Callable[[], int], strict: bool = False) -> None:
-        """`strict`: it is not well either while what it has handed over is not received, which `received` waits for."""
+        """`strict`: also unhealthy while records that were handed over have not been received; see `received`."""
         self._strict = strict
         self._transport = transport
         self._clock_usec = clock_usec
@@ -85,9 +83,9 @@ class AuditTrail:
         self._dropped_before = 0
         """What `dropped` was when the trail was last healthy."""
         self._degraded: bytes | None = None
-        """The record of not being taken, not yet taken itself: beside the queue, lest it be the first to be dropped."""
+        """The `audit.degraded` record that has not been handed over yet. Kept apart from the queue, so that it is not dropped."""
         self.unseen = 0
-        """Records handed over since it was last looked whether they can be written."""
+        """Records handed over since the last `look`."""
         self._unseen_before = 0
         self._misses = 0
         self._probed_at = 0.0
@@ -127,7 +125,10 @@ class AuditTrail:
         return entries
 
     def write(self, records: list[bytes]) -> int:
-        """Hand `records` over now, which are `numbered`; how many of them were taken. `keep` the others, or take back what they allow."""
+        """Hand over `records`, which are `numbered`; return how many were taken.
+
+        The caller must `keep` the others, or deny what they allow.
+        """
         if not self.healthy and not self.retry():
             return 0
         taken = 0
@@ -141,7 +142,7 @@ class AuditTrail:
                 if began:
                     patience = min(patience, max(0.0, began + TURN_SECONDS - time.monotonic()))
         except OSError:
-            self._degrade("The audit trail is not taken")
+            self._degrade("journald is not accepting audit records")
         self.unseen += taken
         return taken
 
@@ -151,22 +152,22 @@ class AuditTrail:
         return self.unseen > 0 or self._unseen_before > 0
 
     def look(self) -> None:
-        """See whether what was taken can have been written."""
+        """Check that journald can write what it took."""
         if self._transport.can_write():
-            # Two looks back, as what was taken just before the last one may still have been in the queue then.
+            # What was taken just before the last look may still have been in the queue then.
             self._unseen_before, self.unseen = self.unseen, 0
             self._misses = 0
             return
         self._misses += 1
-        if self._misses > 1 and self.healthy:  # once may be while journald takes a new file
+        if self._misses > 1 and self.healthy:  # a single miss can be journald rotating its file
             self._give_up_unseen()
-            self._degrade("Nothing can be written to the journal, make room below /var/log and /run")
+            self._degrade("The journal cannot be written: make room below /var/log and /run")
 
     def received(self) -> bool:
-        """Wait a little until all that was handed over has been received. Degraded if it is not."""
+        """Wait up to `PATIENCE_SECONDS` until everything handed over has been received; degrade if it is not."""
         if self._transport.received(PATIENCE_SECONDS):
             return True
-        self._degrade("The audit trail is not taken")
+        self._degrade("journald is not accepting audit records")
         return False
 
     # --- whether they are stored, which `read_back` finds out
@@ -193,7 +194,7 @@ class AuditTrail:
             self.write_or_keep(record + records.own_fields())
 
     def storage_unknown(self) -> None:
-        """Nobody can tell: what was known before is still the best guess, but nobody waits for more."""
+        """There was no answer: keep what was known before, and do not wait for a first answer."""
         if not self._storage_was_missing:
             self.stored = True
 
@@ -213,16 +214,16 @@ class AuditTrail:
     def _lost_a_queue(self) -> None:
         if self.wants_a_look:
             self._give_up_unseen(QUEUE_RECORDS)
-            self._degrade("The socket of the journal is another")
+            self._degrade("The socket of journald was replaced")
 
     def _give_up_unseen(self, at_the_most: int | None = None) -> None:
-        """Count what may have been lost; it may as well have been written, but nobody can tell."""
+        """Count records as lost that may have been written or not: nothing can tell."""
         unseen = self.unseen + self._unseen_before
         self.dropped += unseen if at_the_most is None else min(unseen, at_the_most)
         self.unseen = self._unseen_before = 0
 
     def keep(self, records: list[bytes]) -> None:
-        """Let records wait for journald to come back, each with the time it has now."""
+        """Keep records until journald takes them, each with the current time."""
         stamp = self._stamp()
         for record in records:
             self.dropped += self._waiting.add(record + stamp)
@@ -240,8 +241,10 @@ class AuditTrail:
             self.keep(records)
 
     def retry(self) -> bool:
-        """Try to hand over what waits. True when nothing waits any more. For whoever is served it takes no time until the
-        receiver is back, and then `PATIENCE_SECONDS` at most."""
+        """Try to hand over what waits; return whether nothing waits any more.
+
+        It does not block until the receiver is back, and then for up to `PATIENCE_SECONDS`.
+        """
         if self.healthy:
             return True
         if self._strict and not self._transport.received(0.0):
@@ -250,12 +253,12 @@ class AuditTrail:
         if not self._transport.can_write():
             if now >= self._probed_at + RETRY_SECONDS:
                 self._probed_at = now
-                # journald looks for room only when it has something to write; where there still is none, this is lost.
+                # journald looks for room only when it has something to write. If there still is none, this line is lost.
                 self._try_to_send(
                     [records.note(records.PRIORITY_CONTROL, "Trying whether the journal can be written.")], 0.0
                 )
             return False
-        # The first is not waited for. Once that one is taken, a queue that is full for a moment is no reason to give up.
+        # Do not wait for the first record. Once it is taken, a queue that is full for a moment is no reason to give up.
         patience = 0.0
         if self._degraded is not None:
             if not self._try_to_send([self._degraded], patience):
@@ -271,11 +274,11 @@ class AuditTrail:
             self._waiting.done(len(batch))
             patience = max(0.0, now + PATIENCE_SECONDS - time.monotonic())
         dropped = self.dropped - self._dropped_before
-        text = f"The audit trail is taken again; {dropped} records at the most were lost."
+        text = f"journald accepts audit records again; at most {dropped} records were lost."
         recovered = records.record(records.Event.RECOVERED, text, dropped=dropped) + records.own_fields()
         self.healthy = self._try_to_send(self.numbered([recovered], b""), patience)
         if not self.healthy:
-            self.serial -= 1  # it will be made anew
+            self.serial -= 1  # the next attempt makes another record
         if self.healthy:
             self._dropped_before = self.dropped
             self._misses = 0
@@ -292,7 +295,7 @@ class AuditTrail:
         uncounted, self._waiting.uncounted = self._waiting.uncounted, {}
         for project, count in uncounted.items():
             message = (
-                f"Project {project} was denied {counted(count, 'more request')} while the audit trail was not taken."
+                f"Project {project} was denied {counted(count, 'more request')} while journald accepted no records."
             )
             record = records.denials_counted(project, count, records.NOT_TAKEN, message)
             self.keep(self.numbered([record], records.own_fields()))
@@ -323,10 +326,9 @@ class AuditTrail:
         return batches
 
 
-class Attendant:
-    """Looks after a trail at the end of each turn: while records are not taken, it tries again now and then, so that they come
-    through without a request; while they are, it looks now and then whether they are written. `changed` is called when the
-    trail has become healthy or ceased to be."""
+class TrailTimers:
+    """Timers of a trail: while records wait, it tries again, so that they get through without a request; while they are taken, it
+    checks that they are written. `changed` is called when the trail's health changes."""
 
     def __init__(self, loop: Loop, trail: AuditTrail, changed: Callable[[], None]) -> None:
         self._loop = loop
@@ -335,9 +337,9 @@ class Attendant:
         self._trouble: str | None = None
         self._retry_due = False
         self._look_due = False
-        loop.turn_ends.append(self._attend)
+        loop.turn_ends.append(self._end_of_turn)
 
-    def _attend(self) -> None:
+    def _end_of_turn(self) -> None:
         trail = self._trail
         if trail.trouble != self._trouble:
             self._trouble = trail.trouble
@@ -352,9 +354,9 @@ class Attendant:
     def _retry(self) -> None:
         self._retry_due = False
         self._trail.retry()
-        self._attend()
+        self._end_of_turn()
 
     def _look(self) -> None:
         self._look_due = False
         self._trail.look()
-        self._attend()
+        self._end_of_turn()
