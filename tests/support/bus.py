@@ -83,6 +83,10 @@ def unix_address(path: pathlib.Path) -> str:
     return "unix:path=" + quote(str(path), safe="/-_.").replace("~", "%7E")
 
 
+# What busctl logs at level debug once it monitors. With --json, systemd 257 says nothing at other levels.
+MONITORS = re.compile(r"member=BecomeMonitor cookie=(\d+) .*type=method_return [^\n]*reply_cookie=\1 ", re.DOTALL)
+
+
 class Bus:
     """A running message bus."""
 
@@ -96,6 +100,7 @@ class Bus:
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [*user, "busctl", f"--address={self.address}", "--no-pager", *arguments],
+            env={name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"},  # the service's
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -258,12 +263,13 @@ def monitor(bus: Bus, directory: pathlib.Path) -> Iterator[Monitor]:
     with output.open("w") as stdout, errors.open("w") as stderr:
         process = subprocess.Popen(
             ["busctl", f"--address={bus.address}", "--json=short", "monitor", BUS_NAME],
+            env={**os.environ, "SYSTEMD_LOG_LEVEL": "debug"},
             stdout=stdout,
             stderr=stderr,
             text=True,
         )
     try:
-        poll("busctl to monitor", lambda: re.search("Monitoring bus message stream", errors.read_text()))
+        poll("busctl to monitor", lambda: MONITORS.search(errors.read_text()))
         yield Monitor(process, output)
     finally:
         process.kill()

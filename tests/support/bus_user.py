@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from remo_broker.bus.interfaces import BUS_NAME, MANAGER
 from remo_broker.bus.paths import ROOT
+from tests.support.bus import MONITORS
+from tests.support.machine import poll
 
 if TYPE_CHECKING:
     import pathlib
@@ -38,11 +40,11 @@ class BusUser:
     @contextlib.contextmanager
     def monitor(self) -> Iterator[Monitor]:
         output = self.machine.path("/tmp/monitor")
-        command = f"exec busctl --json=short monitor {BUS_NAME} >/tmp/monitor"
-        process = self.machine.popen(["sh", "-c", command])
+        command = f"exec busctl --json=short monitor {BUS_NAME} >/tmp/monitor 2>/tmp/monitor.err"
+        process = self.machine.popen(["sh", "-c", f"rm -f /tmp/monitor.err; export SYSTEMD_LOG_LEVEL=debug; {command}"])
         try:
-            assert process.stderr is not None
-            assert "Monitoring" in process.stderr.readline()
+            errors = self.machine.path("/tmp/monitor.err")
+            poll("busctl to monitor", lambda: errors.exists() and MONITORS.search(errors.read_text()))
             yield Monitor(output)
         finally:
             self.machine.run(["pkill", "--full", "busctl --json=short monitor"], check=False)

@@ -108,7 +108,10 @@ def bash(place: pathlib.Path, line: str) -> list[str]:
 def fish(place: pathlib.Path, line: str) -> list[str]:
     program = line.split(" ", 1)[0]
     code = f"source {program}.fish; complete -C {line!r}"
-    return [row.split("\t")[0] for row in run(place, [need("fish"), "--no-config", "-c", code]).splitlines()]
+    words = [row.split("\t")[0] for row in run(place, [need("fish"), "--no-config", "-c", code]).splitlines()]
+    # fish 4 also offers options that have the letters elsewhere.
+    typed = line.rpartition(" ")[2]
+    return [word for word in words if word.startswith(typed) or not typed.startswith("--")]
 
 
 def zsh(place: pathlib.Path, line: str) -> list[str]:

@@ -122,7 +122,9 @@ def test_fallback_is_locked_and_not_dumped(start_broker: StartBroker, without_me
     status = status_of(broker.pid)
     assert int(status["VmLck"].split()[0]) >= 1024
     assert status["VmSwap"] == "0 kB"
-    assert any("secrets are kept in memory with protection 'mlock'" in note for note in broker.notes())
+    assert any(
+        "secrets are kept in memory with protection 'mlock'" in one.get("MESSAGE", "") for one in broker.records()
+    )
     (started,) = broker.records("broker.started")
     assert started["REMO_MEMORY_PROTECTION"] == "mlock"
     smaps = inside(broker.pid, "smaps").read_text()
@@ -139,7 +141,7 @@ def test_no_memory_to_lock(start_broker: StartBroker, without_memfd_secret: tupl
     assert broker.status()["memory_protection"] == "none"
     broker.push({"A": "value"})
     assert broker.get("A")["value"] == "value"
-    assert any("protection 'none'" in note for note in broker.notes())
+    assert any("protection 'none'" in one.get("MESSAGE", "") for one in broker.records())
 
 
 @contextlib.contextmanager
@@ -181,7 +183,7 @@ def test_settings_of_the_allocator_are_put_in_force(start_broker: StartBroker) -
     assert broker.status()["ok"]
     environment = inside(broker.pid, "environ").read_text()
     for name, value in MEMORY_ENVIRONMENT.items():
-        assert f"{name}={value.split(':')[0]}\0" in environment  # glibc cuts it into pieces
+        assert f"{name}={value.split(':')[0]}" in environment  # glibc before 2.39 cuts it into pieces
     assert not [note for note in broker.notes() if "Freed memory" in note]
 
 

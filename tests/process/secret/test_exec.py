@@ -8,6 +8,7 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +22,8 @@ from tests.support.machine import poll, unavailable
 from tests.support.programs import refused
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.conftest import StartBroker
     from tests.process.secret.conftest import Project
 
@@ -466,14 +469,22 @@ def test_a_link_that_another_user_left(project: Project) -> None:
     assert link.read_bytes() == KEY
 
 
-def test_a_disk_is_not_rendered_on(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def on_disk() -> Iterator[str]:
+    """A directory that is not in memory; those below TMPDIR may be."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        kind = subprocess.run(["stat", "-f", "-c", "%T", directory], capture_output=True, text=True, check=True).stdout
+        if kind.strip() in ("tmpfs", "ramfs"):
+            unavailable("/var/tmp is not on a disk here")
+        yield directory
+
+
+def test_a_disk_is_not_rendered_on(on_disk: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A runtime directory on a disk is passed over; with nothing else, that is an error."""
-    on_disk = project.home / "runtime"
-    on_disk.mkdir()
-    assert not tmpfs.is_in_memory(str(on_disk))
+    assert not tmpfs.is_in_memory(on_disk)
     assert not tmpfs.is_in_memory("/nowhere")
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(on_disk))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", on_disk)
     assert tmpfs.find_memory() in tmpfs.candidates()[1:]
-    monkeypatch.setattr(tmpfs, "CANDIDATES", (str(project.home),))
+    monkeypatch.setattr(tmpfs, "CANDIDATES", (on_disk,))
     with pytest.raises(Problem, match="is a writable tmpfs of yours or root's"):
         tmpfs.find_memory()
