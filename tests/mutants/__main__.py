@@ -1,0 +1,143 @@
+"""`./run mutants [TEXT …]`: take out one defence at a time, and see its test fail.
+
+Each row of `table` is planted in a copy of this tree, and the test that it names runs there. A row whose test passes all
+the same has survived: nothing holds that defence. TEXT picks the rows whose file or test contains it. The tests must pass
+before anything is planted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import enum
+import os
+import pathlib
+import queue
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+from tests.mutants.table import MUTANTS, Mutant
+from tests.support.machine import REPOSITORY
+
+# What tests read, beside the .venv that runs them.
+COPIED = (
+    "feature",
+    "man",
+    "policy",
+    "pyproject.toml",
+    "remo_broker",
+    "run",
+    "schema",
+    "tests",
+    "units",
+    "debian",
+    "*.md",
+)
+# Generous: a test on a machine boots and installs first.
+TEST_SECONDS = 300
+# pytest's exit status where tests have failed. Others mean that they did not run.
+FAILED = 1
+
+
+class Fate(enum.Enum):
+    KILLED = "killed"
+    SURVIVED = "SURVIVED"
+    STALE = "STALE: the text is not in the file exactly once"
+    BROKEN = "BROKEN: the test did not run"
+    SKIPPED = "skipped: this host cannot run the test"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="./run mutants", description="Take out defences, and see their tests fail.")
+    parser.add_argument("text", nargs="*", metavar="TEXT", help="rows whose file or test contains it; default: all")
+    parser.add_argument("-j", "--jobs", type=int, default=2, help="how many at a time (2)")
+    arguments = parser.parse_args()
+    rows = [
+        row
+        for row in MUTANTS
+        if not arguments.text or any(one in row.file or one in row.test for one in arguments.text)
+    ]
+    with tempfile.TemporaryDirectory(prefix="remo-mutants-") as directory:
+        trees: queue.Queue[pathlib.Path] = queue.Queue()
+        for number in range(max(arguments.jobs, 1)):
+            trees.put(_copy(pathlib.Path(directory, str(number))))
+
+        def fate_of(row: Mutant) -> Fate:
+            tree = trees.get()
+            try:
+                return _plant(tree, row)
+            finally:
+                trees.put(tree)
+
+        began = time.monotonic()
+        tests = list(dict.fromkeys(row.test for row in rows))
+        status, said = _pytest(trees.queue[0], *tests, seconds=TEST_SECONDS * (1 + len(tests)))
+        if status != 0:
+            print(said)
+            print("mutants: a test fails although nothing was planted")
+            return 1
+        with concurrent.futures.ThreadPoolExecutor(max(arguments.jobs, 1)) as pool:
+            fates = []
+            for row, fate in zip(rows, pool.map(fate_of, rows), strict=True):
+                print(
+                    f"{fate.value:8}  {row.file}  {row.new.strip().splitlines()[0] if row.new.strip() else '(removed)'}  {row.test}",
+                    flush=True,
+                )
+                fates.append(fate)
+    killed = fates.count(Fate.KILLED)
+    print(
+        f"{len(rows)} planted in {time.monotonic() - began:.0f} s: {killed} killed, {fates.count(Fate.SURVIVED)} survived"
+    )
+    return int(any(fate not in (Fate.KILLED, Fate.SKIPPED) for fate in fates) or not rows)
+
+
+def _copy(tree: pathlib.Path) -> pathlib.Path:
+    tree.mkdir(mode=0o755)
+    for pattern in COPIED:
+        for source in REPOSITORY.glob(pattern):
+            if source.is_dir():
+                shutil.copytree(source, tree / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy2(source, tree)
+    if (wheels := REPOSITORY / ".cache/wheels").exists():
+        shutil.copytree(wheels, tree / ".cache/wheels", copy_function=os.link)
+    return tree
+
+
+def _plant(tree: pathlib.Path, row: Mutant) -> Fate:
+    file = tree / row.file
+    text = file.read_text() if file.exists() else ""
+    if text.count(row.old) != 1:
+        return Fate.STALE
+    file.write_text(text.replace(row.old, row.new))
+    try:
+        status, said = _pytest(tree, "-x", row.test)
+    finally:
+        file.write_text(text)
+    if status == FAILED:
+        return Fate.KILLED
+    if status != 0:
+        return Fate.BROKEN
+    return Fate.SURVIVED if re.search(r"\d passed", said) else Fate.SKIPPED
+
+
+def _pytest(tree: pathlib.Path, *arguments: str, seconds: int = TEST_SECONDS) -> tuple[int, str]:
+    # A .pyc file is found out of date by the second: a mutant may be younger than that.
+    environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.pop("CI", None)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    try:
+        done = subprocess.run(
+            command, cwd=tree, env=environment, capture_output=True, text=True, timeout=seconds, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return FAILED, "it hangs"
+    return done.returncode, done.stdout + done.stderr
+
+
+if __name__ == "__main__":
+    sys.exit(main())
