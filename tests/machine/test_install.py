@@ -21,11 +21,11 @@ NAMED = (
 PROGRAMS = ("remo-broker", "remo-broker-bus", "remo-brokerctl", "remo-secret")
 
 
-def _named(machine: Machine) -> set[str]:
+def named(machine: Machine) -> set[str]:
     return set(machine.run(NAMED.split()).stdout.split())
 
 
-def _kept_out(machine: Machine) -> None:
+def kept_out(machine: Machine) -> None:
     """Nobody but root may change what is installed, and everybody may read it."""
     where = "/usr/lib/remo-broker /usr/bin/remo-* /usr/share/remo-broker /usr/lib/systemd/system/remo-broker*"
     for test in ("-perm /022", "! -perm -004", "! -user root", "-type d ! -perm -005"):
@@ -34,7 +34,7 @@ def _kept_out(machine: Machine) -> None:
 
 
 def test_what_is_installed(machine: Machine) -> None:
-    _kept_out(machine)
+    kept_out(machine)
     for program in PROGRAMS:
         shown = machine.run(["/bin/sh", "-c", f"cd / && {program} --version"], user="nobody")
         assert shown.stdout.split()[:2] == [program, "2.0.0"], shown.stdout
@@ -70,7 +70,7 @@ def test_programs_import_nothing_of_the_callers(machine: Machine) -> None:
 
 
 def test_uninstall_leaves_the_configuration(machine: Machine) -> None:
-    before = _named(machine)
+    before = named(machine)
     assert "/usr/bin/remo-broker" in before
     operator = Operator(machine)
     operator.configure("idle_exit_seconds = 0\n")
@@ -81,7 +81,7 @@ def test_uninstall_leaves_the_configuration(machine: Machine) -> None:
 
     assert "/etc/remo-broker" in said
     try:
-        assert _named(machine) == {"/etc/remo-broker"}
+        assert named(machine) == {"/etc/remo-broker"}
         # systemd forgets a unit when it gets round to it.
         poll("systemd to forget", lambda: not machine.systemctl("list-units", "--all", "--no-legend", "remo-broker*"))
         assert machine.systemctl("list-unit-files", "--no-legend", "remo-broker*", check=False) == ""
@@ -145,7 +145,23 @@ def test_without_packages_root_and_sudo_it_says_what_to_install(machine: Machine
 
 def test_help_and_an_unknown_verb(machine: Machine) -> None:
     shown = machine.run([f"{SOURCE}/run", "help"]).stdout
-    for verb in ("demo", "test", "lint", "bench", "fuzz", "soak", "faults", "install", "uninstall", "help"):
+    verbs = (
+        "demo",
+        "test",
+        "lint",
+        "bench",
+        "fuzz",
+        "soak",
+        "faults",
+        "mutants",
+        "matrix",
+        "setup",
+        "deb",
+        "install",
+        "uninstall",
+        "help",
+    )
+    for verb in verbs:
         assert f"\n  {verb} " in shown
     wrong = machine.run([f"{SOURCE}/run", "instal"], check=False)
     assert wrong.returncode != 0

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from tests.machine.faults import journald
 from tests.support.host_memory import protection
 from tests.support.installation import INSTALL_SECONDS, pip_environment
+from tests.support.load import Load
 from tests.support.machine import SOURCE, poll
 from tests.support.operator import ADMIN, SERVICE
 
@@ -21,46 +21,6 @@ if TYPE_CHECKING:
 
 CRASHES = 100
 RESTARTS = 10
-
-
-class Load:
-    """Clients that connect, ask and leave, over and over, while something happens to the broker."""
-
-    def __init__(self, machine: Machine, path: str) -> None:
-        self.refused: list[str] = []
-        self.answers = 0
-        self._machine = machine
-        self._path = path
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._work) for _ in range(2)]
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _work(self) -> None:
-        while not self._over.is_set():
-            try:
-                client = self._machine.connect(self._path)
-            except OSError as error:
-                self.refused.append(repr(error))
-                continue
-            with client:
-                try:
-                    client.sendall(b'{"op":"ping"}\n')
-                    if b'"ok"' in client.recv(4096):
-                        self.answers += 1
-                except ConnectionError:
-                    pass  # a closed connection is what a client may see
-                except TimeoutError as error:
-                    self.refused.append(repr(error))
-            time.sleep(0.01)  # enough of a load, with some of the machine left for what happens
 
 
 def test_ready_status_and_watchdog_are_visible(machine: Machine, operator: Operator) -> None:

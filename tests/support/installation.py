@@ -1,9 +1,10 @@
-"""The project installed on a test machine, by `./run install` and from packages that were fetched before: it has no network."""
+"""The project installed on a test machine, which has no network, by `./run install` and from packages fetched before."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import pathlib
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import tempfile
 import tomllib
 from typing import TYPE_CHECKING
 
-from tests.support.machine import REPOSITORY, SOURCE, Machine
+from tests.support.machine import REPOSITORY, ROOT, SOURCE, Machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +26,7 @@ INSTALL_SECONDS = 180
 
 
 def pip_environment() -> dict[str, str]:
-    """What makes pip in the machine, which has no network, take packages that lie ready."""
+    """The environment in which pip in the machine finds the packages that were fetched for it."""
     return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": f"{SOURCE}/{_wheels().relative_to(REPOSITORY)}"}
 
 
@@ -48,22 +49,45 @@ def installed(bus: Bus = "dbus-daemon") -> Iterator[Machine]:
 
 
 def _wheels() -> pathlib.Path:
-    """What pip needs to install this project, built once for each pyproject.toml."""
+    """What pip in the machine needs to install this project, fetched once for each pyproject.toml and Python."""
     text = (REPOSITORY / "pyproject.toml").read_text()
-    directory = WHEELS / hashlib.sha256(text.encode()).hexdigest()[:16]
+    python = os.readlink(ROOT / "usr/bin/python3").rpartition("/")[2]
+    directory = WHEELS / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}-{python}"
     if not directory.exists():
         project = tomllib.loads(text)
         wanted = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
         WHEELS.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=WHEELS) as scratch:
             new = pathlib.Path(scratch, "new")
-            subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--use-pep517", "-w", new, *wanted], check=True)
+            new.mkdir()
+            on_host = ROOT.samefile("/")
+            command = [sys.executable, "-m", "pip", "wheel"] if on_host else _pip_wheel_in(ROOT, new)
+            subprocess.run([*command, "-q", "--use-pep517", "-w", new, *wanted], check=True)
             try:
                 new.rename(directory)
             except OSError:  # another test process was first
                 if not directory.exists():
                     raise
     return directory
+
+
+def _pip_wheel_in(root: pathlib.Path, directory: pathlib.Path) -> list[str]:
+    """`pip wheel` of another system's Python, with the host's network."""
+    return [
+        *("systemd-nspawn", "--quiet", f"--directory={root}", "--volatile=overlay", "--as-pid2", "--pipe"),
+        *("--register=no", "--keep-unit", f"--bind={directory}", *pip_options()),
+        *("sh", "-c", 'python3 -m venv /tmp/venv && exec /tmp/venv/bin/python -m pip wheel "$@"', "sh"),
+    ]
+
+
+def pip_options() -> list[str]:
+    """The options of systemd-nspawn for which pip in the container finds packages as on the host: see `./run`."""
+    settings = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    places = {part.removeprefix("file://") for value in settings.values() for part in value.split()}
+    shared = [
+        place for place in sorted(places - {os.devnull}) if place.startswith("/") and pathlib.Path(place).exists()
+    ]
+    return [*(f"--bind-ro={one}" for one in shared), *(f"--setenv={name}={one}" for name, one in settings.items())]
 
 
 if __name__ == "__main__":

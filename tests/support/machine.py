@@ -1,11 +1,12 @@
-"""A whole systemd, booted in a container from the host's own files, to drive; `installation` puts the project on it.
+"""A whole systemd, booted in a container for tests to drive; `installation` puts the project on it.
 
-The root is an overlay of the host's `/`, written to memory. It is mounted in a mount namespace of its own, and process 1 of a
-process namespace around the container dies with whoever started it, so that even `kill -9` of the tests leaves nothing behind
-but an empty directory and empty control groups.
+Its root is an overlay, written to memory, of the host's `/` or of the system in the directory that `REMO_MACHINE_ROOT`
+names: see `tests.matrix`. It is mounted in a mount namespace of its own. Process 1 of a process namespace around the container
+dies with the process that started it, so that `kill -9` of the tests leaves only an empty directory and empty control
+groups.
 
-What differs from the host: its services are taken out (they would fight for ports), it has a machine id, a network namespace and
-a system bus of its own, and its journal is kept on its disk, hence over a reboot.
+It differs from the host in this: the host's services are disabled (they would compete for ports), it has its own machine id,
+network namespace and system bus, and its journal is on its disk, so that it survives a reboot.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import shlex
 import shutil
 import socket
@@ -36,6 +38,9 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 # Where the machine sees this repository, read-only.
 SOURCE = "/usr/src/remo-broker"
 DBUS_BROKER = REPOSITORY / ".cache/dbus-broker"  # fetched by ./run
+ROOT = pathlib.Path(os.environ.get("REMO_MACHINE_ROOT", "/"))
+# From this version on systemd boots on control groups of version 2 only.
+UNIFIED_ONLY = 258
 
 # Generous: a boot takes half a second on an idle machine of two cores.
 BOOT_SECONDS = 60
@@ -54,13 +59,17 @@ for hierarchy in $HIERARCHIES; do
     echo 0 >"$hierarchy/$GROUP/cgroup.procs"
 done
 mount -t tmpfs -o size=2g,mode=0755 machine "$TOP"
-mkdir "$TOP/root" "$TOP/upper" "$TOP/work" "$TOP/nspawn"
+cd "$TOP"
+mkdir root lower upper work nspawn
 mkdir -p /run/systemd/nspawn
-mount --bind "$TOP/nspawn" /run/systemd/nspawn # it keeps a directory there for each machine
-mount -t overlay -o "lowerdir=/,upperdir=$TOP/upper,workdir=$TOP/work" machine "$TOP/root"
-cd "$TOP/root"
+mount --bind nspawn /run/systemd/nspawn # it keeps a directory there for each machine
+mount --bind "$LOWER" lower
+# In the option, a colon or a comma of a path would end it: hence names without a directory.
+mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work machine root
+cd root
 [ -z "$ADDED" ] || cp -R "$ADDED/usr" .
 rm -rf etc/systemd/system etc/systemd/*.conf.d etc/init.d etc/rc?.d etc/fstab etc/crypttab etc/machine-id var/log/journal
+rm -f usr/sbin/policy-rc.d # of an image of a container, in which packages may start nothing
 rm -rf etc/remo-broker var/lib/remo-broker usr/lib/remo-broker
 mkdir -p etc/systemd/system etc/systemd/journald.conf.d var/log/journal usr/src/remo-broker
 # A million records, none of them thrown away before they are counted.
@@ -97,9 +106,9 @@ _MASKED = (
 _RESET = """
 systemctl -q disable remo-broker-admin.socket remo-broker-status.socket remo-broker-client@.socket remo-broker-mount@.socket
 systemctl -q disable remo-sidecar.service
-systemctl stop 'remo-broker*' 'remo-sidecar*'
-systemctl reset-failed 'remo-broker*' 'remo-sidecar*' 2>/dev/null
-rm -rf /run/remo-broker /var/lib/remo-broker /etc/remo-broker /etc/systemd/system/remo-broker*.d /etc/systemd/system/remo-sidecar*.d /run/systemd/system/remo-broker*
+systemctl stop 'remo-*'
+systemctl reset-failed 'remo-*' 2>/dev/null
+rm -rf /run/remo-broker /var/lib/remo-broker /etc/remo-broker /etc/systemd/system/remo-*.d /run/systemd/system/remo-*
 systemd-tmpfiles --create remo-broker.conf && systemctl daemon-reload
 """
 
@@ -156,13 +165,14 @@ class Machine:
         """Boot, and return when the machine has started all it has to start."""
         self._top = pathlib.Path(tempfile.mkdtemp(prefix="remo-machine-"))
         added = ""
-        if self.bus == "dbus-broker" and not pathlib.Path("/usr/bin/dbus-broker-launch").exists():
+        if self.bus == "dbus-broker" and not (ROOT / "usr/bin/dbus-broker-launch").exists():
             if not DBUS_BROKER.exists():
                 unavailable(f"{DBUS_BROKER} is not there: ./run test fetches it")
             added = str(DBUS_BROKER)
         environment = {
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "TOP": str(self._top),
+            "LOWER": str(ROOT),
             "ADDED": added,
             "BUS": self.bus,
             "GROUP": self.name,
@@ -172,12 +182,15 @@ class Machine:
         }
         nspawn = ["systemd-nspawn", "--quiet", "--boot", f"--directory={self._top}/root", f"--machine={self.name}"]
         nspawn += [f"--capability={_CAPABILITIES}", f"--system-call-filter={_SYSTEM_CALLS}", "--private-network"]
-        nspawn += [f"--bind-ro={REPOSITORY}:{SOURCE}", "--register=no", "--resolv-conf=off", "--timezone=off"]
+        repository = str(REPOSITORY).replace("\\", "\\\\").replace(":", "\\:")
+        nspawn += [f"--bind-ro={repository}:{SOURCE}", "--register=no", "--resolv-conf=off", "--timezone=off"]
         if not pathlib.Path("/run/systemd/system").exists():
             # No systemd here that could make a unit for it. Control groups of its own it needs all the same: its systemd would
             # otherwise share those of the host and of other machines, and kill what it finds there.
             nspawn.append("--keep-unit")
             environment["HIERARCHIES"] = " ".join(_HIERARCHIES)
+        if systemd_version() >= UNIFIED_ONLY:
+            environment["SYSTEMD_NSPAWN_UNIFIED_HIERARCHY"] = "1"
         nspawn.append("systemd.unit=multi-user.target")
         isolate = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private"]
         isolate += ["--pid", "--fork", "--kill-child", "--mount-proc"]
@@ -359,6 +372,15 @@ class Machine:
         self.run(["journalctl", "--sync"])
         printed = self.run(["journalctl", "--boot", "--no-pager", "--quiet", "--all", "--output=json", *matches])
         return [json.loads(line) for line in printed.stdout.splitlines()]
+
+
+def systemd_version() -> int:
+    """The version of systemd in the machine, 0 if it cannot be found out."""
+    libraries = (
+        one.name for place in ("systemd", "*/systemd") for one in ROOT.glob(f"usr/lib/{place}/libsystemd-shared-*")
+    )
+    versions = [re.match(r"libsystemd-shared-(\d+)", name) for name in libraries]
+    return max((int(version[1]) for version in versions if version), default=0)
 
 
 def _hierarchies(name: str) -> list[pathlib.Path]:

@@ -1,0 +1,90 @@
+# shellcheck shell=sh
+# Steps on the host that `./run install` and the maintainer scripts of the Debian package share. The variables are those that
+# `facts` in install.sh prints: units users groups state.
+
+systemd_runs() { [ -d /run/systemd/system ]; }
+
+# After files were put in place or removed: make their readers read them again.
+reload_host() {
+    journalctl --update-catalog
+    systemd_runs || return 0
+    systemctl daemon-reload
+    ! systemctl -q is-active dbus.service || systemctl reload dbus.service
+}
+
+make_users_and_directories() {
+    for unit_file in $sysusers; do systemd-sysusers "$unit_file"; done
+    for unit_file in $tmpfiles; do systemd-tmpfiles --create "$unit_file"; done
+}
+
+# Units of an older version that this one lacks: systemd still runs them, though their files are gone.
+stop_units_without_file() {
+    find /etc/systemd/system -type l -name 'remo-*' ! -exec test -e {} \; -exec rm -f {} +
+    systemd_runs || return 0
+    systemctl list-units --all --plain --no-legend 'remo-*' | while read -r unit load _; do
+        if [ "$load" = not-found ]; then
+            systemctl stop "$unit"
+            systemctl reset-failed "$unit" 2>/dev/null || true
+        fi
+    done
+}
+
+# systemd holds the sockets while a service restarts: no connect is refused, and no socket changes its inode.
+restart_running_services() {
+    systemd_runs || return 0
+    for unit in $units; do
+        case $unit in
+            *@*) ;;
+            *.service)
+                if systemctl -q is-active "$unit"; then
+                    echo "Restarting $unit, which was running." >&2
+                    systemctl try-restart "$unit"
+                fi
+                ;;
+        esac
+    done
+}
+
+# Sockets and timers that are enabled with one that listens, and that an older version did not have.
+start_new_sockets() {
+    systemd_runs || return 0
+    systemctl -q is-active remo-broker-admin.socket || return 0
+    for unit in $units; do
+        case $unit in
+            *@*) ;;
+            *.socket)
+                if systemctl -q is-enabled "$unit" 2>/dev/null && ! systemctl -q is-active "$unit"; then
+                    systemctl start "$unit" || true
+                fi
+                ;;
+        esac
+    done
+}
+
+# A template stands for its instances.
+patterns() {
+    for unit in $units; do printf '%s\n' "$unit" | sed 's/@\./@*./'; done
+}
+
+stop_all() {
+    systemd_runs || return 0
+    # shellcheck disable=SC2046 # a list of patterns
+    systemctl stop $(patterns)
+    # shellcheck disable=SC2046
+    systemctl reset-failed $(patterns) 2>/dev/null || true
+}
+
+disable_all() {
+    # shellcheck disable=SC2086 # a list of units
+    systemctl -q disable $units 2>/dev/null || true
+}
+
+remove_users_and_state() {
+    for directory in $state; do rm -rf "$directory"; done
+    for user in $users; do
+        ! getent passwd "$user" >/dev/null || userdel "$user"
+    done
+    for group in $groups; do
+        ! getent group "$group" >/dev/null || groupdel "$group"
+    done
+}

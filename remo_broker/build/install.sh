@@ -1,0 +1,205 @@
+# shellcheck shell=sh
+# Part of `./run`, which sources it: installing this tree onto a host or into a directory, and removing it.
+lib=/usr/lib/remo-broker
+unit_dir=/usr/lib/systemd/system
+# Started by units only: they go below $lib/libexec.
+helpers='bind=remo_broker.binder.__main__ manifest=remo_broker.manifest.__main__'
+. remo_broker/build/host.sh
+
+# The programs, "NAME=MODULE" each.
+programs() {
+    sed -n '/^\[project.scripts\]/,/^\[/s/^\([a-z0-9-]*\) = "\(.*\):main"$/\1=\2/p' pyproject.toml
+}
+
+# Where a file of the tree, or one made in $work, belongs.
+place() {
+    name=${1##*/}
+    case $1 in
+        units/*.d/*.conf) echo "$unit_dir/${1#units/}" ;;
+        units/*.service)
+            if grep -qxF '[D-BUS Service]' "$1"; then
+                echo "/usr/share/dbus-1/system-services/$name"
+            else
+                echo "$unit_dir/$name"
+            fi
+            ;;
+        units/*.socket | units/*.target | units/*.timer | units/*.path | units/*.slice) echo "$unit_dir/$name" ;;
+        units/*.sysusers) echo "/usr/lib/sysusers.d/${name%.sysusers}.conf" ;;
+        units/*.tmpfiles) echo "/usr/lib/tmpfiles.d/${name%.tmpfiles}.conf" ;;
+        units/*.catalog) echo "/usr/lib/systemd/catalog/$name" ;;
+        units/*.preset) echo "/usr/lib/systemd/system-preset/$name" ;;
+        policy/*.conf) echo "/usr/share/dbus-1/system.d/$name" ;;
+        policy/*.policy) echo "/usr/share/polkit-1/actions/$name" ;;
+        policy/*.rules) echo "/usr/share/polkit-1/rules.d/$name" ;;
+        policy/*.apparmor) echo "/etc/apparmor.d/${name%.apparmor}" ;;
+        schema/*) echo "/usr/share/remo-broker/$name" ;;
+        man/*) echo "/usr/share/man/man${name##*.}/$name" ;;
+        */completions/*.bash) echo "/usr/share/bash-completion/completions/${name%.bash}" ;;
+        */completions/*.fish) echo "/usr/share/fish/vendor_completions.d/$name" ;;
+        */completions/_*) echo "/usr/share/zsh/vendor-completions/$name" ;;
+        *) die "no place is known for $1: see place in remo_broker/build/install.sh" ;;
+    esac
+}
+
+# "source target" a line.
+layout() {
+    for file in units/* units/*.d/* policy/* schema/* man/*.[1-8] "$work"/completions/*; do
+        [ ! -f "$file" ] || echo "$file $(place "$file")"
+    done
+}
+
+# Assignments of what the steps in host.sh need to know.
+facts() {
+    units='' sysusers='' tmpfiles=''
+    for file in units/*; do
+        [ -f "$file" ] || continue
+        target=$(place "$file")
+        case $target in
+            "$unit_dir"/*) units="$units ${target##*/}" ;;
+            *.d/*.conf)
+                case $file in
+                    *.sysusers) sysusers="$sysusers ${target##*/}" ;;
+                    *.tmpfiles) tmpfiles="$tmpfiles ${target##*/}" ;;
+                esac
+                ;;
+        esac
+    done
+    echo "units='$units' sysusers='$sysusers' tmpfiles='$tmpfiles'"
+    # Tokens of sysusers.d(5): a line with u makes a group of the same name too.
+    echo "users='$(awk '$1 ~ /^u/ { printf "%s ", $2 }' units/*.sysusers)'"
+    echo "groups='$(awk '$1 ~ /^[ug]/ { printf "%s ", $2 }' units/*.sysusers)'"
+    # With DynamicUser= the second is the directory, and the first a link to it.
+    state=$(sed -n 's|^StateDirectory=\(.*\)|/var/lib/\1 /var/lib/private/\1|p' units/*.service)
+    runtime=$(awk '$1 ~ /^[dD]/ && $2 ~ /^\/(run|var\/lib)\/remo-[a-z-]+$/ { print $2 }' units/*.tmpfiles)
+    echo "state='$(echo $state $runtime)'"
+}
+
+# launcher MODULE: a program of /usr/bin on standard output. -I: nothing of the caller's environment, home or working directory
+# decides what is imported, as these run as root. Start-up time counts, hence neither `site` nor the start scripts of
+# pip: the environment is put behind the standard library, and that is all.
+launcher() {
+    cat <<END
+#!$python -SI
+import sys
+
+if sys.version_info[:2] != ($major, $minor):
+    sys.exit("remo-broker was installed for Python $major.$minor, and $python is another by now: run \`./run install\` again")
+sys.path.append("$lib/lib/python$major.$minor/site-packages")
+try:
+    from $1 import main
+
+    status = main()
+except KeyboardInterrupt:  # while it is still being imported
+    status = 130
+sys.exit(status)
+END
+}
+
+install_tree() {
+    need_python
+    version=$("$python" -c 'import sys; print(*sys.version_info[:2])')
+    major=${version% *} minor=${version#* }
+    new=$destdir$lib.new
+    work=$(mktemp -d)
+    trap 'rm -rf "$work" "$new"' EXIT
+
+    # Beside the old one, so that a broker that starts meanwhile finds a whole environment.
+    rm -rf "$new"
+    mkdir -p "$destdir/usr/lib"
+    "$python" -m venv "$new"
+    pip_settings "$new/bin/python"
+    cp -R pyproject.toml remo_broker "$work" # building in place would leave root's files here
+    "$new/bin/python" -m pip install -q --use-pep517 --no-compile "$work"
+    # What made it is not needed any more, and start scripts would name the wrong interpreter: see launcher.
+    "$new/bin/python" -m pip freeze --all | grep -qi '^setuptools==' && "$new/bin/python" -m pip uninstall -q -y setuptools
+    "$new/bin/python" -m pip uninstall -q -y pip
+    find "$new/bin" -mindepth 1 ! -name 'python*' -delete
+    sed -i '/^command = /d' "$new/pyvenv.cfg" # it names where it was made, not where it will be
+    "$python" -m compileall -q -j 0 -s "$new" -p "$lib" "$new/lib"
+    chmod -R a+rX,go-w "$new"
+
+    # Made from the programs' own tables. The .pyz files are for containers, whose Python is another: see their module.
+    PYTHONDONTWRITEBYTECODE=1 "$new/bin/python" -P -m remo_broker.build.completions "$work/completions"
+    PYTHONDONTWRITEBYTECODE=1 "$new/bin/python" -P -m remo_broker.build.pack "$new/remo-secret.pyz"
+    PYTHONDONTWRITEBYTECODE=1 "$new/bin/python" -P -m remo_broker.build.pack "$new/remo-sidecar.pyz"
+
+    layout >"$work/layout"
+    while read -r file target; do
+        install -D -m 0644 "$file" "$destdir$target"
+        echo "$target"
+    done <"$work/layout" >"$work/files"
+    programs >"$work/programs"
+    while read -r program; do
+        launcher "${program#*=}" >"$work/launcher"
+        install -D -m 0755 "$work/launcher" "$destdir/usr/bin/${program%%=*}"
+        echo "/usr/bin/${program%%=*}"
+    done <"$work/programs" >>"$work/files"
+    mkdir "$new/libexec"
+    for helper in $helpers; do
+        launcher "${helper#*=}" >"$work/launcher"
+        install -m 0755 "$work/launcher" "$new/libexec/${helper%%=*}"
+    done
+    # What an older version brought and this one does not have.
+    if [ -e "$destdir$lib/installed-files" ]; then
+        grep -vxFf "$work/files" "$destdir$lib/installed-files" | while read -r file; do rm -f "$destdir$file"; done
+    fi
+    install -m 0644 "$work/files" "$new/installed-files"
+
+    rm -rf "$destdir$lib.old"
+    [ ! -e "$destdir$lib" ] || mv "$destdir$lib" "$destdir$lib.old"
+    mv "$new" "$destdir$lib"
+    rm -rf "$destdir$lib.old"
+}
+
+install_host() {
+    [ "$(id -u)" = 0 ] || [ -n "$destdir" ] || die 'install writes below /usr: sudo ./run install'
+    refuse_package
+    [ -n "$destdir" ] || command -v systemd-sysusers >/dev/null ||
+        die 'there is no systemd on this host to install under; the broker runs without: see remo-broker(8) and ./run demo'
+    install_tree
+    [ -z "$destdir" ] || { say "installed below $destdir"; return; }
+    eval "$(facts)"
+    make_users_and_directories
+    reload_host
+    if ! systemd_runs; then
+        say 'installed. systemd does not run here: see remo-broker(8) on how to start the broker without it'
+        return
+    fi
+    stop_units_without_file
+    if systemctl -q is-enabled remo-broker-admin.socket 2>/dev/null; then
+        systemctl -q enable remo-broker-admin.socket # and those units that it has brought along since (Also=)
+        start_new_sockets
+        restart_running_services
+    else
+        restart_running_services
+        say 'installed. What is left: systemctl enable --now remo-broker-admin.socket'
+    fi
+}
+
+# What a package has put in place is the package's to replace and remove.
+refuse_package() {
+    [ -z "$destdir" ] && command -v dpkg-query >/dev/null || return 0
+    ! dpkg-query -S "$lib/installed-files" >/dev/null 2>&1 ||
+        die 'the package remo-broker is installed here. Remove it first: apt-get remove remo-broker'
+}
+
+uninstall_host() {
+    [ "$(id -u)" = 0 ] || [ -n "$destdir" ] || die 'uninstall writes below /usr: sudo ./run uninstall'
+    refuse_package
+    eval "$(facts)"
+    if [ -z "$destdir" ] && systemd_runs && [ -d "$lib" ]; then
+        # Also those of the version that is installed, which may be another.
+        for file in $(grep "^$unit_dir/[^/]*$" "$lib/installed-files"); do units="$units ${file##*/}"; done
+        disable_all
+        stop_all
+    fi
+    if [ -e "$destdir$lib/installed-files" ]; then
+        while read -r file; do rm -f "$destdir$file"; done <"$destdir$lib/installed-files"
+    fi
+    rm -rf "$destdir$lib" "$destdir$lib.new" "$destdir$lib.old" "$destdir/usr/share/remo-broker"
+    [ -z "$destdir" ] || { say "uninstalled below $destdir"; return; }
+    reload_host
+    stop_units_without_file
+    remove_users_and_state
+    say 'uninstalled. Left: the records in the journal, and where there is one, /etc/remo-broker'
+}

@@ -1,0 +1,203 @@
+"""`./run matrix [SUITE …]`: the tests on other Debian releases, and under other Pythons, with a table at the end.
+
+A SUITE is a release, such as `trixie`. debootstrap makes a minimal system of it, once, in `.cache/roots`. In an overlay
+of that, root runs `./run demo` and the tests that boot no machine, in a copy of this tree in /root. Then tests/machine run on
+the host and boot the release. A SUITE may also be an interpreter, such as `python3.12`: the tests that boot no machine run
+under it on this host.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from typing import TYPE_CHECKING
+
+from tests.support.installation import pip_options
+from tests.support.machine import REPOSITORY, SOURCE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SUITES = ("bookworm", "trixie", "forky")
+ROOTS = REPOSITORY / ".cache/roots"
+# debootstrap has a script for each release that was there when it was made; they have been the same for years.
+SCRIPTS = pathlib.Path("/usr/share/debootstrap/scripts")
+NEWEST = SCRIPTS / "sid"
+
+WITHOUT_MACHINE = ("tests/unit", "tests/contract", "tests/process")
+
+
+@dataclasses.dataclass
+class Row:
+    """What came of one run of tests."""
+
+    suite: str
+    systemd: str
+    python: str
+    tests: str
+    passed: int = 0
+    skipped: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+
+    def cells(self) -> list[str]:
+        numbers = (self.passed, self.skipped, self.failed)
+        return [self.suite, self.systemd, self.python, self.tests, *map(str, numbers), f"{self.seconds / 60:.1f} min"]
+
+
+HEAD = ["SUITE", "SYSTEMD", "PYTHON", "TESTS", "PASSED", "SKIPPED", "FAILED", "TIME"]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="./run matrix", description="Run the tests on other systems and Pythons.")
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"a Debian release or pythonX.Y; default: {SUITES}")
+    parser.add_argument("--only", choices=("newcomer", "machine"), help="one of the two runs on a release")
+    arguments = parser.parse_args()
+    if os.geteuid() != 0:
+        parser.error("making and booting systems takes root: sudo ./run matrix")
+    rows: list[Row] = []
+    for suite in arguments.suites or SUITES:
+        if suite.startswith("python"):
+            rows.append(_interpreter(suite))
+            continue
+        root = _root(suite)
+        machine_root = _machine_root(suite, root)
+        if arguments.only in (None, "newcomer"):
+            rows.append(_newcomer(suite, root, machine_root))
+        if arguments.only in (None, "machine"):
+            rows.append(_machine(suite, machine_root))
+    _show([HEAD, *(row.cells() for row in rows)])
+    return int(any(row.failed or not row.passed for row in rows))
+
+
+def _show(table: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip(), flush=True)
+
+
+def _say(text: str) -> None:
+    print(f"matrix: {text}", file=sys.stderr, flush=True)
+
+
+# --- the systems
+
+
+def _root(suite: str) -> pathlib.Path:
+    """A minimal system of a release, with what machines need to be tested on it."""
+    root = ROOTS / suite
+    if not root.exists():
+        _say(f"making {root} by debootstrap")
+        ROOTS.mkdir(parents=True, exist_ok=True)
+        new = ROOTS / f"{suite}.new"
+        shutil.rmtree(new, ignore_errors=True)
+        script = [] if (SCRIPTS / suite).exists() else ["", str(NEWEST)]
+        command = ["debootstrap", "--variant=minbase", "--include=ca-certificates", suite, str(new), *script]
+        with (ROOTS / f"{suite}.log").open("wb") as log:
+            subprocess.run(command, stdout=log, stderr=log, check=True)
+        # The list of a release that is not out may be older than its own promise, where a mirror lags behind.
+        (new / "etc/apt/apt.conf.d/90remo-broker-matrix").write_text('Acquire::Check-Valid-Until "no";\n')
+        new.rename(root)
+    return root
+
+
+def _machine_root(suite: str, base: pathlib.Path) -> pathlib.Path:
+    """A second system, on which all is installed that takes a network."""
+    root = ROOTS / f"{suite}.machine"
+    if not root.exists():
+        _say(f"making {root}")
+        new = ROOTS / f"{suite}.machine.new"
+        shutil.rmtree(new, ignore_errors=True)
+        subprocess.run(["cp", "-a", base, new], check=True)
+        # Both buses: a test machine forgets that the package of the second makes it the system's.
+        packages = "dbus dbus-broker"
+        install = f"apt-get -qq update && apt-get -qq install -y --no-install-recommends {packages} >/dev/null"
+        subprocess.run([*_nspawn(new), "sh", "-c", install], check=True)
+        new.rename(root)
+    subprocess.run([*_nspawn(root), f"{SOURCE}/run", "setup"], check=True)
+    return root
+
+
+def _nspawn(root: pathlib.Path, *options: str) -> list[str]:
+    """A command that runs another in a system that is not booted, with the host's network and this tree."""
+    repository = str(REPOSITORY).replace("\\", "\\\\").replace(":", "\\:")
+    return [
+        *("systemd-nspawn", "--quiet", f"--directory={root}", "--as-pid2", "--pipe", "--register=no", "--keep-unit"),
+        *(f"--bind-ro={repository}:{SOURCE}", "--setenv=DEBIAN_FRONTEND=noninteractive", *options),
+    ]
+
+
+def _versions(root: pathlib.Path) -> tuple[str, str]:
+    """Of systemd and Python, as the packages have them."""
+    query = ["dpkg-query", f"--admindir={root}/var/lib/dpkg", "-W", "-f", "${Version}\\n", "python3", "systemd"]
+    python, systemd = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()
+    return systemd.partition("-")[0].partition("~")[0], python.partition("-")[0]
+
+
+# --- the runs
+
+
+def _newcomer(suite: str, root: pathlib.Path, machine_root: pathlib.Path) -> Row:
+    """As root, in a home of mode 0700, with /tmp a tmpfs and memfd_secret(2) filtered: `./run demo` and the tests."""
+    script = (
+        "cp -R {source} /root/remo-broker && cd /root/remo-broker && rm -rf .venv .cache && ./run demo >/dev/null"
+        " && exec ./run test -n 3 --dist loadfile --junitxml=/results/tests.xml {tests}"
+    ).format(source=SOURCE, tests=" ".join(WITHOUT_MACHINE))
+    with tempfile.TemporaryDirectory() as results:
+        # Its own copies of what the host's settings of pip name.
+        options = ("--volatile=overlay", f"--bind={results}:/results", *pip_options())
+        row = Row(suite, *_versions(machine_root), tests="demo, unit, contract, process")
+        return _run(row, [*_nspawn(root, *options), "sh", "-c", script], pathlib.Path(results, "tests.xml"))
+
+
+def _machine(suite: str, machine_root: pathlib.Path) -> Row:
+    with tempfile.TemporaryDirectory() as results:
+        report = pathlib.Path(results, "tests.xml")
+        command = [sys.executable, "-m", "pytest", f"--junitxml={report}", "tests/machine"]
+        row = Row(suite, *_versions(machine_root), tests="machine")
+        return _run(row, command, report, REMO_MACHINE_ROOT=str(machine_root))
+
+
+def _interpreter(name: str) -> Row:
+    python = shutil.which(name)
+    if python is None:
+        raise SystemExit(f"matrix: there is no {name} on PATH")
+    environment = REPOSITORY / ".cache/venv" / name
+    if not environment.exists():
+        subprocess.run([python, "-m", "venv", environment], check=True)
+    inside = str(environment / "bin/python")
+    subprocess.run([inside, "-m", "pip", "install", "-q", "--use-pep517", "-e", ".[dev]"], cwd=REPOSITORY, check=True)
+    version = subprocess.run([python, "-V"], capture_output=True, text=True, check=True).stdout.split()[1]
+    with tempfile.TemporaryDirectory() as results:
+        report = pathlib.Path(results, "tests.xml")
+        arguments = ("-n", "3", "--dist", "loadfile", f"--junitxml={report}", *WITHOUT_MACHINE)
+        row = Row("the host", "", version, "unit, contract, process")
+        return _run(row, [inside, "-m", "pytest", *arguments], report)
+
+
+def _run(row: Row, command: Sequence[str], report: pathlib.Path, **environment: str) -> Row:
+    """Run tests, and count what their report says."""
+    _say(f"{row.suite}, systemd {row.systemd or 'none'}, Python {row.python}: {row.tests}")
+    began = time.monotonic()
+    done = subprocess.run(command, cwd=REPOSITORY, env={**os.environ, **environment}, check=False)
+    row.seconds = time.monotonic() - began
+    if report.exists():
+        suite = next(ET.parse(report).iter("testsuite"))
+        row.skipped = int(suite.attrib["skipped"])
+        row.failed = int(suite.attrib["failures"]) + int(suite.attrib["errors"])
+        row.passed = int(suite.attrib["tests"]) - row.skipped - row.failed
+    if done.returncode != 0 and not row.failed:
+        row.failed = 1  # it did not get as far as the tests
+    return row
+
+
+if __name__ == "__main__":
+    sys.exit(main())
