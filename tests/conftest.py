@@ -9,6 +9,7 @@ import pathlib
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.broker import Broker, short_directory
 from tests.support.machine import poll
@@ -16,6 +17,11 @@ from tests.support.notify import NotifySocket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+# How long a host takes to generate an input says nothing of what is tested.
+settings.register_profile("any host", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any host")
 
 
 class StartBroker(Protocol):
