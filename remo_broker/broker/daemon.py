@@ -10,7 +10,7 @@ from functools import partial
 from remo_broker import __version__
 from remo_broker.binder import files
 from remo_broker.broker import registrations, systemd
-from remo_broker.broker.audit.journal import SOCKET_PATH, JournalTransport, StderrTransport
+from remo_broker.broker.audit.journal import JournalTransport, StderrTransport
 from remo_broker.broker.audit.read_back import ReadBack
 from remo_broker.broker.audit.trail import AuditTrail, TrailTimers
 from remo_broker.broker.decisions import Broker
@@ -18,18 +18,21 @@ from remo_broker.broker.loop import READ, Loop
 from remo_broker.broker.manifest_child import ManifestReader
 from remo_broker.broker.operations import Operations
 from remo_broker.broker.privileges import drop_capabilities
-from remo_broker.broker.projects import Registration
+from remo_broker.broker.process import OwnPeer, raise_descriptor_limit, transport
+from remo_broker.broker.projects import within_limits
 from remo_broker.broker.refusals import Refused
 from remo_broker.broker.secrets import memory
 from remo_broker.broker.secrets.store import Store
 from remo_broker.broker.sockets.admin import AdminServer
 from remo_broker.broker.sockets.connection import PEER_SECONDS, Sweeper
+from remo_broker.broker.sockets.credentials import KIND as CREDENTIAL
+from remo_broker.broker.sockets.credentials import CredentialServer
 from remo_broker.broker.sockets.listener import CONTROL_MODE, Listener, is_held_by_unit, unlink
 from remo_broker.broker.sockets.project import ProjectServer
 from remo_broker.broker.sockets.project_listeners import Endpoints
 from remo_broker.broker.sockets.status import StatusServer
 from remo_broker.broker.status import StatusReport
-from remo_broker.broker.systemd import ADMIN, PROJECT_KINDS, STATUS
+from remo_broker.broker.systemd import ADMIN, CREDENTIALS, PROJECT_KINDS, STATUS
 from remo_broker.protocol import paths, records
 from remo_broker.protocol.clock import monotonic, now_usec
 from remo_broker.protocol.config import DENY, Config, ConfigError, configure
@@ -39,6 +42,8 @@ from remo_broker.protocol.process import execute_again, forbid_dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from remo_broker.broker.audit.trail import Transport
     from remo_broker.broker.loop import Job
 
@@ -59,8 +64,12 @@ PRIORITY_ERROR, PRIORITY_WARNING = 3, 4
 class Daemon:
     """One broker. `run` returns the exit status."""
 
-    def __init__(self, config: Config, transport: Transport, manager: systemd.Manager) -> None:
+    def __init__(
+        self, config: Config, transport: Transport, manager: systemd.Manager, reread: Callable[[], Config]
+    ) -> None:
+        """`reread` reads the configuration again, for the part of it that a reload changes."""
         self.config = config
+        self._reread = reread
         self.manager = manager
         self.loop = Loop(self._bug)
         manager.later = self.loop.after
@@ -72,7 +81,7 @@ class Daemon:
             self.loop, self.sweeper, self.broker, self.trail, deny=config.audit_failure == DENY
         )
         self.endpoints = Endpoints(
-            self.project_server, manager, _raise_descriptor_limit(), partial(self._say, PRIORITY_WARNING)
+            self.project_server, manager, raise_descriptor_limit(), partial(self._say, PRIORITY_WARNING)
         )
         self.report = StatusReport(
             self.loop, self.broker, self.trail, self.arena.protection.value, self.project_server.watchers.start_usec
@@ -91,6 +100,17 @@ class Daemon:
         )
         self.admin_server = AdminServer(
             self.loop, self.sweeper, self.arena, self.operations.perform, config.max_connections_admin
+        )
+        self.credential_server = CredentialServer(
+            self.loop,
+            self.sweeper,
+            self.arena,
+            self.broker.store,
+            self.broker.credentials,
+            self.trail,
+            manager,
+            wait_seconds=config.credentials_wait_seconds,
+            deny=config.audit_failure == DENY,
         )
         self._control: dict[str, Listener] = {}
         self._own_paths: list[str] = []
@@ -133,7 +153,7 @@ class Daemon:
             raise ConfigError(f"state_dir: {self.config.state_dir}: another broker uses it; give each its own")
         try:
             for one in registrations.load(self.config.state_dir):
-                self.broker.projects.register(self._within_limits(one))
+                self.broker.projects.register(within_limits(one, self.config))
         except registrations.Damaged as damage:
             self.writer.keep_aside = isinstance(damage, registrations.Unread)
             self._say(PRIORITY_ERROR, str(damage))
@@ -171,22 +191,23 @@ class Daemon:
         if self.config.idle_exit_seconds:
             self.loop.after(self.config.idle_exit_seconds, self._exit_when_idle)
 
-    def _within_limits(self, one: Registration) -> Registration:
-        """The configuration may have become stricter since; a registration never widens it."""
-        ttl = min(one.ttl_seconds, self.config.cache_default_ttl_seconds)
-        entries = min(one.max_entries, self.config.cache_default_max_entries)
-        return Registration(one.name, one.project_path, one.allowlist, ttl, entries, one.allowed_uids, one.source)
-
     def _take_over(self, name: str, descriptor: int) -> None:
+        if name.startswith(f"{CREDENTIAL}-"):
+            self.credential_server.restored(descriptor, name.removeprefix(f"{CREDENTIAL}-"))
+            return
         listening = systemd.listening_socket(descriptor)
         if listening is None:
             self._say(PRIORITY_WARNING, f"Descriptor {printable(name)} is not a listening Unix stream socket; closed.")
             return
         kind, _, project = name.partition("-")
-        if name in (ADMIN, STATUS) and name not in self._control:
-            server = self.admin_server if name == ADMIN else self.status_server
+        if name in (ADMIN, STATUS, CREDENTIALS) and name not in self._control:
+            accepted = {
+                ADMIN: self.admin_server.accepted,
+                STATUS: self.status_server.accepted,
+                CREDENTIALS: self.credential_server.accepted,
+            }
             held = is_held_by_unit(listening)
-            self._control[name] = Listener(self.loop, listening, server.accepted, held_by_unit=held)
+            self._control[name] = Listener(self.loop, listening, accepted[name], held_by_unit=held)
         elif kind in PROJECT_KINDS and is_project_name(project):
             self.endpoints.adopt(kind, project, listening, handed_over=True)
         else:
@@ -229,7 +250,8 @@ class Daemon:
         self._reloads += 1
         if self._reloads > 1:
             return  # the one that is under way begins anew when it is through
-        peer = _OwnPeer()
+        self._reload_rules()
+        peer = OwnPeer()
         while self._reloads:
             self._reloads = 1
             self.manager.reloading()
@@ -238,7 +260,14 @@ class Daemon:
             self._reloads -= 1
         self.manager.ready(self.report.line())
 
-    def _reload(self, name: str, peer: _OwnPeer) -> Job:
+    def _reload_rules(self) -> None:
+        """The rules for credentials, from the configuration as it is now."""
+        try:
+            self.broker.credentials.rules = self._reread().credentials
+        except ConfigError as error:
+            self._say(PRIORITY_ERROR, f"The rules for credentials stay as they were: {error}")
+
+    def _reload(self, name: str, peer: OwnPeer) -> Job:
         try:
             yield from self.operations.reload_manifest(name, peer)  # type: ignore[arg-type]
         except Refused as refusal:
@@ -248,6 +277,7 @@ class Daemon:
 
     def _changed(self) -> None:
         self.status_server.changed()
+        self.credential_server.changed()
         if not self._status_due:
             self._status_due = True
             pause = self._status_told_at + STATUS_PAUSE_SECONDS - self.loop.now
@@ -278,7 +308,7 @@ class Daemon:
     # --- the end
 
     def _exit_when_idle(self) -> None:
-        last = max(self.endpoints.last_activity, self.admin_server.last_activity)
+        last = max(self.endpoints.last_activity, self.admin_server.last_activity, self.credential_server.last_activity)
         left = self.config.idle_exit_seconds - (monotonic() - last)
         if not self._may_exit():
             left = self.config.idle_exit_seconds
@@ -294,6 +324,7 @@ class Daemon:
             self.broker.store.secret_count == 0
             and not self.endpoints.connections
             and not self.admin_server.connections
+            and not self.credential_server.connections
             and not self.writer.busy
             and self.trail.healthy
             and self.endpoints.only_held_by_manager
@@ -311,6 +342,7 @@ class Daemon:
         self.endpoints.stop()
         self.project_server.dismiss()
         self.admin_server.dismiss()
+        self.credential_server.stop()
         self.status_server.stopping(idle=idle)
         self._deadline = monotonic() + DRAIN_SECONDS
         self._audit_deadline = monotonic() + AUDIT_DRAIN_SECONDS
@@ -320,6 +352,7 @@ class Daemon:
         drained = (
             not self.project_server.connections
             and not self.admin_server.connections
+            and not self.credential_server.connections
             and not self.writer.busy
             and not self.manager.lacks_listeners
         )
@@ -343,29 +376,6 @@ class Daemon:
                 pass  # a journald that was stopped does not take this either
 
 
-class _OwnPeer:
-    """The broker itself as the peer of what a signal made it do."""
-
-    pid, uid, gid = os.getpid(), os.getuid(), os.getgid()
-    fields = records.own_fields()
-
-
-def _raise_descriptor_limit() -> int:
-    """As many descriptors as the hard limit allows; how many."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
-
-
-def _transport(choice: str) -> Transport:
-    if choice == "journal" or (choice == "auto" and systemd.under_systemd() and os.path.exists(SOCKET_PATH)):
-        return JournalTransport()
-    return StderrTransport()
-
-
 def main() -> int:
     """Entry point of `remo-broker`."""
     try:
@@ -373,7 +383,7 @@ def main() -> int:
         execute_again()
         forbid_dumps()
         drop_capabilities()
-        daemon = Daemon(config, _transport(sink), systemd.Manager())
+        daemon = Daemon(config, transport(sink), systemd.Manager(), lambda: configure(sys.argv[1:])[0])
         daemon.start()
     except (ConfigError, systemd.MissingLibrary, Refused, OSError) as error:
         text = str(error)

@@ -8,6 +8,7 @@ their answer is the reply alone. Times are seconds of the loop's monotonic clock
 from __future__ import annotations
 
 from remo_broker import MANIFEST_SCHEMA_VERSION, PROTOCOL_VERSION, __version__
+from remo_broker.broker.credentials import Credentials
 from remo_broker.broker.projects import Projects
 from remo_broker.broker.refusals import Refused
 from remo_broker.broker.secrets.store import BINARY_HEAD, EXPIRING_TAIL, VALUE_HEAD, VALUE_TAIL, Store
@@ -116,6 +117,7 @@ class Broker:
     def __init__(self, config: Config, store: Store) -> None:
         self.config = config
         self.store = store
+        self.credentials = Credentials(config.credentials, store)
         self.projects = Projects(config.rate_limit_per_second, config.rate_limit_burst)
 
     # --- the project socket

@@ -34,6 +34,7 @@ from remo_broker.protocol.ops import (
     Code,
     Done,
     Explain,
+    ExplainUnit,
     Explanation,
     ProjectDetail,
     PushCreds,
@@ -45,6 +46,7 @@ from remo_broker.protocol.ops import (
     Reloaded,
     Show,
     Status,
+    UnitCredentials,
     Unregister,
     WatchStore,
 )
@@ -235,6 +237,9 @@ class Operations:
     def explain(self, request: Explain, _call: AdminCall) -> Explanation:
         return self._broker.explain(self._known(request.name), request.secret, request.uid)
 
+    def explain_unit(self, request: ExplainUnit, _call: AdminCall) -> UnitCredentials:
+        return self._broker.credentials.explain(request.unit)
+
     def status(self, request: Status, _call: AdminCall) -> BrokerStatus:
         return self._report.page(request.after)
 
@@ -370,6 +375,7 @@ HANDLERS: dict[type[Request], Handler] = table(
         Show: _at_once(Operations.show),
         Explain: _at_once(Operations.explain),
         WatchStore: _at_once(Operations.watch),
+        ExplainUnit: _at_once(Operations.explain_unit),
     },
 )
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from remo_broker.broker.secrets.expiry import Expiry
+    from remo_broker.protocol.config import Config
 
 # Request lines that a project has sent before are known by their bytes, so that a get is parsed once. The table is the
 # project's own, so that no project can push out another's lines; when it is full it is emptied.
@@ -246,3 +247,10 @@ class Projects(dict[str, Project]):
     @property
     def fetches_not_found(self) -> int:
         return self._gone_not_found + sum(project.fetches_not_found for project in self.values())
+
+
+def within_limits(one: Registration, config: Config) -> Registration:
+    """The registration under the configuration in force, which may be stricter than when it was saved."""
+    ttl = min(one.ttl_seconds, config.cache_default_ttl_seconds)
+    entries = min(one.max_entries, config.cache_default_max_entries)
+    return Registration(one.name, one.project_path, one.allowlist, ttl, entries, one.allowed_uids, one.source)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # Names of descriptors (`FileDescriptorName=` of the socket units).
 ADMIN = "admin"
 STATUS = "status"
+CREDENTIALS = "credentials"
 # Followed by a hyphen and the project's name.
 PROJECT_KINDS = ("client", "mount")
 # When a manager whose queue was full is tried again.

@@ -14,6 +14,7 @@ from remo_broker.protocol.ops import (
     ClearCreds,
     Done,
     Explain,
+    ExplainUnit,
     Explanation,
     ProjectDetail,
     PushCreds,
@@ -25,6 +26,7 @@ from remo_broker.protocol.ops import (
     Show,
     Status,
     StoreState,
+    UnitCredentials,
     Unregister,
     Watch,
     WatchStore,
@@ -127,6 +129,10 @@ class AdminClient(StatusClient):
     def explain(self, name: str, secret: str, uid: int | None = None) -> Explanation:
         """What a `get` of `secret` by project `name` would be answered, without one: it is not audited."""
         return self.ask(Explain(name=name, secret=secret, uid=uid), Explanation)
+
+    def explain_unit(self, unit: str) -> UnitCredentials:
+        """Which credentials the broker's configuration gives a systemd unit, and whether it would get them now."""
+        return self.ask(ExplainUnit(unit=unit), UnitCredentials)
 
 
 def push_request(

@@ -33,6 +33,7 @@ from remo_broker.protocol.ops import (
     ClearCreds,
     Done,
     Explain,
+    ExplainUnit,
     Explanation,
     Get,
     Info,
@@ -53,6 +54,7 @@ from remo_broker.protocol.ops import (
     Show,
     Status,
     StoreState,
+    UnitCredentials,
     Unregister,
     Watch,
     WatchProject,
@@ -260,6 +262,9 @@ class AsyncAdminClient(AsyncStatusClient):
 
     async def explain(self, name: str, secret: str, uid: int | None = None) -> Explanation:
         return await self.ask(Explain(name=name, secret=secret, uid=uid), Explanation)
+
+    async def explain_unit(self, unit: str) -> UnitCredentials:
+        return await self.ask(ExplainUnit(unit=unit), UnitCredentials)
 
 
 async def watch(client: AsyncConnection, request: Request, kind: type[M]) -> AsyncIterator[M]:

@@ -6,10 +6,11 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from remo_broker.cli.options import Arguments
+from remo_broker.cli.options import Arguments, Usage
 from remo_broker.cli.program import Problem, report
 from remo_broker.cli.secret_paths import read_with_owner
 from remo_broker.cli.text import escaped
+from remo_broker.ctl.commands import CREDENTIALS
 from remo_broker.ctl.session import directory_problem, open_output
 from remo_broker.manifest.fault import ManifestError
 from remo_broker.manifest.reader import PROJECT_PATH
@@ -27,6 +28,14 @@ if TYPE_CHECKING:
 
 
 def check(arguments: Arguments) -> int:
+    if arguments.value(CREDENTIALS) is not None:
+        if arguments.operands:
+            raise Usage("--credentials and PATH exclude each other")
+        from remo_broker.ctl import credentials
+
+        return credentials.check(arguments)
+    if not arguments.operands:
+        raise Usage("PATH is missing: a project's directory, or a manifest")
     output = open_output(arguments)
     path, found = faults_at(arguments.operands[0])
     if output.json != "off":

@@ -41,6 +41,8 @@ DRY_RUN = Option("--dry-run", help="Change nothing; show which projects would la
 FORMAT = Option("--format", value="FORMAT", choices=FORMATS, help="The format of FILE; guessed by default")
 COMMAND = Option("--command", help="Run a command instead of reading FILE; push its output if it succeeds")
 STRIP_NEWLINE = Option("--strip-newline", help="Leave out one newline at the end of each @PATH and file of DIR")
+CREDENTIALS = Option("--credentials", value="UNIT", help="Check what this systemd unit loads instead of a manifest")
+UNIT = Option("--unit", value="UNIT", help="Explain a credential of this systemd unit instead")
 UID = Option("--uid", value="UID", help="For a connection of this user: a number or a name")
 PROJECT_OPTION = Option("--project", value="PROJECT", kind="project", help="Only this project")
 SECRET_OPTION = Option("--secret", value="NAME", help="Only this secret")
@@ -169,18 +171,24 @@ With --dry-run the exit status is 1 if a project would lack something.""",
             "check",
             "Validate a manifest, without the broker",
             run="remo_broker.ctl.check:check",
-            operands=[Operand("PATH", kind="file")],
+            operands=[Operand("PATH", kind="file", optional=True)],
+            options=[CREDENTIALS],
             details="""\
 PATH is a project's directory or a manifest. Each fault is one line: the file, the line, the key, what is wrong, what is
-allowed. The exit status is 1 when there is any.""",
+allowed. The exit status is 1 when there is any.
+
+With --credentials, ask the broker which credentials its configuration gives a unit, and whether the unit would get each
+of them now. The exit status is 1 if it would not, or if no rule names the unit.""",
         ),
         Command(
             "explain",
             "Would a project be given a secret, and if not, why",
             run="remo_broker.ctl.explain:explain",
-            operands=[PROJECT, Operand("NAME", kind="allowed")],
-            options=[UID],
-            details="Nothing is fetched or audited. The exit status is 1 when it would not be given.",
+            operands=[PROJECT, Operand("NAME", kind="allowed", optional=True)],
+            options=[UID, UNIT],
+            details="""\
+Nothing is fetched or audited. The exit status is 1 when it would not be given. With --unit, the one operand is the name of
+a credential: remo-brokerctl explain --unit backup.service restic-password""",
         ),
         Command(
             "devcontainer",

@@ -6,7 +6,7 @@ from remo_broker.cli.options import Arguments, Usage
 from remo_broker.cli.terminal import Output
 from remo_broker.cli.text import escaped
 from remo_broker.client.errors import ProjectUnknown
-from remo_broker.ctl.commands import UID
+from remo_broker.ctl.commands import UID, UNIT
 from remo_broker.ctl.session import open_client, open_output, project_operand, uids, user
 from remo_broker.protocol.ops import Explanation, ProjectDetail, Reason
 
@@ -40,6 +40,14 @@ RULES: list[tuple[str, dict[str, str]]] = [
 
 
 def explain(arguments: Arguments) -> int:
+    if arguments.value(UNIT) is not None:
+        if len(arguments.operands) != 1:
+            raise Usage("--unit takes one operand: the name of the credential")
+        from remo_broker.ctl import credentials
+
+        return credentials.explain(arguments)
+    if len(arguments.operands) != 2:
+        raise Usage("NAME is missing: the secret to explain")
     output = open_output(arguments)
     project, secret = project_operand(arguments), arguments.operands[1]
     asked = uids(arguments, UID)

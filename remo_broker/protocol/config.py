@@ -6,6 +6,7 @@ import os
 
 from remo_broker import __version__
 from remo_broker.protocol import paths
+from remo_broker.protocol.credential_rules import BadRule, CredentialRule, parse_rules
 from remo_broker.protocol.names import printable
 from remo_broker.protocol.ops import MAX_LEASES, MAX_TTL_SECONDS
 
@@ -61,6 +62,8 @@ class Choice:
 
 
 SERVE, DENY = "serve", "deny"
+# The one table of the file: see `credential_rules`.
+CREDENTIALS = "credentials"
 
 KEYS: dict[str, Number | Directory | Choice] = {
     "socket_dir": Directory(paths.SOCKET_DIR, "where the sockets are"),
@@ -72,12 +75,13 @@ KEYS: dict[str, Number | Directory | Choice] = {
     "max_connections_per_project": Number(256, 1, 65_536, "open connections per project"),
     "max_connections_admin": Number(32, 1, 1024, "open connections on the admin socket"),
     "idle_exit_seconds": Number(300, 0, 86_400, "exit after so long without work; 0: never"),
+    "credentials_wait_seconds": Number(30, 0, 3600, "how long a unit's credential waits for the first push"),
     "audit_failure": Choice(SERVE, (SERVE, DENY), "what happens to a get whose audit record is not taken"),
 }
 
 
 class Config:
-    """The values in force. One attribute per key of `KEYS`."""
+    """The values in force. One attribute per key of `KEYS`, and the rules for credentials."""
 
     socket_dir: str
     state_dir: str
@@ -88,16 +92,22 @@ class Config:
     max_connections_per_project: int
     max_connections_admin: int
     idle_exit_seconds: int
+    credentials_wait_seconds: int
     audit_failure: str
+    credentials: list[CredentialRule]
 
     def __init__(self, values: Mapping[str, object] | None = None) -> None:
         """Defaults, and `values` over them. Raises `ConfigError` for an unknown key or a value that is not allowed."""
         values = values or {}
         for key in values:
-            if key not in KEYS:
-                raise ConfigError(f"{printable(key)}: unknown; the keys are {', '.join(KEYS)}")
+            if key not in KEYS and key != CREDENTIALS:
+                raise ConfigError(f"{printable(key)}: unknown; the keys are {', '.join([*KEYS, CREDENTIALS])}")
         for key, kind in KEYS.items():
             setattr(self, key, kind.check(key, values[key]) if key in values else kind.default)
+        try:
+            self.credentials = parse_rules(values.get(CREDENTIALS, {}))
+        except BadRule as error:
+            raise ConfigError(str(error)) from None
 
 
 def read_file(path: str, *, must_exist: bool) -> dict[str, object]:

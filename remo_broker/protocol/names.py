@@ -11,8 +11,8 @@ from __future__ import annotations
 PROJECT_NAME_PATTERN = "^[a-z0-9][a-z0-9_-]{0,63}$"
 SECRET_NAME_PATTERN = "^[A-Za-z0-9_]{1,128}$"
 
-# The two sockets in the same directory that are not a project's: `admin.sock` and `status.sock`.
-RESERVED_PROJECT_NAMES = frozenset({"admin", "status"})
+# Sockets in the same directory that are not a project's: `admin.sock`, `status.sock`, `credentials.sock`.
+RESERVED_PROJECT_NAMES = frozenset({"admin", "status", "credentials"})
 
 # As much of a foreign name as an audit record shows: the length of the longest legal one.
 MAX_SHOWN_NAME = 128

@@ -123,6 +123,9 @@ class Reason(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     STATE_UNWRITABLE = "state_unwritable"
     SOCKET_UNAVAILABLE = "socket_unavailable"
+    NOT_IN_CONFIGURATION = "not_in_configuration"
+    NO_SUCH_FIELD = "no_such_field"
+    UNIT_MISMATCH = "unit_mismatch"
 
 
 class Protection(StrEnum):
@@ -308,6 +311,25 @@ class Explanation(Reply):
     outcome: str
     reason: str
     generation: int
+
+
+class UnitCredential(Message):
+    """One credential that the configuration gives a unit, and what loading it would lead to now."""
+
+    credential: str
+    secret: str
+    pattern: str
+    decision: str
+    outcome: str
+    reason: str
+
+
+class UnitCredentials(Reply):
+    """The credentials of a unit; `rules` is how many rules the configuration has in all."""
+
+    unit: str
+    credentials: list[UnitCredential]
+    rules: int
 
 
 class Readiness(Reply):
@@ -567,6 +589,16 @@ class WatchProject(Request):
     OP = "watch"
     SOCKETS = (PROJECT,)
     REPLIES = (ProjectState, SignOfLife)
+
+
+class ExplainUnit(Request):
+    """Which credentials the configuration gives `unit`. Nothing is fetched or audited."""
+
+    OP = "explain-unit"
+    SOCKETS = (ADMIN,)
+    REPLIES = (UnitCredentials,)
+    REPEATABLE = True
+    unit: str
 
 
 class Watch(Request):

@@ -18,6 +18,7 @@ INTERNAL_DIR = "internal"
 BIND_SOCKET = "bind.sock"
 MANIFEST_SOCKET = "manifest.sock"
 READ_BACK_SOCKET = "read-back.sock"
+CREDENTIALS_SOCKET = "credentials.sock"
 
 
 def project_socket(socket_dir: str, project: str) -> str:

@@ -165,3 +165,26 @@ def fetch_head(
         generation=generation,
         **where,
     )
+
+
+def credential_head(
+    unit: str, credential: str, secret: str, decision: Decision, outcome: Outcome, reason: str, generation: int
+) -> bytes:
+    """The record of a credential that a unit loads, but for the peer and the latency. `secret` is empty if no rule names
+    one. The names are printable."""
+    if outcome is Outcome.OK:
+        message = f"Unit {unit} loaded {secret} as credential {credential}."
+    else:
+        message = f"Unit {unit} was refused credential {credential} ({reason})."
+    return record(
+        Event.FETCH,
+        message,
+        priority=PRIORITY_ALLOWED if outcome is Outcome.OK else PRIORITY_REFUSED,
+        unit=unit,
+        credential=credential,
+        **({"secret": secret} if secret else {}),
+        decision=decision.value,
+        outcome=outcome.value,
+        reason=reason,
+        generation=generation,
+    )

@@ -168,6 +168,8 @@ def sample(cls: type[Message], *, whole: bool) -> Message:
             values[field] = by_kind[kind]
     if cls is ops.BrokerStatus:
         values["projects"] = [sample(ops.ProjectStatus, whole=whole)]
+    if cls is ops.UnitCredentials:
+        values["credentials"] = [sample(ops.UnitCredential, whole=whole)]
     return cls(**values)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from remo_broker.broker.credentials import IN_CONFIGURATION
 from remo_broker.broker.expiry_timer import HALF_SENT_SECONDS
 from remo_broker.broker.sockets.connection import PEER_SECONDS
 from remo_broker.protocol import ops, records
@@ -48,7 +49,7 @@ def test_every_op_field_code_and_reason() -> None:
 def test_no_word_that_means_nothing() -> None:
     """Whatever is set as a word of the protocol is one."""
     others = {"op", "NaN", "Infinity", "usec"} | {str(word) for kind in (records.Backend, Protection) for word in kind}
-    others |= RESERVED_PROJECT_NAMES
+    others |= RESERVED_PROJECT_NAMES | set(ops.UnitCredential.FIELDS) | {IN_CONFIGURATION}
     known = {*REQUESTS, *EVENTS} | WATCH_EVENTS | CODES | REASONS | FIELDS | EVENT_FIELDS | others
     assert arguments(source(PAGE), "Cm") - known == set()
 

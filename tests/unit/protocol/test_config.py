@@ -21,6 +21,7 @@ DEFAULTS = {
     "max_connections_per_project": 256,
     "max_connections_admin": 32,
     "idle_exit_seconds": 300,
+    "credentials_wait_seconds": 30,
     "audit_failure": "serve",
 }
 
@@ -35,8 +36,7 @@ def refusal(values: dict[str, Any]) -> str:
 
 def test_defaults() -> None:
     assert list(KEYS) == list(DEFAULTS)
-    assert vars(Config()) == DEFAULTS
-    assert vars(Config({})) == DEFAULTS
+    assert vars(Config()) == vars(Config({})) == DEFAULTS | {"credentials": []}
     assert (DEFAULTS["socket_dir"], DEFAULTS["state_dir"]) == (paths.SOCKET_DIR, paths.STATE_DIR)
 
 
@@ -52,12 +52,13 @@ def test_defaults() -> None:
         ("max_connections_per_project", [1, 65_536]),
         ("max_connections_admin", [1, 1024]),
         ("idle_exit_seconds", [0, 86_400]),
+        ("credentials_wait_seconds", [0, 3600]),
         ("audit_failure", ["serve", "deny"]),
     ],
 )
 def test_what_is_allowed(key: str, values: list[Any]) -> None:
     for value in values:
-        assert vars(Config({key: value})) == DEFAULTS | {key: value}
+        assert vars(Config({key: value})) == DEFAULTS | {"credentials": [], key: value}
 
 
 @pytest.mark.parametrize(
@@ -72,6 +73,7 @@ def test_what_is_allowed(key: str, values: list[Any]) -> None:
         ("max_connections_per_project", [0, 65_537]),
         ("max_connections_admin", [0, 1025]),
         ("idle_exit_seconds", [-1, 86_401, 0.5]),
+        ("credentials_wait_seconds", [-1, 3601, "30"]),
         ("audit_failure", ["", "SERVE", "ignore", 1, None, ["serve"], {}]),
     ],
 )

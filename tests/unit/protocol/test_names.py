@@ -44,7 +44,7 @@ def test_no_secret_names(name: str) -> None:
 
 
 def test_the_control_sockets_are_reserved() -> None:
-    assert {"admin", "status"} == RESERVED_PROJECT_NAMES
+    assert {"admin", "status", "credentials"} == RESERVED_PROJECT_NAMES
 
 
 @given(st.text())

@@ -1,0 +1,84 @@
+"""Which unit gets which secret as a systemd credential. No sockets: one unit and credential in, one verdict out.
+
+The rules are the operator's, from `[credentials."UNIT"]` of the configuration. A credential that no
+rule names is denied, whatever secrets there are.
+"""
+
+from __future__ import annotations
+
+from remo_broker.protocol.ops import Reason, UnitCredential, UnitCredentials
+from remo_broker.protocol.records import Decision, Outcome
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from remo_broker.broker.secrets.store import Store
+    from remo_broker.protocol.credential_rules import CredentialRule
+
+IN_CONFIGURATION = "in_configuration"
+
+
+class CredentialVerdict:
+    """What becomes of a request for one credential. `rule` is the one that allows it, if any."""
+
+    __slots__ = ("decision", "outcome", "reason", "rule")
+
+    def __init__(self, decision: Decision, outcome: Outcome, reason: str, rule: CredentialRule | None = None) -> None:
+        self.decision = decision
+        self.outcome = outcome
+        self.reason = reason
+        self.rule = rule
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether a push may change it: nothing has been pushed yet."""
+        return self.reason == Reason.NO_SNAPSHOT.value
+
+
+class Credentials:
+    """The rules in force, and counts since the broker started."""
+
+    def __init__(self, rules: list[CredentialRule], store: Store) -> None:
+        self.rules = rules
+        self.served = 0
+        self.refused = 0
+        self._store = store
+
+    def of_unit(self, unit: str) -> list[CredentialRule]:
+        """The rules that apply to a unit, the one in force for each credential."""
+        found: dict[str, CredentialRule] = {}
+        for rule in self.rules:
+            if rule.credential not in found and rule.applies_to(unit):
+                found[rule.credential] = rule
+        return list(found.values())
+
+    def verdict(self, unit: str, credential: str) -> CredentialVerdict:
+        """Whether the unit gets the credential now. Whether a bundle has the field is known only when it is read."""
+        rule = next((one for one in self.of_unit(unit) if one.credential == credential), None)
+        if rule is None:
+            return CredentialVerdict(Decision.DENY, Outcome.DENIED, Reason.NOT_IN_CONFIGURATION.value)
+        snapshot = self._store.snapshot
+        if snapshot is None:
+            return CredentialVerdict(Decision.ALLOW, Outcome.NOT_FOUND, Reason.NO_SNAPSHOT.value, rule)
+        expiry = snapshot.expiries.get(rule.secret)
+        if rule.secret in snapshot.expired or (expiry is not None and self._store.clocks.usec_left(expiry) <= 0):
+            return CredentialVerdict(Decision.ALLOW, Outcome.NOT_FOUND, Reason.EXPIRED.value, rule)
+        if rule.secret not in snapshot.secrets:
+            return CredentialVerdict(Decision.ALLOW, Outcome.NOT_FOUND, Reason.NOT_IN_SNAPSHOT.value, rule)
+        return CredentialVerdict(Decision.ALLOW, Outcome.OK, IN_CONFIGURATION, rule)
+
+    def explain(self, unit: str) -> UnitCredentials:
+        """What each credential of the unit would lead to now, without giving it."""
+        found = []
+        for rule in self.of_unit(unit):
+            verdict = self.verdict(unit, rule.credential)
+            found.append(
+                UnitCredential(
+                    credential=rule.credential,
+                    secret=rule.source,
+                    pattern=rule.pattern,
+                    decision=str(verdict.decision),
+                    outcome=str(verdict.outcome),
+                    reason=verdict.reason,
+                )
+            )
+        return UnitCredentials(unit=unit, credentials=found, rules=len(self.rules))

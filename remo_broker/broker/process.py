@@ -1,0 +1,36 @@
+"""What the broker asks of the system at its start: descriptors, and a place for audit records."""
+
+from __future__ import annotations
+
+import os
+
+from remo_broker.broker import systemd
+from remo_broker.broker.audit.journal import SOCKET_PATH, JournalTransport, StderrTransport
+from remo_broker.protocol import records
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from remo_broker.broker.audit.trail import Transport
+
+
+def raise_descriptor_limit() -> int:
+    """As many descriptors as the hard limit allows; how many."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def transport(choice: str) -> Transport:
+    if choice == "journal" or (choice == "auto" and systemd.under_systemd() and os.path.exists(SOCKET_PATH)):
+        return JournalTransport()
+    return StderrTransport()
+
+
+class OwnPeer:
+    """The broker itself as the peer of what a signal made it do."""
+
+    pid, uid, gid = os.getpid(), os.getuid(), os.getgid()
+    fields = records.own_fields()

@@ -1,0 +1,79 @@
+"""`remo-brokerctl check --credentials` and `explain --unit`: what a systemd unit gets from the broker."""
+
+from __future__ import annotations
+
+from remo_broker.cli.options import Arguments
+from remo_broker.cli.text import escaped
+from remo_broker.ctl.commands import CREDENTIALS, UNIT
+from remo_broker.ctl.session import open_client, open_output
+from remo_broker.protocol.names import counted
+from remo_broker.protocol.ops import Reason, UnitCredential, UnitCredentials
+
+# What to do about each reason for which a unit would not start.
+ADVICE = {
+    Reason.NOT_IN_CONFIGURATION.value: (
+        "add a rule to /etc/remo-broker/config.toml, then run: systemctl reload remo-broker.service"
+    ),
+    Reason.NO_SNAPSHOT.value: "push secrets: remo-brokerctl push FILE; until then the unit waits",
+    Reason.EXPIRED.value: "have the sidecar push a secret that has not expired",
+    Reason.NOT_IN_SNAPSHOT.value: "add the secret to what the sidecar pushes",
+}
+
+
+def check(arguments: Arguments) -> int:
+    """Show what a unit would load. 0 if it would get all of it."""
+    output = open_output(arguments)
+    unit = arguments.value(CREDENTIALS) or ""
+    found = ask(arguments, unit)
+    served = bool(found.credentials) and all(is_served(one) for one in found.credentials)
+    if output.json != "off":
+        fields = found.to_json()
+        del fields["ok"]
+        output.show_json(fields | {"served": served})
+    elif not found.credentials:
+        output.line(f"No rule gives {escaped(unit)} a credential ({counted(found.rules, 'rule')} in all).")
+        output.line(f"Next step: {ADVICE[Reason.NOT_IN_CONFIGURATION.value]}.")
+    else:
+        rows = [
+            [
+                escaped(text)
+                for text in (one.credential, one.secret, one.pattern, "yes" if is_served(one) else one.reason)
+            ]
+            for one in found.credentials
+        ]
+        output.table(["CREDENTIAL", "SECRET", "RULE", "GIVEN"], rows, f"{counted(len(rows), 'credential')} listed.")
+    return 0 if served else 1
+
+
+def explain(arguments: Arguments) -> int:
+    """Say why a unit would or would not get one credential."""
+    output = open_output(arguments)
+    unit, credential = arguments.value(UNIT) or "", arguments.operands[0]
+    found = ask(arguments, unit)
+    one = next((one for one in found.credentials if one.credential == credential), None)
+    reason = one.reason if one is not None else Reason.NOT_IN_CONFIGURATION.value
+    served = one is not None and is_served(one)
+    if output.json != "off":
+        answer = {"unit": unit, "credential": credential, "served": served, "reason": reason}
+        if one is not None:
+            answer |= {"secret": one.secret, "pattern": one.pattern}
+        output.show_json(answer if served else answer | {"advice": ADVICE.get(reason, "")})
+        return 0 if served else 1
+    if one is None:
+        output.line(f"{escaped(unit)} would not start with {escaped(credential)}: no rule gives it ({reason})")
+    else:
+        word = "would load" if served else "would not start with"
+        output.line(f"{escaped(unit)} {word} {escaped(credential)}, which is {escaped(one.secret)} ({escaped(reason)})")
+        output.line(f"  by the rule for {escaped(one.pattern)}")
+    if not served:
+        output.line(f"Next step: {ADVICE.get(reason, 'see remo-broker-protocol(7) for this reason')}.")
+    return 0 if served else 1
+
+
+def ask(arguments: Arguments, unit: str) -> UnitCredentials:
+    with open_client(arguments) as client:
+        return client.explain_unit(unit)
+
+
+def is_served(one: UnitCredential) -> bool:
+    return one.outcome == "ok"

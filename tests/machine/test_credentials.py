@@ -1,0 +1,294 @@
+"""`LoadCredential=` from the broker: the right bytes or no start, and why.
+
+Each unit is real, and so is what systemd makes of the answer.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.machine import poll
+from tests.support.operator import SERVICE, Operator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.machine import Machine
+
+SOCKET = "/run/remo-broker/credentials.sock"
+SOCKET_UNIT = "remo-broker-credentials.socket"
+# systemd.exec(5): the exit status for a credential that cannot be set up.
+EXIT_CREDENTIALS = "243"
+RULES = """
+[credentials."load@*.service"]
+password = "PASSWORD"
+key = "KEYSTORE"
+user = "aws.user"
+"""
+BINARY = bytes(range(256))
+
+
+@pytest.fixture
+def host(machine: Machine) -> Iterator[Operator]:
+    """An operator on a machine with the credentials socket open and rules for `load@`."""
+    host = Operator(machine)
+    host.configure(RULES)
+    machine.systemctl("enable", "--now", SOCKET_UNIT)
+    yield host
+    machine.systemctl("stop", "load@*.service", "other.service", "new.service", check=False)
+    machine.systemctl("reset-failed", "load@*.service", "other.service", "new.service", check=False)
+    machine.systemctl("disable", "--now", SOCKET_UNIT)
+    machine.run(
+        [
+            "sh",
+            "-c",
+            "rm -rf /run/systemd/system/load@* /run/systemd/system/other.service /run/systemd/system/new.service /run/loaded-*",
+        ]
+    )
+    machine.systemctl("daemon-reload")
+
+
+def unit(machine: Machine, name: str, *credentials: str) -> None:
+    """A service that copies the credentials it gets, and stays."""
+    lines = "".join(f"LoadCredential={one}:{SOCKET}\n" for one in credentials)
+    target = f"/run/loaded-{name.partition('.')[0]}"
+    machine.write(
+        f"/run/systemd/system/{name}",
+        f"[Service]\nType=exec\n{lines}RemainAfterExit=yes\nTimeoutStartSec=20s\n"
+        f"ExecStart=/bin/cp -r ${{CREDENTIALS_DIRECTORY}} {target}\n",
+    )
+    machine.run(["rm", "-rf", target])
+    machine.systemctl("daemon-reload")
+
+
+def loaded(machine: Machine, name: str, credential: str) -> bytes:
+    file = machine.path(f"/run/loaded-{name.partition('.')[0]}/{credential}")
+    poll("the copy", file.exists)
+    return file.read_bytes()
+
+
+def refusals(machine: Machine) -> list[tuple[str, str, str]]:
+    found = machine.journal("REMO_EVENT=fetch")
+    return [
+        (one.get("REMO_UNIT", ""), one.get("REMO_CREDENTIAL", ""), one["REMO_REASON"])
+        for one in found
+        if one["REMO_OUTCOME"] != "ok"
+    ]
+
+
+def fails(machine: Machine, name: str, reason: str, credential: str = "password") -> None:
+    """Start the unit: it must fail at the step CREDENTIALS, and the journal says why."""
+    machine.systemctl("start", name, check=False)
+    shown = machine.show(name, "ActiveState", "ExecMainStatus")
+    assert shown == {"ActiveState": "failed", "ExecMainStatus": EXIT_CREDENTIALS}
+    assert (name, credential, reason) in refusals(machine)
+    assert not machine.path(f"/run/loaded-{name.partition('.')[0]}").exists()
+
+
+def test_a_unit_loads_the_bytes_of_its_secrets(machine: Machine, host: Operator) -> None:
+    odd = 'päss"\\\n/\u2028😀'
+    host.do(
+        "push-creds",
+        secrets={"PASSWORD": odd, "aws": {"user": "me\n", "key": "zq"}},
+        secrets_b64={"KEYSTORE": base64.b64encode(BINARY).decode()},
+    )
+    unit(machine, "load@one.service", "password", "key", "user")
+    machine.systemctl("start", "load@one.service")
+    assert loaded(machine, "load@one.service", "password") == odd.encode()
+    assert loaded(machine, "load@one.service", "key") == BINARY
+    assert loaded(machine, "load@one.service", "user") == b"me\n"
+    [record] = [one for one in machine.journal("REMO_EVENT=fetch") if one["REMO_CREDENTIAL"] == "password"]
+    assert (record["REMO_UNIT"], record["REMO_SECRET"], record["REMO_OUTCOME"], record["REMO_PEER_UID"]) == (
+        *("load@one.service", "PASSWORD"),
+        *("ok", "0"),
+    )
+    assert "REMO_PROJECT" not in record
+
+
+def test_a_unit_that_no_rule_names_does_not_start(machine: Machine, host: Operator) -> None:
+    host.push({"PASSWORD": "x"})
+    unit(machine, "other.service", "password")
+    fails(machine, "other.service", "not_in_configuration")
+    unit(machine, "load@two.service", "other")
+    fails(machine, "load@two.service", "not_in_configuration", "other")
+    said = machine.run(["systemctl", "status", "other.service"], check=False).stdout
+    assert "CREDENTIALS" in said
+
+
+def test_a_missing_secret_keeps_the_unit_down(machine: Machine, host: Operator) -> None:
+    host.push({"OTHER": "x"})
+    unit(machine, "load@absent.service", "password")
+    fails(machine, "load@absent.service", "not_in_snapshot")
+
+
+def test_an_expired_secret_keeps_the_unit_down(machine: Machine, host: Operator) -> None:
+    soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 2))
+    host.do("push-creds", secrets={"PASSWORD": "x"}, expires={"PASSWORD": soon})
+    unit(machine, "load@expired.service", "password")
+    time.sleep(2.5)
+    fails(machine, "load@expired.service", "expired")
+
+
+def test_a_missing_field_keeps_the_unit_down(machine: Machine, host: Operator) -> None:
+    host.do("push-creds", secrets={"aws": {"key": "x"}})
+    unit(machine, "load@field.service", "user")
+    fails(machine, "load@field.service", "no_such_field", "user")
+
+
+def test_without_a_push_in_time_the_unit_does_not_start(machine: Machine, host: Operator) -> None:
+    host.configure("credentials_wait_seconds = 1\n" + RULES)
+    unit(machine, "load@late.service", "password")
+    fails(machine, "load@late.service", "no_snapshot")
+
+
+def test_a_unit_that_is_stopped_while_it_waits_leaves_nothing_behind(machine: Machine, host: Operator) -> None:
+    unit(machine, "load@gone.service", "password")
+    machine.systemctl("start", "--no-block", "load@gone.service")
+    poll("it to be kept", lambda: machine.show(SERVICE, "NFileDescriptorStore")["NFileDescriptorStore"] != "0")
+    machine.systemctl("stop", "load@gone.service")
+    poll("it to be dropped", lambda: machine.show(SERVICE, "NFileDescriptorStore")["NFileDescriptorStore"] == "0")
+
+
+def test_two_units_wait_for_the_push_and_start(machine: Machine, host: Operator) -> None:
+    for name in ("load@a.service", "load@b.service"):
+        unit(machine, name, "password")
+        machine.systemctl("start", "--no-block", name)
+    poll("both to wait", lambda: len(machine.run(["ss", "-xH"]).stdout.split(SOCKET)) > 2)
+    time.sleep(0.2)
+    host.push({"PASSWORD": "zq"})
+    for name in ("load@a.service", "load@b.service"):
+        assert loaded(machine, name, "password") == b"zq"
+
+
+def test_a_broker_killed_while_a_unit_waits_answers_it_after_its_restart(machine: Machine, host: Operator) -> None:
+    unit(machine, "load@killed.service", "password")
+    machine.systemctl("start", "--no-block", "load@killed.service")
+    poll("the broker", lambda: machine.show(SERVICE, "NFileDescriptorStore")["NFileDescriptorStore"] != "0")
+    before = host.main_pid()
+    machine.systemctl("kill", "--signal=KILL", SERVICE)
+    poll("another broker", lambda: host.main_pid() not in (0, before))
+    assert machine.show("load@killed.service", "ActiveState")["ActiveState"] == "activating"
+    host.push({"PASSWORD": "after"})
+    assert loaded(machine, "load@killed.service", "password") == b"after"
+
+
+def test_a_broker_stopped_while_a_unit_waits_keeps_it_down(machine: Machine, host: Operator) -> None:
+    unit(machine, "load@stopped.service", "password")
+    machine.systemctl("start", "--no-block", "load@stopped.service")
+    poll("the broker", lambda: machine.show(SERVICE, "NFileDescriptorStore")["NFileDescriptorStore"] != "0")
+    machine.systemctl("restart", SERVICE)
+    poll("the unit", lambda: machine.show("load@stopped.service", "ActiveState")["ActiveState"] == "failed")
+    assert ("load@stopped.service", "password", "no_snapshot") in refusals(machine)
+
+
+def test_a_broker_that_cannot_start_keeps_the_unit_down(machine: Machine, host: Operator) -> None:
+    host.configure("nonsense = 1\n")
+    unit(machine, "load@broken.service", "password")
+    machine.write("/run/systemd/system/load@broken.service.d/soon.conf", "[Service]\nTimeoutStartSec=2s\n")
+    machine.systemctl("daemon-reload")
+    machine.systemctl("start", "load@broken.service", check=False)
+    assert machine.show("load@broken.service", "ActiveState")["ActiveState"] == "failed"
+    assert not machine.path("/run/loaded-load@broken/password").exists()
+
+
+def test_only_root_reaches_the_socket(machine: Machine, host: Operator) -> None:
+    status = machine.path(SOCKET).stat()
+    assert (status.st_mode & 0o7777, status.st_uid, status.st_gid) == (0o600, 0, 0)
+
+
+# Binds an address as systemd does and prints how much it is answered, and whether that begins with a value.
+ASK = """
+import socket, sys
+client = socket.socket(socket.AF_UNIX)
+client.settimeout(10)
+if sys.argv[2]:
+    client.bind("\\0" + sys.argv[2])
+client.connect(sys.argv[1])
+data = b""
+while piece := client.recv(65536):
+    data += piece
+print(len(data), data[:40].decode("ascii", "replace"))
+"""
+TOO_MUCH = 1024 * 1024 + 1
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "abc/unit/load@x.service",
+        "abc/unit/load@x.service/pass/word",
+        "zz/unit/load@x.service/password",
+        "abc/unit/load@x.service/pass\nword",
+        f"abc/unit/load@{'x' * 80}/password",
+    ],
+    ids=["none", "no-credential", "slash", "not-hex", "newline", "no-suffix"],
+)
+def test_any_other_address_is_refused_and_recorded(machine: Machine, host: Operator, address: str) -> None:
+    host.push({"PASSWORD": "zqSecretzq"})
+    said = machine.run(["/usr/bin/python3", "-c", ASK, SOCKET, address]).stdout
+    assert said.startswith(f"{TOO_MUCH} remo-broker refused")
+    assert "zqSecretzq" not in said
+    assert [one for one in refusals(machine) if one[2] in ("bad_value", "not_in_configuration", "unit_mismatch")]
+
+
+def test_a_root_process_elsewhere_gets_nothing_under_the_name_of_a_unit(machine: Machine, host: Operator) -> None:
+    host.push({"PASSWORD": "zqSecretzq"})
+    run = ["systemd-run", "--quiet", "--wait", "--pipe", "--unit=impostor", "/usr/bin/python3", "-c", ASK, SOCKET]
+    said = machine.run([*run, "abc/unit/load@x.service/password"]).stdout
+    assert said.startswith(f"{TOO_MUCH} remo-broker refused")
+    assert ("load@x.service", "password", "unit_mismatch") in refusals(machine)
+
+
+def test_a_peer_that_never_reads_holds_up_no_other(machine: Machine, host: Operator) -> None:
+    host.push({"PASSWORD": "zq"})
+    silent = "client.connect(sys.argv[1]); import time; print('connected', flush=True); time.sleep(30)"
+    process = machine.popen(
+        [
+            "/usr/bin/python3",
+            "-c",
+            ASK.partition("client.connect")[0] + silent,
+            SOCKET,
+            "abc/unit/other.service/password",
+        ]
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "connected\n"
+        unit(machine, "load@beside.service", "password")
+        machine.systemctl("start", "load@beside.service")
+        assert loaded(machine, "load@beside.service", "password") == b"zq"
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_five_hundred_credentials_of_one_unit_are_all_loaded(machine: Machine, host: Operator) -> None:
+    names = [f"S{number}" for number in range(500)]
+    host.configure('[credentials."load@many.service"]\n' + "".join(f'{name} = "{name}"\n' for name in names))
+    host.push({name: f"value of {name}" for name in names})
+    unit(machine, "load@many.service", *names)
+    machine.systemctl("start", "load@many.service")
+    assert loaded(machine, "load@many.service", "S499") == b"value of S499"
+    assert len([one for one in machine.journal("REMO_UNIT=load@many.service") if one["REMO_OUTCOME"] == "ok"]) == 500
+
+
+def test_a_reload_brings_new_rules_into_force(machine: Machine, host: Operator) -> None:
+    host.push({"PASSWORD": "zq"})
+    unit(machine, "new.service", "password")
+    fails(machine, "new.service", "not_in_configuration")
+    machine.write("/etc/remo-broker/config.toml", '[credentials."new.service"]\npassword = "PASSWORD"\n')
+    machine.systemctl("reload", SERVICE)
+    poll(
+        "the rule",
+        lambda: not machine.run(["remo-brokerctl", "check", "--credentials", "new.service"], check=False).returncode,
+    )
+    machine.systemctl("start", "new.service")
+    assert loaded(machine, "new.service", "password") == b"zq"
+    said = machine.run(["remo-brokerctl", "explain", "--unit", "new.service", "nothing"], check=False)
+    assert said.returncode == 1
+    assert "not_in_configuration" in said.stdout
