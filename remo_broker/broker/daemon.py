@@ -246,7 +246,7 @@ class Daemon:
         return self._status
 
     def _reload_all(self) -> Job:
-        """SIGHUP: every manifest anew. One that fails leaves the old allowlist in force and is in the audit."""
+        """SIGHUP: read every manifest again and adopt what it takes away. One that fails changes nothing, and is in the audit."""
         self._reloads += 1
         if self._reloads > 1:
             return  # the one that is under way begins anew when it is through
@@ -269,7 +269,7 @@ class Daemon:
 
     def _reload(self, name: str, peer: OwnPeer) -> Job:
         try:
-            yield from self.operations.reload_manifest(name, peer)  # type: ignore[arg-type]
+            yield from self.operations.adopt_narrower(name, peer)  # type: ignore[arg-type]
         except Refused as refusal:
             self._say(PRIORITY_WARNING, f"The manifest of {name} was not reloaded: {refusal.message}")
         except Exception as error:

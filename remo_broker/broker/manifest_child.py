@@ -69,14 +69,15 @@ class ManifestReader:
     def __init__(self, loop: Loop, config: Config) -> None:
         self._loop = loop
         self._config = config
-        self._queue: deque[tuple[str, str, Later]] = deque()
+        self._queue: deque[tuple[str, str | None, Later]] = deque()
         self._readers = 0
         self._hung = 0
         self._helper = paths.internal_socket(config.socket_dir, paths.MANIFEST_SOCKET)
         self._delegates = os.path.isdir(os.path.dirname(self._helper))
 
-    def read(self, project_path: str, name: str) -> Later:
-        """Its result is `Allowed`, or `Refused` with one of the manifest codes."""
+    def read(self, project_path: str, name: str | None) -> Later:
+        """Its result is `Allowed`, or `Refused` with one of the manifest codes. `name` None: the manifest and its directory
+        may have any."""
         later = self._loop.later()
         self._queue.append((project_path, name, later))
         self._begin()
@@ -88,7 +89,7 @@ class ManifestReader:
             self._readers += 1
             self._loop.start(self._read(project_path, name, later))
 
-    def _read(self, project_path: str, name: str, later: Later) -> Job:
+    def _read(self, project_path: str, name: str | None, later: Later) -> Job:
         try:
             answer = yield from self._ask(self._request(project_path, name))
             later.set(answer if isinstance(answer, Refused) else parse(answer[0], self._config))
@@ -96,7 +97,7 @@ class ManifestReader:
             self._readers -= 1
             self._begin()
 
-    def _request(self, project_path: str, name: str) -> bytes:
+    def _request(self, project_path: str, name: str | None) -> bytes:
         request = {
             "project_path": project_path,
             "name": name,

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import os
 
-from remo_broker.broker import registrations
-from remo_broker.broker.decisions import info_fits
 from remo_broker.broker.expiry_timer import ExpiryTimer
 from remo_broker.broker.handlers import table
 from remo_broker.broker.loop import KeyLocks
-from remo_broker.broker.manifest_child import Allowed
+from remo_broker.broker.manifest_operations import CHANGES, ManifestOperations
 from remo_broker.broker.projects import Registration
 from remo_broker.broker.refusals import Refused, protocol_error
 from remo_broker.broker.secrets.json_spans import forget
@@ -36,6 +34,7 @@ from remo_broker.protocol.ops import (
     Explain,
     ExplainUnit,
     Explanation,
+    Preview,
     ProjectDetail,
     PushCreds,
     Pushed,
@@ -43,7 +42,6 @@ from remo_broker.protocol.ops import (
     Register,
     Registered,
     Reload,
-    Reloaded,
     Show,
     Status,
     UnitCredentials,
@@ -61,7 +59,6 @@ if TYPE_CHECKING:
     from remo_broker.broker.decisions import Broker
     from remo_broker.broker.loop import Job, Later, Loop
     from remo_broker.broker.manifest_child import ManifestReader
-    from remo_broker.broker.projects import Project
     from remo_broker.broker.registrations import Writer
     from remo_broker.broker.secrets.store import Secret
     from remo_broker.broker.sockets.admin import AdminCall, Steps
@@ -72,15 +69,11 @@ if TYPE_CHECKING:
 
     Handler: TypeAlias = Callable[["Operations", Any, AdminCall], Steps]
 
-# The lock of whoever changes and saves the registrations. Other locks are of one project's manifest, by the project's name,
-# which this is not.
-CHANGES = registrations.FILE_NAME
-
 # When so many secrets are gone it pays to give their memory back, which takes up to some milliseconds.
 MANY_SECRETS = 10_000
 
 
-class Operations:
+class Operations(ManifestOperations):
     """The ops that change or show the broker. `changed` is called after each that changes it."""
 
     def __init__(
@@ -136,23 +129,26 @@ class Operations:
             raise Refused(
                 Code.PROJECT_EXISTS, Reason.NAME_TAKEN, f"the names {taken} are the broker's own; take another"
             )
-        self._absent(name)
-        allowed = yield from self._read(path, name, peer)
+        self._may_register(request)
+        allowed = yield from self._read(path, name, peer, any_name=request.any_name)
         registration = Registration(
-            name, path, allowed.allowlist, allowed.ttl_seconds, allowed.max_entries, uids, allowed.source
+            name,
+            path,
+            allowed.allowlist,
+            allowed.ttl_seconds,
+            allowed.max_entries,
+            uids,
+            allowed.source,
+            any_name=request.any_name,
         )
         self._check_info(registration, peer)
         yield from self._locks.acquire(CHANGES)
         try:
-            self._absent(name)  # another request may have registered it meanwhile
-            yield from self._endpoints.prepare(name, path)
-            try:
-                yield from self._save({name: registration})
-            except Refused:
-                yield from self._withdraw(name, path)
-                raise
-            self._broker.projects.register(registration)
-            self._endpoints.serve(name)
+            self._may_register(request)  # another request may have registered it meanwhile
+            if name in self._broker.projects:
+                yield from self._replace(registration)
+            else:
+                yield from self._add(registration)
         finally:
             self._locks.release(CHANGES)
         self._record(
@@ -163,6 +159,29 @@ class Operations:
             allowlist_size=len(allowed.allowlist),
         )
         return Registered(socket_path=paths.project_socket(self._broker.config.socket_dir, name))
+
+    def _add(self, registration: Registration) -> Generator[Later | None, Any, None]:
+        name, path = registration.name, registration.project_path
+        yield from self._endpoints.prepare(name, path)
+        try:
+            yield from self._save({name: registration})
+        except Refused:
+            yield from self._withdraw(name, path)
+            raise
+        self._broker.projects.register(registration)
+        self._endpoints.serve(name)
+
+    def _replace(self, registration: Registration) -> Generator[Later | None, Any, None]:
+        """Under the same sockets, which containers have mounted."""
+        project = self._broker.projects[registration.name]
+        before = project.registration
+        yield from self._save({registration.name: registration})
+        project.reload(registration)
+        self._watchers.reloaded(project)
+        if (before.project_path, before.allowed_uids) != (registration.project_path, registration.allowed_uids):
+            # Those who are connected were admitted by other rules.
+            self._endpoints.server.dismiss(project)
+        yield from self._endpoints.repair(registration.name, registration.project_path)
 
     def unregister(self, request: Unregister, call: AdminCall) -> Steps:
         yield from self._locks.acquire(CHANGES)
@@ -188,48 +207,6 @@ class Operations:
         if project is not None:
             self._endpoints.server.dismiss(project)
         yield from self._endpoints.close(name, path)
-
-    def reload(self, request: Reload, call: AdminCall) -> Steps:
-        return (yield from self.reload_manifest(request.name, call.peer))
-
-    def reload_manifest(self, project_name: str, peer: Peer) -> Generator[Later | None, Any, Reloaded]:
-        """One at a time for each project, so that what the manifest says when it is read last is what counts."""
-        name = self._known(project_name).name
-        yield from self._locks.acquire(name)
-        try:
-            project = self._known(name)
-            allowed = yield from self._read(project.registration.project_path, name, peer)
-            yield from self._locks.acquire(CHANGES)
-            try:
-                if self._known(name) is not project:
-                    # Unregistered meanwhile, and registered anew: what was read is another directory's.
-                    raise Refused(
-                        Code.PROJECT_UNKNOWN,
-                        None,
-                        "the project was unregistered meanwhile; reload the new one if need be",
-                    )
-                fresh = project.registration.with_manifest(
-                    allowed.allowlist, allowed.ttl_seconds, allowed.max_entries, allowed.source
-                )
-                self._check_info(fresh, peer)
-                # Most of a thousand manifests say what they said before, and each save writes and syncs the whole file.
-                if fresh is not project.registration:
-                    yield from self._save({name: fresh})
-                    project.reload(fresh)
-                    self._watchers.reloaded(project)
-            finally:
-                self._locks.release(CHANGES)
-        finally:
-            self._locks.release(name)
-        self._record(
-            Event.RELOADED,
-            f"The manifest of project {name} was reloaded with {counted(len(fresh.allowlist), 'name')}.",
-            peer,
-            project=name,
-            allowlist_size=len(fresh.allowlist),
-        )
-        yield from self._endpoints.repair(name, fresh.project_path)
-        return Reloaded(allowlist=list(fresh.allowlist))
 
     def show(self, request: Show, _call: AdminCall) -> ProjectDetail:
         return self._report.detail(self._known(request.name))
@@ -291,46 +268,14 @@ class Operations:
 
     # --- shared
 
-    def _absent(self, name: str) -> None:
-        if name in self._broker.projects:
+    def _may_register(self, request: Register) -> None:
+        name = request.name
+        if name in self._broker.projects and not request.replace:
             raise Refused(
                 Code.PROJECT_EXISTS,
                 None,
-                f"project {name} is registered; 'remo-brokerctl reload {name}' reads its manifest anew",
+                f"project {name} is registered; 'remo-brokerctl reload {name}' reads its manifest again",
             )
-
-    def _known(self, name: str) -> Project:
-        project = self._broker.projects.get(name)
-        if project is None:
-            raise Refused(
-                Code.PROJECT_UNKNOWN, None, "no such project is registered; 'remo-brokerctl list' shows those that are"
-            )
-        return project
-
-    def _read(self, path: str, name: str, peer: Peer) -> Generator[Later | None, Any, Allowed]:
-        result = yield self._reader.read(path, name)
-        if isinstance(result, Refused):
-            self._manifest_refused(name, result, peer)
-            raise result
-        assert isinstance(result, Allowed)
-        return result
-
-    def _check_info(self, registration: Registration, peer: Peer) -> None:
-        if not info_fits(registration):
-            refusal = Refused(
-                Code.MANIFEST_INVALID, None, "allowlist: too many names for one answer; name fewer secrets"
-            )
-            self._manifest_refused(registration.name, refusal, peer)
-            raise refusal
-
-    def _manifest_refused(self, name: str, refusal: Refused, peer: Peer) -> None:
-        self._record(
-            Event.MANIFEST_INVALID,
-            f"The manifest of project {name} was refused: {refusal.message}",
-            peer,
-            project=name,
-            reason=str(refusal.code),
-        )
 
     def _save(self, change: dict[str, Registration | None]) -> Generator[Later | None, Any, None]:
         """Put the registrations on disk as they are with `change`, None being for one that goes. Raises `Refused`, and
@@ -369,6 +314,7 @@ HANDLERS: dict[type[Request], Handler] = table(
         Register: Operations.register,
         Unregister: Operations.unregister,
         Reload: Operations.reload,
+        Preview: Operations.preview,
         PushCreds: Operations.push,
         ClearCreds: _at_once(Operations.clear),
         Status: _at_once(Operations.status),

@@ -49,7 +49,17 @@ class ManifestSource:
 class Registration:
     """What is remembered of a project across restarts: what the manifest said when it was last validated."""
 
-    __slots__ = ("allowed_uids", "allowlist", "encoded", "max_entries", "name", "project_path", "source", "ttl_seconds")
+    __slots__ = (
+        "allowed_uids",
+        "allowlist",
+        "any_name",
+        "encoded",
+        "max_entries",
+        "name",
+        "project_path",
+        "source",
+        "ttl_seconds",
+    )
 
     def __init__(
         self,
@@ -60,7 +70,11 @@ class Registration:
         max_entries: int,
         allowed_uids: Sequence[int],
         source: ManifestSource | None = None,
+        *,
+        any_name: bool = False,
     ) -> None:
+        self.any_name = any_name
+        """The operator chose the name: manifest and directory may have another."""
         self.name = name
         self.source = source
         self.project_path = project_path
@@ -83,7 +97,14 @@ class Registration:
         if before == (tuple(allowlist), ttl_seconds, max_entries, source):
             return self
         return Registration(
-            self.name, self.project_path, allowlist, ttl_seconds, max_entries, self.allowed_uids, source
+            self.name,
+            self.project_path,
+            allowlist,
+            ttl_seconds,
+            max_entries,
+            self.allowed_uids,
+            source,
+            any_name=self.any_name,
         )
 
     def __repr__(self) -> str:
@@ -131,6 +152,7 @@ class Project:
         "last_fetch",
         "leases",
         "lines",
+        "manifest_waits",
         "reader",
         "registration",
         "serial",
@@ -158,6 +180,8 @@ class Project:
         self.fetches_denied = 0
         self.fetches_not_found = 0
         """Of those allowed, the ones for which the broker held nothing."""
+        self.manifest_waits = False
+        """Its manifest was found to allow more than the registration, which only an operator adopts."""
         self.serial = next(_serials)
         """Differs after each change of the registration, for the status stream."""
         self._last_fetch_shown: tuple[float, int] = (0.0, 0)
@@ -173,6 +197,7 @@ class Project:
     def reload(self, registration: Registration) -> None:
         """Replace the allowlist in one step; leases stay."""
         self.registration = registration
+        self.manifest_waits = False
         self.serial = next(_serials)
         self.leases.resize(registration.ttl_seconds, registration.max_entries)
         self.grants = {name: Grant(self, name) for name in registration.allowlist}
@@ -253,4 +278,6 @@ def within_limits(one: Registration, config: Config) -> Registration:
     """The registration under the configuration in force, which may be stricter than when it was saved."""
     ttl = min(one.ttl_seconds, config.cache_default_ttl_seconds)
     entries = min(one.max_entries, config.cache_default_max_entries)
-    return Registration(one.name, one.project_path, one.allowlist, ttl, entries, one.allowed_uids, one.source)
+    return Registration(
+        one.name, one.project_path, one.allowlist, ttl, entries, one.allowed_uids, one.source, any_name=one.any_name
+    )

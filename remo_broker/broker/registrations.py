@@ -156,7 +156,10 @@ def _registration(entry: dict[str, object]) -> Registration:
         raise ValueError
     if not (type(ttl) is int and 1 <= ttl <= MAX_TTL_SECONDS and type(leases) is int and 1 <= leases <= MAX_LEASES):
         raise ValueError
-    return Registration(name, path, allowlist, ttl, leases, uids, _source(entry.get("manifest")))
+    any_name = entry.get("any_name", False)
+    if not isinstance(any_name, bool):
+        raise ValueError
+    return Registration(name, path, allowlist, ttl, leases, uids, _source(entry.get("manifest")), any_name=any_name)
 
 
 def _source(entry: object) -> ManifestSource | None:
@@ -187,6 +190,8 @@ def _encode(one: Registration) -> bytes:
         "max_entries": one.max_entries,
         "allowed_uids": one.allowed_uids,
     }
+    if one.any_name:
+        entry["any_name"] = True
     one.encoded = json.dumps(entry, separators=(",", ":")).encode("ascii")
     if one.source is not None:
         source = {"path": one.source.path, "sha256": one.source.sha256, "hosts": one.source.hosts}

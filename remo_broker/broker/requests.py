@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from remo_broker.broker.refusals import protocol_error
-from remo_broker.broker.secrets.json_spans import ARRAY, NUMBER, OBJECT, STRING, text
+from remo_broker.broker.secrets.json_spans import ARRAY, LITERAL, NUMBER, OBJECT, STRING, text
 from remo_broker.protocol.message import FieldError, from_fields
 from remo_broker.protocol.ops import Reason
 
@@ -22,6 +22,7 @@ MAX_DIGITS = 10
 _WANTED = {
     "str": "a string",
     "int": "an integer, not negative",
+    "bool": "true or false",
     "list": "a list of integers, none negative",
     "dict": "an object",
 }
@@ -68,6 +69,8 @@ def _plain(data: Buffer, node: Node) -> Any:
     if kind == NUMBER and end - start <= MAX_DIGITS:
         digits = bytes(data[start:end])
         return int(digits) if digits.isdigit() else _OTHER
+    if kind == LITERAL:
+        return {b"true": True, b"false": False}.get(bytes(data[start:end]), _OTHER)
     if kind == ARRAY:
         return [_plain(data, item) for item in children]
     if kind == OBJECT:

@@ -114,6 +114,7 @@ class StatusReport:
             "fetches_denied": project.fetches_denied,
             "fetches_not_found": project.fetches_not_found,
             "last_fetch_usec": project.last_fetch_usec(now, moment),
+            "manifest_waits": True if project.manifest_waits else None,
         }
 
     def has(self, name: str) -> bool:

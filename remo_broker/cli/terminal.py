@@ -127,6 +127,12 @@ class Output:
             signal.signal(signal.SIGINT, before)
 
 
+def confirmed(question: str) -> bool:
+    """Ask on the terminal; anything but yes is no."""
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def _start_pager() -> subprocess.Popen[bytes] | None:
     """Start the first pager that can be started; a setting that names a missing program hides no output."""
     trusted = _secure_setting()

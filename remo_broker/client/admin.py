@@ -12,10 +12,12 @@ from remo_broker.protocol.ops import (
     EVENTS,
     BrokerStatus,
     ClearCreds,
+    Difference,
     Done,
     Explain,
     ExplainUnit,
     Explanation,
+    Preview,
     ProjectDetail,
     PushCreds,
     Pushed,
@@ -93,18 +95,36 @@ class AdminClient(StatusClient):
         """
         return watch(self, WatchStore(), StoreState)
 
-    def register(self, name: str, project_path: str, allowed_uids: Sequence[int] = ()) -> str:
-        """Make a project's socket live; returns its path. Raises `ProjectExists` or one of the `Manifest…` errors."""
-        request = Register(name=name, project_path=project_path, allowed_uids=list(allowed_uids))
-        return self.ask(request, Registered).socket_path
+    def register(
+        self,
+        name: str,
+        project_path: str,
+        allowed_uids: Sequence[int] = (),
+        *,
+        replace: bool = False,
+        any_name: bool = False,
+    ) -> str:
+        """Make a project's socket live; returns its path. Raises `ProjectExists` or one of the `Manifest…` errors.
+
+        With `replace`, a registered project of the name is replaced under its sockets. With `any_name`, manifest and
+        directory need not have the name.
+        """
+        return self.ask(register_request(name, project_path, allowed_uids, replace, any_name), Registered).socket_path
 
     def unregister(self, name: str) -> None:
         """Stop serving a project. Raises `ProjectUnknown`."""
         self.ask(Unregister(name=name), Done)
 
-    def reload(self, name: str) -> list[str]:
-        """Read a project's manifest anew; returns its allowlist. Raises `ProjectUnknown` or a `Manifest…` error."""
-        return self.ask(Reload(name=name), Reloaded).allowlist
+    def reload(self, name: str, sha256: str | None = None) -> list[str]:
+        """Read a project's manifest again; returns its allowlist. Raises `ProjectUnknown` or a `Manifest…` error.
+
+        With `sha256`, only a manifest with that hash is adopted.
+        """
+        return self.ask(Reload(name=name, sha256=sha256), Reloaded).allowlist
+
+    def preview(self, name: str, *, adopt_narrower: bool = False) -> Difference:
+        """Compare a project's manifest with what the broker goes by. Raises as `reload` does."""
+        return self.ask(Preview(name=name, adopt_narrower=adopt_narrower), Difference)
 
     def push_creds(
         self,
@@ -133,6 +153,14 @@ class AdminClient(StatusClient):
     def explain_unit(self, unit: str) -> UnitCredentials:
         """Which credentials the broker's configuration gives a systemd unit, and whether it would get them now."""
         return self.ask(ExplainUnit(unit=unit), UnitCredentials)
+
+
+def register_request(
+    name: str, project_path: str, allowed_uids: Sequence[int], replace: bool, any_name: bool
+) -> Register:
+    return Register(
+        name=name, project_path=project_path, allowed_uids=list(allowed_uids), replace=replace, any_name=any_name
+    )
 
 
 def push_request(

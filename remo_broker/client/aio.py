@@ -8,7 +8,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from remo_broker.client.admin import AdminClient, StatusClient, push_request
+from remo_broker.client.admin import AdminClient, StatusClient, push_request, register_request
 from remo_broker.client.connection import BACKLOG_RETRY_SECONDS, DEFAULT_TIMEOUT_SECONDS, check_listener
 from remo_broker.client.errors import BadReply, ClientError, ConnectionLost, TimedOut
 from remo_broker.client.exchange import (
@@ -31,6 +31,7 @@ from remo_broker.protocol.ops import (
     BoundSecrets,
     BrokerStatus,
     ClearCreds,
+    Difference,
     Done,
     Explain,
     ExplainUnit,
@@ -40,13 +41,13 @@ from remo_broker.protocol.ops import (
     Peek,
     Ping,
     Pong,
+    Preview,
     ProjectDetail,
     ProjectInfo,
     ProjectState,
     Pushed,
     Readiness,
     Ready,
-    Register,
     Registered,
     Reload,
     Reloaded,
@@ -236,15 +237,26 @@ class AsyncAdminClient(AsyncStatusClient):
     def watch(self) -> AsyncIterator[StoreState]:
         return watch(self, WatchStore(), StoreState)
 
-    async def register(self, name: str, project_path: str, allowed_uids: Sequence[int] = ()) -> str:
-        request = Register(name=name, project_path=project_path, allowed_uids=list(allowed_uids))
+    async def register(
+        self,
+        name: str,
+        project_path: str,
+        allowed_uids: Sequence[int] = (),
+        *,
+        replace: bool = False,
+        any_name: bool = False,
+    ) -> str:
+        request = register_request(name, project_path, allowed_uids, replace, any_name)
         return (await self.ask(request, Registered)).socket_path
 
     async def unregister(self, name: str) -> None:
         await self.ask(Unregister(name=name), Done)
 
-    async def reload(self, name: str) -> list[str]:
-        return (await self.ask(Reload(name=name), Reloaded)).allowlist
+    async def reload(self, name: str, sha256: str | None = None) -> list[str]:
+        return (await self.ask(Reload(name=name, sha256=sha256), Reloaded)).allowlist
+
+    async def preview(self, name: str, *, adopt_narrower: bool = False) -> Difference:
+        return await self.ask(Preview(name=name, adopt_narrower=adopt_narrower), Difference)
 
     async def push_creds(
         self,

@@ -34,9 +34,12 @@ NO_LEGEND = Option("--no-legend", help="No header and no count around a table")
 NO_PAGER = Option("--no-pager", help="No pager for long output on a terminal")
 
 ALLOW_UID = Option("--allow-uid", value="UID,...", help="Only these users may connect: numbers or names; else anybody")
+NAME = Option("--name", value="NAME", help="Register by this name, whatever the manifest and the directory say")
+REPLACE = Option("--replace", help="Replace the registered project of the name; its sockets stay")
 NO_ENABLE = Option("--no-enable", help="Leave the unit of the project's socket as it is")
 NAMES = Option("--names", help="Only the names that it may fetch, one a line")
-ALL = Option("--all", help="All registered projects")
+ALL = Option("--all", help="All registered projects; what would allow more waits")
+DIFF = Option("--dry-run", help="Change nothing; show what would change, like diff")
 DRY_RUN = Option("--dry-run", help="Change nothing; show which projects would lack a secret that they may fetch")
 FORMAT = Option("--format", value="FORMAT", choices=FORMATS, help="The format of FILE; guessed by default")
 COMMAND = Option("--command", help="Run a command instead of reading FILE; push its output if it succeeds")
@@ -118,9 +121,9 @@ cannot start or does not serve a project, {EXIT_IDLE} when it is idle or stopped
             "Serve the project in a directory",
             run="remo_broker.ctl.register:register",
             operands=[Operand("PATH", kind="directory")],
-            options=[ALLOW_UID, NO_ENABLE],
+            options=[NAME, REPLACE, ALLOW_UID, NO_ENABLE],
             details="""\
-The project has the directory's name. Where systemd runs, its socket's unit remo-broker-client@PROJECT.socket is enabled
+The project has the directory's name unless --name gives another. Where systemd runs, its socket's unit remo-broker-client@PROJECT.socket is enabled
 too, so that systemd opens the socket from the next boot on.""",
         ),
         Command(
@@ -134,11 +137,20 @@ Where systemd runs, its socket's unit is disabled and stopped too, even if the b
         ),
         Command(
             "reload",
-            "Read manifests anew",
-            run="remo_broker.ctl.projects:reload",
+            "Read a manifest again",
+            run="remo_broker.ctl.reload:reload",
             operands=[Operand("PROJECT", kind="project", optional=True)],
-            options=[ALL],
-            details="A manifest that is not valid leaves the old allowlist in force.",
+            options=[ALL, DIFF, YES],
+            details="""\
+A manifest that would allow more than before is shown and adopted after a question on the terminal, or with --yes. With
+--all, as with SIGHUP, only what the manifests take away is adopted. A manifest that is not valid changes nothing.""",
+        ),
+        Command(
+            "diff",
+            "Show what reload would change",
+            run="remo_broker.ctl.reload:diff",
+            operands=[PROJECT],
+            details="The exit status is 1 if anything would change.",
         ),
         Command(
             "push",

@@ -14,6 +14,7 @@ from typing import Any
 from remo_broker.cli.options import Arguments, Usage
 from remo_broker.cli.program import Problem
 from remo_broker.ctl.commands import COMPOSE, DOCKER, NSPAWN, PODMAN, WRITE, YES
+from remo_broker.ctl.devcontainer_write import FEATURE, write
 from remo_broker.ctl.session import open_client, open_output
 from remo_broker.manifest.rules import SEARCH
 from remo_broker.protocol import paths
@@ -24,7 +25,6 @@ INSIDE = paths.SOCKET_DIR
 MOUNTS = f"{paths.SOCKET_DIR}/mount"
 # What dev containers call the directory that the project is mounted in.
 WORKSPACES = "/workspaces"
-FEATURE = "./remo-broker"
 
 
 class Project:
@@ -57,9 +57,7 @@ def devcontainer(arguments: Arguments) -> int:
     project = find(arguments)
     output = open_output(arguments)
     if arguments.flag(WRITE):
-        from remo_broker.ctl.devcontainer_write import write
-
-        return write(output, project, settings(project), ask=not arguments.flag(YES))
+        return write(output, project.directory, settings(project), ask=not arguments.flag(YES))
     if chosen:
         output.line(chosen[0](project))
     elif output.json == "short":

@@ -11,10 +11,11 @@ from typing import Any
 
 from remo_broker.cli.program import Problem
 from remo_broker.cli.secret_paths import RightsOf
-from remo_broker.cli.terminal import Colour, Output
+from remo_broker.cli.terminal import Colour, Output, confirmed
 from remo_broker.cli.text import escaped
-from remo_broker.ctl.devcontainer import FEATURE, Project
 
+# How devcontainer.json names the Feature: by its place below .devcontainer.
+FEATURE = "./remo-broker"
 # What is installed for this, and the client that the Feature installs.
 FEATURE_FILES = "/usr/share/remo-broker/feature"
 CLIENT = "/usr/lib/remo-broker/remo-secret.pyz"
@@ -25,11 +26,11 @@ MAX_BYTES = 1024 * 1024
 _indentation = re.compile(r"^([ \t]+)\S", re.MULTILINE).search
 
 
-def write(output: Output, project: Project, settings: dict[str, Any], *, ask: bool) -> int:
+def write(output: Output, directory: str, settings: dict[str, Any], *, ask: bool) -> int:
     """Write with the rights of the project's owner: its directory may hold links that lead elsewhere."""
-    with RightsOf(os.stat(project.directory).st_uid):
-        place = next((one for one in PLACES if os.path.lexists(os.path.join(project.directory, one))), PLACES[0])
-        path = os.path.join(project.directory, place)
+    with RightsOf(os.stat(directory).st_uid):
+        place = next((one for one in PLACES if os.path.lexists(os.path.join(directory, one))), PLACES[0])
+        path = os.path.join(directory, place)
         before = read(path)
         after = merged(before, settings, path)
         changes = list(difflib.unified_diff(before.splitlines(), after.splitlines(), place, place, lineterm=""))
@@ -38,19 +39,13 @@ def write(output: Output, project: Project, settings: dict[str, Any], *, ask: bo
             output.line(output.paint(escaped(line.expandtabs(4)), colour))
         if changes and ask and sys.stdin.isatty() and not confirmed(f"Write {path}?"):
             raise Problem("nothing was written")
-        copied = copy_feature(os.path.join(project.directory, ".devcontainer", FEATURE))
+        copied = copy_feature(os.path.join(directory, ".devcontainer", FEATURE))
         if changes:
             put(path, after.encode())
     output.line(f"Wrote {escaped(path)}." if changes else f"{escaped(path)} is up to date.")
     if copied:
         output.line(f"Wrote {', '.join(copied)} below .devcontainer/remo-broker/.")
     return 0
-
-
-def confirmed(question: str) -> bool:
-    """Ask on the terminal; anything but yes is no."""
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def read(path: str) -> str:

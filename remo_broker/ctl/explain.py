@@ -18,7 +18,9 @@ RULES: list[tuple[str, dict[str, str]]] = [
     ),
     (
         "the user may connect",
-        {Reason.UID_NOT_ALLOWED: "unregister the project, and register it with this user in --allow-uid"},
+        {
+            Reason.UID_NOT_ALLOWED: "register it again with this user: remo-brokerctl register --replace --allow-uid=UID PATH"
+        },
     ),
     (
         "the name is one that a secret can have",

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
-from remo_broker.cli.options import Arguments, Usage
-from remo_broker.cli.program import complain
+from remo_broker.cli.options import Arguments
 from remo_broker.cli.text import escaped
 from remo_broker.cli.times import ago, shown, shown_short
-from remo_broker.client.errors import ClientError
 from remo_broker.ctl import served
-from remo_broker.ctl.commands import ALL, NAMES, PROGRAM
+from remo_broker.ctl.commands import NAMES
 from remo_broker.ctl.session import fetches, open_client, open_output, project_operand, user
 from remo_broker.protocol.names import counted
 
@@ -71,35 +67,3 @@ def show(arguments: Arguments) -> None:
                 *((("Names" if place == 0 else ""), escaped(name)) for place, name in enumerate(names)),
             ]
         )
-
-
-def reload(arguments: Arguments) -> int:
-    output = open_output(arguments)
-    if arguments.flag(ALL) == bool(arguments.operands):
-        raise Usage("'reload' takes either a PROJECT or --all")
-    reloaded: list[dict[str, object]] = []
-    failed = False
-    with open_client(arguments) as client:
-        if arguments.flag(ALL):
-            names = [project.name for project in client.status().projects]
-        else:
-            names = [project_operand(arguments)]
-        for name in names:
-            try:
-                allowlist = client.reload(name)
-            except ClientError as error:
-                if not arguments.flag(ALL):
-                    raise
-                failed = True
-                complain(PROGRAM, f"{name}: {error}", error.hint)
-                reloaded.append({"name": name, "error": error.message})
-                continue
-            reloaded.append({"name": name, "allowlist": allowlist})
-            if output.json == "off":
-                output.line(
-                    f"Reloaded {name}: {', '.join(map(escaped, allowlist)) or 'no names, everything is denied'}"
-                )
-    if output.json != "off":
-        output.show_json(reloaded if arguments.flag(ALL) else reloaded[0])
-    sys.stdout.flush()
-    return 1 if failed else 0

@@ -17,9 +17,10 @@ from remo_broker.client.errors import (
     ProjectUnknown,
     Unsendable,
 )
-from remo_broker.ctl.commands import ALLOW_UID, NO_ENABLE, PROGRAM
+from remo_broker.ctl.commands import ALLOW_UID, NAME, NO_ENABLE, PROGRAM, REPLACE
 from remo_broker.ctl.session import (
     PROJECT_NAMES,
+    checked_project,
     directory_problem,
     manages_units,
     open_client,
@@ -33,13 +34,20 @@ from remo_broker.ctl.units import systemctl
 def register(arguments: Arguments) -> int:
     output = open_output(arguments)
     path = os.path.realpath(arguments.operands[0])
-    name = os.path.basename(path)
-    problem = directory_problem(path)
+    given = arguments.value(NAME)
+    name = os.path.basename(path) if given is None else checked_project(given)
+    problem = directory_problem(path) if given is None else None
     if problem is not None:
-        raise Problem(f"{path}: {problem}", hint=f"rename it; {PROJECT_NAMES}")
+        raise Problem(f"{path}: {problem}", hint=f"give a name with --name; {PROJECT_NAMES}")
     with open_client(arguments) as client:
         try:
-            socket = client.register(name, path, uids(arguments, ALLOW_UID))
+            socket = client.register(
+                name,
+                path,
+                uids(arguments, ALLOW_UID),
+                replace=arguments.flag(REPLACE),
+                any_name=given is not None,
+            )
             names = client.show(name).allowlist
         except ProjectExists as error:
             raise taken(client, error, name, path) from None
@@ -69,11 +77,12 @@ def taken(client: AdminClient, error: ProjectExists, name: str, path: str) -> Pr
         return Problem(error.message, hint=error.hint)
     if holder == path:
         return Problem(
-            f"{name} is registered already", hint=f"to read its manifest again, run 'remo-brokerctl reload {name}'"
+            f"{name} is registered already",
+            hint=f"'remo-brokerctl reload {name}' reads its manifest again; --replace changes who may connect",
         )
     return Problem(
         f"{path}: the name {name} is registered for {holder}",
-        hint=f"run 'remo-brokerctl unregister {name}' first if this directory is to take its place",
+        hint="register this one by another name with --name, or in place of that one with --replace",
     )
 
 

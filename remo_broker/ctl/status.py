@@ -112,6 +112,11 @@ def show_running(output: Output, found: BrokerStatus) -> int:
             ("Audit", f"{audit}, to {sink(found.audit)}" + lost(output, found.audit.dropped)),
             ("Projects", str(found.project_count)),
             ("Fetches", fetches(found.fetches_allowed, found.fetches_not_found, found.fetches_denied)),
+            *(
+                ("Waiting", f"{one.name} asks for more; see 'remo-brokerctl diff {one.name}'")
+                for one in found.projects
+                if one.manifest_waits
+            ),
             *(("Not served", output.paint(f"{name}: {why}", Colour.RED)) for name, why in unserved.items()),
         ]
     )

@@ -27,12 +27,14 @@ def load(
     project_path: str,
     *,
     name: str | None = None,
+    any_name: bool = False,
     max_ttl_seconds: int = DEFAULT_TTL_SECONDS,
     max_entries: int = DEFAULT_MAX_ENTRIES,
 ) -> Manifest:
     """The manifest of the project in `project_path` (absolute), held to every rule. Needs pydantic.
 
-    `name` is what the project is registered by; without it the name only has to be the directory's. The two numbers are
+    `name` is what the project is registered by; without it the name only has to be the
+    directory's, or with `any_name` not even that. The two numbers are
     the broker's own. Raises `ManifestError`.
     """
     from remo_broker.manifest import document, reader
@@ -42,7 +44,7 @@ def load(
     # Not before there is something to check: importing pydantic takes three quarters of the time of it all.
     from remo_broker.manifest import models
 
-    directory = models.directory_of(project_path)
+    directory = None if any_name else models.directory_of(project_path)
     models.check(tables, name=name, directory=directory, max_ttl_seconds=max_ttl_seconds, max_entries=max_entries)
     import hashlib
     from dataclasses import replace

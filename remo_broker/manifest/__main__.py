@@ -93,6 +93,7 @@ def _read(request: bytes) -> dict[str, object]:
         manifest = load(
             fields["project_path"],
             name=fields["name"],
+            any_name=fields["name"] is None,
             max_ttl_seconds=fields["max_ttl_seconds"],
             max_entries=fields["max_entries"],
         )

@@ -122,6 +122,7 @@ class Reason(StrEnum):
     NAME_TAKEN = "name_taken"
     OUT_OF_MEMORY = "out_of_memory"
     STATE_UNWRITABLE = "state_unwritable"
+    MANIFEST_CHANGED = "manifest_changed"
     SOCKET_UNAVAILABLE = "socket_unavailable"
     NOT_IN_CONFIGURATION = "not_in_configuration"
     NO_SUCH_FIELD = "no_such_field"
@@ -204,6 +205,26 @@ class Reloaded(Reply):
     allowlist: list[str]
 
 
+class Difference(Reply):
+    """What a project's manifest says now, against what the broker goes by. `widens`: adopting it would allow more.
+
+    `changed_bindings` and `changed_hosts` are the secrets and servers whose entries differ. `sha256` is the manifest's, for `reload`.
+    """
+
+    manifest_path: str
+    sha256: str
+    widens: bool
+    changed: bool
+    added: list[str]
+    removed: list[str]
+    changed_bindings: list[str]
+    changed_hosts: list[str]
+    ttl_seconds: int
+    max_entries: int
+    ttl_seconds_now: int
+    max_entries_now: int
+
+
 class Pushed(Reply):
     loaded_at: str
     secret_count: int
@@ -241,6 +262,8 @@ class ProjectFacts(Message):
     fetches_denied: int
     last_fetch_usec: int
     fetches_not_found: int = 0
+    manifest_waits: bool | None = None
+    """True if the manifest was found to allow more than the broker goes by; the field is missing otherwise."""
 
 
 class ProjectStatus(ProjectFacts):
@@ -493,6 +516,10 @@ class Bindings(Request):
 
 
 class Register(Request):
+    """With `replace`, a registered project of the name is replaced: directory, manifest and users; its sockets stay. With
+    `any_name`, neither the manifest nor the directory has to have the name.
+    """
+
     OP = "register"
     SOCKETS = (ADMIN,)
     REPLIES = (Registered,)
@@ -500,6 +527,8 @@ class Register(Request):
     name: str
     project_path: str
     allowed_uids: list[int] = []  # noqa: RUF012 - never changed; a tuple would not be what the JSON has
+    replace: bool = False
+    any_name: bool = False
 
 
 class Unregister(Request):
@@ -510,11 +539,27 @@ class Unregister(Request):
 
 
 class Reload(Request):
+    """Adopt what the manifest says now. With `sha256`, only if that is still the manifest's."""
+
     OP = "reload"
     SOCKETS = (ADMIN,)
     REPLIES = (Reloaded,)
     CODES = (Code.PROJECT_UNKNOWN, Code.MANIFEST_NOT_FOUND, Code.MANIFEST_INVALID, Code.MANIFEST_UNREADABLE)
     name: str
+    sha256: str | None = None
+
+
+class Preview(Request):
+    """Compare a project's manifest with what the broker goes by. With `adopt_narrower`, adopt what takes something away;
+    what would allow more waits for `reload`.
+    """
+
+    OP = "preview"
+    SOCKETS = (ADMIN,)
+    REPLIES = (Difference,)
+    CODES = (Code.PROJECT_UNKNOWN, Code.MANIFEST_NOT_FOUND, Code.MANIFEST_INVALID, Code.MANIFEST_UNREADABLE)
+    name: str
+    adopt_narrower: bool = False
 
 
 class PushCreds(Request):

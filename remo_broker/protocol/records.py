@@ -37,6 +37,7 @@ class Event(Enum):
     UNREGISTERED = ("project.unregistered", "c062904861234b18a4ff428165c6b757", PRIORITY_CONTROL)
     RELOADED = ("manifest.reloaded", "f316b51fafa54c83bb87154a54d7abf9", PRIORITY_CONTROL)
     MANIFEST_INVALID = ("manifest.invalid", "2538a0ecde5d43b0afad976aa4749ae1", PRIORITY_REFUSED)
+    MANIFEST_WAITS = ("manifest.waits", "fe09725136cc4b7cb6d00c3c8bc5f4fa", PRIORITY_CONTROL)
     STARTED = ("broker.started", "7910579352a64d63ae3754b7e3db9886", PRIORITY_CONTROL)
     STOPPED = ("broker.stopped", "3c4e8af18ffc4b90b1d45cedb14122eb", PRIORITY_CONTROL)
     DEGRADED = ("audit.degraded", "9e9194edcc0749ee92b22c975ec2b171", PRIORITY_DEGRADED)

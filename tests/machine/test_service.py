@@ -81,7 +81,7 @@ def test_sigterm_lets_requests_in_flight_finish(machine: Machine, operator: Oper
 
 def test_hangup_reloads_all_manifests(machine: Machine, operator: Operator) -> None:
     for project in ("one", "two"):
-        operator.register(project, ["OLD"])
+        operator.register(project, ["OLD", "NEW"])
         operator.manifest(project, ["NEW"])
     pid = operator.main_pid()
     machine.systemctl("reload", SERVICE)

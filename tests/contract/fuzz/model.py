@@ -76,7 +76,7 @@ def on_project(line: bytes, allowed: frozenset[str]) -> Verdict:
         return _verdict(PROTOCOL_ERROR, fatal=True)
     request = _request(line)
     match request and request["op"]:
-        case "ping" | "info" | "ready":
+        case "ping" | "info" | "ready" | "bindings":
             return _verdict(OK)
         case "get" if request and isinstance(request.get("name"), str):
             return _verdict(OK, "not_found") if request["name"] in allowed else _verdict("denied")
@@ -112,13 +112,22 @@ def on_admin(line: bytes) -> Verdict:
             return _verdict(OK)
         case "unregister" | "show" if isinstance(name, str):
             return _verdict(OK, "project_unknown")
-        case "reload" if isinstance(name, str):
+        case "reload" | "preview" if (
+            isinstance(name, str)
+            and isinstance(request.get("sha256", ""), str | None if request["op"] == "reload" else object)
+            and (request["op"] == "reload" or isinstance(request.get("adopt_narrower", False), bool))
+        ):
             return _verdict(OK, "project_unknown", "manifest_not_found", "manifest_invalid", "manifest_unreadable")
         case "explain" if (
             isinstance(name, str) and isinstance(request.get("secret"), str) and _is_uid(request.get("uid"))
         ):
             return _verdict(OK, "project_unknown", PROTOCOL_ERROR)
-        case "register" if isinstance(name, str) and isinstance(request.get("project_path"), str):
+        case "register" if (
+            isinstance(name, str)
+            and isinstance(request.get("project_path"), str)
+            and isinstance(request.get("replace", False), bool)
+            and isinstance(request.get("any_name", False), bool)
+        ):
             codes = (
                 "project_exists",
                 "manifest_not_found",

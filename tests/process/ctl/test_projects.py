@@ -127,7 +127,7 @@ Connections: 0
     ), text
     assert operator.json("show", "myrepo")["allowlist"] == ["TOKEN", "aws"]
     write_project(directory, "myrepo", "OTHER")
-    assert operator.says("reload", "myrepo") == "Reloaded myrepo: OTHER\n"
+    assert operator.says("reload", "--yes", "myrepo") == "Reloaded myrepo: OTHER\n"
     assert operator.json("reload", "myrepo") == {"name": "myrepo", "allowlist": ["OTHER"]}
     assert operator.says("unregister", "myrepo") == "Unregistered myrepo.\n"
     assert operator.json("list") == []
@@ -155,7 +155,7 @@ def test_a_symlink_to_a_project_is_the_project(operator: Operator, directory: pa
 
 def test_what_cannot_be_registered(operator: Operator, directory: pathlib.Path) -> None:
     path = write_project(directory, "myrepo", "TOKEN")
-    assert "rename it" in refused(operator.run("register", directory / "No Project"), 1)
+    assert "--name" in refused(operator.run("register", directory / "No Project"), 1)
     assert "there is no such directory" in refused(operator.run("register", directory / "nowhere"), 1)
     assert "unknown user: 'nemo'" in refused(operator.run("register", path, "--allow-uid", "nemo"), 2)
     assert "--allow-uid requires a user" in refused(operator.run("register", path, "--allow-uid=,"), 2)
@@ -184,10 +184,15 @@ def test_reload_all(operator: Operator, directory: pathlib.Path) -> None:
     (directory / "one/.devcontainer/remo-broker.toml").write_text("nonsense")
     done = operator.run("reload", "--all")
     assert done.returncode == 1
-    assert done.stdout == b"Reloaded three: OTHER\nReloaded two: TOKEN\n"
+    assert done.stdout.startswith(b"Reloaded three: no names")
+    assert done.stdout.endswith(b"Reloaded two: TOKEN\n")
     assert re.fullmatch(rb"remo-brokerctl: one: not TOML .*\n", done.stderr)
     found = json.loads(operator.run("reload", "--all", "--json=short").stdout)
-    assert [sorted(one) for one in found] == [["error", "name"], ["allowlist", "name"], ["allowlist", "name"]]
+    assert [(one["name"], "error" in one, one.get("widens")) for one in found] == [
+        ("one", True, None),
+        ("three", False, True),
+        ("two", False, False),
+    ]
     assert operator.json("show", "one")["allowlist"] == ["TOKEN"], "what fails leaves the old list"
 
 

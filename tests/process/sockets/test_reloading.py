@@ -77,7 +77,7 @@ def test_a_reload_that_changes_nothing_writes_nothing(broker: Broker, project: p
 
 
 def test_a_hangup_reloads_all_manifests(broker: Broker, directory: pathlib.Path) -> None:
-    good, bad = (make_project(directory / name, "A") for name in ("good", "bad"))
+    good, bad = (make_project(directory / name, "A", "B") for name in ("good", "bad"))
     register(broker, good)
     register(broker, bad, allowed_uids=[os.getuid()])
     make_project(good, "B")
@@ -87,10 +87,10 @@ def test_a_hangup_reloads_all_manifests(broker: Broker, directory: pathlib.Path)
     (note,) = poll("the log", broker.notes)
     assert "bad" in note
     assert "allowlist" in note
-    assert allowlist(broker, "bad") == ["A"]
-    make_project(bad, "C")
+    assert allowlist(broker, "bad") == ["A", "B"]
+    make_project(bad, "A")
     broker.signal(signal.SIGHUP)
-    poll("the reload", lambda: allowlist(broker, "bad") == ["C"])
+    poll("the reload", lambda: allowlist(broker, "bad") == ["A"])
     assert broker.ask({"op": "show", "name": "bad"})["allowed_uids"] == [os.getuid()]
 
 
@@ -100,7 +100,7 @@ def test_of_two_reloads_the_later_one_counts(start_broker: StartBroker, director
     broker = start_broker(environment=slow_parser(directory))
     project = make_project(directory / "myrepo", "FIRST")
     register(broker, project)
-    make_project(project, "SLOW")
+    make_project(project, "SLOW", "QUICK", "LATER")
     with Link(broker.admin) as operator:
         operator.send({"op": "reload", "name": "myrepo"})
         poll("the reader", lambda: a_reader_is_slow(broker))
@@ -116,10 +116,10 @@ def test_of_two_reloads_the_later_one_counts(start_broker: StartBroker, director
 
 def test_a_hangup_during_a_reload_reads_all_once_more(start_broker: StartBroker, directory: pathlib.Path) -> None:
     broker = start_broker(environment=slow_parser(directory))
-    done, under_way = (make_project(directory / name, "FIRST") for name in ("a", "b"))
+    done, under_way = (make_project(directory / name, "FIRST", "SECOND") for name in ("a", "b"))
     register(broker, done)
     register(broker, under_way)
-    make_project(under_way, "SLOW")
+    make_project(under_way, "SECOND", "SLOW")
     broker.signal(signal.SIGHUP)
     poll("the reader", lambda: a_reader_is_slow(broker))
     make_project(done, "SECOND")

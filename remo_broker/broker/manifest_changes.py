@@ -1,0 +1,71 @@
+"""What changes when a project's manifest is read again: does it allow more, and what is left of it if that has to wait.
+
+A project's own code can write its manifest, so what allows more is adopted only when an operator says so: another name,
+a longer or larger lease, and bindings and hosts of any kind, because clients act on them.
+"""
+
+from __future__ import annotations
+
+import json
+
+from remo_broker.broker.projects import ManifestSource, Registration
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+
+class Change:
+    """From the registration in force to one with what the manifest says now."""
+
+    def __init__(self, before: Registration, fresh: Registration) -> None:
+        self.before = before
+        self.fresh = fresh
+        self.added = [name for name in fresh.allowlist if name not in before.allowlist]
+        self.removed = [name for name in before.allowlist if name not in fresh.allowlist]
+        old, new = before.source, fresh.source
+        # A registration of an earlier version has no source: nothing is known of its bindings.
+        self.bindings = _differing(_bindings(old), _bindings(new)) if old is not None else []
+        self.hosts = _differing(old.hosts, new.hosts if new else {}) if old is not None else []
+
+    @property
+    def widens(self) -> bool:
+        before, fresh = self.before, self.fresh
+        kept = set(fresh.allowlist)
+        return bool(
+            self.added
+            or fresh.ttl_seconds > before.ttl_seconds
+            or fresh.max_entries > before.max_entries
+            or any(name in kept for name in self.bindings)
+            or any(host in (fresh.source.hosts if fresh.source else {}) for host in self.hosts)
+        )
+
+    def narrowed(self) -> Registration:
+        """The registration with everything that the manifest takes away, and nothing that it adds."""
+        before, fresh = self.before, self.fresh
+        if not self.widens:
+            return fresh
+        kept = [name for name in before.allowlist if name in fresh.allowlist]
+        source = before.source
+        if source is not None and self.removed:
+            hosts = {host: name for host, name in source.hosts.items() if name in kept}
+            bindings = {name: value for name, value in _bindings(source).items() if name in kept}
+            text = json.dumps(bindings, separators=(",", ":")).encode("ascii")
+            source = ManifestSource(source.path, source.sha256, hosts, text)
+        ttl, entries = min(before.ttl_seconds, fresh.ttl_seconds), min(before.max_entries, fresh.max_entries)
+        if len(kept) == len(before.allowlist) and (ttl, entries) == (before.ttl_seconds, before.max_entries):
+            return before
+        return Registration(
+            before.name, before.project_path, kept, ttl, entries, before.allowed_uids, source, any_name=before.any_name
+        )
+
+
+def _bindings(source: ManifestSource | None) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(source.bindings) if source is not None else {}
+    return found
+
+
+def _differing(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
+    """The keys whose values differ, those of one side only included."""
+    return [key for key in {**before, **after} if before.get(key) != after.get(key)]

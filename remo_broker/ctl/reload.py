@@ -1,0 +1,126 @@
+"""`remo-brokerctl reload` and `diff`: what a manifest would change, and adopting it.
+
+A project's own code can write its manifest, so an operator sees what it would allow before it counts.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from remo_broker.cli.options import Arguments, Usage
+from remo_broker.cli.program import Problem, complain
+from remo_broker.cli.terminal import Colour, Output, confirmed
+from remo_broker.cli.text import escaped
+from remo_broker.client.admin import AdminClient
+from remo_broker.client.errors import ClientError
+from remo_broker.ctl.commands import ALL, DIFF, PROGRAM, YES
+from remo_broker.ctl.session import open_client, open_output, project_operand
+from remo_broker.protocol.ops import Difference
+
+NO_NAMES = "no names, everything is denied"
+
+
+def diff(arguments: Arguments) -> int:
+    name = project_operand(arguments)
+    with open_client(arguments) as client:
+        return show(open_output(arguments), name, client.preview(name))
+
+
+def reload(arguments: Arguments) -> int:
+    if arguments.flag(ALL) == bool(arguments.operands):
+        raise Usage("'reload' takes either a PROJECT or --all")
+    output = open_output(arguments)
+    with open_client(arguments) as client:
+        if arguments.flag(ALL):
+            return reload_all(output, client, dry_run=arguments.flag(DIFF))
+        name = project_operand(arguments)
+        found = client.preview(name)
+        if arguments.flag(DIFF):
+            return show(output, name, found)
+        if found.widens and not arguments.flag(YES):
+            ask(output, name, found)
+        allowlist = client.reload(name, found.sha256)
+    if output.json != "off":
+        output.show_json({"name": name, "allowlist": allowlist})
+    else:
+        output.line(f"Reloaded {name}: {', '.join(allowlist) or NO_NAMES}")
+    return 0
+
+
+def ask(output: Output, name: str, found: Difference) -> None:
+    """Return if the operator says yes. Raises `Problem` otherwise."""
+    if not (sys.stdin.isatty() and output.json == "off"):
+        raise Problem(
+            f"the manifest of {name} would allow more; nothing was changed",
+            hint=f"look at it with 'remo-brokerctl diff {name}', then adopt it with 'remo-brokerctl reload --yes {name}'",
+        )
+    for line in lines(output, found):
+        output.line(line)
+    sys.stdout.flush()
+    if not confirmed(f"Allow this to {name}?"):
+        raise Problem("nothing was changed")
+
+
+def reload_all(output: Output, client: AdminClient, *, dry_run: bool) -> int:
+    """1 if a manifest could not be read; with `dry_run`, also if one would change something."""
+    results: list[dict[str, Any]] = []
+    status = 0
+    for name in [project.name for project in client.status().projects]:
+        try:
+            found = client.preview(name, adopt_narrower=not dry_run)
+            allowlist = client.show(name).allowlist
+        except ClientError as error:
+            status = 1
+            complain(PROGRAM, f"{name}: {error}", error.hint)
+            results.append({"name": name, "error": error.message})
+            continue
+        if dry_run and found.changed:
+            status = 1
+        results.append({"name": name, "allowlist": allowlist} | fields(found))
+        if output.json != "off":
+            continue
+        if dry_run:
+            show(output, name, found)
+            continue
+        output.line(f"Reloaded {name}: {', '.join(allowlist) or NO_NAMES}")
+        if found.widens:
+            output.line(f"  It asks for more, which waits: see 'remo-brokerctl diff {name}'.")
+    if output.json != "off":
+        output.show_json(results)
+    sys.stdout.flush()
+    return status
+
+
+def show(output: Output, name: str, found: Difference) -> int:
+    """0, or 1 if something would change."""
+    if output.json != "off":
+        output.show_json({"name": name} | fields(found))
+    elif not found.changed:
+        output.line(f"{name}: the manifest says what the broker goes by.")
+    else:
+        output.line(f"{name}: {escaped(found.manifest_path)}")
+        for line in lines(output, found):
+            output.line(line)
+    return 1 if found.changed else 0
+
+
+def fields(found: Difference) -> dict[str, Any]:
+    document = found.to_json()
+    del document["ok"]
+    return document
+
+
+def lines(output: Output, found: Difference) -> list[str]:
+    """A line a change, what is added with + and what goes with -."""
+    shown = [output.paint(f"+ {name}", Colour.GREEN) for name in found.added]
+    shown += [output.paint(f"- {name}", Colour.RED) for name in found.removed]
+    shown += [f"~ binding of {name}" for name in found.changed_bindings if name not in (*found.added, *found.removed)]
+    shown += [f"~ host {escaped(host)}" for host in found.changed_hosts]
+    for what, before, after in (
+        ("ttl_seconds", found.ttl_seconds_now, found.ttl_seconds),
+        ("max_entries", found.max_entries_now, found.max_entries),
+    ):
+        if before != after:
+            shown.append(f"~ {what}: {before} -> {after}")
+    return [f"  {line}" for line in shown or ["~ nothing that counts: comments or order"]]

@@ -1,0 +1,157 @@
+"""A project's code can write its manifest: what it would allow beyond before counts only when an operator says so."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.process.ctl.conftest import Operator, write_project
+from tests.support.machine import poll
+from tests.support.programs import refused
+
+if TYPE_CHECKING:
+    import pathlib
+
+
+@pytest.fixture
+def path(operator: Operator, directory: pathlib.Path) -> pathlib.Path:
+    """A registered project with two names."""
+    found = write_project(directory, "myrepo", "A", "B", extra="[cache]\nttl_seconds = 60\n")
+    operator.says("register", found)
+    return found
+
+
+def allowed(operator: Operator) -> list[str]:
+    found = operator.json("show", "myrepo")["allowlist"]
+    assert isinstance(found, list)
+    return found
+
+
+def waits(operator: Operator) -> bool:
+    return operator.json("list")[0].get("manifest_waits", False) is True
+
+
+def test_diff_shows_names_numbers_and_bindings(operator: Operator, path: pathlib.Path, directory: pathlib.Path) -> None:
+    operator.says("diff", "myrepo")
+    assert operator.json("diff", "myrepo")["changed"] is False
+    extra = '[cache]\nttl_seconds = 30\n[secrets.B]\nfetch_as = "env"\nenv_var = "LD_PRELOAD"\n'
+    write_project(directory, "myrepo", "B", "NEW", extra=extra)
+    text = operator.says("diff", "myrepo", status=1)
+    for line in ("+ NEW", "- A", "~ binding of B", "~ ttl_seconds: 60 -> 30", f"{path}/.devcontainer/remo-broker.toml"):
+        assert line in text
+    found = operator.json("reload", "--dry-run", "myrepo", status=1)
+    assert (found["added"], found["removed"], found["changed_bindings"]) == (["NEW"], ["A"], ["B"])
+    assert (found["ttl_seconds_now"], found["ttl_seconds"], found["widens"]) == (60, 30, True)
+    assert allowed(operator) == ["A", "B"], "nothing was adopted"
+
+
+def test_reload_of_what_takes_away_asks_nothing(
+    operator: Operator, directory: pathlib.Path, path: pathlib.Path
+) -> None:
+    write_project(directory, path.name, "B", extra="# a comment\n[cache]\nttl_seconds = 10\n")
+    operator.says("reload", "myrepo")
+    assert allowed(operator) == ["B"]
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "[cache]\nttl_seconds = 61\n",
+        '[cache]\nttl_seconds = 60\n[secrets.A]\nfetch_as = "env"\nenv_var = "LD_PRELOAD"\n',
+        '[cache]\nttl_seconds = 60\n[hosts]\n"git.example.org" = "A"\n',
+    ],
+)
+def test_more_of_any_kind_has_to_be_approved(
+    operator: Operator, directory: pathlib.Path, path: pathlib.Path, extra: str
+) -> None:
+    write_project(directory, path.name, "A", "B", extra=extra)
+    before = operator.json("show", "myrepo")
+    assert "--yes" in refused(operator.run("reload", "myrepo"), 1)
+    operator.says("reload", "--all")
+    assert operator.json("show", "myrepo") == before | {"manifest_waits": True}
+    operator.says("reload", "--yes", "myrepo")
+    assert operator.json("diff", "myrepo")["changed"] is False
+    assert not waits(operator)
+
+
+def test_reload_asks_on_a_terminal(operator: Operator, directory: pathlib.Path, path: pathlib.Path) -> None:
+    write_project(directory, path.name, "A", "B", "NEW", extra="[cache]\nttl_seconds = 60\n")
+    shown = operator.on_terminal("reload", "myrepo", keys=b"n\n")
+    assert shown.status == 1
+    assert "+ NEW" in shown.text
+    assert allowed(operator) == ["A", "B"]
+    assert operator.on_terminal("reload", "myrepo", keys=b"y\n").status == 0
+    assert allowed(operator) == ["A", "B", "NEW"]
+
+
+def test_sighup_adopts_what_narrows_and_no_more(
+    operator: Operator, directory: pathlib.Path, path: pathlib.Path
+) -> None:
+    write_project(directory, path.name, "NEW", "B", extra="[cache]\nttl_seconds = 900\n")
+    operator.broker.signal(signal.SIGHUP)
+    poll("the manifest to be read", lambda: waits(operator))
+    detail = operator.json("show", "myrepo")
+    assert (detail["allowlist"], detail["ttl_seconds"]) == (["B"], 60)
+    [record] = operator.broker.records("manifest.waits")
+    assert record["REMO_PROJECT"] == "myrepo"
+    assert "remo-brokerctl diff myrepo" in operator.says("status")
+    operator.says("reload", "--all")
+    assert len(operator.broker.records("manifest.waits")) == 1, "said once"
+    operator.says("reload", "--yes", "myrepo")
+    assert allowed(operator) == ["NEW", "B"]
+    assert "diff" not in operator.says("status")
+
+
+def test_what_was_approved_is_what_is_adopted(operator: Operator, directory: pathlib.Path, path: pathlib.Path) -> None:
+    """A manifest that changes between the question and the answer is not adopted."""
+    write_project(directory, path.name, "A", "B", "HARMLESS")
+    shown = operator.json("diff", "myrepo", status=1)
+    write_project(directory, path.name, "A", "B", "HARMLESS", "PRECIOUS")
+    reply = operator.broker.ask({"op": "reload", "name": "myrepo", "sha256": shown["sha256"]})
+    assert (reply["code"], reply["reason"]) == ("manifest_invalid", "manifest_changed")
+    assert allowed(operator) == ["A", "B"]
+    assert operator.broker.ask({"op": "reload", "name": "myrepo"})["allowlist"] == ["A", "B", "HARMLESS", "PRECIOUS"]
+
+
+# --- register
+
+
+def test_a_name_of_the_operators_choice(operator: Operator, directory: pathlib.Path) -> None:
+    """For a directory whose name is none, and for a second worktree of one project."""
+    path = write_project(directory / "clone", "myrepo", "A")
+    odd = path.rename(directory / "My.App")
+    assert "--name" in refused(operator.run("register", odd), 1)
+    operator.says("register", "--name=myrepo-2", odd)
+    assert operator.json("show", "myrepo-2")["project_path"] == str(odd)
+    operator.says("reload", "myrepo-2")
+    operator.broker.stop()
+    operator.broker.start()
+    assert operator.says("reload", "myrepo-2").startswith("Reloaded myrepo-2: A")
+    assert "not a valid name" in refused(operator.run("register", "--name=No!", odd), 2)
+
+
+def test_replace_keeps_the_sockets(operator: Operator, path: pathlib.Path, directory: pathlib.Path) -> None:
+    socket = operator.broker.project()
+    inode = socket.stat().st_ino
+    operator.says("register", "--replace", "--allow-uid=0,7", path)
+    assert operator.json("show", "myrepo")["allowed_uids"] == [0, 7]
+    other = write_project(directory / "other", "myrepo", "C")
+    assert "--replace" in refused(operator.run("register", other), 1)
+    operator.says("register", "--replace", other)
+    detail = operator.json("show", "myrepo")
+    assert (detail["project_path"], detail["allowlist"], detail["allowed_uids"]) == (str(other), ["C"], [])
+    assert socket.stat().st_ino == inode
+    operator.broker.push({"C": "x"})
+    assert operator.broker.get("C")["value"] == "x"
+    (other / ".devcontainer/remo-broker.toml").write_text("nonsense")
+    assert operator.run("register", "--replace", other).returncode == 1
+    assert allowed(operator) == ["C"], "what fails changes nothing"
+
+
+def test_register_replace_of_what_is_not_there_registers(operator: Operator, directory: pathlib.Path) -> None:
+    path = write_project(directory, "fresh", "A")
+    found = json.loads(operator.run("register", "--replace", "-j", path).stdout)
+    assert found["allowlist"] == ["A"]
