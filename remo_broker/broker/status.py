@@ -83,6 +83,8 @@ class StatusReport:
             "fetches_allowed": projects.fetches_allowed,
             "fetches_denied": projects.fetches_denied,
             "fetches_not_found": projects.fetches_not_found,
+            "credentials_served": self._broker.credentials.served,
+            "credentials_refused": self._broker.credentials.refused,
         }
 
     def project(self, name: str) -> ProjectStatus:

@@ -177,6 +177,20 @@ MANAGER = Interface(
             lambda s: s.broker.fetches_denied,
             "Fetches denied since the broker started.",
         ),
+        _manager(
+            "CredentialsServed",
+            "t",
+            Emits.FALSE,
+            lambda s: s.broker.credentials_served,
+            "Credentials that systemd units have loaded since the broker started.",
+        ),
+        _manager(
+            "CredentialsRefused",
+            "t",
+            Emits.FALSE,
+            lambda s: s.broker.credentials_refused,
+            "Credentials that were refused, each of which kept a unit from starting, since the broker started.",
+        ),
     ),
 )
 

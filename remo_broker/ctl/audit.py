@@ -29,6 +29,7 @@ from remo_broker.ctl.commands import (
     MOST_LINES,
     NAMESPACE,
     PROJECT_OPTION,
+    RECORDS_OF_UNIT,
     REPORT,
     SECRET_OPTION,
     SINCE,
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 from remo_broker.ctl.audit_journal import Record
 
 TEXT_FIELDS = (
-    *("project", "secret", "decision", "outcome", "reason", "backend"),
+    *("project", "unit", "credential", "secret", "decision", "outcome", "reason", "backend"),
     *("peer_unit", "peer_container", "peer_comm", "peer_exe", "start_id"),
 )
 NUMBER_FIELDS = (
@@ -103,7 +104,7 @@ def _mode(arguments: Arguments) -> Option | None:
     if mode in (SUMMARY, REPORT) and arguments.flag(ALL_EVENTS):
         raise Usage("--all shows events that are no fetches, which are not counted", hint="leave --all out")
     if mode in (VERIFY, MARK_NEW):
-        for option in (PROJECT_OPTION, SECRET_OPTION, DENIED, LINES, WHO, ALL_EVENTS):
+        for option in (PROJECT_OPTION, RECORDS_OF_UNIT, SECRET_OPTION, DENIED, LINES, WHO, ALL_EVENTS):
             if arguments.flag(option):
                 raise Usage(f"{option.name} leaves records out, which {mode.name} would miss", hint="leave it out")
     return mode
@@ -120,6 +121,7 @@ def _query(arguments: Arguments) -> Query:
     project = arguments.value(PROJECT_OPTION)
     return Query(
         project=None if project is None else checked_project(project),
+        unit=arguments.value(RECORDS_OF_UNIT),
         secret=arguments.value(SECRET_OPTION),
         denied=arguments.flag(DENIED),
         all_events=arguments.flag(ALL_EVENTS) or arguments.flag(VERIFY),

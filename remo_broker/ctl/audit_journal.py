@@ -48,6 +48,7 @@ class Query:
         self,
         *,
         project: str | None = None,
+        unit: str | None = None,
         secret: str | None = None,
         denied: bool = False,
         all_events: bool = False,
@@ -58,6 +59,7 @@ class Query:
         namespace: str | None = None,
     ) -> None:
         self.project = project
+        self.unit = unit
         self.secret = secret
         self.denied = denied
         self.all_events = all_events
@@ -84,6 +86,8 @@ class Query:
             groups.append([("REMO_EVENT", event.word) for event in events])
         if self.project is not None:
             groups.append([("REMO_PROJECT", self.project)])
+        if self.unit is not None:
+            groups.append([("REMO_UNIT", self.unit)])
         if self.secret is not None:
             groups.append([("REMO_SECRET", self.secret)])
         return groups
@@ -119,6 +123,11 @@ class Record:
         if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= LONGEST_NUMBER:
             return int(value)
         return None
+
+    @property
+    def project(self) -> str | None:
+        """The project, or the systemd unit that loaded a credential."""
+        return self.text("REMO_PROJECT") or self.text("REMO_UNIT")
 
     @property
     def event(self) -> str:

@@ -66,7 +66,7 @@ def _since(path: str | None) -> int:
 
 
 def _entry(record: Record) -> bytes:
-    project, secret = record.text("REMO_PROJECT") or "-", record.text("REMO_SECRET") or "-"
+    project, secret = record.project or "-", record.text("REMO_SECRET") or "-"
     text = f"{who(record)} fetched {secret} of project {project} for the first time."
     entry = records.record(Event.FIRST_SEEN, text, project=project, secret=secret)
     for name in TAKEN_OVER:

@@ -62,7 +62,7 @@ class Report:
     def _add(self, one: Group) -> None:
         counts = [self.total]
         sample = one.sample
-        project, secret = sample.text("REMO_PROJECT") or "-", sample.text("REMO_SECRET")
+        project, secret = sample.project or "-", sample.text("REMO_SECRET")
         counts.append(self.projects.setdefault(project, Count((project,))))
         name = asked(sample)
         if is_denial(sample):
@@ -130,7 +130,7 @@ class Report:
         named = most[:MOST_COLOURS]
         bars: dict[int, dict[str, int]] = {}
         for one in self.groups:
-            name = "" if is_denial(one.sample) else one.sample.text("REMO_PROJECT") or "-"
+            name = "" if is_denial(one.sample) else one.sample.project or "-"
             kind = name if name == "" or name in named else "others"
             each = weight(one)
             for quarter, count in one.quarters.items():
@@ -301,7 +301,7 @@ def pair(record: Record) -> tuple[str, str, str] | None:
     secret = record.text("REMO_SECRET")
     if secret is None or record.text("REMO_OUTCOME") != "ok":
         return None
-    return record.text("REMO_PROJECT") or "-", asked(record), secret
+    return record.project or "-", asked(record), secret
 
 
 def _chart(bars: dict[int, dict[str, int]], series: list[str], begin: int, step: int) -> str:

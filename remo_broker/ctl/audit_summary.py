@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # What decides where a record is counted, and how.
 KEY_FIELDS = (
-    *("REMO_PROJECT", "REMO_SECRET", "REMO_EVENT", "REMO_DECISION", "REMO_OUTCOME", "REMO_COUNT"),
+    *("REMO_PROJECT", "REMO_UNIT", "REMO_SECRET", "REMO_EVENT", "REMO_DECISION", "REMO_OUTCOME", "REMO_COUNT"),
     *("REMO_PEER_CONTAINER", "REMO_PEER_UNIT", "REMO_PEER_COMM", "REMO_PEER_UID"),
 )
 # Some zones differ from others by a quarter of an hour.
@@ -115,10 +115,10 @@ def asked(record: Record) -> str:
 
 
 KEYS: dict[str, tuple[list[str], Callable[[Group], Key]]] = {
-    "": (["PROJECT", "SECRET"], lambda one: (one.sample.text("REMO_PROJECT"), one.sample.text("REMO_SECRET"))),
+    "": (["PROJECT", "SECRET"], lambda one: (one.sample.project, one.sample.text("REMO_SECRET"))),
     "who": (["WHO"], lambda one: (asked(one.sample),)),
     "secret": (["SECRET"], lambda one: (one.sample.text("REMO_SECRET"),)),
-    "project": (["PROJECT"], lambda one: (one.sample.text("REMO_PROJECT"),)),
+    "project": (["PROJECT"], lambda one: (one.sample.project,)),
     "day": (["DAY"], lambda _: ("",)),
 }
 NOUNS = {"": "secret", "who": "program", "secret": "secret", "project": "project", "day": "day"}

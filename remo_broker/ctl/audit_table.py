@@ -187,7 +187,7 @@ def cells(record: Record) -> tuple[str, ...]:
     """One row. What an event says stands where the outcome and reason of a fetch do."""
     return (
         shown_short(record.usec),
-        record.text("REMO_PROJECT") or "-",
+        record.project or "-",
         record.text("REMO_SECRET") or "-",
         record.text("REMO_OUTCOME") or record.event,
         record.text("REMO_REASON") or ", ".join(details(record)) or "-",

@@ -48,6 +48,7 @@ CREDENTIALS = Option("--credentials", value="UNIT", help="Check what this system
 UNIT = Option("--unit", value="UNIT", help="Explain a credential of this systemd unit instead")
 UID = Option("--uid", value="UID", help="For a connection of this user: a number or a name")
 PROJECT_OPTION = Option("--project", value="PROJECT", kind="project", help="Only this project")
+RECORDS_OF_UNIT = Option("--unit", value="UNIT", help="Only credentials that this systemd unit loaded")
 SECRET_OPTION = Option("--secret", value="NAME", help="Only this secret")
 DENIED = Option("--denied", help="Only what was denied or refused")
 ALL_EVENTS = Option("-a", "--all", help="Control-plane events too: pushes, registrations, starts")
@@ -221,7 +222,7 @@ unless that has comments, which would be lost.""",
             "Review what was handed out and refused",
             run="remo_broker.ctl.audit:audit",
             options=[
-                *(PROJECT_OPTION, SECRET_OPTION, WHO, DENIED, ALL_EVENTS, SINCE, UNTIL),
+                *(PROJECT_OPTION, RECORDS_OF_UNIT, SECRET_OPTION, WHO, DENIED, ALL_EVENTS, SINCE, UNTIL),
                 *(FOLLOW, LINES, FULL, SUMMARY, BY, REPORT, VERIFY, MARK_NEW, NAMESPACE, DIRECTORY),
             ],
             details="""\

@@ -297,6 +297,8 @@ class BrokerFacts(Message):
     fetches_allowed: int
     fetches_denied: int
     fetches_not_found: int = 0
+    credentials_served: int = 0
+    credentials_refused: int = 0
 
 
 class BrokerStatus(Reply, BrokerFacts):

@@ -53,6 +53,8 @@ def test_the_annotations_are_those_of_the_specification() -> None:
             "AuditDropped": "false",
             "FetchesAllowed": "false",
             "FetchesDenied": "false",
+            "CredentialsServed": "false",
+            "CredentialsRefused": "false",
         },
         "Project": {
             "Name": "const",
@@ -84,6 +86,8 @@ def test_types_and_members_are_those_of_the_specification() -> None:
         "AuditDropped": "t",
         "FetchesAllowed": "t",
         "FetchesDenied": "t",
+        "CredentialsServed": "t",
+        "CredentialsRefused": "t",
     }
     assert {one.name: (one.in_signature, one.out_signature) for one in manager.methods} == {
         "ListProjects": ("", "a(so)"),

@@ -6,6 +6,7 @@ Each unit is real, and so is what systemd makes of the answer.
 from __future__ import annotations
 
 import base64
+import json
 import time
 from typing import TYPE_CHECKING
 
@@ -107,6 +108,11 @@ def test_a_unit_loads_the_bytes_of_its_secrets(machine: Machine, host: Operator)
         *("ok", "0"),
     )
     assert "REMO_PROJECT" not in record
+    review = ["remo-brokerctl", "audit", "--unit=load@one.service", "--json=short"]
+    shown = [json.loads(line) for line in machine.run(review).stdout.splitlines()]
+    assert {one["credential"] for one in shown} == {"password", "key", "user"}
+    assert machine.run(["remo-brokerctl", "audit", "--unit=other.service", "--json=short"]).stdout == ""
+    assert (host.do("status")["credentials_served"], host.do("status")["credentials_refused"]) == (3, 0)
 
 
 def test_a_unit_that_no_rule_names_does_not_start(machine: Machine, host: Operator) -> None:

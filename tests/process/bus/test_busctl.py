@@ -42,6 +42,8 @@ def test_every_property_with_its_type(bus: Bus) -> None:
     assert shown(ROOT, MANAGER) == {
         "AuditDropped": "t 0",
         "AuditHealthy": "b true",
+        "CredentialsRefused": "t 0",
+        "CredentialsServed": "t 0",
         "FetchesAllowed": "t 41",
         "FetchesDenied": "t 2",
         "Generation": "t 7",
@@ -91,7 +93,9 @@ def test_flags_in_introspect(bus: Bus) -> None:
     lines = bus.busctl("introspect", BUS_NAME, ROOT, MANAGER).stdout.splitlines()
     flags = {line.split()[0][1:]: line.split()[-1] for line in lines if " property " in line}
     assert flags.pop("Version") == flags.pop("ProtocolVersion") == "const"
-    assert {name for name, flag in flags.items() if flag == "-"} == {"AuditDropped", "FetchesAllowed", "FetchesDenied"}
+    assert {name for name, flag in flags.items() if flag == "-"} == {
+        *("AuditDropped", "CredentialsRefused", "CredentialsServed", "FetchesAllowed", "FetchesDenied")
+    }
     assert set(flags.values()) == {"-", "emits-change"}
 
 

@@ -39,6 +39,8 @@ FIELDS = [
     "fetches_allowed",
     "fetches_denied",
     "fetches_not_found",
+    "credentials_served",
+    "credentials_refused",
     "project_count",
 ]
 PROJECT_FIELDS = [

@@ -129,6 +129,8 @@ def test_a_stopped_broker_holds_nothing_and_its_registrations_stand() -> None:
         "AuditDropped": 0,
         "FetchesAllowed": 0,
         "FetchesDenied": 0,
+        "CredentialsServed": 0,
+        "CredentialsRefused": 0,
     }
     project = {one.name: one.value(stopped.projects["myrepo"]) for one in PROJECT.properties}
     assert project == {
