@@ -67,6 +67,9 @@ class SocketUnits:
         self.log = directory / "audit.log"
         self._listening = {name: self._listen(f"{name}.sock") for name in ("admin", "status")}
         self._stop, self._stopped = socket.socketpair()
+        self._watch()
+
+    def _watch(self) -> None:
         self._thread = threading.Thread(target=self._wait_for_connect)
         self._thread.start()
 
@@ -85,7 +88,7 @@ class SocketUnits:
         descriptors = [one.fileno() for one in self._listening.values()]
         directories = ["--socket-dir", str(self.directory), "--state-dir", str(self.directory / "state")]
         broker = [str(PROGRAMS / "remo-broker"), *directories, "--audit", "stderr"]
-        with self.log.open("wb") as log:
+        with self.log.open("ab") as log:
             self.broker = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", LAUNCH, ",".join(map(str, descriptors)), *broker],
                 stderr=log,
@@ -93,6 +96,14 @@ class SocketUnits:
                 pass_fds=descriptors,
                 start_new_session=True,  # Ctrl-C is for the demo, which then stops the broker
             )
+
+    def kill_broker(self) -> None:
+        """As a crash: without a word, and the sockets stay."""
+        assert self.broker is not None
+        self.broker.kill()
+        self.broker.wait(STEP_SECONDS)
+        self._thread.join()
+        self._watch()
 
     def stop_broker(self) -> None:
         if self.broker is not None:
@@ -248,8 +259,9 @@ def _steps(show: Show, units: SocketUnits, manifest: Path) -> None:
     show.say("How the broker is; names of secrets are not told:")
     show.run(*control, "status", shown="remo-brokerctl status")
     _bus(show, directory)
-    show.say("The secrets are taken back:")
-    show.run(*control, "clear", shown="remo-brokerctl clear")
+    with _supplied(show, units, secret):
+        show.say("The secrets are taken back. That was an operator's act, so the sidecar leaves it at that:")
+        show.run(*control, "clear", shown="remo-brokerctl clear")
     show.run(*secret, "get", "GITHUB_TOKEN", shown="remo-secret get GITHUB_TOKEN", expect=4)
     show.say(
         "Every fetch was recorded before it was answered, with who asked, and without the value. On a host the records are"
@@ -262,6 +274,38 @@ def _steps(show: Show, units: SocketUnits, manifest: Path) -> None:
     assert units.broker is not None
     print("   $ systemctl stop remo-broker        # here: kill", units.broker.pid, flush=True)
     units.stop_broker()
+
+
+@contextlib.contextmanager
+def _supplied(show: Show, units: SocketUnits, secret: Sequence[str]) -> Iterator[None]:
+    """The broker is killed and supplied again, without anybody's hand; the sidecar runs on in the block."""
+    directory = units.directory
+    vault = directory / "vault.json"
+    vault.write_text(json.dumps(SECRETS))
+    show.say("On a host, remo-sidecar pushes by itself: at its start, and whenever what it reads has changed.")
+    sidecar = ("remo-sidecar", f"--socket={directory}/admin.sock", "run", "--file", str(vault))
+    print("   $ remo-sidecar run --file $DEMO/vault.json &", flush=True)
+    with _running(str(PROGRAMS / sidecar[0]), *sidecar[1:]):
+        vault.write_text(json.dumps(SECRETS | {"GITHUB_TOKEN": "demo-token-that-was-renewed"}))
+        deadline = time.monotonic() + STEP_SECONDS
+        get = [str(PROGRAMS / "remo-secret"), *secret[1:], "get", "GITHUB_TOKEN"]
+        while b"renewed" not in subprocess.run(get, capture_output=True, check=False).stdout:
+            if time.monotonic() > deadline:
+                raise Failed("the sidecar does not push")
+            show.go_on()
+            time.sleep(0.1)
+        show.run(*secret, "get", "GITHUB_TOKEN", shown="remo-secret get GITHUB_TOKEN")
+        show.say(
+            "The broker crashes, and its secrets are gone with it. The sidecar sees that and supplies the next one:"
+        )
+        assert units.broker is not None
+        before = units.broker.pid
+        print(f"   $ kill -KILL {before}", flush=True)
+        units.kill_broker()
+        show.run(*secret, "wait", shown="remo-secret wait")
+        show.run(*secret, "get", "GITHUB_TOKEN", shown="remo-secret get GITHUB_TOKEN")
+        show.answer(f"(from process {units.broker.pid})")
+        yield
 
 
 def _bus(show: Show, directory: Path) -> None:

@@ -86,6 +86,15 @@ class Broker:
             raise Failed(f"the broker answered {reply}")
         return reply
 
+    def fetch(self) -> dict[str, Any]:
+        """What a get is answered, on a connection of its own."""
+        with socket.socket(socket.AF_UNIX) as client, client.makefile("rb") as answers:
+            client.settimeout(ANSWER_SECONDS)
+            client.connect(self.project_socket())
+            client.sendall(GET)
+            reply: dict[str, Any] = json.loads(answers.readline())
+        return reply
+
     def push(self, count: int) -> int:
         """Push so many secrets; the generation."""
         return int(self.ask(push_request(secrets(count)))["generation"])

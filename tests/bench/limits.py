@@ -6,7 +6,7 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING, Any
 
-from tests.bench import echo, journal, static_client
+from tests.bench import echo, journal, sidecar, static_client
 from tests.bench.broker import ALLOWED, descriptors, push_of_size, push_request, resident, secrets
 from tests.bench.figures import Figure
 from tests.bench.generator import Command
@@ -253,6 +253,25 @@ def client(setting: Setting, unit: Unit) -> list[Check]:
     return [Check("N18", what, "times", static_client.LIMIT, ratio, detail)]
 
 
+def sidecar_recovery(setting: Setting, unit: Unit) -> list[Check]:
+    """N11."""
+    took, detail = sidecar.recovery(setting, unit)
+    return [Check("N11", "broker killed until a get succeeds again", "milliseconds", 1500 * MS, took, detail)]
+
+
+def sidecar_changes(setting: Setting, unit: Unit) -> list[Check]:
+    """N12, and what the sidecar takes for it."""
+    took, detail = sidecar.changes(setting, unit)
+    ratio, push = sidecar.start(setting, unit)
+    size, woken, idle = sidecar.idle(unit)
+    return [
+        Check("N12", "a file's change until a get serves it", "milliseconds", 300 * MS, took, detail),
+        Check("N12", "remo-sidecar push of a file, against python3 -c pass", "times", 12, ratio, push),
+        Check("N12", "remo-sidecar run, resident", "mebibytes", 20 * MIB, size, idle),
+        Check("N12", "remo-sidecar run, wake-ups while nothing happens", "plain", 4, woken, idle),
+    ]
+
+
 CHECKS: dict[tuple[str, ...], Callable[[Setting, Unit], list[Check]]] = {
     ("N1", "N2"): get_latency,
     ("N3",): get_throughput,
@@ -262,6 +281,8 @@ CHECKS: dict[tuple[str, ...], Callable[[Setting, Unit], list[Check]]] = {
     ("N7",): large_push,
     ("N8",): crowded,
     ("N9",): growth,
+    ("N11",): sidecar_recovery,
+    ("N12",): sidecar_changes,
     ("N18",): client,
 }
 

@@ -57,6 +57,8 @@ def test_from_start_to_stop(directory: pathlib.Path) -> None:
     for shown in (
         "$ remo-brokerctl register $DEMO/projects/myrepo\n     Registered myrepo",
         "Pushed 3 secrets; generation 1.",
+        "$ kill -KILL",
+        "demo-token-that-was-renewed\n     (from process ",
         "demo-token-of-nobody\n",
         "not in the manifest of myrepo",
         "Cleared: the broker holds no secrets.",

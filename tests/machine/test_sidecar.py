@@ -1,0 +1,189 @@
+"""The sidecar's unit in a booted machine: the broker is never empty for longer than a moment."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.installation import install
+from tests.support.machine import poll
+from tests.support.operator import ADMIN, SERVICE
+
+if TYPE_CHECKING:
+    from tests.support.machine import Machine
+    from tests.support.operator import Operator
+
+SIDECAR = "remo-sidecar.service"
+VALUE = "zqSealedSecretqz"
+VAULT = "/var/lib/vault/vault.env"
+KILLS = 5
+
+
+def supply(machine: Machine, text: str, config: str = f'[[source]]\nfile = "{VAULT}"\n') -> None:
+    """The sidecar with a file as its vault."""
+    machine.write(VAULT, text)
+    machine.write("/etc/remo-broker/sidecar.toml", config)
+    machine.systemctl("enable", "--now", SIDECAR)
+
+
+def change(machine: Machine, text: str) -> None:
+    machine.write(f"{VAULT}.new", text)
+    machine.path(f"{VAULT}.new").rename(machine.path(VAULT))
+
+
+def served(operator: Operator, value: str, project: str = "held", name: str = "A") -> None:
+    def is_served() -> bool:
+        try:
+            return operator.get(project, name).get("value") == value
+        except (OSError, ValueError):  # a broker that was just killed
+            return False
+
+    poll(f"{name} to be {value}", is_served)
+
+
+def written_with(machine: Machine, text: str) -> str:
+    """The files on the machine's disk that were written since it was booted and have the text in them."""
+    look = 'find / -xdev -type f -newer /etc/machine-id -print0 | xargs -0 grep -laF -- "$0" || test $? = 123'
+    return machine.run(["sh", "-c", look, text], timeout=60).stdout
+
+
+def test_three_commands_from_a_bare_machine_to_a_secret_in_a_container(machine: Machine, operator: Operator) -> None:
+    """Installed it is; then `set` and `register`, and the value is nowhere on the disk."""
+    machine.systemctl("disable", "--now", "remo-broker-admin.socket")
+    done = machine.run(["remo-sidecar", "set", "A"], stdin=f"{VALUE}\n")
+    assert VALUE not in done.stdout + done.stderr
+    machine.run(["remo-brokerctl", "register", operator.manifest("held", ["A", "B"])])
+    assert operator.get("held", "A")["value"] == VALUE
+    # Bytes, and what a second one does to the first.
+    machine.path("/root/key").write_bytes(b"\xff\x00\n")
+    machine.run(["remo-sidecar", "set", "B", "--file", "/root/key"])
+    machine.path("/root/key").unlink()
+    assert operator.get("held", "B")["value_b64"] == "/wAK"
+    assert operator.get("held", "A")["value"] == VALUE
+    listed = json.loads(machine.run(["remo-sidecar", "--json=short", "list"]).stdout)
+    assert [one["name"] for one in listed] == ["A", "B"]
+    # Everything that was written to the disk since the boot, the journal included.
+    machine.run(["journalctl", "--sync"])
+    assert written_with(machine, VALUE) == ""
+    machine.write("/var/tmp/probe", VALUE)
+    assert written_with(machine, VALUE) == "/var/tmp/probe\n"
+    assert oct(machine.path("/etc/remo-broker/secrets").stat().st_mode & 0o777) == "0o700"
+    machine.run(["remo-sidecar", "remove", "A"])
+    assert operator.get("held", "A")["reason"] == "not_in_snapshot"
+    assert "value_b64" in operator.get("held", "B")
+    machine.run(["remo-sidecar", "remove", "B"])
+    assert operator.get("held", "B")["reason"] == "no_snapshot"
+    assert machine.systemctl("is-enabled", SIDECAR, check=False) == "disabled"
+    assert machine.run(["remo-sidecar", "remove", "B"], check=False).returncode == 1
+
+
+def test_the_unit_is_hardened_and_says_how_it_is(machine: Machine, operator: Operator) -> None:
+    operator.register("held", ["A"])
+    supply(machine, "A=1\n")
+    served(operator, "1")
+    text = machine.show(SIDECAR, "StatusText")["StatusText"]
+    assert "Last push: 1 secret, generation 1" in text
+    assert f"fine: source 1 ({VAULT})" in text
+    pid = machine.show(SIDECAR, "MainPID")["MainPID"]
+    status = dict(line.split(":\t", 1) for line in machine.run(["cat", f"/proc/{pid}/status"]).stdout.splitlines())
+    assert {status[name].strip() for name in ("CapEff", "CapPrm", "CapBnd")} == {"0000000000000000"}
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    assert int(status["Uid"].split()[0]) == machine.ids("remo-sidecar")[0]
+    shown = machine.run(["systemd-analyze", "security", "--no-pager", SIDECAR]).stdout
+    exposure = float(shown.rstrip().splitlines()[-1].partition(": ")[2].split()[0])
+    assert exposure <= 1.5
+    # Nobody of its own user looks into it.
+    peek = machine.run(["cat", f"/proc/{pid}/environ"], user="remo-sidecar", check=False)
+    assert peek.returncode != 0
+    machine.systemctl("reload", SIDECAR)
+    machine.systemctl("restart", SIDECAR)
+    assert operator.get("held", "A")["value"] == "1", "ready means pushed"
+
+
+def test_a_broker_that_is_killed_is_supplied_again(machine: Machine, operator: Operator) -> None:
+    operator.register("held", ["A"])
+    supply(machine, "A=1\n")
+    served(operator, "1")
+    for number in range(KILLS):
+        machine.systemctl("kill", "--signal=KILL", SERVICE)
+        served(operator, "1")
+        change(machine, f"A=in between {number}\n".replace(" ", "-"))
+        served(operator, f"in-between-{number}")
+        change(machine, "A=1\n")
+        served(operator, "1")
+    assert machine.show(SIDECAR, "NRestarts")["NRestarts"] == "0"
+
+
+def test_clear_stands_and_a_broker_that_is_restarted_is_supplied(machine: Machine, operator: Operator) -> None:
+    operator.register("held", ["A"])
+    supply(machine, "A=1\n")
+    served(operator, "1")
+    machine.run(["remo-brokerctl", "clear"])
+    poll("it to be seen", lambda: "somebody else's clear" in machine.show(SIDECAR, "StatusText")["StatusText"])
+    time.sleep(1)
+    assert operator.get("held", "A")["reason"] == "no_snapshot"
+    machine.systemctl("restart", SERVICE)
+    served(operator, "1")
+
+
+def test_an_upgrade_and_a_reboot_end_with_the_broker_supplied(machine: Machine, operator: Operator) -> None:
+    machine.run(["remo-sidecar", "set", "A"], stdin="sealed")
+    machine.run(["remo-brokerctl", "register", operator.manifest("held", ["A"])])
+    install(machine)
+    served(operator, "sealed")
+    machine.reboot()
+    served(operator, "sealed")
+
+
+def test_a_socket_that_is_missing_at_boot_and_comes_later(machine: Machine, operator: Operator) -> None:
+    operator.register("held", ["A"])
+    machine.systemctl("stop", "remo-broker-admin.socket", SERVICE)
+    operator.override(SIDECAR, "[Unit]\nWants=\n")
+    machine.systemctl("mask", "--runtime", "remo-broker-admin.socket")
+    try:
+        supply(machine, "A=1\n")
+        assert "no broker" in machine.show(SIDECAR, "StatusText")["StatusText"]
+    finally:
+        machine.systemctl("unmask", "--runtime", "remo-broker-admin.socket")
+    machine.systemctl("start", "remo-broker-admin.socket")
+    poll("the socket", machine.path(ADMIN).exists)
+    served(operator, "1")
+
+
+def test_a_password_store(machine: Machine, operator: Operator) -> None:
+    """pass and gpg as Debian has them, in the unit's sandbox."""
+    for program in ("pass", "gpg"):
+        if machine.run(["sh", "-c", f"command -v {program}"], check=False).returncode:
+            pytest.skip(f"{program} is not installed here: ./run test installs it")
+    operator.register("held", ["A"])
+    home = "/var/lib/vault"
+    user, group = machine.ids("remo-sidecar")
+    machine.path(home).mkdir(parents=True, exist_ok=True)
+    machine.run(["chown", f"{user}:{group}", home])
+    env = {"HOME": home, "GNUPGHOME": f"{home}/gnupg", "PASSWORD_STORE_DIR": f"{home}/store"}
+    shell = (
+        "umask 077; mkdir -p $GNUPGHOME; "
+        "gpg --batch --quiet --pinentry-mode loopback --passphrase '' --quick-gen-key owner default default never; "
+        "pass init owner; echo sealed | pass insert -e A"
+    )
+    machine.run(["sh", "-c", shell], user="remo-sidecar", env=env, timeout=60)
+    operator.override(
+        SIDECAR,
+        "[Service]\n"
+        + "".join(f"Environment={name}={value}\n" for name, value in env.items())
+        + f"ReadWritePaths={home}\n",
+    )
+    machine.write(f"{home}/show", '#!/bin/sh\nprintf \'{"A": "%s"}\' "$(pass show A)"\n')
+    machine.path(f"{home}/show").chmod(0o755)
+    config = f'[[source]]\ncommand = ["{home}/show"]\nwatch = ["{home}/store"]\n'
+    machine.write("/etc/remo-broker/sidecar.toml", config)
+    machine.systemctl("enable", "--now", SIDECAR)
+    try:
+        served(operator, "sealed")
+    except TimeoutError:
+        pytest.fail(machine.run(["journalctl", "-u", SIDECAR, "-n", "30", "--no-pager"]).stdout)
+    machine.run(["sh", "-c", "echo changed | pass insert -e -f A"], user="remo-sidecar", env=env, timeout=60)
+    served(operator, "changed")
