@@ -38,6 +38,10 @@ RULES: list[tuple[str, dict[str, str]]] = [
         "the last push had it",
         {Reason.NOT_IN_SNAPSHOT: "add it to what the sidecar pushes"},
     ),
+    (
+        "it has not expired",
+        {Reason.EXPIRED: "have the sidecar push it again, with a later time"},
+    ),
 ]
 
 

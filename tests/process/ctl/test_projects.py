@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from tests.process.ctl.conftest import Operator, write_project
 from tests.support import programs
 from tests.support.broker import NOBODY, Link, registration
+from tests.support.machine import poll
 from tests.support.programs import refused
 
 if TYPE_CHECKING:
@@ -256,6 +258,7 @@ def test_explain(operator: Operator, directory: pathlib.Path) -> None:
         "  ✓ the manifest, as last loaded, has the name",
         "  ✓ secrets have been pushed",
         "  ✓ the last push had it",
+        "  ✓ it has not expired",
     ]
     assert no("myrepo", "OTHER")[-2:] == ["  ✗ the last push had it", "Add it to what the sidecar pushes."]
     assert no("myrepo", "TOKEN", "--uid=root")[2] == "  ✗ the user may connect: 0 (root)"
@@ -270,6 +273,10 @@ def test_explain(operator: Operator, directory: pathlib.Path) -> None:
     found = operator.json("explain", "myrepo", "OTHER", status=1)
     assert (found["served"], found["reason"], found["uid"]) == (False, "not_in_snapshot", None)
     assert operator.json("explain", "myrepo", "TOKEN")["served"] is True
+    at = (datetime.now(UTC) + timedelta(seconds=1)).isoformat(timespec="milliseconds")
+    assert operator.broker.ask({"op": "push-creds", "secrets": {"TOKEN": "x"}, "expires": {"TOKEN": at}})["ok"]
+    poll("it to expire", lambda: operator.run("explain", "myrepo", "TOKEN").returncode)
+    assert no("myrepo", "TOKEN")[-2] == "  ✗ it has not expired"
     assert not operator.broker.records("fetch"), "nothing is fetched"
 
 
