@@ -36,7 +36,7 @@ UNLIMITED = "rate_limit_per_second = 0\n"
 BACK_SECONDS = 2.0
 
 # What a record must tell for the accounts to be checked.
-_FIELDS = "REMO_EVENT,REMO_SECRET,REMO_DECISION,REMO_OUTCOME,REMO_REASON,REMO_PEER_PID,REMO_EVENT_USEC,REMO_DROPPED,_SYSTEMD_UNIT,_PID"
+_FIELDS = "REMO_EVENT,REMO_SECRET,REMO_DECISION,REMO_OUTCOME,REMO_REASON,REMO_PEER_PID,REMO_EVENT_USEC,REMO_COUNT,REMO_DROPPED,_SYSTEMD_UNIT,_PID"
 
 _MANAGER = ["io.get2know.RemoBroker1", "/io/get2know/RemoBroker1", "io.get2know.RemoBroker1.Manager"]
 
@@ -145,9 +145,8 @@ class Scene:
         leader = self.machine.leader
         for child in pathlib.Path(f"/proc/{leader}/task/{leader}/children").read_text().split():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                stat = pathlib.Path(f"/proc/{child}/stat").read_text()
-                # Not one that is dead and has not been waited for.
-                if "(remo-broker) " in stat and "(remo-broker) Z" not in stat:
+                # Its interpreter gives the process its name. One that is dead and not waited for has no arguments.
+                if b"/usr/bin/remo-broker" in pathlib.Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
                     return int(child)
         return 0
 
