@@ -3,7 +3,8 @@
  * usage: blast SOCKET RECORD_FILE RECORDS RECORDS_PER_DATAGRAM
  *
  * Each record is the bytes of RECORD_FILE (journald's native protocol, last newline included) and behind them
- * REMO_LATENCY_USEC= with a number that changes, as in the broker's own. Prints a JSON object.
+ * REMO_LATENCY_USEC= with a number that changes and REMO_SERIAL= with one that no other has, as in the broker's own. Prints a
+ * JSON object.
  */
 #include "common.h"
 
@@ -33,7 +34,7 @@ int main(int argc, char **argv)
                 datagram[size++] = '\n'; /* an empty line between two entries */
             memcpy(datagram + size, record, length);
             size += length;
-            size += (size_t)sprintf(datagram + size, "REMO_LATENCY_USEC=%lu\n", sent % 1000);
+            size += (size_t)sprintf(datagram + size, "REMO_LATENCY_USEC=%lu\nREMO_SERIAL=%lu\n", sent % 1000, sent + 1);
         }
         if (send(journal, datagram, size, 0) != (ssize_t)size)
             die("send to %s", argv[1]);

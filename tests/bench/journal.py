@@ -81,7 +81,8 @@ def blast(place: Place, like: dict[str, str], records: int, batch: int = 1) -> B
     """Send `records` with the fields of `like`, `batch` in a datagram, and count what was kept."""
     run = str(next(_runs))
     fields = {**like, "REMO_GENERATION": run}
-    fields.pop("REMO_LATENCY_USEC", None)  # the sender adds it, with a number that changes
+    for name in ("REMO_LATENCY_USEC", "REMO_SERIAL"):  # the sender adds them, with numbers that change
+        fields.pop(name, None)
     argv = place.preferred([str(place.programs.blast), SOCKET, str(record(place, fields)), str(records), str(batch)])
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode != 0:

@@ -83,7 +83,7 @@ def test_records_are_whole_and_one_empty_line_apart(place: Place) -> None:
         datagrams = [taker.recv(65536).decode() for _ in range(3)]
     entries = [entry for datagram in datagrams for entry in datagram.removesuffix("\n").split("\n\n")]
     fields = "MESSAGE=hello\nREMO_EVENT=blast\nREMO_LATENCY_USEC="
-    assert entries == [f"{fields}{number}" for number in range(5)]
+    assert entries == [f"{fields}{number}\nREMO_SERIAL={number + 1}" for number in range(5)]
 
 
 def test_a_push_has_the_size_that_was_asked_for() -> None:
