@@ -43,7 +43,9 @@ def decode(line: bytes) -> Message:
     values = {}
     for name, kind in event.FIELDS.items():
         value = fields.get(name)
-        if type(value) is not _KINDS[kind]:
+        if value is None and event.optional(name):
+            continue
+        if type(value) is not _KINDS[kind.removesuffix(" | None")]:
             raise BadEvent(f"the event {event.__name__} without a proper {name}")
         values[name] = value
     message = event(**values)
