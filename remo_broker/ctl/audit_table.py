@@ -25,7 +25,8 @@ MEASURED_ROWS = 1000
 COMMON_WIDTHS = (19, 12, 20, 9, 15, 15)
 WIDTH = 100
 # What a column keeps when the table is too wide, widest first.
-LEAST = (19, 8, 12, 9, 8, 12)
+LEAST = (19, 8, 14, 9, 11, 28)
+HOSTS_LEAST = (8, 19, 8, 12, 9, 10, 22)
 ELLIPSIS = "..."
 # Behind the outcome of a first fetch.
 NEW = ", new"
@@ -94,7 +95,7 @@ def show(
     else:
         widths = tuple(max(map(len, column)) for column in zip(header, *(row for row, _ in measured), strict=True))
     if not full:
-        widths = fitted(widths, LEAST if not hosts else (8, *LEAST), table_width())
+        widths = fitted(widths, LEAST if not hosts else HOSTS_LEAST, table_width())
     if output.legend and (live or measured):
         output.line(output.paint(aligned(header, widths, cut=not full), Colour.UNDERLINE))
     count = 0
@@ -191,7 +192,7 @@ def cells(record: Record) -> tuple[str, ...]:
         record.text("REMO_SECRET") or "-",
         record.text("REMO_OUTCOME") or record.event,
         record.text("REMO_REASON") or ", ".join(details(record)) or "-",
-        who(record),
+        who(record, brief=True),
     )
 
 

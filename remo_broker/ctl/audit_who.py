@@ -24,8 +24,8 @@ def program(record: Record) -> str | None:
     return record.text("REMO_PEER_COMM")
 
 
-def place(record: Record) -> str | None:
-    """The container, else the unit that the program belonged to.
+def place(record: Record, *, brief: bool = False) -> str | None:
+    """The container, else the unit that the program belonged to. `brief` leaves out the word for it.
 
     A container in a unit that is not its own is that unit's word: anybody can make a control group below theirs and call it like
     another container. So it is shown with the unit, and its id is not looked up.
@@ -33,9 +33,10 @@ def place(record: Record) -> str | None:
     container, unit = record.text("REMO_PEER_CONTAINER"), record.text("REMO_PEER_UNIT")
     if container is None:
         return None if unit is None else unit.removesuffix(".service")
+    word = "" if brief else "container "
     if unit is None or container in unit or f"machine-{container}" in unit.replace("\\x2d", "-"):
-        return f"container {container_name(container)}"
-    return f"container {container[:SHORT_ID]} of {unit.removesuffix('.service')}"
+        return f"{word}{container_name(container)}"
+    return f"{word}{container[:SHORT_ID]} of {unit.removesuffix('.service')}"
 
 
 # What `who` depends on, for those who ask it for many records alike.
@@ -44,9 +45,9 @@ WHO_FIELDS = (
 )
 
 
-def who(record: Record) -> str:
+def who(record: Record, *, brief: bool = False) -> str:
     """`npm in container web`, `backup.timer`, or the numbers where nothing better is known."""
-    comm, where = program(record), place(record)
+    comm, where = program(record), place(record, brief=brief)
     if comm is not None and where is not None:
         return f"{comm} in {where}"
     if comm is None and where is None:

@@ -63,7 +63,7 @@ def test_a_scan_by_a_script_in_a_container_is_told_by_the_review(machine: Machin
     [scan] = [row for row in rows if " x T0" in row]
     assert "40 x T0 ... T39" in scan
     assert "not_in_manifest" in scan
-    assert "postinstall in" in scan
+    assert f"postinstall in {CONTAINER[:12]}" in scan
     assert any("TOKEN" in row and "ok" in row for row in rows)
     assert max(map(len, rows)) <= 100
 

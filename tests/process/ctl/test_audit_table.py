@@ -39,7 +39,7 @@ def test_a_scan_is_one_row(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     assert header.split() == ["TIME", "PROJECT", "SECRET", "OUTCOME", "REASON", "WHO"]
     assert "1,000 x T0 ... T999" in row
     assert "not_in_manifest" in row
-    assert row.endswith("npm in container 0123456789ab")
+    assert row.endswith("npm in 0123456789ab")
     assert " to " in row.split("  ")[0]
     assert len(lines(scan(1000, **who), capsys, full=True)) == 1001
     assert len(lines(scan(9), capsys)) == 10
@@ -92,6 +92,15 @@ def test_rows_fit_a_hundred_columns(capsys: pytest.CaptureFixture[str], *, hosts
         assert max(map(len, found)) <= 100
         assert any("99 " in line for line in found)  # names differ at their ends
     assert max(map(len, lines(records, capsys, full=True))) > 100
+
+
+def test_program_and_container_are_whole_in_a_hundred_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    records = scan(1000, peer_comm="postinstall", peer_container=CONTAINER, project="a-project-of-some-length")
+    [_, row] = lines(records, capsys)
+    assert "postinstall in 0123456789ab" in row
+    assert "1,000 x" in row
+    assert "T999 " in row
+    assert "denied" in row
 
 
 def test_no_entries_are_said(capsys: pytest.CaptureFixture[str]) -> None:
