@@ -28,6 +28,7 @@ WORDS = [
     "project.unregistered",
     "manifest.reloaded",
     "manifest.invalid",
+    "manifest.waits",
     "broker.started",
     "broker.stopped",
     "audit.degraded",
