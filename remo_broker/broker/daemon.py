@@ -338,6 +338,8 @@ class Daemon:
         self._stopping = True
         self.manager.stopping()
         for listener in self._control.values():
+            if not listener.held_by_unit:
+                listener.take_waiting()
             listener.close()
         self.endpoints.stop()
         self.project_server.dismiss()

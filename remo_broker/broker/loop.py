@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
+# One event, after which the registration is inert until it is changed.
+READ_ONCE = select.EPOLLIN | select.EPOLLONESHOT
 
 # Descriptors handled in one turn: enough to share one audit datagram among many, few enough to bound a turn.
 EVENTS_PER_TURN = 64
@@ -100,6 +102,8 @@ class Loop:
     def __init__(self, on_bug: Callable[[BaseException], None]) -> None:
         self.now = monotonic()
         """When this turn began, in seconds of the monotonic clock."""
+        self.turns = 0
+        """How many there have been."""
         self.turn_ends: list[Callable[[], None]] = []
         self.on_bug = on_bug
         self._epoll = select.epoll()
@@ -120,6 +124,11 @@ class Loop:
         """Stop watching; to be called before the descriptor is closed."""
         if self._handlers.pop(descriptor, None) is not None:
             self._epoll.unregister(descriptor)
+
+    def forget_inert(self, descriptor: int) -> None:
+        """The same where `READ_ONCE` has had its event: no call is needed, as nothing is left that could report one, not
+        even if a child process holds on to the connection."""
+        del self._handlers[descriptor]
 
     def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
         timer = Timer(callback)
@@ -142,9 +151,17 @@ class Loop:
             self.turn()
 
     def turn(self) -> None:
-        handlers = self._handlers
-        ready = self._epoll.poll(self._timeout(), EVENTS_PER_TURN)
+        handlers, timers = self._handlers, self._timers
+        if self._runnable:
+            timeout = 0.0
+        else:
+            while timers and timers[0][2].callback is None:
+                heapq.heappop(timers)
+            # Rounded up to the millisecond that epoll counts in, so that it does not spin just before a timer is due.
+            timeout = max(0.0, timers[0][0] - monotonic() + 0.001) if timers else -1.0
+        ready = self._epoll.poll(timeout, EVENTS_PER_TURN)
         self.now = monotonic()
+        self.turns += 1
         for descriptor, _ in ready:
             handler = handlers.get(descriptor)  # none: closed by one that came before it
             if handler is not None:
@@ -159,16 +176,8 @@ class Loop:
                 self.on_bug(error)
         if self._runnable:
             self._step_jobs()
-        if self._timers and self._timers[0][0] <= self.now:
+        if timers and timers[0][0] <= self.now:
             self._run_timers()
-
-    def _timeout(self) -> float:
-        if self._runnable:
-            return 0
-        while self._timers and self._timers[0][2].callback is None:
-            heapq.heappop(self._timers)
-        # Rounded up to the millisecond that epoll knows, lest it spin just before a timer is due.
-        return max(0.0, self._timers[0][0] - monotonic() + 0.001) if self._timers else -1
 
     def _step_jobs(self) -> None:
         jobs, self._runnable = self._runnable, []

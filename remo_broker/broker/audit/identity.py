@@ -20,6 +20,10 @@ from remo_broker.protocol import records
 from remo_broker.protocol.names import printable
 from remo_broker.protocol.records import field
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket as Accepted  # noqa: N812 - what accept makes
+
 # asm-generic/socket.h; Python has no name for it.
 SO_PEERPIDFD = 77
 LONGEST = 128
@@ -46,12 +50,12 @@ _user_manager = re.compile(r"user@\d+\.service").fullmatch
 _int = struct.Struct("i")
 
 
-def peer_fields(connection: socket.socket, pid: int, uid: int, gid: int) -> bytes:
+def peer_fields(connection: Accepted, pid: int, uid: int, gid: int) -> bytes:
     """All that a record says of the peer of `connection`, whose credentials the others are."""
     return records.peer_fields(pid, uid, gid) + peer_identity(connection, pid)
 
 
-def peer_identity(connection: socket.socket, pid: int) -> bytes:
+def peer_identity(connection: Accepted, pid: int) -> bytes:
     """The fields beside pid, uid and gid. `pid` is the peer's, 0 where it has none in this namespace."""
     if pid <= 0:
         return b""

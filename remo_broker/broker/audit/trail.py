@@ -86,7 +86,7 @@ class AuditTrail:
         """The `audit.degraded` record that has not been handed over yet. Kept apart from the queue, so that it is not dropped."""
         self.unseen = 0
         """Records handed over since the last `look`."""
-        self._unseen_before = 0
+        self.unseen_before = 0
         self._misses = 0
         self._probed_at = 0.0
         transport.on_loss = self._lost_a_queue
@@ -133,7 +133,7 @@ class AuditTrail:
             return 0
         taken = 0
         patience = PATIENCE_SECONDS
-        batches = self._batches(records)
+        batches = [records] if len(records) == 1 else self._batches(records)
         began = time.monotonic() if len(batches) > 1 else 0.0
         try:
             for batch in batches:
@@ -146,16 +146,11 @@ class AuditTrail:
         self.unseen += taken
         return taken
 
-    @property
-    def wants_a_look(self) -> bool:
-        """Call `look` in `LOOK_SECONDS` then."""
-        return self.unseen > 0 or self._unseen_before > 0
-
     def look(self) -> None:
         """Check that journald can write what it took."""
         if self._transport.can_write():
             # What was taken just before the last look may still have been in the queue then.
-            self._unseen_before, self.unseen = self.unseen, 0
+            self.unseen_before, self.unseen = self.unseen, 0
             self._misses = 0
             return
         self._misses += 1
@@ -212,15 +207,15 @@ class AuditTrail:
         self.write_or_keep(record + records.own_fields())
 
     def _lost_a_queue(self) -> None:
-        if self.wants_a_look:
+        if self.unseen or self.unseen_before:
             self._give_up_unseen(QUEUE_RECORDS)
             self._degrade("The socket of journald was replaced")
 
     def _give_up_unseen(self, at_the_most: int | None = None) -> None:
         """Count records as lost that may have been written or not: nothing can tell."""
-        unseen = self.unseen + self._unseen_before
+        unseen = self.unseen + self.unseen_before
         self.dropped += unseen if at_the_most is None else min(unseen, at_the_most)
-        self.unseen = self._unseen_before = 0
+        self.unseen = self.unseen_before = 0
 
     def keep(self, records: list[bytes]) -> None:
         """Keep records until journald takes them, each with the current time."""
@@ -313,8 +308,6 @@ class AuditTrail:
 
     def _batches(self, records: list[bytes]) -> list[list[bytes]]:
         """`records` in order, cut into what the transport takes at once. A record alone is always short enough."""
-        if len(records) == 1:
-            return [records]
         batches: list[list[bytes]] = []
         size = limit = self._transport.max_batch
         for record in records:
@@ -347,7 +340,7 @@ class TrailTimers:
         if not trail.healthy and not self._retry_due:
             self._retry_due = True
             self._loop.after(RETRY_SECONDS, self._retry)
-        if trail.wants_a_look and not self._look_due:
+        if (trail.unseen or trail.unseen_before) and not self._look_due:
             self._look_due = True
             self._loop.after(LOOK_SECONDS, self._look)
 

@@ -22,7 +22,7 @@ from remo_broker.protocol.process import MEMORY_ENVIRONMENT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
+    from _socket import socket as Accepted  # noqa: N812 - what accept makes
     from collections.abc import Iterator
 
 # The longest push, and behind it room for the start of whatever was pipelined after it.
@@ -132,7 +132,7 @@ class Arena:
         region.view.release()
         region.map.close()
 
-    def discard(self, connection: socket.socket) -> int:
+    def discard(self, connection: Accepted) -> int:
         """Read what may be a part of a push, and forget it. How many bytes; 0 where there is no memory for it either."""
         try:
             region = self.take()

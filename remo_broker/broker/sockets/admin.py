@@ -30,7 +30,7 @@ from remo_broker.protocol.ops import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
+    from _socket import socket as Accepted  # noqa: N812 - what accept makes
     from collections.abc import Callable, Generator
     from typing import Any, TypeAlias
 
@@ -82,7 +82,7 @@ class AdminConnection(Connection):
 
     __slots__ = ("_at_end", "_busy", "_end", "_memory", "_searched", "_server", "_start", "peer")
 
-    def __init__(self, server: AdminServer, connection: socket.socket, peer: Peer) -> None:
+    def __init__(self, server: AdminServer, connection: Accepted, peer: Peer) -> None:
         super().__init__(server.loop, server.sweeper, connection)
         self.peer = peer
         peer.fields = identity.peer_fields(connection, peer.pid, peer.uid, peer.gid)
@@ -324,7 +324,7 @@ class AdminServer:
             arena.discard,
         )
 
-    def accepted(self, connection: socket.socket, peer: Peer) -> None:
+    def accepted(self, connection: Accepted, peer: Peer) -> None:
         self.last_activity = self.loop.now
         if len(self.connections) >= self._max_connections:
             self._door.turn_away(connection)

@@ -6,12 +6,14 @@ import select
 import socket
 import struct
 
-from remo_broker.broker.loop import READ, WRITE
+from remo_broker.broker.loop import READ, READ_ONCE, WRITE
 from remo_broker.broker.refusals import BUG
 from remo_broker.protocol.ops import Reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket as Accepted  # noqa: N812 - what accept makes
+
     from remo_broker.broker.decisions import Reply
     from remo_broker.broker.loop import Loop
     from remo_broker.broker.refusals import Refused
@@ -29,12 +31,21 @@ SWEEP_SECONDS = 0.5
 # So many buffers go out with one call (the kernel's UIO_MAXIOV is 1024).
 MAX_BUFFERS = 512
 
+# Every call says that it must not wait, so that a socket can stay as accept made it. As a number: see `listener`.
+DONTWAIT = int(socket.MSG_DONTWAIT)
+
+# How a connection is registered with epoll. One that is accepted is served at once, and registered at the end of the turn
+# for one event: most connections are then closed by their peers, and so are two calls spared.
+NEW, ONCE, INERT, WATCHED = range(4)
+
+_SOL_SOCKET, _SO_PEERCRED = int(socket.SOL_SOCKET), int(socket.SO_PEERCRED)
 _UCRED = struct.Struct("3i")
+_UCRED_SIZE = _UCRED.size
 
 
-def discard(connection: socket.socket) -> int:
+def discard(connection: Accepted) -> int:
     """Read some of what still comes, and forget it. How many bytes; 0 at the end of the stream."""
-    return len(connection.recv(DISCARD_SIZE))
+    return len(connection.recv(DISCARD_SIZE, DONTWAIT))
 
 
 class Peer:
@@ -42,10 +53,10 @@ class Peer:
 
     __slots__ = ("fields", "gid", "pid", "uid")
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: Accepted) -> None:
         self.fields = b""
         """What an operator's records say of it."""
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        credentials = connection.getsockopt(_SOL_SOCKET, _SO_PEERCRED, _UCRED_SIZE)
         self.pid, self.uid, self.gid = _UCRED.unpack(credentials)
 
 
@@ -54,18 +65,18 @@ class Sweeper:
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._due: dict[Connection, float] = {}
+        self.due: dict[Connection, float] = {}
         self._armed = False
 
     def set(self, connection: Connection, seconds: float) -> None:
         self._arm()
-        self._due[connection] = self._loop.now + seconds
+        self.due[connection] = self._loop.now + seconds
 
     def lift(self, connection: Connection) -> None:
-        self._due.pop(connection, None)
+        self.due.pop(connection, None)
 
     def has(self, connection: Connection) -> bool:
-        return connection in self._due
+        return connection in self.due
 
     def _arm(self) -> None:
         if not self._armed:
@@ -75,11 +86,11 @@ class Sweeper:
     def _sweep(self) -> None:
         self._armed = False
         try:
-            for connection in [one for one, due in self._due.items() if due <= self._loop.now]:
+            for connection in [one for one, due in self.due.items() if due <= self._loop.now]:
                 self.lift(connection)
                 connection.timed_out()
         finally:
-            if self._due:
+            if self.due:
                 self._arm()
 
 
@@ -99,9 +110,22 @@ class Connection:
     """A non-blocking stream socket on the loop. Reads while nothing waits to be written, so a peer that does not read
     its answers is not read from either."""
 
-    __slots__ = ("_dismissed", "_snapshot", "closed", "ending", "fd", "loop", "pending", "socket", "stream", "sweeper")
+    __slots__ = (
+        "_dismissed",
+        "_snapshot",
+        "closed",
+        "ending",
+        "fd",
+        "loop",
+        "pending",
+        "registered",
+        "socket",
+        "stream",
+        "sweeper",
+    )
 
-    def __init__(self, loop: Loop, sweeper: Sweeper, connection: socket.socket) -> None:
+    def __init__(self, loop: Loop, sweeper: Sweeper, connection: Accepted, *, at_once: bool = False) -> None:
+        """`at_once`: what the peer has sent is read by a call of `ready`, and `register` is called at the end of the turn."""
         self.loop = loop
         self.sweeper = sweeper
         self.socket = connection
@@ -115,7 +139,26 @@ class Connection:
         self._snapshot: Snapshot | None = None
         self.stream: Stream | None = None
         """What is sent beside the answers to requests, once the peer has asked for it."""
-        loop.watch(self.fd, READ, self.ready)
+        self.registered = NEW
+        if not at_once:
+            connection.setblocking(False)
+            self.want(READ)
+
+    # --- the loop
+
+    def want(self, events: int) -> None:
+        """Be told of `events` from now on."""
+        if self.registered == NEW:
+            self.loop.watch(self.fd, events, self.ready)
+        else:
+            self.loop.change(self.fd, events)
+        self.registered = WATCHED
+
+    def register(self) -> None:
+        """At the end of the turn in which the connection was accepted."""
+        if self.registered == NEW and not self.closed:
+            self.loop.watch(self.fd, READ_ONCE, self.ready)
+            self.registered = ONCE
 
     # --- for subclasses
 
@@ -145,11 +188,11 @@ class Connection:
             return
         try:
             if isinstance(reply, bytes):
-                sent = self.socket.send(reply)
+                sent = self.socket.send(reply, DONTWAIT)
                 if sent == len(reply):
                     return
             else:
-                sent = self.socket.sendmsg(reply)
+                sent = self.socket.sendmsg(reply, (), DONTWAIT)
                 if sent == len(reply[0]) + len(reply[1]) + len(reply[2]):
                     return
         except BlockingIOError:
@@ -159,7 +202,7 @@ class Connection:
             return
         self._append(reply, snapshot)
         self._advance(sent)
-        self.loop.change(self.fd, WRITE)
+        self.want(WRITE)
         self.sweeper.set(self, PEER_SECONDS)
 
     def _append(self, reply: Reply, snapshot: Snapshot | None) -> None:
@@ -182,6 +225,8 @@ class Connection:
         del pending[:done]
 
     def ready(self) -> None:
+        if self.registered == ONCE:
+            self.registered = INERT
         if not self.pending:
             try:
                 self.readable()
@@ -190,7 +235,7 @@ class Connection:
                 self.end_with(BUG.line())
             return
         try:
-            self._advance(self.socket.sendmsg(self.pending[:MAX_BUFFERS]))
+            self._advance(self.socket.sendmsg(self.pending[:MAX_BUFFERS], (), DONTWAIT))
         except BlockingIOError:
             return
         except OSError:
@@ -202,7 +247,7 @@ class Connection:
         if self.ending:
             self.linger()
             return
-        self.loop.change(self.fd, READ)
+        self.want(READ)
         self.sweeper.lift(self)
         if self.stream is not None:
             self.stream.tell()
@@ -246,7 +291,7 @@ class Connection:
         if self.stream is None or self._dismissed or _hung_up(self.fd):
             self.end()
         elif not self.pending:
-            self.loop.change(self.fd, 0)
+            self.want(0)
 
     def end(self) -> None:
         """Close once what is pending has been written."""
@@ -271,6 +316,7 @@ class Connection:
             return
         self.loop.forget(self.fd)
         self.loop.watch(self.fd, READ, self._discard)
+        self.registered = WATCHED
         self.sweeper.set(self, LINGER_SECONDS)
 
     def _discard(self) -> None:
@@ -287,11 +333,15 @@ class Connection:
         if self.closed:
             return
         self.closed = True
-        self.sweeper.lift(self)
-        self.loop.forget(self.fd)
+        self.sweeper.due.pop(self, None)
+        if self.registered == INERT:
+            self.loop.forget_inert(self.fd)
+        else:
+            self.loop.forget(self.fd)
         self.socket.close()
         self.pending.clear()
-        self._finished_sending()
+        if self._snapshot is not None:
+            self._finished_sending()
         if self.stream is not None:
             self.stream.closed()
 

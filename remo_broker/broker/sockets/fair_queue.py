@@ -35,35 +35,35 @@ class FairQueue:
     def __init__(self, loop: Loop, outbox: Outbox) -> None:
         self._loop = loop
         self._outbox = outbox
-        self._waiting: list[QueuedConnection] = []
-        self._drawn: list[Project] = []
+        self.waiting: list[QueuedConnection] = []
+        self.drawn: list[Project] = []
         """Projects that have drawn on their share of this turn."""
         self._runs = False
 
     def add(self, connection: QueuedConnection) -> None:
-        self._waiting.append(connection)
+        self.waiting.append(connection)
 
     def draw(self, project: Project, cost: int) -> None:
         """Let `project` pay for a request out of its share of this turn."""
         if project.share == SHARE:
-            self._drawn.append(project)
+            self.drawn.append(project)
         project.share -= cost
 
     def end_turn(self) -> None:
-        if self._drawn:
-            for project in self._drawn:
+        if self.drawn:
+            for project in self.drawn:
                 project.share = SHARE
-            self._drawn.clear()
-        if self._waiting and not self._runs:
+            self.drawn.clear()
+        if self.waiting and not self._runs:
             self._runs = True
             self._loop.start(self._run())
 
     def _run(self) -> Job:
         """Once a turn, behind everybody else: serve those who wait, in order, as far as their projects' shares go."""
         try:
-            while self._waiting:
+            while self.waiting:
                 yield None
-                connections, self._waiting = self._waiting, []
+                connections, self.waiting = self.waiting, []
                 too_early = []
                 for connection in connections:
                     if connection.has_to_wait:
@@ -74,7 +74,7 @@ class FairQueue:
                         except Exception as error:
                             self._loop.on_bug(error)
                             connection.end_with(BUG.line())
-                self._waiting[:0] = too_early
+                self.waiting[:0] = too_early
                 self._outbox.flush()
         finally:
             self._runs = False

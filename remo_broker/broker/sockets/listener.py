@@ -7,6 +7,7 @@ import os
 import select
 import socket
 import stat
+from _socket import socket as Accepted  # noqa: N812 - told from what listens
 
 from remo_broker.broker.loop import READ
 from remo_broker.broker.refusals import Refused
@@ -21,8 +22,12 @@ if TYPE_CHECKING:
     from remo_broker.broker.sockets.connection import Sweeper
 
 
-# Connections taken from one listener in one turn.
+# Connections taken from one listener in one turn, if its queue is busy: it was never empty in so many turns. Otherwise one
+# is taken, because the try that finds the queue empty would cost every connection a system call.
 ACCEPTS_PER_TURN = 16
+# As many as can wait in the queue of a listener.
+MAX_WAITING = 4096
+BUSY_TURNS = 16
 # Out of descriptors: let the queue be for so long, lest the loop spins on it.
 EXHAUSTED_SECONDS = 0.2
 # Connections of one plane that are told, at one time, that there are too many. What is beyond is closed without a word:
@@ -39,6 +44,10 @@ TOO_MANY_CONNECTIONS = Refused(
 )
 
 
+# As numbers: the members of the enums cost a look-up each.
+_FAMILY, _KIND = int(socket.AF_UNIX), int(socket.SOCK_STREAM)
+
+
 class Listener:
     """A listening socket on the loop. `on_accept` gets each connection with its peer."""
 
@@ -46,7 +55,7 @@ class Listener:
         self,
         loop: Loop,
         listening: socket.socket,
-        on_accept: Callable[[socket.socket, Peer], None],
+        on_accept: Callable[[Accepted, Peer], None],
         *,
         held_by_unit: bool = False,
     ) -> None:
@@ -55,15 +64,33 @@ class Listener:
         self.held_by_unit = held_by_unit
         """A connect starts the broker when it does not run."""
         self.on_accept = on_accept
+        # Not `accept`, which makes an object of Python's own class, looks up two enums and sets the socket non-blocking.
+        self._accept: Callable[[], tuple[int, object]] = listening._accept  # type: ignore[attr-defined]
+        self._turn = 0
+        """When a connection was last taken."""
+        self._busy = 0
+        """In how many turns up to then, one after the other."""
         self._file = _identity(self.path)
         self._loop = loop
         loop.watch(listening.fileno(), READ, self._ready)
 
     def _ready(self) -> None:
-        for _ in range(ACCEPTS_PER_TURN):
+        turn = self._loop.turns
+        self._busy = self._busy + 1 if turn == self._turn + 1 else 0
+        self._turn = turn
+        self._take(ACCEPTS_PER_TURN if self._busy >= BUSY_TURNS else 1)
+
+    def take_waiting(self) -> None:
+        """Take everybody who waits, before the listener is closed and nobody else holds it: they would be reset."""
+        if self.socket.fileno() >= 0:
+            self._take(MAX_WAITING)
+
+    def _take(self, at_most: int) -> None:
+        for _ in range(at_most):
             try:
-                connection, _ = self.socket.accept()
+                descriptor, _ = self._accept()
             except BlockingIOError:
+                self._busy = 0
                 return
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
@@ -71,7 +98,7 @@ class Listener:
                     self._loop.after(EXHAUSTED_SECONDS, self._resume)
                     return
                 continue  # this one is gone already
-            connection.setblocking(False)
+            connection = Accepted(_FAMILY, _KIND, 0, descriptor)
             self.on_accept(connection, Peer(connection))
 
     def _resume(self) -> None:
@@ -145,7 +172,7 @@ class Door:
         loop: Loop,
         sweeper: Sweeper,
         refusal: Refused = TOO_MANY_CONNECTIONS,
-        discard: Callable[[socket.socket], int] = discard,
+        discard: Callable[[Accepted], int] = discard,
     ) -> None:
         self.turned_away = 0
         self.discard = discard
@@ -153,7 +180,7 @@ class Door:
         self._sweeper = sweeper
         self._line = refusal.line()
 
-    def turn_away(self, connection: socket.socket) -> None:
+    def turn_away(self, connection: Accepted) -> None:
         if self.turned_away >= MAX_TURNED_AWAY:
             connection.close()
         else:
@@ -163,7 +190,7 @@ class Door:
 class _TurnedAway(Connection):
     __slots__ = ("_door",)
 
-    def __init__(self, loop: Loop, sweeper: Sweeper, connection: socket.socket, door: Door) -> None:
+    def __init__(self, loop: Loop, sweeper: Sweeper, connection: Accepted, door: Door) -> None:
         super().__init__(loop, sweeper, connection)
         self._door = door
         door.turned_away += 1

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from remo_broker.broker.projects import Grant
     from remo_broker.broker.sockets.connection import Connection
 
-    # Of a record: which of the replies it belongs to, the peer's fields, and the grant if the reply hands out a secret.
-    Audited: TypeAlias = tuple[int, bytes, Grant | None]
+    # A reply: to whom, what, its record if it is audited, the peer's fields, and the grant if it hands out a secret.
+    Entry: TypeAlias = tuple[Connection, Reply, bytes | None, bytes, Grant | None]
 
 
 class Outbox:
@@ -35,96 +35,94 @@ class Outbox:
         self._broker = broker
         self._trail = trail
         self._deny = deny
-        self._replies: list[tuple[Connection, Reply]] = []
-        self._records: list[bytes] = []
-        self._audited: list[Audited] = []
-        self._ends: list[Connection] = []
+        self.entries: list[Entry] = []
+        """The replies of the turn, in their order."""
+        self.ends: list[Connection] = []
+        """Connections whose peers have sent all that they will."""
 
     # --- what connections put in
 
     def add(self, connection: Connection, reply: Reply, head: bytes, peer_fields: bytes, grant: Grant | None) -> None:
         """A reply with its audit record: `head`, then the peer's fields."""
-        self._audited.append((len(self._replies), peer_fields, grant))
-        self._records.append(head + peer_fields)
-        self._replies.append((connection, reply))
+        self.entries.append((connection, reply, head + peer_fields, peer_fields, grant))
 
     def reply(self, connection: Connection, line: bytes) -> None:
         """A reply that is not audited."""
-        self._replies.append((connection, line))
+        self.entries.append((connection, line, None, b"", None))
 
     def end(self, connection: Connection) -> None:
         """The peer has sent all that it will: close once it has its replies."""
-        self._ends.append(connection)
+        self.ends.append(connection)
 
     # --- the end of the turn
 
     def flush(self) -> None:
         """Hand over the records, then write the replies."""
-        replies, self._replies = self._replies, []
-        if replies:
+        entries, self.entries = self.entries, []
+        if entries:
             try:
-                if self._records:
-                    self._hand_over(replies)
+                heads = [entry[2] for entry in entries if entry[2] is not None]
+                if heads:
+                    self._hand_over(entries, heads)
                 snapshot = self._broker.store.snapshot
-                for connection, reply in replies:
-                    connection.send(reply, snapshot)
+                for entry in entries:
+                    entry[0].send(entry[1], snapshot)
             except Exception:
                 # A peer whose connection went on would take the next answer for the one that it did not get.
-                for connection, _ in replies:
-                    connection.close()
+                for entry in entries:
+                    entry[0].close()
                 raise
-        if self._ends:
-            ends, self._ends = self._ends, []
+        if self.ends:
+            ends, self.ends = self.ends, []
             for connection in ends:
                 connection.end_of_requests()
 
-    def _hand_over(self, replies: list[tuple[Connection, Reply]]) -> None:
-        """Write the records of `replies`. A secret that may not be handed out without its record is denied in `replies`."""
-        heads, self._records = self._records, []
-        audited, self._audited = self._audited, []
+    def _hand_over(self, entries: list[Entry], heads: list[bytes]) -> None:
+        """Write the records of `entries`. A secret that may not be handed out without its record is denied there."""
         if self._deny and not self._trail.stored:
-            self._deny_secrets(heads, audited, replies)
+            heads = self._deny_secrets(entries)
         latency = records.latency_field(int((monotonic() - self._loop.now) * 1e6))
-        entries = self._trail.numbered(heads, latency)
-        taken = self._trail.write(entries)
-        if self._deny and not self._received(audited[:taken], replies):
-            self._not_received(entries[:taken], audited[:taken], replies)
-        if taken < len(entries):
-            self._not_taken(entries[taken:], audited[taken:], replies)
+        written = self._trail.numbered(heads, latency)
+        taken = self._trail.write(written)
+        if not self._deny and taken == len(written):
+            return
+        audited = [index for index, entry in enumerate(entries) if entry[2] is not None]
+        if self._deny and not self._received(entries, audited[:taken]):
+            self._not_received(entries, written[:taken], audited[:taken])
+        self._not_taken(entries, written[taken:], audited[taken:])
 
-    def _deny_secrets(
-        self, heads: list[bytes], audited: list[Audited], replies: list[tuple[Connection, Reply]]
-    ) -> None:
-        """The journal does not store records: deny the secrets in `replies`, and say so in their records."""
-        for place, (index, peer_fields, grant) in enumerate(audited):
-            connection, reply = replies[index]
-            if grant is not None and not isinstance(reply, bytes):
-                replies[index] = (connection, decisions.AUDIT_UNAVAILABLE)
-                heads[place] = self._broker.not_audited(grant, heads[place]) + peer_fields
+    def _deny_secrets(self, entries: list[Entry]) -> list[bytes]:
+        """The journal does not store records: deny the secrets in `entries`, and say so in their records. All records."""
+        heads = []
+        for index, (connection, reply, head, peer_fields, grant) in enumerate(entries):
+            if head is not None and grant is not None and not isinstance(reply, bytes):
+                denied = self._broker.not_audited(grant, head) + peer_fields
+                entries[index] = (connection, decisions.AUDIT_UNAVAILABLE, denied, peer_fields, None)
+                heads.append(denied)
+            elif head is not None:
+                heads.append(head)
+        return heads
 
-    def _not_taken(self, entries: list[bytes], audited: list[Audited], replies: list[tuple[Connection, Reply]]) -> None:
-        """The trail did not take `entries`: keep them. Where that denies a secret, deny it and say so in its record."""
-        for record, (index, peer_fields, grant) in zip(entries, audited, strict=True):
-            connection, reply = replies[index]
+    def _not_taken(self, entries: list[Entry], written: list[bytes], audited: list[int]) -> None:
+        """The trail did not take `written`: keep it. Where that denies a secret, deny it and say so in its record."""
+        for record, index in zip(written, audited, strict=True):
+            connection, reply, _, peer_fields, grant = entries[index]
             kept = record
             if self._deny and grant is not None and not isinstance(reply, bytes):
-                replies[index] = (connection, decisions.AUDIT_UNAVAILABLE)
-                head = self._broker.not_audited(grant, record) + peer_fields
-                kept = head + records.serial_of(record)
+                entries[index] = (connection, decisions.AUDIT_UNAVAILABLE, None, b"", None)
+                kept = self._broker.not_audited(grant, record) + peer_fields + records.serial_of(record)
             self._trail.keep([kept])
 
-    def _received(self, audited: list[Audited], replies: list[tuple[Connection, Reply]]) -> bool:
+    def _received(self, entries: list[Entry], audited: list[int]) -> bool:
         """Whether no reply hands out a secret whose record may still get lost."""
-        secret = any(grant is not None and not isinstance(replies[index][1], bytes) for index, _, grant in audited)
+        secret = any(entries[index][4] is not None and not isinstance(entries[index][1], bytes) for index in audited)
         return not secret or self._trail.received()
 
-    def _not_received(
-        self, entries: list[bytes], audited: list[Audited], replies: list[tuple[Connection, Reply]]
-    ) -> None:
-        """The trail took `entries`, but they may never be read: deny the secrets, and say so in records of their own."""
-        for record, (index, peer_fields, grant) in zip(entries, audited, strict=True):
-            connection, reply = replies[index]
+    def _not_received(self, entries: list[Entry], written: list[bytes], audited: list[int]) -> None:
+        """The trail took `written`, but it may never be read: deny the secrets, and say so in records of their own."""
+        for record, index in zip(written, audited, strict=True):
+            connection, reply, _, peer_fields, grant = entries[index]
             if grant is not None and not isinstance(reply, bytes):
-                replies[index] = (connection, decisions.AUDIT_UNAVAILABLE)
+                entries[index] = (connection, decisions.AUDIT_UNAVAILABLE, None, b"", None)
                 head = self._broker.not_audited(grant, record) + peer_fields
                 self._trail.keep(self._trail.numbered([head], b""))

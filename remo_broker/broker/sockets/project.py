@@ -16,7 +16,7 @@ from remo_broker.broker.projects import LONGEST_KNOWN_LINE
 from remo_broker.broker.refusals import Refused, protocol_error
 from remo_broker.broker.requests import decode
 from remo_broker.broker.secrets.json_spans import finish, scan
-from remo_broker.broker.sockets.connection import PEER_SECONDS
+from remo_broker.broker.sockets.connection import DONTWAIT, INERT, PEER_SECONDS
 from remo_broker.broker.sockets.fair_queue import FairQueue, QueuedConnection
 from remo_broker.broker.sockets.outbox import Outbox
 from remo_broker.broker.sockets.watch import ProjectStream, Watchers
@@ -38,7 +38,7 @@ from remo_broker.protocol.ops import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
+    from _socket import socket as Accepted  # noqa: N812 - what accept makes
     from collections.abc import Callable, Generator
     from typing import Any
 
@@ -50,7 +50,9 @@ if TYPE_CHECKING:
     from remo_broker.broker.sockets.connection import Peer, Sweeper
     from remo_broker.protocol.ops import Request
 
-# One read. A get has some 40 bytes, so most reads are one request; a longer one takes several.
+# One read. A get has some 40 bytes, so most reads are one request; a longer one takes several. The first is small: memory is
+# filled when it is allocated and when it is freed, which costs 1 µs for 4 KiB.
+FIRST_READ_SIZE = 512
 READ_SIZE = 4096
 # Bytes of unfinished requests kept for all connections of a project together: sixteen of the longest. Beyond it no
 # connection may keep more than one read.
@@ -92,8 +94,8 @@ class ProjectConnection(QueuedConnection):
         "server",
     )
 
-    def __init__(self, server: ProjectServer, project: Project, connection: socket.socket, peer: Peer) -> None:
-        super().__init__(server.loop, server.sweeper, connection)
+    def __init__(self, server: ProjectServer, project: Project, connection: Accepted, peer: Peer) -> None:
+        super().__init__(server.loop, server.sweeper, connection, at_once=True)
         self.server = server
         self.outbox = server.outbox
         self.project = project
@@ -109,17 +111,26 @@ class ProjectConnection(QueuedConnection):
         """Reads it."""
         project.connections += 1
         server.connections.add(self)
+        server.accepted.append(self)
+        self.ready()
 
     def readable(self) -> None:
         if self._queued:  # the peer has hung up, which epoll reports unasked
             return
         try:
-            data = self.socket.recv(READ_SIZE)
+            data = self.socket.recv(READ_SIZE if self._unread else FIRST_READ_SIZE, DONTWAIT)
         except BlockingIOError:
+            if self.registered == INERT:
+                self.want(READ)
             return
         except OSError:
             self.close()
             return
+        if not data and not self._unread and self.stream is None:
+            self.close()  # the ordinary end: whatever was asked was answered in an earlier turn
+            return
+        if self.registered == INERT:
+            self.want(READ)
         # A read that is one line and has been seen before needs no parsing: 9 µs less than the long way.
         grant = self.project.lines.get(data)
         if grant is not None and not self._unread:
@@ -147,7 +158,7 @@ class ProjectConnection(QueuedConnection):
     def _queue(self) -> None:
         """Go on in the next turn. Nothing is read meanwhile, so that no peer makes the broker keep all that it can send."""
         self._queued = True
-        self.loop.change(self.fd, 0)
+        self.want(0)
         self.sweeper.lift(self)
         self.server.queue.add(self)
 
@@ -155,7 +166,7 @@ class ProjectConnection(QueuedConnection):
         self._queued = False
         if self.closed or self.ending or self.pending:
             return
-        self.loop.change(self.fd, READ)
+        self.want(READ)
         if not self._long or self._read_long_line():
             self._answer_lines()
 
@@ -298,8 +309,9 @@ class ProjectConnection(QueuedConnection):
 
     def close(self) -> None:
         if not self.closed:
-            self._keep(b"")
-            self._end_long_line()
+            if self._unread:
+                self._keep(b"")
+                self._end_long_line()
             self.project.connections -= 1
             self.server.connections.discard(self)
         super().close()
@@ -363,7 +375,19 @@ class ProjectServer:
         self.long_names = LongNames(loop, trail)
         self.watchers = Watchers(loop, broker)
         self.connections: set[ProjectConnection] = set()
-        loop.turn_ends += [self.outbox.flush, self.queue.end_turn]
+        self.accepted: list[ProjectConnection] = []
+        """Those of this turn, which are not registered with epoll yet."""
+        loop.turn_ends.append(self._end_turn)
+
+    def _end_turn(self) -> None:
+        if self.outbox.entries or self.outbox.ends:
+            self.outbox.flush()
+        if self.accepted:
+            for connection in self.accepted:
+                connection.register()
+            self.accepted.clear()
+        if self.queue.drawn or self.queue.waiting:
+            self.queue.end_turn()
 
     def report_refusals(self, project: Project, peer_fields: bytes) -> None:
         """See to it that a request over the rate is in the audit, now or together with those that follow."""

@@ -23,6 +23,7 @@ from remo_broker.broker.sockets.refused import Reader, RefusedPeers, Stranger, u
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket as Accepted  # noqa: N812 - what accept makes
     from collections.abc import Callable, Generator, Iterator
     from typing import Any
 
@@ -162,6 +163,8 @@ class Endpoints:
         self._stopped = True
         for endpoint in self._endpoints.values():
             for _, listener in endpoint.listeners:
+                if not self._manager.may_store:
+                    listener.take_waiting()
                 listener.close()
 
     def unserved(self, name: str) -> str | None:
@@ -198,7 +201,7 @@ class Endpoints:
 
     # --- accepting
 
-    def _accepted(self, name: str, connection: socket.socket, peer: Peer) -> None:
+    def _accepted(self, name: str, connection: Accepted, peer: Peer) -> None:
         server = self.server
         self.last_activity = server.loop.now
         project = server.broker.projects.get(name)
@@ -217,9 +220,10 @@ class Endpoints:
 
     def _full(self, project: Project) -> bool:
         limit = self.server.broker.config.max_connections_per_project
-        return project.connections >= limit or self.connections + self._listener_count >= self._max_descriptors
+        all_connections = len(self.server.connections) + self._strangers
+        return project.connections >= limit or all_connections + self._listener_count >= self._max_descriptors
 
-    def _stranger(self, name: str, connection: socket.socket, answer: bytes, record_of: RecordOf | None) -> None:
+    def _stranger(self, name: str, connection: Accepted, answer: bytes, record_of: RecordOf | None) -> None:
         endpoint = self._endpoints[name]
         if endpoint.strangers >= MAX_STRANGERS or not endpoint.refusals.take(self.server.loop.now):
             connection.close()

@@ -15,7 +15,7 @@ from remo_broker.protocol.ops import MAX_MESSAGE, PROJECT_REQUESTS, Get, Reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
+    from _socket import socket as Accepted  # noqa: N812 - what accept makes
     from collections.abc import Callable, Generator
     from typing import TypeAlias
 
@@ -86,7 +86,7 @@ class Stranger(Connection):
         sweeper: Sweeper,
         trail: AuditTrail,
         reader: Reader,
-        connection: socket.socket,
+        connection: Accepted,
         answer: bytes,
         record_of: RecordOf | None,
         on_close: Callable[[], None],

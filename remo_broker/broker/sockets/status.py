@@ -29,7 +29,7 @@ from remo_broker.protocol.ops import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
+    from _socket import socket as Accepted  # noqa: N812 - what accept makes
     from collections.abc import Callable
     from typing import Any
 
@@ -55,7 +55,7 @@ class StatusConnection(Connection):
 
     __slots__ = ("_at_end", "_lines", "_queued", "_server", "report")
 
-    def __init__(self, server: StatusServer, connection: socket.socket) -> None:
+    def __init__(self, server: StatusServer, connection: Accepted) -> None:
         super().__init__(server.loop, server.sweeper, connection)
         self.report = server.report
         self._server = server
@@ -205,7 +205,7 @@ class StatusServer:
         self._ticking = False
         self._door = Door(loop, sweeper)
 
-    def accepted(self, connection: socket.socket, _peer: Peer) -> None:
+    def accepted(self, connection: Accepted, _peer: Peer) -> None:
         if len(self.connections) >= MAX_CONNECTIONS:
             self._door.turn_away(connection)
             return

@@ -112,10 +112,10 @@ def test_out_of_descriptors(start_broker: StartBroker, crowd: Crowd) -> None:
         through=("prlimit", "--nofile=48:48"), projects=[registration("myrepo")], max_connections_admin=64
     )
     links = crowd.join(broker.admin, 60)
+    poll("its descriptors to be used up", lambda: broker.descriptors() >= 47)
     for link in links:
         with contextlib.suppress(OSError):
             link.send(b"{")  # takes memory, which takes a descriptor
-    poll("its descriptors to be used up", lambda: broker.descriptors() >= 47)
     before = broker.processor_seconds()
     began = time.monotonic()
     settle(1.5)

@@ -136,8 +136,8 @@ def test_a_snapshot_that_was_sent_at_once_is_not_held(bench: Bench) -> None:
 
 def pass_time(bench: Bench, seconds: float) -> None:
     """Bring the deadlines nearer instead of waiting for them."""
-    for connection in bench.sweeper._due:
-        bench.sweeper._due[connection] -= seconds
+    for connection in bench.sweeper.due:
+        bench.sweeper.due[connection] -= seconds
     bench.sweeper._sweep()
 
 
@@ -218,6 +218,7 @@ def client(bench: Bench, transport: Breakable) -> Iterator[ProjectConnection]:
     client = ProjectConnection(
         server, broker.projects.register(registration("myrepo", "A")), bench.ours, Peer(bench.ours)
     )
+    bench.turn()  # it is registered at the end of the turn that accepts it
     yield client
     client.close()
     arena.SPARES = 0
@@ -272,6 +273,7 @@ def test_a_fault_on_the_way_to_the_audit_ends_whose_record_it_was_and_nobody_els
         theirs.settimeout(5)
         neighbour = client.server.broker.projects.register(registration("neighbour", "A"))
         other = ProjectConnection(client.server, neighbour, ours, Peer(ours))
+        bench.turn()
         bench.theirs.sendall(GET * 2 * SHARE)
         transport.breaks_in = breaks_in
         while not bench.bugs:
