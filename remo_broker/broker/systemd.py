@@ -126,6 +126,11 @@ class Manager:
         self._tell(f"FDSTOREREMOVE=1\nFDNAME={kind}-{project}")
 
     @property
+    def is_there(self) -> bool:
+        """Whether a manager keeps listeners over a restart."""
+        return self._socket is not None
+
+    @property
     def lacks_listeners(self) -> bool:
         """Whether there are some that it has not been given yet: they would be lost."""
         return any(descriptor is not None for _, descriptor in self._untold)

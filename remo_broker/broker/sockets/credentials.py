@@ -27,6 +27,8 @@ from remo_broker.protocol.records import Decision, Outcome
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket as Accepted  # noqa: N812 - what accept makes
+
     from remo_broker.broker.audit.trail import AuditTrail
     from remo_broker.broker.credentials import Credentials, CredentialVerdict
     from remo_broker.broker.loop import Loop
@@ -64,7 +66,7 @@ class CredentialConnection(Connection):
 
     __slots__ = ("_half_closed", "credential", "due", "identity", "name", "region", "server", "unit")
 
-    def __init__(self, server: CredentialServer, connection: socket.socket, name: str) -> None:
+    def __init__(self, server: CredentialServer, connection: Accepted, name: str) -> None:
         super().__init__(server.loop, server.sweeper, connection)
         self.server = server
         self.name = name
@@ -154,7 +156,7 @@ class CredentialServer:
         self._waiting: list[CredentialConnection] = []
         self._numbers = itertools.count(1)
 
-    def accepted(self, connection: socket.socket, peer: Peer) -> None:
+    def accepted(self, connection: Accepted, peer: Peer) -> None:
         """systemd, or somebody else, has connected."""
         self.last_activity = self.loop.now
         self._take(CredentialConnection(self, connection, f"{os.getpid()}-{next(self._numbers)}"), peer)

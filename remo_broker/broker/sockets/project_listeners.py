@@ -163,7 +163,7 @@ class Endpoints:
         self._stopped = True
         for endpoint in self._endpoints.values():
             for _, listener in endpoint.listeners:
-                if not self._manager.may_store:
+                if not self._manager.is_there:
                     listener.take_waiting()
                 listener.close()
 
