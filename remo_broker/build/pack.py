@@ -4,7 +4,7 @@
 
 The name of the file says which: what it has before the first dot, remo-secret by default.
 
-The file runs on Python 3.11 and later. It holds each module twice, as source and as compiled by the Python that packs.
+remo-secret runs on Python 3.9 and later, remo-sidecar on 3.11; an older one looks for a newer `python3.x` on the PATH. It holds each module twice, as source and as compiled by the Python that packs.
 A container with the same minor version compiles nothing at start, which halves the start time. Any other version
 rejects the compiled half by its magic number and uses the source.
 
@@ -27,26 +27,35 @@ from remo_broker.secret.commands import PROGRAM as SECRET
 from remo_broker.sidecar.commands import PROGRAM as SIDECAR
 
 # The shell passes on what env cannot everywhere: -I, so that nothing of the caller's environment, home or working directory
-# decides what is imported. Python finds the archive behind these lines.
+# decides what is imported; -S, because nothing is needed of site-packages and `site` takes a third of a start. Python finds the archive behind these lines.
 HEAD = b"""\
 #!/bin/sh
-exec python3 -I "$0" "$@"
+exec python3 -IS "$0" "$@"
 """
 PACKAGE = pathlib.Path(__file__).resolve().parents[1]
-# Never imported in a container: it needs pydantic.
-LEFT_OUT = frozenset({"remo_broker.manifest.models"})
+# Never imported in a container: these read TOML and hold it to its rules, with pydantic.
+LEFT_OUT = frozenset(
+    f"remo_broker.manifest.{name}" for name in ("binding_rules", "document", "lines", "models", "result")
+)
 # Its syntax is that of Python 2 and 3, so that an old version reaches the message. Run as `python3 remo-secret.pyz`, it
 # isolates itself, unless it is isolated in another way: by `protocol.process`, whose settings -I would undo.
 MAIN = """\
 import os, sys
 if sys.version_info >= (3, 4) and not sys.flags.isolated and "REEXECUTED" not in os.environ:
-    os.execv(sys.executable, [sys.executable, "-I"] + sys.argv)
-if sys.version_info < (3, 11):
-    sys.exit("PROGRAM: Python %d.%d is too old: 3.11 or later is required" % sys.version_info[:2])
+    os.execv(sys.executable, [sys.executable, "-IS"] + sys.argv)
+if sys.version_info < (3, OLDEST):
+    for minor in range(30, OLDEST - 1, -1):
+        for directory in os.environ.get("PATH", os.defpath).split(os.pathsep):
+            newer = os.path.join(directory, "python3.%d" % minor)
+            if os.access(newer, os.X_OK):
+                os.execv(newer, [newer, "-IS"] + sys.argv)
+    sys.exit("PROGRAM: Python %d.%d is too old: 3.OLDEST or later is required" % sys.version_info[:2])
 from MODULE import main
 sys.exit(main())
 """
 PROGRAMS = {SECRET.name: (SECRET, "remo_broker.secret.main"), SIDECAR.name: (SIDECAR, "remo_broker.sidecar.main")}
+# The minor version of Python 3 that each needs. The sidecar reads TOML.
+OLDEST = {SECRET.name: 9, SIDECAR.name: 11}
 # The earliest time that a ZIP file can hold: the file depends on the source alone, not on when it was packed.
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -112,6 +121,7 @@ def pack(name: str = SECRET.name) -> bytes:
     """The archive, ready to be written and run."""
     sources = modules(name)
     main = MAIN.replace("PROGRAM", name).replace("MODULE", PROGRAMS[name][1]).replace("REEXECUTED", REEXECUTED)
+    main = main.replace("OLDEST", str(OLDEST[name]))
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr(zipfile.ZipInfo("__main__.py", EPOCH), main.encode())

@@ -108,7 +108,10 @@ def secret_value(name: str, exchange: Exchange) -> SecretValue:
 
     binary = exchange.result(BinaryValue)
     try:
-        content = binascii.a2b_base64(binary.value_b64, strict_mode=True)
+        content = binascii.a2b_base64(binary.value_b64)
     except ValueError:  # also for non-ASCII characters
         raise BadReply(exchange.path, "'value_b64' is not base64") from None
+    # The decoder skips foreign characters; its strict mode is not known to Python 3.9.
+    if binascii.b2a_base64(content, newline=False) != binary.value_b64.encode("ascii"):
+        raise BadReply(exchange.path, "'value_b64' is not base64")
     return SecretValue(name, content, binary.ttl_seconds, binary.generation, binary.expires_at)

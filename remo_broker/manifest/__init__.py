@@ -1,15 +1,19 @@
 """The manifest of a project: finding it, reading it safely, holding it to its rules.
 
 Nothing here runs in the broker, which asks the manifest reader, `remo_broker.manifest.__main__`: a process of another
-user, without secrets and with a deadline. `remo-brokerctl check` calls `load` and `faults` in its own process; `remo-secret`, which has nothing but
-Python, calls `document.parse` and `result.build`.
+user, without secrets and with a deadline. `remo-brokerctl check` calls `load` and `faults` in its own process;
+`remo-secret`, which has nothing but Python, uses `bindings` on what the broker hands out.
 """
 
 from __future__ import annotations
 
-from remo_broker.manifest.fault import ManifestError
-from remo_broker.manifest.result import Binding, EnvBinding, FileBinding, Manifest, build
 from remo_broker.manifest.rules import DEFAULT_MAX_ENTRIES, DEFAULT_TTL_SECONDS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from remo_broker.manifest.bindings import Binding, EnvBinding, FileBinding
+    from remo_broker.manifest.fault import ManifestError
+    from remo_broker.manifest.result import Manifest
 
 __all__ = [
     "Binding",
@@ -21,6 +25,20 @@ __all__ = [
     "faults",
     "load",
 ]
+
+
+# Imported on first use: `remo-secret` needs the bindings only, in every Python that a container has.
+_HOMES = {"ManifestError": "fault", "Manifest": "result"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    found: object = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'bindings')}"), name)
+    globals()[name] = found
+    return found
 
 
 def load(
@@ -38,6 +56,7 @@ def load(
     the broker's own. Raises `ManifestError`.
     """
     from remo_broker.manifest import document, reader
+    from remo_broker.manifest.result import build
 
     source, content = reader.read(project_path)
     tables = document.parse(content)
@@ -66,6 +85,7 @@ def faults(
     `place` is the one of `rules.SEARCH` that is looked at, whatever stands in the others.
     """
     from remo_broker.manifest import models, reader
+    from remo_broker.manifest.fault import ManifestError
 
     try:
         if place is None:
@@ -93,6 +113,7 @@ def content_faults(
 ) -> list[ManifestError]:
     """Everything that is wrong with a manifest of these bytes, with the lines; `directory` is the name of its project's."""
     from remo_broker.manifest import document, lines, models
+    from remo_broker.manifest.fault import ManifestError
 
     try:
         tables = document.parse(content)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from remo_broker.manifest.bindings import filters_in
 from remo_broker.manifest.fault import ManifestError, invalid, is_showable
-from remo_broker.manifest.result import filters_in
 from remo_broker.manifest.rules import FILTERS
 from remo_broker.protocol.message import encode
 from remo_broker.protocol.ops import MAX_MESSAGE

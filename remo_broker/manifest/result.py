@@ -1,62 +1,25 @@
-"""What a manifest comes to, whichever way it is spelled: the allowlist, the cache numbers and the bindings.
+"""What a manifest comes to, whichever way it is spelled: the allowlist, the cache numbers, the bindings and the hosts.
 
-`build` turns tables into a `Manifest`. The broker's side runs it on tables that have passed `models`. `remo-secret`
-runs it alone, as a container has nothing but Python: there it reads a file that the broker's side has judged before,
-so a breach of a rule ends in an error that does not say which, and what nobody asks about goes unnoticed.
+`build` turns tables that have passed `models` into a `Manifest`. On other tables it ends in an error that does not name
+the rule that they break.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
+from remo_broker.manifest.bindings import Binding, bindings
 from remo_broker.manifest.fault import ManifestError, invalid
 from remo_broker.manifest.rules import (
     DEFAULT_MAX_ENTRIES,
     DEFAULT_TTL_SECONDS,
-    ENV_VAR_PATTERN,
-    FILE_MODE_PATTERN,
-    FILE_PATH_PATTERN,
     SCHEMA_VERSION,
 )
 from remo_broker.protocol.names import is_project_name, is_secret_name
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-# `{{field}}` or `{{field|filter}}`.
-_placeholder = re.compile(r"\{\{([^{}]*)\}\}").findall
-
 # Versions that are named when they are not supported; a longer number is not worth a line.
 MAX_NAMED_VERSION = 999
-
-
-@dataclass(frozen=True, slots=True)
-class EnvBinding:
-    """The secret goes into environment variables: the whole of it, or a field of it, by variable.
-
-    `explicit` tells whether the manifest names the variables; the default is the secret's name in upper case.
-    """
-
-    variables: dict[str, str | None]
-    optional: bool = False
-    explicit: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class FileBinding:
-    """The secret goes into a file. `file_path` is as written, with `~` or relative; `file_mode` are permission bits."""
-
-    file_path: str
-    file_mode: int
-    template: str
-    optional: bool = False
-    base: str = "home"
-    place: str = "link"
-
-
-Binding: TypeAlias = EnvBinding | FileBinding
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,56 +103,6 @@ def build(
         )
     except (AttributeError, KeyError, TypeError, ValueError):
         raise _broken() from None
-
-
-def bindings(allowlist: Iterable[str], tables: dict[str, list[dict[str, Any]]]) -> dict[str, list[Binding]]:
-    """The bindings of each allowed name. Raises ValueError, KeyError or TypeError for tables that break a rule."""
-    return {
-        name: [_binding(name, table) for table in tables[name]] if name in tables else [_default(name)]
-        for name in allowlist
-    }
-
-
-def _default(name: str) -> EnvBinding:
-    # It may begin with a digit, as a secret's name may: execve accepts that, though no shell can express it.
-    return EnvBinding({name.upper(): None}, explicit=False)
-
-
-def _binding(name: str, table: dict[str, Any]) -> Binding:
-    kind, optional = table.get("fetch_as", "env"), table.get("optional", False)
-    if not isinstance(optional, bool):
-        raise TypeError
-    if kind == "file":
-        base, place = table.get("base", "home"), table.get("place", "link")
-        if not isinstance(table["template"], str) or base not in ("home", "project") or place not in ("link", "copy"):
-            raise TypeError
-        return FileBinding(
-            file_path=_matching(FILE_PATH_PATTERN, table["file_path"]),
-            file_mode=int(_matching(FILE_MODE_PATTERN, table["file_mode"]), 8),
-            template=table["template"],
-            optional=optional,
-            base=base,
-            place=place,
-        )
-    if kind != "env":
-        raise ValueError
-    if "env" in table:
-        fields = {_matching(ENV_VAR_PATTERN, variable): str(field) for variable, field in table["env"].items()}
-        return EnvBinding(dict(fields), optional)
-    if "env_var" in table:
-        return EnvBinding({_matching(ENV_VAR_PATTERN, table["env_var"]): None}, optional)
-    return EnvBinding({name.upper(): None}, optional, explicit=False)
-
-
-def filters_in(template: str) -> list[str]:
-    """The filters that the placeholders of a template name: `shell` for `{{field|shell}}`."""
-    return [found.partition("|")[2].strip() for found in _placeholder(template) if "|" in found]
-
-
-def _matching(pattern: str, text: str) -> str:
-    if re.fullmatch(pattern[1:-1], text) is None:
-        raise ValueError
-    return text
 
 
 def _broken() -> ManifestError:

@@ -6,7 +6,10 @@ makes `schema/remo-broker.v2.json` of them. What a class of these can do is in `
 
 from __future__ import annotations
 
-from enum import StrEnum
+try:
+    from enum import StrEnum
+except ImportError:  # before Python 3.11, in a container
+    from remo_broker.protocol.str_enum import StrEnum  # type: ignore[assignment]
 
 from remo_broker.protocol.message import Message
 

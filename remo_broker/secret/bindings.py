@@ -10,7 +10,7 @@ from remo_broker.cli.options import Arguments, Usage
 from remo_broker.cli.program import Problem
 from remo_broker.client.errors import BadReply
 from remo_broker.client.project import Client
-from remo_broker.manifest.result import Binding, bindings
+from remo_broker.manifest.bindings import Binding, bindings
 from remo_broker.protocol.names import is_secret_name
 from remo_broker.secret.commands import MANIFEST, ONLY
 

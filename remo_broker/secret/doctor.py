@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 1024 * 1024
 # The year of this release: a clock before it makes TLS and expiry times fail.
 OLDEST_CLOCK = 1_767_225_600
-OLDEST_PYTHON = (3, 11)
+OLDEST_PYTHON = (3, 9)
 
 # What a token in a file looks like: a setting with a value that is not a reference to a variable.
 _npm_token = re.compile(r"^[^#;\n]*(_authToken|_password|_auth)\s*=\s*(?!\s*\$\{)\S", re.MULTILINE).search
@@ -144,7 +144,7 @@ def surroundings() -> Iterator[Finding]:
     if time.time() < OLDEST_CLOCK:
         yield Finding("the clock is wrong: it shows a time before this release", "set it, on the host if need be")
     if sys.version_info < OLDEST_PYTHON:
-        yield Finding(f"Python {sys.version.split()[0]} is too old", "install Python 3.11 or later")
+        yield Finding(f"Python {sys.version.split()[0]} is too old", "install Python 3.9 or later")
 
 
 def _version(text: str) -> list[int]:

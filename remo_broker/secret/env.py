@@ -7,7 +7,7 @@ import sys
 
 from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import Problem
-from remo_broker.manifest.result import EnvBinding
+from remo_broker.manifest.bindings import EnvBinding
 from remo_broker.secret.bindings import find_bindings
 from remo_broker.secret.commands import FORMAT
 from remo_broker.secret.fetching import fetch

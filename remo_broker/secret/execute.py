@@ -9,7 +9,7 @@ from remo_broker.cli.options import Arguments, Usage
 from remo_broker.cli.program import Problem
 from remo_broker.cli.text import listed
 from remo_broker.client.value import SecretValue
-from remo_broker.manifest.result import FileBinding
+from remo_broker.manifest.bindings import FileBinding
 from remo_broker.secret.become import become, find_program
 from remo_broker.secret.bindings import Bound, find_bindings, names_given
 from remo_broker.secret.commands import (

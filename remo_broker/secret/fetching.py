@@ -10,7 +10,7 @@ from remo_broker.cli.text import listed
 from remo_broker.client.errors import BrokerError, Denied, NotFound, RateLimited
 from remo_broker.client.project import Client
 from remo_broker.client.value import SecretValue
-from remo_broker.manifest.result import Binding
+from remo_broker.manifest.bindings import Binding
 from remo_broker.protocol.ops import Reason
 from remo_broker.secret.commands import EXIT_DENIED, EXIT_NOT_FOUND
 

@@ -50,7 +50,7 @@ def own_hosts(arguments: Arguments) -> dict[str, str]:
     if len(hosts) != len(secrets):
         raise Usage("each --host requires a --secret, and each --secret a --host")
     own: dict[str, str] = {}
-    for host, secret in zip(hosts, secrets, strict=True):
+    for host, secret in zip(hosts, secrets):  # noqa: B905 - `strict` is not known to Python 3.9
         if own.setdefault(ascii_lower(host), secret) != secret:
             raise Usage(f"--host={host} is given with two secrets")
     return own

@@ -30,11 +30,11 @@ def status_of(error: Exception) -> int | None:
     """The exit status for an expected error; None for a bug."""
     from remo_broker.client import errors
 
-    if isinstance(error, errors.Denied | errors.PeerUnexpected):
+    if isinstance(error, (errors.Denied, errors.PeerUnexpected)):
         return EXIT_DENIED
     if isinstance(error, errors.NotFound):
         return EXIT_NOT_FOUND
-    if isinstance(error, errors.Unreachable | errors.Untrusted | errors.ConnectionLost | errors.TimedOut):
+    if isinstance(error, (errors.Unreachable, errors.Untrusted, errors.ConnectionLost, errors.TimedOut)):
         return EXIT_UNREACHABLE
     if isinstance(error, errors.RateLimited):
         return EXIT_RATE_LIMITED

@@ -6,14 +6,19 @@ Their bindings are never used from here, see `bindings`: these files belong to t
 from __future__ import annotations
 
 import os
+import re
 
 from remo_broker.cli.program import Problem
-from remo_broker.manifest.document import parse
 from remo_broker.manifest.fault import ManifestError
 from remo_broker.manifest.reader import read
-from remo_broker.manifest.result import build
 from remo_broker.manifest.rules import MAX_BYTES, SEARCH
+from remo_broker.protocol.names import is_project_name
 from remo_broker.protocol.ops import Code
+
+# `project = "name"`, or `name = "name"` as the first setting that is so called below `[project]`.
+_project_name = re.compile(
+    r"""^\s*(?:project\s*=\s*["']([^"'\n]*)["']|\[project\][^\[]*?^\s*name\s*=\s*["']([^"'\n]*)["'])""", re.MULTILINE
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,21 +43,22 @@ def project_of(path: str) -> str:
     if found is None:
         raise Problem(f"{path} has no manifest", hint="give the manifest itself")
     source, content = found
-    try:
-        return build(parse(content), source).project
-    except ManifestError as error:
-        raise Problem(f"{source}: {error.message}") from None
+    project = _project_in(content)
+    if project is None:
+        raise Problem(f"{source} does not name its project", hint="run 'remo-brokerctl check' on the host")
+    return project
 
 
 def projects_nearby() -> list[str]:
     """The projects of the manifests in the working directory and above, the nearest first. Skips invalid ones."""
-    found = []
-    for source, content in nearest():
-        try:
-            found.append(build(parse(content), source).project)
-        except ManifestError:
-            continue
-    return found
+    found = [_project_in(content) for _, content in nearest()]
+    return [project for project in found if project is not None]
+
+
+def _project_in(content: bytes) -> str | None:
+    """The name that a manifest of either form gives its project. No TOML reader: old versions of Python have none."""
+    names = _project_name.findall(content.decode("utf-8", "replace"))
+    return next((name for pair in names for name in pair if is_project_name(name)), None)
 
 
 def nearest() -> Iterator[tuple[str, bytes]]:

@@ -6,7 +6,7 @@ import os
 
 from remo_broker.cli.program import Problem
 from remo_broker.client.value import SecretValue
-from remo_broker.manifest.result import EnvBinding, FileBinding
+from remo_broker.manifest.bindings import EnvBinding, FileBinding
 from remo_broker.secret.bindings import Bound
 from remo_broker.secret.links import real_place, target_of
 from remo_broker.secret.loaders import changes_loading

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from remo_broker.build import pack
 from tests.process.secret.conftest import KEY
+from tests.support.machine import REPOSITORY, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,12 +29,24 @@ def packed(directory: pathlib.Path) -> pathlib.Path:
     return file
 
 
-def test_every_command(project: Project, packed: pathlib.Path) -> None:
+def interpreter(version: str) -> str:
+    """This Python, or an old one that `./run test` unpacks from the Debian of its time."""
+    if version == "this":
+        return sys.executable
+    found = REPOSITORY / f".cache/python{version}/usr/bin/python{version}"
+    if not found.exists():
+        unavailable(f"there is no Python {version}: ./run test fetches it")
+    return str(found)
+
+
+@pytest.mark.parametrize("version", ["this", "3.9"])
+def test_every_command(project: Project, packed: pathlib.Path, version: str) -> None:
     """`-I` and `-S` keep out whatever else is installed; the working directory has nothing of ours."""
+    python = interpreter(version)
 
     def run(*arguments: str, stdin: bytes = b"") -> bytes:
         done = subprocess.run(
-            [sys.executable, "-I", "-S", packed, *arguments],
+            [python, "-I", "-S", packed, *arguments],
             input=stdin,
             capture_output=True,
             env=project.environment,
@@ -52,6 +66,11 @@ def test_every_command(project: Project, packed: pathlib.Path) -> None:
     )
     run("--help")
     run("exec", "--help")
+    assert run("check").count(b"present") == 4
+    assert b"GH_TOKEN=" in run("env", "--only=TOKEN")
+    assert json.loads(run("docker-credential", "list")) == {}
+    run("render", "--remove")
+    run("doctor")
 
 
 def test_it_is_a_program(packed: pathlib.Path, tmp_path: pathlib.Path) -> None:
@@ -87,12 +106,28 @@ def test_another_version_takes_the_source(packed: pathlib.Path, tmp_path: pathli
     assert (done.stdout.split()[0], done.stderr) == ("remo-secret", "")
 
 
-def test_a_version_that_is_too_old_ends_with_a_message(tmp_path: pathlib.Path) -> None:
-    main = pack.MAIN.replace("import os, sys\n", "import os, sys\nsys.version_info = (3, 6, 1)\n", 1)
-    (tmp_path / "__main__.py").write_text(main)
+def old(main: str, directory: pathlib.Path) -> None:
+    """A program for a Python that says that it is 3.6."""
+    main = main.replace("OLDEST", "9").replace("PROGRAM", "remo-secret")
+    main = main.replace("import os, sys\n", "import os, sys\nsys.version_info = (3, 6, 1)\n", 1)
+    (directory / "__main__.py").write_text(main)
+
+
+def test_a_version_that_is_too_old_ends_with_a_message(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    old(pack.MAIN, tmp_path)
     done = version(tmp_path)
     assert done.returncode == 1
-    assert {"3.6", "3.11"} <= set(done.stderr.split())
+    assert {"3.6", "3.9"} <= set(done.stderr.split())
+
+
+def test_a_newer_version_on_the_path_is_used(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for minor in (8, 10, 12):
+        (tmp_path / f"python3.{minor}").write_text(f'#!/bin/sh\necho 3.{minor} "$@"\n')
+        (tmp_path / f"python3.{minor}").chmod(0o755)
+    monkeypatch.setenv("PATH", f"/nowhere:{tmp_path}")
+    old(pack.MAIN, tmp_path)
+    assert version(tmp_path).stdout == f"3.12 -IS {tmp_path} --version\n"
 
 
 def test_nothing_of_the_callers_surroundings_is_imported(packed: pathlib.Path, tmp_path: pathlib.Path) -> None:

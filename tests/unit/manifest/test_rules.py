@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remo_broker.manifest import EnvBinding, FileBinding, Manifest, ManifestError
+from remo_broker.manifest import Binding, EnvBinding, FileBinding, Manifest, ManifestError
 from remo_broker.manifest.document import parse
 from remo_broker.manifest.models import ALLOWED, check, faults
 from remo_broker.manifest.result import build
@@ -294,7 +294,7 @@ file_tables = st.fixed_dictionaries(
 tables = env_tables | file_tables
 
 
-def binding(name: str, table: dict[str, Any]) -> list[EnvBinding | FileBinding]:
+def binding(name: str, table: dict[str, Any]) -> list[Binding]:
     if table.get("fetch_as") == "file":
         return [FileBinding(table["file_path"], int(table["file_mode"], 8), table["template"])]
     return [EnvBinding({table.get("env_var", name.upper()): None}, explicit="env_var" in table)]
@@ -377,6 +377,7 @@ def test_any_tables_are_good_or_told_in_one_clean_line(document: dict[str, Any])
             if isinstance(bound, EnvBinding):
                 assert all(re.fullmatch(r"[A-Za-z0-9_]+", variable) for variable in bound.variables)
             else:
+                assert isinstance(bound, FileBinding)
                 assert bound.file_path.isprintable() or not re.search(r"[\x00-\x1f\x7f-\x9f]", bound.file_path)
                 assert 0 <= bound.file_mode <= 0o7777
 
