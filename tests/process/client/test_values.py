@@ -157,8 +157,8 @@ def modules_after(code: str) -> set[str]:
 
 def test_what_a_get_imports() -> None:
     """Each of these would cost `remo-secret get` more than the whole of the library."""
-    loaded = modules_after("import remo_broker.secret.main, remo_broker.secret.get")
-    assert "remo_broker.client.project" in loaded
+    loaded = modules_after("import remo_broker.secret.main, remo_broker.secret.get, remo_broker.client.quick")
+    assert "remo_broker.client.value" in loaded
     assert not loaded & {
         *("argparse", "asyncio", "dataclasses", "inspect", "logging", "pathlib", "pydantic", "socket", "subprocess"),
         *("tomllib", "typing", "traceback", "signal", "remo_broker.client.aio", "remo_broker.manifest"),
