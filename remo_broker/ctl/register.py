@@ -17,6 +17,7 @@ from remo_broker.client.errors import (
     ProjectUnknown,
     Unsendable,
 )
+from remo_broker.ctl import shared_places
 from remo_broker.ctl.commands import ALLOW_UID, NAME, NO_ENABLE, PROGRAM, REPLACE
 from remo_broker.ctl.session import (
     PROJECT_NAMES,
@@ -56,6 +57,7 @@ def register(arguments: Arguments) -> int:
 
             # The broker does not repeat the path that it was given.
             raise Problem(f"{path}: {error.message.removeprefix(f'{PROJECT_PATH}: ')}", hint=error.hint) from None
+    shared_places.warn(path)
     unit = unit_change(arguments, "enable", name)
     if output.json != "off":
         unit_fields = {"unit": unit.name, "unit_enabled": unit.done}

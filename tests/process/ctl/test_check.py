@@ -32,6 +32,20 @@ def test_a_good_one(directory: pathlib.Path) -> None:
     assert json.loads(check(path, "-j").stdout) == []
 
 
+def test_a_directory_that_anybody_may_write_to(directory: pathlib.Path) -> None:
+    """As volumes of virtual machines often are: whoever writes there decides what the next reload reads."""
+    path = write_project(directory, "myrepo", "TOKEN")
+    file = path / ".devcontainer/remo-broker.toml"
+    for place in (path, file.parent, file):
+        before = place.stat().st_mode
+        place.chmod(before | 0o002)
+        done = check(path)
+        assert (done.returncode, done.stdout) == (0, f"{file}: valid\n".encode())
+        assert f"chmod o-w {place}\n".encode() in done.stderr
+        assert done.stderr.count(b"Hint:") == 1
+        place.chmod(before)
+
+
 def test_every_fault_is_a_line(directory: pathlib.Path) -> None:
     path = write_project(directory, "myrepo", "TOKEN", "TOKEN", extra="[cache]\nttl_seconds = 901\nmax_entries = 65\n")
     file = path / ".devcontainer/remo-broker.toml"

@@ -7,6 +7,9 @@ import contextlib
 import http.server
 import json
 import os
+import shutil
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -43,6 +46,14 @@ class Index:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                if (self.headers.get("Authorization") or "").startswith("Bearer "):  # npm
+                    owner.credentials.append(str(self.headers["Authorization"]))
+                    self.send_response(200)
+                    self.send_header("Content-Type", "application/json")
+                    self.send_header("Content-Length", "18")
+                    self.end_headers()
+                    self.wfile.write(b'{"username": "zq"}')
+                    return
                 sent = base64.b64decode((self.headers.get("Authorization") or "x ").split(" ")[1])
                 # pip sends what latin-1 can express in it, uv UTF-8.
                 given = sent.decode("latin-1" if b"\xe4" in sent else "utf-8")
@@ -378,3 +389,82 @@ def test_git_after_setup(place: Place) -> None:
     assert "password=zqgithub" in filled
     place.run("git", "credential", "approve", stdin=filled, **env)
     assert not (place.home / ".git-credentials").exists()
+
+
+def test_recipes_of_the_manual_are_what_setup_writes(place: Place) -> None:
+    """Each setting in remo-secret-tools(7) for a tool that `setup` knows, word for word."""
+    done = place.remo("setup", "--dry-run", "git", "aws", "docker", "pip", "uv", "npm", "cargo")
+    assert done.returncode == 0, done.stderr
+    added = [line[1:].strip() for line in done.stdout.splitlines() if line.startswith("+")]
+    page = (REPOSITORY / "man/remo-secret-tools.7").read_text()
+    for line in added:
+        if "=" in line and not line.startswith(("#", "++", "helper")):
+            assert line in page, line
+    for helper in ("''", "'!remo-secret git-credential'"):
+        assert f"credential.helper {helper}" in page
+
+
+def test_the_recipe_for_npm(place: Place, index: Index) -> None:
+    if shutil.which("npm") is None:
+        unavailable("npm is not installed: ./run test installs it")
+    assert place.remo("setup", "npm=KUBE_TOKEN").returncode == 0
+    npmrc = place.home / ".npmrc"
+    npmrc.write_text(npmrc.read_text().replace("registry.npmjs.org", index.host))
+    registry = f"--registry=http://{index.host}/"
+    done = place.remo("exec", "--only=KUBE_TOKEN", "--", "npm", "whoami", registry)
+    assert done.stdout == "zq\n", done.stderr
+    assert set(index.credentials) == {"Bearer zqkube"}
+
+
+class Database:
+    """Enough of a PostgreSQL server to be told a password: it records user and password, and refuses them."""
+
+    def __init__(self) -> None:
+        self.logins: list[tuple[str, str]] = []
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            with connection, connection.makefile("rb") as stream, contextlib.suppress(OSError, struct.error):
+                while True:
+                    size, version = struct.unpack("!ii", stream.read(8))
+                    startup = stream.read(size - 8)
+                    if version == 196_608:
+                        break
+                    connection.sendall(b"N")  # no TLS, no GSSAPI
+                connection.sendall(b"R" + struct.pack("!ii", 8, 3))
+                _, size = struct.unpack("!ci", stream.read(5))
+                password = stream.read(size - 4).rstrip(b"\0").decode()
+                words = startup.split(b"\0")
+                self.logins.append((words[words.index(b"user") + 1].decode(), password))
+                refusal = b"SFATAL\0C28P01\0Mno\0\0"
+                connection.sendall(b"E" + struct.pack("!i", len(refusal) + 4) + refusal)
+
+    def close(self) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        self._thread.join()
+
+
+def test_the_recipe_for_psql(start_broker: StartBroker, directory: pathlib.Path) -> None:
+    if shutil.which("psql") is None:
+        unavailable("psql is not installed: ./run test installs it")
+    page = (REPOSITORY / "man/remo-secret-tools.7").read_text()
+    recipe = page.partition("[secrets.db]\n")[2].partition(".Ed")[0].replace("\\en", "\\n")
+    with contextlib.closing(Database()) as database:
+        recipe = recipe.replace("db.example.org:5432", f"127.0.0.1:{database.port}")
+        manifest = f'schema_version = 1\nproject = "myrepo"\n[secrets.db]\n{recipe}'
+        broker = start_broker(projects=[registration("myrepo", manifest=manifest)])
+        broker.push({"db": {"username": "zq:user", "password": "zq\\p:w"}})
+        place = Place(broker, directory, "")
+        argv = ["psql", "-h", "127.0.0.1", "-p", str(database.port), "-U", "zq:user", "-d", "x", "-c", "select 1"]
+        done = place.remo("exec", "--", *argv)
+        assert database.logins == [("zq:user", "zq\\p:w")], done.stderr
+        place.remo("render", "--remove")
