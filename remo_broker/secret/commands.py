@@ -172,7 +172,7 @@ one.""",
             operands=[Operand("OPERATION", choices=("get", "list", "version", "store", "erase"), others=True)],
             options=[WAIT],
             details="""\
-A link to remo-secret under the name docker-credential-remo does the same; 'setup docker' makes one.""",
+docker runs it as docker-credential-remo: 'setup docker' adds a script of that name.""",
         ),
         Command(
             "keyring",
@@ -181,8 +181,7 @@ A link to remo-secret under the name docker-credential-remo does the same; 'setu
             operands=[Operand("OPERATION", choices=("get",), others=True), Operand("URL", optional=True, many=True)],
             options=[MODE, OUTPUT, WAIT],
             details="""\
-'get URL [USER]' prints the password. A link to remo-secret under the name keyring does the same; 'setup pip' makes
-one.""",
+'get URL [USER]' prints the password. pip and uv run it as keyring: 'setup pip' adds a script of that name.""",
         ),
         Command(
             "kubernetes",

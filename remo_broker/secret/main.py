@@ -13,17 +13,10 @@ from remo_broker.secret.commands import (
     PROGRAM,
 )
 
-ALIASES = {"docker-credential-remo": ("docker-credential",), "keyring": ("keyring",)}
-
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line, and return the exit status.
-
-    Under the names that docker, pip and uv run, through a link, the program is that one command.
-    """
-    if argv is None:
-        argv = [*ALIASES.get(sys.argv[0].rpartition("/")[2], ()), *sys.argv[1:]]
-    return run(PROGRAM, argv, status_of)
+    """Run the command line, and return the exit status."""
+    return run(PROGRAM, sys.argv[1:] if argv is None else argv, status_of)
 
 
 def status_of(error: Exception) -> int | None:

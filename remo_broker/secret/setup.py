@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from remo_broker.cli.options import Arguments, Usage
 from remo_broker.cli.program import Problem
 from remo_broker.client.errors import ClientError
 from remo_broker.secret.commands import DRY_RUN, REMOVE
-from remo_broker.secret.config_lines import AlreadySet, add_line, remove_lines
+from remo_broker.secret.config_lines import MARK, AlreadySet, add_line, remove_lines
 from remo_broker.secret.get import write_lines
 from remo_broker.secret.hosts import REGISTRIES, secret_for
 from remo_broker.secret.locate import open_client
@@ -60,7 +61,7 @@ def setup(arguments: Arguments) -> int:
             show(change)
             if not arguments.flag(DRY_RUN):
                 write(change)
-        _link(tool, arguments)
+        _add_program(tool, arguments)
     return 0
 
 
@@ -229,33 +230,35 @@ TOOLS: dict[str, Callable[[str, bool], list[Change]]] = {
     "cargo": _cargo,
     "kubectl": _kubectl,
 }
-# Names under which tools look for their helper on the PATH.
-LINKS = {"docker": "docker-credential-remo", "pip": "keyring", "uv": "keyring"}
+# The program that a tool looks for on the PATH, and the command that it stands for.
+PROGRAMS = {
+    "docker": ("docker-credential-remo", "docker-credential"),
+    "pip": ("keyring", "keyring"),
+    "uv": ("keyring", "keyring"),
+}
 
 
-def _link(tool: str, arguments: Arguments) -> None:
-    """A link to this program in ~/.local/bin, under the name that the tool runs."""
-    name = LINKS.get(tool)
-    if name is None:
+def _add_program(tool: str, arguments: Arguments) -> None:
+    """A script in ~/.local/bin that runs this program's command. Not a link: that loses its name on the way."""
+    if tool not in PROGRAMS:
         return
-    program = shutil.which("remo-secret") or os.path.realpath(sys.argv[0])
-    path = _home(".local", "bin", name)
-    ours = os.path.islink(path) and os.path.basename(os.readlink(path)) in ("remo-secret", "remo-secret.pyz")
+    name, command = PROGRAMS[tool]
+    path, found = _home(".local", "bin", name), shutil.which(name)
+    ours = MARK in read(path).splitlines()
     if arguments.flag(REMOVE):
         if ours and not arguments.flag(DRY_RUN):
             os.unlink(path)
         return
-    found = shutil.which(name)
-    if ours or (found and os.path.realpath(found) == os.path.realpath(program)):
+    if found and MARK not in read(found).splitlines():
+        raise Problem(f"{tool}: {found} is another program", hint="remove it, so that remo-secret takes its place")
+    program = shlex.quote(shutil.which("remo-secret") or os.path.realpath(sys.argv[0]))
+    change = Change(path, f'#!/bin/sh\n{MARK}\nexec {program} {command} "$@"\n')
+    if change.before == change.after:
         return
-    if os.path.lexists(path) or found:
-        raise Problem(
-            f"{tool}: {found or path} is another program", hint="remove it, so that remo-secret takes its place"
-        )
-    write_lines([f"link {path} -> {program}"])
+    show(change)
     if arguments.flag(DRY_RUN):
         return
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    os.symlink(program, path)
+    write(change)
+    os.chmod(path, 0o755)  # noqa: S103 - a program
     if os.path.dirname(path) not in os.environ.get("PATH", "").split(os.pathsep):
         write_lines([f"add {os.path.dirname(path)} to the PATH: {tool} looks for {name} there"])
