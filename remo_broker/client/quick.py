@@ -122,7 +122,7 @@ class QuickClient:
         value, expires = fields.get("value"), fields.get("expires_at")
         ttl, generation = fields.get("ttl_seconds"), fields.get("generation")
         plain = type(value) is str and type(ttl) is int and type(generation) is int
-        if plain and "value_b64" not in fields and (expires is None or type(expires) is str):
+        if plain and "value_b64" not in fields and (expires is None or type(expires) is str) and _is_unicode(value):
             return SecretValue(name, value, ttl, generation, expires)  # type: ignore[arg-type]
         from remo_broker.client.exchange import Exchange
         from remo_broker.client.project import secret_value
@@ -196,6 +196,14 @@ class QuickClient:
 
             raise BadReply(self.path, "it is longer than 64 KiB")
         return line
+
+
+def _is_unicode(text: Any) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _fields(line: bytes) -> dict[str, Any] | None:
