@@ -118,7 +118,17 @@ class QuickClient:
             from remo_broker.client.exchange import encode
 
             line = encode(request())
-        fields = self._ask(line, request)
+        reused = self._greeted
+        try:
+            fields = self._ask(line, request)
+        except Exception as error:
+            from remo_broker.client.errors import ConnectionLost
+            from remo_broker.client.project import Client
+
+            if not (reused and isinstance(error, ConnectionLost)):
+                raise
+            with Client(self.path) as again:  # the broker was restarted since the first request
+                return again.get(name)
         value, expires = fields.get("value"), fields.get("expires_at")
         ttl, generation = fields.get("ttl_seconds"), fields.get("generation")
         plain = type(value) is str and type(ttl) is int and type(generation) is int
@@ -155,7 +165,7 @@ class QuickClient:
         """The fields of the reply to `request`, which `line` is. Raises `ClientError`."""
         exchange = None
         try:
-            self._connection.sendall(line if self._greeted else _PING + line)
+            self._send(line if self._greeted else _PING + line)
             if not self._greeted:
                 self._greeted = True
                 pong = self._line()
@@ -178,9 +188,15 @@ class QuickClient:
         exchange.feed(reply)
         return exchange.reply
 
+    def _send(self, data: bytes) -> None:
+        try:  # noqa: SIM105 - importing contextlib takes longer than the exchange
+            self._connection.sendall(data)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it may have replied before it closed
+
     def _line(self) -> bytes:
         """The next line without its newline. Raises `ClientError` and TimeoutError."""
-        while b"\n" not in self._pending and len(self._pending) <= MAX_LINE:
+        while b"\n" not in self._pending and len(self._pending) < MAX_LINE:
             try:
                 chunk = self._connection.recv(MAX_LINE)
             except ConnectionResetError:
@@ -219,4 +235,7 @@ def _fields(line: bytes) -> dict[str, Any] | None:
 
 
 def _is_pong(fields: dict[str, Any] | None) -> bool:
-    return fields is not None and fields.get("ok") is True and fields.get("protocol_version") == PROTOCOL_VERSION
+    if fields is None or fields.get("ok") is not True:
+        return False
+    version = fields.get("protocol_version")
+    return type(version) is int and version == PROTOCOL_VERSION
