@@ -23,6 +23,10 @@ DAEMON = "remo_broker/broker/daemon.py"
 STATE = "remo_broker/broker/registrations.py"
 NAMES = "remo_broker/protocol/names.py"
 RATE = "remo_broker/broker/rate.py"
+TRAIL = "remo_broker/broker/audit/trail.py"
+WAITING = "remo_broker/broker/audit/waiting.py"
+IDENTITY = "remo_broker/broker/audit/identity.py"
+READ_BACK = "remo_broker/broker/audit/read_back.py"
 SPANS = "remo_broker/broker/secrets/json_spans.py"
 POLICY = "policy/io.get2know.RemoBroker1.conf"
 
@@ -188,5 +192,90 @@ MUTANTS = (
         "if sys.version_info < (3, 11):",
         "if sys.version_info < (3, 5):",
         "tests/process/secret/test_pack.py::test_a_version_that_is_too_old_ends_with_a_message",
+    ),
+    # --- the audit
+    Mutant(
+        TRAIL,
+        "        if self.wants_a_look:\n            self._give_up_unseen(QUEUE_RECORDS)",
+        "        if False:\n            self._give_up_unseen(QUEUE_RECORDS)",
+        "tests/unit/broker/audit/test_trail.py::test_what_was_in_the_queue_of_a_socket_that_is_gone_is_counted",
+    ),
+    Mutant(
+        TRAIL,
+        "            self.serial -= 1",
+        "            pass",
+        "tests/unit/broker/audit/test_trail.py::test_what_is_made_in_vain_while_it_recovers_takes_no_serial",
+    ),
+    Mutant(
+        WAITING,
+        "        if queue.denials:\n",
+        "        if not queue.grants:\n",
+        "tests/unit/broker/audit/test_waiting.py::test_denials_displace_no_grant",
+    ),
+    Mutant(
+        WAITING,
+        "    return len(queue.denials), bool(queue.project), len(queue.grants)",
+        "    return 0, bool(queue.project), len(queue.grants)",
+        "tests/unit/broker/audit/test_waiting.py::test_denials_displace_no_grant",
+    ),
+    Mutant(
+        IDENTITY,
+        "        if found is None or _ended(pidfd):",
+        "        if found is None:",
+        "tests/unit/broker/audit/test_identity.py::test_a_peer_that_has_ended_is_said_to_be_gone_and_no_more",
+    ),
+    Mutant(
+        IDENTITY,
+        "before != _start_time(pid)",
+        'before == b""',
+        "tests/unit/broker/audit/test_identity.py::test_without_a_pidfd_the_start_time_must_be_the_same",
+    ),
+    Mutant(
+        IDENTITY,
+        "0, container.end() if container else len(path))",
+        "0, len(path))",
+        "tests/unit/broker/audit/test_identity.py::test_what_a_control_group_says",
+    ),
+    Mutant(
+        READ_BACK,
+        "ABSENT = 2",
+        "ABSENT = 1",
+        "tests/unit/broker/audit/test_read_back.py::test_a_slow_journal_is_healthy",
+    ),
+    Mutant(
+        READ_BACK,
+        "            self._trail.wait_for_storage()",
+        "            pass",
+        "tests/unit/broker/audit/test_read_back.py::test_before_the_first_answer_nothing_counts_as_stored",
+    ),
+    Mutant(
+        "remo_broker/broker/audit/floods.py",
+        "        if len(name) <= LONG_NAME:",
+        "        if True:",
+        "tests/process/sockets/test_audit.py::test_denials_of_long_names_are_counted_after_the_first_few",
+    ),
+    Mutant(
+        DAEMON,
+        "{type(error).__name__} at {where}",
+        "{error} at {where}",
+        "tests/unit/broker/test_faults.py::test_a_fault_is_logged_without_its_text",
+    ),
+    Mutant(
+        "remo_broker/ctl/audit_report.py",
+        "<td>{escape(reason)}</td>",
+        "<td>{reason}</td>",
+        "tests/process/ctl/test_audit_report.py::test_strings_of_the_journal_make_no_element_and_no_attribute",
+    ),
+    Mutant(
+        "remo_broker/ctl/audit_who.py",
+        "    return machine is None or machine == machine_id()",
+        "    return True",
+        "tests/process/ctl/test_audit_directory.py::test_a_users_number_of_another_host_gets_no_name_of_this_one",
+    ),
+    Mutant(
+        "remo_broker/ctl/audit_verify.py",
+        "            if serial > expected:",
+        "            if serial > expected + 1:",
+        "tests/process/ctl/test_audit_verify.py::test_a_gap_is_shown_with_the_times_around_it",
     ),
 )
