@@ -125,7 +125,7 @@ def read_file(path: str, *, must_exist: bool) -> dict[str, object]:
     text = ""
     try:
         with file:
-            text = file.read().decode()
+            text = file.read().decode("utf-8-sig")  # editors on Windows write a byte-order mark
         return tomllib.loads(text)
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not TOML: not UTF-8") from None

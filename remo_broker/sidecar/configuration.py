@@ -219,7 +219,7 @@ def _of_file(path: str | None) -> list[Source]:
     import tomllib  # 11 ms, and a source on the command line needs none
 
     try:
-        document = tomllib.loads(content.decode())
+        document = tomllib.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise Problem(f"{path}: not TOML: not UTF-8", hint=SEE) from None
     except (ValueError, RecursionError) as error:

@@ -104,6 +104,12 @@ def test_a_file(tmp_path: pathlib.Path) -> None:
     assert read_file(str(path), must_exist=False) == {}
 
 
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_bytes(b"\xef\xbb\xbfrate_limit_per_second = 0\n")
+    assert read_file(str(path), must_exist=True) == {"rate_limit_per_second": 0}
+
+
 def test_no_file(tmp_path: pathlib.Path) -> None:
     path = str(tmp_path / "none.toml")
     assert read_file(path, must_exist=False) == {}

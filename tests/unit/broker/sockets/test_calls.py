@@ -1,0 +1,141 @@
+"""What a get costs, counted and not timed: the calls of functions, in Python and of C, that the broker makes for it.
+
+One call more is red. Whoever adds one raises the number here, and says in the commit what the call is for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from remo_broker.broker.audit.journal import JournalTransport
+from remo_broker.broker.audit.trail import AuditTrail
+from remo_broker.broker.decisions import Broker
+from remo_broker.broker.loop import Loop
+from remo_broker.broker.sockets.connection import Peer, Sweeper
+from remo_broker.broker.sockets.listener import Listener
+from remo_broker.broker.sockets.project import ProjectConnection, ProjectServer
+from remo_broker.protocol.config import Config
+from tests.support.broker import registration
+from tests.support.stock import Stock
+
+if TYPE_CHECKING:
+    import pathlib
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+GET = b'{"op":"get","name":"A"}\n'
+ROUNDS = 20
+
+# From the event to the end of the turn, once warm.
+CALLS_OF_A_GET = 37
+# From the event of the listener to the close, without what the audit reads of /proc about the peer.
+CALLS_OF_A_CONNECTION = 76
+
+
+class Counter:
+    """Counts calls while `sys.setprofile` is set; what identifies the peer is counted as one."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self._inside_identity = 0
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> None:
+        is_identity = frame.f_code.co_filename.endswith("identity.py")
+        if event in ("call", "c_call") and not is_identity:
+            self.calls += 1
+
+    def of(self, act: Callable[[], object]) -> int:
+        before = self.calls
+        sys.setprofile(self)
+        try:
+            act()
+        finally:
+            sys.setprofile(None)
+        return self.calls - before
+
+
+class Scene:
+    """A loop with a project's listener, and a journal that takes everything."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self.journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.journal.bind(str(directory / "journal"))
+        self.stock = Stock()
+        self.stock.push({"A": "a"})
+        self.loop = Loop(self._bug)
+        sweeper = Sweeper(self.loop)
+        broker = Broker(Config({"rate_limit_per_second": 0}), self.stock.store)
+        project = broker.projects.register(registration("myrepo", "A"))
+        self.transport = JournalTransport(str(directory / "journal"))
+        trail = AuditTrail(self.transport, clock_usec=lambda: 0)
+        self.server = ProjectServer(self.loop, sweeper, broker, trail, deny=False)
+        self.path = str(directory / "s")
+        listening = socket.socket(socket.AF_UNIX)
+        listening.bind(self.path)
+        listening.listen()
+        listening.setblocking(False)
+
+        def accepted(connection: socket.socket, peer: Peer) -> None:
+            ProjectConnection(self.server, project, connection, peer)
+
+        self.listener = Listener(self.loop, listening, accepted)  # type: ignore[arg-type]
+
+    def _bug(self, error: BaseException) -> None:
+        raise error
+
+    def connect(self) -> socket.socket:
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(5)
+        client.connect(self.path)
+        client.sendall(GET)
+        return client
+
+    def taken(self) -> None:
+        assert self.journal.recv(65536)
+
+    def close(self) -> None:
+        for connection in list(self.server.connections):
+            connection.close()
+        self.listener.close()
+        assert self.transport._socket is not None
+        self.transport._socket.close()
+        self.journal.close()
+        self.loop.close()
+        self.stock.close()
+
+
+@pytest.fixture
+def scene(tmp_path: pathlib.Path) -> Iterator[Scene]:
+    with contextlib.closing(Scene(tmp_path)) as scene:
+        yield scene
+
+
+def test_a_get_on_an_open_connection_makes_so_many_calls(scene: Scene) -> None:
+    counter = Counter()
+    with scene.connect() as client:
+        counts = []
+        for _ in range(ROUNDS):
+            counts.append(counter.of(scene.loop.turn))
+            assert client.recv(1000).startswith(b'{"ok":true')
+            scene.taken()
+            client.sendall(GET)
+    assert min(counts) <= CALLS_OF_A_GET
+
+
+def test_connect_get_and_close_make_so_many_calls(scene: Scene) -> None:
+    counter = Counter()
+    counts = []
+    for _ in range(ROUNDS):
+        with scene.connect() as client:
+            count = counter.of(scene.loop.turn)
+            assert client.recv(1000).startswith(b'{"ok":true')
+            scene.taken()
+        count += counter.of(scene.loop.turn)
+        assert not scene.server.connections
+        counts.append(count)
+    assert min(counts) <= CALLS_OF_A_CONNECTION
