@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.bench import contest, inside, measure, programs, report, static_client
+from tests.bench import contest, inside, measure, peers, programs, report, static_client
 
 DESCRIPTION = f"""\
 Measures in a booted systemd of its own (root needed), prints tables, and ends with status 1 if one of the limits N1 to N9 and N18 is
@@ -21,6 +21,7 @@ environment:
                           project named bench and `push-creds` there, then answers `get` on D/bench.sock. It limits no
                           rate; one that fails is left out, and named. It may not be
                           below /run or /proc, of which the machine has its own. A script that adapts is fine.
+  {peers.RUST_BROKER}             the binary of the Rust original, version 0.1.0, measured beside the others
   {static_client.FNOX}                    fnox's executable, timed beside remo-secret where {static_client.FNOX_DIRECTORY} names a directory whose
                           fnox.toml has the secret {static_client.SECRET}.
 """

@@ -8,7 +8,7 @@ import sys
 import threading
 from typing import IO, TYPE_CHECKING, Any
 
-from tests.bench import contest, static_client
+from tests.bench import contest, peers, static_client
 from tests.bench.setting import say
 from tests.support import machine
 from tests.support.installation import installed
@@ -23,7 +23,7 @@ _UNIT = ("LogRateLimitIntervalSec=1s", "LogRateLimitBurst=1000000", f"WorkingDir
 def module(booted: machine.Machine, name: str, arguments: Iterable[str]) -> dict[str, Any]:
     """Run a module of this repository in the machine, its progress shown; the JSON object that it prints."""
     argv = ["systemd-run", "--quiet", "--pipe", "--wait", "--collect", *(f"--property={line}" for line in _UNIT)]
-    passed_on = (contest.EXECUTABLE, static_client.FNOX, static_client.FNOX_DIRECTORY)
+    passed_on = (contest.EXECUTABLE, peers.RUST_BROKER, static_client.FNOX, static_client.FNOX_DIRECTORY)
     argv += [f"--setenv={name}={os.environ[name]}" for name in passed_on if os.environ.get(name)]
     process = booted.popen([*argv, "/usr/bin/python3", "-m", name, *arguments])
     assert process.stdin is not None
