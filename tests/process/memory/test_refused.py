@@ -195,3 +195,17 @@ def send_until_closed(link: Link, data: bytes) -> None:
     with contextlib.suppress(OSError):
         while True:
             link.socket.sendall(data)
+
+
+def test_the_keys_of_a_line_that_is_too_long_are_not_kept(
+    fallback: Broker, look: Callable[[list[str | bytes]], Findings]
+) -> None:
+    """The refusal is a constant: what it was raised through would hold on to them until it is raised again."""
+    random_ = random.Random(1)
+    keys = [plain(random_, length) for length in (40, 100, 400)]
+    line = json.dumps({"op": "reload", **dict.fromkeys(keys, 1), "filling": "x" * MAX_MESSAGE}).encode()
+    with Link(fallback.admin) as link:
+        link.send(line + b"\n")
+        assert link.reply()["reason"] == "too_long"
+    assert fallback.status()["secret_count"] == 0
+    assert not look(list(keys)).hits
