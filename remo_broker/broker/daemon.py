@@ -9,7 +9,7 @@ from functools import partial
 
 from remo_broker import __version__
 from remo_broker.binder import files
-from remo_broker.broker import registrations, systemd
+from remo_broker.broker import not_started, registrations, systemd
 from remo_broker.broker.audit.journal import JournalTransport, StderrTransport
 from remo_broker.broker.audit.read_back import ReadBack
 from remo_broker.broker.audit.trail import AuditTrail, TrailTimers
@@ -47,14 +47,12 @@ if TYPE_CHECKING:
     from remo_broker.broker.audit.trail import Transport
     from remo_broker.broker.loop import Job
 
-# Requests in flight have so long to finish when the broker is told to stop (requirement F5).
-DRAIN_SECONDS = PEER_SECONDS
-# Records that still wait for journald hold up the end, and hence the next start, for so long: a restart of journald is over then.
+# How long records that still wait for journald delay the end, and hence the next start: a restart of journald takes less.
 AUDIT_DRAIN_SECONDS = 1.0
-# Exit status of an idle exit, by which the unit tells it from being stopped: only after this one it is not started again.
+# Exit status of an idle exit. The unit does not start the broker again after this one.
 IDLE_STATUS = 75
-# Changes within such a time are told to systemd as one, and no more often than so. While systemd is busy it takes nothing in,
-# and what is told waits for it once its queue is full: that holds 10 datagrams in a container.
+# Changes of the status within the first time go to systemd as one, and no more often than the second: while systemd is busy, its
+# queue of notifications holds 10 datagrams in a container, and sd_notify(3) waits for room.
 STATUS_SECONDS = 0.1
 STATUS_PAUSE_SECONDS = 1.0
 # Priority of what the broker says about a fault of its own or of its surroundings.
@@ -84,7 +82,12 @@ class Daemon:
             self.project_server, manager, raise_descriptor_limit(), partial(self._say, PRIORITY_WARNING)
         )
         self.report = StatusReport(
-            self.loop, self.broker, self.trail, self.arena.protection.value, self.project_server.watchers.start_usec
+            self.loop,
+            self.broker,
+            self.trail,
+            self.arena.protection.value,
+            self.project_server.watchers.start_usec,
+            self.endpoints.unserved,
         )
         self.status_server = StatusServer(self.loop, self.sweeper, self.report)
         self.writer = registrations.Writer(config.state_dir)
@@ -139,10 +142,10 @@ class Daemon:
             raise ConfigError(f"socket_dir: {self.config.socket_dir}: {os.strerror(error.errno or 0)}") from None
         for name, descriptor in systemd.handed_over():
             self._take_over(name, descriptor)
-        # With socket units only the admin socket is a must.
+        # With socket units, systemd decides which of them there are.
         binds_control = not (systemd.under_systemd() and self._control)
         if binds_control:
-            # Before anything else is touched: here ends a second broker on the same directory.
+            # First, because it is here that a second broker on the same directory fails.
             self._bind_control(STATUS, paths.STATUS_SOCKET, self.status_server)
         try:
             os.makedirs(self.config.state_dir, mode=0o700, exist_ok=True)
@@ -167,7 +170,7 @@ class Daemon:
                 self._say(PRIORITY_ERROR, f"Project {name} cannot be served: {refusal.message}")
         self.endpoints.binder.started()
         if binds_control:
-            # Behind all others: who waits for it finds them.
+            # Last, so that a client that has waited for it finds all others.
             self._bind_control(ADMIN, paths.ADMIN_SOCKET, self.admin_server)
         self._watch_signals()
         self.loop.watch(self.writer.wakeup, READ, self.writer.finished)
@@ -249,7 +252,7 @@ class Daemon:
         """SIGHUP: read every manifest again and adopt what it takes away. One that fails changes nothing, and is in the audit."""
         self._reloads += 1
         if self._reloads > 1:
-            return  # the one that is under way begins anew when it is through
+            return  # the reload under way starts over when it is through
         self._reload_rules()
         peer = OwnPeer()
         while self._reloads:
@@ -346,7 +349,8 @@ class Daemon:
         self.admin_server.dismiss()
         self.credential_server.stop()
         self.status_server.stopping(idle=idle)
-        self._deadline = monotonic() + DRAIN_SECONDS
+        # Connections end by themselves in this time; the state file or systemd may take longer.
+        self._deadline = monotonic() + PEER_SECONDS
         self._audit_deadline = monotonic() + AUDIT_DRAIN_SECONDS
         self._leave_when_drained()
 
@@ -394,5 +398,6 @@ def main() -> int:
         print(f"remo-broker: {text}", file=sys.stderr)
         # `systemctl status` shows no line of the journal while systemd waits before it tries again; this it does show.
         systemd.Manager().status(f"Not started: {text}")
+        not_started.answer_all(text)
         return 1
     return daemon.run()

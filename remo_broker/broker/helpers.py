@@ -1,6 +1,6 @@
 """Asks a process that systemd starts for the broker on a socket: one request a line, one reply a line, descriptors with it.
 
-What a helper says is data like any other: whoever asks checks it.
+A helper's reply is untrusted: the caller checks it.
 """
 
 from __future__ import annotations

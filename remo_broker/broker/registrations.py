@@ -218,7 +218,7 @@ def save(state_dir: str, data: bytes) -> None:
     try:  # noqa: SIM105 - importing contextlib costs the start a millisecond
         _sync_directory(state_dir)
     except OSError:
-        pass  # it is saved: whoever starts next reads it, unless the power fails before the disk has it
+        pass  # it is saved, unless the power fails before the disk has it
 
 
 def _sync_directory(path: str) -> None:

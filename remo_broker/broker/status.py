@@ -12,6 +12,7 @@ from remo_broker.protocol.ops import MAX_MESSAGE, AuditStatus, BrokerEvent, Brok
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from remo_broker.broker.audit.trail import AuditTrail
@@ -26,11 +27,21 @@ PAGE_PROJECTS = 400
 class StatusReport:
     """Counts and times, no secret's name. Cheap enough to make anew each time it is asked for."""
 
-    def __init__(self, loop: Loop, broker: Broker, trail: AuditTrail, memory_protection: str, start_usec: int) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        broker: Broker,
+        trail: AuditTrail,
+        memory_protection: str,
+        start_usec: int,
+        unserved: Callable[[str], str | None],
+    ) -> None:
+        """`unserved` tells which socket of a project nobody can connect to, if there is one."""
         self._loop = loop
         self._broker = broker
         self._trail = trail
         self._memory_protection = memory_protection
+        self._unserved = unserved
         self._started = loop.now
         self._start_usec = start_usec
 
@@ -56,6 +67,7 @@ class StatusReport:
                 reason=trail.trouble,
             ),
             project_count=len(broker.projects),
+            unserved_count=sum(self._unserved(name) is not None for name in broker.projects),
             projects_next=names[len(projects) - 1] if len(names) > len(projects) else None,
         )
         while len(encode(status.to_json())) > MAX_MESSAGE:
@@ -117,6 +129,7 @@ class StatusReport:
             "fetches_not_found": project.fetches_not_found,
             "last_fetch_usec": project.last_fetch_usec(now, moment),
             "manifest_waits": True if project.manifest_waits else None,
+            "unserved": self._unserved(project.name),
         }
 
     def has(self, name: str) -> bool:

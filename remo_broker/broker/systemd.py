@@ -1,4 +1,4 @@
-"""What systemd hands over and is told: listening sockets, readiness, status, watchdog, the descriptor store.
+"""What systemd hands to the broker and what the broker tells systemd: listening sockets, readiness, status, watchdog, the descriptor store.
 
 Outside systemd every call here does nothing, and systemd-python is not even imported.
 """
@@ -70,7 +70,7 @@ def _close(descriptor: int | None) -> None:
 
 
 class Manager:
-    """The service manager, as far as it wants to hear from the broker.
+    """The service manager.
 
     sd_notify(3) waits when the manager's queue is full, and with it everybody whom the broker serves: on a reload of many units
     for seconds, in a container after ten messages. What is not taken at once is kept here, and sent when `later` comes round.
@@ -117,7 +117,7 @@ class Manager:
             try:
                 copy = os.dup(descriptor)
             except OSError:
-                return  # no descriptor is left: it is served now, and bound anew after a restart
+                return  # no descriptor is left: it is served now, and made again after a restart
             self._tell(f"FDSTORE=1\nFDNAME={kind}-{project}", copy)
 
     def drop(self, kind: str, project: str) -> None:
@@ -175,7 +175,7 @@ class Manager:
         self._send()
 
     def close(self) -> None:
-        """Nothing more is told."""
+        """Discard what was not sent yet."""
         for _, descriptor in self._untold:
             _close(descriptor)
         self._untold.clear()

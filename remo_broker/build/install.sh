@@ -44,6 +44,11 @@ place() {
 # "source target" a line.
 layout() {
     for file in units/* units/*.d/* policy/* schema/* man/*.[1-8] "$work"/completions/*; do
+        case $file in
+            */remo-broker.service.d/preserve.conf) # its setting is unknown to systemd 253 and earlier
+                [ "$(systemctl --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p')" -ge 254 ] || continue
+                ;;
+        esac
         [ ! -f "$file" ] || echo "$file $(place "$file")"
     done
 }

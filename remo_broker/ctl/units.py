@@ -32,13 +32,13 @@ class UnitStates:
     """The states of the service and of its admin socket, by systemd's names."""
 
     def __init__(self, service: dict[str, str], admin_socket: str) -> None:
-        # Between two failed starts, the service is `activating`.
-        failing = service.get("SubState", "").startswith("auto-restart")
-        self.service = "failed" if failing else service["ActiveState"]
-        self.admin_socket = admin_socket
         status = service.get("StatusText", "")
         self.why = status.removeprefix(NOT_STARTED) if status.startswith(NOT_STARTED) else ""
         """Why the broker could not start, if it said so."""
+        # Between two failed starts, and while one fails, the service is `activating`.
+        failing = service.get("SubState", "").startswith("auto-restart") or bool(self.why)
+        self.service = "failed" if failing else service["ActiveState"]
+        self.admin_socket = admin_socket
 
     @property
     def runs(self) -> bool:

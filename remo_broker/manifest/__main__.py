@@ -25,8 +25,8 @@ import sys
 # The broker waits for `READ_SECONDS` of its own. Before these have passed, this deadline answers in words. Python acts on it
 # between two of its own steps, so it does nothing while a system call or a function in C does not return.
 DEADLINE_SECONDS = 1.5
-# A function in C that does not return is ended by the kernel; a system call is ended by whoever started the reader: systemd
-# by RuntimeMaxSec=, or the broker that has a child.
+# The kernel ends a function in C that does not return. A system call that does not return is ended from outside: by systemd,
+# after RuntimeMaxSec=, or by the broker where the reader is its child.
 CPU_SECONDS = 2
 # An ordinary manifest takes 37 MiB of address space, pydantic included, and the worst that was found 90 MiB.
 ADDRESS_SPACE = 256 * 1024 * 1024
@@ -130,7 +130,7 @@ def say(fields: dict[str, object]) -> None:
         while line:
             line = line[os.write(1, line) :]
     except OSError:
-        pass  # whoever wanted to know has gone
+        pass  # the broker has gone
     os._exit(0)
 
 

@@ -50,10 +50,10 @@ _SYNTAX = (
     ("Unescaped '\\'", "a backslash in a string begins nothing known"),
     ("Invalid hex value", "a \\u in a string is not followed by its digits"),
     ("Escaped character is not a Unicode scalar", "a \\u in a string is no character"),
-    ("Invalid initial character for a key", "a key is wanted"),
-    ("Invalid statement", "a key or a table's name is wanted"),
+    ("Invalid initial character for a key", "expected a key"),
+    ("Invalid statement", "expected a key or a table's name"),
     ("Invalid date", "a date that does not exist"),
-    ("Invalid value", "a value is wanted: a string in quotes, a number, a list or a table"),
+    ("Invalid value", "expected a value: a string in quotes, a number, a list or a table"),
 )
 _place = re.compile(r"\(at (line (\d+), column \d+|end of document)\)\Z").search
 _HELP = "correct it there; https://toml.io/en/v1.0.0 has the syntax"

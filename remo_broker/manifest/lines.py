@@ -1,4 +1,4 @@
-"""In which line of a manifest a key stands, for whoever has to mend it: TOML's own reader does not tell."""
+"""Find the line of a manifest that a key is on, for error messages: TOML's own reader does not tell."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def _read_unchanged(file: int, place: str) -> bytes:
     if before.st_size > MAX_BYTES:
         raise unreadable(place, f"larger than {MAX_BYTES} bytes", "make it smaller")
     if before.st_size and _first_hole(file) < before.st_size:
-        raise unreadable(place, "a sparse file", "write it anew, with all of its bytes")
+        raise unreadable(place, "a sparse file", "write it again, without holes")
     content = b""
     # One byte more than it should have shows that it grew.
     while len(content) <= before.st_size and (part := os.read(file, before.st_size + 1 - len(content))):

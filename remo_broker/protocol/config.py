@@ -30,7 +30,7 @@ class Number:
 
     def check(self, key: str, value: object) -> int:
         if type(value) is not int or not self.low <= value <= self.high:
-            raise ConfigError(f"{key}: a whole number from {self.low} to {self.high} is wanted")
+            raise ConfigError(f"{key}: must be an integer from {self.low} to {self.high}")
         return value
 
 
@@ -43,7 +43,7 @@ class Directory:
 
     def check(self, key: str, value: object) -> str:
         if not isinstance(value, str) or not os.path.isabs(value) or "\0" in value:
-            raise ConfigError(f"{key}: an absolute path is wanted")
+            raise ConfigError(f"{key}: must be an absolute path")
         return os.path.normpath(value)
 
 
@@ -57,7 +57,7 @@ class Choice:
 
     def check(self, key: str, value: object) -> str:
         if value not in self.words:
-            raise ConfigError(f"{key}: one of {', '.join(self.words)} is wanted")
+            raise ConfigError(f"{key}: must be one of {', '.join(self.words)}")
         return str(value)
 
 
@@ -138,7 +138,7 @@ def read_file(path: str, *, must_exist: bool) -> dict[str, object]:
 def _key_that_stands_twice(text: str) -> str:
     """What is wrong with a file in that case: tomllib's own words for it name neither the key nor its line."""
     keys = [line.partition("=")[0].strip() for line in text.splitlines()]
-    return next((f"{key} stands twice; take one out" for key in KEYS if keys.count(key) > 1), "")
+    return next((f"duplicate key {key}" for key in KEYS if keys.count(key) > 1), "")
 
 
 def read_flags(arguments: Sequence[str]) -> tuple[dict[str, object], str, str | None]:

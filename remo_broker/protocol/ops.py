@@ -126,6 +126,7 @@ class Reason(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     STATE_UNWRITABLE = "state_unwritable"
     MANIFEST_CHANGED = "manifest_changed"
+    NOT_STARTED = "not_started"
     SOCKET_UNAVAILABLE = "socket_unavailable"
     NOT_IN_CONFIGURATION = "not_in_configuration"
     NO_SUCH_FIELD = "no_such_field"
@@ -255,6 +256,7 @@ class ProjectFacts(Message):
     """What is shown of a project everywhere. Times are microseconds since 1970, 0 for never.
 
     `fetches_not_found` of the `fetches_allowed` handed nothing out: the broker did not hold the secret.
+    `unserved` is the path of a socket of the project that nobody can connect to: it was removed, or could not be made.
     """
 
     name: str
@@ -267,6 +269,7 @@ class ProjectFacts(Message):
     fetches_not_found: int = 0
     manifest_waits: bool | None = None
     """True if the manifest was found to allow more than the broker goes by; the field is missing otherwise."""
+    unserved: str | None = None
 
 
 class ProjectStatus(ProjectFacts):
@@ -305,7 +308,8 @@ class BrokerFacts(Message):
 
 
 class BrokerStatus(Reply, BrokerFacts):
-    """The broker. `projects_next` is there where not all projects fitted: ask again with it as `after`.
+    """The broker. `projects_next` is there where not all projects fitted: ask again with it as `after`. `unserved_count` projects
+    have a socket that nobody can connect to.
 
     What version 2 has always had comes first and in its order, for clients that take the line apart with a pattern.
     """
@@ -329,6 +333,7 @@ class BrokerStatus(Reply, BrokerFacts):
     projects: list[ProjectStatus]
     audit: AuditStatus
     project_count: int
+    unserved_count: int = 0
     projects_next: str | None = None
 
 

@@ -141,12 +141,8 @@ def test_status_of_a_broker_that_cannot_start(machine: Machine, operator: Operat
     operator.override(SERVICE, "[Service]\nExecStartPre=/bin/sleep 3\nRestartSec=1h\n")
     machine.systemctl("start", "--no-block", SERVICE)
     with machine.popen(["remo-brokerctl", "status"]) as asking:
-        assert asking.stdout is not None
-        poll("the start to have failed", lambda: machine.show(SERVICE, "SubState")["SubState"] == "auto-restart")
-        assert asking.poll() is None, "it waits for an answer"
-        machine.systemctl("stop", "remo-broker-admin.socket")
-        text = asking.stdout.read()
-    assert "failed; see 'journalctl -u remo-broker.service'" in text
+        text, _ = asking.communicate()
+    assert "nonsense" in text
     assert asking.returncode == 1
 
 

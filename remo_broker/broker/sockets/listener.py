@@ -28,7 +28,7 @@ ACCEPTS_PER_TURN = 16
 # As many as can wait in the queue of a listener.
 MAX_WAITING = 4096
 BUSY_TURNS = 16
-# Out of descriptors: let the queue be for so long, lest the loop spins on it.
+# How long a listener is not looked at when descriptors have run out: the loop would spin on it.
 EXHAUSTED_SECONDS = 0.2
 # Connections of one plane that are told, at one time, that there are too many. What is beyond is closed without a word:
 # each holds a descriptor until its peer has read why, and those are what is short.

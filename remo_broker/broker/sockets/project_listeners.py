@@ -58,7 +58,7 @@ class Endpoint:
 
 
 class Endpoints:
-    """`say` is told of what an operator should know, as one sentence."""
+    """`say` logs one sentence for the operator."""
 
     def __init__(
         self, server: ProjectServer, manager: Manager, max_descriptors: int, say: Callable[[str], None]
@@ -159,7 +159,7 @@ class Endpoints:
         return names
 
     def stop(self) -> None:
-        """No new connections; the sockets stay for whoever else holds them."""
+        """Take no more connections; systemd keeps the sockets that it holds."""
         self._stopped = True
         for endpoint in self._endpoints.values():
             for _, listener in endpoint.listeners:

@@ -55,7 +55,7 @@ def refused_start(*arguments: str) -> str:
         ("\0", "not TOML"),
         (
             "rate_limit_burst = 5\nidle_exit_seconds = 1\nrate_limit_burst = 6",
-            "not TOML: rate_limit_burst stands twice",
+            "not TOML: duplicate key rate_limit_burst",
         ),
     ],
 )

@@ -42,6 +42,7 @@ FIELDS = [
     "credentials_served",
     "credentials_refused",
     "project_count",
+    "unserved_count",
 ]
 PROJECT_FIELDS = [
     "name",
@@ -341,3 +342,29 @@ def test_watching_and_asking_on_one_connection(broker: Broker, watcher: Watcher)
     assert (refusal["code"], refusal["reason"]) == ("protocol_error", "unknown_op")
     broker.push({"A": "a"})
     watcher.until(event="broker", secret_count=1)
+
+
+def test_a_socket_that_nobody_can_connect_to_is_shown(start_broker: StartBroker, directory: pathlib.Path) -> None:
+    """Removed, or a directory in its place, as container engines make one; until a reload can make it again."""
+    path = make_project(directory / "myrepo", "A")
+    projects = [registration("myrepo", "A", project_path=str(path)), registration("other", "A")]
+    broker = start_broker(projects=projects)
+
+    def unserved() -> list[str | None]:
+        status = broker.status()
+        assert status.get("unserved_count", 0) == sum("unserved" in one for one in status["projects"])
+        shown = broker.ask({"op": "show", "name": "myrepo"})
+        assert shown.get("unserved") == status["projects"][0].get("unserved")
+        return [one.get("unserved") for one in status["projects"]]
+
+    for socket_file in (broker.project(), broker.mount()):
+        assert unserved() == [None, None]
+        socket_file.unlink()
+        assert unserved() == [str(socket_file), None]
+        socket_file.mkdir()
+        assert unserved() == [str(socket_file), None]
+        refusal = broker.ask({"op": "reload", "name": "myrepo"})
+        assert refusal["reason"] == "socket_unavailable"
+        assert f"rmdir {socket_file}" in refusal["message"]
+        socket_file.rmdir()
+        assert broker.ask({"op": "reload", "name": "myrepo"})["ok"]

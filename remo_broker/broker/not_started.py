@@ -1,0 +1,52 @@
+"""What a broker that cannot start says to those who have connected: why, instead of letting them wait.
+
+systemd tries again after half a second, so whoever connects later is answered by the next try.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from remo_broker.broker.refusals import Refused
+from remo_broker.broker.systemd import ADMIN, listening_socket
+from remo_broker.protocol.ops import MAX_MESSAGE, Code, Reason
+
+# As systemd passes them on: sd_listen_fds(3).
+FIRST_DESCRIPTOR = 3
+RETRY_AFTER_SECONDS = 1
+# Connections answered in one try; the rest waits for the next.
+MAX_ANSWERED = 1024
+
+
+def answer_all(why: str) -> None:
+    """Refuse everybody who waits on a socket that was handed over. Only an operator learns `why`.
+
+    Not by systemd's own library, which may be what is missing.
+    """
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return
+    count = int(os.environ.get("LISTEN_FDS", "0"))
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
+    for number, name in zip(range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + count), names, strict=False):
+        listening = listening_socket(number)
+        if listening is not None:
+            text = why if name == ADMIN else "an operator sees why with 'systemctl status remo-broker'"
+            _answer(listening, f"the broker cannot start: {text}")
+
+
+def _answer(listening: socket.socket, message: str) -> None:
+    line = Refused(Code.INTERNAL_ERROR, Reason.NOT_STARTED, message, retry_after_seconds=RETRY_AFTER_SECONDS).line()
+    for _ in range(MAX_ANSWERED):
+        try:
+            connection, _ = listening.accept()
+        except OSError:
+            return
+        with connection:
+            connection.setblocking(False)
+            try:
+                connection.send(line)
+                # What is left unread would turn the end of the stream into an error.
+                connection.recv(MAX_MESSAGE)
+            except OSError:
+                pass  # the peer has gone, or has not asked yet
