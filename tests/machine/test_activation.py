@@ -54,7 +54,8 @@ def test_a_client_socket_starts_it_after_a_reboot(machine: Machine, operator: Op
 
     assert machine.show(SERVICE, "ActiveState")["ActiveState"] == "inactive"
     info = machine.ask(operator.socket("early"), {"op": "info"})
-    assert info == {"ok": True, "project": "early", "allowlist": ["OLD"], "schema_version": 1}
+    assert info.items() >= {"ok": True, "project": "early", "schema_version": 1}.items()
+    assert info["allowlist"] == ["OLD"]
     assert machine.systemctl("is-active", SERVICE) == "active"
     denied = operator.get("early", "NEW")
     assert (denied["code"], denied["reason"]) == ("denied", "not_in_manifest")
