@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from remo_broker.protocol import paths
 from tests.machine.test_install import PROGRAMS, kept_out, named
 from tests.support.installation import INSTALL_SECONDS, install, pip_environment
 from tests.support.load import Load
@@ -154,7 +155,7 @@ def test_remove_stops_everything_and_keeps_what_was_set_up(fresh: Machine) -> No
     assert active == ""
     with pytest.raises(ConnectionRefusedError):
         fresh.connect(ADMIN)
-    for kept in ("/etc/remo-broker/remo-broker.toml", "/var/lib/remo-broker/registrations.json"):
+    for kept in (paths.CONFIG_FILE, "/var/lib/remo-broker/registrations.json"):
         assert fresh.path(kept).exists()
 
 
