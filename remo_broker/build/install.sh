@@ -32,6 +32,7 @@ place() {
         policy/*.policy) echo "/usr/share/polkit-1/actions/$name" ;;
         policy/*.rules) echo "/usr/share/polkit-1/rules.d/$name" ;;
         policy/*.apparmor) echo "/etc/apparmor.d/${name%.apparmor}" ;;
+        feature/* | */static/*) echo "/usr/share/remo-broker/feature/$name" ;;
         schema/*) echo "/usr/share/remo-broker/$name" ;;
         man/*) echo "/usr/share/man/man${name##*.}/$name" ;;
         */completions/*.bash) echo "/usr/share/bash-completion/completions/${name%.bash}" ;;
@@ -43,7 +44,7 @@ place() {
 
 # "source target" a line.
 layout() {
-    for file in units/* units/*.d/* policy/* schema/* man/*.[1-8] "$work"/completions/*; do
+    for file in units/* units/*.d/* policy/* schema/* feature/* man/*.[1-8] "$work"/completions/* "$work"/static/*; do
         case $file in
             */remo-broker.service.d/preserve.conf) # its setting is unknown to systemd 253 and earlier
                 [ "$(systemctl --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p')" -ge 254 ] || continue
@@ -100,6 +101,22 @@ sys.exit(status)
 END
 }
 
+# Into $work/static: the static front of remo-secret for this machine, and for the other architectures of containers where
+# their compilers are. Without it remo-secret is the Python program alone.
+build_static_client() {
+    mkdir "$work/static"
+    own=$(uname -m)
+    for architecture in ${STATIC_CLIENTS:-$own x86_64 aarch64}; do
+        file=$work/static/remo-secret.$architecture
+        [ ! -e "$file" ] || continue
+        if ! "$python" -B -m remo_broker.build.static_client "$file" "$architecture" 2>"$work/static.log"; then
+            rm -f "$file"
+            [ "$architecture" != "$own" ] ||
+                say "$(cat "$work/static.log"). remo-secret is installed in Python only; with musl-tools or gcc, install again"
+        fi
+    done
+}
+
 install_tree() {
     need_python
     version=$("$python" -c 'import sys; print(*sys.version_info[:2])')
@@ -128,14 +145,23 @@ install_tree() {
     PYTHONDONTWRITEBYTECODE=1 "$new/bin/python" -P -m remo_broker.build.pack "$new/remo-secret.pyz"
     PYTHONDONTWRITEBYTECODE=1 "$new/bin/python" -P -m remo_broker.build.pack "$new/remo-sidecar.pyz"
 
+    build_static_client
+
     layout >"$work/layout"
     while read -r file target; do
-        install -D -m 0644 "$file" "$destdir$target"
+        mode=0644
+        case $file in feature/*.sh | */static/*) mode=0755 ;; esac
+        install -D -m "$mode" "$file" "$destdir$target"
         echo "$target"
     done <"$work/layout" >"$work/files"
     programs >"$work/programs"
     while read -r program; do
         launcher "${program#*=}" >"$work/launcher"
+        if [ "${program%%=*}" = remo-secret ]; then
+            # Where the static client looks for it.
+            install -m 0755 "$work/launcher" "$new/remo-secret"
+            [ ! -e "$work/static/remo-secret.$own" ] || cp "$work/static/remo-secret.$own" "$work/launcher"
+        fi
         install -D -m 0755 "$work/launcher" "$destdir/usr/bin/${program%%=*}"
         echo "/usr/bin/${program%%=*}"
     done <"$work/programs" >>"$work/files"
