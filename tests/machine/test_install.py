@@ -170,9 +170,9 @@ def test_help_and_an_unknown_verb(machine: Machine) -> None:
 
 def test_another_python_is_said_to_be_the_reason(machine: Machine) -> None:
     """The host was upgraded to the next release of its distribution."""
-    text = machine.path("/usr/bin/remo-secret").read_text()
-    machine.write("/usr/bin/remo-secret.next", text.replace("!= (3, ", "!= (3, 9"))
-    tried = machine.run(["/usr/bin/python3", "-SI", "/usr/bin/remo-secret.next"], check=False)
-    machine.path("/usr/bin/remo-secret.next").unlink()
+    text = machine.path("/usr/bin/remo-brokerctl").read_text()
+    machine.write("/usr/bin/remo-brokerctl.next", text.replace("!= (3, ", "!= (3, 9"))
+    tried = machine.run(["/usr/bin/python3", "-SI", "/usr/bin/remo-brokerctl.next"], check=False)
+    machine.path("/usr/bin/remo-brokerctl.next").unlink()
     assert tried.returncode == 1
     assert "./run install" in tried.stderr
