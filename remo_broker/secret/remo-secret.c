@@ -2,7 +2,7 @@
  *
  * Python's remo-secret is the reference. For a command line that this program does not know in full, it executes the
  * Python program with the same arguments; what it does itself, it does byte for byte as Python does. A table of cases
- * in tests/process/secret is run against both.
+ * in tests/process/static_client is run against both.
  *
  * It reads answers of a peer that may be hostile, so:
  * - no heap and no recursion; every answer lies in one fixed buffer;
@@ -1183,6 +1183,8 @@ static void say_mode(const struct stat *found) {
 /* `path` from the root, without `.`, `..` and empty parts; false where that is too long. */
 static bool absolute(const char *path, char whole[2 * PATH_MAX]) {
     size_t used = 0;
+    if (path[0] == '/' && path[1] == '/' && path[2] != '/') /* two slashes are kept, as POSIX has it */
+        whole[used++] = '/';
     if (*path != '/' && (!getcwd(whole, PATH_MAX) || (used = strlen(whole)) == 1))
         used = 0;
     while (*path) {

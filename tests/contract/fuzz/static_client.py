@@ -14,8 +14,8 @@ import subprocess
 import sys
 import tempfile
 
-from tests.process.secret.cases import REPLIES_OF_ALL_KINDS, Case
-from tests.process.secret.command_cases import COMMANDS_OF_ALL_KINDS
+from tests.process.static_client.cases import REPLIES_OF_ALL_KINDS, Case
+from tests.process.static_client.command_cases import COMMANDS_OF_ALL_KINDS
 from tests.support.scripted_peer import Slowly
 
 HERE = pathlib.Path(__file__).parent

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import pathlib
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from remo_broker.build.static_client import NoCompiler, build
-from tests.process.secret import cases
-from tests.process.secret.command_cases import COMMANDS_OF_ALL_KINDS
+from tests.process.static_client import cases
+from tests.process.static_client.command_cases import COMMANDS_OF_ALL_KINDS
 from tests.support import programs
-from tests.support.machine import unavailable
 from tests.support.preloaded import Preloaded, preloaded
 from tests.support.scripted_peer import ScriptedPeer
 
@@ -25,31 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 WAIT_SECONDS = 60
-
-
-@pytest.fixture(scope="session")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """The static program, with no Python program beside it."""
-    path = tmp_path_factory.mktemp("alone") / "remo-secret"
-    try:
-        build(path)
-    except NoCompiler as error:
-        unavailable(f"{error}: ./run test installs one")
-    return path
-
-
-@pytest.fixture(scope="session")
-def installed(alone: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """The static program as `./run install` leaves it, with Python's beside it."""
-    root = tmp_path_factory.mktemp("usr")
-    (root / "bin").mkdir()
-    (root / "lib/remo-broker").mkdir(parents=True)
-    (root / "bin/remo-secret").write_bytes(alone.read_bytes())
-    (root / "bin/remo-secret").chmod(0o755)
-    python = root / "lib/remo-broker/remo-secret"
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m remo_broker.secret "$@"\n')
-    python.chmod(0o755)
-    return root / "bin/remo-secret"
 
 
 class Outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.process.secret.cases import COMMANDS, HTTPS, Case, answered
+from tests.process.static_client.cases import COMMANDS, HTTPS, Case, answered
 from tests.support.scripted_peer import (
     HOLD,
     NEXT,
@@ -199,10 +199,8 @@ WAITS = [
     Case("wait-over-losses", ["wait", "--timeout=5"], [], [NEXT], [NEXT, PONG], answered(ready())),
     Case("wait-over-rate-limit", ["wait", "--timeout=5"], answered(failure("rate_limited")), answered(ready())),
     Case("wait-until-denied", ["wait", "--timeout=5"], answered(ready(False)), answered(failure("denied")), status=3),
-    Case("wait-a-second", ["wait", "--timeout", "1"], answered(ready(False)), status=4),
     Case("get-wait", ["get", "--wait", "T"], answered(ready(False)), answered(ready()), answered(value("x")), stdout=b"x"),
     Case("get-wait-seconds", ["get", "--wait=2", "T"], answered(ready()), answered(value("x")), stdout=b"x"),
-    Case("get-wait-too-short", ["get", "--wait=1", "T"], answered(ready(False)), status=4, stdout=b""),
     Case("get-wait-nothing", ["get", "--wait=0", "T"], answered(failure("not_found", reason="no_snapshot")), status=4),
     Case("get-wait-twice-the-last-counts", ["get", "--wait=9", "--wait=0", "T"], answered(value("x")), stdout=b"x"),
 ]  # fmt: skip

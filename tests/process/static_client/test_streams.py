@@ -1,0 +1,167 @@
+"""Both forms of `remo-secret` with odd streams, terminals, locales and signals, and what the static one hands on."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import programs
+from tests.support.machine import poll
+from tests.support.scripted_peer import HOLD, NEXT, PONG, ScriptedPeer, Step, allowlist, binary, value
+
+if TYPE_CHECKING:
+    from tests.process.static_client.conftest import Both
+
+WAIT_SECONDS = 60
+GET = ("get", "T")
+REPLY: list[Step] = [NEXT, PONG, value("s3cret")]
+
+# --- streams and signals ---------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk(both: Both) -> None:
+    with ScriptedPeer(both.directory / "p.sock", [NEXT, PONG, value("x" * 50000)]):
+        done = both.run("--socket", "p.sock", *GET, stdout=lambda: os.open("/dev/full", os.O_WRONLY))
+    assert (done.returncode, done.stderr) == (1, b"remo-secret: output: No space left on device\n")
+
+
+def test_a_reader_that_has_left(both: Both) -> None:
+    def closed_pipe() -> int:
+        reader, writer = os.pipe()
+        os.close(reader)
+        return writer
+
+    for reply in (value("x"), value("x" * 50000), allowlist(*(f"N{number}" for number in range(3000)))):
+        with ScriptedPeer(both.directory / "p.sock", [NEXT, PONG, reply]):
+            command = ("list",) if b"allowlist" in reply else GET
+            done = both.run("--socket", "p.sock", *command, stdout=closed_pipe)
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&-", "1>&- 2>&-", "0<&- 1>&- 2>&-"])
+@pytest.mark.parametrize("path", ["p.sock", "missing.sock"])
+def test_streams_that_the_caller_has_closed(both: Both, closed: str, path: str) -> None:
+    with ScriptedPeer(both.directory / "p.sock", REPLY):
+        done = both.run("--socket", path, *GET, through=["sh", "-c", f'exec "$@" {closed}', "sh"])
+    assert done.returncode == (5 if "missing" in path else 1 if "1>" in closed else 0)
+
+
+@pytest.mark.parametrize(
+    ("reply", "status"),
+    [
+        (value("s3cret"), 0),
+        (value("s3cret\n"), 0),
+        (value(""), 0),
+        (value("a\tb\r\nc"), 0),
+        (value("\u20ac \u6f22 \U0001f511"), 0),
+        (value("\x1b]0;owned\x07"), 1),
+        (value("a\x9bb"), 1),
+        (value("\u202e"), 1),
+        (value("\ufeff"), 1),
+        (binary("AAEC"), 1),
+        (binary("aGVsbG8="), 0),
+        (binary("/w=="), 1),
+    ],
+)
+def test_on_a_terminal(both: Both, reply: bytes, status: int) -> None:
+    shown = []
+    for argv in both.argvs("--socket", both.directory / "p.sock", *GET):
+        with ScriptedPeer(both.directory / "p.sock", [NEXT, PONG, reply]):
+            shown.append(programs.run_on_terminal(argv, {}, both.directory))
+    assert shown[0].status == status
+    assert (shown[1].status, shown[1].text) == (shown[0].status, shown[0].text)
+
+
+@pytest.mark.parametrize("locale", ["C", "POSIX", "C.UTF-8", "en_US.ISO-8859-1", "xx_XX", ""])
+def test_the_locale_changes_no_byte(both: Both, locale: str) -> None:
+    text = "na\u00efve \u20ac \U0001f511"
+    env = {"LC_ALL": locale, "LANG": locale}
+    with ScriptedPeer(both.directory / "p.sock", [NEXT, PONG, value(text)]):
+        assert both.run("--socket", "p.sock", *GET, env=env).stdout == text.encode()
+    assert both.run("--socket", "missing.sock", *GET, env=env).returncode == 5
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+def test_signals_end_it(both: Both, number: signal.Signals, status: int) -> None:
+    for argv in both.argvs("--socket", "p.sock", *GET):
+        with (
+            ScriptedPeer(both.directory / "p.sock", [NEXT, PONG, HOLD]) as peer,
+            subprocess.Popen(
+                argv, cwd=both.directory, env=programs.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            ) as process,
+        ):
+            poll("the request", lambda: peer.requests and peer.requests[0])
+            time.sleep(0.05)  # until it waits for the reply
+            process.send_signal(number)
+            out, err = process.communicate(timeout=WAIT_SECONDS)
+        assert (process.returncode, out, err) == (status, b"", b"")
+
+
+# --- what is handed to Python ----------------------------------------------------------------------------------------
+
+HANDED = [
+    [],
+    ["--help"],
+    ["-h"],
+    ["--version"],
+    ["get"],
+    ["get", "--help"],
+    ["get", "-hf", "T"],
+    ["get", "A", "B"],
+    ["get", ""],
+    ["get", "-x", "T"],
+    ["get", "--filed=x", "T"],
+    ["get", "T", "--field"],
+    ["get", "--field=", "T"],
+    ["get", "--wait=soon", "T"],
+    ["get", "--wait=86401", "T"],
+    ["get", "--timeout=1", "T"],
+    ["--field=x", "get", "T"],
+    ["get", "\udcff"],
+    ["get", "x" * 2000],
+    ["fetch"],
+    ["--socket"],
+    ["--socket=", "list"],
+    ["list", "x"],
+    ["list", "--help=1"],
+    ["wait", "--timeout=-1"],
+    ["wait", "--timeout=1e3"],
+    ["wait", "--timeout=" + "9" * 500],
+    ["wait", "now"],
+    ["git-credential"],
+    ["git-credential", "get", "x"],
+    ["git-credential", "--host=x", "get"],
+    ["git-credential", "--host=x", "--secret=A", "--host=X", "--secret=B", "get"],
+    ["exec", "--", "echo", "handed"],
+    ["render"],
+]
+
+
+@pytest.mark.parametrize("arguments", HANDED, ids=lambda one: " ".join(one)[:40].encode("ascii", "replace").decode())
+def test_what_it_does_not_know_is_pythons(both: Both, installed: pathlib.Path, arguments: list[str]) -> None:
+    both.static = installed
+    both.run(*arguments, env={"REMO_BROKER_SOCKET": str(both.directory / "missing.sock")})
+
+
+def test_without_python_it_says_what_is_missing(alone: pathlib.Path) -> None:
+    for arguments, status in ((["exec", "--", "true"], 1), (["--help"], 1), (["get"], 2), (["get", "--nonsense"], 2)):
+        done = subprocess.run([alone, *arguments], capture_output=True, check=False)
+        assert (done.returncode, done.stdout) == (status, b"")
+        assert b"needs the Python program" in done.stderr
+        assert b"\nHint: " in done.stderr
+
+
+def test_the_one_file_beside_it_is_used(alone: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    copy = tmp_path / "remo-secret"
+    copy.write_bytes(alone.read_bytes())
+    copy.chmod(0o755)
+    (tmp_path / "remo-secret.pyz").write_text('#!/bin/sh\necho "the one file: $@"\n')
+    (tmp_path / "remo-secret.pyz").chmod(0o755)
+    done = subprocess.run([copy, "exec", "--", "a b"], capture_output=True, check=True)
+    assert done.stdout == b"the one file: exec -- a b\n"
