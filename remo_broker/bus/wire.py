@@ -116,7 +116,10 @@ class Incoming:
 
     def body(self) -> list[Any]:
         """The arguments. Raises BadMessage."""
-        return list(_unmarshal(self.frame).body)
+        values = list(_unmarshal(self.frame).body)
+        if bool(values) != bool(self.signature):  # dbus-next takes an empty body for any signature
+            raise BadMessage("a body that is not what its signature says")
+        return values
 
 
 def frame_length(head: bytes | bytearray) -> int:

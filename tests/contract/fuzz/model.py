@@ -78,6 +78,8 @@ def on_project(line: bytes, allowed: frozenset[str]) -> Verdict:
     match request and request["op"]:
         case "ping" | "info" | "ready" | "bindings":
             return _verdict(OK)
+        case "peek" if request and isinstance(request.get("name"), str):
+            return _verdict(OK)
         case "get" if request and isinstance(request.get("name"), str):
             return _verdict(OK, "not_found") if request["name"] in allowed else _verdict("denied")
     return _verdict(PROTOCOL_ERROR)
@@ -109,6 +111,8 @@ def on_admin(line: bytes) -> Verdict:
         case "status" if isinstance(request.get("after", ""), str):
             return _verdict(OK)
         case "clear-creds":
+            return _verdict(OK)
+        case "explain-unit" if isinstance(request.get("unit"), str):
             return _verdict(OK)
         case "unregister" | "show" if isinstance(name, str):
             return _verdict(OK, "project_unknown")

@@ -350,7 +350,7 @@ def test_output_in_another_encoding(operator: Operator, directory: pathlib.Path)
         (["audit", "--directory="], "--directory requires a value: DIR"),
         (["list", "--socket="], "--socket requires a value: PATH"),
         (["explain", "x", "Y", "--uid=0,1"], "--uid wants one user; ask for each"),
-        (["explain", "x"], "'explain' requires PROJECT NAME"),
+        (["explain", "x"], "NAME is missing: the secret to explain"),
         (["audit", "--follow", "--summary"], "--follow and --summary exclude each other"),
         (["audit", "--follow", "--until=now"], "--follow and --until exclude each other"),
         (["audit", "--verify", "--by=who"], "--verify and --summary exclude each other"),
