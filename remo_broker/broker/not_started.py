@@ -9,7 +9,7 @@ import os
 import socket
 
 from remo_broker.broker.refusals import Refused
-from remo_broker.broker.systemd import ADMIN, listening_socket
+from remo_broker.broker.systemd import ADMIN, CREDENTIALS, listening_socket
 from remo_broker.protocol.ops import MAX_MESSAGE, Code, Reason
 
 # As systemd passes them on: sd_listen_fds(3).
@@ -29,6 +29,8 @@ def answer_all(why: str) -> None:
     count = int(os.environ.get("LISTEN_FDS", "0"))
     names = os.environ.get("LISTEN_FDNAMES", "").split(":")
     for number, name in zip(range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + count), names, strict=False):
+        if name == CREDENTIALS:
+            continue  # a unit would take the answer for its credential; it waits, and fails by its own time limit
         listening = listening_socket(number)
         if listening is not None:
             text = why if name == ADMIN else "an operator sees why with 'systemctl status remo-broker'"

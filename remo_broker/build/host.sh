@@ -68,6 +68,8 @@ patterns() {
 
 stop_all() {
     systemd_runs || return 0
+    # The broker first: when it stops, it leaves the sockets of its projects to their units, which start.
+    systemctl stop remo-broker.service
     # shellcheck disable=SC2046 # a list of patterns
     systemctl stop $(patterns)
     # shellcheck disable=SC2046

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.machine import poll
+from tests.support.machine import poll, unavailable
 from tests.support.operator import SERVICE, Operator
 
 if TYPE_CHECKING:
@@ -163,8 +163,7 @@ def test_two_units_wait_for_the_push_and_start(machine: Machine, host: Operator)
     for name in ("load@a.service", "load@b.service"):
         unit(machine, name, "password")
         machine.systemctl("start", "--no-block", name)
-    poll("both to wait", lambda: len(machine.run(["ss", "-xH"]).stdout.split(SOCKET)) > 2)
-    time.sleep(0.2)
+    poll("both to wait", lambda: machine.show(SERVICE, "NFileDescriptorStore")["NFileDescriptorStore"] == "2")
     host.push({"PASSWORD": "zq"})
     for name in ("load@a.service", "load@b.service"):
         assert loaded(machine, name, "password") == b"zq"
@@ -244,8 +243,10 @@ def test_any_other_address_is_refused_and_recorded(machine: Machine, host: Opera
 
 def test_a_root_process_elsewhere_gets_nothing_under_the_name_of_a_unit(machine: Machine, host: Operator) -> None:
     host.push({"PASSWORD": "zqSecretzq"})
-    run = ["systemd-run", "--quiet", "--wait", "--pipe", "--unit=impostor", "/usr/bin/python3", "-c", ASK, SOCKET]
-    said = machine.run([*run, "abc/unit/load@x.service/password"]).stdout
+    run = ["systemd-run", "--quiet", "--wait", "--pipe", "--unit=impostor"]
+    if "name=systemd:/\n" in machine.run([*run, "cat", "/proc/self/cgroup"]).stdout:
+        unavailable("this host has systemd's own hierarchy, which the machine's systemd does not use")
+    said = machine.run([*run, "/usr/bin/python3", "-c", ASK, SOCKET, "abc/unit/load@x.service/password"]).stdout
     assert said.startswith(f"{TOO_MUCH} remo-broker refused")
     assert ("load@x.service", "password", "unit_mismatch") in refusals(machine)
 
@@ -273,14 +274,17 @@ def test_a_peer_that_never_reads_holds_up_no_other(machine: Machine, host: Opera
         process.communicate()
 
 
-def test_five_hundred_credentials_of_one_unit_are_all_loaded(machine: Machine, host: Operator) -> None:
-    names = [f"S{number}" for number in range(500)]
+def test_many_credentials_of_one_unit_are_all_loaded(machine: Machine, host: Operator) -> None:
+    """systemd asks for one after another. Since 254 it keeps them in a file system of 1 MiB, a page each."""
+    version = int(machine.run(["systemctl", "--version"]).stdout.split()[1].partition(".")[0].partition("~")[0])
+    names = [f"S{number}" for number in range(500 if version < 254 else 200)]
     host.configure('[credentials."load@many.service"]\n' + "".join(f'{name} = "{name}"\n' for name in names))
     host.push({name: f"value of {name}" for name in names})
     unit(machine, "load@many.service", *names)
     machine.systemctl("start", "load@many.service")
-    assert loaded(machine, "load@many.service", "S499") == b"value of S499"
-    assert len([one for one in machine.journal("REMO_UNIT=load@many.service") if one["REMO_OUTCOME"] == "ok"]) == 500
+    assert loaded(machine, "load@many.service", "S199") == b"value of S199"
+    given = [one for one in machine.journal("REMO_UNIT=load@many.service") if one["REMO_OUTCOME"] == "ok"]
+    assert len(given) == len(names)
 
 
 def test_a_reload_brings_new_rules_into_force(machine: Machine, host: Operator) -> None:

@@ -57,12 +57,8 @@ def test_ping_and_info(machine: Machine, operator: Operator) -> None:
         "protocol_version": 2,
         "project": "app",
     }
-    assert machine.ask(path, {"op": "info"}) == {
-        "ok": True,
-        "project": "app",
-        "allowlist": ["B", "A"],
-        "schema_version": 1,
-    }
+    expected = {"ok": True, "project": "app", "allowlist": ["B", "A"], "schema_version": 1}
+    assert machine.ask(path, {"op": "info"}).items() >= expected.items()
 
 
 def test_projects_do_not_see_each_other(operator: Operator) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -62,7 +63,7 @@ def test_a_scan_by_a_script_in_a_container_is_told_by_the_review(machine: Machin
     ).stdout.splitlines()
     [scan] = [row for row in rows if " x T0" in row]
     assert "40 x T0 ... T39" in scan
-    assert "not_in_manifest" in scan
+    assert re.search(r"not_in_manifest|not_in_m\.+est", scan)  # the column gives way to the others
     assert f"postinstall in {CONTAINER[:12]}" in scan
     assert any("TOKEN" in row and "ok" in row for row in rows)
     assert max(map(len, rows)) <= 100

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     import pathlib
 
 
-def test_many_operations_leave_nothing_behind(tmp_path: pathlib.Path) -> None:
+def test_many_operations_leave_nothing_behind(directory: pathlib.Path) -> None:
     if os.geteuid() != 0:
         unavailable("looking into a broker takes root")
-    outcome = drive(ProcessSubject(tmp_path), operations=20_000, projects=10, seed=1)
+    outcome = drive(ProcessSubject(directory), operations=20_000, projects=10, seed=1)
     assert faults(outcome) == []
     assert outcome.gets > 15_000
