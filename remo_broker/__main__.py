@@ -1,4 +1,4 @@
-"""`python -m remo_broker` is `remo-broker`."""
+"""`python -m remo_broker` runs `remo-broker`."""
 
 from __future__ import annotations
 

@@ -1,2 +1,2 @@
-"""Makes the projects' sockets: where systemd starts the broker, in a process of root's own, because the directories that
-they lie in are root's. Standard library only."""
+"""Makes the projects' sockets. Under systemd it runs as a separate root process, because root owns
+the directories that hold them. Standard library only."""

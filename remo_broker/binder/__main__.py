@@ -1,17 +1,20 @@
-"""`remo-broker-bind@.service`: makes and removes the sockets of projects for the broker, which may not write where they lie.
+"""`remo-broker-bind@.service`: makes and removes project sockets for the broker, which cannot write
+to their directories.
 
-systemd starts it for each connection to its socket, which only the broker's user can open. A request is a line:
+systemd starts one process for each connection to its socket, which only the broker's user can open.
+A request is one line:
 
     {"op":"make","project":"app","owner":"/src/app","kinds":["client","mount"],"renew":true}
     {"op":"remove","project":"app","owner":"/src/app"}
 
-and so is a reply; that to `make` carries one descriptor for each kind:
+A reply is one line, too; the reply to `make` carries one descriptor for each kind:
 
     {"ok":true}
     {"ok":false,"message":"cannot listen on …"}
 
-What it is asked comes from the process that it guards against: names are checked, and nothing that exists is followed,
-replaced or read except sockets that nobody listens on and its own markers.
+Requests are untrusted: they come from the process that this one guards against. Names are checked.
+Nothing that exists is followed, replaced or read, except sockets without a listener and the
+binder's own markers.
 """
 
 from __future__ import annotations
@@ -29,12 +32,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# A path of 4,096 bytes, each of them escaped as six, and the JSON around it.
+# A path of 4,096 bytes, each escaped as six, and the JSON around it.
 MAX_LINE = 32_768
 
 
 def main() -> int:
-    """Serve the connection that is standard input until its end."""
+    """Serve the connection on standard input until it closes."""
     with socket.socket(fileno=os.dup(0)) as connection:
         serve(connection, paths.SOCKET_DIR)
     return 0

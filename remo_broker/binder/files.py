@@ -1,17 +1,18 @@
 """A project's two sockets and the directories around them, as files.
 
     SOCKET_DIR/PROJECT.sock               mode 0660: for a group of users on the host
-    SOCKET_DIR/mount/                     mode 0750: the gate; nobody else on the host passes it
-    SOCKET_DIR/mount/PROJECT/             mode 0755: what is mounted into a container, so that a new socket shows up there
-    SOCKET_DIR/mount/PROJECT/broker.sock  mode 0666: for whoever has the mount
-    SOCKET_DIR/mount/.PROJECT             whose directory it was, once that project is unregistered
+    SOCKET_DIR/mount/                     mode 0750: the gate; no other user on the host passes it
+    SOCKET_DIR/mount/PROJECT/             mode 0755: mounted into containers as a directory,
+                                          so that a new socket shows up there
+    SOCKET_DIR/mount/PROJECT/broker.sock  mode 0666: for every process that has the mount
+    SOCKET_DIR/mount/.PROJECT             the directory's former owner, once PROJECT is unregistered
 
-A container that still has the directory of an earlier registration mounted must not find the sockets of a later one there.
-So a directory is kept for the same owner only; anyone else gets a new one, and the old mount shows a directory that is
-removed.
+A container may still have the directory of an earlier registration mounted. It must not find the
+sockets of a later registration there. So a directory is reused only for the same owner; any other
+owner gets a new one, and the old mount shows a removed directory.
 
-Everything here belongs to the user and group of the process, and is made with its final mode: there is no moment at which
-somebody else could open it.
+Everything here belongs to the user and group of the process, and is created with its final mode, so
+no other user can open it in between.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ import stat
 
 from remo_broker.protocol import paths
 
-# As systemd has it. When the queue is full, connect() waits, so a restart under load refuses nobody.
+# The same as systemd's. When the queue is full, connect() waits, so a restart under load refuses no
+# client.
 BACKLOG = 4096
 SOCKET_MODE = 0o660
 GATE_MODE = 0o750
 MOUNT_DIRECTORY_MODE = 0o755
 MOUNT_SOCKET_MODE = 0o666
-# A marker holds the path of the directory of the project that was registered; this is Linux's longest.
+# A marker holds the project directory of the former registration; this is Linux's longest path.
 MAX_OWNER = 4096
 
 CLIENT = "client"
@@ -38,7 +40,7 @@ KINDS = (CLIENT, MOUNT)
 
 
 class Unavailable(Exception):
-    """A socket cannot be made. The text says why and how to mend it."""
+    """A socket cannot be made. The text says why and how to fix it."""
 
 
 def socket_path(socket_dir: str, kind: str, project: str) -> str:
@@ -48,8 +50,9 @@ def socket_path(socket_dir: str, kind: str, project: str) -> str:
 
 
 def make(socket_dir: str, kind: str, project: str, owner: str, *, renew: bool) -> socket.socket:
-    """Make and return the listening socket of `kind`. `owner` is the directory of the project that is registered.
-    `renew`: the registration is a new one, so nothing of another owner may be kept. Raises `Unavailable`."""
+    """Make and return the listening socket of `kind`. `owner` is the registered project's
+    directory. `renew`: the registration is new, so keep nothing that belongs to another owner.
+    Raises `Unavailable`."""
     try:
         if kind == MOUNT:
             _make_mount_directory(socket_dir, project, owner, renew=renew)
@@ -60,7 +63,7 @@ def make(socket_dir: str, kind: str, project: str, owner: str, *, renew: bool) -
 
 
 def remove(socket_dir: str, project: str, owner: str) -> None:
-    """Remove the files of both sockets of a project that is no longer registered, where nobody listens on them any more.
+    """Remove both socket files of an unregistered project, unless a process still listens on them.
     `owner` is the directory of the project that was registered. Raises OSError."""
     for kind in KINDS:
         path = socket_path(socket_dir, kind, project)
@@ -71,7 +74,7 @@ def remove(socket_dir: str, project: str, owner: str) -> None:
 
 
 def listen(path: str, mode: int) -> socket.socket:
-    """A listening socket at `path`. One that nobody listens on is replaced. Raises `Unavailable`."""
+    """A listening socket at `path`. Replaces a socket without a listener. Raises `Unavailable`."""
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listening.setblocking(False)
     before = os.umask(0o777 & ~mode)
@@ -86,7 +89,7 @@ def listen(path: str, mode: int) -> socket.socket:
         listening.listen(BACKLOG)
     except OSError as error:
         listening.close()
-        # A path that is too long is not an error of the system's, so it has no number.
+        # Python reports a path that is too long without an errno.
         raise Unavailable(f"cannot listen on {path}: {error.strerror or error}") from None
     except Unavailable:
         listening.close()
@@ -111,7 +114,7 @@ def _clear(path: str) -> None:
 
 
 def _is_dead(path: str) -> bool:
-    """Whether `path` is a socket that nobody listens on."""
+    """Whether `path` is a socket without a listener."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         return probe.connect_ex(path) == errno.ECONNREFUSED
@@ -149,7 +152,7 @@ def _make_directory(path: str, mode: int) -> None:
 
 
 def _marker(socket_dir: str, project: str) -> str:
-    # No project's name begins with a dot.
+    # No project name begins with a dot.
     return os.path.join(socket_dir, paths.MOUNT_DIR, f".{project}")
 
 
@@ -175,7 +178,7 @@ def _read_marker(marker: str) -> str | None:
 
 
 def _kind(path: str) -> int | None:
-    """The type of what lies at `path`, which is not followed; None where nothing does."""
+    """The file type of `path`, without following symlinks; None if nothing is there."""
     try:
         return stat.S_IFMT(os.lstat(path).st_mode)
     except FileNotFoundError:

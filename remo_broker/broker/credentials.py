@@ -1,7 +1,8 @@
-"""Which unit gets which secret as a systemd credential. No sockets: one unit and credential in, one verdict out.
+"""Which unit gets which secret as a systemd credential. No sockets: a unit and a credential in, a
+verdict out.
 
-The rules are the operator's, from `[credentials."UNIT"]` of the configuration. A credential that no
-rule names is denied, whatever secrets there are.
+The operator sets the rules in `[credentials."UNIT"]` of the configuration. A credential without a
+rule is denied, whether or not the broker holds such a secret.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ IN_CONFIGURATION = "in_configuration"
 
 
 class CredentialVerdict:
-    """What becomes of a request for one credential. `rule` is the one that allows it, if any."""
+    """The outcome of a request for one credential. `rule` is the rule that allows it, if any."""
 
     __slots__ = ("decision", "outcome", "reason", "rule")
 
@@ -30,7 +31,7 @@ class CredentialVerdict:
 
     @property
     def may_wait(self) -> bool:
-        """Whether a push may change it: nothing has been pushed yet."""
+        """Whether a push may change the verdict: nothing has been pushed yet."""
         return self.reason == Reason.NO_SNAPSHOT.value
 
 
@@ -44,7 +45,7 @@ class Credentials:
         self._store = store
 
     def of_unit(self, unit: str) -> list[CredentialRule]:
-        """The rules that apply to a unit, the one in force for each credential."""
+        """The rules that apply to a unit; for each credential, only the one in force."""
         found: dict[str, CredentialRule] = {}
         for rule in self.rules:
             if rule.credential not in found and rule.applies_to(unit):
@@ -52,7 +53,8 @@ class Credentials:
         return list(found.values())
 
     def verdict(self, unit: str, credential: str) -> CredentialVerdict:
-        """Whether the unit gets the credential now. Whether a bundle has the field is known only when it is read."""
+        """Whether the unit gets the credential now. Does not check that a bundle has the field:
+        that needs reading it."""
         rule = next((one for one in self.of_unit(unit) if one.credential == credential), None)
         if rule is None:
             return CredentialVerdict(Decision.DENY, Outcome.DENIED, Reason.NOT_IN_CONFIGURATION.value)
@@ -67,7 +69,7 @@ class Credentials:
         return CredentialVerdict(Decision.ALLOW, Outcome.OK, IN_CONFIGURATION, rule)
 
     def explain(self, unit: str) -> UnitCredentials:
-        """What each credential of the unit would lead to now, without giving it."""
+        """What a request for each credential of the unit would lead to now. Serves nothing."""
         found = []
         for rule in self.of_unit(unit):
             verdict = self.verdict(unit, rule.credential)

@@ -1,4 +1,4 @@
-"""The broker process: puts the parts together, starts, serves, ends. See remo-broker(8)."""
+"""The broker process: builds the parts, starts, serves, stops. See remo-broker(8)."""
 
 from __future__ import annotations
 
@@ -47,15 +47,17 @@ if TYPE_CHECKING:
     from remo_broker.broker.audit.trail import Transport
     from remo_broker.broker.loop import Job
 
-# How long records that still wait for journald delay the end, and hence the next start: a restart of journald takes less.
+# How long records still queued for journald may delay the exit, and so the next start. A restart of
+# journald takes less.
 AUDIT_DRAIN_SECONDS = 1.0
-# Exit status of an idle exit. The unit does not start the broker again after this one.
+# Exit status of an idle exit. The unit does not restart the broker after this one.
 IDLE_STATUS = 75
-# Changes of the status within the first time go to systemd as one, and no more often than the second: while systemd is busy, its
-# queue of notifications holds 10 datagrams in a container, and sd_notify(3) waits for room.
+# Status changes within STATUS_SECONDS go to systemd as one, at most one per STATUS_PAUSE_SECONDS:
+# while systemd is busy, its notification queue holds 10 datagrams in a container, and sd_notify(3)
+# blocks when it is full.
 STATUS_SECONDS = 0.1
 STATUS_PAUSE_SECONDS = 1.0
-# Priority of what the broker says about a fault of its own or of its surroundings.
+# Journal priorities of the broker's messages about internal and environment faults.
 PRIORITY_ERROR, PRIORITY_WARNING = 3, 4
 
 
@@ -65,7 +67,7 @@ class Daemon:
     def __init__(
         self, config: Config, transport: Transport, manager: systemd.Manager, reread: Callable[[], Config]
     ) -> None:
-        """`reread` reads the configuration again, for the part of it that a reload changes."""
+        """`reread` reads the configuration again, for the part that a reload changes."""
         self.config = config
         self._reread = reread
         self.manager = manager
@@ -117,11 +119,11 @@ class Daemon:
         )
         self._control: dict[str, Listener] = {}
         self._own_paths: list[str] = []
-        """Control sockets that were bound here and are removed at the end."""
+        """Control sockets that this process bound, to be removed on exit."""
         self._status_due = False
         self._status_told_at = 0.0
         self._reloads = 0
-        """SIGHUPs that are not done with."""
+        """SIGHUPs not yet fully handled."""
         self._stopping = False
         self._status = 0
         TrailTimers(self.loop, self.trail, self._changed)
@@ -135,17 +137,18 @@ class Daemon:
     # --- start
 
     def start(self) -> None:
-        """Restore the registrations, take over or bind every socket, and say so. Raises `ConfigError`, `Refused` and OSError."""
+        """Restore the registrations, take over or bind every socket, report readiness. Raises
+        `ConfigError`, `Refused` and OSError."""
         try:
             os.makedirs(self.config.socket_dir, mode=0o755, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"socket_dir: {self.config.socket_dir}: {os.strerror(error.errno or 0)}") from None
         for name, descriptor in systemd.handed_over():
             self._take_over(name, descriptor)
-        # With socket units, systemd decides which of them there are.
+        # With socket units, systemd decides which control sockets exist.
         binds_control = not (systemd.under_systemd() and self._control)
         if binds_control:
-            # First, because it is here that a second broker on the same directory fails.
+            # First, because this is where a second broker on the same directory fails.
             self._bind_control(STATUS, paths.STATUS_SOCKET, self.status_server)
         try:
             os.makedirs(self.config.state_dir, mode=0o700, exist_ok=True)
@@ -160,7 +163,7 @@ class Daemon:
         except registrations.Damaged as damage:
             self.writer.keep_aside = isinstance(damage, registrations.Unread)
             self._say(PRIORITY_ERROR, str(damage))
-        # Those whose registrations could not be read may be back at the next start.
+        # Projects whose registrations could not be read may be back at the next start.
         for name in () if self.writer.keep_aside else self.endpoints.drop_unregistered():
             self._say(PRIORITY_WARNING, f"The stored socket of {name} was dropped: no such project is registered.")
         for name, project in self.broker.projects.items():
@@ -170,7 +173,7 @@ class Daemon:
                 self._say(PRIORITY_ERROR, f"Project {name} cannot be served: {refusal.message}")
         self.endpoints.binder.started()
         if binds_control:
-            # Last, so that a client that has waited for it finds all others.
+            # Last, so that a client that waits for the admin socket finds all the others.
             self._bind_control(ADMIN, paths.ADMIN_SOCKET, self.admin_server)
         self._watch_signals()
         self.loop.watch(self.writer.wakeup, READ, self.writer.finished)
@@ -249,10 +252,11 @@ class Daemon:
         return self._status
 
     def _reload_all(self) -> Job:
-        """SIGHUP: read every manifest again and adopt what it takes away. One that fails changes nothing, and is in the audit."""
+        """SIGHUP: read every manifest again and adopt what it removes. A manifest that fails
+        changes nothing and is audited."""
         self._reloads += 1
         if self._reloads > 1:
-            return  # the reload under way starts over when it is through
+            return  # the reload in progress starts over when it finishes
         self._reload_rules()
         peer = OwnPeer()
         while self._reloads:
@@ -264,7 +268,7 @@ class Daemon:
         self.manager.ready(self.report.line())
 
     def _reload_rules(self) -> None:
-        """The rules for credentials, from the configuration as it is now."""
+        """Read the credential rules again from the configuration."""
         try:
             self.broker.credentials.rules = self._reread().credentials
         except ConfigError as error:
@@ -294,14 +298,15 @@ class Daemon:
 
     def _pat_watchdog(self) -> None:
         self.manager.alive()
-        # Twice in the time allowed, as sd_watchdog_enabled(3) has it.
+        # Twice per interval, as sd_watchdog_enabled(3) recommends.
         self.loop.after(self.manager.watchdog_seconds / 2, self._pat_watchdog)
 
     def _say(self, priority: int, message: str) -> None:
         self.trail.say(priority, message)
 
     def _bug(self, error: BaseException) -> None:
-        """Where it happened and what kind it is, but not its text, which may hold what somebody sent."""
+        """Log where the exception occurred and its type, but not its text, which may hold client
+        data."""
         place = error.__traceback__
         while place is not None and place.tb_next is not None:
             place = place.tb_next
@@ -322,7 +327,7 @@ class Daemon:
             self.stop(idle=True)
 
     def _may_exit(self) -> bool:
-        """Nothing would be lost, and the next connect would start the broker again."""
+        """Whether an exit would lose nothing and the next connect would start the broker again."""
         return (
             self.broker.store.secret_count == 0
             and not self.endpoints.connections
@@ -335,7 +340,7 @@ class Daemon:
         )
 
     def stop(self, *, idle: bool) -> None:
-        """Take no more connections, let what is in flight finish, then leave the loop."""
+        """Accept no more connections, let requests in flight finish, then leave the loop."""
         if self._stopping:
             return
         self._stopping = True
@@ -349,7 +354,7 @@ class Daemon:
         self.admin_server.dismiss()
         self.credential_server.stop()
         self.status_server.stopping(idle=idle)
-        # Connections end by themselves in this time; the state file or systemd may take longer.
+        # Connections end by themselves within this time; the state file or systemd may take longer.
         self._deadline = monotonic() + PEER_SECONDS
         self._audit_deadline = monotonic() + AUDIT_DRAIN_SECONDS
         self._leave_when_drained()
@@ -375,11 +380,12 @@ class Daemon:
         self.manager.close()
         self.loop.stop()
         if not self.trail.healthy and self.trail.sink != StderrTransport.name:
-            # Not by `print`, which would try again at the very end and make its failure the exit status.
+            # Not `print`: it would try again at interpreter exit and turn its failure into the exit
+            # status.
             try:  # noqa: SIM105
                 os.write(2, f"{text}\n".encode())
             except OSError:
-                pass  # a journald that was stopped does not take this either
+                pass  # a stopped journald does not take this either
 
 
 def main() -> int:
@@ -396,7 +402,8 @@ def main() -> int:
         if isinstance(error, OSError):
             text = f"{error.filename or 'starting'}: {os.strerror(error.errno or 0)}"
         print(f"remo-broker: {text}", file=sys.stderr)
-        # `systemctl status` shows no line of the journal while systemd waits before it tries again; this it does show.
+        # While systemd waits before a restart, `systemctl status` shows no journal lines. It does
+        # show this.
         systemd.Manager().status(f"Not started: {text}")
         not_started.answer_all(text)
         return 1

@@ -1,8 +1,10 @@
-"""The decisions: what a project gets for what it asks. No sockets, no clock, no effects but on the broker's own state.
+"""The decisions: what a project gets in reply to a request. No sockets, no clock; changes only the
+broker's own state.
 
-The answer to a get is a pair of the reply and the head of its audit record. The reply is bytes, or for a granted secret a
-list of buffers whose middle one lies in secret memory, to be sent before the store changes. Other ops are not audited;
-their answer is the reply alone. Times are seconds of the loop's monotonic clock.
+The answer to a get is a pair: the reply and the head of its audit record. The reply is bytes, or
+for a granted secret a list of buffers; the middle one is in secret memory and must be sent before
+the store changes. Other ops are not audited; their answer is the reply alone. Times are seconds of
+the loop's monotonic clock.
 """
 
 from __future__ import annotations
@@ -38,12 +40,12 @@ if TYPE_CHECKING:
     Answer: TypeAlias = tuple[Reply, bytes]
 
 NO_SNAPSHOT_RETRY_SECONDS = 1
-# Requests over a project's rate are recorded once in so many seconds.
+# Requests over a project's rate limit are recorded at most once in this many seconds.
 REFUSALS_SECONDS = 1.0
 
 
 class Verdict:
-    """What becomes of a get, as its audit record and `explain` put it."""
+    """The outcome of a get, in the words of its audit record and of `explain`."""
 
     __slots__ = ("decision", "outcome", "reason")
 
@@ -64,7 +66,7 @@ NO_SNAPSHOT = Verdict(Decision.ALLOW, Outcome.NOT_FOUND, Reason.NO_SNAPSHOT.valu
 EXPIRED = Verdict(Decision.ALLOW, Outcome.NOT_FOUND, Reason.EXPIRED.value)
 NOT_IN_SNAPSHOT = Verdict(Decision.ALLOW, Outcome.NOT_FOUND, Reason.NOT_IN_SNAPSHOT.value)
 
-# The reply to a get of an allowed name that has no value, by the verdict.
+# By verdict: the reply to a get of an allowed name that has no value.
 MISSING_REPLIES = {
     NO_SNAPSHOT: Refused(
         Code.NOT_FOUND,
@@ -112,7 +114,7 @@ def not_in_manifest(project: str) -> bytes:
 
 
 class Broker:
-    """The store, the projects, and what follows from the two."""
+    """The store, the projects, and the decisions that follow from both."""
 
     def __init__(self, config: Config, store: Store) -> None:
         self.config = config
@@ -140,9 +142,11 @@ class Broker:
         return encode(ready.to_json())
 
     def verdict(self, project: Project, name: str, uid: int | None = None) -> Verdict:
-        """What would become of a get of `name` now: the rules of `get`, for whoever asks without fetching.
+        """What a get of `name` would lead to now: the rules of `get`, for callers that do not
+        fetch.
 
-        `uid` is the peer's; None stands for one whom the project admits, as every open connection's is.
+        `uid` is the peer's. None means a peer that the project admits, as it does on every open
+        connection.
         """
         if uid is not None and not project.registration.admits(uid):
             return UID_NOT_ALLOWED
@@ -166,7 +170,8 @@ class Broker:
         return reply, self._head(project, name, verdict)
 
     def fetch(self, grant: Grant, now: float) -> Answer:
-        """A get of a name that the manifest allows. The hot path: see HACKING.md before adding to it."""
+        """A get of a name that the manifest allows. The hot path: see HACKING.md before adding to
+        it."""
         store = self.store
         if grant.epoch != store.epoch:
             self._prepare(grant)
@@ -183,7 +188,7 @@ class Broker:
             left = project.leases.begin(grant.name, now)
             head = grant.from_store
         else:
-            # No lease goes on beyond the expiry, so nothing else has to look at it.
+            # No lease outlasts the expiry, so no other code has to check it.
             at_most = store.clocks.usec_left(grant.expiry) / 1e6
             if at_most <= 0:
                 return self._miss(grant, EXPIRED), grant.from_store
@@ -222,9 +227,10 @@ class Broker:
         return grant.missing
 
     def expire(self) -> int:
-        """End the secrets whose time has come; how many.
+        """End the secrets that have expired. Returns how many.
 
-        The leases of all that have a time end: if the wall clock was set, they are too long.
+        Ends the leases of every secret that has an expiry: if the wall clock was set, they are too
+        long.
         """
         ended = self.store.expire()
         snapshot = self.store.snapshot
@@ -238,7 +244,8 @@ class Broker:
         )
 
     def not_audited(self, grant: Grant, record: bytes) -> bytes:
-        """journald did not take `record`, which denies the get: the head of the record that it has instead."""
+        """journald did not take `record`, so the get is denied: return the head of the replacement
+        record."""
         if record.startswith(grant.from_store):
             grant.project.leases.end(grant.name)
         grant.project.fetches_allowed -= 1
@@ -249,7 +256,7 @@ class Broker:
         )
 
     def rate_limited(self, project: Project) -> bytes:
-        """The reply to a request over the rate."""
+        """The reply to a request over the rate limit."""
         bucket = project.bucket
         return Refused(
             Code.RATE_LIMITED,
@@ -259,7 +266,8 @@ class Broker:
         ).line()
 
     def rate_limited_record(self, project: Project, now: float) -> bytes | None:
-        """The record of all requests over the rate since the last record; None while that is too soon."""
+        """One record for all requests over the rate limit since the last one; None if it is too
+        soon."""
         bucket = project.bucket
         if not bucket.refused or now < bucket.told_at + REFUSALS_SECONDS:
             return None
@@ -268,7 +276,7 @@ class Broker:
         return records.record(records.Event.RATE_LIMITED, message, project=project.name, count=count)
 
     def explain(self, project: Project, secret: str, uid: int | None) -> Explanation:
-        """What a get would be answered, without one."""
+        """What the answer to a get would be. Fetches nothing."""
         verdict = self.verdict(project, secret, uid)
         return Explanation(
             decision=str(verdict.decision),
@@ -290,10 +298,12 @@ def info(registration: Registration) -> ProjectInfo:
     )
 
 
-# What a line of `watch` has that the answer to `info` does not, with the longest numbers and event.
+# The fields that a `watch` line has and the answer to `info` does not, with the longest numbers and
+# event.
 WATCH_FIELDS = len(b',"start_usec":1000000000000000,"generation":1000000000000000,"ready":false,"event":"reloaded"')
 
 
 def info_fits(registration: Registration) -> bool:
-    """Whether the answers to `info` and `watch` have room in a message; a manifest whose names do not fit is refused."""
+    """Whether the answers to `info` and `watch` fit in a message. If not, the manifest is
+    refused."""
     return len(encode(info(registration).to_json())) + WATCH_FIELDS <= MAX_MESSAGE

@@ -1,7 +1,8 @@
-"""Wakes the broker when a secret expires, on the wall clock or on the boot clock, and when the wall clock is set.
+"""Wakes the broker when a secret expires on the wall clock or the boot clock, and when the wall
+clock is set.
 
-timerfd and not the loop's own timers, which run on the monotonic clock: that stands still while the machine is
-suspended, and nobody is told when the wall clock is set.
+Uses timerfd. The loop's own timers run on the monotonic clock, which stops while the machine is
+suspended, and they do not notice when the wall clock is set.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 TFD_NONBLOCK, TFD_CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC
 TFD_TIMER_ABSTIME, TFD_TIMER_CANCEL_ON_SET = 1, 2
-# By then every answer that was half sent when a secret expired has been sent, or its connection closed.
+# By then, every answer that was half sent when a secret expired has been sent, or its connection
+# closed.
 HALF_SENT_SECONDS = PEER_SECONDS + 2 * SWEEP_SECONDS
 
 
@@ -38,7 +40,7 @@ class _Timer(ctypes.Structure):
 
 
 class ExpiryTimer:
-    """`changed` is called after secrets have expired."""
+    """Calls `changed` after secrets have expired."""
 
     def __init__(self, loop: Loop, broker: Broker, changed: Callable[[], None]) -> None:
         self._loop = loop
@@ -49,7 +51,7 @@ class ExpiryTimer:
         self._boot: int | None = None
 
     def arm(self) -> None:
-        """To be called whenever the store has changed."""
+        """Call this whenever the store has changed."""
         expiry = self._broker.store.next_expiry()
         if expiry is None and self._wall is None:
             return  # most hosts never need the timers
@@ -69,7 +71,7 @@ class ExpiryTimer:
                 os.read(descriptor, 8)
             except OSError:
                 pass  # ECANCELED: the clock was set
-            # Whatever changes the store is a job.
+            # Only jobs change the store.
             self._loop.start(self._expire())
 
         self._loop.watch(descriptor, READ, ready)

@@ -1,8 +1,8 @@
-"""Tables of handlers: which function answers which op on a kind of socket.
+"""Handler tables: which function answers which op on a kind of socket.
 
-An op is one class in `protocol.ops` and one entry in the table of each socket that its `SOCKETS` names. A table is
-checked when its module is imported, so an op without a handler is an error at start and can never be answered by
-another op's handler.
+An op is one class in `protocol.ops` and one entry in the table of each socket in its `SOCKETS`.
+Each table is checked when its module is imported, so an op without a handler is an error at start,
+and no other op's handler can answer it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class Unhandled(Exception):
-    """A table of handlers does not match the ops of its socket."""
+    """A handler table does not match the ops of its socket."""
 
 
 def table(socket: str, handlers: dict[type[Request], Handler]) -> dict[type[Request], Handler]:
-    """`handlers`, once it is certain that they are those of the ops of `socket`. Raises `Unhandled`."""
+    """`handlers`, after checking that they match the ops of `socket`. Raises `Unhandled`."""
     ops = {cls for cls in Request.__subclasses__() if socket in cls.SOCKETS}
     missing, foreign = ops - handlers.keys(), handlers.keys() - ops
     if missing:

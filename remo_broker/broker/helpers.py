@@ -1,4 +1,5 @@
-"""Asks a process that systemd starts for the broker on a socket: one request a line, one reply a line, descriptors with it.
+"""Sends a request to a helper process that systemd starts through a socket. One line each for
+request and reply; the reply may carry descriptors.
 
 A helper's reply is untrusted: the caller checks it.
 """
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 
     Answer: TypeAlias = tuple[bytes, list[int]]
 
-# The most descriptors that come with one reply: a listening socket for each kind that a project has.
+# The most descriptors in one reply: a listening socket for each kind that a project has.
 MAX_DESCRIPTORS = 2
-# As much as is read at once.
+# Bytes per read.
 CHUNK = 65_536
 
 
@@ -38,7 +39,7 @@ def connect(path: str) -> socket.socket:
     """Raises `Unreachable`."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        connection.setblocking(False)  # a full queue is an error, and nothing to wait for
+        connection.setblocking(False)  # a full queue is an error; do not wait for it
         connection.connect(path)
     except OSError as error:
         connection.close()
@@ -47,7 +48,8 @@ def connect(path: str) -> socket.socket:
 
 
 def receive(connection: socket.socket) -> Answer:
-    """Some bytes and the descriptors that came with them; no bytes at the end of the stream. Raises OSError."""
+    """Some bytes and the descriptors that came with them; no bytes at end of stream. Raises
+    OSError."""
     descriptors = array.array("i")
     data, ancillary, _, _ = connection.recvmsg(
         CHUNK, socket.CMSG_SPACE(MAX_DESCRIPTORS * descriptors.itemsize), socket.MSG_CMSG_CLOEXEC
@@ -59,7 +61,8 @@ def receive(connection: socket.socket) -> Answer:
 
 
 def ask_now(connection: socket.socket, request: bytes, seconds: float) -> Answer:
-    """Send a request and wait for the reply: before the loop runs. Raises `Unreachable`."""
+    """Send a request and block until the reply. For use before the loop runs. Raises
+    `Unreachable`."""
     connection.settimeout(seconds)
     line, descriptors = b"", []
     try:
@@ -82,11 +85,12 @@ def close_all(descriptors: list[int]) -> None:
 
 
 class Call:
-    """One request on a connection of its own that does not block, while the loop goes on. `later` gets the reply as `Answer`, or
-    `Unreachable`."""
+    """One request on its own non-blocking connection, while the loop goes on. `later` gets the
+    reply as `Answer`, or `Unreachable`."""
 
     def __init__(self, loop: Loop, connection: socket.socket, request: bytes, seconds: float, longest: int) -> None:
-        """`longest` is how many bytes a reply may have. The connection is closed at the end. Raises `Unreachable`."""
+        """`longest` is the maximum reply length in bytes. Closes the connection at the end. Raises
+        `Unreachable`."""
         self.later: Later = loop.later()
         self._loop = loop
         self._longest = longest
@@ -94,7 +98,7 @@ class Call:
         self._descriptors: list[int] = []
         self._connection = connection
         try:
-            connection.send(request)  # far shorter than what a new connection takes
+            connection.send(request)  # far shorter than a new connection's buffer
         except OSError as error:
             connection.close()
             raise Unreachable(os.strerror(error.errno or 0)) from None

@@ -1,10 +1,12 @@
-"""The event loop: descriptors, timers, and jobs that wait for something or give way to others.
+"""The event loop: descriptors, timers, and jobs that wait for something or yield to others.
 
-Written on epoll itself: `asyncio` costs 45 ms and 8 MiB of import, and three times the time per request.
+Built directly on epoll: `asyncio` costs 45 ms and 8 MiB of import, and three times the time per
+request.
 
-A turn is: handle every ready descriptor, call the turn's end hooks (where the project sockets' records and replies go
-out), give every runnable job one step, run the timers that are due. Whatever changes the store is a job, so no reply
-that lies in secret memory is left over from before it.
+In each turn the loop handles every ready descriptor, calls the end-of-turn hooks (which send the
+project sockets' records and replies), gives every runnable job one step, and runs the timers that
+are due. Only jobs change the store, so replies that point into secret memory go out before it
+changes.
 """
 
 from __future__ import annotations
@@ -25,15 +27,16 @@ if TYPE_CHECKING:
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
-# One event, after which the registration is inert until it is changed.
+# One event; the registration is then inert until it is changed.
 READ_ONCE = select.EPOLLIN | select.EPOLLONESHOT
 
-# Descriptors handled in one turn: enough to share one audit datagram among many, few enough to bound a turn.
+# Descriptors handled in one turn: enough to share one audit datagram among many, few enough to
+# bound a turn.
 EVENTS_PER_TURN = 64
 
 
 class Later:
-    """Something that a job waits for, by yielding it: the job goes on when somebody calls `set`."""
+    """A result that a job waits for by yielding this. The job resumes when `set` is called."""
 
     __slots__ = ("_done", "_job", "_loop", "_result")
 
@@ -44,7 +47,7 @@ class Later:
         self._result: Any = None
 
     def set(self, result: Any) -> None:
-        """Give the result. Only the first counts."""
+        """Set the result. Only the first call counts."""
         if self._done:
             return
         self._done = True
@@ -60,12 +63,13 @@ class Later:
 
 
 class KeyLocks:
-    """A FIFO lock for each key. Who has acquired one must release it, whatever happens in between."""
+    """A FIFO lock for each key. A job that acquires one must release it, whatever happens in
+    between."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._waiting: dict[str, deque[Later]] = {}
-        """For each key that is locked, those who wait for it."""
+        """For each locked key, the jobs that wait for it."""
 
     def acquire(self, key: str) -> Generator[Later | None, Any, None]:
         waiting = self._waiting.get(key)
@@ -85,7 +89,8 @@ class KeyLocks:
 
 
 class Timer:
-    """A call that is due at a time of the loop's clock. `cancel` may come late or twice."""
+    """A call that is due at a time of the loop's clock. Calling `cancel` late or twice is
+    harmless."""
 
     __slots__ = ("callback",)
 
@@ -97,13 +102,13 @@ class Timer:
 
 
 class Loop:
-    """`on_bug` is told of exceptions that a handler, a job or a timer let through; the loop goes on."""
+    """`on_bug` gets the exceptions that a handler, a job or a timer raises; the loop goes on."""
 
     def __init__(self, on_bug: Callable[[BaseException], None]) -> None:
         self.now = monotonic()
         """When this turn began, in seconds of the monotonic clock."""
         self.turns = 0
-        """How many there have been."""
+        """Number of turns so far."""
         self.turn_ends: list[Callable[[], None]] = []
         self.on_bug = on_bug
         self._epoll = select.epoll()
@@ -121,13 +126,13 @@ class Loop:
         self._epoll.modify(descriptor, events)
 
     def forget(self, descriptor: int) -> None:
-        """Stop watching; to be called before the descriptor is closed."""
+        """Stop watching. Call this before closing the descriptor."""
         if self._handlers.pop(descriptor, None) is not None:
             self._epoll.unregister(descriptor)
 
     def forget_inert(self, descriptor: int) -> None:
-        """The same where `READ_ONCE` has had its event: no call is needed, as nothing is left that could report one, not
-        even if a child process holds on to the connection."""
+        """The same for a `READ_ONCE` descriptor after its event. Needs no system call: nothing can
+        report another event, even if a child process still holds the connection."""
         del self._handlers[descriptor]
 
     def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
@@ -136,7 +141,7 @@ class Loop:
         return timer
 
     def start(self, job: Job) -> None:
-        """Let a job run, from this turn's end on."""
+        """Run a job, starting at the end of this turn."""
         self._runnable.append((job, None))
 
     def later(self) -> Later:
@@ -146,7 +151,7 @@ class Loop:
         self._running = False
 
     def run(self) -> None:
-        """Turn until `stop`."""
+        """Run turns until `stop`."""
         while self._running:
             self.turn()
 
@@ -157,13 +162,14 @@ class Loop:
         else:
             while timers and timers[0][2].callback is None:
                 heapq.heappop(timers)
-            # Rounded up to the millisecond that epoll counts in, so that it does not spin just before a timer is due.
+            # Rounded up to epoll's millisecond, so that the loop does not spin just before a timer
+            # is due.
             timeout = max(0.0, timers[0][0] - monotonic() + 0.001) if timers else -1.0
         ready = self._epoll.poll(timeout, EVENTS_PER_TURN)
         self.now = monotonic()
         self.turns += 1
         for descriptor, _ in ready:
-            handler = handlers.get(descriptor)  # none: closed by one that came before it
+            handler = handlers.get(descriptor)  # None: an earlier handler closed it
             if handler is not None:
                 try:
                     handler()

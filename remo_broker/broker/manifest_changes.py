@@ -1,7 +1,9 @@
-"""What changes when a project's manifest is read again: does it allow more, and what is left of it if that has to wait.
+"""What changes when a project's manifest is read again: whether it allows more, and which part
+applies if that has to wait.
 
-A project's own code can write its manifest, so what allows more is adopted only when an operator says so: another name,
-a longer or larger lease, and bindings and hosts of any kind, because clients act on them.
+A project's own code can write its manifest, so whatever allows more is adopted only when an
+operator says so: another name, a longer or larger lease, and bindings and hosts of any kind,
+because clients act on them.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Change:
-    """From the registration in force to one with what the manifest says now."""
+    """The change from the registration in force to what the manifest says now."""
 
     def __init__(self, before: Registration, fresh: Registration) -> None:
         self.before = before
@@ -25,7 +27,7 @@ class Change:
         self.added = [name for name in fresh.allowlist if name not in before.allowlist]
         self.removed = [name for name in before.allowlist if name not in fresh.allowlist]
         old, new = before.source, fresh.source
-        # A registration of an earlier version has no source: nothing is known of its bindings.
+        # A registration of an earlier version has no source, so its bindings are unknown.
         self.bindings = _differing(_bindings(old), _bindings(new)) if old is not None else []
         self.hosts = _differing(old.hosts, new.hosts if new else {}) if old is not None else []
 
@@ -42,7 +44,7 @@ class Change:
         )
 
     def narrowed(self) -> Registration:
-        """The registration with everything that the manifest takes away, and nothing that it adds."""
+        """The registration with everything that the manifest removes, and nothing that it adds."""
         before, fresh = self.before, self.fresh
         if not self.widens:
             return fresh
@@ -67,5 +69,5 @@ def _bindings(source: ManifestSource | None) -> dict[str, Any]:
 
 
 def _differing(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
-    """The keys whose values differ, those of one side only included."""
+    """The keys whose values differ, including those that only one side has."""
     return [key for key in {**before, **after} if before.get(key) != after.get(key)]

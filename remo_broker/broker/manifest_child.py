@@ -1,7 +1,8 @@
-"""Has manifests read by another process: a project's files are hostile, and the process that holds secrets reads none.
+"""Has another process read the manifests: a project's files are hostile, and the process that holds
+secrets reads none.
 
-Under systemd that is `remo-broker-manifest@.service`, which has a user and a sandbox of its own; otherwise it is a child. Each
-lives for one manifest. What it says is checked as if it came from outside.
+Under systemd that process is `remo-broker-manifest@.service`, which has its own user and sandbox;
+otherwise it is a child. Each reads one manifest and exits. Its output is untrusted and checked.
 """
 
 from __future__ import annotations
@@ -30,14 +31,15 @@ if TYPE_CHECKING:
     from remo_broker.broker.loop import Job, Later, Loop
     from remo_broker.protocol.config import Config
 
-# `manifest_unreadable` is due within 2 s. Reading takes some 0.2 s, so the rest is for a slow disk.
+# `manifest_unreadable` is due within 2 s. Reading takes some 0.2 s; the rest is for a slow disk.
 READ_SECONDS = 1.8
-# Readers at one time: a few that take long must not hold up the others, more would take the machine from everybody.
+# Concurrent readers: enough that a few slow ones do not block the others, few enough not to
+# overload the machine.
 MAX_READERS = 3
-# Children that hang in the kernel past their deadline, on a file system that does not answer. When there are so many, no
-# other is started.
+# Children that hang in the kernel past their deadline, on a file system that does not answer. At
+# this number the broker starts no more.
 MAX_HUNG = 32
-# An allowlist of 64 KiB, the path of its file and the JSON around them.
+# An allowlist of 64 KiB, its file's path and the JSON around them.
 MAX_OUTPUT = 256 * 1024
 # A directory of Linux's longest path, and the manifest's place in it.
 MAX_SOURCE = 4096 + 64
@@ -45,7 +47,8 @@ SHA256_DIGITS = 64
 # The longest error line that is passed on.
 MAX_MESSAGE_TEXT = 1000
 
-# Where this package is: an editable install may find it by a hook that a child without `site` does not have.
+# The directory of this package. An editable install may find it through a hook that a child without
+# `site` does not have.
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 _CODES = {str(code): code for code in (Code.MANIFEST_INVALID, Code.MANIFEST_NOT_FOUND, Code.MANIFEST_UNREADABLE)}
@@ -64,7 +67,7 @@ class Allowed:
 
 
 class ManifestReader:
-    """Has manifests read, a few at a time, without holding up the loop."""
+    """Has manifests read, a few at a time, without blocking the loop."""
 
     def __init__(self, loop: Loop, config: Config) -> None:
         self._loop = loop
@@ -76,8 +79,8 @@ class ManifestReader:
         self._delegates = os.path.isdir(os.path.dirname(self._helper))
 
     def read(self, project_path: str, name: str | None) -> Later:
-        """Its result is `Allowed`, or `Refused` with one of the manifest codes. `name` None: the manifest and its directory
-        may have any."""
+        """The result is `Allowed`, or `Refused` with one of the manifest codes. With `name` None,
+        the manifest and its directory may have any name."""
         later = self._loop.later()
         self._queue.append((project_path, name, later))
         self._begin()
@@ -107,7 +110,7 @@ class ManifestReader:
         return json.dumps(request).encode() + b"\n"
 
     def _ask(self, request: bytes) -> Generator[Later | None, Any, Answer | Refused]:
-        """Returns what a reader said as `Answer`, or why there is no answer as `Refused`."""
+        """Returns a reader's output as `Answer`, or `Refused` with why there is none."""
         child: _Child | None = None
         if self._delegates:
             try:
@@ -148,7 +151,7 @@ class ManifestReader:
 
 
 class _Child:
-    """A reader where there is no systemd to start one. `connection` is to it."""
+    """A reader for use without systemd. `connection` leads to it."""
 
     def __init__(self, loop: Loop, reaped: Callable[[_Child], None]) -> None:
         self.hung = False
@@ -160,7 +163,7 @@ class _Child:
             self._pid = os.posix_spawn(
                 sys.executable,
                 [sys.executable, "-S", "-P", "-m", "remo_broker.manifest"],
-                # The modules that this process has, and nothing else of its environment.
+                # This process's module path, and nothing else from its environment.
                 {"PYTHONPATH": os.pathsep.join([_PACKAGE, *sys.path]), "LC_ALL": "C.UTF-8"},
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, theirs.fileno(), 0),
@@ -179,7 +182,8 @@ class _Child:
         loop.watch(self._pidfd, READ, self._exited)
 
     def ends(self, *, killed: bool) -> bool:
-        """It has said what it had to say, or is killed. Returns whether it is still there, as one that hangs in the kernel is."""
+        """The child has answered, or is killed. Returns whether it is still there, such as when it
+        hangs in the kernel."""
         if self._pidfd < 0 or not killed:
             return False
         signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
@@ -195,7 +199,7 @@ class _Child:
 
 
 def parse(output: bytes, config: Config) -> Allowed | Refused:
-    """What a reader has said, checked."""
+    """A reader's output, checked."""
     try:
         said: Any = json.loads(output)
         if said["ok"] is True:
@@ -221,7 +225,7 @@ def parse(output: bytes, config: Config) -> Allowed | Refused:
 
 
 def _source(said: Any, names: list[str]) -> ManifestSource:
-    """Raises ValueError, KeyError or TypeError for what no manifest can come to."""
+    """Raises ValueError, KeyError or TypeError for anything that no manifest can produce."""
     path, sha256, hosts, bindings = said["source"], said["sha256"], said["hosts"], said["bindings"]
     if not (
         isinstance(path, str)

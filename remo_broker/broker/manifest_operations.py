@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from remo_broker.broker.sockets.watch import Watchers
     from remo_broker.protocol.ops import Preview, Reload
 
-# The lock for changing and saving the registrations. Other locks are of one project's manifest, by the project's name,
-# which this is not.
+# The lock for changing and saving the registrations. All other locks are for one project's
+# manifest, by project name; this is not a project name.
 CHANGES = registrations.FILE_NAME
 
 
 class ManifestOperations:
-    """The part of `Operations` that reads manifests again; the attributes are set there."""
+    """The part of `Operations` that reads manifests again; `Operations` sets the attributes."""
 
     _broker: Broker
     _endpoints: Endpoints
@@ -65,15 +65,16 @@ class ManifestOperations:
         )
 
     def adopt_narrower(self, name: str, peer: Peer) -> Generator[Later | None, Any, None]:
-        """What SIGHUP asks for: adopt what the manifest takes away; what it adds waits for an operator."""
+        """What SIGHUP does: adopt what the manifest removes; what it adds waits for an operator."""
         yield from self._reread(name, peer, None, adopt=True, widen=False)
 
     def _reread(
         self, project_name: str, peer: Peer, sha256: str | None, *, adopt: bool, widen: bool
     ) -> Generator[Later | None, Any, Change]:
-        """Read a manifest, and adopt it: all of it with `widen`, otherwise what takes something away. Raises `Refused`.
+        """Read a manifest and adopt it: all of it with `widen`, otherwise only what removes
+        something. Raises `Refused`.
 
-        One at a time for each project, so that the manifest that was read last counts.
+        One at a time for each project, so that the last manifest read takes effect.
         """
         name = self._known(project_name).name
         yield from self._locks.acquire(name)
@@ -84,7 +85,7 @@ class ManifestOperations:
             yield from self._locks.acquire(CHANGES)
             try:
                 if self._broker.projects.get(name) is not project or project.registration is not before:
-                    # Another directory may have been registered meanwhile.
+                    # Another directory may have been registered in the meantime.
                     raise Refused(
                         Code.PROJECT_UNKNOWN,
                         None,
@@ -102,7 +103,8 @@ class ManifestOperations:
                 self._check_info(fresh, peer)
                 change = Change(before, fresh)
                 adopted = before if not adopt else fresh if widen else change.narrowed()
-                # Of a thousand manifests, most have not changed, and each save writes and syncs the whole file.
+                # Of a thousand manifests, most have not changed, and each save writes and syncs the
+                # whole file.
                 if adopted is not before:
                     yield from self._save({name: adopted})
                     project.reload(adopted)

@@ -1,6 +1,6 @@
-"""What a broker that cannot start says to those who have connected: why, instead of letting them wait.
+"""If the broker cannot start, tells connected clients why, instead of letting them wait.
 
-systemd tries again after half a second, so whoever connects later is answered by the next try.
+systemd tries again after half a second; that attempt answers later clients.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from remo_broker.broker.refusals import Refused
 from remo_broker.broker.systemd import ADMIN, CREDENTIALS, listening_socket
 from remo_broker.protocol.ops import MAX_MESSAGE, Code, Reason
 
-# As systemd passes them on: sd_listen_fds(3).
+# As systemd passes them: sd_listen_fds(3).
 FIRST_DESCRIPTOR = 3
 RETRY_AFTER_SECONDS = 1
-# Connections answered in one try; the rest waits for the next.
+# Connections answered in one attempt; the rest wait for the next.
 MAX_ANSWERED = 1024
 
 
 def answer_all(why: str) -> None:
-    """Refuse everybody who waits on a socket that was handed over. Only an operator learns `why`.
+    """Refuse every client that waits on an inherited socket. Only an operator learns `why`.
 
-    Not by systemd's own library, which may be what is missing.
+    Does not use systemd's own library, which may be what is missing.
     """
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return
@@ -48,7 +48,7 @@ def _answer(listening: socket.socket, message: str) -> None:
             connection.setblocking(False)
             try:
                 connection.send(line)
-                # What is left unread would turn the end of the stream into an error.
+                # Unread data would turn the end of the stream into an error for the peer.
                 connection.recv(MAX_MESSAGE)
             except OSError:
-                pass  # the peer has gone, or has not asked yet
+                pass  # the peer is gone, or has sent nothing yet

@@ -1,8 +1,9 @@
 """What the ops of the admin socket do, and the table of them.
 
-A handler is a generator that the loop runs as part of a job: it may give way with `yield None`, wait with
-`yield later`, raise `Refused`, and return its reply, or a `Stream` that goes on sending. What does none of this is an
-ordinary function, wrapped by `_at_once` in the table.
+A handler is a generator that the loop runs as part of a job. It may `yield None` to let other jobs
+run, wait with `yield later`, raise `Refused`, and return its reply, or a `Stream` that goes on
+sending. A handler that does none of this is an ordinary function, wrapped by `_at_once` in the
+table.
 """
 
 from __future__ import annotations
@@ -69,12 +70,13 @@ if TYPE_CHECKING:
 
     Handler: TypeAlias = Callable[["Operations", Any, AdminCall], Steps]
 
-# When so many secrets are gone it pays to give their memory back, which takes up to some milliseconds.
+# From this many freed secrets on, it pays to return their memory to the kernel, which takes up to a
+# few milliseconds.
 MANY_SECRETS = 10_000
 
 
 class Operations(ManifestOperations):
-    """The ops that change or show the broker. `changed` is called after each that changes it."""
+    """The ops that change or show the broker. Each that changes it calls `changed` afterwards."""
 
     def __init__(
         self,
@@ -105,7 +107,8 @@ class Operations(ManifestOperations):
             return (yield from HANDLERS[type(request)](self, request, call))
         except Refused as refusal:
             if refusal.code not in request.CODES and refusal.code not in ANY_OP_CODES[ADMIN]:
-                # The client is better served by this answer than by none, but its schema does not have it.
+                # The client is better off with this reply than with none, but its schema does not
+                # have it.
                 self._loop.on_bug(LookupError(f"{refusal.code} is not declared for {request.OP}"))
             raise
 
@@ -144,7 +147,7 @@ class Operations(ManifestOperations):
         self._check_info(registration, peer)
         yield from self._locks.acquire(CHANGES)
         try:
-            self._may_register(request)  # another request may have registered it meanwhile
+            self._may_register(request)  # another request may have registered it in the meantime
             if name in self._broker.projects:
                 yield from self._replace(registration)
             else:
@@ -172,14 +175,14 @@ class Operations(ManifestOperations):
         self._endpoints.serve(name)
 
     def _replace(self, registration: Registration) -> Generator[Later | None, Any, None]:
-        """Under the same sockets, which containers have mounted."""
+        """Keep the same sockets, which containers have mounted."""
         project = self._broker.projects[registration.name]
         before = project.registration
         yield from self._save({registration.name: registration})
         project.reload(registration)
         self._watchers.reloaded(project)
         if (before.project_path, before.allowed_uids) != (registration.project_path, registration.allowed_uids):
-            # Those who are connected were admitted by other rules.
+            # The connected peers were admitted under other rules.
             self._endpoints.server.dismiss(project)
         yield from self._endpoints.repair(registration.name, registration.project_path)
 
@@ -202,7 +205,7 @@ class Operations(ManifestOperations):
         return Done()
 
     def _withdraw(self, name: str, path: str) -> Generator[Later | None, Any, None]:
-        """Undo all that serves project `name`, as far as it had come."""
+        """Undo everything set up so far to serve project `name`."""
         project = self._broker.projects.unregister(name)
         if project is not None:
             self._endpoints.server.dismiss(project)
@@ -223,7 +226,7 @@ class Operations(ManifestOperations):
     # --- secrets
 
     def push(self, _request: PushCreds, call: AdminCall) -> Steps:
-        """Replace the store by the push that lies in the call's region, which belongs to the store afterwards."""
+        """Replace the store with the push in the call's region; the store then owns the region."""
         secrets, secrets_b64 = call.members.get("secrets"), call.members.get("secrets_b64")
         if secrets is None and secrets_b64 is None:
             raise protocol_error(Reason.MISSING_FIELD, "field secrets is missing; push-creds needs it or secrets_b64")
@@ -278,8 +281,8 @@ class Operations(ManifestOperations):
             )
 
     def _save(self, change: dict[str, Registration | None]) -> Generator[Later | None, Any, None]:
-        """Put the registrations on disk as they are with `change`, None being for one that goes. Raises `Refused`, and
-        then everything is as it was, there and here: a change counts when it is saved."""
+        """Save the registrations with `change` applied; None removes one. Raises `Refused` with
+        nothing changed, on disk or in memory: a change takes effect once it is saved."""
         state = self._broker.projects.registrations() | change
         done = self._loop.later()
         self._writer.save([one for one in state.values() if one is not None], done.set)
@@ -299,7 +302,7 @@ class Operations(ManifestOperations):
 
 
 def _at_once(handler: Callable[[Operations, Any, AdminCall], Reply | Stream]) -> Handler:
-    """A handler that neither waits nor gives way, as one that could."""
+    """Wrap a handler that neither waits nor yields as a generator."""
 
     def steps(operations: Operations, request: Request, call: AdminCall) -> Steps:
         yield from ()  # makes it a generator

@@ -1,4 +1,4 @@
-"""The one capability that systemd starts the broker with, and how it is given up."""
+"""Drops the one capability that systemd starts the broker with."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def drop_capabilities() -> None:
-    """Give up all capabilities for good. Raises OSError.
+    """Drop all capabilities for good. Raises OSError.
 
-    The unit gives the broker one, for which it has no use: the kernel lets a process be traced only by one with all of its
-    capabilities, so it keeps its own user's processes off from exec on. Call this once the kernel refuses tracers for another
-    reason.
+    The unit gives the broker one capability, which it does not use. It only keeps the broker's own
+    user from tracing the broker from exec on: the kernel lets a process be traced only by one that
+    has all of its capabilities. Call this once the kernel refuses tracers for another reason.
     """
     if _libc.capset((ctypes.c_uint32 * 2)(VERSION, 0), (ctypes.c_uint32 * 6)()) != 0:
         number = ctypes.get_errno()

@@ -1,4 +1,5 @@
-"""What the broker asks of the system at its start: descriptors, and a place for audit records."""
+"""The broker's setup at start: the descriptor limit, the audit transport, its own identity as a
+peer."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def raise_descriptor_limit() -> int:
-    """As many descriptors as the hard limit allows; how many."""
+    """Raise the descriptor limit to the hard limit. Returns it."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -30,7 +31,7 @@ def transport(choice: str) -> Transport:
 
 
 class OwnPeer:
-    """The broker itself as the peer of what a signal made it do."""
+    """The broker itself, as the peer for what a signal makes it do."""
 
     pid, uid, gid = os.getpid(), os.getuid(), os.getgid()
     fields = records.own_fields()

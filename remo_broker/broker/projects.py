@@ -1,4 +1,5 @@
-"""The registered projects: what each may fetch, and what it has done so far. `Projects` is the registry of them."""
+"""The registered projects: what each may fetch, and what it has done so far. `Projects` is their
+registry."""
 
 from __future__ import annotations
 
@@ -14,12 +15,14 @@ if TYPE_CHECKING:
     from remo_broker.broker.secrets.expiry import Expiry
     from remo_broker.protocol.config import Config
 
-# Request lines that a project has sent before are known by their bytes, so that a get is parsed once. The table is the
-# project's own, so that no project can push out another's lines; when it is full it is emptied.
+# The broker recognises request lines that a project has sent before by their bytes, so it parses
+# each get once. Each project has its own table, so that no project can evict another's lines; a
+# full table is emptied.
 KNOWN_LINES = 1024
 LONGEST_KNOWN_LINE = 256
-# What the requests of a project that are not known, or come several at once, may cost in one turn of the loop; the others
-# wait for the next. A unit is some 20 µs, one request that is parsed, so that a turn gives a project some 2 ms.
+# What a project's requests that are unknown, or arrive several at once, may cost in one turn of the
+# loop; the rest wait for the next turn. A unit is some 20 µs, the time to parse one request, so a
+# turn gives a project some 2 ms.
 SHARE = 128
 
 
@@ -27,9 +30,11 @@ _serials = itertools.count(1)
 
 
 class ManifestSource:
-    """What a registration keeps of its manifest beside the rules: where it was, its SHA-256, and what it says to clients.
+    """What a registration keeps of its manifest besides the rules: its path, its SHA-256, and what
+    it says to clients.
 
-    `hosts` maps servers to names of secrets, `bindings` is JSON that the broker hands out and never interprets.
+    `hosts` maps servers to secret names. `bindings` is JSON that the broker hands out and never
+    interprets.
     """
 
     __slots__ = ("bindings", "hosts", "path", "sha256")
@@ -47,7 +52,8 @@ class ManifestSource:
 
 
 class Registration:
-    """What is remembered of a project across restarts: what the manifest said when it was last validated."""
+    """What the broker keeps of a project across restarts: the manifest's content when it was last
+    validated."""
 
     __slots__ = (
         "allowed_uids",
@@ -74,7 +80,7 @@ class Registration:
         any_name: bool = False,
     ) -> None:
         self.any_name = any_name
-        """The operator chose the name: manifest and directory may have another."""
+        """The operator chose the name; the manifest and directory may have another."""
         self.name = name
         self.source = source
         self.project_path = project_path
@@ -83,7 +89,7 @@ class Registration:
         self.max_entries = max_entries
         self.allowed_uids = tuple(allowed_uids)
         self.encoded = b""
-        """What stands for it in the file, once it has been written."""
+        """Its entry in the registrations file, once written."""
 
     def admits(self, uid: int) -> bool:
         """Whether a peer with `uid` may use the project's socket."""
@@ -92,7 +98,8 @@ class Registration:
     def with_manifest(
         self, allowlist: Sequence[str], ttl_seconds: int, max_entries: int, source: ManifestSource | None = None
     ) -> Registration:
-        """The same project after its manifest was read again; `self` if nothing in it has changed."""
+        """The same project after its manifest was read again; `self` if nothing in it has
+        changed."""
         before = (self.allowlist, self.ttl_seconds, self.max_entries, self.source)
         if before == (tuple(allowlist), ttl_seconds, max_entries, source):
             return self
@@ -112,7 +119,8 @@ class Registration:
 
 
 class Grant:
-    """A name that a project may fetch, with all of the answer and of the record that does not change between two pushes.
+    """A name that a project may fetch, with everything in the reply and record that stays constant
+    between two pushes.
 
     `decisions` fills it in when `epoch` is not the store's.
     """
@@ -126,10 +134,10 @@ class Grant:
         self.head = b""
         self.secret = (0, 0, 0)
         self.tail = b""
-        """What follows the value; takes what is left of the lease."""
+        """What follows the value; a format for the time left of the lease."""
         self.expiry: Expiry | None = None
         self.missing: bytes | None = None
-        """The whole answer while the broker does not hold the secret."""
+        """The whole reply while the broker does not hold the secret."""
         self.from_store = b""
         self.from_cache = b""
 
@@ -167,26 +175,28 @@ class Project:
         self.lines: dict[bytes, Grant] = {}
         """Well-formed gets of allowed names, by their bytes, newline included."""
         self.info_line = b""
-        """The answer to `info`, once one was asked for. It may be long, and a flood of requests for it must stay cheap."""
+        """The cached reply to `info`. It may be long, and a flood of requests for it must stay
+        cheap."""
         self.bucket = Bucket(rate_per_second, rate_burst)
         self.share = SHARE
         """What its requests may still cost in this turn."""
         self.reader: object = None
-        """The connection whose long line is being read, one at a time: a line takes thirty times its bytes while it is read."""
+        """The connection whose long line is being read, one at a time: reading a line takes thirty
+        times its bytes."""
         self.connections = 0
         self.unread_bytes = 0
-        """Bytes of unfinished requests that are kept for its connections."""
+        """Bytes of unfinished requests buffered for its connections."""
         self.fetches_allowed = 0
         self.fetches_denied = 0
         self.fetches_not_found = 0
-        """Of those allowed, the ones for which the broker held nothing."""
+        """Allowed fetches for which the broker held no secret."""
         self.manifest_waits = False
-        """Its manifest was found to allow more than the registration, which only an operator adopts."""
+        """Its manifest allows more than the registration; only an operator can adopt that."""
         self.serial = next(_serials)
-        """Differs after each change of the registration, for the status stream."""
+        """Changes with each change of the registration, for the status stream."""
         self._last_fetch_shown: tuple[float, int] = (0.0, 0)
-        """`last_fetch` when it was last shown, and the microseconds since 1970 that it was shown as: the two clocks drift
-        apart, and a time in the past must not move."""
+        """`last_fetch` when it was last shown, and the microseconds since 1970 shown for it: the
+        two clocks drift apart, and a past time must not move."""
         self.last_fetch: float | None = None
         """When a get was last answered, on the loop's clock."""
 
@@ -205,8 +215,8 @@ class Project:
         self.info_line = b""
 
     def last_fetch_usec(self, now: float, now_usec: int) -> int:
-        """When a get was last answered, microseconds since 1970; 0 for never. `now` and `now_usec` are one moment on the
-        loop's clock and on that one."""
+        """When a get was last answered, in microseconds since 1970; 0 for never. `now` and
+        `now_usec` are the same moment on the loop's clock and on the wall clock."""
         last = self.last_fetch
         if last is not None and self._last_fetch_shown[0] != last:
             self._last_fetch_shown = last, now_usec - int((now - last) * 1e6)
@@ -223,13 +233,15 @@ class Project:
 
 
 class Projects(dict[str, Project]):
-    """The registry: every registered project by its name. `register` and `unregister` are the only ways in and out."""
+    """The registry: every registered project by its name. Change it only with `register` and
+    `unregister`."""
 
     def __init__(self, rate_per_second: int, rate_burst: int) -> None:
         super().__init__()
         self._rate_per_second = rate_per_second
         self._rate_burst = rate_burst
-        # What projects fetched that are no longer registered: the broker's own counters never fall.
+        # Fetches by projects that have since been unregistered: the broker's own counters never
+        # fall.
         self._gone_allowed = 0
         self._gone_denied = 0
         self._gone_not_found = 0
@@ -240,7 +252,7 @@ class Projects(dict[str, Project]):
         return project
 
     def unregister(self, name: str) -> Project | None:
-        """The project that was registered, if one was."""
+        """Returns the project that was registered, if any."""
         project = self.pop(name, None)
         if project is not None:
             self._gone_allowed += project.fetches_allowed
@@ -252,7 +264,7 @@ class Projects(dict[str, Project]):
         return {name: project.registration for name, project in self.items()}
 
     def end_leases(self) -> None:
-        """Every project's leases end with the snapshot that they were on."""
+        """End every project's leases together with the snapshot that they were based on."""
         for project in self.values():
             project.leases.clear()
 
@@ -275,7 +287,8 @@ class Projects(dict[str, Project]):
 
 
 def within_limits(one: Registration, config: Config) -> Registration:
-    """The registration under the configuration in force, which may be stricter than when it was saved."""
+    """The registration, limited by the configuration in force, which may be stricter than when it
+    was saved."""
     ttl = min(one.ttl_seconds, config.cache_default_ttl_seconds)
     entries = min(one.max_entries, config.cache_default_max_entries)
     return Registration(

@@ -1,4 +1,5 @@
-"""A token bucket: so many requests a second, and a burst on top. Times are seconds of a clock that the caller reads."""
+"""A token bucket: a rate in requests per second, plus a burst. Times are seconds of a clock that
+the caller reads."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import math
 
 
 class Bucket:
-    """`per_second` or `burst` 0 lets everything through."""
+    """If `per_second` or `burst` is 0, there is no limit."""
 
     __slots__ = ("_at", "_tokens", "burst", "per_second", "refused", "told_at")
 
@@ -16,9 +17,9 @@ class Bucket:
         self._tokens = float(burst)
         self._at = 0.0
         self.refused = 0
-        """Refusals that nobody was told of yet."""
+        """Refusals not yet reported."""
         self.told_at = -math.inf
-        """When somebody was last told, for those who tell once a second."""
+        """When refusals were last reported, for callers that report once a second."""
 
     def take(self, now: float) -> bool:
         if not self.per_second:
@@ -33,5 +34,5 @@ class Bucket:
         return True
 
     def retry_after_seconds(self) -> int:
-        """When a request has a chance again, in whole seconds."""
+        """Whole seconds until a request can succeed again."""
         return max(1, math.ceil((1 - self._tokens) / self.per_second)) if self.per_second else 0

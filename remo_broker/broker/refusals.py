@@ -1,4 +1,5 @@
-"""The one exception that becomes a failure reply. Anything else that is raised is a bug and becomes `internal_error`."""
+"""The one exception that becomes a failure reply. Any other exception is a bug and becomes
+`internal_error`."""
 
 from __future__ import annotations
 
@@ -7,10 +8,11 @@ from remo_broker.protocol.ops import Code, Failure, Reason
 
 
 class Refused(Exception):
-    """A request that is answered with a failure.
+    """A request that gets a failure reply.
 
-    `message` is for people: it says what to do and repeats no part of the request but names that passed their pattern.
-    `fatal` closes the connection after the answer: what follows on it cannot be understood.
+    `message` is for people: it says what to do and repeats nothing from the request except names
+    that matched their pattern. `fatal` closes the connection after the reply, because what follows
+    on it cannot be parsed.
     """
 
     def __init__(
@@ -30,7 +32,7 @@ class Refused(Exception):
         self.fatal = fatal
 
     def line(self) -> bytes:
-        """The failure as it goes on the wire, newline included."""
+        """The failure as it is sent, newline included."""
         failure = Failure(
             code=self.code,
             message=self.message,

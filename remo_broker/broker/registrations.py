@@ -1,7 +1,8 @@
-"""Registrations on disk, so that a restart widens nothing and forgets nobody.
+"""Registrations on disk, so that a restart allows nothing new and keeps every project.
 
-One file, written to a temporary name, synced and renamed, so that a crash at any moment leaves the old or the new one.
-It holds allowlists as they were validated; no secret, no path inside a project is ever read from here at a start.
+One file, written to a temporary name, synced and renamed, so that a crash at any moment leaves the
+old or the new one. It holds allowlists as they were validated. It holds no secret, and a start
+reads no path inside a project from it.
 """
 
 from __future__ import annotations
@@ -23,31 +24,33 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 FILE_NAME = "registrations.json"
-# A file that cannot be used is kept under this name and the time, for whoever wants to look.
+# An unusable file is kept under this name and the time, for inspection.
 ASIDE_NAME = "registrations.json.corrupt"
-# So many are kept, the newest: a disk that damages each of them shall not be filled as well.
+# How many are kept, the newest: a disk that damages each of them must not fill up as well.
 MAX_ASIDE = 16
 FORMAT_VERSION = 1
 
 
 class Damaged(Exception):
-    """The file is there but cannot be used. The text says why and what was done, for the log."""
+    """The file exists but cannot be used. The text says why and what was done, for the log."""
 
 
 class Unread(Damaged):
-    """It may be good, but could not be read. It stays where it is, and is kept aside before anything takes its place."""
+    """The file may be good, but could not be read. It stays in place, and is set aside before
+    anything replaces it."""
 
 
 class _Foreign(Exception):
-    """A file that others may have written. The text says why."""
+    """A file that other users may have written. The text says why."""
 
 
 def claim(state_dir: str) -> bool:
-    """Keep others from saving in `state_dir` for as long as this process lives. False when another does that already."""
+    """Lock `state_dir` against other brokers while this process lives. False if another holds
+    it."""
     try:
         directory = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
-        return True  # there is nothing to save in
+        return True  # there is no directory to save in
     try:
         fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -55,13 +58,14 @@ def claim(state_dir: str) -> bool:
         return False
     except OSError:
         pass  # a file system without locks
-    return True  # the lock is the open descriptor's
+    return True  # the open descriptor holds the lock
 
 
 def load(state_dir: str) -> list[Registration]:
-    """The registrations, in order of their names. No file is no registrations.
+    """The registrations, in order of their names. A missing file means no registrations.
 
-    Raises `Damaged`, in the one case after moving an unusable file aside: the broker starts all the same, and says what it lost.
+    Raises `Damaged` after moving a malformed file aside, or its subclass `Unread`, which leaves the
+    file in place. Either way the broker starts and says what it lost.
     """
     path = os.path.join(state_dir, FILE_NAME)
     try:
@@ -92,7 +96,8 @@ def load(state_dir: str) -> list[Registration]:
 
 
 def _read_own(path: str) -> bytes:
-    """The bytes of a file that only this user or root can have written. Raises OSError and `_Foreign`."""
+    """The bytes of a file that only this user or root can have written. Raises OSError and
+    `_Foreign`."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -114,13 +119,13 @@ def _read_own(path: str) -> bytes:
 
 
 def set_aside(state_dir: str) -> str:
-    """Keep the file under another name, which is returned; no file is fine. Raises OSError."""
+    """Rename the file and return the new path. A missing file is not an error. Raises OSError."""
     kept = sorted(name for name in os.listdir(state_dir) if name.startswith(ASIDE_NAME))
     for name in kept[: max(0, len(kept) + 1 - MAX_ASIDE)]:
         try:  # noqa: SIM105 - importing contextlib costs the start a millisecond
             os.unlink(os.path.join(state_dir, name))
         except OSError:
-            pass  # a directory, say: one more is no harm
+            pass  # a directory, say: one more is harmless
     now = time.time_ns()
     moment = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now // 1_000_000_000))
     aside = os.path.join(state_dir, f"{ASIDE_NAME}-{moment}.{now % 1_000_000_000:09}Z")
@@ -141,7 +146,7 @@ def _entries(document: object) -> list[dict[str, object]]:
 
 
 def _registration(entry: dict[str, object]) -> Registration:
-    """One entry, as carefully as if it came from outside: what it allows is handed out."""
+    """One entry, checked like outside input: the broker serves what it allows."""
     name, path, allowlist, uids = entry["name"], entry["project_path"], entry["allowlist"], entry["allowed_uids"]
     ttl, leases = entry["ttl_seconds"], entry["max_entries"]
     if not (isinstance(name, str) and is_project_name(name) and name not in RESERVED_PROJECT_NAMES):
@@ -176,7 +181,7 @@ def _source(entry: object) -> ManifestSource | None:
 
 
 def encode(registrations: Iterable[Registration]) -> bytes:
-    """The file. What has been encoded once is not encoded again."""
+    """The file's content. Each registration is encoded once."""
     entries = b",".join(one.encoded or _encode(one) for one in sorted(registrations, key=lambda one: one.name))
     return b'{"version":%d,"projects":[%b]}\n' % (FORMAT_VERSION, entries)
 
@@ -197,17 +202,17 @@ def _encode(one: Registration) -> bytes:
         source = {"path": one.source.path, "sha256": one.source.sha256, "hosts": one.source.hosts}
         head = json.dumps(source, separators=(",", ":")).encode("ascii")
         one.encoded = b'%b,"manifest":%b,"bindings":%b}}' % (one.encoded[:-1], head[:-1], one.source.bindings)
-    time.sleep(0)  # lets the loop go on, which would wait for five milliseconds otherwise
+    time.sleep(0)  # lets the loop run, which would otherwise wait five milliseconds
     return one.encoded
 
 
 def save(state_dir: str, data: bytes) -> None:
-    """Put `data` in place of the file, durably. Raises OSError and leaves the old file."""
+    """Replace the file with `data`, durably. Raises OSError and leaves the old file."""
     path = os.path.join(state_dir, FILE_NAME)
     temporary = path + ".new"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        os.fchmod(descriptor, 0o600)  # one that was left over may have another mode
+        os.fchmod(descriptor, 0o600)  # a leftover temporary file may have another mode
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(descriptor, rest) :]
@@ -230,15 +235,15 @@ def _sync_directory(path: str) -> None:
 
 
 class Writer:
-    """Saves in a thread of its own, one state at a time, as a sync may take long and nobody shall wait for it; nor for a
-    thousand projects to be encoded, which takes 40 ms.
+    """Saves in its own thread, one state at a time: a sync may take long and must not block the
+    loop. Nor must encoding a thousand projects, which takes 40 ms.
 
     `wakeup` is an eventfd for the loop to watch: when it is readable, call `finished`.
     """
 
     def __init__(self, state_dir: str) -> None:
         self.keep_aside = False
-        """There is a file that could not be read: nothing may take its place before it is kept aside."""
+        """A file could not be read: set it aside before anything replaces it."""
         self._state_dir = state_dir
         self.wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._done: Callable[[OSError | None], None] | None = None
@@ -249,18 +254,19 @@ class Writer:
         return self._done is not None
 
     def save(self, registrations: list[Registration], done: Callable[[OSError | None], None]) -> None:
-        """Write `registrations` soon, then call `done` in the loop's thread with the error, if any. Not while it is `busy`."""
+        """Write `registrations` soon, then call `done` in the loop's thread with the error, if any.
+        Do not call while `busy`."""
         assert not self.busy
         self._done = done
-        # Until it is done: whatever ends the thread otherwise, it is not taken for saved.
+        # Stays until the save succeeds: however else the thread ends, that counts as a failure.
         self._error = OSError(errno.EIO, os.strerror(errno.EIO))
         try:
             _thread.start_new_thread(self._write, (registrations,))
-        except RuntimeError:  # no room for a thread; the loop can afford to wait once
+        except RuntimeError:  # cannot start a thread; the loop can afford to wait once
             self._write(registrations)
 
     def finished(self) -> None:
-        """The thread is done: tell who waits."""
+        """Call when the thread is done: passes its result to `done`."""
         os.eventfd_read(self.wakeup)
         done, self._done = self._done, None
         assert done is not None

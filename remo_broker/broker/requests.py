@@ -30,9 +30,9 @@ _OTHER = object()
 
 
 def decode(data: Buffer, node: Node, requests: Mapping[str, type[Request]]) -> Request:
-    """The request that `node` of `data` is, by the table of its socket. Fields that it does not know are ignored.
+    """Turn `node` of `data` into a typed request, by its socket's table. Ignores unknown fields.
 
-    Fields that hold secrets are checked to be objects and left out. Raises `Refused` (`protocol_error`).
+    Secret fields are only checked to be objects, and left out. Raises `Refused` (`protocol_error`).
     """
     kind, _, _, members = node
     if kind != OBJECT:
@@ -49,7 +49,7 @@ def decode(data: Buffer, node: Node, requests: Mapping[str, type[Request]]) -> R
     for name in cls.FIELDS:
         field = members.get(name)
         if field is not None:
-            # Secrets stay where they lie: of their fields only the kind is looked at.
+            # Secrets stay in place: of their fields, only the kind is checked.
             secret = name in cls.SECRET_FIELDS
             values[name] = ({} if field[0] == OBJECT else _OTHER) if secret else _plain(data, field)
     try:
@@ -62,7 +62,8 @@ def decode(data: Buffer, node: Node, requests: Mapping[str, type[Request]]) -> R
 
 
 def _plain(data: Buffer, node: Node) -> Any:
-    """A value that is no secret. What no request has, null among it, becomes something that no field accepts."""
+    """A non-secret value. A value that no request can have, such as null, becomes one that no field
+    accepts."""
     kind, start, end, children = node
     if kind == STRING:
         return text(data, start, end)

@@ -1,4 +1,5 @@
-"""What the broker says of itself: the answer to `status`, in pages, and the line for `systemctl status`."""
+"""What the broker reports about itself: the answer to `status`, in pages, and the line for
+`systemctl status`."""
 
 from __future__ import annotations
 
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
     from remo_broker.broker.loop import Loop
     from remo_broker.broker.projects import Project
 
-# Projects looked at for one page; an entry has at least 170 bytes, so that more never fit.
+# Projects considered for one page; an entry has at least 170 bytes, so that more never fit.
 PAGE_PROJECTS = 400
 
 
 class StatusReport:
-    """Counts and times, no secret's name. Cheap enough to make anew each time it is asked for."""
+    """Counts and times, no secret names. Cheap enough to build for each request."""
 
     def __init__(
         self,
@@ -36,7 +37,8 @@ class StatusReport:
         start_usec: int,
         unserved: Callable[[str], str | None],
     ) -> None:
-        """`unserved` tells which socket of a project nobody can connect to, if there is one."""
+        """`unserved` returns the socket of a project that clients cannot connect to, if there is
+        one."""
         self._loop = loop
         self._broker = broker
         self._trail = trail
@@ -46,7 +48,7 @@ class StatusReport:
         self._start_usec = start_usec
 
     def page(self, after: str | None) -> BrokerStatus:
-        """The projects behind `after` in the order of their names, as many as fit a message."""
+        """The projects after `after` in the order of their names, as many as fit in a message."""
         broker, trail = self._broker, self._trail
         names = sorted(name for name in broker.projects if after is None or name > after)
         moment = now_usec()
@@ -76,7 +78,7 @@ class StatusReport:
         return status
 
     def event(self) -> BrokerEvent:
-        """The broker as it is now, for those who watch."""
+        """The broker's current state, for watchers."""
         return BrokerEvent(
             **self._facts(), audit_healthy=self._trail.trouble is None, audit_dropped=self._trail.dropped
         )
@@ -136,21 +138,22 @@ class StatusReport:
         return name in self._broker.projects
 
     def standing(self) -> tuple[int, ...]:
-        """Something that differs when anything of `event` but a counter does."""
+        """Changes when anything in `event` except a counter changes."""
         store = self._broker.store
         return store.generation, store.secret_count, store.loaded_usec, self._trail.trouble is None
 
     def serials(self) -> list[tuple[str, int]]:
-        """For each project something that differs when anything of its status but a counter does."""
+        """For each project, a number that changes when anything in its status except a counter
+        changes."""
         return [(name, one.serial) for name, one in self._broker.projects.items()]
 
     def counters(self, name: str) -> tuple[int, ...]:
-        """The counters in a project's status; far cheaper than that."""
+        """The counters in a project's status; far cheaper than the whole status."""
         one = self._broker.projects[name]
         return one.fetches_allowed, one.fetches_denied, one.connections, one.leases.live(self._loop.now)
 
     def line(self) -> str:
-        """For `systemctl status`."""
+        """The line for `systemctl status`."""
         broker, trail = self._broker, self._trail
         count, projects = broker.store.secret_count, len(broker.projects)
         held = (

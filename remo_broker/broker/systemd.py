@@ -1,4 +1,5 @@
-"""What systemd hands to the broker and what the broker tells systemd: listening sockets, readiness, status, watchdog, the descriptor store.
+"""What systemd passes to the broker and what the broker reports to systemd: listening sockets,
+readiness, status, watchdog, the descriptor store.
 
 Outside systemd every call here does nothing, and systemd-python is not even imported.
 """
@@ -19,7 +20,7 @@ STATUS = "status"
 CREDENTIALS = "credentials"
 # Followed by a hyphen and the project's name.
 PROJECT_KINDS = ("client", "mount")
-# When a manager whose queue was full is tried again.
+# Delay before trying again when the manager's queue was full.
 RETRY_SECONDS = 0.1
 
 
@@ -32,7 +33,7 @@ def under_systemd() -> bool:
 
 
 def handed_over() -> Iterator[tuple[str, int]]:
-    """Name and number of each descriptor that was passed on. Raises `MissingLibrary`."""
+    """Name and number of each inherited descriptor. Raises `MissingLibrary`."""
     if "LISTEN_FDS" not in os.environ:
         return
     try:
@@ -46,7 +47,8 @@ def handed_over() -> Iterator[tuple[str, int]]:
 
 
 def listening_socket(descriptor: int) -> socket.socket | None:
-    """The listening Unix stream socket that `descriptor` is, or None, closed, when it is anything else."""
+    """`descriptor` as a listening Unix stream socket. If it is anything else, closes it and returns
+    None."""
     try:
         candidate = socket.socket(fileno=descriptor)
     except OSError:
@@ -72,17 +74,20 @@ def _close(descriptor: int | None) -> None:
 class Manager:
     """The service manager.
 
-    sd_notify(3) waits when the manager's queue is full, and with it everybody whom the broker serves: on a reload of many units
-    for seconds, in a container after ten messages. What is not taken at once is kept here, and sent when `later` comes round.
+    sd_notify(3) blocks when the manager's queue is full, and all clients of the broker would wait
+    with it: for seconds while many units are reloaded, and after ten messages in a container.
+    Messages that are not accepted at once are queued here, and sent when `later` calls back.
     """
 
     def __init__(self) -> None:
         self.watchdog_seconds = 0.0
-        """How often it wants to hear `WATCHDOG=1` at the least; 0 for never."""
+        """The watchdog timeout: the longest interval between two `WATCHDOG=1`; 0 for no
+        watchdog."""
         self.later: Callable[[float, Callable[[], None]], object] = lambda _seconds, _call: None
         """The loop's `after`, once there is one."""
         self._untold: list[tuple[str, int | None]] = []
-        """Messages in their order, each with the descriptor that goes along: a copy, as the listener may be closed before."""
+        """Unsent messages in order, each with its descriptor, if any: a copy, because the listener
+        may be closed first."""
         self._due = False
         self._socket: socket.socket | None = None
         path = os.environ.get("NOTIFY_SOCKET")
@@ -112,27 +117,27 @@ class Manager:
         self._tell("WATCHDOG=1")
 
     def keep(self, kind: str, project: str, descriptor: int) -> None:
-        """Have systemd keep a listener over restarts of the broker."""
+        """Have systemd keep a listener across restarts of the broker."""
         if self._socket is not None:
             try:
                 copy = os.dup(descriptor)
             except OSError:
-                return  # no descriptor is left: it is served now, and made again after a restart
+                return  # no free descriptor: served now, made again after a restart
             self._tell(f"FDSTORE=1\nFDNAME={kind}-{project}", copy)
 
     def drop(self, kind: str, project: str) -> None:
-        """Have systemd forget it again."""
+        """Have systemd drop it again."""
         self._forget(f"FDSTORE=1\nFDNAME={kind}-{project}", whole=True)
         self._tell(f"FDSTOREREMOVE=1\nFDNAME={kind}-{project}")
 
     @property
     def is_there(self) -> bool:
-        """Whether a manager keeps listeners over a restart."""
+        """Whether a manager keeps listeners across a restart."""
         return self._socket is not None
 
     @property
     def lacks_listeners(self) -> bool:
-        """Whether there are some that it has not been given yet: they would be lost."""
+        """Whether listeners are still queued for the manager: an exit would lose them."""
         return any(descriptor is not None for _, descriptor in self._untold)
 
     def _tell(self, state: str, descriptor: int | None = None) -> None:
@@ -141,7 +146,8 @@ class Manager:
             self._send()
 
     def _forget(self, state: str, *, whole: bool = False) -> None:
-        """Do not tell any more what begins with `state`, or is it: there is something newer."""
+        """Drop unsent messages that begin with `state`, or equal it if `whole`: a newer one
+        follows."""
         kept = []
         for one in self._untold:
             if one[0] == state if whole else one[0].startswith(state):
@@ -151,7 +157,7 @@ class Manager:
         self._untold = kept
 
     def _send(self) -> None:
-        """Tell as much as the manager takes, the rest later."""
+        """Send as much as the manager accepts, the rest later."""
         assert self._socket is not None
         while self._untold:
             state, descriptor = self._untold[0]
@@ -166,7 +172,7 @@ class Manager:
                     self.later(RETRY_SECONDS, self._send_later)
                 return
             except OSError:
-                pass  # a manager that does not listen keeps nobody from being served, nor the broker from ending
+                pass  # a deaf manager stops neither serving nor exiting
             del self._untold[0]
             _close(descriptor)
 
@@ -175,7 +181,7 @@ class Manager:
         self._send()
 
     def close(self) -> None:
-        """Discard what was not sent yet."""
+        """Discard unsent messages."""
         for _, descriptor in self._untold:
             _close(descriptor)
         self._untold.clear()

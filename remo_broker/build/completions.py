@@ -2,12 +2,13 @@
 
     python3 -m remo_broker.build.completions DIRECTORY
 
-writes nine files: `PROGRAM.bash`, `_PROGRAM` for zsh and `PROGRAM.fish`. The names of projects come from the names of
-their sockets, so that pressing Tab neither wakes an idle broker nor needs a permission. The names of secrets come from
-the broker, by requests that are not audited.
+writes nine files: `PROGRAM.bash`, `_PROGRAM` for zsh and `PROGRAM.fish`. Project names come from
+the names of their sockets, so that pressing Tab neither wakes an idle broker nor needs a
+permission. Secret names come from the broker, by requests that are not audited.
 
-Whoever can make a file beside the sockets, or listens on a project's socket, chooses these names. So no shell evaluates
-them: only lines that are a valid name get through, and bash gets them without `compgen -W`, which expands its words.
+Any user who can create a file beside the sockets, or listens on a project's socket, chooses these
+names. So no shell evaluates them: only lines that are a valid name pass, and bash gets them without
+`compgen -W`, which expands its words.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 PROGRAMS = (BROKERCTL, SECRET, SIDECAR)
 
-# These print names, one a line, in any of the three shells.
+# These print names, one per line, in any of the three shells.
 _RESERVED = "".join(rf"/^{name}[.]sock$/d; " for name in sorted(RESERVED_PROJECT_NAMES))
 PROJECTS = (
     f"ls {paths.SOCKET_DIR} 2>/dev/null | "
@@ -36,7 +37,7 @@ PROJECTS = (
 )
 _VALID_SECRETS = r"2>/dev/null | LC_ALL=C sed -n '/^[A-Za-z0-9_]\{1,128\}$/p'"
 SECRETS = f"remo-secret list {_VALID_SECRETS}"
-# What a project may fetch; the shell's words for the project go in between.
+# What a project may fetch; the shell's words for the project are inserted.
 ALLOWED = f"remo-brokerctl show --names -- %s {_VALID_SECRETS}"
 
 
@@ -49,7 +50,7 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
-# --- bash ------------------------------------------------------------------------------------------------------------
+# --- bash -----------------------------------------------------------------------------------------
 
 
 def bash(program: Program) -> str:
@@ -118,7 +119,7 @@ def bash_values(name: str, kind: str, choices: Iterable[str]) -> str:
     return f'compopt -o filenames; mapfile -t COMPREPLY < <(compgen {action} -- "$cur")'
 
 
-# --- zsh -------------------------------------------------------------------------------------------------------------
+# --- zsh ------------------------------------------------------------------------------------------
 
 
 def zsh(program: Program) -> str:
@@ -154,7 +155,7 @@ def zsh(program: Program) -> str:
 
 
 def zsh_specs(name: str, option: Option) -> list[str]:
-    """One specification a name, for _arguments."""
+    """One specification per name, for _arguments."""
     about = option.help.replace("[", "(").replace("]", ")")
     value = f":{option.value}:{zsh_action(name, option.kind, option.choices)}" if option.value else ""
     joined = {True: "=", False: "+"}
@@ -181,7 +182,7 @@ def zsh_action(name: str, kind: str, choices: Iterable[str]) -> str:
     }.get(kind, "")
 
 
-# --- fish ------------------------------------------------------------------------------------------------------------
+# --- fish -----------------------------------------------------------------------------------------
 
 
 # The words before the cursor without options: the program, the command, the operands.
@@ -199,7 +200,7 @@ def fish(program: Program) -> str:
         lines += [f"{there} {fish_option(option)}" for option in command.options]
         for place, operand in enumerate(command.operands):
             values = fish_values(operand.kind, operand.choices)
-            # Programs and commands count too: the first operand is offered where two words stand.
+            # Programs and commands count too: after two words, the first operand is offered.
             here = f"; and test (count {FISH_WORDS}) -eq {place + 2}" if operand.kind in ("project", "allowed") else ""
             if values:
                 lines.append(f"{start} -n {fish_quoted(f'__fish_seen_subcommand_from {command.name}{here}')} {values}")
@@ -231,7 +232,7 @@ def fish_quoted(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-# --- all -------------------------------------------------------------------------------------------------------------
+# --- all ------------------------------------------------------------------------------------------
 
 
 def every_option(program: Program) -> list[Option]:
@@ -239,7 +240,10 @@ def every_option(program: Program) -> list[Option]:
 
 
 def valued_options(program: Program) -> list[tuple[Command | None, Option]]:
-    """Each option that takes a value, and which command it belongs to. Commands first: theirs are the narrower ones."""
+    """Each option that takes a value, with its command.
+
+    Commands come first: their options are more specific.
+    """
     found: list[tuple[Command | None, Option]] = []
     for command in program.commands.values():
         found += [(command, option) for option in command.options if option.value]

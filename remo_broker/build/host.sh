@@ -1,10 +1,10 @@
 # shellcheck shell=sh
-# Steps on the host that `./run install` and the maintainer scripts of the Debian package share. The variables are those that
-# `facts` in install.sh prints: units users groups state.
+# Host steps that `./run install` shares with the maintainer scripts of the Debian package. `facts`
+# in install.sh prints the variables: units sysusers tmpfiles users groups state.
 
 systemd_runs() { [ -d /run/systemd/system ]; }
 
-# After files were put in place or removed: make their readers read them again.
+# After files were installed or removed: make the programs that read them reload.
 reload_host() {
     journalctl --update-catalog
     systemd_runs || return 0
@@ -17,7 +17,7 @@ make_users_and_directories() {
     for unit_file in $tmpfiles; do systemd-tmpfiles --create "$unit_file"; done
 }
 
-# Units of an older version that this one lacks: systemd still runs them, though their files are gone.
+# Stop units that only an older version had: systemd still runs them, though their files are gone.
 stop_units_without_file() {
     find /etc/systemd/system -type l -name 'remo-*' ! -exec test -e {} \; -exec rm -f {} +
     systemd_runs || return 0
@@ -29,7 +29,8 @@ stop_units_without_file() {
     done
 }
 
-# systemd holds the sockets while a service restarts: no connect is refused, and no socket changes its inode.
+# systemd holds the sockets while a service restarts: no connection is refused, and no socket's
+# inode changes.
 restart_running_services() {
     systemd_runs || return 0
     for unit in $units; do
@@ -45,7 +46,8 @@ restart_running_services() {
     done
 }
 
-# Sockets and timers that are enabled with one that listens, and that an older version did not have.
+# Start sockets that an older version did not have, if they are enabled and the admin socket
+# listens.
 start_new_sockets() {
     systemd_runs || return 0
     systemctl -q is-active remo-broker-admin.socket || return 0
@@ -61,7 +63,7 @@ start_new_sockets() {
     done
 }
 
-# A template stands for its instances.
+# For a template, a pattern that matches its instances.
 patterns() {
     for unit in $units; do printf '%s\n' "$unit" | sed 's/@\./@*./'; done
 }

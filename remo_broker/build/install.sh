@@ -1,17 +1,17 @@
 # shellcheck shell=sh
-# Part of `./run`, which sources it: installing this tree onto a host or into a directory, and removing it.
+# Sourced by `./run`: installs this tree onto a host or into a directory, and removes it.
 lib=/usr/lib/remo-broker
 unit_dir=/usr/lib/systemd/system
-# Started by units only: they go below $lib/libexec.
+# Only units start these, so they go below $lib/libexec.
 helpers='bind=remo_broker.binder.__main__ manifest=remo_broker.manifest.__main__'
 . remo_broker/build/host.sh
 
-# The programs, "NAME=MODULE" each.
+# The programs, each as "NAME=MODULE".
 programs() {
     sed -n '/^\[project.scripts\]/,/^\[/s/^\([a-z0-9-]*\) = "\(.*\):main"$/\1=\2/p' pyproject.toml
 }
 
-# Where a file of the tree, or one made in $work, belongs.
+# The install path of a file from the tree or from $work.
 place() {
     name=${1##*/}
     case $1 in
@@ -42,11 +42,11 @@ place() {
     esac
 }
 
-# "source target" a line.
+# One "source target" per line.
 layout() {
     for file in units/* units/*.d/* policy/* schema/* feature/* man/*.[1-8] "$work"/completions/* "$work"/static/*; do
         case $file in
-            */remo-broker.service.d/preserve.conf) # its setting is unknown to systemd 253 and earlier
+            */remo-broker.service.d/preserve.conf) # systemd 253 and earlier do not know its setting
                 [ "$(systemctl --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p')" -ge 254 ] || continue
                 ;;
         esac
@@ -54,7 +54,7 @@ layout() {
     done
 }
 
-# Assignments of what the steps in host.sh need to know.
+# Prints assignments of the variables that host.sh uses.
 facts() {
     units='' sysusers='' tmpfiles=''
     for file in units/*; do
@@ -71,18 +71,19 @@ facts() {
         esac
     done
     echo "units='$units' sysusers='$sysusers' tmpfiles='$tmpfiles'"
-    # Tokens of sysusers.d(5): a line with u makes a group of the same name too.
+    # In sysusers.d(5), a u line also creates a group of the same name.
     echo "users='$(awk '$1 ~ /^u/ { printf "%s ", $2 }' units/*.sysusers)'"
     echo "groups='$(awk '$1 ~ /^[ug]/ { printf "%s ", $2 }' units/*.sysusers)'"
-    # With DynamicUser= the second is the directory, and the first a link to it.
+    # With DynamicUser=, the second path is the directory and the first a link to it.
     state=$(sed -n 's|^StateDirectory=\(.*\)|/var/lib/\1 /var/lib/private/\1|p' units/*.service)
     runtime=$(awk '$1 ~ /^[dD]/ && $2 ~ /^\/(run|var\/lib)\/remo-[a-z-]+$/ { print $2 }' units/*.tmpfiles)
     echo "state='$(echo $state $runtime)'"
 }
 
-# launcher MODULE: a program of /usr/bin on standard output. -I: nothing of the caller's environment, home or working directory
-# decides what is imported, as these run as root. Start-up time counts, hence neither `site` nor the start scripts of
-# pip: the environment is put behind the standard library, and that is all.
+# launcher MODULE: prints a program for /usr/bin. With -I, the caller's environment, home and
+# working directory cannot affect imports, because these programs run as root. To start fast, it
+# uses neither `site` nor pip's start scripts, and only adds the environment after the standard
+# library.
 launcher() {
     cat <<END
 #!$python -SI
@@ -101,8 +102,9 @@ sys.exit(status)
 END
 }
 
-# Into $work/static: the static front of remo-secret for this machine, and for the other architectures of containers where
-# their compilers are. Without it remo-secret is the Python program alone.
+# Builds into $work/static the static client of remo-secret for this machine, and for the
+# containers' other architectures if their compilers are installed. Without it, remo-secret is only
+# the Python program.
 build_static_client() {
     mkdir "$work/static"
     own=$(uname -m)
@@ -125,22 +127,24 @@ install_tree() {
     work=$(mktemp -d)
     trap 'rm -rf "$work" "$new"' EXIT
 
-    # Beside the old one, so that a broker that starts meanwhile finds a whole environment.
+    # Next to the old one, so that a broker that starts meanwhile finds a complete environment.
     rm -rf "$new"
     mkdir -p "$destdir/usr/lib"
     "$python" -m venv "$new"
     pip_settings "$new/bin/python"
     cp -R pyproject.toml remo_broker "$work" # building in place would leave root's files here
     "$new/bin/python" -m pip install -q --use-pep517 --no-compile "$work"
-    # What made it is not needed any more, and start scripts would name the wrong interpreter: see launcher.
+    # The build tools are no longer needed, and start scripts would name the wrong interpreter: see
+    # launcher.
     "$new/bin/python" -m pip freeze --all | grep -qi '^setuptools==' && "$new/bin/python" -m pip uninstall -q -y setuptools
     "$new/bin/python" -m pip uninstall -q -y pip
     find "$new/bin" -mindepth 1 ! -name 'python*' -delete
-    sed -i '/^command = /d' "$new/pyvenv.cfg" # it names where it was made, not where it will be
+    sed -i '/^command = /d' "$new/pyvenv.cfg" # it names the build path, not the final one
     "$python" -m compileall -q -j 0 -s "$new" -p "$lib" "$new/lib"
     chmod -R a+rX,go-w "$new"
 
-    # Made from the programs' own tables. The .pyz files are for containers, whose Python is another: see their module.
+    # Generated from the programs' own tables. The .pyz files are for containers, whose Python
+    # differs: see their module.
     PYTHONDONTWRITEBYTECODE=1 "$new/bin/python" -P -m remo_broker.build.completions "$work/completions"
     PYTHONDONTWRITEBYTECODE=1 "$new/bin/python" -P -m remo_broker.build.pack "$new/remo-secret.pyz"
     PYTHONDONTWRITEBYTECODE=1 "$new/bin/python" -P -m remo_broker.build.pack "$new/remo-sidecar.pyz"
@@ -158,7 +162,7 @@ install_tree() {
     while read -r program; do
         launcher "${program#*=}" >"$work/launcher"
         if [ "${program%%=*}" = remo-secret ]; then
-            # Where the static client looks for it.
+            # The static client looks for it here.
             install -m 0755 "$work/launcher" "$new/remo-secret"
             [ ! -e "$work/static/remo-secret.$own" ] || cp "$work/static/remo-secret.$own" "$work/launcher"
         fi
@@ -170,7 +174,7 @@ install_tree() {
         launcher "${helper#*=}" >"$work/launcher"
         install -m 0755 "$work/launcher" "$new/libexec/${helper%%=*}"
     done
-    # What an older version brought and this one does not have.
+    # Remove files that only the older version had.
     if [ -e "$destdir$lib/installed-files" ]; then
         grep -vxFf "$work/files" "$destdir$lib/installed-files" | while read -r file; do rm -f "$destdir$file"; done
     fi
@@ -198,7 +202,7 @@ install_host() {
     fi
     stop_units_without_file
     if systemctl -q is-enabled remo-broker-admin.socket 2>/dev/null; then
-        systemctl -q enable remo-broker-admin.socket # and those units that it has brought along since (Also=)
+        systemctl -q enable remo-broker-admin.socket # and units added to Also= since
         start_new_sockets
         restart_running_services
     else
@@ -207,7 +211,7 @@ install_host() {
     fi
 }
 
-# What a package has put in place is the package's to replace and remove.
+# Only the package may replace or remove files that it installed.
 refuse_package() {
     [ -z "$destdir" ] && command -v dpkg-query >/dev/null || return 0
     ! dpkg-query -S "$lib/installed-files" >/dev/null 2>&1 ||
@@ -219,7 +223,7 @@ uninstall_host() {
     refuse_package
     eval "$(facts)"
     if [ -z "$destdir" ] && systemd_runs && [ -d "$lib" ]; then
-        # Also those of the version that is installed, which may be another.
+        # Also the units of the installed version, which may differ.
         for file in $(grep "^$unit_dir/[^/]*$" "$lib/installed-files"); do units="$units ${file##*/}"; done
         disable_all
         stop_all

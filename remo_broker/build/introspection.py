@@ -1,6 +1,7 @@
-"""Writes or checks `schema/io.get2know.RemoBroker1.xml`: what the service introspects as, for people and code generators.
+"""Write or check `schema/io.get2know.RemoBroker1.xml`, the service's D-Bus introspection.
 
-`python -m remo_broker.build.introspection --write`, or `--check`, which fails if the file is not what the code would write.
+The file is for people and code generators. `python -m remo_broker.build.introspection --write`, or
+`--check`, which fails if the file differs from what the code would write.
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
-"""`remo-secret` or `remo-sidecar` as one file, for containers that have Python and none of our packages.
+"""Pack `remo-secret` or `remo-sidecar` into one file, for containers that have only Python.
 
     python3 -m remo_broker.build.pack FILE
 
-The name of the file says which: what it has before the first dot, remo-secret by default.
+The part of the file's name before the first dot selects the program; remo-secret is the default.
 
-remo-secret runs on Python 3.9 and later, remo-sidecar on 3.11; an older one looks for a newer `python3.x` on the PATH. It holds each module twice, as source and as compiled by the Python that packs.
-A container with the same minor version compiles nothing at start, which halves the start time. Any other version
-rejects the compiled half by its magic number and uses the source.
+remo-secret runs on Python 3.9 and later, remo-sidecar on 3.11; an older Python looks for a newer
+`python3.x` on the PATH. The file holds each module twice, as source and as compiled by the Python
+that packs. A container with the same minor version compiles nothing at start, which halves the
+start time. Any other version rejects the compiled half by its magic number and uses the source.
 
-`zipapp` does not serve here: Python 3.11's writes files in the order of the directory, with their times, and compresses
-all or none, so that the same source would not give the same file.
+`zipapp` does not work here: Python 3.11's writes files in directory order, with their times, and
+compresses all or none, so the same source would not give the same file.
 """
 
 from __future__ import annotations
@@ -26,19 +27,22 @@ from remo_broker.protocol.process import REEXECUTED
 from remo_broker.secret.commands import PROGRAM as SECRET
 from remo_broker.sidecar.commands import PROGRAM as SIDECAR
 
-# The shell passes on what env cannot everywhere: -I, so that nothing of the caller's environment, home or working directory
-# decides what is imported; -S, because nothing is needed of site-packages and `site` takes a third of a start. Python finds the archive behind these lines.
+# The shell passes options that env cannot pass everywhere: -I, so that nothing in the caller's
+# environment, home or working directory decides what is imported; -S, because nothing in
+# site-packages is needed and `site` takes a third of the start time. Python finds the archive after
+# these lines.
 HEAD = b"""\
 #!/bin/sh
 exec python3 -IS "$0" "$@"
 """
 PACKAGE = pathlib.Path(__file__).resolve().parents[1]
-# Never imported in a container: these read TOML and hold it to its rules, with pydantic.
+# Never imported in a container: these read TOML and validate it with pydantic.
 LEFT_OUT = frozenset(
     f"remo_broker.manifest.{name}" for name in ("binding_rules", "document", "lines", "models", "result")
 )
-# Its syntax is that of Python 2 and 3, so that an old version reaches the message. Run as `python3 remo-secret.pyz`, it
-# isolates itself, unless it is isolated in another way: by `protocol.process`, whose settings -I would undo.
+# Valid in Python 2 and 3, so that an old version reaches the message. Run as `python3
+# remo-secret.pyz`, it isolates itself, unless `protocol.process` has isolated it already, whose
+# settings -I would undo.
 MAIN = """\
 import os, sys
 if sys.version_info >= (3, 4) and not sys.flags.isolated and "REEXECUTED" not in os.environ:
@@ -56,12 +60,12 @@ sys.exit(main())
 PROGRAMS = {SECRET.name: (SECRET, "remo_broker.secret.main"), SIDECAR.name: (SIDECAR, "remo_broker.sidecar.main")}
 # The minor version of Python 3 that each needs. The sidecar reads TOML.
 OLDEST = {SECRET.name: 9, SIDECAR.name: 11}
-# The earliest time that a ZIP file can hold: the file depends on the source alone, not on when it was packed.
+# The earliest time that a ZIP file can hold: the file depends only on the source, not on the time.
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 class _Imports(ast.NodeVisitor):
-    """The modules of ours that a module imports, in functions too, but not what is only for type checkers."""
+    """The modules of ours that a module imports, in functions too, but not only for typing."""
 
     def __init__(self, source: str) -> None:
         self.found: set[str] = set()
@@ -77,7 +81,7 @@ class _Imports(ast.NodeVisitor):
 
 
 def modules(name: str = SECRET.name) -> dict[str, bytes]:
-    """All that the program can come to import, by its place in the archive."""
+    """All modules that the program can import, by their path in the archive."""
     program, module = PROGRAMS[name]
     wanted = {module, "remo_broker.cli.help"}
     wanted |= {command.run.partition(":")[0] for command in program.commands.values()}
@@ -90,7 +94,7 @@ def modules(name: str = SECRET.name) -> dict[str, bytes]:
         file = PACKAGE.parent.joinpath(*parts)
         file = file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
         place = str(file.relative_to(PACKAGE.parent))
-        if place in found or not file.is_file():  # a name that is no module
+        if place in found or not file.is_file():  # not a module
             continue
         found[place] = file.read_bytes()
         wanted |= {".".join(parts[:-1])} | _Imports(found[place].decode("utf-8")).found
@@ -98,10 +102,11 @@ def modules(name: str = SECRET.name) -> dict[str, bytes]:
 
 
 def compiled(sources: dict[str, bytes]) -> dict[str, bytes]:
-    """The .pyc files of the running version, by their place in the archive.
+    """The .pyc files of the running version, by their path in the archive.
 
-    A process of its own compiles them, because marshal's output depends on what else refers to a constant. Nobody
-    checks the hash of the source (PEP 552): source and .pyc come in one file.
+    A separate process compiles them, because marshal's output depends on what else refers to a
+    constant. Python does not check the hash of the source (PEP 552): source and .pyc come in one
+    file.
     """
     with tempfile.TemporaryDirectory() as name:
         staging = pathlib.Path(name)

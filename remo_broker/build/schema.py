@@ -1,10 +1,13 @@
-"""Makes the published schemas of the code: `python -m remo_broker.build.schema --write`, or `--check` for drift.
+"""Generate the published schemas from the code.
 
-    schema/remo-broker.v2.json            both sockets and the status socket, from `messages`
-    schema/remo-broker-manifest.v1.json   the manifest, from `manifest.models`
+    python -m remo_broker.build.schema --write
+    python -m remo_broker.build.schema --check      (fails on drift)
 
-JSON Schema 2020-12, made at build time; no program imports this. What a schema cannot say (that two names are equal,
-that a line fits its length) is in the manual pages.
+schema/remo-broker.v2.json            both sockets and the status socket, from `messages`
+schema/remo-broker-manifest.v1.json   the manifest, from `manifest.models`
+
+JSON Schema 2020-12, made at build time; no program imports this. The manual pages state what a
+schema cannot (that two names are equal, that a line fits its length).
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ Uid = Annotated[int, Field(ge=0, le=MAX_UID)]
 Base64 = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
-# The requests of each socket and the codes of its failures.
+# The requests of each socket and its error codes.
 SOCKETS: dict[str, tuple[dict[str, type[Request]], tuple[Code, ...]]] = {
     "ProjectSocket": (ops.PROJECT_REQUESTS, ops.PROJECT_CODES),
     "AdminSocket": (ops.ADMIN_REQUESTS, ops.ADMIN_CODES),
@@ -79,7 +82,8 @@ NARROWER: dict[tuple[type[Message], str], Any] = {
     (ops.ProjectState, "allowlist"): list[SecretName],
 }
 
-# What the contract of version 2 promises where this broker says more: clients must get by without the rest.
+# Fields that the contract of version 2 promises, where this broker sends more: clients must work
+# without the rest.
 PROMISED: dict[type[Message], frozenset[str]] = {
     ops.Value: frozenset({"ok", "value", "ttl_seconds"}),
     ops.BinaryValue: frozenset({"ok", "value_b64", "ttl_seconds"}),
@@ -95,7 +99,7 @@ PROMISED: dict[type[Message], frozenset[str]] = {
 
 
 class Generator(GenerateJsonSchema):
-    """pydantic's, without titles that repeat a key, and with patterns for keys that leave no other key in."""
+    """pydantic's, without titles that repeat a key; key patterns admit no other key."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - pydantic's signature
         return False
@@ -108,13 +112,13 @@ class Generator(GenerateJsonSchema):
 
 
 class Messages:
-    """The messages of `messages` as types that pydantic reads: each is made once, by class and name."""
+    """The messages of `messages` as types for pydantic: each is made once, by class and name."""
 
     def __init__(self) -> None:
         self._made: dict[str, Any] = {}
 
     def of(self, cls: type[Message], name: str = "", **narrower: Any) -> Any:
-        """The type of `cls`, called `name`, its fields `narrower` than the class says."""
+        """The type of `cls`, called `name`, with its fields narrowed by `narrower`."""
         name = name or cls.__name__
         if name not in self._made:
             fields: dict[str, Any] = {"op": Literal[cls.OP]} if issubclass(cls, Request) else {}
@@ -124,13 +128,13 @@ class Messages:
                 fields[field] = _presence(cls, field, kind)
             table: Any = TypedDict(name, fields)  # type: ignore[misc]
             table.__doc__ = cls.__doc__
-            # An empty object is a message of its own, and not any message with more.
+            # An empty object is its own message; messages with more fields must not match it.
             extra: Literal["allow", "forbid"] = "forbid" if cls is ops.SignOfLife else "allow"
             self._made[name] = with_config(ConfigDict(strict=True, extra=extra))(table)
         return self._made[name]
 
     def _kind(self, hint: Any) -> Any:
-        """The type of a field: messages in it are made too, and no number of the protocol is negative."""
+        """The type of a field. Messages in it are made too; the protocol has no negative number."""
         if hint is int:
             return Count
         if isinstance(hint, type) and issubclass(hint, Message):
@@ -138,14 +142,14 @@ class Messages:
         if typing.get_origin(hint) is list:
             return list[self._kind(typing.get_args(hint)[0])]  # type: ignore[misc]
         if type(None) in typing.get_args(hint):
-            # None is how a message says that it has no such field; the JSON has none either.
+            # In a message, None means that the field is missing; the JSON leaves it out too.
             (rest,) = (part for part in typing.get_args(hint) if part is not type(None))
             return self._kind(rest)
         return hint
 
 
 def _presence(message: type[Message], field: str, kind: Any) -> Any:
-    """`kind` as a field that is fixed, may be missing, or is always there."""
+    """`kind` as a field that is fixed, optional, or required."""
     default = getattr(message, field, None)
     if field in {"ok", "event"} and default is not None:
         return Literal[default]
@@ -180,7 +184,7 @@ def protocol() -> dict[str, Any]:
     for socket, names in replies.items():
         definitions[socket] = {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in names]}
         for name in names:
-            # One of them and no two: an answer has a value or a value in base64.
+            # Exactly one of them: a reply has a value or a value in base64.
             definitions[name] = {"oneOf": definitions[name]["anyOf"]}
     return {
         "$schema": DIALECT,
@@ -194,7 +198,7 @@ def protocol() -> dict[str, Any]:
 
 
 def manifest() -> dict[str, Any]:
-    """The schema of a manifest's tables, as a TOML parser gives them."""
+    """The schema of a manifest's tables, as a TOML parser returns them."""
     made = TypeAdapter(AllowlistForm | BindingForm).json_schema(schema_generator=Generator)
     return {
         "$schema": DIALECT,
@@ -208,7 +212,7 @@ def manifest() -> dict[str, Any]:
 
 
 def documents() -> dict[str, str]:
-    """File name to text, for each schema."""
+    """The text of each schema, by file name."""
     made = {
         f"remo-broker.v{PROTOCOL_VERSION}.json": protocol(),
         f"remo-broker-manifest.v{MANIFEST_SCHEMA_VERSION}.json": manifest(),

@@ -1,10 +1,11 @@
-"""Compile the static front of `remo-secret`, for this machine or for another architecture.
+"""Compile the static front of `remo-secret`, for this machine or another architecture.
 
     python3 -m remo_broker.build.static_client FILE [ARCHITECTURE]
     python3 -m remo_broker.build.static_client --analyze
 
-musl's compiler (Debian: musl-tools) makes the smallest and quickest program; the distribution's own is used where that
-one is missing, and a cross compiler for another architecture. Exit status 3 means that there is no compiler.
+musl's compiler (Debian: musl-tools) makes the smallest and fastest program. Without it, the
+distribution's compiler is used, and a cross compiler for another architecture. Exit status 3 means
+that there is no compiler.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ LINK = ("-Wl,-z,relro,-z,now,-z,noexecstack,-z,separate-code,--build-id=none,-s"
 
 
 class NoCompiler(Exception):
-    """None of the compilers for the architecture is installed."""
+    """No compiler for the architecture is installed."""
 
 
 def command(target: str, architecture: str) -> list[str]:
     """The compiler's command line. Raises `NoCompiler`."""
     flags = [*WARNINGS, *HARDENING, *DEFINES, "-o", target]
     musl = shutil.which("musl-gcc")
-    # musl-gcc knows no -static-pie: the start files and the linker's part of it are given by hand.
+    # musl-gcc has no -static-pie: its start files and linker options are given explicitly.
     start = pathlib.Path(f"/usr/lib/{architecture}-linux-musl")
     if musl and architecture == platform.machine() and (start / "rcrt1.o").exists():
         pie = "-Wl,-pie,--no-dynamic-linker,-z,text"
@@ -51,12 +52,12 @@ def command(target: str, architecture: str) -> list[str]:
 
 
 def build(target: str | os.PathLike[str], architecture: str = "") -> None:
-    """Compile into `target`. Raises `NoCompiler`, or `CalledProcessError` where compiling fails."""
+    """Compile into `target`. Raises `NoCompiler`, or `CalledProcessError` if compiling fails."""
     subprocess.run(command(os.fspath(target), architecture or platform.machine()), check=True)
 
 
 def analyze() -> None:
-    """What gcc's and clang's analyzers say of the source is an error. Raises `CalledProcessError`."""
+    """Fail on any finding of gcc's and clang's analyzers. Raises `CalledProcessError`."""
     common = [*WARNINGS, "-Werror", *DEFINES, str(SOURCE), "-o", os.devnull]
     subprocess.run(["gcc", "-O2", "-fanalyzer", "-c", *common], check=True)
     options = [word for one in ("-analyzer-werror", "-analyzer-output=text") for word in ("-Xclang", one)]

@@ -1,9 +1,11 @@
-"""A connection to the bus: authentication, framing, calls and answers, with a limit for everything that other users send.
+"""A connection to the bus: authentication, framing, calls and replies.
+
+Everything that other users send has a limit.
 
 Rules:
-- any failure of the connection closes it, with one line that says why (`closed`); nothing is retried here;
+- any failure closes the connection, with one line that says why (`closed`); no retries here;
 - an exception while answering a call is a bug: it is logged, and the caller gets a fixed text;
-- while the bus does not read the answers, no more calls are read.
+- while the bus does not read replies, no more calls are read.
 """
 
 from __future__ import annotations
@@ -20,18 +22,21 @@ from urllib.parse import unquote
 from remo_broker.bus import wire
 from remo_broker.bus.log import warning
 
-# Connecting, authenticating and the first answer of the bus: milliseconds, unless something is wrong with it.
+# For connecting, authenticating and the bus's first reply. These take milliseconds on a healthy
+# bus.
 CONNECT_SECONDS = 5.0
-# An answer of the bus or of systemd to one of our own calls.
+# For a reply of the bus or systemd to one of our calls.
 CALL_SECONDS = 10.0
-# The longest line of the authentication is an error's text.
+# The longest line during authentication is an error's text.
 MAX_AUTHENTICATION_LINE = 1024
-# A longer message is hostile: it is skipped, not kept; a call is refused by its header, if that is short enough. The longest legal call names an interface and a property, 255 bytes each; the longest signal is systemd's
-# of all that has changed about a unit; the longest answer to a call of our own lists every name on the bus.
+# A longer message is hostile: skip it without storing it. If a call's header is short enough, reply
+# with an error. The longest legal call names an interface and a property, 255 bytes each; the
+# longest signal is systemd's, with all the changed properties of a unit; the longest reply to our
+# own calls lists every name on the bus.
 MAX_CALL = 8 * 1024
 MAX_SIGNAL = 64 * 1024
 MAX_ANSWER = 4 * 1024 * 1024
-# This much may wait for the bus to read it: some ten thousand signals. A bus that falls this far behind has failed.
+# The most unsent data, about ten thousand signals. A bus that falls this far behind has failed.
 MAX_UNSENT = 16 * 1024 * 1024
 
 DRIVER = "org.freedesktop.DBus"
@@ -47,16 +52,16 @@ FAULT = "internal error; see `journalctl -u remo-broker-bus` and report it"
 
 
 class BusError(Exception):
-    """The connection to the bus failed. One line for the log that says what to do."""
+    """The connection to the bus failed. The text is one line for the log that says what to do."""
 
 
 class CallError(Exception):
-    """An answer to one of our own calls was an error, or did not come. The text is the error's name."""
+    """The reply to one of our calls was an error, or did not come. The text is the error's name."""
 
 
 @dataclass(frozen=True)
 class Return:
-    """The answer to a call; `body` as `wire.encode_body` makes it."""
+    """A successful reply; `body` is from `wire.encode_body`."""
 
     signature: str = ""
     body: bytes = b""
@@ -64,7 +69,7 @@ class Return:
 
 @dataclass(frozen=True)
 class Error:
-    """The other answer to a call."""
+    """An error reply."""
 
     name: str
     text: str
@@ -76,7 +81,10 @@ TOO_LONG = Error(LIMITS_EXCEEDED, f"A call may have {MAX_CALL} bytes; no method 
 
 
 class Connection(asyncio.Protocol):
-    """Made by `connect`. `closed` is done when the connection has ended: it raises BusError unless one side closed it."""
+    """Made by `connect`.
+
+    `closed` is done when the connection has ended; raises BusError unless one side closed it.
+    """
 
     def __init__(
         self, answer: Callable[[wire.Incoming], Answer | None], heard: Callable[[wire.Incoming], None]
@@ -84,7 +92,7 @@ class Connection(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[None] = loop.create_future()
         self.name = ""
-        """The unique name that the bus gave us."""
+        """The unique name from the bus."""
         self._answer = answer
         self._heard = heard
         self._transport: asyncio.Transport
@@ -96,7 +104,7 @@ class Connection(asyncio.Protocol):
         self._waiting: dict[int, asyncio.Future[wire.Incoming]] = {}
 
     async def begin(self) -> None:
-        """Authenticate and say hello. Raises BusError, CallError."""
+        """Authenticate and call Hello. Raises BusError, CallError."""
         try:
             await self._authenticated
             (self.name,) = await self.ask_driver("Hello", gives="s")
@@ -104,7 +112,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
             raise
 
-    # --- our own calls and signals -----------------------------------------------------------------------------------
+    # --- our own calls and signals ----------------------------------------------------------------
 
     async def call(
         self,
@@ -116,7 +124,7 @@ class Connection(asyncio.Protocol):
         *values: object,
         gives: str = "",
     ) -> list[Any]:
-        """Call a method and return what it gives, which has the signature `gives`. Raises CallError."""
+        """Call a method and return its reply, of signature `gives`. Raises CallError."""
         if self.closed.done():
             raise CallError(self._why_closed())
         future: asyncio.Future[wire.Incoming] = asyncio.get_running_loop().create_future()
@@ -150,7 +158,7 @@ class Connection(asyncio.Protocol):
             self._send(wire.SIGNAL, signature, body, path=path, interface=interface, member=member)
 
     def close(self) -> None:
-        """Close once everything is sent."""
+        """Close after sending everything."""
         self._transport.close()
 
     def _send(self, kind: int, signature: str, body: bytes, **fields: str | int) -> int:
@@ -161,7 +169,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(wire.encode(kind, self._serial, signature, body, **fields))
         return self._serial
 
-    # --- what arrives ------------------------------------------------------------------------------------------------
+    # --- receiving --------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -179,7 +187,7 @@ class Connection(asyncio.Protocol):
             self._end(BusError(str(error)))
 
     def eof_received(self) -> None:
-        """The transport closes by itself, and `connection_lost` follows."""
+        """The transport closes itself; `connection_lost` follows."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         hung_up = exc is None or isinstance(exc, ConnectionError)
@@ -191,7 +199,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._full = False
-        self.data_received(b"")  # what was left
+        self.data_received(b"")  # what remains buffered
         if not self._full:
             self._transport.resume_reading()
 
@@ -200,7 +208,7 @@ class Connection(asyncio.Protocol):
             self._authenticated.set_exception(error or BusError(HUNG_UP))
         if not self.closed.done() and error is not None:
             self.closed.set_exception(error)
-            self.closed.exception()  # retrieved, so that asyncio does not warn if nobody awaits it
+            self.closed.exception()  # retrieved: otherwise asyncio may warn
         elif not self.closed.done():
             self.closed.set_result(None)
         for future in self._waiting.values():
@@ -253,7 +261,7 @@ class Connection(asyncio.Protocol):
         try:
             message = wire.decode(frame)
         except wire.BadMessage:
-            return  # it does not even say whom to answer
+            return  # there is no sender to reply to
         if message.kind == wire.METHOD_CALL:
             answer = self._guarded(lambda: self._answer(message))
             if answer is not None:
@@ -270,7 +278,7 @@ class Connection(asyncio.Protocol):
             self.reply(wire.decode(header), TOO_LONG)
 
     def reply(self, message: wire.Incoming, answer: Answer) -> None:
-        """Answer a call."""
+        """Reply to a call."""
         if message.flags & wire.NO_REPLY_EXPECTED:
             return
         to: dict[str, str | int] = {"destination": message.sender, "reply_serial": message.serial}
@@ -281,7 +289,10 @@ class Connection(asyncio.Protocol):
 
     @staticmethod
     def _guarded(handle: Callable[[], Answer | None]) -> Answer | None:
-        """What `handle` returns. An exception is a bug: it is logged, and the caller gets a fixed text."""
+        """What `handle` returns.
+
+        An exception is a bug: log it, and send the caller a fixed text.
+        """
         try:
             return handle()
         except Exception:  # noqa: BLE001
@@ -292,8 +303,11 @@ class Connection(asyncio.Protocol):
 async def connect(
     address: str, answer: Callable[[wire.Incoming], Answer | None], heard: Callable[[wire.Incoming], None]
 ) -> Connection:
-    """Connect to the bus at `address`, in D-Bus syntax. `answer` gets every call and returns None if it answers
-    later, by `Connection.reply`; `heard` gets every signal. Raises BusError."""
+    """Connect to the bus at `address`, in D-Bus syntax.
+
+    `answer` gets every call and returns None if it replies later with `Connection.reply`; `heard`
+    gets every signal. Raises BusError.
+    """
     refusals = []
     for path in _socket_paths(address):
         try:
@@ -315,7 +329,7 @@ async def connect(
 
 
 def _socket_paths(address: str) -> list[str]:
-    """The Unix sockets of an address, in its order; an abstract one begins with NUL."""
+    """The Unix sockets of an address, in order; an abstract one begins with NUL."""
     found = []
     for one in address.split(";"):
         transport, _, options = one.partition(":")

@@ -1,8 +1,8 @@
-"""Lines of the status socket become events. What is not an event is `BadEvent`.
+"""Decode lines of the status socket to events; an invalid line raises `BadEvent`.
 
-The lines come from a process that this one trusts to be the broker, but not to be free of bugs. A
-number that does not fit its D-Bus type or a text with a NUL is refused here, so that no answer on the
-bus can fail because of it.
+We trust the sender to be the broker, but not to be free of bugs. A number that does not fit its
+D-Bus type or a string with a NUL is rejected here, so that no reply on the bus can fail because of
+it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ _KINDS = {"str": str, "int": int, "bool": bool}
 
 
 class BadEvent(Exception):
-    """A line of the status socket that is not an event. The text is for the log: one line, printable."""
+    """A line of the status socket that is not an event.
+
+    The text is one printable line for the log.
+    """
 
 
 def decode(line: bytes) -> Message:
-    """One line of the watch stream, its newline included or not. Raises BadEvent."""
+    """Decode a line of the watch stream, with or without its newline. Raises BadEvent."""
     try:
         fields = json.loads(line)
     except (ValueError, RecursionError):

@@ -1,12 +1,14 @@
-"""Follows the broker on its status socket, and decides when to connect, because connecting starts the broker.
+"""Follows the broker on its status socket.
+
+Decides when to connect, because connecting starts the broker.
 
 It connects:
-- at its start, when nothing is known: this may wake the broker, and it brings the registrations;
-- when the connection breaks, if systemd says that the broker runs or is starting: a crash, a restart;
-- after an idle exit or a stop, once systemd says that the broker has been started;
-- without systemd, again and again, ever more slowly: this wakes nothing.
+- at startup, when the state is unknown: this may start the broker, and brings the registrations;
+- when the connection breaks and systemd says that the broker is up or starting: a crash or restart;
+- after an idle exit or a stop, once systemd says that the broker has started;
+- without systemd, repeatedly, with increasing delays: this starts nothing.
 
-No call on the bus leads to a connect, so `RETRY_SECONDS` bounds what all of them together can cost the broker.
+No call on the bus causes a connect, so `RETRY_SECONDS` bounds the cost of all calls to the broker.
 """
 
 from __future__ import annotations
@@ -26,15 +28,16 @@ if TYPE_CHECKING:
     from remo_broker.bus.snapshot import Snapshot
     from remo_broker.bus.unit import BrokerUnit
 
-# From a connect to the whole status: a broker that has to start first takes a tenth of a second. It also limits how long the
-# last snapshot stands in for a broker that hangs.
+# From a connect to the complete status: a broker that must start first takes a tenth of a second.
+# Also limits how long we keep showing the last snapshot of a broker that hangs.
 SYNC_SECONDS = 5.0
-# How long to wait before the next connect, doubled each time. systemd knows of a crash within the first of them.
+# The first and the longest delay before a reconnect, doubled each time. systemd notices a crash
+# within the first.
 RETRY_SECONDS = (0.1, 5.0)
-# An idle broker has told us before it told systemd: so long its unit may still be "active". It counts only where systemd's
-# clock does not show that another was started.
+# An idle broker tells us before systemd notices its exit: its unit may still be "active" for this
+# long. Ignored if systemd's start time shows a new process.
 SETTLE_SECONDS = 5.0
-# systemd announces a change of the unit. In case that is lost, ask this often.
+# systemd announces changes of the unit. In case a signal is lost, ask this often.
 RECHECK_SECONDS = 60.0
 
 _WATCH = b'{"op":"watch"}\n'
@@ -42,23 +45,26 @@ _READ = 256 * 1024
 
 
 class Ending(enum.Enum):
-    """How following the broker came to an end."""
+    """How a connection to the broker ended."""
 
     IDLE = enum.auto()
-    """It exits because it is idle."""
+    """The broker exits because it is idle."""
     STOPPED = enum.auto()
-    """It was stopped."""
+    """The broker was stopped."""
     LOST = enum.auto()
     """The connection broke."""
     ABSENT = enum.auto()
     """No process listens on the socket."""
     SILENT = enum.auto()
-    """A process listens, but does not answer as a broker does."""
+    """A process listens, but does not reply as a broker does."""
 
 
 class Follower:
-    """Calls `changed(old, new, replaced, why)` for every new snapshot: `old` is the last known one, `new` is None while
-    the state is unknown, `replaced` as in `signals.differences`, `why` the reason for None."""
+    """Calls `changed(old, new, replaced, why)` for every new snapshot.
+
+    `old` is the last known one; `new` is None while the state is unknown, and `why` is the reason;
+    `replaced` is as in `signals.differences`.
+    """
 
     def __init__(
         self,
@@ -73,11 +79,11 @@ class Follower:
         self._synced = False
         self._why = ""
         self.settled = asyncio.Event()
-        """Set once the first connection has brought a snapshot or failed."""
+        """Set once the first connection has delivered a snapshot or failed."""
 
     async def run(self) -> NoReturn:
         """Follow the broker forever."""
-        await self._unit.state()  # whether there is a systemd must be known before it leaves the bus for a moment
+        await self._unit.state()  # learn whether there is a systemd, before it may briefly leave
         wait = RETRY_SECONDS[0]
         while True:
             ending = await self._follow()
@@ -86,7 +92,7 @@ class Follower:
             await self._until_worthwhile(ending, wait)
             wait = min(wait * 2, RETRY_SECONDS[1])
 
-    # --- one connection ----------------------------------------------------------------------------------------------
+    # --- one connection ---------------------------------------------------------------------------
 
     async def _follow(self) -> Ending:
         """One connection to the socket, from connect to EOF."""
@@ -107,7 +113,7 @@ class Follower:
             return self._failed(Ending.SILENT, str(error))
 
     async def _listen(self, reader: asyncio.StreamReader, deadline: asyncio.Timeout) -> Ending:
-        """Publish snapshots from the `synced` event on, which lifts the deadline."""
+        """Publish snapshots, from the `synced` event on. That event lifts the deadline."""
         draft, rest = Draft(), b""
         while chunk := await reader.read(_READ):
             *lines, rest = (rest + chunk).split(b"\n")
@@ -137,10 +143,10 @@ class Follower:
         self._changed(old, new, replaced, "")
         self.settled.set()
 
-    # --- between connections -----------------------------------------------------------------------------------------
+    # --- between connections ----------------------------------------------------------------------
 
     async def _until_worthwhile(self, ending: Ending, wait: float) -> None:
-        """Return when it is time to connect again. Until then publish what is known of the broker."""
+        """Return when it is time to reconnect. Until then, publish what is known of the broker."""
         if self._last is None:
             self._unknown()
             await asyncio.sleep(wait)
@@ -156,7 +162,7 @@ class Follower:
             state = await self._unit.state()
             self._tell(ending, state)
             if state is State.DOWN:
-                settled_at = 0.0  # what is up from now on is another
+                settled_at = 0.0  # a broker that is up from now on is a new process
             if state in {State.DOWN, State.UNANSWERED}:
                 await self._unit.changed(RECHECK_SECONDS)
             elif state is State.UP and loop.time() < settled_at and not await self._is_another(began):
@@ -165,11 +171,13 @@ class Follower:
                 return
 
     async def _is_another(self, began: int) -> bool:
-        """Whether the running broker is another than the one that started at `began`: a restart takes only a moment."""
+        """Whether the running broker is not the one that started at `began`: a restart is quick."""
         return began > 0 and await self._unit.started_after(began)
 
     def _tell(self, ending: Ending, state: State) -> None:
-        """Publish what is known of a broker without a connection, from how that ended and what systemd says."""
+        """Publish the disconnected broker's state, from how the connection ended and what systemd
+        says.
+        """
         nobody = state is State.NO_SYSTEMD and ending is Ending.ABSENT
         if nobody or state in {State.DOWN, State.STARTING}:
             self._stopped()

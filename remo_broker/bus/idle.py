@@ -1,8 +1,8 @@
-"""When the service may exit: no call came for a while, and no caller is still on the bus.
+"""When the service may exit: no call has come for a while, and no caller is still on the bus.
 
-The bus does not say who listens for signals. But a program that shows the broker's status over time asks for it once and
-then listens, so a caller that stays connected counts as watching. D-Bus hides pure listeners (`busctl monitor`); for them
-there is `--idle-exit-seconds 0`.
+The bus does not say who listens for signals. But a program that follows the broker's status asks
+for it once and then listens, so a caller that stays connected counts as watching. D-Bus hides pure
+listeners (`busctl monitor`): to keep the service up for them, use `--idle-exit-seconds 0`.
 """
 
 from __future__ import annotations
@@ -18,30 +18,34 @@ if TYPE_CHECKING:
 
     from remo_broker.bus.connection import Connection
 
-# Time from the last call to the exit: a person who types several `busctl` commands meets one process, a script that polls every
-# minute does not keep it.
+# Time from the last call to the exit: consecutive `busctl` commands of a user reach one process,
+# and a script that polls every minute does not keep it running.
 IDLE_SECONDS = 45
-# With this many names, those that have left are looked for even while calls keep coming: more than are on most buses.
+# With this many names, more than most buses have, look for ones that have left even while calls
+# keep coming.
 CROWD = 1024
-# But not more often than this: the bus has to list all its names each time.
+# At most this often: the bus has to list all its names each time.
 LOOK_SECONDS = 1.0
-# Beyond this, names are not remembered and their calls are refused until the next look. Only a bus configured for it has more
-# connections at a time, and fewer can be opened and closed between two looks.
+# Beyond this, calls of new names are refused until the next look. Only a bus configured for it has
+# more connections at a time, and fewer can be opened and closed between two looks.
 MAX_CALLERS = 16 * 1024
 
 
 class Callers:
-    """Who has called, by unique name; the bus never gives one out twice."""
+    """The callers, by unique name; the bus never reuses one."""
 
     def __init__(self, gone: Callable[[frozenset[str]], None] = lambda _names: None) -> None:
-        """`gone` is called with names that have left the bus."""
+        """Calls `gone` with names that have left the bus."""
         self._gone = gone
         self._last_call = asyncio.get_running_loop().time()
         self._names: set[str] = set()
         self._crowded = asyncio.Event()
 
     def called(self, name: str, now: float) -> bool:
-        """`name` has called; `now` is the loop's time. False if it cannot be remembered, and has to call again."""
+        """Record a call of `name`; `now` is the loop's time.
+
+        False if there is no room and the call must be repeated.
+        """
         self._last_call = now
         if len(self._names) < MAX_CALLERS:
             self._names.add(name)
@@ -50,8 +54,9 @@ class Callers:
         return name in self._names
 
     async def until_idle(self, connection: Connection, seconds: float, worth_watching: Callable[[], bool]) -> None:
-        """Return `seconds` from now without a call, unless there is something worth watching and a caller still there;
-        then look again as much later. 0 seconds: never return."""
+        """Return after `seconds` without a call, unless there is something worth watching and a
+        caller is still there; then look again after as long. 0 seconds: never return.
+        """
         loop = asyncio.get_running_loop()
         looked = loop.time()
         while True:
@@ -66,7 +71,10 @@ class Callers:
                 return
 
     async def _crowd_or(self, seconds: float | None, connection: Connection) -> None:
-        """Wait this long (None: forever). If there are too many names meanwhile, forget those that have left."""
+        """Wait this long (None: forever).
+
+        If too many names accumulate, forget those that have left.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._crowded.wait()
@@ -75,7 +83,7 @@ class Callers:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _forget_the_gone(self, connection: Connection) -> None:
-        before = frozenset(self._names)  # who calls while the bus answers is not in its list
+        before = frozenset(self._names)  # new callers while the bus replies are not in its list
         with contextlib.suppress(CallError):
             (names,) = await connection.ask_driver("ListNames", gives="as")
             left = before.difference(names)

@@ -1,4 +1,7 @@
-"""The interfaces on the bus, as tables: answers, introspection, signals and the schema are derived from them."""
+"""The interfaces on the bus, as tables.
+
+Replies, introspection, signals and the schema derive from them.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ BROKER_UNAVAILABLE = f"{BUS_NAME}.Error.BrokerUnavailable"
 
 
 class Emits(StrEnum):
-    """Whether `PropertiesChanged` announces a change of a property: the annotation of that name, absent for `true`."""
+    """Whether `PropertiesChanged` announces a property's changes.
+
+    The annotation is omitted for `true`.
+    """
 
     TRUE = "true"
     FALSE = "false"
@@ -41,7 +47,7 @@ class Method:
 
     @property
     def signature(self) -> str:
-        """What a call of it must carry."""
+        """The signature of a call's arguments."""
         return "".join(argument.signature for argument in self.takes)
 
     @property
@@ -62,7 +68,7 @@ class Signal:
 
 @dataclass(frozen=True)
 class Property:
-    """`value` reads it off what the object shows: the snapshot, or one project of it."""
+    """`value` reads it from what the object shows: the snapshot, or one of its projects."""
 
     name: str
     signature: str
@@ -226,7 +232,7 @@ PROJECT = Interface(
     ),
 )
 
-# --- the standard ones, as the D-Bus specification has them ----------------------------------------------------------
+# --- standard interfaces, from the D-Bus specification --------------------------------------------
 
 PEER = Interface(
     "org.freedesktop.DBus.Peer",

@@ -1,7 +1,7 @@
-"""Introspection data, as the D-Bus specification defines it, from the tables of `interfaces`.
+"""Introspection data, as the D-Bus specification defines it, from the tables in `interfaces`.
 
-dbus-next's own data has no annotations, which say which properties a client must poll. Nothing is escaped: the names in the
-tables and the labels of object paths contain no special character of XML.
+dbus-next's own data lacks the annotations that say which properties a client must poll. Nothing
+needs escaping: names in the tables and labels of object paths contain no XML special characters.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ _EMITS = "org.freedesktop.DBus.Property.EmitsChangedSignal"
 
 
 def document(interfaces: Iterable[Interface], children: Iterable[str] = (), *, texts: bool = False) -> str:
-    """What `Introspect` answers for an object with these interfaces and child nodes. `texts` adds what each means."""
+    """The reply of `Introspect` for an object with these interfaces and child nodes.
+
+    `texts` adds descriptions.
+    """
     lines = [_DOCTYPE + "<node>"]
     for interface in interfaces:
         lines += _interface(interface, texts)
@@ -64,7 +67,7 @@ def _property(one: Property, text: str) -> Iterator[str]:
     if text:
         yield f"    <!-- {text} -->"
     head = f'    <property name="{one.name}" type="{one.signature}" access="read"'
-    if one.emits is Emits.TRUE:  # the default, not said
+    if one.emits is Emits.TRUE:  # the default, omitted
         yield f"{head}/>"
         return
     yield f"{head}>"

@@ -1,6 +1,7 @@
-"""One line to the log: standard error, which systemd hands to the journal with the priority that stands in front.
+"""Log lines to standard error, which systemd passes to the journal with the prefixed priority.
 
-A journald that was stopped takes no more on that, not even once it is back. Nothing said here is worth ending for.
+Once journald has stopped, this stream stays dead, even after journald is back. Failed writes are
+ignored: no message is worth exiting for.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ def warning(text: str) -> None:
 def _say(priority: int, text: str) -> None:
     for line in text.splitlines():
         shown = f"<{priority}>{line}\n" if _journal else f"remo-broker-bus: {line}\n"
-        with contextlib.suppress(
-            OSError
-        ):  # not by `print`, which would try again at the end and make its failure the status
+        # Not `print`, which would retry at exit and turn its failure into the exit status.
+        with contextlib.suppress(OSError):
             os.write(_STDERR, shown.encode(errors="backslashreplace"))

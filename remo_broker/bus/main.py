@@ -1,4 +1,7 @@
-"""`remo-broker-bus`: the process. D-Bus activation starts it, it ends by itself; see remo-broker-bus(8)."""
+"""`remo-broker-bus`: the process.
+
+D-Bus activation starts it; it exits when idle. See remo-broker-bus(8).
+"""
 
 from __future__ import annotations
 
@@ -31,17 +34,17 @@ if TYPE_CHECKING:
 
 MACHINE_ID = "/etc/machine-id"
 
-# RequestName: fail if another process has the name, and the answer when it is ours.
+# RequestName: the flag to fail if another process owns the name, and the reply when it is ours.
 _DO_NOT_QUEUE = 4
 _PRIMARY_OWNER = 1
 
 
 class Ended(Exception):
-    """The service cannot go on; a new process might. One line for the log."""
+    """The service cannot continue; a new process may. The text is one line for the log."""
 
 
 class BusService:
-    """The parts, put together."""
+    """The whole service."""
 
     def __init__(self, status_socket: str) -> None:
         self._service = Service(_machine_id())
@@ -56,13 +59,14 @@ class BusService:
         self._unit: BrokerUnit | None = None
 
     async def run(self, bus_address: str, idle_seconds: float) -> None:
-        """Serve until idle, cancelled, or without a bus. Raises BusError, Ended."""
+        """Serve until idle, cancelled, or disconnected. Raises BusError, Ended."""
         self._connection = await connect(bus_address, self._called, self._heard)
         self._unit = BrokerUnit(self._connection)
         follower = Follower(self._status_socket, self._unit, self._changed)
         tasks: list[asyncio.Task[None]] = [asyncio.create_task(follower.run())]
         try:
-            # Whoever started us by a call waits until we have the name: better a whole answer a little later.
+            # The client that activated us waits until we own the name: a complete reply is worth a
+            # short delay.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SYNC_SECONDS):
                     await follower.settled.wait()
@@ -85,10 +89,10 @@ class BusService:
             await self._leave()
 
     def _end(self, why: str) -> None:
-        """Let `run` raise Ended."""
+        """Make `run` raise Ended."""
         if not self._ended.done():
             self._ended.set_exception(Ended(why))
-            self._ended.exception()  # seen, should the service end for another reason at the same time
+            self._ended.exception()  # retrieved: otherwise asyncio may warn
 
     async def _take_name(self) -> None:
         try:
@@ -105,7 +109,10 @@ class BusService:
         self._named = True
 
     async def _leave(self) -> None:
-        """Give up the name, answer what came before that, hang up. A call that comes later starts a new process."""
+        """Release the name, reply to earlier calls, disconnect.
+
+        A later call starts a new process.
+        """
         _tell_systemd("STOPPING=1")
         if self._named and not self._connection.closed.done():
             self._named = False
@@ -117,7 +124,7 @@ class BusService:
             async with asyncio.timeout(SYNC_SECONDS):
                 await self._connection.closed
 
-    # --- what the parts tell -----------------------------------------------------------------------------------------
+    # --- callbacks --------------------------------------------------------------------------------
 
     def _called(self, call: Incoming) -> Answer | None:
         now = asyncio.get_running_loop().time()
@@ -145,7 +152,8 @@ class BusService:
 
     def _changed(self, old: Snapshot | None, new: Snapshot | None, replaced: frozenset[str], why: str) -> None:
         if old and new and old.broker.broker_version != new.broker.broker_version:
-            # Version never changes while the object is there, and our own code is likely old as well.
+            # Version is constant during an object's lifetime, and our own code is probably outdated
+            # too.
             self._end("the broker is of another version by now; a new process of this service will be too")
             return
         self._service.snapshot = new
@@ -162,7 +170,7 @@ class BusService:
 
 
 async def serve(bus_address: str, status_socket: str, idle_seconds: float) -> None:
-    """Run the service until it ends or a signal ends it."""
+    """Run the service until it ends or a signal stops it."""
     task = asyncio.create_task(BusService(status_socket).run(bus_address, idle_seconds))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
@@ -171,7 +179,10 @@ async def serve(bus_address: str, status_socket: str, idle_seconds: float) -> No
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The program. Status 1 if it could not begin or go on and systemd should try again, else 0."""
+    """The program.
+
+    Status 1 if it cannot start or continue and systemd should restart it, else 0.
+    """
     options = _parser().parse_args(argv)
     try:
         asyncio.run(serve(options.bus_address, options.status_socket, options.idle_exit_seconds))
@@ -219,7 +230,7 @@ def _machine_id() -> str:
 
 
 def _tell_systemd(state: str) -> None:
-    """sd_notify(3), where systemd wants to hear it."""
+    """Call sd_notify(3), if systemd expects it."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:

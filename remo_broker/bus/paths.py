@@ -1,7 +1,8 @@
-"""Object paths: which there are, and how a project's name becomes a part of one.
+"""The object paths, and how a project's name is encoded in one.
 
-A label is escaped as systemd escapes it (`sd_bus_path_encode(3)`): what is not a letter, or a digit behind the first
-character, becomes `_` and two hexadecimal digits for each byte. So `my-repo` is `my_2drepo`, and `7zip` is `_37zip`.
+Labels are escaped as in `sd_bus_path_encode(3)`: each byte other than a letter, or a digit after
+the first character, becomes `_` and two hexadecimal digits. So `my-repo` is `my_2drepo`, and `7zip`
+is `_37zip`.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ _escape = re.compile(r"_([0-9a-f]{2})")
 
 
 def escape_label(text: str) -> str:
-    """One element of an object path that stands for `text`."""
+    """Encode `text` as an element of an object path."""
     if not text:
         return "_"
     return _escaped.sub(lambda found: b"_%02x" % ord(found[0]), text.encode()).decode()
 
 
 def unescape_label(label: str) -> str | None:
-    """What `label` stands for; None if `escape_label` would not have written it so."""
+    """Decode `label`; None if `escape_label` would not have produced it."""
     if label == "_":
         return ""
     raw = _escape.sub(lambda found: chr(int(found[1], 16)), label)
@@ -40,14 +41,14 @@ def project_path(name: str) -> str:
 
 
 def project_name(path: str) -> str | None:
-    """The project that `path` stands for, registered or not; None if it is not a project's path."""
+    """The project of `path`, registered or not; None if `path` is not a project's."""
     if not path.startswith(f"{PROJECTS}/"):
         return None
     return unescape_label(path.removeprefix(f"{PROJECTS}/"))
 
 
 def children(path: str) -> tuple[str, ...] | None:
-    """The elements below one of the paths that are always there; None if `path` is not one of them."""
+    """The child elements of a path that always exists; None if `path` is not one."""
     if path == PROJECTS:
         return ()
     above = path.rstrip("/") + "/"

@@ -1,7 +1,7 @@
-"""A call in, its answer out, from the last snapshot alone.
+"""Replies to calls, from the last snapshot alone.
 
-No sockets, no clock, nothing that waits, so a call costs the broker nothing. While the state of the broker is unknown,
-`snapshot` is None, and the answer is the error BrokerUnavailable instead of a guess.
+No I/O, no clock, no waiting, so a call costs the broker nothing. While the broker's state is
+unknown, `snapshot` is None and the reply is the error BrokerUnavailable, not a guess.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _TREE = f"`busctl tree {BUS_NAME}` shows the objects"
 _INTROSPECT = f"`busctl introspect {BUS_NAME} OBJECT` shows what an object has"
 
-# Fixed texts: nothing of a call and nothing of an exception is ever repeated to a caller.
+# Fixed texts: never repeat any part of a call or an exception to a caller.
 UNKNOWN_OBJECT = Error("org.freedesktop.DBus.Error.UnknownObject", f"There is no such object; {_TREE}.")
 UNKNOWN_INTERFACE = Error(
     "org.freedesktop.DBus.Error.UnknownInterface", f"The object has no such interface; {_INTROSPECT}."
@@ -68,7 +68,7 @@ class _Refused(Exception):
 
 
 class Service:
-    """The objects. Set `snapshot` when there is another one."""
+    """The objects. Set `snapshot` to each new one."""
 
     def __init__(self, machine_id: str) -> None:
         self._machine_id = machine_id
@@ -96,7 +96,7 @@ class Service:
         self._prepared.clear()
 
     def answer(self, call: Incoming) -> Answer:
-        """The answer to a call, whatever it holds."""
+        """Reply to any call, valid or not."""
         try:
             interface = self._interface(call)
             method = interface.method(call.member)
@@ -107,15 +107,15 @@ class Service:
             return self._methods[interface.name, method.name](call)
         except _Refused as refused:
             return refused.error
-        except BadMessage:  # a body that is not what its signature says
+        except BadMessage:  # the body does not match its signature
             return INVALID_ARGS
 
-    # --- objects -----------------------------------------------------------------------------------------------------
+    # --- objects ----------------------------------------------------------------------------------
 
     def _interface(self, call: Incoming) -> Interface:
-        """The interface that the call means: one may be left out, then the first that has the method."""
+        """The interface of the call; if the call names none, the first with the method."""
         if call.interface == PEER.name or (not call.interface and PEER.method(call.member)):
-            return PEER  # it is the connection's rather than an object's
+            return PEER  # it belongs to the connection, not to an object
         interfaces = (*self._own_interfaces(call.path), *_standard_interfaces(call.path))
         for interface in interfaces:
             if interface.name == call.interface or (not call.interface and interface.method(call.member)):
@@ -138,12 +138,12 @@ class Service:
         return self._snapshot
 
     def _shown(self, path: str) -> object:
-        """What the properties of the object at `path`, which exists, are read off."""
+        """The source of the properties of the object at `path`, which must exist."""
         name = paths.project_name(path)
         snapshot = self._known()
         return snapshot if name is None else snapshot.projects[name]
 
-    # --- the standard interfaces -------------------------------------------------------------------------------------
+    # --- the standard interfaces ------------------------------------------------------------------
 
     def _get_machine_id(self, _call: Incoming) -> Answer:
         if not self._machine_id:
@@ -157,7 +157,7 @@ class Service:
             return list(paths.children(call.path) or ())
 
         interfaces = (*self._own_interfaces(call.path), *_standard_interfaces(call.path))
-        # There may be many projects, and all say the same.
+        # There may be many projects; one document serves them all.
         what = call.path if paths.project_name(call.path) is None else "a project"
         return self._once(f"Introspect {what}", "s", lambda: document(interfaces, children()))
 
@@ -183,7 +183,7 @@ class Service:
         return READ_ONLY if found else UNKNOWN_PROPERTY
 
     def _with_properties(self, path: str, interface_name: str) -> list[Interface]:
-        """The interfaces of the object that a call on Properties means: an empty name means all."""
+        """The object's interfaces that a call on Properties selects; an empty name selects all."""
         interfaces = (*self._own_interfaces(path), *_standard_interfaces(path))
         found = [interface for interface in interfaces if interface_name in {"", interface.name}]
         if not found:
@@ -199,7 +199,7 @@ class Service:
 
         return self._once("GetManagedObjects", "a{oa{sa{sv}}}", prepare)
 
-    # --- Manager -----------------------------------------------------------------------------------------------------
+    # --- Manager ----------------------------------------------------------------------------------
 
     def _list_projects(self, _call: Incoming) -> Answer:
         def prepare() -> object:
@@ -214,14 +214,16 @@ class Service:
         return Return("o", encode_body("o", [paths.project_path(name)]))
 
     def _once(self, what: str, signature: str, prepare: Callable[[], object]) -> Return:
-        """An answer that grows with the projects is made once a snapshot: a thousand projects take 50 ms to marshal."""
+        """Build a reply whose size grows with the projects once per snapshot: marshalling 1,000
+        projects takes 50 ms.
+        """
         if what not in self._prepared:
             self._prepared[what] = Return(signature, encode_body(signature, [prepare()]))
         return self._prepared[what]
 
 
 def all_properties(interface: Interface, shown: object) -> dict[str, Variant]:
-    """Every property of `interface`, read off `shown`, as `a{sv}` wants them."""
+    """Every property of `interface`, read from `shown`, for `a{sv}`."""
     return {one.name: Variant(one.signature, one.value(shown)) for one in interface.properties}
 
 

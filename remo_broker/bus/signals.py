@@ -1,4 +1,6 @@
-"""The difference of two snapshots as signals: objects added and removed first, then changed properties."""
+"""The difference between two snapshots, as signals: added and removed objects, then changed
+properties.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Emission(NamedTuple):
-    """The arguments of `Connection.signal`, the values last."""
+    """The arguments of `Connection.signal`, with the values last."""
 
     path: str
     interface: str
@@ -26,8 +28,11 @@ class Emission(NamedTuple):
 
 
 def differences(old: Snapshot | None, new: Snapshot, replaced: frozenset[str] = frozenset()) -> Iterator[Emission]:
-    """The signals that take a client from `old` to `new`. `replaced` names projects in both snapshots that were removed in
-    between: on the bus they are new objects."""
+    """The signals that take a client from `old` to `new`.
+
+    `replaced` has projects of both snapshots that were removed in between: on the bus, they are new
+    objects.
+    """
     before = old.projects if old else {}
     for name in sorted(before.keys() - new.projects.keys() | (before.keys() & replaced)):
         path = paths.project_path(name)

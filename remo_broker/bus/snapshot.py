@@ -1,4 +1,7 @@
-"""What the broker last reported. A snapshot never changes: every batch of events makes a new one."""
+"""The broker's last reported state.
+
+Snapshots are immutable: each batch of events makes a new one.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ class Snapshot:
     """By name."""
 
     def stopped(self) -> Snapshot:
-        """The same broker once it has stopped: it holds nothing, but its projects stay registered."""
+        """The same broker when stopped: it holds no secrets, but its projects stay registered."""
         broker = BrokerEvent(
             broker_version=self.broker.broker_version,
             protocol_version=self.broker.protocol_version,
@@ -52,13 +55,13 @@ class Snapshot:
 
 
 class Draft:
-    """Collects events; `finish` returns the snapshot that they add up to."""
+    """Collects events; `finish` returns the resulting snapshot."""
 
     def __init__(self, base: Snapshot | None = None) -> None:
         self._broker = base.broker if base else None
         self._projects = dict(base.projects) if base else {}
         self.replaced: set[str] = set()
-        """Projects of `base` that were removed meanwhile, even if they were registered again."""
+        """Projects of `base` that were removed since, even if registered again."""
 
     def take(self, events: Iterable[Message]) -> None:
         for event in events:
@@ -71,7 +74,10 @@ class Draft:
                 self.replaced.add(event.name)
 
     def finish(self) -> Snapshot:
-        """Raises ValueError if no event of the broker itself has come yet."""
+        """Return the snapshot.
+
+        Raises ValueError if there has been no event about the broker itself.
+        """
         if self._broker is None:
             raise ValueError("the broker sent events of projects before its own")
         return Snapshot(self._broker, MappingProxyType(self._projects))

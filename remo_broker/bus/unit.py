@@ -1,7 +1,9 @@
-"""Asks systemd, on the same bus, whether the broker runs: an idle broker is left alone, and found when it is back.
+"""Asks systemd, on the same bus, whether the broker is running.
 
-A signal only prompts another question. Anybody can send one, so `changed` returns at most once in `HINT_SECONDS`, and only
-systemd's answer counts.
+So we do not wake an idle broker, and notice its return.
+
+A signal only prompts us to ask again. Any user can send one, so `changed` returns at most once in
+`HINT_SECONDS`, and only systemd's reply counts.
 """
 
 from __future__ import annotations
@@ -23,17 +25,18 @@ SYSTEMD = "org.freedesktop.systemd1"
 SYSTEMD_PATH = "/org/freedesktop/systemd1"
 PROPERTIES = "org.freedesktop.DBus.Properties"
 
-# A start causes a burst of changes, and systemd has to answer each question.
+# A start causes a burst of changes, and systemd has to reply to each query.
 HINT_SECONDS = 0.1
 
 _UNIT_PATH = f"{SYSTEMD_PATH}/unit/{escape_label(BROKER_UNIT)}"
 _RULES = (
     f"type='signal',sender='{SYSTEMD}',path='{_UNIT_PATH}',interface='{PROPERTIES}',member='PropertiesChanged'",
-    # systemd itself leaves the bus and comes back with `systemctl daemon-reexec`, and may have forgotten who subscribed.
+    # With `systemctl daemon-reexec`, systemd leaves the bus, returns, and may have lost its
+    # subscribers.
     f"type='signal',sender='{DRIVER}',interface='{DRIVER}',member='NameOwnerChanged',arg0='{SYSTEMD}'",
 )
 _NOBODY = frozenset({"org.freedesktop.DBus.Error.NameHasNoOwner", "org.freedesktop.DBus.Error.ServiceUnknown"})
-# What it says where it has not forgotten.
+# systemd's error if it has kept the subscription.
 _ALREADY_SUBSCRIBED = f"{SYSTEMD}.AlreadySubscribed"
 
 
@@ -42,19 +45,19 @@ class State(enum.Enum):
 
     UP = enum.auto()
     STARTING = enum.auto()
-    """It is starting by itself; the process before has ended."""
+    """It is starting on its own; the previous process has exited."""
     DOWN = enum.auto()
     UNANSWERED = enum.auto()
-    """systemd did not say."""
+    """systemd did not reply."""
     NO_SYSTEMD = enum.auto()
-    """There has never been one on this bus."""
+    """systemd has never been on this bus."""
 
 
 _STATES = {"active": State.UP, "reloading": State.UP, "refreshing": State.UP, "activating": State.STARTING}
 
 
 class BrokerUnit:
-    """The broker's unit, as systemd has it."""
+    """The broker's unit, as systemd reports it."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -62,10 +65,10 @@ class BrokerUnit:
         self._listening = False
         self._subscribed = False
         self._met = False
-        """systemd has been on this bus: if it is absent, it will return."""
+        """Whether systemd has been on this bus: if so, and it is absent, it will return."""
 
     async def state(self) -> State:
-        """What systemd says now."""
+        """The unit's current state."""
         try:
             await self._subscribe()
             state = await self._get("Unit", "ActiveState")
@@ -75,7 +78,10 @@ class BrokerUnit:
         return _STATES.get(str(state), State.DOWN)
 
     async def started_after(self, usec: int) -> bool:
-        """Whether its process was started after that, in microseconds since 1970. False if systemd does not say."""
+        """Whether its process started after `usec`, in microseconds since 1970.
+
+        False if unknown.
+        """
         try:
             started = await self._get("Service", "ExecMainStartTimestamp")
         except CallError:
@@ -83,14 +89,14 @@ class BrokerUnit:
         return isinstance(started, int) and started > usec
 
     def heard(self, signal: Incoming) -> None:
-        """A signal came, from any sender."""
+        """Handle a signal from any sender."""
         if signal.member == "NameOwnerChanged" and signal.sender == DRIVER:
             self._subscribed = False
             self._met = True
         self._hint.set()
 
     async def changed(self, seconds: float) -> None:
-        """Wait until the unit may have another state, or this many seconds."""
+        """Wait until the unit's state may have changed, or for this many seconds."""
         await asyncio.sleep(HINT_SECONDS)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):

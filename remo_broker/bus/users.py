@@ -1,7 +1,7 @@
-"""Which user each caller is, as the bus knows it, asked once for each connection.
+"""Each caller's user; asks the bus once for each connection.
 
-A call waits until the bus has answered: some 0.1 ms, and only the first call of a connection. The bus
-never reuses a unique name, so an answer stays true.
+Only the first call of a connection waits for the bus's reply, about 0.1 ms. The bus never reuses a
+unique name, so the reply stays valid.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ if TYPE_CHECKING:
 
     from remo_broker.bus.wire import Incoming
 
-# Calls that may wait for the bus at one time, over all callers. The bus answers in its queue's order, so
-# more than this waits only in a flood, whose calls are refused instead.
+# The most calls that wait for the bus at a time, over all callers. The bus replies in order, so
+# more wait only in a flood, whose calls are refused.
 MAX_WAITING = 1024
 
 
 class Users:
-    """The user of each caller, by unique name. `ask(name)` returns the uid or raises CallError; `answer(call, uid)` is
-    called as soon as the uid is known."""
+    """Each caller's user, by unique name.
+
+    `ask(name)` returns the uid or raises CallError; `answer(call, uid)` runs as soon as the uid is
+    known.
+    """
 
     def __init__(self, ask: Callable[[str], Awaitable[int]], answer: Callable[[Incoming, int], None]) -> None:
         self._ask = ask
@@ -34,7 +37,10 @@ class Users:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def answer(self, call: Incoming) -> bool:
-        """Answer the call now or later, calls of one caller in their order. False if too many calls wait."""
+        """Reply to the call now or later, to each caller's calls in order.
+
+        False if too many are waiting.
+        """
         uid = self._users.get(call.sender)
         if uid is not None:
             self._answer(call, uid)
@@ -52,12 +58,12 @@ class Users:
         return True
 
     async def settle(self) -> None:
-        """Wait until every call that has arrived so far is answered."""
+        """Wait until every call received so far has its reply."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
     def forget(self, names: frozenset[str]) -> None:
-        """These callers have left the bus."""
+        """Forget callers that have left the bus."""
         for name in names:
             self._users.pop(name, None)
 
@@ -66,7 +72,7 @@ class Users:
         try:
             uid = await self._ask(name)
         except CallError:
-            pass  # the caller has left the bus, and nobody waits for an answer
+            pass  # the caller has left the bus, and needs no reply
         finally:
             calls = self._waiting.pop(name)
             self._waiting_calls -= len(calls)

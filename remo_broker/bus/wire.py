@@ -1,16 +1,18 @@
-"""D-Bus messages to bytes and back. The one module that uses dbus-next, and that contains its faults.
+"""Convert D-Bus messages to bytes and back.
 
-dbus-next 0.2.3 marshals well. Its connection (`dbus_next.aio.MessageBus`) is not used, because:
+Only this module uses dbus-next; it contains its faults.
+
+dbus-next 0.2.3 marshals well. We do not use its connection (`dbus_next.aio.MessageBus`), because:
 - it spins on EOF while authenticating;
-- it sends the text and traceback of an exception to the caller;
-- it reads while there is something to read, so that a flood starves timers and answers, which pile up without limit;
-- a message that it cannot parse, which any local user can send, kills it.
+- it sends an exception's text and traceback to the caller;
+- it reads as long as there is input: a flood starves timers and replies, which pile up;
+- a message that it cannot parse kills it, and any local user can send one.
 
 Guards around the rest:
-- the body of a call is parsed only when its signature is the one that the method takes;
-- it caches parsed signatures forever: the cache is emptied when it has too many;
-- unknown header fields are skipped, where it would refuse the message;
-- anything that goes wrong while parsing is `BadMessage`.
+- a call's body is parsed only if it has the method's signature;
+- dbus-next caches parsed signatures forever: we empty the cache when it has too many;
+- unknown header fields are skipped, where dbus-next would reject the message;
+- any failure to parse becomes `BadMessage`.
 """
 
 from __future__ import annotations
@@ -53,14 +55,14 @@ ERROR: Final = MessageType.ERROR.value
 SIGNAL: Final = MessageType.SIGNAL.value
 
 NO_REPLY_EXPECTED: Final = 1
-# Our own calls start no service.
+# Our own calls must not start a service.
 _NO_AUTO_START: Final = 2
 
-# What of a message has a fixed place: order of bytes, type, flags, version, length of the body, serial, length of the fields.
+# The fixed part of a header: byte order, type, flags, version, body length, serial, fields length.
 FIXED_HEADER = 16
-# The specification's own limit. Nothing on a bus may be longer.
+# The specification's limit for a message.
 MAX_LENGTH = 128 * 1024 * 1024
-# Signatures seen that stay parsed. What is sent and asked for here needs some thirty.
+# The most parsed signatures to cache. Our own messages need about thirty.
 MAX_SIGNATURES = 200
 
 _ORDER = {ord("l"): "<", ord("B"): ">"}
@@ -69,7 +71,10 @@ _KNOWN_FIELDS = frozenset(field.value for field in HeaderField)
 
 
 class _Reader(Unmarshaller):
-    """Skips unknown header fields, as the specification demands. Nothing else here has their type."""
+    """Skips unknown header fields, as the specification requires.
+
+    Nothing else here has their type.
+    """
 
     def read_argument(self, type_: Any) -> Any:
         value = super().read_argument(type_)  # type: ignore[no-untyped-call]
@@ -78,11 +83,11 @@ class _Reader(Unmarshaller):
         return value
 
 
-# They have no types that mypy could see.
+# They have no type annotations.
 _marshaller: Any = Marshaller
 _reader: Any = _Reader
 
-# Header fields that are sent, with their code and type. The bus itself adds the sender.
+# The header fields that we send, with code and type. The bus adds the sender.
 _FIELDS = {
     "path": (1, "o"),
     "interface": (2, "s"),
@@ -95,12 +100,12 @@ _FIELDS = {
 
 
 class BadMessage(Exception):
-    """Bytes that are not a message, or one that dbus-next does not understand."""
+    """The bytes are not a message, or not one that dbus-next can parse."""
 
 
 @dataclass(frozen=True)
 class Incoming:
-    """A message that arrived; absent header fields are empty."""
+    """A received message; absent header fields are empty."""
 
     kind: int
     flags: int
@@ -117,13 +122,13 @@ class Incoming:
     def body(self) -> list[Any]:
         """The arguments. Raises BadMessage."""
         values = list(_unmarshal(self.frame).body)
-        if bool(values) != bool(self.signature):  # dbus-next takes an empty body for any signature
+        if bool(values) != bool(self.signature):  # dbus-next accepts any empty body
             raise BadMessage("a body that is not what its signature says")
         return values
 
 
 def frame_length(head: bytes | bytearray) -> int:
-    """How long the message is that begins with these `FIXED_HEADER` bytes. Raises BadMessage."""
+    """The length of the message with this start of `FIXED_HEADER` bytes. Raises BadMessage."""
     order = _ORDER.get(head[0])
     if order is None or head[3] != 1:
         raise BadMessage("the bus sent something that is not D-Bus")
@@ -135,13 +140,13 @@ def frame_length(head: bytes | bytearray) -> int:
 
 
 def header_length(head: bytes | bytearray) -> int:
-    """How much of the message that begins so, as `frame_length` has found well, is not its body."""
+    """The length of the message without its body. `frame_length` must have accepted `head`."""
     (fields,) = struct.unpack_from(f"{_ORDER[head[0]]}I", head, 12)
     return FIXED_HEADER + int(fields + 7) // 8 * 8
 
 
 def decode(frame: bytes) -> Incoming:
-    """The header of a message, whose body may be missing. Raises BadMessage."""
+    """Decode a message's header; the body may be missing. Raises BadMessage."""
     without_body = frame[:4] + bytes(4) + frame[8:]
     message = _unmarshal(without_body)
     return Incoming(
@@ -160,12 +165,15 @@ def decode(frame: bytes) -> Incoming:
 
 
 def encode_body(signature: str, values: Sequence[object]) -> bytes:
-    """The body of a message. Structures are lists, variants `Variant`s."""
+    """Encode a message's body. Structures are lists, variants `Variant`s."""
     return bytes(_marshaller(signature, list(values)).marshall())
 
 
 def encode(kind: int, serial: int, signature: str = "", body: bytes = b"", **fields: str | int) -> bytes:
-    """A whole message. `fields` are header fields by the names that `Incoming` has for them, empty ones left out."""
+    """Encode a whole message.
+
+    `fields` are header fields, named as in `Incoming`; empty ones are omitted.
+    """
     variants = []
     for name, value in {**fields, "signature": signature}.items():
         if value:
@@ -181,7 +189,7 @@ def encode(kind: int, serial: int, signature: str = "", body: bytes = b"", **fie
 def _unmarshal(frame: bytes) -> Message:
     try:
         message: Message | None = _reader(io.BytesIO(frame)).unmarshall()
-    except Exception as error:  # noqa: BLE001 - whatever it stumbles over, the sender is to blame
+    except Exception as error:  # noqa: BLE001 - any failure is the sender's fault
         raise BadMessage(type(error).__name__) from None
     finally:
         if len(SignatureTree._cache) > MAX_SIGNATURES:

@@ -1,1 +1,1 @@
-"""What both commands are made of: their command lines as tables, and how they write to a terminal."""
+"""Shared by the commands: command lines as tables, and terminal output."""

@@ -1,14 +1,15 @@
-"""Dotenv files: `NAME=value` lines, read so that nobody gets a value that another reader would not have read.
+"""Dotenv files: accept only `NAME=value` lines that all readers understand alike.
 
-bash, python-dotenv and node's dotenv agree on little. A value without quotes is taken only where all three read the
-same; where they differ (blanks, `#`, `$`, backslashes, quotes in the middle, ...) the line is an error that asks for
-quotes. In quotes the rules are these:
+bash, python-dotenv and node's dotenv agree on little. A value without quotes is accepted only if
+all three read it the same; where they differ (blanks, `#`, `$`, backslashes, quotes in the middle,
+...) the line is an error that asks for quotes. In quotes the rules are these:
 
 - single quotes: literal, up to the next single quote;
-- double quotes: `\\n` `\\t` `\\r` are a newline, a tab and a carriage return, `\\"` `\\\\` `\\$` and a backtick with
-  a backslash stand for the second character; `$` of an expansion and backticks without a backslash are errors, because
-  bash would expand them; so is what only some readers take for an escape;
-- either may have several lines, whose ends stay as they are.
+- double quotes: `\\n` `\\t` `\\r` are a newline, a tab and a carriage return; `\\"` `\\\\` `\\$`
+  and a backtick after a backslash stand for the second character. An expansion's `$` and a backtick
+  are errors without a backslash, because bash would expand them. So are escapes that only some
+  readers know;
+- either may span several lines, whose line ends are kept.
 
 A comment begins with `#` at the start of a line, or after a value and a blank.
 """
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 IN_QUOTES = "put it in single quotes"
-# A byte-order mark inside, at the start of a line, comes from files that were joined.
+# A byte-order mark inside the file, at the start of a line, comes from joined files.
 _start = re.compile(r"\ufeff?[ \t]*(?:export[ \t]+)?").match
 _name = re.compile(r"([^\s=#:'\"]+)([ \t]*)=([ \t]*)").match
 _line = re.compile(r"[^\n]*").match
-# Possessive: what is in a value is never tried twice, however long it is.
+# Possessive: the regex never backtracks into a value, however long it is.
 _double = re.compile(r'"((?:[^"\\]|\\.)*+)"', re.DOTALL).match
 _single = re.compile(r"'([^']*+)'").match
 _after_quotes = re.compile(r"(?:[ \t]+#[^\n]*|[ \t]*\r?)(?:\n|\Z)").match
@@ -40,7 +41,7 @@ _escape = re.compile(r"\\(.)|(\$[A-Za-z0-9_{(\[*@#?!$-]|`)", re.DOTALL).sub
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\", "$": "$", "`": "`"}
 # python-dotenv decodes these; bash joins a line that ends with a backslash to the next.
 _UNCERTAIN_ESCAPES = frozenset("abfv'\n\r")
-# What bash gives a meaning that others do not; what is not printable is looked for apart.
+# Characters that only bash treats as special; unprintable ones are checked separately.
 _uncertain = re.compile(r"[\s#$`\\'\"&|;<>()]").search
 _home = re.compile(r"(?:^|[:=])~").search
 _like_yaml = re.compile(r"(?:---\s*$|-\s|[\w.\"'-]+:(?:\s|$))").match
@@ -48,7 +49,7 @@ _like_toml = re.compile(r"\[+[\w.\"-]+\]+\s*(?:#.*)?$").match
 
 
 class Assignment:
-    """One line of the file. `quoted`: the value was in quotes, so an `@` at its start means nothing."""
+    """One line of the file. `quoted`: the value was in quotes, so a leading `@` has no meaning."""
 
     __slots__ = ("line", "name", "quoted", "value")
 
@@ -151,7 +152,10 @@ def _empty_hint(name: str) -> str:
 
 
 def _called(name: str) -> str:
-    """A name in an error. One that is not valid may be a piece of a value of several lines, and is not shown."""
+    """A name for an error message.
+
+    An invalid name is not shown: it may be part of a multi-line value.
+    """
     return name if is_secret_name(name) else "the value"
 
 

@@ -1,4 +1,4 @@
-"""The text of `--help`, from the tables."""
+"""The text of `--help`, built from the tables."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from itertools import groupby
 
 from remo_broker.cli.options import Command, Option, Program
 
-# What every terminal has.
+# Fits every terminal.
 WIDTH = 80
-# Where the explanations begin: behind the longest of what stands left of them, within reason.
+# Column where the explanations begin: after the longest left part, up to this limit.
 WIDEST_LEFT = 34
 
 
@@ -33,7 +33,7 @@ def command_help(program: Program, command: Command) -> str:
 
 
 def shown(option: Option) -> str:
-    """`-n --lines=N`, as systemd's tools have it."""
+    """`-n --lines=N`, as in systemd's tools."""
     short = next((name for name in option.names if not name.startswith("--")), "")
     long = next((name for name in option.names if name.startswith("--")), "")
     value = "|".join(option.choices) if option.choices else option.value
@@ -43,7 +43,7 @@ def shown(option: Option) -> str:
 
 
 def _prose(text: str) -> list[str]:
-    """Paragraphs as lines. What is indented is a table, and stays as it is."""
+    """Paragraphs as lines. Indented text is a table and stays unchanged."""
     lines: list[str] = []
     for indented, group in groupby(text.strip("\n").split("\n"), key=lambda line: line[:1] in ("", " ")):
         part = list(group)

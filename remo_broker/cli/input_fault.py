@@ -6,7 +6,7 @@ from remo_broker.cli.program import Problem
 
 
 class InputFault(Problem):
-    """An input that cannot be used. The message begins with the place: the source, the line, the path of the key."""
+    """An unusable input. The message begins with the source, the line and the key's path."""
 
     def __init__(
         self, source: str, what: str, *, line: int | None = None, key: str | None = None, hint: str | None = None
@@ -17,4 +17,7 @@ class InputFault(Problem):
         self.what = what
         self.line = line
         self.key = key
-        """The place in a JSON document, `aws.keys.2`. A key that could be a misplaced value is shown by its number."""
+        """The place in a JSON document, `aws.keys.2`.
+
+        A key that could be a misplaced value is shown by its number.
+        """

@@ -1,6 +1,7 @@
 """A JSON document with the line of each value, and numbers as they were written.
 
-The `json` module keeps neither: `1.10` would become the float 1.1, and an error could not name the line of a key.
+The `json` module keeps neither: `1.10` would become the float 1.1, and an error could not name the
+line of a key.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Secrets are two levels deep, and what other programs wrap them in adds a few.
+# Secrets are two levels deep; wrappers of other programs add a few.
 MAX_NESTING = 64
 
 _space = re.compile(r"[ \t\r\n]*").match
 _literal = re.compile(r"(?:-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?|true|false|null)(?![\w.+-])").match
 _surrogate = re.compile("[\ud800-\udfff]").search
-# Keys that an error repeats. Anything else may be a value in the wrong place.
+# Keys that an error may repeat. Anything else may be a misplaced value.
 _plain_key = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z").match
 _identifier = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z").match
 
@@ -52,7 +53,7 @@ class Node:
 class Place:
     """Where a value is: `key` for errors, `aws.keys.2`, and `jq` for commands, `.aws.keys[2]`.
 
-    `jq` is empty where a key on the way is not shown.
+    `jq` is empty if a key on the path is not shown.
     """
 
     __slots__ = ("depth", "jq", "key")
@@ -74,12 +75,15 @@ class Place:
 
 
 def shown_key(name: str, position: int) -> str:
-    """A key in an error; `position` counts from 1."""
+    """A key as shown in an error; `position` counts from 1."""
     return name if _plain_key(name) else f"(key {position})"
 
 
 def read(text: str, source: str) -> Node:
-    """The document in `text`. Raises `InputFault` for what is not JSON, a duplicate key, and half a surrogate pair."""
+    """The document in `text`.
+
+    Raises `InputFault` for invalid JSON, a duplicate key, and half a surrogate pair.
+    """
     return _Reader(text, source).document()
 
 
@@ -99,7 +103,7 @@ class _Reader:
         return node
 
     def _peek(self) -> str:
-        """Skip blanks, and return the next character without taking it; nothing at the end."""
+        """Skip blanks and return the next character without consuming it; empty at the end."""
         end = _space(self._text, self._position).end()  # type: ignore[union-attr]  # it always matches
         self._line += self._text.count("\n", self._position, end)
         self._position = end
@@ -157,7 +161,7 @@ class _Reader:
         node.members[name] = self._value(inner)
 
     def _string(self, place: Place) -> str:
-        """The string that begins here, which is the value at `place`, or a key of the object there."""
+        """The string that begins here: the value at `place`, or a key of the object there."""
         try:
             value: str
             value, self._position = scanstring(self._text, self._position + 1, True)

@@ -1,11 +1,13 @@
-"""Command lines as tables: one description of a program serves its parser, help, completions and tests.
+"""Command lines as tables: one description serves parser, help, completions and tests.
 
 Not argparse, because
-- `remo-secret get` is held to a small multiple of `python3 -c pass`, and importing argparse alone takes 8 ms;
-- options may stand before or after the command, as with systemd's tools; argparse's sub-commands do not allow that.
+- `remo-secret get` must take at most a small multiple of the time of `python3 -c pass`, and
+  importing argparse alone takes 8 ms;
+- options may come before or after the command, as in systemd's tools; argparse's sub-commands do
+  not allow that.
 
-The rules are getopt_long's: `--name=value` or `--name value`, `-n5` or `-n 5`, short flags joined, `--` ends options.
-For a command that runs another program, the first operand ends them too.
+The rules are getopt_long's: `--name=value` or `--name value`, `-n5` or `-n 5`, short flags joined,
+`--` ends options. For a command that runs another program, the first operand also ends the options.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Usage(Exception):
-    """The command line is wrong. Without a hint of its own, the user is referred to `--help`."""
+    """The command line is wrong. Without a hint of its own, it refers the user to `--help`."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -26,7 +28,8 @@ class Usage(Exception):
 class Option:
     """One option. Without `value` it is a flag; `value` is the placeholder that the help shows.
 
-    An empty value is refused unless `empty`: it usually comes from an unset variable in a script.
+    An empty value is refused unless `empty` is set: it usually comes from an unset variable in a
+    script.
     """
 
     __slots__ = ("bare", "choices", "empty", "help", "kind", "names", "value")
@@ -47,9 +50,15 @@ class Option:
         self.choices = tuple(choices)
         self.empty = empty
         self.bare = bare
-        """The value of the option without one. Such an option takes a value as `--name=value`, or one of its choices."""
+        """The value if the option is given without one.
+
+        Such an option takes a value as `--name=value`, or as one of its choices.
+        """
         self.kind = kind
-        """What completions offer: `file`, `directory`, `project`, `secret`, `allowed` (of a project) or nothing."""
+        """What completions offer: `file`, `directory`, `project`, `secret`, `allowed` or nothing.
+
+        `allowed` are the secrets that a project may fetch.
+        """
 
     @property
     def name(self) -> str:
@@ -61,9 +70,10 @@ class Option:
 
 
 class Operand:
-    """One operand as the usage line shows it: `NAME`, `[FILE]`, `PATH...`. `rest` takes all words that follow.
+    """One operand as in the usage line: `NAME`, `[FILE]`, `PATH...`. `rest` takes all later words.
 
-    With `others`, words outside `choices` are accepted too; the choices are then for completions only.
+    With `others`, words outside `choices` are accepted too; the choices then serve completions
+    only.
     """
 
     __slots__ = ("choices", "kind", "many", "name", "optional", "others", "rest")
@@ -94,7 +104,7 @@ class Operand:
 
 
 class Command:
-    """One command of a program. `run` is `package.module:function`, imported when the command runs."""
+    """One command. `run` is `package.module:function`, imported when the command runs."""
 
     __slots__ = ("details", "name", "operands", "options", "run", "summary")
 
@@ -187,7 +197,8 @@ class Arguments:
 def parse(program: Program, argv: Sequence[str], arguments: Arguments | None = None) -> Arguments:
     """Parse into `arguments`, a new object by default. Raises `Usage`.
 
-    A missing command is left to the caller, because `--help` needs none. After a `Usage`, `arguments` tells the command.
+    The caller handles a missing command, because `--help` needs none. After a `Usage`, `arguments`
+    holds the command.
     """
     arguments = Arguments() if arguments is None else arguments
     known = {name: option for option in program.options for name in option.names}
@@ -220,7 +231,7 @@ def parse(program: Program, argv: Sequence[str], arguments: Arguments | None = N
 
 
 def _operand(program: Program, arguments: Arguments, known: dict[str, Option], words: Sequence[str]) -> None:
-    """Take operands: the first is the command and adds its options to `known`."""
+    """Take operands. The first is the command; its options are added to `known`."""
     for word in words:
         if arguments.command is not None:
             arguments.operands.append(word)
@@ -265,13 +276,14 @@ def _check_operands(command: Command, given: Sequence[str]) -> None:
     if len(given) < lowest:
         raise Usage(f"'{command.name}' requires {shown}")
     if most is not None and len(given) > most:
-        # The operands are not repeated: one may be a secret that was given by mistake.
+        # The operands are not repeated: one may be a secret given by mistake.
         raise Usage(
             f"'{command.name}' takes {shown or 'no operands'}, not {len(given)} operand{'s' * (len(given) != 1)}"
         )
     for place, word in enumerate(given):
         operand = expected[min(place, len(expected) - 1)]
-        # An empty operand usually comes from an unset variable; as a path it would mean the working directory.
+        # An empty operand usually comes from an unset variable; as a path it would be the working
+        # directory.
         if not word and not (operand.rest or operand.others):
             raise Usage(f"{operand.name} must not be empty")
         if operand.choices and not operand.others and word not in operand.choices:

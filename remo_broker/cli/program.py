@@ -1,6 +1,7 @@
-"""How a program starts and ends: parse, dispatch, report what failed on standard error.
+"""How a program starts and ends: parse, dispatch, report errors on standard error.
 
-An error is one line, `program: what failed: why`, and where there is something to do, a second: `Hint: what to do`.
+An error is one line, `program: what failed: why`. If there is a remedy, a second line follows:
+`Hint: what to do`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
-# As a shell reports a program that ^C ended.
+# As a shell reports a program ended by ^C.
 EXIT_INTERRUPTED = 130
 
 
@@ -34,7 +35,8 @@ class Problem(Exception):
 def run(program: Program, argv: list[str], status_of: Callable[[Exception], int | None]) -> int:
     """Run the command line and return the exit status.
 
-    `status_of` maps the program's own exceptions to exit statuses; an exception that it maps to None is a bug.
+    `status_of` maps the program's own exceptions to exit statuses; an exception that it maps to
+    None is a bug.
     """
     open_standard_streams()
     arguments = Arguments()
@@ -48,7 +50,7 @@ def run(program: Program, argv: list[str], status_of: Callable[[Exception], int 
     except KeyboardInterrupt:
         status = EXIT_INTERRUPTED
     except BrokenPipeError:
-        status = 0  # the reader has closed the pipe: it needs no more
+        status = 0  # the reader has closed the pipe and needs no more
     except Exception as error:  # noqa: BLE001 - a traceback or an unknown error's text could show a secret
         status, message, hint = _failure(error, status_of)
     unwritten = _finish(sys.stdout)
@@ -80,10 +82,10 @@ def _os_error(error: OSError) -> str:
 
 
 def open_standard_streams() -> None:
-    """Replace standard streams that the caller has closed by ones on which every operation fails.
+    """Replace closed standard streams by ones on which every operation fails.
 
-    Otherwise the next file or socket that is opened would get the stream's number, and the output; and Python, without
-    a standard error, prints error messages to standard output.
+    Otherwise the next file or socket opened would get the stream's number, and with it the output;
+    and Python without a standard error prints error messages to standard output.
     """
     for name, mode, opposite in (
         ("stdin", "r", os.O_WRONLY),
@@ -91,12 +93,15 @@ def open_standard_streams() -> None:
         ("stderr", "w", os.O_RDONLY),
     ):
         if getattr(sys, name) is None:
-            # The lowest free descriptor is the one that was closed.
+            # The lowest free descriptor is the closed one.
             setattr(sys, name, os.fdopen(os.open(os.devnull, opposite), mode, errors="backslashreplace"))
 
 
 def _finish(stream: TextIO) -> OSError | None:
-    """Flush a stream. If that fails, discard the rest: at exit the interpreter would try again and complain."""
+    """Flush a stream. If that fails, discard the rest.
+
+    At exit the interpreter would otherwise try again and complain.
+    """
     try:
         stream.flush()
     except OSError as error:
@@ -108,7 +113,7 @@ def _finish(stream: TextIO) -> OSError | None:
 
 
 def _place(error: Exception) -> str:
-    """Module and line that raised it: enough for a bug report, and no data."""
+    """The module and line that raised it: enough for a bug report, and no data."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -142,14 +147,17 @@ def load(place: str) -> Callable[[Arguments], int | None]:
 
 
 def complain(program: Program, message: str, hint: str | None = None) -> None:
-    """Print an error, and its hint on a line of its own, after everything that was printed before."""
+    """Print an error, and its hint on a separate line, after all earlier output."""
     report(f"{program.name}: {message}")
     if hint is not None:
         report(f"Hint: {hint}")
 
 
 def report(line: str) -> None:
-    """Print a line on standard error without the program's name, like a compiler. If that fails, the exit status remains."""
+    """Print a line on standard error without the program's name, like a compiler.
+
+    If that fails, the exit status remains.
+    """
     try:
         print(escaped(line), file=sys.stderr)
     except OSError:

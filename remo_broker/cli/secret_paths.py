@@ -1,11 +1,11 @@
-"""Files that secrets come from, opened so that no name makes the reader wait, or read more than was meant.
+"""Read the files that secrets come from, without blocking and without reading more than intended.
 
-An operator names a file on the command line: it may be anything that ends, but a FIFO in the file system, which
-somebody else may have put there, would keep a program waiting.
+An operator names a file on the command line. It may be of any kind that ends, but a FIFO in the
+file system, which another user may have created, would block the program.
 
-A dotenv file names others (`NAME=@PATH`), and a directory holds some. Whoever can write there could otherwise have
-root read any file of the host out to them. So these are read only beneath that directory, only regular files, and with
-no more rights than their owner has.
+A dotenv file names others (`NAME=@PATH`), and a directory holds some. Any user who can write there
+could otherwise make root read out any file of the host. So these are read only beneath that
+directory, only if they are regular files, and only with the rights of their owner.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import stat
 from remo_broker.cli.input_fault import InputFault
 from remo_broker.protocol.ops import MAX_PUSH
 
-# Neither waits for a writer of a FIFO, nor makes a terminal the controlling one.
+# Does not wait for a FIFO's writer, and does not make a terminal the controlling one.
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-# What a shell passes for <(COMMAND), and standard input by name.
+# What a shell passes for <(COMMAND), and names for standard input.
 _descriptor = re.compile(r"(?:/dev/fd|/proc/self/fd)/([0-9]{1,6})\Z").match
-# For a file whose owner is unknown to the host: no group of ours.
+# For a file whose owner is unknown to the host: none of our groups.
 NOBODY = 65534
 
 
@@ -30,12 +30,15 @@ def too_large(source: str, limit: int = MAX_PUSH) -> InputFault:
 
 
 def read(path: str) -> bytes:
-    """What a file that an operator names holds. Raises `InputFault`."""
+    """The content of a file that an operator names. Raises `InputFault`."""
     return read_with_owner(path)[0]
 
 
 def read_with_owner(path: str, limit: int = MAX_PUSH) -> tuple[bytes, int | None]:
-    """What a file holds, and the uid of its owner; None for a pipe. Raises `InputFault`, also beyond `limit` bytes."""
+    """A file's content and its owner's uid, which is None for a pipe.
+
+    Raises `InputFault`, also beyond `limit` bytes.
+    """
     found = _descriptor(path)
     descriptor = 0 if path == "/dev/stdin" else int(found.group(1)) if found else None
     if descriptor is not None:
@@ -52,7 +55,7 @@ def read_with_owner(path: str, limit: int = MAX_PUSH) -> tuple[bytes, int | None
 
 
 def read_descriptor(descriptor: int, source: str, limit: int = MAX_PUSH) -> bytes:
-    """All that an open file, pipe or socket holds."""
+    """The whole content of an open file, pipe or socket."""
     try:
         with open(descriptor, "rb", closefd=False) as file:
             content = file.read(limit + 1)
@@ -64,14 +67,20 @@ def read_descriptor(descriptor: int, source: str, limit: int = MAX_PUSH) -> byte
 
 
 class Beneath:
-    """The files beneath a directory, read with the rights of `owner`, who wrote down their names or put them there."""
+    """The files beneath a directory, read with the rights of `owner`.
+
+    The owner is the user who wrote down their names or put them there.
+    """
 
     def __init__(self, directory: str, owner: int) -> None:
         self.root = os.path.realpath(directory or ".")
         self._owner = owner
 
     def names(self) -> list[str]:
-        """The directory's entries, sorted, without hidden ones, which editors and Kubernetes leave there."""
+        """The directory's entries, sorted, without hidden ones.
+
+        Editors and Kubernetes leave hidden ones there.
+        """
         with RightsOf(self._owner):
             try:
                 return sorted(name for name in os.listdir(self.root) if not name.startswith("."))
@@ -79,7 +88,10 @@ class Beneath:
                 raise InputFault(self.root, os.strerror(error.errno or 0)) from None
 
     def read(self, path: str) -> bytes:
-        """A file's bytes; `path` is relative to the directory. Raises `InputFault`, whose source is `path`."""
+        """A file's bytes. `path` is relative to the directory.
+
+        Raises `InputFault` with `path` as its source.
+        """
         with RightsOf(self._owner):
             target = os.path.realpath(os.path.join(self.root, path))
             if target == self.root or os.path.commonpath([self.root, target]) != self.root:
@@ -90,7 +102,8 @@ class Beneath:
         try:
             found = _check_regular(opened, path)
             mine = os.geteuid()
-            # Without root the kernel cannot be asked for somebody else: take what that user owns, or all may read.
+            # Without root the kernel cannot check for another user: accept what that user owns, or
+            # what all may read.
             if mine not in (0, self._owner) and found.st_uid != self._owner and not found.st_mode & stat.S_IROTH:
                 raise InputFault(path, "not readable for the user who named it")
             return read_descriptor(opened, path)
@@ -98,7 +111,10 @@ class Beneath:
             os.close(opened)
 
     def _open(self, steps: list[str], path: str) -> int:
-        """Open a path without following links. They were followed already: one that is there now has just been put there."""
+        """Open a path without following links.
+
+        The links were resolved before; a link found now was placed there since.
+        """
         directory = -1
         try:
             directory = os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -128,7 +144,7 @@ def _check_regular(opened: int, path: str) -> os.stat_result:
 
 
 class RightsOf:
-    """As root, open files with the rights of a user. The kernel checks, not this program."""
+    """As root, open files with a user's rights. The kernel does the checking."""
 
     def __init__(self, uid: int) -> None:
         self._uid = uid

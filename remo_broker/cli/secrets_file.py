@@ -1,7 +1,7 @@
-"""Secrets as people and tools write them, JSON or dotenv, made into what a push takes.
+"""Turn secrets in JSON or dotenv, as people and tools write them, into what a push takes.
 
-`remo-brokerctl push` and the sidecar read by these rules. An error says where: the source, the line, the path of the
-key. It never repeats a value.
+`remo-brokerctl push` and the sidecar read by these rules. An error gives the place: the source, the
+line, the path of the key. It never repeats a value.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _like_json = re.compile(r"\s*(?:\{|\[(?![\w.-]+\]))").match
 
 
 class Secrets:
-    """What is to be pushed. Each name occurs once."""
+    """The secrets to push. Each name occurs once."""
 
     def __init__(self) -> None:
         self.texts: dict[str, str | dict[str, str]] = {}
@@ -44,7 +44,11 @@ class Secrets:
         return self._sources[name]
 
     def add(self, where: str, name: str, value: str | dict[str, str] | bytes, *, source: str = "") -> None:
-        """`where` is the place for an error, `source` the file or command as a whole, `where` by default."""
+        """Add one secret.
+
+        `where` is the place for an error; `source` is the whole file or command, by default
+        `where`.
+        """
         if not is_secret_name(name):
             raise Problem(f"{where}: not a valid name for a secret", hint=NAMES)
         if name in self._sources:
@@ -60,8 +64,11 @@ class Secrets:
 
 
 class Picking:
-    """Which part of a source is used. `select` is the path of the object, `rename` maps its names to the secrets' names,
-    `only` lists the secrets' names that are taken."""
+    """Which part of a source is used.
+
+    `select` is the path of the object, `rename` maps its names to the secrets' names, `only` lists
+    the secrets' names to take.
+    """
 
     __slots__ = ("only", "rename", "select")
 
@@ -101,10 +108,11 @@ def parse(
     into: Secrets,
     picking: Picking = EVERYTHING,
 ) -> None:
-    """Add what a file or a command has given. `kind` is one of `FORMATS`, or None to guess. Raises `Problem`.
+    """Add the content of a file or a command. Raises `Problem`.
 
-    `directory` is where dotenv's `NAME=@PATH` looks for files, or what reads them; None if `@` has no meaning, as in what
-    a command prints.
+    `kind` is one of `FORMATS`, or None to guess. `directory` is where dotenv's `NAME=@PATH` looks
+    for files, or the object that reads them. None means that `@` has no meaning, as in a command's
+    output.
     """
     text = decoded(content, where)
     if kind == "json" or (kind is None and _like_json(text) is not None):
@@ -116,19 +124,19 @@ def parse(
 
 
 def decoded(content: bytes, where: str) -> str:
-    """UTF-8, with or without a byte-order mark, as text."""
+    """The UTF-8 content as text, with or without a byte-order mark."""
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise InputFault(where, "UTF-16, not UTF-8", hint="save it as UTF-8; 'iconv -f UTF-16 -t UTF-8' converts it")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-    # Not raised from that one, which holds the content.
+    # Not raised from the decoder's error, which holds the content.
     raise InputFault(where, "not UTF-8", line=line, hint="to push the bytes of a file as one secret, give NAME=@PATH")
 
 
 def text_or_bytes(content: bytes, *, strip_newline: bool = False) -> str | bytes:
-    """A file's content as the value of one secret. Text becomes a string, so that every client can use it.
+    """A file's content as the value of one secret. Text becomes a string that every client can use.
 
     With `strip_newline`, text loses one newline at its end.
     """
@@ -172,7 +180,7 @@ def _add_dotenv(
         if name is None:
             continue
         if not is_secret_name(name):
-            # Not shown: it may be a piece of a value of several lines.
+            # The name is not shown: it may be part of a multi-line value.
             hint = f"{NAMES}; put quotes around a value of several lines"
             raise InputFault(where, "the text before = is not a valid name for a secret", line=one.line, hint=hint)
         value: str | bytes = one.value

@@ -1,8 +1,8 @@
-"""Which secrets a JSON document means: the shapes that are understood, and advice for those that are not.
+"""Find the secrets in a JSON document: the accepted shapes, and advice for others.
 
-Understood are an object of values and bundles; a list of objects that each have a name and a value; the protocol's own
-`secrets` and `secrets_b64`; and what fnox exports (`secrets` and `metadata`). A document that could be read in two ways
-is an error, with the command that makes it unambiguous.
+Accepted are an object of values and bundles; a list of objects that each have a name and a value;
+the protocol's own `secrets` and `secrets_b64`; and what fnox exports (`secrets` and `metadata`). An
+ambiguous document is an error, which shows the command that makes it unambiguous.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NAMES = "names have 1 to 128 letters, digits and underscores"
 WRITE = 'write {"NAME": "value"}'
 
 TEXTS, BINARIES, EXPIRES, METADATA = "secrets", "secrets_b64", "expires", "metadata"
-# Where the entries of a list have their names: what 1Password, Bitwarden and Infisical print.
+# Keys that hold the name in a list's entries, as 1Password, Bitwarden and Infisical print them.
 _LABELS = ("label", "name", "key", "id")
 _VALUE = "value"
 
@@ -48,7 +48,7 @@ class Document:
             self.texts = self._without_op(node) if not select else node.members
         else:
             raise self.fault(node, f"{_a(node)}, not an object", WRITE)
-        # A bundle that is itself called `secrets` has to be put into `secrets`.
+        # A bundle that is itself called `secrets` must be put into `secrets`.
         if not select and any(self._has_object(field) for field in (TEXTS, BINARIES)):
             self._split()
 
@@ -81,7 +81,10 @@ class Document:
         return node
 
     def _of_list(self, node: Node) -> dict[str, Node]:
-        """What a list of `{"label": NAME, "value": VALUE}` stands for. Entries without a value are left out."""
+        """The members in a list of `{"label": NAME, "value": VALUE}`.
+
+        Entries without a value are left out.
+        """
         found: dict[str, Node] = {}
         for position, entry in enumerate(node.items, 1):
             labels = (entry.members[key] for key in _LABELS if key in entry.members)
@@ -99,7 +102,10 @@ class Document:
         return found
 
     def _without_op(self, node: Node) -> dict[str, Node]:
-        """The members. A push request as a client sends it is taken without its `op`; other requests are refused."""
+        """The members.
+
+        A client's push request is accepted without its `op`; other requests are refused.
+        """
         op = node.members.get("op")
         if op is None or op.kind != "string":
             return node.members
@@ -112,13 +118,13 @@ class Document:
     # --- values
 
     def checked(self, key: str, node: Node, name: str) -> str:
-        """`name`, under which the value at `key` is to be a secret."""
+        """`name`, if the value at `key` can be a secret of that name."""
         if is_secret_name(name):
             return name
         raise self.fault(node, "not a valid name for a secret", name_hint(key, node))
 
     def value(self, node: Node) -> str | dict[str, str]:
-        """A string, a number or boolean as it was written, or an object of these."""
+        """A string, a number or boolean as written, or an object of these."""
         if node.kind != "object":
             return self._text(node)
         for field, inner in node.members.items():
@@ -147,7 +153,7 @@ class Document:
         try:
             if node.kind == "string":
                 return binascii.a2b_base64(node.text, strict_mode=True)
-        except ValueError:  # binascii.Error, and letters beyond ASCII
+        except ValueError:  # binascii.Error, or non-ASCII letters
             pass
         raise self.fault(node, "not base64", "encode it with 'base64 -w0'")
 
@@ -161,7 +167,7 @@ class Document:
 
 
 def name_hint(name: str, node: Node | None = None) -> str:
-    """What to do about a name that is not valid. Of a key that is not shown nothing is suggested."""
+    """What to do about an invalid name. Suggests nothing for a key that is not shown."""
     better = re.sub("[^A-Za-z0-9_]", "_", name)
     hidden = node is not None and not node.jq
     return NAMES if hidden or not is_secret_name(better) else f"{NAMES}; rename it, for instance to {better}"
@@ -174,7 +180,7 @@ def _a(node: Node) -> str:
     return {"object": "an object", "null": "null", "string": "a string"}.get(node.kind, "a number or boolean")
 
 
-# --- documents of other programs, whose shape says what they are ------------------------------------------------------
+# --- documents of other programs, whose shape says what they are ----------------------------------
 
 
 def _has(*paths: tuple[str, ...]) -> Callable[[Node], bool]:

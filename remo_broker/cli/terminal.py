@@ -1,7 +1,9 @@
-"""Output in the style of systemd's tools: colour and a pager on a terminal only, tables for people, JSON for programs.
+"""Output in the style of systemd's tools.
 
-Environment: `NO_COLOR`, `TERM=dumb`, `SYSTEMD_PAGER`, `PAGER`, `SYSTEMD_PAGERSECURE`, `SYSTEMD_LESS` and
-`SYSTEMD_LESSCHARSET`.
+Colour and a pager are used on a terminal only. People get tables, programs get JSON.
+
+Environment: `NO_COLOR`, `TERM=dumb`, `SYSTEMD_PAGER`, `PAGER`, `SYSTEMD_PAGERSECURE`,
+`SYSTEMD_LESS` and `SYSTEMD_LESSCHARSET`.
 """
 
 from __future__ import annotations
@@ -21,10 +23,10 @@ from remo_broker.cli.text import escaped
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-# The options that systemd's tools give to less: exit if the output fits on one screen, show colours, do not clear it.
+# systemd's options for less: exit if the output fits on one screen, show colours, do not clear it.
 LESS_OPTIONS = "FRSXMK"
 PAGERS = ("pager", "less", "more")
-# Those that have a secure mode, in which they run no command and open no file.
+# These have a secure mode, in which they run no command and open no file.
 SECURE_PAGERS = ("less",)
 _FALSE = ("0", "no", "n", "false", "f", "off")
 
@@ -46,8 +48,8 @@ RESET = "\x1b[0m"
 class Output:
     """Standard output, formatted for the options and the terminal.
 
-    `json` is `short`, `pretty` or `off`. `table` escapes its cells; callers of `line` and `pairs`, whose text may hold
-    colours, escape it themselves.
+    `json` is `short`, `pretty` or `off`. `table` escapes its cells. Callers of `line` and `pairs`
+    escape their text themselves, because it may hold colours.
     """
 
     def __init__(self, *, json_mode: str, legend: bool, pager: bool) -> None:
@@ -61,7 +63,7 @@ class Output:
         return f"{colour}{text}{RESET}" if colour is not None and self.colours else text
 
     def mark(self, good: bool) -> str:
-        """A tick or a cross, or yes or no if the encoding has neither."""
+        """A tick or a cross, or yes or no if the encoding lacks these."""
         unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
         text = ("✓" if good else "✗") if unicode else ("yes" if good else "no")
         return self.paint(text, Colour.GREEN if good else Colour.RED)
@@ -95,7 +97,10 @@ class Output:
 
     @contextmanager
     def paged(self) -> Iterator[None]:
-        """Send standard output through a pager while the block runs, if it is a terminal and --no-pager is not given."""
+        """Page standard output while the block runs.
+
+        Only if it is a terminal and --no-pager is not given.
+        """
         pager = _start_pager() if self._pager else None
         if pager is None:
             yield
@@ -109,7 +114,7 @@ class Output:
             yield
             sys.stdout.flush()
         except (BrokenPipeError, KeyboardInterrupt) as error:
-            # The reader has left the pager; discard what is still buffered.
+            # The user has quit the pager; discard what is still buffered.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, 1)
             os.close(nowhere)
@@ -117,10 +122,10 @@ class Output:
             if isinstance(error, KeyboardInterrupt):
                 raise
         finally:
-            # From here on ^C is for the pager. If this program ended first, the pager and the shell would read from the
-            # terminal at the same time.
+            # From here on ^C is for the pager. If this program exited first, the pager and the
+            # shell would both read from the terminal.
             before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-            # The pager's input ends with the last copy of it.
+            # The pager's input ends when its last copy is closed.
             os.dup2(terminal, 1)
             os.close(terminal)
             pager.wait()
@@ -134,7 +139,10 @@ def confirmed(question: str) -> bool:
 
 
 def _start_pager() -> subprocess.Popen[bytes] | None:
-    """Start the first pager that can be started; a setting that names a missing program hides no output."""
+    """Start the first pager that works.
+
+    A setting that names a missing program must not hide output.
+    """
     trusted = _secure_setting()
     secure = _elevated() if trusted is None else trusted
     environment = os.environ | {
@@ -151,30 +159,31 @@ def _start_pager() -> subprocess.Popen[bytes] | None:
 
 
 def _secure_setting() -> bool | None:
-    """`SYSTEMD_PAGERSECURE`: whether the pager runs in secure mode. Set at all, it says that the user's pager is trusted.
+    """`SYSTEMD_PAGERSECURE`: whether the pager runs in secure mode.
 
-    As with systemd's tools, a value that is not boolean means true.
+    If set at all, the user's pager is trusted. As with systemd's tools, a non-boolean value means
+    true.
     """
     given = os.environ.get("SYSTEMD_PAGERSECURE")
     return None if given is None else given.lower() not in _FALSE
 
 
 def _elevated() -> bool:
-    """Whether this runs with more rights than the user who logged in has: under sudo, or a similar program.
+    """Whether this runs with more rights than the login user: under sudo or a similar program.
 
-    Unlike systemd's tools, root is always taken for that: not every session tells whose it is.
+    Unlike in systemd's tools, root always counts as elevated: not every session records its user.
     """
     return os.geteuid() == 0 or os.geteuid() != os.getuid()
 
 
 def _pagers(*, secure: bool, custom: bool) -> Iterator[list[str]]:
-    """The pager that the user has set, if it may be used, then the common ones; none if it is set to none."""
+    """The user's pager, if it may be used, then the common ones; none if it is set to none."""
     given = next((os.environ[name] for name in ("SYSTEMD_PAGER", "PAGER") if name in os.environ), None)
     if given is not None:
         if given.strip() in ("", "cat"):
             return
         if custom:
-            with suppress(ValueError):  # quotes that are not closed
+            with suppress(ValueError):  # unclosed quotes
                 yield shlex.split(given)
     for name in SECURE_PAGERS if secure else PAGERS:
         yield [name]

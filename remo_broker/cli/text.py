@@ -1,4 +1,4 @@
-"""Text for people: nothing that came from elsewhere reaches a terminal as it is."""
+"""Text for people: foreign text is escaped before it reaches a terminal."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-# What a terminal obeys or does not show: control, format and separating characters, lone surrogates, private use. A fixed
-# table, because str.isprintable() differs between versions of Python; the static client has the same one.
+# What a terminal obeys or does not show: control, format and separating characters, lone
+# surrogates, private use. The table is fixed because str.isprintable() differs between Python
+# versions; the static client has the same one.
 MISLEADING = (
     (0x00, 0x1F),
     (0x7F, 0xA0),
@@ -35,28 +36,28 @@ MISLEADING = (
     (0x1D173, 0x1D17A),
     (0xE0000, 0x10FFFF),
 )
-# As many of several names as one line has: enough to find the mistake by.
+# How many names one line lists: enough to find the mistake.
 MAX_LISTED = 20
 
 
 def listed(names: Collection[str]) -> str:
-    """The names with commas, as far as they have room on a line: `A, B` or `A, B, ... and 980 more`."""
+    """The names with commas, up to the limit: `A, B` or `A, B, ... and 980 more`."""
     shown = list(names)[:MAX_LISTED]
     more = len(names) - len(shown)
     return ", ".join(shown) + (f", ... and {more} more" if more else "")
 
 
 def is_plain(one: str) -> bool:
-    """Whether a terminal shows the character and does nothing else with it."""
+    """Whether a terminal only shows the character."""
     code = ord(one)
     return not any(first <= code <= last for first, last in MISLEADING)
 
 
 def escaped(text: str) -> str:
-    """`text` on one line, with everything that a terminal or a reader could be misled by shown as an escape.
+    """`text` on one line; everything that could mislead a terminal or a reader is escaped.
 
-    Characters of any script are kept; control, format and bidirectional ones, line breaks and lone surrogates (a file
-    name that is not UTF-8) are escaped as Python does.
+    Characters of any script are kept; control, format and bidirectional ones, line breaks and lone
+    surrogates (a file name that is not UTF-8) are escaped as Python does.
     """
     if text.isascii() and text.isprintable():
         return text

@@ -1,6 +1,7 @@
-"""Points in time as systemd.time(7) writes them: for `--since` and `--until`, and for people to read.
+"""Points in time in the syntax of systemd.time(7), for `--since`, `--until` and display.
 
-Local times go through mktime(3), as in systemd, so that both agree about hours that a zone skips or repeats.
+Local times go through mktime(3), as in systemd, so that both agree about hours that a zone skips or
+repeats.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 USEC = 1_000_000
-# The end of the year 9998: later ones cannot be shown in every time zone.
+# The end of the year 9998: later times cannot be shown in every time zone.
 LATEST_USEC = 253_370_764_799 * USEC
 ZONES = "/usr/share/zoneinfo"
 FORMS = "'2026-05-31 02:30', '02:30', 'today', 'yesterday', '2h ago', '-30min' or '@1780194600'"
@@ -46,15 +47,15 @@ _forms = tuple(
     )
 )
 _offset = re.compile(r"(?P<sign>[+-])(?P<hours>\d{2})(?::?(?P<minutes>[0-5]\d))?").fullmatch
-# An offset or Z may follow a time of day without a blank, as in RFC 3339.
+# An offset or Z may directly follow a time of day, as in RFC 3339.
 _suffix = re.compile(r"(?P<time>.*\d:\d{1,2}(?:\.\d+)?)(?P<zone>Z|[+-]\d{2}(?::?\d{2})?)", re.IGNORECASE).fullmatch
 _zone_name = re.compile(r"[A-Za-z][A-Za-z0-9_+/-]*").fullmatch
 
 
 def parse(text: str, now: float) -> int | None:
-    """Microseconds since 1970 for a time as users write it; None where it is none, or before 1970 or after 9998.
+    """Microseconds since 1970 for a time as users write it.
 
-    `now` is seconds since 1970.
+    None if it is invalid, before 1970 or after 9998. `now` is seconds since 1970.
     """
     try:
         usec = _timestamp(text.strip(), now)
@@ -93,7 +94,7 @@ def _fraction(digits: str) -> int:
 
 
 def _with_zone(text: str, now: float) -> int | None:
-    """A date or time with or without a zone after it."""
+    """A date or time, optionally followed by a zone."""
     attached = _suffix(text)
     rest, _, word = (attached["time"], "", attached["zone"]) if attached else text.rpartition(" ")
     rest = rest.rstrip()
@@ -115,7 +116,7 @@ def _with_zone(text: str, now: float) -> int | None:
 
 
 def _by_abbreviation(text: str, word: str, now: float) -> int | None:
-    """A time with what local time was called then: it tells which of two repeated hours is meant.
+    """A time with the abbreviation of local time then: it selects one of two repeated hours.
 
     Not by `time.tzname`, which knows two names, while a zone may have had others.
     """
@@ -137,7 +138,10 @@ def _in_zone(text: str, now: float, zone: str) -> int | None:
 
 @contextmanager
 def _zone(zone: str) -> Iterator[None]:
-    """Local time is that of `zone` meanwhile, as systemd does it; these programs have one thread."""
+    """Switch local time to `zone` for the block, as systemd does.
+
+    Safe because these programs have one thread.
+    """
     before = os.environ.get("TZ")
     os.environ["TZ"] = zone
     time.tzset()
@@ -152,7 +156,10 @@ def _zone(zone: str) -> Iterator[None]:
 
 
 def _local(text: str, now: float, daylight: int = -1) -> int | None:
-    """A date, a time or both in local time; `daylight` as `tm_isdst`: which of two repeated hours it is."""
+    """A date, a time or both in local time.
+
+    `daylight` is `tm_isdst`: it selects one of two repeated hours.
+    """
     today = time.localtime(now)
     if text in _WORDS:
         return _mktime(today.tm_year, today.tm_mon, today.tm_mday + _WORDS[text], 0, 0, 0, daylight)
@@ -183,7 +190,7 @@ def _weekday(word: str) -> int | None:
 
 
 def _year(digits: str | None) -> int:
-    """Two digits as strptime(3) takes them."""
+    """Two-digit years as in strptime(3)."""
     if not digits:
         return 0
     year = int(digits)
@@ -191,7 +198,8 @@ def _year(digits: str | None) -> int:
 
 
 def _mktime(year: int, month: int, day: int, hour: int, minute: int, second: int, daylight: int) -> int | None:
-    # Which of two repeated hours mktime(3) takes depends on the call before it: begin as a new process does.
+    # mktime(3) chooses between two repeated hours by the call before it: start as a new process
+    # would.
     with _zone("UTC0"):
         time.mktime((1970, 1, 1, 0, 0, 0, 0, 0, 0))
     try:
@@ -228,7 +236,7 @@ def iso(usec: int) -> str | None:
 
 
 def is_time(usec: int) -> bool:
-    """Whether it is a time that can be shown; 0 is never."""
+    """Whether the time can be shown; 0 is never."""
     return 0 < usec <= LATEST_USEC
 
 

@@ -1,14 +1,16 @@
-"""The client library: `Client` for a project's socket, `AdminClient` and `StatusClient` for the host's, and async twins.
+"""The client library: synchronous and asyncio clients of the broker's sockets.
 
     from remo_broker.client import Client, NotFound
 
     with Client("/run/remo-broker/myrepo.sock") as broker:
         token = broker.get("GITHUB_TOKEN").reveal()
 
-Only the standard library is needed. Every failure is a `ClientError`: `BrokerError` and its subclasses (one for each
-code of the protocol) when the broker refused the request; `Unreachable`, `Untrusted`, `TimedOut`, `ConnectionLost`,
-`WrongVersion` and `BadReply` when there is no valid reply; `Unsendable` when nothing was sent. No repr and no error
-shows a secret's value.
+`Client` is for a project's socket, `AdminClient` and `StatusClient` are for the host's; `Async…`
+names are their asyncio twins. Needs only the standard library. Every failure is a `ClientError`:
+`BrokerError` and its subclasses (one for each code of the protocol) when the broker refused the
+request; `Unreachable`, `Untrusted`, `TimedOut`, `ConnectionLost`, `WrongVersion` and `BadReply`
+when there is no valid reply; `Unsendable` when nothing was sent. No repr and no error shows a
+secret's value.
 
 Names are imported on first use, so that `remo-secret get` does not import asyncio.
 """

@@ -1,4 +1,4 @@
-"""The sockets of the host, as classes: the admin socket, and the status socket that the bus service follows."""
+"""Clients of the host's sockets: the admin socket, and the bus service's status socket."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ if TYPE_CHECKING:
 
 
 class StatusClient(Connection):
-    """What may be asked on the status socket."""
+    """A client of the status socket."""
 
     SOCKET = paths.STATUS_SOCKET
 
     def status(self) -> BrokerStatus:
-        """The broker and all its projects, however many answers that takes."""
+        """The broker and all its projects, in as many requests as that takes."""
         first = page = self._status_page(None)
         projects = list(first.projects)
         while page.projects_next is not None:
@@ -61,9 +61,9 @@ class StatusClient(Connection):
         return exchange.result(BrokerStatus)
 
     def watch(self) -> Iterator[Message]:
-        """Events as they come, for ever: see `messages.EVENTS`. Ends when the broker closes the stream.
+        """Yield events (see `ops.EVENTS`) until the broker closes the stream.
 
-        Takes a connection of its own and waits for each event as long as it takes.
+        Opens its own connection and waits for each event without a timeout.
         """
         watcher = type(self)(self.path, timeout=self.timeout)
         try:
@@ -77,21 +77,21 @@ class StatusClient(Connection):
                 if "ok" in fields:
                     raise refusal_in(self.path, fields)
                 kind = EVENTS.get(fields.get("event", ""))
-                if kind is not None:  # an event that is not known yet is none of ours
+                if kind is not None:  # ignore the events of newer brokers
                     yield build(self.path, kind, fields)
         finally:
             watcher.close()
 
 
 class AdminClient(StatusClient):
-    """What the sidecar and the operator may ask."""
+    """A client of the admin socket, for the sidecar and the operator."""
 
     SOCKET = paths.ADMIN_SOCKET
 
     def watch(self) -> Iterator[StoreState]:
-        """The store now, then whenever it changes; ends when the broker closes the stream.
+        """Yield the store's state now and at each change, until the broker closes the stream.
 
-        Takes a connection of its own and waits for each state as long as it takes.
+        Opens its own connection and waits for each state without a timeout.
         """
         return watch(self, WatchStore(), StoreState)
 
@@ -104,10 +104,12 @@ class AdminClient(StatusClient):
         replace: bool = False,
         any_name: bool = False,
     ) -> str:
-        """Make a project's socket live; returns its path. Raises `ProjectExists` or one of the `Manifest…` errors.
+        """Make a project's socket live; return its path.
 
-        With `replace`, a registered project of the name is replaced under its sockets. With `any_name`, manifest and
-        directory need not have the name.
+        Raises `ProjectExists` or a `Manifest…` error.
+
+        With `replace`, replace a registered project of that name and keep its sockets. With
+        `any_name`, the manifest and the directory may have other names.
         """
         return self.ask(register_request(name, project_path, allowed_uids, replace, any_name), Registered).socket_path
 
@@ -116,14 +118,16 @@ class AdminClient(StatusClient):
         self.ask(Unregister(name=name), Done)
 
     def reload(self, name: str, sha256: str | None = None) -> list[str]:
-        """Read a project's manifest again; returns its allowlist. Raises `ProjectUnknown` or a `Manifest…` error.
+        """Read a project's manifest again; return its allowlist.
 
-        With `sha256`, only a manifest with that hash is adopted.
+        Raises `ProjectUnknown` or a `Manifest…` error.
+
+        With `sha256`, adopt only a manifest with that hash.
         """
         return self.ask(Reload(name=name, sha256=sha256), Reloaded).allowlist
 
     def preview(self, name: str, *, adopt_narrower: bool = False) -> Difference:
-        """Compare a project's manifest with what the broker goes by. Raises as `reload` does."""
+        """Compare a project's manifest with the registered one. Raises as `reload` does."""
         return self.ask(Preview(name=name, adopt_narrower=adopt_narrower), Difference)
 
     def push_creds(
@@ -132,9 +136,11 @@ class AdminClient(StatusClient):
         binaries: Mapping[str, bytes] | None = None,
         expires: Mapping[str, str] | None = None,
     ) -> Pushed:
-        """Replace every secret that the broker holds, in one step. Raises `InvalidPayload` or `PayloadTooLarge`.
+        """Replace every secret that the broker holds, in one step.
 
-        `expires` has times (RFC 3339) from which on secrets are not given out.
+        Raises `InvalidPayload` or `PayloadTooLarge`.
+
+        `expires` maps names to times (RFC 3339), at which the broker stops handing out the secret.
         """
         return self.ask(push_request(secrets, binaries or {}, expires or {}), Pushed)
 
@@ -147,11 +153,11 @@ class AdminClient(StatusClient):
         return self.ask(Show(name=name), ProjectDetail)
 
     def explain(self, name: str, secret: str, uid: int | None = None) -> Explanation:
-        """What a `get` of `secret` by project `name` would be answered, without one: it is not audited."""
+        """What the broker would reply to a `get` of `secret` by project `name`. Not audited."""
         return self.ask(Explain(name=name, secret=secret, uid=uid), Explanation)
 
     def explain_unit(self, unit: str) -> UnitCredentials:
-        """Which credentials the broker's configuration gives a systemd unit, and whether it would get them now."""
+        """The credentials configured for a systemd unit, and whether it can get them now."""
         return self.ask(ExplainUnit(unit=unit), UnitCredentials)
 
 

@@ -1,4 +1,4 @@
-"""The same three clients for asyncio. They share `Exchange` and every error with the synchronous ones."""
+"""The same three clients for asyncio; they share `Exchange` and the errors."""
 
 from __future__ import annotations
 
@@ -72,10 +72,12 @@ M = TypeVar("M", bound=Message)
 
 
 class AsyncConnection:
-    """One connection, opened at the first request. Tasks may share it: their requests go one after the other.
+    """One connection, opened at the first request.
 
-    On the loop's socket calls and not on its streams: a `StreamWriter` that fails takes the answer that is already
-    there with it, and a push that is too large is answered before it is read whole.
+    Tasks may share it: requests are sent one at a time.
+
+    Uses the loop's socket calls, not its streams: a `StreamWriter` that fails discards a reply that
+    has already arrived, and the broker replies to an oversized push before it has read all of it.
     """
 
     GREETS = False
@@ -89,7 +91,7 @@ class AsyncConnection:
         self._turn = asyncio.Lock()
 
     async def ask(self, request: Request, reply: type[M]) -> M:
-        """Send one request and return its answer. Raises `ClientError`."""
+        """Send one request and return its reply. Raises `ClientError`."""
         try:
             return (await self._exchange(request)).result(reply)
         except ClientError as error:
@@ -147,7 +149,7 @@ class AsyncConnection:
     async def _send(self, data: bytes) -> None:
         if self._socket is None:
             self._socket = await connect(self.path, self.SOCKET)
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may have answered before it closed
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may have replied first
             await asyncio.get_running_loop().sock_sendall(self._socket, data)
 
     async def _read_line(self) -> bytes:
@@ -280,12 +282,15 @@ class AsyncAdminClient(AsyncStatusClient):
 
 
 async def watch(client: AsyncConnection, request: Request, kind: type[M]) -> AsyncIterator[M]:
-    """The states of a watch, on a connection of their own, until the broker ends it. Raises `ClientError`."""
+    """Yield a watch's states, on a new connection, until the broker ends it.
+
+    Raises `ClientError`.
+    """
     async with contextlib.aclosing(_watched(client, request)) as lines:
         async for fields in lines:
             if fields.get("ok") is True:
                 yield build(client.path, kind, fields)
-            elif fields:  # an empty object is a sign of life
+            elif fields:  # an empty object is a keep-alive
                 raise refusal_in(client.path, fields)
 
 
@@ -308,7 +313,10 @@ async def _watched(client: AsyncConnection, request: Request) -> AsyncGenerator[
 
 
 async def connect(path: str, kind: str) -> socket.socket:
-    """A connected socket; a full backlog is waited for. (asyncio's own connect takes EAGAIN for a connection.)"""
+    """Connect a socket; retry while the backlog is full.
+
+    (asyncio's connect takes EAGAIN for success.)
+    """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     connection.setblocking(False)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# The C module below `socket`, which takes 2.5 ms to import, a tenth of a `remo-secret get`.
+# The C module under `socket`. Importing `socket` takes 2.5 ms, a tenth of a `remo-secret get`.
 import _socket
 import os
 import sys
@@ -31,19 +31,21 @@ if TYPE_CHECKING:
 
     M = TypeVar("M", bound=Message)
 
-# The slowest reply is that of `unregister`, which waits 5 s for requests in flight; the first connect may also have to
-# wait until the broker has started.
+# The slowest reply is that of `unregister`, which waits 5 s for requests in flight; the first
+# connect may also have to wait for the broker to start.
 DEFAULT_TIMEOUT_SECONDS = 30.0
-# A non-blocking connect fails with EAGAIN while the backlog is full; the pause before the next attempt.
+# A non-blocking connect fails with EAGAIN while the backlog is full; the pause before the next
+# attempt.
 BACKLOG_RETRY_SECONDS = 0.01
 # struct ucred: pid, uid and gid, 32 bits each.
 _UCRED_BYTES = 12
 
 
 class Connection:
-    """Opened at the first request, kept open, and opened again when it was lost. Not thread-safe.
+    """Opened at the first request, kept open, and reopened when lost. Not thread-safe.
 
-    `path` is the socket's path, `timeout` the seconds that each request may take, including the connect.
+    `path` is the socket's path, `timeout` the seconds that each request may take, including the
+    connect.
     """
 
     # Whether the socket knows `ping`, so that the version is checked before the first reply.
@@ -89,7 +91,7 @@ class Connection:
         try:
             return self._once(request)
         except ConnectionLost:
-            # The broker was restarted since the last request.
+            # The broker has restarted since the last request.
             exchange = Exchange(self.path, request, greet=self.GREETS)
             if not (reused and exchange.repeatable):
                 raise
@@ -105,7 +107,8 @@ class Connection:
                 pass
             whole = True
         except ClientError as error:
-            # A refusal leaves the connection usable, unless the ping was refused: then a second reply follows.
+            # A refusal leaves the connection usable, unless the ping was refused: then a second
+            # reply follows.
             whole = exchange.answered and not isinstance(error, BadReply)
             raise
         finally:
@@ -126,11 +129,15 @@ class Connection:
         except TimeoutError:
             raise TimedOut(self.path, self.timeout) from None
         except (BrokenPipeError, ConnectionResetError):
-            # There may be a reply all the same: an oversized push is refused before it is read to its end.
+            # There may still be a reply: the broker refuses an oversized push before it has read
+            # all of it.
             pass
 
     def _read_line(self, deadline: float | None) -> bytes:
-        """One line without its newline. Raises `ConnectionLost` at the end of the stream. No deadline: wait forever."""
+        """One line without its newline.
+
+        Raises `ConnectionLost` at the end of the stream. No deadline: wait forever.
+        """
         assert self._connection is not None
         while (line := self._lines.next_line()) is None:
             if len(self._lines) >= MAX_MESSAGE:
@@ -166,7 +173,10 @@ class Connection:
 
 
 def watch(client: Connection, request: Request, kind: type[M]) -> Iterator[M]:
-    """The states of a watch, on a connection of their own, until the broker ends it. Raises `ClientError`."""
+    """Yield a watch's states, on a new connection, until the broker ends it.
+
+    Raises `ClientError`.
+    """
     watcher = type(client)(client.path, timeout=client.timeout)
     try:
         watcher._send(encode(request), time.monotonic() + client.timeout)
@@ -178,7 +188,7 @@ def watch(client: Connection, request: Request, kind: type[M]) -> Iterator[M]:
             fields = parse_object(client.path, line)
             if fields.get("ok") is True:
                 yield build(client.path, kind, fields)
-            elif fields:  # an empty object is a sign of life
+            elif fields:  # an empty object is a keep-alive
                 raise refusal_in(client.path, fields)
     finally:
         watcher.close()
@@ -212,7 +222,10 @@ def connect(path: str, kind: str, deadline: float, timeout: float) -> _socket.so
 
 
 def check_listener(connection: _socket.socket, path: str, kind: str) -> None:
-    """Raise `Untrusted` unless the broker or systemd listens: only they may receive a push or hand out names."""
+    """Raise `Untrusted` unless the listener is the broker or systemd.
+
+    Only they may receive a push or hand out names.
+    """
     peer = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _UCRED_BYTES)
     uid = int.from_bytes(peer[4:8], sys.byteorder)
     if uid in (0, os.geteuid()):

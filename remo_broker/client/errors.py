@@ -1,4 +1,4 @@
-"""The exceptions of the client. All of them derive from `ClientError`; none holds a secret's value."""
+"""The client's exceptions. All derive from `ClientError`; none holds a secret's value."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 
 class ClientError(Exception):
-    """Any failure of a request: `message` says what failed and why, `hint` what the user can do, if anything."""
+    """Any failure of a request: `message` says what failed and why, `hint` what the user can do, if
+    anything.
+    """
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -41,7 +43,7 @@ class Unsendable(ClientError):
 
 
 class Unreachable(ClientError):
-    """Connecting to `path` failed. The message says whether the socket exists and who may use it."""
+    """Cannot connect to `path`. The message says whether the socket exists and who may use it."""
 
     def __init__(self, path: str, message: str, *, hint: str | None = None, temporary: bool = False) -> None:
         super().__init__(message, hint=hint)
@@ -51,7 +53,10 @@ class Unreachable(ClientError):
 
 
 class Untrusted(ClientError):
-    """The process that listens on the socket is not the broker: it belongs to another user. Nothing was sent."""
+    """The process that listens on the socket is not the broker: it belongs to another user.
+
+    Nothing was sent.
+    """
 
     def __init__(self, path: str, uid: int, user: str) -> None:
         super().__init__(
@@ -102,7 +107,10 @@ class BadReply(ClientError):
 
 
 class BrokerError(ClientError):
-    """The broker refused the request. `code` and `reason` are the protocol's, `message` is the broker's text."""
+    """The broker refused the request.
+
+    `code` and `reason` are the protocol's; `message` is the broker's text.
+    """
 
     def __init__(self, code: str, reason: str | None, message: str, retry_after_seconds: int | None = None) -> None:
         super().__init__(message)
@@ -119,7 +127,7 @@ class Denied(BrokerError):
 
 
 class NotFound(BrokerError):
-    """The project may fetch the secret, but the broker does not hold it; `reason` tells whether it holds any."""
+    """The project may fetch the secret, but the broker lacks it; `reason` says if it holds any."""
 
 
 class RateLimited(BrokerError):

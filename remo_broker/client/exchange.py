@@ -1,7 +1,7 @@
 """One request and its reply, without I/O: the synchronous and the asyncio client both drive this.
 
-On a project's socket the first request of a connection is sent together with a `ping` in one write, so that another
-version of the protocol is recognized before the reply is interpreted, without another round trip.
+On a project's socket, the first request of a connection goes out with a `ping` in one write. The
+client thus detects another protocol version before it parses the reply, without another round trip.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 
 class Exchange:
-    """Send `data`, then pass each received line to `feed` until it returns True; `reply` then has the fields."""
+    """Send `data`, then pass each received line to `feed` until it returns True; `reply` then has
+    the fields.
+    """
 
     __slots__ = ("_ping_due", "answered", "data", "path", "repeatable", "reply", "request")
 
@@ -32,14 +34,19 @@ class Exchange:
         self.request = request
         self.repeatable = request.REPEATABLE
         self.answered = False
-        """Whether the reply to the request itself was received, success or refusal: no further line follows."""
-        # A ping is not preceded by another one.
+        """Whether the reply to the request itself, success or refusal, has come; it is the last
+        line.
+        """
+        # Do not send a ping before a ping.
         self._ping_due = greet and not isinstance(request, Ping)
         self.data = (encode(Ping()) if self._ping_due else b"") + encode(request)
         self.reply: dict[str, Any] = {}
 
     def feed(self, line: bytes) -> bool:
-        """Take one line without its newline. Raises `ClientError` for a failure or a malformed reply."""
+        """Take one line without its newline.
+
+        Raises `ClientError` for a failure or a malformed reply.
+        """
         self.answered = not self._ping_due
         fields = parse_object(self.path, line)
         if fields.get("ok") is not True:
@@ -64,13 +71,15 @@ def encode(request: Request) -> bytes:
         return text.encode() + b"\n"
     except UnicodeEncodeError:
         pass
-    # Raised outside the handler: UnicodeEncodeError holds the whole text, secrets included, and shows it in its repr.
+    # Raised outside the handler: UnicodeEncodeError holds the whole text, secrets included, and
+    # shows it in its repr.
     raise errors.Unsendable
 
 
 def parse_object(path: str, line: bytes) -> dict[str, Any]:
     try:
-        # Decoded here, because json.loads would also take UTF-16, a byte-order mark and encoded surrogates.
+        # Decoded here, because json.loads would also take UTF-16, a byte-order mark and encoded
+        # surrogates.
         fields = json.loads(str(line, "utf-8"))
     except (ValueError, RecursionError):
         # Raised outside the handler: the exception holds the line, and the line may hold a secret.
@@ -86,7 +95,7 @@ def refusal_in(path: str, fields: dict[str, Any]) -> errors.ClientError:
         return errors.BadReply(path, "'ok' is missing")
     failure = build(path, Failure, fields)
     if failure.reason == Reason.UNKNOWN_OP:
-        # The socket's path helps here: it is another kind of socket, or that of an older broker.
+        # The path helps here: the socket is of another kind, or an older broker's.
         failure = Failure(**(failure.__dict__ | {"message": f"{path}: {failure.message}"}))
     return errors.refusal(failure)
 
@@ -100,13 +109,13 @@ def check_version(path: str, fields: dict[str, Any]) -> None:
 
 
 def build(path: str, kind: type[M], fields: dict[str, Any]) -> M:
-    """The message that an answer is. Raises `BadReply`."""
+    """Convert a reply's fields to a message. Raises `BadReply`."""
     try:
         return from_fields(kind, fields)
     except FieldError as error:
         field, kind_name = error.field, error.kind.removesuffix(" | None")
         what = f"'{field}' is missing" if error.missing else f"'{field}' is not of type {kind_name}"
-    # Not raised from that one: its frames hold the answer, which may hold a secret.
+    # Raised outside the handler: the frames of FieldError hold the reply, which may hold a secret.
     raise errors.BadReply(path, what)
 
 

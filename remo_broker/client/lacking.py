@@ -1,4 +1,4 @@
-"""Which projects would lack something."""
+"""Find the projects that a set of secrets does not satisfy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def lacking(client: AdminClient, names: Collection[str]) -> list[tuple[str, list[str]]]:
-    """The registered projects whose allowlist has names that are not among `names`, with those."""
+    """The registered projects whose allowlist has names outside `names`, each with those names."""
     held = set(names)
     found = []
     for project in client.status().projects:

@@ -32,12 +32,15 @@ _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456
 
 
 class Client(Connection):
-    """A project's socket: fetches the secrets of this one project."""
+    """A client of a project's socket: fetches this project's secrets."""
 
     GREETS = True
 
     def get(self, name: str) -> SecretValue:
-        """One secret. Raises `Denied`, `NotFound`, `RateLimited`, `PeerUnexpected` or another `ClientError`."""
+        """One secret.
+
+        Raises `Denied`, `NotFound`, `RateLimited`, `PeerUnexpected` or another `ClientError`.
+        """
         return secret_value(name, self._exchange(Get(name=name)))
 
     def ping(self) -> Pong:
@@ -49,27 +52,27 @@ class Client(Connection):
         return checked_info(self.path, self.ask(Info(), ProjectInfo))
 
     def peek(self, name: str) -> Explanation:
-        """What a `get` would be answered, without one: not a fetch, so not audited."""
+        """What the broker would reply to a `get`. Not a fetch, so not audited."""
         return self.ask(Peek(name=name), Explanation)
 
     def bindings(self) -> BoundSecrets:
-        """Where each secret belongs, as the registered manifest says."""
+        """The variables and files of each secret, from the registered manifest."""
         return self.ask(Bindings(), BoundSecrets)
 
     def ready(self) -> Readiness:
-        """Whether secrets have been pushed since the broker started. Not a fetch, so not audited."""
+        """Whether the broker has received a push since it started. Not a fetch, so not audited."""
         return self.ask(Ready(), Readiness)
 
     def watch(self) -> Iterator[ProjectState]:
-        """The project now, then whenever something of it changes; ends when the broker closes the stream.
+        """Yield the project's state now and at each change, until the broker closes the stream.
 
-        Takes a connection of its own and waits for each state as long as it takes.
+        Opens its own connection and waits for each state without a timeout.
         """
         return watch(self, WatchProject(), ProjectState)
 
 
 def checked_pong(path: str, pong: Pong) -> Pong:
-    """Raise `BadReply` for a project's name that a broker would refuse: it becomes part of paths and messages."""
+    """Raise `BadReply` for an invalid project name: it becomes part of paths and messages."""
     from remo_broker.protocol.names import is_project_name
 
     if not is_project_name(pong.project):
@@ -78,7 +81,7 @@ def checked_pong(path: str, pong: Pong) -> Pong:
 
 
 def checked_info(path: str, info: ProjectInfo) -> ProjectInfo:
-    """Raise `BadReply` for names that a broker would refuse: they become variables, files and lines on terminals."""
+    """Raise `BadReply` for invalid names: they become variables, files and terminal output."""
     from remo_broker.protocol.names import is_project_name, is_secret_name
 
     if not is_project_name(info.project):
@@ -91,7 +94,7 @@ def checked_info(path: str, info: ProjectInfo) -> ProjectInfo:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether the text has a UTF-8 form: JSON can spell half of a surrogate pair, and a broker never does."""
+    """Whether the text has a UTF-8 form: JSON can spell a lone surrogate, a broker never does."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -109,7 +112,7 @@ def secret_value(name: str, exchange: Exchange) -> SecretValue:
     import binascii
 
     binary = exchange.result(BinaryValue)
-    # The decoder skips foreign characters; its strict mode is not known to Python 3.9.
+    # The decoder skips characters outside the alphabet; Python 3.9 lacks its strict mode.
     digits = binary.value_b64.rstrip("=")
     padding = len(binary.value_b64) - len(digits)
     if len(binary.value_b64) % 4 or padding > 2 or not _BASE64.issuperset(digits):

@@ -1,13 +1,14 @@
-"""A project's socket for commands that make one or two requests and start many times a day.
+"""A fast client of a project's socket, for commands that run often and make few requests.
 
-Importing `json` and `enum` takes as long as the rest of a `remo-secret get`. A usual reply is read here, with the C
-scanner below `json`. For any other reply, and for every error, `Exchange` and `Client` are imported and given the same
-lines, so that both forms accept and report the same. `_json` is CPython's; without it the usual way is taken.
+Importing `json` and `enum` takes as long as the rest of a `remo-secret get`. This module parses a
+usual reply itself, with the C scanner under `json`. For any other reply and for every error it
+imports `Exchange` and `Client` and passes them the same lines, so both clients accept and report
+the same. `_json` exists in CPython only; without it, `open_project` returns a `Client`.
 """
 
 from __future__ import annotations
 
-# The C module below `socket`, see `connection`.
+# The C module under `socket`, see `connection`.
 import _socket
 import os
 import sys
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from remo_broker.client.project import Client
     from remo_broker.protocol.ops import ProjectInfo, Request
 
-# The same as `connection` and `ops` have; a test compares them.
+# Copies of the constants in `connection` and `ops`; a test compares them.
 TIMEOUT_SECONDS = 30.0
 MAX_LINE = 64 * 1024
 # struct ucred: pid, uid and gid, 32 bits each.
@@ -66,7 +67,10 @@ class QuickInfo:
 
 
 def open_project(path: str) -> QuickClient | Client:
-    """A client for a project's socket, connected if that succeeds at once; otherwise its first request says why not."""
+    """A client for a project's socket, connected if that succeeds at once.
+
+    Otherwise its first request reports the reason.
+    """
     connection = _connect(path) if _scan is not None else None
     if connection is not None:
         return QuickClient(path, connection)
@@ -76,7 +80,7 @@ def open_project(path: str) -> QuickClient | Client:
 
 
 def _connect(path: str) -> _socket.socket | None:
-    """A connection to a listener that needs no second look, see `trust`; None if there is none."""
+    """A connection to a listener that is root or this user (see `trust`), otherwise None."""
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         connection.setblocking(False)
@@ -92,7 +96,7 @@ def _connect(path: str) -> _socket.socket | None:
 
 
 class QuickClient:
-    """`get` and `info` of `Client`, on one connection that is not opened again."""
+    """`get` and `info` of `Client`, on one connection that is never reopened."""
 
     def __init__(self, path: str, connection: _socket.socket) -> None:
         self.path = path
@@ -127,7 +131,7 @@ class QuickClient:
 
             if not (reused and isinstance(error, ConnectionLost)):
                 raise
-            with Client(self.path) as again:  # the broker was restarted since the first request
+            with Client(self.path) as again:  # the broker has restarted since the first request
                 return again.get(name)
         value, expires = fields.get("value"), fields.get("expires_at")
         ttl, generation = fields.get("ttl_seconds"), fields.get("generation")
@@ -162,7 +166,7 @@ class QuickClient:
         return checked_info(self.path, build(self.path, ProjectInfo, fields))
 
     def _ask(self, line: bytes, request: Callable[[], Request]) -> dict[str, Any]:
-        """The fields of the reply to `request`, which `line` is. Raises `ClientError`."""
+        """Send `line`, the encoded `request`; return the reply's fields. Raises `ClientError`."""
         exchange = None
         try:
             self._send(line if self._greeted else _PING + line)
@@ -192,7 +196,7 @@ class QuickClient:
         try:  # noqa: SIM105 - importing contextlib takes longer than the exchange
             self._connection.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # it may have replied before it closed
+            pass  # it may have replied first
 
     def _line(self) -> bytes:
         """The next line without its newline. Raises `ClientError` and TimeoutError."""
@@ -223,7 +227,7 @@ def _is_unicode(text: Any) -> bool:
 
 
 def _fields(line: bytes) -> dict[str, Any] | None:
-    """The object that a line is; None for anything that the ordinary reader must look at."""
+    """The line's JSON object; None for anything that `Exchange` must parse."""
     if not line.startswith(b"{"):
         return None
     try:

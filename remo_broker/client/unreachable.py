@@ -14,9 +14,12 @@ LONGEST_SOCKET_PATH = 107
 
 
 def unreachable(path: str, kind: str, error: OSError) -> Unreachable:
-    """The exception for a failed connect. `kind` is the name of the host's socket, empty for a project's socket.
+    """The exception for a failed connect.
 
-    A path that names a socket of the host is treated as such, even where a project's socket was expected.
+    `kind` is the name of the host's socket, empty for a project's socket.
+
+    A path with the name of a host socket counts as one, even if the caller expected a project's
+    socket.
     """
     if os.path.basename(path) in (paths.ADMIN_SOCKET, paths.STATUS_SOCKET):
         kind = os.path.basename(path)
@@ -31,7 +34,7 @@ def unreachable(path: str, kind: str, error: OSError) -> Unreachable:
         return Unreachable(path, f"{path}: {why}{_nearest(path)}", hint=_permission_hint(kind))
     who = _mode_and_owner(found)
     if stat.S_ISDIR(found.st_mode):
-        # Container engines create a directory where the source of a mount is missing.
+        # Container engines create a directory if the source of a mount is missing.
         return Unreachable(
             path,
             f"{path} is a directory, not a socket",
@@ -42,7 +45,7 @@ def unreachable(path: str, kind: str, error: OSError) -> Unreachable:
     if error.errno in (errno.EACCES, errno.EPERM):
         return Unreachable(path, f"{path}: permission denied ({who}; you are {_self()})", hint=_permission_hint(kind))
     if error.errno == errno.ECONNREFUSED:
-        if found.st_nlink == 0:  # the inode lives on only in this mount
+        if found.st_nlink == 0:  # the inode survives only in this mount
             return Unreachable(
                 path,
                 f"{path} was replaced on the host; this mount still shows the old socket",
@@ -72,7 +75,7 @@ def _permission_hint(kind: str) -> str:
 
 
 def _nearest(path: str) -> str:
-    """The first directory of the path that is missing or may not be searched."""
+    """Name the directory of the path that is missing or that this user may not search."""
     directory = os.path.dirname(os.path.abspath(path))
     while directory != "/":
         try:
@@ -105,7 +108,7 @@ def _self() -> str:
 
 
 def user_name(uid: int) -> str:
-    """The user's name, or the number where there is none."""
+    """The user's name, or the uid if it has no name."""
     import pwd
 
     try:

@@ -1,4 +1,4 @@
-"""A secret as the client hands it out: its value shows only where somebody asks for it by name."""
+"""A secret as the client returns it; only the `reveal` methods give its value."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from __future__ import annotations
 class SecretValue:
     """One fetched secret: a string, a bundle (the compact JSON of an object of strings) or bytes.
 
-    `ttl_seconds` is what is left of the lease; do not keep values. `generation` counts the broker's snapshots.
-    `expires_at` is the time (RFC 3339) from which on the secret is not given out, if it was pushed with one.
+    `ttl_seconds` is the time left of the lease; do not keep values. `generation` counts the
+    broker's snapshots. `expires_at` is the time (RFC 3339) at which the broker stops handing out
+    the secret, if the push set one.
     """
 
     __slots__ = ("_content", "expires_at", "generation", "name", "ttl_seconds")
@@ -23,7 +24,7 @@ class SecretValue:
 
     @property
     def binary(self) -> bool:
-        """Whether it was pushed as bytes: then only `reveal_bytes` has it."""
+        """Whether it was pushed as bytes; if so, only `reveal_bytes` returns it."""
         return isinstance(self._content, bytes)
 
     def reveal(self) -> str:
@@ -37,9 +38,9 @@ class SecretValue:
         return self._content if isinstance(self._content, bytes) else self._content.encode("utf-8")
 
     def reveal_fields(self) -> dict[str, str] | None:
-        """A bundle's fields in the order in which they were pushed; None for what is no bundle.
+        """A bundle's fields in the order in which they were pushed; None for any other secret.
 
-        The protocol sends a bundle as a string, so a string that happens to be the JSON of one is one too.
+        The protocol sends a bundle as a string, so a string that is such JSON counts as a bundle.
         """
         if isinstance(self._content, bytes) or not self._content.startswith("{"):
             return None
@@ -51,7 +52,8 @@ class SecretValue:
             fields = json.loads(self._content)
             if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):
                 return None
-            # A bundle was pushed with names that the broker allows, and spells no half of a character, as "\\ud800" does.
+            # The broker accepts only valid names in a bundle, and no lone surrogate such as
+            # "\\ud800".
             if not all(is_secret_name(name) for name in fields):
                 return None
             "".join(fields.values()).encode("utf-8")

@@ -8,6 +8,6 @@ try:
     from remo_broker.ctl.main import main
 
     status = main()
-except KeyboardInterrupt:  # while it is still being imported; as a shell reports it
+except KeyboardInterrupt:  # interrupted during the imports; exit as a shell reports it
     status = 130
 sys.exit(status)

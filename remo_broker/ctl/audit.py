@@ -1,4 +1,4 @@
-"""`remo-brokerctl audit`: who was given what, and who was refused."""
+"""`remo-brokerctl audit`: which secrets went to whom, and which requests were refused."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def audit(arguments: Arguments) -> int:
 
 
 def _mode(arguments: Arguments) -> Option | None:
-    """Which of the forms of review was asked for; None for the table. Raises `Usage` for two at a time."""
+    """The requested form of review; None for the table. Raises `Usage` for two at a time."""
     modes = [option for option in (VERIFY, MARK_NEW, REPORT, FOLLOW) if arguments.flag(option)]
     if arguments.flag(SUMMARY) or arguments.flag(BY):
         modes.append(SUMMARY)
@@ -149,7 +149,7 @@ def moment(arguments: Arguments, option: Option) -> int | None:
 
 
 def _require_known(query: Query) -> None:
-    """Raise `Problem` for a project that there is not, and never was as far as the journal goes back."""
+    """Raise `Problem` for a project that does not exist and has no record in the journal."""
     if os.path.lexists(paths.project_socket(paths.SOCKET_DIR, query.project or "")):
         return
     ever = Query(project=query.project, all_events=True, lines=1, directory=query.directory, namespace=query.namespace)
@@ -161,7 +161,7 @@ def _require_known(query: Query) -> None:
 
 
 def show(output: Output, found: Iterator[Record], query: Query, *, live: bool, full: bool = False) -> int:
-    """Print the records, as a table or as JSON; how many rows."""
+    """Print the records as a table or as JSON. Return the number of rows."""
     hosts = query.directory is not None
     is_first = Firsts(query).is_first
     if output.json == "off":
@@ -176,9 +176,9 @@ def show(output: Output, found: Iterator[Record], query: Query, *, live: bool, f
 
 
 def fields(record: Record, *, host: bool = False) -> dict[str, Any]:
-    """A record for programs: every field that it has, under the name of the journal's without the prefix.
+    """A record for programs: every field it has, named as in the journal without the prefix.
 
-    Beside them the user's name, as it is on this host now.
+    The user's current name on this host is added.
     """
     found: dict[str, Any] = {"time": iso(record.usec), "event": record.event}
     for name in TEXT_FIELDS:
@@ -231,7 +231,7 @@ def _verify(arguments: Arguments, output: Output, query: Query) -> int:
 
 
 def _running(arguments: Arguments) -> tuple[str, int] | None:
-    """The start and the last serial of the broker that runs, without starting one; None where that cannot be known."""
+    """The running broker's start id and last serial; None if unknown. Never starts a broker."""
     try:
         if manages_units(arguments):
             if not unit_states().runs:
@@ -246,7 +246,7 @@ def _running(arguments: Arguments) -> tuple[str, int] | None:
 
 
 def _sync(query: Query) -> None:
-    """Have journald write what it has received; it takes privilege, and without it a moment has to do."""
+    """Make journald write what it has received. Without the privilege, wait a moment instead."""
     from remo_broker.ctl.journals import unit_namespace
 
     namespace = query.namespace or unit_namespace()

@@ -1,7 +1,8 @@
-"""Whether a fetch is the first of its kind: a program or container that gets a secret it never got before.
+"""Whether a fetch is the first of its kind: the first time a program or container gets a secret.
 
-Before means as far as the journal goes back. The broker cannot tell: it forgets at each start, and what holds secrets reads no
-journal. Here the journal's index tells, with one look for each kind of fetch.
+First means within the journal's retention. The broker cannot tell: it forgets at each start, and
+the process that holds secrets does not read the journal. Here the journal's index answers, with one
+lookup for each kind of fetch.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from remo_broker.protocol.records import SERIAL_FIELD, START_ID_FIELD, Event, Ou
 if TYPE_CHECKING:
     from cysystemd.reader import JournalReader
 
-# What makes two fetches alike: the program and where it runs, not its process.
+# Two fetches are alike if these match: the program and where it runs, not its process.
 KIND = ("REMO_PROJECT", "REMO_SECRET", "REMO_PEER_COMM")
-# Kinds that are looked for in one review; those beyond are not marked. A look takes about a millisecond.
+# Kinds looked up in one review; further kinds are not marked. A lookup takes about a millisecond.
 MOST_KINDS = 2000
 
 
@@ -47,7 +48,10 @@ class Firsts:
 
 
 def kind_of(record: Record) -> tuple[str, ...] | None:
-    """The fields by which a fetch is alike to others; None for what handed nothing out, or says nothing of the program."""
+    """The fields that identify a kind of fetch.
+
+    None if nothing was handed out, or if the record does not name the program.
+    """
     if record.text("REMO_OUTCOME") != Outcome.OK or record.text("REMO_PEER_COMM") is None:
         return None
     place = next((name for name in ("REMO_PEER_CONTAINER", "REMO_PEER_UNIT") if record.text(name)), "REMO_PEER_UID")

@@ -1,10 +1,11 @@
 """The broker's audit records, read back from the journal.
 
-Matches inside the journal narrow the search, so that a million entries of others cost nothing. Records are bound to the
-broker's user, which nothing else runs as, by a field that journald sets from what the kernel says: an entry that somebody else
-wrote, with whatever fields, does not match. Not by the unit: journald looks that up when it reads an entry, and leaves it out
-of the last ones of a broker that was killed before. In journals of other hosts, whose user has another number, it has to be the
-unit all the same.
+Matches inside the journal narrow the search, so a million entries of other units cost nothing.
+Records are matched by the broker's user, which nothing else runs as. journald sets that field from
+what the kernel reports, so an entry that another process wrote does not match, whatever its fields.
+The unit would not do: journald looks it up when it reads an entry, and leaves it out of the last
+entries of a broker that was killed before then. Journals of other hosts are matched by the unit all
+the same, because the user has another number there.
 """
 
 from __future__ import annotations
@@ -29,20 +30,20 @@ if TYPE_CHECKING:
 
 USER = "remo-broker"
 
-# What is shown without --all: what somebody was given or refused.
+# Shown without --all: what was handed out or refused.
 ACCESS_EVENTS = (Event.FETCH, Event.RATE_LIMITED, Event.DENIALS_COUNTED, Event.PEER_REFUSED)
-# How often a follower looks without being woken: where the journal is on a file system without inotify.
+# How often a follower polls. This matters where the journal's file system has no inotify.
 FOLLOW_SECONDS = 2.0
 # Later than any entry.
 END_OF_TIME = 2**62
-# As much of a field as is shown; the broker writes no longer ones.
+# Longest part of a field that is shown; the broker writes no longer ones.
 LONGEST_FIELD = 1000
-# Of 64 bits.
+# Digits of a 64-bit number.
 LONGEST_NUMBER = 20
 
 
 class Query:
-    """What to look for. Times are microseconds since 1970, by the clock of the journal's entries."""
+    """What to look for. Times are microseconds since 1970, by the journal's clock."""
 
     def __init__(
         self,
@@ -70,7 +71,7 @@ class Query:
         self.namespace = namespace
 
     def terms(self) -> list[list[tuple[str, str]]]:
-        """The matches: every group must hold, and of each group any field."""
+        """The matches: every group must hold, through any one of its fields."""
         groups = [[("_UID", str(broker_uid()))] if self.directory is None else [("_SYSTEMD_UNIT", SERVICE)]]
         if self.denied:
             groups.append(
@@ -93,20 +94,23 @@ class Query:
         return groups
 
     def holds(self, usec: int) -> bool:
-        """Whether an entry of that time is asked for. Later ones may be: a clock can be set back."""
+        """Whether the span covers that time.
+
+        Later entries may have earlier times, because a clock can be set back.
+        """
         return (self.since is None or usec >= self.since) and (self.until is None or usec <= self.until)
 
 
 class Record:
-    """One entry. Text is printable ASCII whatever the journal holds; what a record lacks is None."""
+    """One entry. Text is printable ASCII whatever the journal holds; a missing field is None."""
 
     __slots__ = ("data", "taken", "usec")
 
     def __init__(self, entry: JournalEntry) -> None:
         self.data: dict[str, str | list[str]] = entry.data
-        """The fields as they are in the journal: to tell records apart by, not to be shown."""
+        """The fields as they are in the journal: for comparing records, not for display."""
         self.taken: int = entry.get_realtime_usec()
-        """When journald took it. A record that waited for journald has its own time."""
+        """When journald received it. A record that waited for journald also has its own time."""
         own = self.number(records.EVENT_TIME_FIELD)
         self.usec: int = self.taken if own is None or not is_time(own) else own
 
@@ -145,12 +149,12 @@ def broker_uid() -> int:
 
 
 def read(query: Query) -> Iterator[Record]:
-    """The records in the order of the journal; those of several journals by the time at which they were taken."""
+    """The records in journal order; those of several journals, by the time journald got them."""
     return _merged(_open(query), query)
 
 
 def follow(query: Query) -> Iterator[Record]:
-    """The last `query.lines` records, then each new one as it comes, for ever."""
+    """The last `query.lines` records, then each new one as it arrives. Never ends."""
     readers = _open(query)
     yield from _merged(readers, query)
     poll = select.poll()
@@ -164,7 +168,7 @@ def follow(query: Query) -> Iterator[Record]:
 
 
 def any_record(query: Query) -> bool:
-    """Whether there is one at all."""
+    """Whether any record matches."""
     return next(_merged(_open(query), query), None) is not None
 
 
@@ -174,7 +178,7 @@ def open_readers(query: Query) -> list[JournalReader]:
 
 
 def earliest(readers: list[JournalReader], terms: list[list[tuple[str, str]]]) -> Record | None:
-    """The first record that matches, found by the journal's index."""
+    """The first record that matches, found through the journal's index."""
     found = []
     for reader in readers:
         reader.clear_filter()
@@ -195,13 +199,13 @@ def _open(query: Query) -> list[JournalReader]:
 
 
 def _rule(groups: list[list[tuple[str, str]]]) -> Rule:
-    """The matches as cysystemd chains them: it takes one after the other, `|` binding tighter than `&`."""
+    """The matches as cysystemd chains them: one by one, with `|` binding tighter than `&`."""
     from cysystemd.reader import Rule
 
     rule = None
     for group in groups:
         for place, (field, value) in enumerate(group):
-            term = Rule(field, str(value))  # cysystemd takes no subclass of str
+            term = Rule(field, str(value))  # cysystemd rejects subclasses of str
             if rule is not None:
                 term = rule & term if place == 0 else rule | term
             rule = term
@@ -217,9 +221,11 @@ def _merged(readers: list[JournalReader], query: Query) -> Iterator[Record]:
 
 
 def _between(reader: JournalReader, query: Query) -> Iterator[Record]:
-    """Those within the span. An entry past its end is no end: within a boot the clock may have been set back after it.
+    """The records within the span.
 
-    To seek is safe all the same: journald takes a new file when the clock goes back, and each file is searched by itself.
+    An entry past the end of the span does not end the search: within a boot the clock may have been
+    set back after it. Seeking is safe all the same: journald starts a new file when the clock goes
+    back, and each file is searched on its own.
     """
     if query.since is not None:
         reader.seek_realtime_usec(query.since)
@@ -231,7 +237,7 @@ def _between(reader: JournalReader, query: Query) -> Iterator[Record]:
 
 
 def _last(readers: list[JournalReader], query: Query, lines: int) -> list[Record]:
-    """The last `lines` within the span, in the order of the journal; the readers then stand at their ends."""
+    """The last `lines` within the span, in journal order. Leaves the readers at their ends."""
     each = [_backwards(reader, query) for reader in readers]
     if len(each) == 1:
         found = list(islice(each[0], lines))
@@ -239,13 +245,13 @@ def _last(readers: list[JournalReader], query: Query, lines: int) -> list[Record
         found = list(islice(heapq.merge(*each, key=lambda record: record.taken, reverse=True), lines))
     for reader, records_of_it in zip(readers, each, strict=True):
         records_of_it.close()
-        if lines == 0:  # the end was not looked for
+        if lines == 0:  # nothing has moved to the end yet
             _to_end(reader)
     return found[::-1]
 
 
 def _backwards(reader: JournalReader, query: Query) -> Generator[Record, None, None]:
-    """From the last one on. However far that goes, the reader stands at its end afterwards."""
+    """Backwards from the last one. The reader is at its end afterwards, however far that went."""
     newest = None
     _to_end(reader, stay=False)
     try:
@@ -262,7 +268,7 @@ def _backwards(reader: JournalReader, query: Query) -> Generator[Record, None, N
 
 
 def _to_end(reader: JournalReader, *, stay: bool = True) -> None:
-    # Not seek_tail(), which steps back by one in some versions of cysystemd and not in others.
+    # Not seek_tail(): some versions of cysystemd step back by one there and others do not.
     reader.seek_realtime_usec(END_OF_TIME)
     if stay and reader.previous() is None:
         reader.seek_head()

@@ -1,7 +1,8 @@
-"""`remo-brokerctl audit --mark-new`: an entry at notice priority for each first fetch, so that `journalctl -p notice` is short.
+"""`remo-brokerctl audit --mark-new`: write a notice-priority entry for each first fetch.
 
-A timer runs it as a user of its own that may read the journal. The broker cannot do it: it forgets what it has seen at each
-start, and the process that holds secrets reads no journal.
+This keeps `journalctl -p notice` short. A timer runs it as a separate user that may read the
+journal. The broker cannot do it: it forgets what it has seen at each start, and the process that
+holds secrets does not read the journal.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
     from remo_broker.ctl.audit_journal import Query, Record
 
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
-# Without a mark of the last run.
+# How far back to look if the last run left no mark.
 FIRST_RUN_SECONDS = 3600
-# What an entry takes over from the fetch.
+# Fields that an entry copies from the fetch.
 TAKEN_OVER = (
     *("REMO_GENERATION", "REMO_PEER_PID", "REMO_PEER_UID", "REMO_PEER_GID", "REMO_PEER_UNIT", "REMO_PEER_USER_UNIT"),
     *("REMO_PEER_CONTAINER", "REMO_PEER_COMM", "REMO_PEER_EXE", "REMO_PEER_PIDFD_INODE"),
@@ -34,7 +35,10 @@ TAKEN_OVER = (
 
 
 def mark(query: Query) -> int:
-    """Write the entries; how many. Where systemd gives a state directory, the next run goes on from there."""
+    """Write the entries and return their number.
+
+    If systemd provides a state directory, the next run continues from there.
+    """
     state = os.environ.get("STATE_DIRECTORY")
     path = os.path.join(state, "since") if state else None
     if query.since is None:

@@ -1,7 +1,7 @@
-"""`remo-brokerctl audit --report`: the review as one page that stands by itself.
+"""`remo-brokerctl audit --report`: the review as one self-contained page.
 
-No script and no request anywhere: everything is HTML, CSS and SVG, so that the page opens from disk, prints, and reads aloud.
-Every string from the journal goes through `escape`.
+It has no script and makes no request: everything is HTML, CSS and SVG, so the page opens from disk,
+prints, and works with screen readers. Every string from the journal goes through `escape`.
 """
 
 from __future__ import annotations
@@ -26,24 +26,28 @@ if TYPE_CHECKING:
     from remo_broker.ctl.audit_journal import Record
     from remo_broker.ctl.audit_summary import Group
 
-# Bars that a chart of some 900 pixels has room for, and the steps that they may stand for, in quarters of an hour.
+# Most bars that fit in a chart of some 900 pixels; then the steps a bar may stand for, in quarters
+# of an hour.
 MOST_BARS = 60
 STEPS = (1, 4, 24, 96, 7 * 96, 30 * 96, 365 * 96)
-# Colours that can be told apart; the other projects share one.
+# Colours that can be told apart; the remaining projects share one.
 MOST_COLOURS = 6
 MATRIX_ROWS, MATRIX_COLUMNS = 30, 24
 MOST_ROWS = 500
 NAMES_SHOWN = 5
 NAMES_LISTED = 1000
 CALENDAR_WEEKS = 53
-# Without anything before it, what was fetched first within this time says nothing.
+# With no earlier records, a first fetch within this time means nothing.
 LEARNING_USEC = 86_400 * USEC
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 class Report:
     def __init__(self, records: Iterable[Record], earlier: set[tuple[str, str, str]] | None = None) -> None:
-        """`earlier`: what was fetched before, as `pair` has it; None where the records are all that there are."""
+        """`earlier`: what was fetched before, in the form of `pair`.
+
+        None if `records` are all there is.
+        """
         self.groups = sorted(group(records, by_time=True), key=lambda one: one.first)
         self.total = Count(())
         self.projects: dict[str, Count] = {}
@@ -292,12 +296,12 @@ def is_denial(record: Record) -> bool:
 
 
 def weight(one: Group) -> int:
-    """How many requests each of the records tells."""
+    """How many requests each of the records stands for."""
     return one.sample.number("REMO_COUNT") or 1
 
 
 def pair(record: Record) -> tuple[str, str, str] | None:
-    """Who fetched what for which project; None where nothing was handed out."""
+    """Who fetched what for which project; None if nothing was handed out."""
     secret = record.text("REMO_SECRET")
     if secret is None or record.text("REMO_OUTCOME") != "ok":
         return None
@@ -305,7 +309,7 @@ def pair(record: Record) -> tuple[str, str, str] | None:
 
 
 def _chart(bars: dict[int, dict[str, int]], series: list[str], begin: int, step: int) -> str:
-    """Stacked bars upwards, denials downwards. Hidden from readers, who have the table."""
+    """Stacked bars upwards, denials downwards. Hidden from screen readers, which get the table."""
     places = max(bars) + 1
     up = max(1, *(sum(count for name, count in bar.items() if name) for bar in bars.values()))
     down = max(bar.get("", 0) for bar in bars.values())
@@ -372,7 +376,7 @@ def _more(count: int, shown_count: int, noun: str = "rows") -> str:
 
 
 def write_report(output: Output, report: Report, path: str) -> None:
-    """Write the page to `path` in one step, for its owner alone; to standard output for `-`."""
+    """Write the page to `path` in one step, readable by its owner only; `-` is standard output."""
     page = report.html()
     if path == "-":
         output.line(page.removesuffix("\n"))

@@ -1,4 +1,4 @@
-"""How the report looks: light and dark by the reader's setting, the colours told apart by lightness too."""
+"""The report's style: light or dark by the reader's setting; colours also differ in lightness."""
 
 from __future__ import annotations
 

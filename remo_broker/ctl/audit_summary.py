@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
     Key = tuple[str | None, ...]
 
-# What decides where a record is counted, and how.
+# The fields that decide where and how a record is counted.
 KEY_FIELDS = (
     *("REMO_PROJECT", "REMO_UNIT", "REMO_SECRET", "REMO_EVENT", "REMO_DECISION", "REMO_OUTCOME", "REMO_COUNT"),
     *("REMO_PEER_CONTAINER", "REMO_PEER_UNIT", "REMO_PEER_COMM", "REMO_PEER_UID"),
 )
-# Some zones differ from others by a quarter of an hour.
+# Some zones are offset from others by a quarter of an hour.
 QUARTER_USEC = 900 * USEC
 MOST_REMEMBERED = 100_000
 
 
 class Group:
-    """Records that differ in nothing but time and process."""
+    """Records that differ only in time and process."""
 
     __slots__ = ("count", "first", "last", "quarters", "sample")
 
@@ -37,17 +37,21 @@ class Group:
         self.count = 0
         self.first = self.last = sample.usec
         self.quarters: dict[int, int] = {}
-        """How many there were in each quarter of an hour since 1970, where that was asked for."""
+        """Number of records in each quarter of an hour since 1970, if requested."""
 
 
 def group(records: Iterable[Record], *, by_time: bool = False) -> Iterable[Group]:
-    """A million records are looked at here, so each only as much as it takes to tell it from the others."""
+    """Group the records.
+
+    A million records may pass through here, so each is read only as far as needed to tell it from
+    the others.
+    """
     groups: dict[tuple[object, ...], Group] = {}
     for record in records:
         key: tuple[object, ...] = tuple(map(record.data.get, KEY_FIELDS))
         try:
             one = groups.get(key)
-        except TypeError:  # a field that stands twice, which no broker writes
+        except TypeError:  # a duplicate field, which no broker writes
             key = tuple(record.text(field) for field in KEY_FIELDS)
             one = groups.get(key)
         if one is None:
@@ -64,7 +68,7 @@ def group(records: Iterable[Record], *, by_time: bool = False) -> Iterable[Group
 
 
 class Count:
-    """What became of the fetches under one key; refusals without a secret are counted under none."""
+    """Outcomes of the fetches under one key; refusals without a secret count under none."""
 
     __slots__ = ("allowed", "denied", "first", "key", "last", "missing", "who")
 
@@ -91,7 +95,7 @@ class Count:
         self.who[name] = self.who.get(name, 0) + number
 
     def most(self) -> str:
-        """The one that asked most, and how many others did: `npm in container web and 2 more`."""
+        """The most frequent requester and how many others: `npm in container web and 2 more`."""
         name = max(self.who, key=lambda one: (self.who[one], one))
         more = len(self.who) - 1
         return f"{name} and {more} more" if more else name
@@ -101,7 +105,10 @@ _asked: dict[tuple[object, ...], str] = {}
 
 
 def asked(record: Record) -> str:
-    """`who`, once for all records alike. A field that stands twice is a list, and those are too few to remember."""
+    """`who`, computed once for all similar records.
+
+    A duplicate field is a list; such records are too few to cache.
+    """
     key = tuple(map(record.data.get, WHO_FIELDS))
     try:
         found = _asked.get(key)
@@ -125,7 +132,7 @@ NOUNS = {"": "secret", "who": "program", "secret": "secret", "project": "project
 
 
 def summarise(records: Iterable[Record], by: str = "") -> list[Count]:
-    """Those with denials first, the most denied on top; days in their order."""
+    """Those with denials first, most denied on top; days in order."""
     key_of = KEYS[by][1]
     counts: dict[Key, Count] = {}
     if by == "day":
@@ -154,7 +161,7 @@ def _by_day(records: Iterable[Record]) -> list[Count]:
 
 
 def show_summary(output: Output, records: Iterable[Record], by: str = "") -> int:
-    """Print the counts; how many rows."""
+    """Print the counts. Return the number of rows."""
     counts = summarise(records, by)
     names = KEYS[by][0]
     if output.json != "off":

@@ -1,4 +1,4 @@
-"""The review as a table: a row a record, within 100 columns, long runs of the same denial as one row."""
+"""The review as a table: one row per record, 100 columns; long runs of one denial share a row."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from remo_broker.ctl.audit_journal import Record
 
 HEADER = ("TIME", "PROJECT", "SECRET", "OUTCOME", "REASON", "WHO")
-# The columns are as wide as these many first rows need; a follower's are as wide as common names.
+# Column widths come from this many first rows; a follower's fit common names.
 MEASURED_ROWS = 1000
 COMMON_WIDTHS = (19, 12, 20, 9, 15, 15)
 WIDTH = 100
-# What a column keeps when the table is too wide, widest first.
+# Minimum width of each column when the table is too wide; the widest shrinks first.
 LEAST = (19, 8, 14, 9, 11, 28)
 HOSTS_LEAST = (8, 19, 8, 12, 9, 10, 22)
 ELLIPSIS = "..."
-# Behind the outcome of a first fetch.
+# Appended to the outcome of a first fetch.
 NEW = ", new"
 
-# So many denials of the same project, program and reason are one row,
+# At least this many denials of the same project, program and reason share a row,
 COLLAPSED = 10
-# where no more than this lies between two of them,
+# if no more than this passes between two of them,
 RUN_USEC = 60 * USEC
-# and no more rows than these are held back until a run has ended.
+# and if no more rows than this are held back until a run has ended.
 HELD_ROWS = 10_000
 
 _REFUSALS = (
@@ -48,7 +48,7 @@ _REFUSALS = (
 
 
 class Run:
-    """Denials of the same kind, one after the other; others may have come in between."""
+    """Denials of the same kind in sequence; others may come in between."""
 
     __slots__ = ("count", "first", "last", "rest")
 
@@ -56,7 +56,7 @@ class Run:
         self.first = self.last = record
         self.count = 1
         self.rest = [record]
-        """All of them while they are few enough to have rows of their own."""
+        """All of them, while they are few enough for a row each."""
 
     def add(self, record: Record) -> None:
         self.last = record
@@ -74,7 +74,10 @@ def show(
     hosts: bool = False,
     is_first: Callable[[Record], bool] = lambda _: False,
 ) -> int:
-    """Print the records; how many there were. Those that are the first of their kind are marked as new."""
+    """Print the records, marking those that are the first of their kind.
+
+    Return the number of records.
+    """
     runs = map(Run, records) if live or full else collapsed(records)
     head: list[Run] = [] if live else list(islice(runs, MEASURED_ROWS))
     prefix = ("HOST",) if hosts else ()
@@ -117,7 +120,7 @@ def table_width() -> int:
 
 
 def fitted(widths: tuple[int, ...], least: tuple[int, ...], total: int) -> tuple[int, ...]:
-    """The widths with what is too much taken from the widest, none below its least."""
+    """The widths reduced to fit `total`, widest first, none below its minimum."""
     found = list(widths)
     excess = sum(found) + 2 * (len(found) - 1) - total
     while excess > 0:
@@ -137,7 +140,7 @@ def aligned(row: Iterable[str], widths: tuple[int, ...], *, cut: bool) -> str:
 
 
 def shortened(cell: str, width: int) -> str:
-    """Its begin and its end, which differ where names have a common prefix."""
+    """Its beginning and its end, because names with a common prefix differ at the end."""
     if len(cell) <= width:
         return cell
     tail = (width - len(ELLIPSIS)) // 3
@@ -145,7 +148,7 @@ def shortened(cell: str, width: int) -> str:
 
 
 def collapsed(records: Iterable[Record]) -> Iterator[Run]:
-    """Runs in the order of their first records; what is no denial is a run of one."""
+    """Runs in the order of their first records; a record that is not a denial is a run of one."""
     waiting: deque[Run] = deque()
     runs: dict[tuple[str | None, ...], Run] = {}
     for record in records:
@@ -163,7 +166,7 @@ def collapsed(records: Iterable[Record]) -> Iterator[Run]:
 
 
 def _ended(waiting: deque[Run], runs: dict[tuple[str | None, ...], Run], now: int) -> Iterator[Run]:
-    """Those at the front to which nothing can be added any more."""
+    """The runs at the front that cannot grow any more."""
     while waiting:
         run = waiting[0]
         key = denial_key(run.first)
@@ -175,7 +178,7 @@ def _ended(waiting: deque[Run], runs: dict[tuple[str | None, ...], Run], now: in
 
 
 def denial_key(record: Record) -> tuple[str | None, ...] | None:
-    """What the denials of a run have in common; None for what is no denial."""
+    """What the denials of a run have in common; None if the record is not a denial."""
     if record.text("REMO_DECISION") != Decision.DENY or record.event != Event.FETCH.word:
         return None
     return (
@@ -185,7 +188,7 @@ def denial_key(record: Record) -> tuple[str | None, ...] | None:
 
 
 def cells(record: Record) -> tuple[str, ...]:
-    """One row. What an event says stands where the outcome and reason of a fetch do."""
+    """One row. Other events put their text where a fetch has its outcome and reason."""
     return (
         shown_short(record.usec),
         record.project or "-",

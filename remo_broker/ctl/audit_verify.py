@@ -1,8 +1,9 @@
-"""`remo-brokerctl audit --verify`: what is missing from the journal, by the serials of its records.
+"""`remo-brokerctl audit --verify`: find records missing from the journal, by their serials.
 
-Each start of the broker numbers its records from 1. A number that is missing is a record that was lost, removed, or never
-written; one that stands twice with another content is a forgery or damage. journald itself writes an entry twice now and then,
-when it takes a new file: those are alike, and said but not held against it.
+Each start of the broker numbers its records from 1. A missing number is a record that was lost,
+removed or never written; a duplicate number with different content is a forgery or damage. journald
+itself sometimes writes an entry twice when it starts a new file. Those entries are identical; they
+are reported but do not count as a fault.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ EXIT_INCOMPLETE = 1
 
 
 class Gap:
-    """Serials that are missing, from `first` to `last`, and when: between the records around them."""
+    """Missing serials, `first` to `last`, and the times of the records around them."""
 
     __slots__ = ("after", "before", "first", "last")
 
@@ -42,14 +43,14 @@ class Start:
     def __init__(self, start_id: str) -> None:
         self.start_id = start_id
         self.seen: dict[int, tuple[int, int]] = {}
-        """By serial: when, and a hash of the record's content."""
+        """By serial: the time, and a hash of the record's content."""
         self.twice = 0
-        """Records that stand twice and are alike."""
+        """Duplicate records with identical content."""
         self.forged: list[int] = []
-        """Serials that stand twice with another content."""
+        """Serials of duplicates with different content."""
         self.ended = False
         self.dropped = 0
-        """Records that the broker itself has said that it lost."""
+        """Records that the broker itself reported as lost."""
 
     def add(self, serial: int, record: Record) -> None:
         content = hash(
@@ -68,7 +69,11 @@ class Start:
             self.dropped += record.number("REMO_DROPPED") or 0
 
     def gaps(self, *, from_first: bool, up_to: int | None) -> list[Gap]:
-        """What is missing: from the first record of the start if `from_first`, and up to the serial `up_to` if that is known."""
+        """The missing serials.
+
+        Counts from the first record of the start if `from_first`, and up to the serial `up_to` if
+        known.
+        """
         serials = sorted(self.seen)
         found = []
         expected = 1 if from_first or not serials else serials[0]
@@ -88,7 +93,7 @@ class Verification:
         self.starts: dict[str, Start] = {}
         self.records = 0
         self.unnumbered = 0
-        """Records of a version before serials."""
+        """Records of a version that had no serials."""
 
     def add(self, record: Record) -> None:
         self.records += 1
@@ -105,10 +110,10 @@ class Verification:
 def verify(
     output: Output, records: Iterable[Record], *, whole: bool, running: tuple[str, int] | None, bounded: bool
 ) -> int:
-    """Say what is missing. The exit status: whether anything is.
+    """Report what is missing. The exit status tells whether anything is.
 
-    `whole`: the records of each start are there from its first on, unless a part is asked for; `running` is the id and the last
-    serial of the broker that runs, `bounded` says that later ones are not asked for.
+    `whole`: the search covers each start from its first record on. `running` is the id and the last
+    serial of the running broker. `bounded`: later records were not requested.
     """
     found = Verification()
     for record in records:

@@ -1,7 +1,7 @@
-"""Who asked, as far as the record says: the container or unit, the program, the user.
+"""Who asked, as far as the record tells: the container or unit, the program, the user.
 
-The fields come from the kernel at the time of the connection. A program can call itself anything, so they tell where to look and
-are no reason to trust.
+The fields come from the kernel at connection time. A program can call itself anything, so they show
+where to look and do not prove identity.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ def program(record: Record) -> str | None:
 
 
 def place(record: Record, *, brief: bool = False) -> str | None:
-    """The container, else the unit that the program belonged to. `brief` leaves out the word for it.
+    """The container, else the program's unit. `brief` leaves out the word for it.
 
-    A container in a unit that is not its own is that unit's word: anybody can make a control group below theirs and call it like
-    another container. So it is shown with the unit, and its id is not looked up.
+    A container inside another unit is only that unit's claim: any unit can create a control group
+    below its own and name it like a container. So it is shown with the unit, and its id is not
+    looked up.
     """
     container, unit = record.text("REMO_PEER_CONTAINER"), record.text("REMO_PEER_UNIT")
     if container is None:
@@ -39,14 +40,14 @@ def place(record: Record, *, brief: bool = False) -> str | None:
     return f"{word}{container[:SHORT_ID]} of {unit.removesuffix('.service')}"
 
 
-# What `who` depends on, for those who ask it for many records alike.
+# What `who` depends on, for callers that need it for many similar records.
 WHO_FIELDS = (
     *("REMO_PEER_CONTAINER", "REMO_PEER_UNIT", "REMO_PEER_COMM", "REMO_PEER_UID", "REMO_PEER_PID", "_MACHINE_ID"),
 )
 
 
 def who(record: Record, *, brief: bool = False) -> str:
-    """`npm in container web`, `backup.timer`, or the numbers where nothing better is known."""
+    """`npm in container web`, `backup.timer`, or the numbers if nothing better is known."""
     comm, where = program(record), place(record, brief=brief)
     if comm is not None and where is not None:
         return f"{comm} in {where}"
@@ -63,7 +64,7 @@ def peer(record: Record) -> str:
 
 
 def owner_of(record: Record, uid: int) -> str:
-    """The number, with the user's name where it is a number of this host."""
+    """The number, with the user's name if the uid belongs to this host."""
     return user(uid) if is_local(record) else str(uid)
 
 
@@ -73,7 +74,7 @@ def is_local(record: Record) -> bool:
 
 
 def matches(record: Record, pattern: str) -> bool:
-    """Whether anything that says who it was is `pattern`, which may have * and ?."""
+    """Whether any field that identifies the requester matches `pattern`, with * and ?."""
     uid, pid = record.number("REMO_PEER_UID"), record.number("REMO_PEER_PID")
     container = record.text("REMO_PEER_CONTAINER")
     words = (
@@ -90,5 +91,5 @@ def matches(record: Record, pattern: str) -> bool:
     )
     if any(word is not None and fnmatchcase(word, pattern) for word in words):
         return True
-    # Container ids are shown with twelve digits and may be given so.
+    # Container ids are shown with twelve digits and may be entered that way.
     return container is not None and len(pattern) >= 12 and container.startswith(pattern)

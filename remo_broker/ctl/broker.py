@@ -1,4 +1,4 @@
-"""The broker as the commands reach it: a client of the admin socket that knows when waiting is in vain."""
+"""The broker as the commands reach it: an admin client that detects when waiting is pointless."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from remo_broker.client.admin import AdminClient
 from remo_broker.client.errors import ClientError, ConnectionLost, Unreachable
 from remo_broker.ctl import units
 
-# A broker starts in a tenth of a second. Later than this the user wants to know, and systemctl is asked.
+# A broker starts in a tenth of a second. After this long, ask systemctl.
 PATIENCE_SECONDS = 1.0
 
 
 class CannotStart(ClientError):
-    """systemd tries to start the broker, and it fails."""
+    """systemd tries to start the broker, but the start fails."""
 
     def __init__(self, why: str) -> None:
         super().__init__(
@@ -26,7 +26,8 @@ class CannotStart(ClientError):
 class HostBroker(AdminClient):
     """The broker that this host's systemd starts.
 
-    systemd accepts connections for a broker that fails to start, so without looking a request would wait for its timeout.
+    systemd accepts connections for a broker that fails to start, so an unchecked request would wait
+    until its timeout.
     """
 
     def _read_line(self, deadline: float | None) -> bytes:
@@ -46,7 +47,7 @@ class HostBroker(AdminClient):
             raise
 
     def _wait(self, deadline: float | None) -> None:
-        """Return when there is something to read, or at the deadline. Raises `CannotStart`."""
+        """Return when there is data to read, or at the deadline. Raises `CannotStart`."""
         if self._connection is None or len(self._lines):
             return
         poll = select.poll()

@@ -1,4 +1,4 @@
-"""`remo-brokerctl check`: a manifest's faults as a compiler tells them, without a broker."""
+"""`remo-brokerctl check`: report a manifest's faults as a compiler would, without a broker."""
 
 from __future__ import annotations
 
@@ -58,7 +58,10 @@ def check(arguments: Arguments) -> int:
 
 
 def faults_at(given: str) -> tuple[str, list[ManifestError]]:
-    """The manifest at `given`, a project's directory or a file, and what the broker would have to say of it."""
+    """Check the manifest at `given`, a project's directory or a file.
+
+    Returns its path and the faults that the broker would report.
+    """
     path = os.path.abspath(given)
     project, place = split(path)
     if place is not None or os.path.isdir(path):
@@ -70,14 +73,14 @@ def faults_at(given: str) -> tuple[str, list[ManifestError]]:
 
 
 def project_faults(project: str, place: tuple[str, str] | None) -> tuple[str, list[ManifestError]]:
-    """What is wrong with a project's manifest: with the one at `place`, else with the one that is found first."""
+    """A project manifest's faults: the one at `place`, else the first one found."""
     from remo_broker.manifest import faults
 
     if place is not None and not os.path.lexists(os.path.join(project, *place)):
         raise Problem(f"{os.path.join(project, *place)}: {os.strerror(errno.ENOENT)}")
     source, found = faults(project, place=place, **limits())
     if source is None:
-        # It could not be read, and the message begins with the place of what is in the way.
+        # It could not be read, and the message begins with the path of the obstacle.
         [error] = found
         where, _, what = error.message.partition(": ")
         if where in {part for one in SEARCH for part in (one[0], "/".join(one))}:
@@ -88,14 +91,14 @@ def project_faults(project: str, place: tuple[str, str] | None) -> tuple[str, li
 
 
 def split(path: str) -> tuple[str, tuple[str, str] | None]:
-    """The project's directory and the place in it, where `path` is one that a manifest is looked for at."""
+    """The project's directory and, if `path` is a place for manifests, that place."""
     folder, name = os.path.split(path)
     project, folder_name = os.path.split(folder)
     return (project, (folder_name, name)) if (folder_name, name) in SEARCH else (path, None)
 
 
 def passed_over(path: str) -> str:
-    """What to say where the broker would find another manifest of the same project first."""
+    """A warning if the broker would find another manifest of the same project first."""
     project, place = split(path)
     for one in SEARCH:
         if place is None or one == place:
@@ -106,7 +109,7 @@ def passed_over(path: str) -> str:
 
 
 def limits() -> Limits:
-    """The broker's own cache numbers, which a manifest may not exceed: the host's, where it has a configuration."""
+    """The limits of the cache numbers, from the host's configuration if it has one."""
     try:
         config = Config(read_file(paths.CONFIG_FILE, must_exist=False))
     except ConfigError:
@@ -115,7 +118,7 @@ def limits() -> Limits:
 
 
 def allowlist_on_disk(project_path: str, name: str) -> tuple[str, ...]:
-    """The names in the manifest of a registered project as it is now; none where it cannot be used or read."""
+    """The names in a registered project's manifest on disk; empty if it cannot be used."""
     from remo_broker.manifest import load
 
     try:

@@ -9,15 +9,15 @@ from remo_broker.protocol import paths
 
 ADMIN_SOCKET = f"{paths.SOCKET_DIR}/{paths.ADMIN_SOCKET}"
 
-# `status`, as the Linux Standard Base has them for init scripts, and as systemctl does.
+# Exit statuses of `status`, as in the Linux Standard Base for init scripts, and in systemctl.
 EXIT_FAILED = 1
 EXIT_IDLE = 3
 EXIT_UNKNOWN = 4
 
-# As journalctl --follow has it.
+# As with journalctl --follow.
 DEFAULT_FOLLOW_LINES = 10
 MOST_LINES = 10**9
-# uid -1 is none.
+# uid -1 means no user.
 MAX_UID = 2**32 - 2
 
 SOCKET = Option("--socket", value="PATH", kind="file", help=f"The admin socket; {ADMIN_SOCKET} by default")

@@ -1,6 +1,7 @@
-"""What a container is called, where the state of docker or podman can be read.
+"""A container's name, if the state of docker or podman is readable.
 
-Only root's own state and that of the user who asks: a name is whatever its owner says, and nobody else is to name things here.
+Only root's state and that of the calling user are read: a name is whatever its owner says, and
+other users must not name things here.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from remo_broker.protocol.names import printable
 DOCKER = "/var/lib/docker/containers"
 PODMAN = "/var/lib/containers/storage/overlay-containers/containers.json"
 PODMAN_HOME = ".local/share/containers/storage/overlay-containers/containers.json"
-# State of a thousand containers; what is larger is no such state.
+# The state of a thousand containers; anything larger is not such a state.
 LARGEST_STATE = 4 * 1024 * 1024
 LONGEST_NAME = 64
 SHORT_ID = 12
@@ -27,9 +28,10 @@ is_container_id = re.compile(r"[0-9a-f]{64}").fullmatch
 
 
 def container_name(container: str) -> str:
-    """Its name, else the first twelve digits of its id. What is no id, such as a machine's name, is its own name.
+    """Its name, else the first twelve digits of its id.
 
-    `container` is printable already.
+    Anything that is not an id, such as a machine's name, is its own name. `container` is already
+    printable.
     """
     if not is_container_id(container):
         return container
@@ -57,7 +59,7 @@ def _podman_names() -> dict[str, str]:
 
 
 def _read_json(path: str) -> Any:
-    """What a regular file holds; None where there is none that can be read."""
+    """The JSON in a regular file; None if it does not exist or cannot be read."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:

@@ -1,4 +1,4 @@
-"""`remo-brokerctl check --credentials` and `explain --unit`: what a systemd unit gets from the broker."""
+"""`remo-brokerctl check --credentials` and `explain --unit`: a unit's credentials."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from remo_broker.ctl.session import open_client, open_output
 from remo_broker.protocol.names import counted
 from remo_broker.protocol.ops import Reason, UnitCredential, UnitCredentials
 
-# What to do about each reason for which a unit would not start.
+# What to do about each reason that keeps a unit from starting.
 ADVICE = {
     Reason.NOT_IN_CONFIGURATION.value: (
         "add a rule to /etc/remo-broker/config.toml, then run: systemctl reload remo-broker.service"
@@ -21,7 +21,7 @@ ADVICE = {
 
 
 def check(arguments: Arguments) -> int:
-    """Show what a unit would load. 0 if it would get all of it."""
+    """Show what a unit would load. Return 0 if it would get everything."""
     output = open_output(arguments)
     unit = arguments.value(CREDENTIALS) or ""
     found = ask(arguments, unit)
@@ -46,7 +46,7 @@ def check(arguments: Arguments) -> int:
 
 
 def explain(arguments: Arguments) -> int:
-    """Say why a unit would or would not get one credential."""
+    """Explain why a unit would or would not get one credential."""
     output = open_output(arguments)
     unit, credential = arguments.value(UNIT) or "", arguments.operands[0]
     found = ask(arguments, unit)

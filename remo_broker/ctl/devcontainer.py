@@ -1,8 +1,9 @@
 """`remo-brokerctl devcontainer`: what a container needs to reach its project's secrets.
 
-It gets two mounts: the directory of the project's socket, which stays right when the socket is bound again, and the
-registered manifest, read-only over the project's own copy. Where either is missing on the host, the container does not
-start; an engine that makes a directory in place of a missing source is told not to.
+It gets two mounts: the directory of the project's socket, which stays valid when the socket is
+bound again, and the registered manifest, read-only over the project's own copy. If either is
+missing on the host, the container does not start. Engines that would create a directory for a
+missing source are told not to.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from remo_broker.protocol.names import is_project_name
 # Where a container sees the directory of its project's socket, and where clients look for it.
 INSIDE = paths.SOCKET_DIR
 MOUNTS = f"{paths.SOCKET_DIR}/mount"
-# What dev containers call the directory that the project is mounted in.
+# Where dev containers mount the project.
 WORKSPACES = "/workspaces"
 
 
@@ -36,7 +37,7 @@ class Project:
         self.name = name
         self.directory = directory
         self.manifest = next((f"{folder}/{file}" for folder, file in SEARCH if self._has(folder, file)), None)
-        """The place of its manifest in the directory."""
+        """The path of its manifest in the directory."""
         if self.manifest is None:
             places = ", ".join("/".join(place) for place in SEARCH)
             raise Problem(f"{directory}: no manifest", hint=f"write one of {places}")
@@ -69,7 +70,7 @@ def devcontainer(arguments: Arguments) -> int:
 
 
 def find(arguments: Arguments) -> Project:
-    """The project that the operand names, by its name or directory; that of the working directory by default."""
+    """The project that the operand gives by name or directory; default: the working directory's."""
     given = arguments.operands[0] if arguments.operands else "."
     if is_project_name(given) and not os.path.isdir(given):
         with open_client(arguments) as client:
@@ -86,7 +87,8 @@ def find(arguments: Arguments) -> Project:
 def settings(project: Project) -> dict[str, Any]:
     """The keys for devcontainer.json."""
     manifest = f"${{localWorkspaceFolder}}/{project.manifest}", f"${{containerWorkspaceFolder}}/{project.manifest}"
-    # On the host, before anything is created: everybody can see this socket, the directory beside it only some.
+    # The host runs initializeCommand before anything is created. Every user can see this socket,
+    # but only some can see the directory beside it.
     socket = paths.project_socket(paths.SOCKET_DIR, project.name)
     advice = f"remo-broker does not serve {project.name}; run: sudo remo-brokerctl register {project.directory}"
     return {
@@ -134,7 +136,7 @@ def compose(project: Project) -> str:
 
 
 def _yaml(text: str) -> str:
-    """A JSON string is one of YAML's; compose takes $ for a variable."""
+    """A JSON string is also valid YAML; compose would expand $ as a variable."""
     import json
 
     return json.dumps(text.replace("$", "$$"))

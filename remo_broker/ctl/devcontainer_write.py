@@ -1,4 +1,4 @@
-"""Writes what `devcontainer` prints into a project, and changes no more than it shows."""
+"""Write what `devcontainer` prints into a project, and change nothing else."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from remo_broker.cli.secret_paths import RightsOf
 from remo_broker.cli.terminal import Colour, Output, confirmed
 from remo_broker.cli.text import escaped
 
-# How devcontainer.json names the Feature: by its place below .devcontainer.
+# How devcontainer.json names the Feature: by its path below .devcontainer.
 FEATURE = "./remo-broker"
-# What is installed for this, and the client that the Feature installs.
+# Installed for this purpose, with the client that the Feature installs.
 FEATURE_FILES = "/usr/share/remo-broker/feature"
 CLIENT = "/usr/lib/remo-broker/remo-secret.pyz"
-# Where a dev container's configuration is looked for.
+# Where a dev container's configuration is searched.
 PLACES = (".devcontainer/devcontainer.json", ".devcontainer.json")
 MAX_BYTES = 1024 * 1024
 
@@ -27,7 +27,7 @@ _indentation = re.compile(r"^([ \t]+)\S", re.MULTILINE).search
 
 
 def write(output: Output, directory: str, settings: dict[str, Any], *, ask: bool) -> int:
-    """Write with the rights of the project's owner: its directory may hold links that lead elsewhere."""
+    """Write with the rights of the project's owner: links in its directory may lead elsewhere."""
     with RightsOf(os.stat(directory).st_uid):
         place = next((one for one in PLACES if os.path.lexists(os.path.join(directory, one))), PLACES[0])
         path = os.path.join(directory, place)
@@ -65,7 +65,7 @@ def read(path: str) -> str:
 
 
 def merged(before: str, settings: dict[str, Any], path: str) -> str:
-    """The file with the settings. What is there stays, keys that are missing are added."""
+    """The file with the settings. Existing content stays; missing keys are added."""
     if not before.strip():
         return json.dumps(settings, indent=4) + "\n"
     by_hand = "add the keys that 'remo-brokerctl devcontainer' prints by hand"
@@ -92,7 +92,7 @@ def merged(before: str, settings: dict[str, Any], path: str) -> str:
 
 
 def copy_feature(directory: str) -> list[str]:
-    """Put the Feature's files where they are missing or differ; their names."""
+    """Write the Feature's files that are missing or differ, and return their names."""
     sources = {CLIENT: os.path.basename(CLIENT)} if os.path.exists(CLIENT) else {}
     try:
         sources |= {os.path.join(FEATURE_FILES, name): name for name in sorted(os.listdir(FEATURE_FILES))}

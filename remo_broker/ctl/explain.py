@@ -1,4 +1,4 @@
-"""`remo-brokerctl explain`: every rule that a get would pass, in the order in which the broker asks them."""
+"""`remo-brokerctl explain`: every rule that a get must pass, in the broker's order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from remo_broker.ctl.commands import UID, UNIT
 from remo_broker.ctl.session import open_client, open_output, project_operand, uids, user
 from remo_broker.protocol.ops import Explanation, ProjectDetail, Reason
 
-# The rules in order, each with the reasons that it says no with, and what to do then.
+# The rules in order, each with the reasons for which it denies, and what to do then.
 RULES: list[tuple[str, dict[str, str]]] = [
     (
         "the project is registered",
@@ -86,7 +86,7 @@ def explain(arguments: Arguments) -> int:
 
 
 def show_rules(output: Output, found: Explanation, uid: int | None, detail: ProjectDetail | None) -> None:
-    """A line a rule, down to the one that says no; what stands behind it is not asked."""
+    """One line per rule, down to the one that denies; the broker checks none after it."""
     for rule, reasons in RULES:
         refused = found.reason in reasons
         note = ""
@@ -108,7 +108,7 @@ def advise(reason: str, project: str) -> str:
 
 
 def is_on_disk(detail: ProjectDetail, secret: str) -> bool:
-    """Whether the project's manifest has the name by now; False too where it cannot be read from here."""
+    """Whether the manifest on disk has the name; False too if it cannot be read from here."""
     from remo_broker.ctl.check import allowlist_on_disk
 
     return secret in allowlist_on_disk(detail.project_path, detail.name)

@@ -1,4 +1,4 @@
-"""Where the broker's records are: the default journal, a namespace of the unit's, or a directory."""
+"""Where the broker's records are: the default journal, the unit's namespace, or a directory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 SERVICE = "remo-broker.service"
 FILES = ("/var/log/journal/*/*.journal", "/run/log/journal/*/*.journal")
-# Of the machine's own journal and of a namespace's: journald(8) adds the namespace to the machine's id.
+# For the machine's own journal and those of namespaces: journald(8) appends the namespace to the
+# machine id.
 DIRECTORIES = ("/var/log/journal", "/run/log/journal")
 MACHINE_ID_PATH = "/etc/machine-id"
 
@@ -36,16 +37,20 @@ def unit_namespace() -> str | None:
 
 
 def journalctl(unit: str = SERVICE) -> str:
-    """The command that shows all of a unit's log, for messages: systemd's own lines stay in the default journal."""
+    """The command that shows a unit's whole log, for messages.
+
+    It includes the default journal, because systemd's own lines stay there.
+    """
     namespace = unit_namespace()
     return f"journalctl {'' if namespace is None else f'--namespace=+{namespace} '}-u {unit}"
 
 
 def open_journals(directory: str | None, namespace: str | None) -> list[JournalReader]:
-    """Readers for all journals that may hold records. Raises `Problem` where there is nothing to read.
+    """Readers for all journals that may hold records. Raises `Problem` if there is nothing to read.
 
-    `directory` is for a journal elsewhere, `namespace` for one other than the unit's. Without either it is the default journal
-    and the unit's namespace, as the unit may have got that only lately.
+    `directory` selects a journal elsewhere, `namespace` one other than the unit's. Without either,
+    both the default journal and the unit's namespace are read, because the unit may have got its
+    namespace only recently.
     """
     try:
         from cysystemd.reader import JournalOpenMode, JournalReader
@@ -97,7 +102,7 @@ def _in_directory(reader: JournalReader, directory: str) -> JournalReader:
 
 
 def _require_permission() -> None:
-    """Without permission the journal looks empty, and an empty audit is the wrong answer."""
+    """Raise if permission is missing: the journal would look empty, and an empty audit is wrong."""
     found = [path for pattern in FILES for path in glob.glob(pattern)]
     if any(os.access(path, os.R_OK) for path in found):
         return

@@ -52,7 +52,7 @@ def push(arguments: Arguments) -> int:
 
 
 def gather(arguments: Arguments) -> Secrets:
-    """Everything that the operands name. Raises `Problem`."""
+    """All secrets that the operands name. Raises `Problem`."""
     secrets = Secrets()
     form = arguments.value(FORMAT)
     if arguments.flag(COMMAND):
@@ -80,7 +80,7 @@ def gather(arguments: Arguments) -> Secrets:
 
 
 def value_given(name: str) -> Usage:
-    # The operand is not repeated: it may be a secret, and standard error may be a log.
+    # Do not repeat the operand: it may be a secret, and standard error may be a log.
     known = is_secret_name(name)
     return Usage(
         f"a value{f' of {name}' if known else ''} on the command line, where other users see it",
@@ -97,7 +97,7 @@ def add_file(name: str, path: str, strip_newline: bool, secrets: Secrets) -> Non
 
 
 def add_directory(directory: str, strip_newline: bool, secrets: Secrets) -> None:
-    """Each file of a directory is a secret of its name, as container engines lay out secrets."""
+    """Each file of a directory is a secret of that name, as container engines lay them out."""
     beneath = secret_paths.Beneath(directory, os.stat(directory).st_uid)
     found = beneath.names()
     if not found:
@@ -114,7 +114,7 @@ def add_directory(directory: str, strip_newline: bool, secrets: Secrets) -> None
 
 
 def take(content: bytes, source: str, form: str | None, file: Callable[[str], bytes] | None, secrets: Secrets) -> None:
-    """Parse what came. Nothing at all most likely means that the program before the pipe failed."""
+    """Parse the input. Empty input most likely means that the program before the pipe failed."""
     if not content.strip():
         raise empty(source)
     parse(content, source, file, form, secrets)
@@ -130,7 +130,10 @@ def empty(source: str) -> InputFault:
 
 
 def output_of(argv: list[str]) -> bytes:
-    """What a command prints, if it succeeds: half an output would replace everything that the broker holds."""
+    """The output of a command that succeeds.
+
+    Partial output would replace everything that the broker holds.
+    """
     import subprocess
 
     if not argv:
@@ -159,7 +162,7 @@ def output_of(argv: list[str]) -> bytes:
 
 
 def dry_run(arguments: Arguments, secrets: Secrets) -> int:
-    """Print which projects would lack what. 1 if any would, else 0."""
+    """Print what each project would lack. Return 1 if any project lacks a secret, else 0."""
     output = open_output(arguments)
     with open_client(arguments) as client:
         project_count = client.status().project_count

@@ -55,7 +55,7 @@ def register(arguments: Arguments) -> int:
         except (ManifestInvalid, ManifestNotFound, ManifestUnreadable, Unsendable) as error:
             from remo_broker.manifest.reader import PROJECT_PATH
 
-            # The broker does not repeat the path that it was given.
+            # The broker does not repeat the path it was given.
             raise Problem(f"{path}: {error.message.removeprefix(f'{PROJECT_PATH}: ')}", hint=error.hint) from None
     shared_places.warn(path)
     unit = unit_change(arguments, "enable", name)
@@ -72,10 +72,10 @@ def register(arguments: Arguments) -> int:
 
 
 def taken(client: AdminClient, error: ProjectExists, name: str, path: str) -> Problem:
-    """Who has the name. Of a second clone, `reload` would read the first one's directory."""
+    """Report who has the name. `reload` in a second clone would read the first one."""
     try:
         holder = client.show(name).project_path
-    except ProjectUnknown:  # the broker's own, or gone since
+    except ProjectUnknown:  # the broker's own project, or removed since
         return Problem(error.message, hint=error.hint)
     if holder == path:
         return Problem(
@@ -96,7 +96,7 @@ def unregister(arguments: Arguments) -> int:
         try:
             client.unregister(name)
         except ProjectUnknown:
-            # A unit may be left over from an unregister that was interrupted.
+            # An interrupted unregister may have left a unit.
             if not (touches_units(arguments) and has_unit(name)):
                 raise
             known = False
@@ -110,7 +110,7 @@ def unregister(arguments: Arguments) -> int:
 
 
 class UnitChange:
-    """What became of a project's socket unit; `name` is None if it was left alone."""
+    """What happened to a project's socket unit; `name` is None if it was not touched."""
 
     def __init__(self, name: str | None, command: str = "", error: str | None = None) -> None:
         self.name = name
@@ -123,7 +123,7 @@ class UnitChange:
             output.line(f"{verb} {self.name}: {consequence}.")
 
     def status(self) -> int:
-        """0, or 1 after an error: what the broker did stands, but systemd's part is missing."""
+        """0, or 1 after an error: the broker's change holds, but systemd's part is missing."""
         if self._error is None:
             return 0
         complain(
@@ -151,7 +151,10 @@ def has_unit(project: str) -> bool:
 
 
 def unit_change(arguments: Arguments, verb: str, project: str) -> UnitChange:
-    """Enable the project's socket unit without starting it (the broker has the socket), or disable and stop it."""
+    """Enable the project's socket unit without starting it, or disable and stop it.
+
+    It is not started because the broker holds the socket.
+    """
     if not touches_units(arguments):
         return UnitChange(None)
     unit = socket_unit(project)

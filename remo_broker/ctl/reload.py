@@ -1,6 +1,7 @@
-"""`remo-brokerctl reload` and `diff`: what a manifest would change, and adopting it.
+"""`remo-brokerctl reload` and `diff`: show what a manifest would change, and adopt it.
 
-A project's own code can write its manifest, so an operator sees what it would allow before it counts.
+A project's own code can write its manifest, so an operator reviews what it would allow before it
+takes effect.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def reload(arguments: Arguments) -> int:
 
 
 def ask(output: Output, name: str, found: Difference) -> None:
-    """Return if the operator says yes. Raises `Problem` otherwise."""
+    """Return if the operator confirms. Raises `Problem` otherwise."""
     if not (sys.stdin.isatty() and output.json == "off"):
         raise Problem(
             f"the manifest of {name} would allow more; nothing was changed",
@@ -63,7 +64,7 @@ def ask(output: Output, name: str, found: Difference) -> None:
 
 
 def reload_all(output: Output, client: AdminClient, *, dry_run: bool) -> int:
-    """1 if a manifest could not be read; with `dry_run`, also if one would change something."""
+    """Return 1 if a manifest could not be read; with `dry_run`, also if one changes something."""
     results: list[dict[str, Any]] = []
     status = 0
     for name in [project.name for project in client.status().projects]:
@@ -93,7 +94,7 @@ def reload_all(output: Output, client: AdminClient, *, dry_run: bool) -> int:
 
 
 def show(output: Output, name: str, found: Difference) -> int:
-    """0, or 1 if something would change."""
+    """Return 0, or 1 if something would change."""
     if output.json != "off":
         output.show_json({"name": name} | fields(found))
     elif not found.changed:
@@ -112,7 +113,7 @@ def fields(found: Difference) -> dict[str, Any]:
 
 
 def lines(output: Output, found: Difference) -> list[str]:
-    """A line a change, what is added with + and what goes with -."""
+    """One line per change: + for what is added, - for what is removed."""
     shown = [output.paint(f"+ {name}", Colour.GREEN) for name in found.added]
     shown += [output.paint(f"- {name}", Colour.RED) for name in found.removed]
     shown += [f"~ binding of {name}" for name in found.changed_bindings if name not in (*found.added, *found.removed)]

@@ -1,8 +1,9 @@
 """Whether a project's socket is where its clients look for it.
 
-The broker listens on what it has bound, whatever became of the file since: somebody may have removed it, and container
-engines make a directory where the source of a mount is missing. Whether somebody listens cannot be seen from here: the broker
-and its helper have network namespaces of their own, which /proc/net/unix does not show.
+The broker listens on the socket it bound, whatever happened to the file since: it may have been
+removed, or a container engine may have made a directory in place of a missing mount source. Whether
+a process listens cannot be seen from here: the broker and its helper have their own network
+namespaces, which /proc/net/unix does not show.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import stat
 
 
 def problem(socket_path: str) -> str | None:
-    """What is wrong with a project's socket, and how to mend it; None if its clients are served."""
+    """What is wrong with a project's socket and how to fix it; None if its clients are served."""
     try:
         mode = os.lstat(socket_path).st_mode
     except FileNotFoundError:
@@ -27,6 +28,6 @@ def problem(socket_path: str) -> str | None:
 
 
 def field(socket_path: str) -> dict[str, object]:
-    """The same for JSON: `served`, and why not."""
+    """The same for JSON: `served`, and the reason if it is false."""
     why = problem(socket_path)
     return {"served": why is None} | ({} if why is None else {"unserved_reason": why})

@@ -1,4 +1,4 @@
-"""What the commands share: the broker to speak to, how to print, users and names."""
+"""Shared by the commands: connecting to the broker, printing, users and names."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def socket_path(arguments: Arguments) -> str:
 
 
 def open_client(arguments: Arguments) -> AdminClient:
-    """A client for the admin socket; it connects at its first request."""
+    """A client for the admin socket; it connects on its first request."""
     path = socket_path(arguments)
     return HostBroker(path) if manages_units(arguments) else AdminClient(path)
 
 
 def open_output(arguments: Arguments) -> Output:
     mode = arguments.value(JSON) or "off"
-    # The last of both options counts.
+    # The last of the two options wins.
     said = [name for name in arguments.given() if name in (JSON.name, JSON_SHORT.name)]
     if mode == JSON_AUTO or (said and said[-1] == JSON_SHORT.name):
         mode = "pretty" if sys.stdout.isatty() else "short"
@@ -38,12 +38,12 @@ def open_output(arguments: Arguments) -> Output:
 
 
 def manages_units(arguments: Arguments) -> bool:
-    """Whether the broker spoken to is the one that this host's systemd starts."""
+    """Whether the commands talk to the broker that this host's systemd starts."""
     return is_systemd_there() and os.path.realpath(socket_path(arguments)) == os.path.realpath(ADMIN_SOCKET)
 
 
 def uids(arguments: Arguments, option: Option) -> list[int]:
-    """Users as numbers, from numbers or names, each once."""
+    """Numeric users, from numbers or names, without duplicates."""
     found = []
     for word in arguments.values(option):
         if word.isascii() and word.isdigit() and len(word) <= len(str(MAX_UID)) and int(word) <= MAX_UID:
@@ -56,13 +56,13 @@ def uids(arguments: Arguments, option: Option) -> list[int]:
                 f"{option.name}: unknown user: {word!r}", hint=f"give a name, or a number up to {MAX_UID}"
             ) from None
     if arguments.flag(option) and not found:
-        # Nothing but commas; no user at all would admit everybody.
+        # Only commas were given; an empty list of users would admit everyone.
         raise Usage(f"{option.name} requires a user", hint=f"give a name, or a number up to {MAX_UID}")
     return list(dict.fromkeys(found))
 
 
 def checked_project(name: str) -> str:
-    """`name`, if it is valid for a project. Raises `Usage`."""
+    """`name`, if it is a valid project name. Raises `Usage`."""
     if not is_project_name(name):
         raise Usage("not a valid name for a project", hint=PROJECT_NAMES)
     return name
@@ -73,7 +73,7 @@ def project_operand(arguments: Arguments) -> str:
 
 
 def directory_problem(path: str) -> str | None:
-    """Why a directory's name cannot be its project's name; None if it can."""
+    """Why a directory's name cannot be a project's name; None if it can."""
     name = os.path.basename(path)
     if not is_project_name(name):
         return "the directory's name is not valid for a project"
@@ -84,7 +84,7 @@ def directory_problem(path: str) -> str | None:
 
 @cache
 def user_name(uid: int) -> str | None:
-    """`alice`; None if no user has the number."""
+    """`alice`; None if no user has that uid."""
     try:
         return pwd.getpwuid(uid).pw_name
     except (KeyError, OverflowError):
@@ -98,5 +98,5 @@ def user(uid: int) -> str:
 
 
 def fetches(allowed: int, not_found: int, denied: int) -> str:
-    """What became of fetches: what a manifest allows need not be there."""
+    """Outcomes of fetches. An allowed secret need not exist."""
     return f"{allowed - not_found} handed out, {not_found} not there, {denied} denied"

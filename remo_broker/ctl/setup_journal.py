@@ -1,7 +1,8 @@
-"""`remo-brokerctl setup-journal`: give the audit a journal of its own.
+"""`remo-brokerctl setup-journal`: give the audit its own journal.
 
-In the default journal any local user can delay the audit, by keeping journald busy, and displace it, by filling the journal.
-Under a namespace of its own journald runs once more for the broker alone, behind a socket that only its user can write to.
+In the default journal any local user can delay the audit by keeping journald busy, and displace it
+by filling the journal. With its own namespace, a second journald runs for the broker alone, behind
+a socket that only the broker's user can write to.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 NAMESPACE = "remo-broker"
 JOURNALD = f"systemd-journald@{NAMESPACE}"
 SOCKETS = (f"{JOURNALD}.socket", f"systemd-journald-varlink@{NAMESPACE}.socket")
-# A get is some 800 bytes of journal: a million of them, and room.
+# A get takes some 800 bytes of journal: enough for a million gets, with a margin.
 ROOM = "1G"
 
 FILES = {
@@ -38,7 +39,7 @@ LogNamespace={NAMESPACE}
 SocketUser=remo-broker
 SocketMode=0600
 """,
-    # Its own start gives what is in the unit's RuntimeDirectory= to root.
+    # journald's own start gives everything in the unit's RuntimeDirectory= to root.
     f"/etc/systemd/system/{JOURNALD}.service.d/50-remo-broker.conf": """\
 # Written by remo-brokerctl setup-journal. A start gives the sockets to root; the broker gets them back.
 [Service]
@@ -91,15 +92,16 @@ def setup_journal(arguments: Arguments) -> None:
 
 
 def _settle(*, removed: bool, running: bool) -> None:
-    """Have the broker and its journald be as the files say now.
+    """Bring the broker and its journald in line with the files.
 
-    The broker needs its journald's socket: to stop that first would stop the broker, and its sockets would be lost with it.
+    The broker requires its journald's socket: stopping that first would stop the broker and lose
+    its sockets.
     """
     if running:
         _systemctl("restart", SERVICE)
     if removed:
         _systemctl("stop", *SOCKETS, f"{JOURNALD}.service", check=False)
-    elif _is_open():  # it listened before, with its old mode
+    elif _is_open():  # it was listening before, with its old mode
         _systemctl("restart", SOCKETS[0])
 
 
@@ -115,12 +117,12 @@ def _remove() -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
         if path.endswith(".d/" + os.path.basename(path)):
-            with contextlib.suppress(OSError):  # others' files are in it, or there is none
+            with contextlib.suppress(OSError):  # contains files of other owners, or does not exist
                 os.rmdir(os.path.dirname(path))
 
 
 def _write(path: str, text: str) -> None:
-    """In one step, so that systemd never reads half of it."""
+    """Written in one step, so that systemd never reads a partial file."""
     directory = os.path.dirname(path)
     os.makedirs(directory, mode=0o755, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=".remo-", dir=directory)

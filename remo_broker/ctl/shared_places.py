@@ -1,4 +1,4 @@
-"""A warning for manifests that other users can replace: the next `reload` would take what they wrote."""
+"""Warn about manifests that other users can replace: the next `reload` would adopt their text."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from remo_broker.manifest.rules import SEARCH
 
 
 def warn(project_path: str) -> None:
-    """Warn on standard error of the project's directory, and of what leads from it to the manifest."""
+    """Warn on standard error about the project's directory and the path from it to the manifest."""
     for path in writable_by_anybody(project_path):
         report(f"remo-brokerctl: warning: any user can write to {path}, and so change what the next reload reads")
         report(f"Hint: chmod o-w {path}")
 
 
 def writable_by_anybody(project_path: str) -> list[str]:
-    """The directory, the folder of the manifest, and the manifest itself, as far as every user may write to them."""
+    """The project's directory, the manifest's folder and the manifest, if world-writable."""
     places = [project_path]
     for folder, name in SEARCH:
         path = os.path.join(project_path, folder, name)

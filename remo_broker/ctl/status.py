@@ -1,4 +1,4 @@
-"""`remo-brokerctl status`: the state of the broker, without starting it."""
+"""`remo-brokerctl status`: show broker status without starting it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def status(arguments: Arguments) -> int:
             running = client.status()
     except ClientError as error:
         if managed:
-            # It may have ended before it answered, like one that cannot start.
+            # It may have exited before it replied, as a broker that cannot start does.
             found = unit_states()
             if not found.runs:
                 return show_stopped(output, path, found)
@@ -64,7 +64,7 @@ def is_socket(path: str) -> bool:
 
 
 def show_stopped(output: Output, path: str, found: units.UnitStates | None) -> int:
-    """A broker that does not run: idle if its socket starts it. `found` is None without systemd."""
+    """The broker is not running: idle if its socket starts it. `found` is None without systemd."""
     colour = None
     if found is None:
         state, text = "stopped", "stopped; nothing listens on the socket"
@@ -84,7 +84,7 @@ def show_stopped(output: Output, path: str, found: units.UnitStates | None) -> i
 
 
 def show_running(output: Output, found: BrokerStatus) -> int:
-    """0, or `EXIT_FAILED` if a project is not served."""
+    """Return 0, or `EXIT_FAILED` if a project is not served."""
     unserved = {one.name: why for one in found.projects if (why := served.problem(one.socket_path)) is not None}
     if output.json != "off":
         fields = found.to_json()

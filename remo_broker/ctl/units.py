@@ -1,4 +1,4 @@
-"""What this host's systemd says of the broker's units, and how it is told to change them."""
+"""Query and change the broker's systemd units on this host."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SYSTEMD_MARK = "/run/systemd/system"
 SERVICE = "remo-broker.service"
 ADMIN_UNIT = "remo-broker-admin.socket"
 RUNNING_STATES = ("active", "activating", "reloading", "deactivating", "refreshing")
-# What the broker puts before the reason for which it does not start.
+# The broker writes this before the reason it cannot start.
 NOT_STARTED = "Not started: "
 
 
@@ -18,7 +18,7 @@ def is_systemd_there() -> bool:
 
 
 def systemctl(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run systemctl and capture what it prints. Raises OSError."""
+    """Run systemctl and capture its output. Raises OSError."""
     return subprocess.run(
         ["systemctl", "--no-ask-password", *arguments],
         stdin=subprocess.DEVNULL,
@@ -29,13 +29,13 @@ def systemctl(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 class UnitStates:
-    """The states of the service and of its admin socket, by systemd's names."""
+    """The states of the service and of its admin socket, in systemd's terms."""
 
     def __init__(self, service: dict[str, str], admin_socket: str) -> None:
         status = service.get("StatusText", "")
         self.why = status.removeprefix(NOT_STARTED) if status.startswith(NOT_STARTED) else ""
-        """Why the broker could not start, if it said so."""
-        # Between two failed starts, and while one fails, the service is `activating`.
+        """Why the broker could not start, if it gave a reason."""
+        # While a start fails, and between two failed starts, the service is `activating`.
         failing = service.get("SubState", "").startswith("auto-restart") or bool(self.why)
         self.service = "failed" if failing else service["ActiveState"]
         self.admin_socket = admin_socket
@@ -50,7 +50,11 @@ class UnitStates:
 
 
 def states() -> UnitStates:
-    """Raises OSError if systemctl cannot be run, and ValueError with its message if it does not know."""
+    """The current states.
+
+    Raises OSError if systemctl cannot be run, and ValueError with its message if it
+    does not show them.
+    """
     answer = systemctl("show", "--property=ActiveState,SubState,StatusText", SERVICE, ADMIN_UNIT)
     units = [dict(line.split("=", 1) for line in unit.splitlines()) for unit in answer.stdout.strip().split("\n\n")]
     if answer.returncode != 0 or len(units) != 2 or not all("ActiveState" in unit for unit in units):

@@ -1,8 +1,9 @@
-"""The manifest of a project: finding it, reading it safely, holding it to its rules.
+"""The manifest of a project: finding it, reading it safely, validating it.
 
-Nothing here runs in the broker, which asks the manifest reader, `remo_broker.manifest.__main__`: a process of another
-user, without secrets and with a deadline. `remo-brokerctl check` calls `load` and `faults` in its own process;
-`remo-secret`, which has nothing but Python, uses `bindings` on what the broker hands out.
+None of this runs in the broker. The broker asks the manifest reader,
+`remo_broker.manifest.__main__`: a process of another user, without secrets and with a deadline.
+`remo-brokerctl check` calls `load` and `faults` in its own process; `remo-secret`, which has only
+Python, uses `bindings` on the broker's reply.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ __all__ = [
 ]
 
 
-# Imported on first use: `remo-secret` needs the bindings only, in every Python that a container has.
+# Imported on first use: `remo-secret` needs only the bindings, in every Python that a container
+# has.
 _HOMES = {"ManifestError": "fault", "Manifest": "result"}
 
 
@@ -49,18 +51,18 @@ def load(
     max_ttl_seconds: int = DEFAULT_TTL_SECONDS,
     max_entries: int = DEFAULT_MAX_ENTRIES,
 ) -> Manifest:
-    """The manifest of the project in `project_path` (absolute), held to every rule. Needs pydantic.
+    """The validated manifest of the project in `project_path` (absolute). Needs pydantic.
 
-    `name` is what the project is registered by; without it the name only has to be the
-    directory's, or with `any_name` not even that. The two numbers are
-    the broker's own. Raises `ManifestError`.
+    `name` is the project's registered name; without it the manifest's name must be the directory's,
+    or with `any_name` not even that. The two numbers are the broker's own. Raises `ManifestError`.
     """
     from remo_broker.manifest import document, reader
     from remo_broker.manifest.result import build
 
     source, content = reader.read(project_path)
     tables = document.parse(content)
-    # Not before there is something to check: importing pydantic takes three quarters of the time of it all.
+    # Imported only when there is something to check: importing pydantic takes three quarters of the
+    # total time.
     from remo_broker.manifest import models
 
     directory = None if any_name else models.directory_of(project_path)
@@ -80,9 +82,9 @@ def faults(
     max_ttl_seconds: int = DEFAULT_TTL_SECONDS,
     max_entries: int = DEFAULT_MAX_ENTRIES,
 ) -> tuple[str | None, list[ManifestError]]:
-    """Everything that is wrong with the manifest that `load` would load, and its path where it could be read.
+    """All faults of the manifest that `load` would load, and its path if it could be read.
 
-    `place` is the one of `rules.SEARCH` that is looked at, whatever stands in the others.
+    `place` selects one of `rules.SEARCH`, whatever is at the others.
     """
     from remo_broker.manifest import models, reader
     from remo_broker.manifest.fault import ManifestError
@@ -111,7 +113,10 @@ def content_faults(
     max_ttl_seconds: int = DEFAULT_TTL_SECONDS,
     max_entries: int = DEFAULT_MAX_ENTRIES,
 ) -> list[ManifestError]:
-    """Everything that is wrong with a manifest of these bytes, with the lines; `directory` is the name of its project's."""
+    """All faults of a manifest with these bytes, with their lines.
+
+    `directory` is the name of its project's directory.
+    """
     from remo_broker.manifest import document, lines, models
     from remo_broker.manifest.fault import ManifestError
 

@@ -1,6 +1,7 @@
-"""The manifest reader: reads one manifest for the broker and says in one line what it found.
+"""The manifest reader: reads one manifest for the broker and reports the result in one line.
 
-It is `remo-broker-manifest@.service` under systemd, a child of the broker otherwise. The request is a line on standard input:
+It is `remo-broker-manifest@.service` under systemd, a child of the broker otherwise. The request is
+a line on standard input:
 
     {"project_path":"/src/app","name":"app","max_ttl_seconds":900,"max_entries":64}
 
@@ -10,8 +11,8 @@ and the reply a line on standard output, always, with exit status 0:
      "sha256":"...","hosts":{...},"bindings":{...}}
     {"ok":false,"code":"manifest_invalid","message":"one line","key":"cache.ttl_seconds"}
 
-It holds no secret, limits itself before it looks at anything, and writes nothing else anywhere: no traceback, because
-that would show lines of the file.
+It holds no secret, restricts itself before it looks at anything, and writes nothing else: no
+traceback, because that would show lines of the file.
 """
 
 from __future__ import annotations
@@ -22,23 +23,28 @@ import resource
 import signal
 import sys
 
-# The broker waits for `READ_SECONDS` of its own. Before these have passed, this deadline answers in words. Python acts on it
-# between two of its own steps, so it does nothing while a system call or a function in C does not return.
+# The broker waits for `READ_SECONDS` of its own. This deadline comes first and gives a readable
+# error. Python acts on it between two of its own steps, so it has no effect while a system call or
+# a C function does not return.
 DEADLINE_SECONDS = 1.5
-# The kernel ends a function in C that does not return. A system call that does not return is ended from outside: by systemd,
-# after RuntimeMaxSec=, or by the broker where the reader is its child.
+# The kernel ends a C function that does not return. A system call that does not return is ended
+# from outside: by systemd, after RuntimeMaxSec=, or by the broker if the reader is its child.
 CPU_SECONDS = 2
-# An ordinary manifest takes 37 MiB of address space, pydantic included, and the worst that was found 90 MiB.
+# An ordinary manifest takes 37 MiB of address space, pydantic included; the worst one found took 90
+# MiB.
 ADDRESS_SPACE = 256 * 1024 * 1024
-# Three for input and output, the project's directory, its folder, the file twice, and modules as they are imported.
+# Three for input and output, the project's directory, its folder, the file twice, and modules
+# during import.
 DESCRIPTORS = 16
-# A path of 4,096 bytes, each of them escaped as six, and the JSON around it.
+# A path of 4,096 bytes, each escaped as six, and the JSON around it.
 MAX_REQUEST = 32_768
 
 
 def restrict() -> None:
-    """Take from this process what reading a manifest does not need. The broker's descriptors are not inherited; these
-    are closed all the same, should one of them ever be."""
+    """Drop everything that reading a manifest does not need.
+
+    The broker's descriptors are not inherited, but close them anyway in case one ever is.
+    """
     os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     for what, most in (
         (resource.RLIMIT_AS, ADDRESS_SPACE),
@@ -52,14 +58,14 @@ def restrict() -> None:
         limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(what, (limit, limit))
     sys.dont_write_bytecode = True
-    # pydantic would run what other packages have put in as its plugins, and look for them for 4 ms.
+    # pydantic would search 4 ms for plugins of other packages, and run them.
     os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
     signal.signal(signal.SIGALRM, _too_late)
     signal.setitimer(signal.ITIMER_REAL, DEADLINE_SECONDS)
 
 
 def answer(request: bytes) -> dict[str, object]:
-    """The fields of the reply. Raises nothing."""
+    """The fields of the reply. Never raises."""
     try:
         return _read(request)
     except MemoryError:
@@ -123,7 +129,7 @@ def _too_late(*_: object) -> None:
 
 
 def say(fields: dict[str, object]) -> None:
-    """Write the line and end, without what Python does at its end: nothing is left to tidy."""
+    """Write the line and exit without Python's own cleanup: there is nothing to clean up."""
     signal.setitimer(signal.ITIMER_REAL, 0)
     line = json.dumps(fields, separators=(",", ":")).encode("ascii") + b"\n"
     try:

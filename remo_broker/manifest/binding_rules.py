@@ -1,4 +1,4 @@
-"""Rules between the keys of a manifest's bindings, which the models of single keys cannot express."""
+"""Rules between the keys of a manifest's bindings, which models of single keys cannot express."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def bindings_of(table: Any) -> list[dict[str, Any]]:
 
 
 def binding_faults(document: dict[str, Any], listed: bool) -> list[ManifestError]:
-    """Rules that hold between the keys of a binding, what templates may say, and the secrets of hosts."""
+    """Check the keys of each binding together, templates' contents, and the hosts' secrets."""
     found = []
     bound: dict[str, Any] = document.get("secrets", {})
     for secret, tables in bound.items():

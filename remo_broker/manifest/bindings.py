@@ -1,6 +1,7 @@
-"""Where a secret belongs: the tables of a manifest's bindings as objects.
+"""Where a secret goes: the tables of a manifest's bindings as objects.
 
-The broker's side and `remo-secret` both use this, the latter on what the broker hands out and in any Python from 3.9 on.
+The broker's side and `remo-secret` both use this; `remo-secret` applies it to the broker's reply,
+in any Python from 3.9 on.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ _placeholder = re.compile(r"\{\{([^{}]*)\}\}").findall
 
 
 class Binding:
-    """Compared and shown by its attributes. Not a dataclass, because importing that takes longer than all the rest."""
+    """Compared and shown by its attributes.
+
+    Not a dataclass: importing that takes longer than all the rest.
+    """
 
     __slots__: tuple[str, ...] = ()
     optional: bool
@@ -38,9 +42,10 @@ class Binding:
 
 
 class EnvBinding(Binding):
-    """The secret goes into environment variables: the whole of it, or a field of it, by variable.
+    """The secret goes into environment variables: for each variable, the whole secret or a field.
 
-    `explicit` tells whether the manifest names the variables; the default is the secret's name in upper case.
+    `explicit` tells whether the manifest names the variables; the default is the secret's name in
+    upper case.
     """
 
     __slots__ = ("explicit", "optional", "variables")
@@ -52,7 +57,10 @@ class EnvBinding(Binding):
 
 
 class FileBinding(Binding):
-    """The secret goes into a file. `file_path` is as written, with `~` or relative; `file_mode` are permission bits."""
+    """The secret goes into a file.
+
+    `file_path` is as written, with `~` or relative; `file_mode` holds the permission bits.
+    """
 
     __slots__ = ("base", "file_mode", "file_path", "optional", "place", "template")
 
@@ -74,7 +82,10 @@ class FileBinding(Binding):
 
 
 def bindings(allowlist: Iterable[str], tables: dict[str, list[dict[str, Any]]]) -> dict[str, list[Binding]]:
-    """The bindings of each allowed name. Raises ValueError, KeyError or TypeError for tables that break a rule."""
+    """The bindings of each allowed name.
+
+    Raises ValueError, KeyError or TypeError for tables that break a rule.
+    """
     return {
         name: [_binding(name, table) for table in tables[name]] if name in tables else [_default(name)]
         for name in allowlist
@@ -82,7 +93,8 @@ def bindings(allowlist: Iterable[str], tables: dict[str, list[dict[str, Any]]]) 
 
 
 def _default(name: str) -> EnvBinding:
-    # It may begin with a digit, as a secret's name may: execve accepts that, though no shell can express it.
+    # Like a secret's name, it may begin with a digit: execve accepts that, though no shell can
+    # express it.
     return EnvBinding({name.upper(): None}, explicit=False)
 
 
@@ -113,7 +125,7 @@ def _binding(name: str, table: dict[str, Any]) -> Binding:
 
 
 def filters_in(template: str) -> list[str]:
-    """The filters that the placeholders of a template name: `shell` for `{{field|shell}}`."""
+    """The filters in a template's placeholders: `shell` for `{{field|shell}}`."""
     return [found.partition("|")[2].strip() for found in _placeholder(template) if "|" in found]
 
 

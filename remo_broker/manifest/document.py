@@ -1,8 +1,9 @@
-"""From the bytes of a file to TOML tables, without the time and the stack that hostile TOML can cost.
+"""Parse a file's bytes into TOML tables, without the time and stack that hostile TOML can cost.
 
-tomllib does the reading. What would make it slow or overflow its stack is looked for first, in one pass over the
-text that knows no more of TOML than where strings and comments end. Up to the first mistake in a file that pass and
-tomllib agree on what is a string; behind it tomllib does not read.
+tomllib does the reading. One pass over the text first looks for what would make it slow or overflow
+its stack; that pass knows no more of TOML than where strings and comments end. Up to the first
+mistake in a file, the pass and tomllib agree on what is a string; tomllib does not read past the
+mistake.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from typing import Any
 from remo_broker.manifest.fault import ManifestError, invalid
 from remo_broker.manifest.rules import MAX_KEY_PARTS, MAX_NESTING
 
-# What the pass must tell apart. Only runs of one class are possessive: CPython before 3.11.5 gets groups that are wrong
-# inside an alternation (gh-106052).
+# What the pass must tell apart. Only runs of one class are possessive: CPython before 3.11.5 gets
+# groups wrong inside an alternation (gh-106052).
 _tokens = re.compile(
-    # Strings over several lines: up to two quotes may stand in them, and before the three at their end.
+    # Multi-line strings: up to two quotes may occur inside, and before the final three.
     r'"""[^"\\]*+(?:(?:\\.|"{1,2}(?!"))[^"\\]*+)*"{3,5}'
     r"|'''[^']*+(?:'{1,2}(?!')[^']*+)*'{3,5}"
     r"|(?P<unclosed>\"\"\"|''')"
@@ -31,7 +32,8 @@ _tokens = re.compile(
     re.DOTALL,
 ).finditer
 
-# What tomllib says, by its beginning, and what is said instead: its own text repeats characters and keys of the file.
+# The beginning of tomllib's message, and the text to use instead: tomllib repeats characters and
+# keys of the file.
 _SYNTAX = (
     ("Cannot overwrite a value", "a key stands twice"),
     ("Cannot declare", "a table stands twice, or was a value before"),
@@ -60,8 +62,11 @@ _HELP = "correct it there; https://toml.io/en/v1.0.0 has the syntax"
 
 
 def parse(content: bytes) -> dict[str, Any]:
-    """The tables of a manifest. `content` is no longer than `rules.MAX_BYTES`. Raises `ManifestError`."""
-    import tomllib  # not needed where there is no file
+    """The tables of a manifest. Raises `ManifestError`.
+
+    `content` is at most `rules.MAX_BYTES` long.
+    """
+    import tomllib  # not needed if there is no file
 
     try:
         text = content.decode("utf-8")
@@ -102,7 +107,7 @@ def _refuse_bombs(text: str) -> None:
             case "end":
                 dots = 0
             case "unclosed" | "cut":
-                return  # tomllib stops here too; to look further would cost as much again at each of many
+                return  # tomllib stops here too; each further search would cost as much
 
 
 def _too_deep() -> ManifestError:

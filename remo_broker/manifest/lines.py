@@ -1,10 +1,11 @@
-"""Find the line of a manifest that a key is on, for error messages: TOML's own reader does not tell."""
+"""Find a key's line in a manifest, for error messages: TOML's own reader does not report it."""
 
 from __future__ import annotations
 
 import re
 
-# What a key must not be looked for in: comments, and strings of several lines. Strings on one line may be keys.
+# Skip these when searching for keys: comments and multi-line strings. Strings on one line may be
+# keys.
 _tokens = re.compile(
     r'(?P<long>"""(?:[^"\\]|\\.|"{1,2}(?!"))*"{3,5}' + r"|'''(?:[^']|'{1,2}(?!'))*'{3,5})"
     r'|"(?:[^"\\\n]|\\.)*"'
@@ -18,9 +19,9 @@ _index = re.compile(r"\[\d+\]").sub
 
 
 def line_of(content: bytes, key: str | None) -> int | None:
-    """The line of a dotted key as errors name it, or of what it would stand in; None where neither is found.
+    """The line of a dotted key as errors name it, or of its table; None if neither is found.
 
-    `content` is a manifest that TOML's reader takes.
+    `content` is a manifest that TOML's reader accepts.
     """
     if key is None:
         return None

@@ -1,10 +1,10 @@
-"""The rules of remo-broker-manifest(5) as pydantic models, and what is said of each breach.
+"""The rules of remo-broker-manifest(5) as pydantic models, with a message for each breach.
 
-The models are typed dictionaries: a manifest is tables with keys that may be left out, and `result.build` reads the
-same tables with and without pydantic. Each key's text says what is allowed; it is both the description in the schema
-and the end of the error.
+The models are typed dictionaries: a manifest consists of tables with optional keys, and
+`result.build` reads the same tables with and without pydantic. Each key's text says what is
+allowed; it is both the description in the schema and the end of the error.
 
-Strict: nothing is converted, `true` is not 1 and `1.0` is not either.
+Strict: nothing is converted; `true` is not 1, nor is `1.0`.
 """
 
 from __future__ import annotations
@@ -94,8 +94,9 @@ class Allowlist(TypedDict):
 
 @_table
 class EnvTable(TypedDict):
-    """A secret that goes into an environment variable: its name in upper case, or `env_var`; or into one for each field
-    of a bundle in `env`.
+    """A secret that goes into an environment variable: its name in upper case, or `env_var`.
+
+    With `env`, fields of a bundle go into one variable each.
     """
 
     fetch_as: NotRequired[Annotated[Literal["env"], _key("secrets.*.fetch_as")]]
@@ -184,7 +185,7 @@ class BindingForm(TypedDict):
     cache: NotRequired[BindingCache]
 
 
-# The tables within each form, by key, and where each holds: for the keys that only the other one knows.
+# The tables of each form by key, and where each applies: for keys that only the other form has.
 _TABLES: dict[bool, dict[str, Any]] = {
     True: {"": AllowlistForm, "project": Project, "allowlist": Allowlist, "cache": AllowlistCache},
     False: {"": BindingForm, "cache": BindingCache},
@@ -199,7 +200,7 @@ _WHERE = {
     FileTable: ' where fetch_as is "file"',
 }
 
-# What is said of a key that is no name, by the table that it is in.
+# The message for a key that is not a valid name, by its table.
 _KEYS = {
     "env": ("one of the keys is not a variable's name", ALLOWED["secrets.*.env_var"]),
     "hosts": (
@@ -209,7 +210,7 @@ _KEYS = {
     "secrets": ("one of the keys is not a secret's name", _SECRET_NAME),
 }
 
-# What pydantic calls it, and what is said.
+# pydantic's error types, and the messages for them.
 _PROBLEMS = {
     "missing": "missing",
     "string_type": "not a string",
@@ -234,9 +235,10 @@ def faults(
     max_ttl_seconds: int = DEFAULT_TTL_SECONDS,
     max_entries: int = DEFAULT_MAX_ENTRIES,
 ) -> list[ManifestError]:
-    """Every rule that a manifest breaks, in the order of its keys; empty for a good one.
+    """Every rule that a manifest breaks, in the order of its keys; empty for a valid one.
 
-    `name` is what the project is registered by and `directory` the last part of its path; None where nobody asks.
+    `name` is the project's registered name and `directory` the last part of its path; None skips
+    that check.
     """
     try:
         require_version(document)
@@ -276,7 +278,7 @@ def _structural(error: ValidationError, listed: bool) -> list[ManifestError]:
         place, kind = one["loc"], one["type"]
         table = _TABLES[listed].get(dotted(place[:-1]))
         if place[-1] == "[key]" and place[0] in ("secrets", "hosts") and len(place) > 2 and kind != "extra_forbidden":
-            # pydantic says so behind a key that is wrong itself.
+            # pydantic appends this to the place if the key itself is wrong.
             place = place[:-1]
             table_name = "hosts" if place[0] == "hosts" else "secrets" if len(place) == 2 else "env"
             what, allowed = _KEYS[table_name]
@@ -284,7 +286,7 @@ def _structural(error: ValidationError, listed: bool) -> list[ManifestError]:
             continue
         if place[0] == "secrets" and len(place) > 2:
             if not is_showable(str(place[1])):
-                continue  # its name is the fault that is told
+                continue  # its name is the fault that is reported
             place, table = _without_tags(place)
         if kind == "extra_forbidden":
             found.append(_unknown(place, table))
@@ -298,7 +300,10 @@ def _structural(error: ValidationError, listed: bool) -> list[ManifestError]:
 
 
 def _without_tags(place: tuple[int | str, ...]) -> tuple[tuple[int | str, ...], Any]:
-    """A place below `secrets.NAME` without what pydantic puts in: the kind of a binding, and that it is a list."""
+    """A place below `secrets.NAME` without pydantic's additions.
+
+    These are the kind of a binding, and that it is a list.
+    """
     head, rest = place[:2], place[2:]
     if rest[0] == "list":
         head, rest = (*head, *rest[1:2]), rest[2:]
@@ -324,7 +329,7 @@ def _allowed(place: tuple[int | str, ...], kind: str) -> str:
         parts[1] = "*"
     del parts[3:]  # a variable of a binding's env
     if parts == ["project"] and kind == "string_pattern_mismatch":
-        parts.append("name")  # project = "..." is a name already, only a malformed one
+        parts.append("name")  # project = "..." is already a name, only a malformed one
     return ALLOWED[".".join(parts)]
 
 
@@ -340,7 +345,7 @@ def _identity(document: dict[str, Any], listed: bool, name: str | None, director
 
 
 def _names(document: dict[str, Any], listed: bool) -> list[ManifestError]:
-    """Duplicates, bindings without a grant, and more names than `info` can tell."""
+    """Duplicates, bindings without a grant, and more names than `info` can report."""
     found = []
     bound = document.get("secrets", {})
     allowlist: list[str] = document["allowlist"]["secrets"] if listed else list(bound)
@@ -373,5 +378,5 @@ def _cache(cache: dict[str, Any], listed: bool, maxima: dict[str, int]) -> list[
 
 
 def directory_of(project_path: str) -> str:
-    """The last part of a project's path, the name that the project has to have."""
+    """The last part of a project's path, which must be the project's name."""
     return os.path.basename(project_path.rstrip("/"))

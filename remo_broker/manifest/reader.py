@@ -1,14 +1,14 @@
-"""Opening a manifest without being led astray: a project can put anything where its manifest should be.
+"""Open a manifest safely: a project can put anything where its manifest should be.
 
-- The path is walked one component at a time from the project's directory, none of them a symlink, so that what is read
-  lies in that directory. What lies above it is the operator's business.
-- A file is looked at through an `O_PATH` descriptor first, which opens nothing: no device does anything, no FIFO
-  waits for a writer. Only a regular file is opened then, through that same descriptor, so that it is the one that was
-  looked at. `O_NONBLOCK` makes a leased file fail instead of waiting for its lease.
+- The path is walked one component at a time from the project's directory. None may be a symlink, so
+  the file is inside that directory. What is above it is the operator's business.
+- A file is first inspected through an `O_PATH` descriptor, which opens nothing: no device acts, no
+  FIFO waits for a writer. Only a regular file is then opened, through that same descriptor, so that
+  it is the inspected one. `O_NONBLOCK` makes a leased file fail instead of waiting for its lease.
 - It is read whole, and must be the same before and after.
 
-Messages name the file by its place in the project's directory. Only where permission lacks they name the path, in the
-command that mends it.
+Messages name the file by its path in the project's directory. Only if permission is missing do they
+give the full path, in the command that fixes it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from remo_broker.manifest.rules import MAX_BYTES, SEARCH
 from remo_broker.protocol.ops import Code
 
 PROJECT_PATH = "project_path"
-"""What the project's directory is called in messages: the field it comes from."""
+"""How messages name the project's directory: the field it comes from."""
 
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -47,7 +47,7 @@ def read(project_path: str) -> tuple[str, bytes]:
     """
     if not project_path.startswith("/") or "\0" in project_path:
         raise ManifestError(Code.MANIFEST_NOT_FOUND, f"{PROJECT_PATH}: it must be an absolute path")
-    # A slash at the end would follow a symlink before it.
+    # A trailing slash would follow a symlink before it.
     project_path = project_path.rstrip("/") or "/"
     with _Descriptor(_open_project(project_path)) as project:
         for folder, name in SEARCH:
@@ -58,7 +58,10 @@ def read(project_path: str) -> tuple[str, bytes]:
 
 
 def read_place(project_path: str, folder: str, name: str) -> bytes:
-    """The bytes of one of the places that `read` looks in, held to the same rules. Raises `ManifestError`."""
+    """The bytes of one of the places that `read` searches, under the same rules.
+
+    Raises `ManifestError`.
+    """
     with _Descriptor(_open_project(project_path)) as project:
         content = _find(project, project_path, folder, name)
     if content is None:
@@ -72,7 +75,7 @@ def _none() -> ManifestError:
 
 
 def _find(project: int, project_path: str, folder: str, name: str) -> bytes | None:
-    """What `folder/name` in the project's directory holds; None where it is not."""
+    """The content of `folder/name` in the project's directory; None if it does not exist."""
     place = f"{folder}/{name}"
     path = f"{project_path}/{place}"
     inside = _look(folder, project, folder, os.path.dirname(path))
@@ -116,7 +119,7 @@ def _open_project(project_path: str) -> int:
 
 
 def _look(name: str, directory: int, place: str, path: str) -> int | None:
-    """An `O_PATH` descriptor for `name` in `directory`, whatever it is; None where it is not."""
+    """An `O_PATH` descriptor for `name` in `directory`, of any type; None if it does not exist."""
     try:
         return os.open(name, _LOOK, dir_fd=directory)
     except FileNotFoundError:
@@ -134,10 +137,11 @@ def _require(descriptor: int, kind: int, place: str, advice: str) -> os.stat_res
 
 
 def _content(file: int, place: str, path: str, owner: int) -> bytes:
-    """The bytes behind the `O_PATH` descriptor `file`. `owner` is the user that the project's directory belongs to."""
+    """The bytes behind the `O_PATH` descriptor `file`. `owner` owns the project's directory."""
     seen = _require(file, stat.S_IFREG, place, _PLAIN)
     if seen.st_nlink > 1 and seen.st_uid != owner:
-        # A second name for somebody else's file: the project could not read it and would have us do it.
+        # A second name for another user's file: the project cannot read it and would have us read
+        # it.
         raise unreadable(place, "a hard link to a file of another user than the project's directory", _PLAIN)
     try:
         opened = os.open(f"/proc/self/fd/{file}", _OPEN)
@@ -157,7 +161,7 @@ def _read_unchanged(file: int, place: str) -> bytes:
     if before.st_size and _first_hole(file) < before.st_size:
         raise unreadable(place, "a sparse file", "write it again, without holes")
     content = b""
-    # One byte more than it should have shows that it grew.
+    # Reading one byte more than expected shows that it grew.
     while len(content) <= before.st_size and (part := os.read(file, before.st_size + 1 - len(content))):
         content += part
     after = os.fstat(file)
@@ -176,7 +180,7 @@ def _first_hole(file: int) -> int:
 
 
 def _refused(error: OSError, place: str, path: str) -> ManifestError:
-    """`path` is the whole path of what was to be opened."""
+    """The error for an open that failed. `path` is its full path."""
     if error.errno in (errno.EACCES, errno.EPERM):
         return _denied(place, path)
     if error.errno == errno.EWOULDBLOCK:
@@ -188,7 +192,7 @@ def _refused(error: OSError, place: str, path: str) -> ManifestError:
 
 
 def _denied(place: str, path: str) -> ManifestError:
-    """Names what may not be passed, and the command that mends it."""
+    """Name the directory or file that denies access, and the command that fixes it."""
     import shlex
 
     user, shown = _user()
@@ -197,7 +201,8 @@ def _denied(place: str, path: str) -> ManifestError:
         problem = f"permission denied for user {shown}, which may not pass the directory {shlex.quote(closed)}"
         command = f"setfacl -m u:{user}:x {shlex.quote(closed)}"
     else:
-        # An editor that saves by renaming makes a new file, which gets what the directory says.
+        # An editor that saves by renaming makes a new file, which inherits the directory's default
+        # ACL.
         directory = shlex.quote(os.path.dirname(path))
         problem = f"permission denied for user {shown}"
         command = f"setfacl -m u:{user}:r {shlex.quote(path)} && setfacl -m u:{user}:x,d:u:{user}:r {directory}"
@@ -205,7 +210,7 @@ def _denied(place: str, path: str) -> ManifestError:
 
 
 def _closed_directory(path: str) -> str | None:
-    """The first directory above `path` that this process may not pass."""
+    """The first directory above `path` that this process may not enter."""
     parts = path.split("/")[1:-1]
     for end in range(len(parts) + 1):
         directory = "/" + "/".join(parts[:end])
@@ -218,7 +223,7 @@ def _closed_directory(path: str) -> str | None:
 
 
 def _user() -> tuple[str, str]:
-    """Who this process is, as setfacl(1) takes it and as a reader of the message does."""
+    """This process's user, as setfacl(1) takes it and as messages name it."""
     import pwd
 
     uid = os.geteuid()

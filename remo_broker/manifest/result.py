@@ -1,7 +1,7 @@
-"""What a manifest comes to, whichever way it is spelled: the allowlist, the cache numbers, the bindings and the hosts.
+"""The result of a manifest in either form: allowlist, cache numbers, bindings and hosts.
 
-`build` turns tables that have passed `models` into a `Manifest`. On other tables it ends in an error that does not name
-the rule that they break.
+`build` turns tables that have passed `models` into a `Manifest`. On other tables it raises an error
+that does not name the rule that they break.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ from remo_broker.manifest.rules import (
 )
 from remo_broker.protocol.names import is_project_name, is_secret_name
 
-# Versions that are named when they are not supported; a longer number is not worth a line.
+# Unsupported versions up to this one are named; a longer number is not worth a line.
 MAX_NAMED_VERSION = 999
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One manifest. `allowlist` is in the file's order; `bindings` has each of its names, the default where none is given.
+    """One manifest.
 
-    `ttl_seconds` and `max_entries` are what holds: the file's number, or the maximum where it has none. `source` is the
-    file's absolute path, `sha256` the hash of its bytes. `tables` are the bindings as the file has them.
+    `allowlist` is in the file's order; `bindings` has each of its names, with the default if none
+    is given. `ttl_seconds` and `max_entries` are the effective numbers: the file's, or the maximum
+    if it has none. `source` is the file's absolute path, `sha256` the hash of its bytes. `tables`
+    are the bindings as the file has them.
     """
 
     project: str
@@ -43,12 +45,12 @@ class Manifest:
 
 
 def is_allowlist_form(document: dict[str, Any]) -> bool:
-    """Which of the two spellings: that with `[project]` and `[allowlist]`, else that with `project = "name"`."""
+    """Which form: True with `[project]` and `[allowlist]`, False with `project = "name"`."""
     return isinstance(document.get("project"), dict)
 
 
 def require_version(document: dict[str, Any]) -> None:
-    """Refuse a manifest of another version, before its other keys are measured by this one's rules."""
+    """Refuse a manifest of another version before this one's rules check its other keys."""
     version = document.get("schema_version")
     allowed = f"it must be the number {SCHEMA_VERSION}"
     if version is None:
@@ -67,7 +69,7 @@ def build(
     max_ttl_seconds: int = DEFAULT_TTL_SECONDS,
     max_entries: int = DEFAULT_MAX_ENTRIES,
 ) -> Manifest:
-    """The manifest that the tables of `document` spell. Raises `ManifestError` where they do not."""
+    """The manifest in the tables of `document`. Raises `ManifestError` if they hold none."""
     require_version(document)
     try:
         if is_allowlist_form(document):

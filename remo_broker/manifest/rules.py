@@ -1,6 +1,7 @@
-"""The rules of remo-broker-manifest(5) as data: where a manifest lies, its patterns and its limits.
+"""The rules of remo-broker-manifest(5) as data: where a manifest is, its patterns and its limits.
 
-Used by the models, by the reading without models in `result`, and by the schema. Standard library only.
+Used by the models, by `result`, which reads without models, and by the schema. Standard library
+only.
 """
 
 from __future__ import annotations
@@ -9,32 +10,34 @@ from remo_broker import MANIFEST_SCHEMA_VERSION
 
 SCHEMA_VERSION = MANIFEST_SCHEMA_VERSION
 
-# Where it is looked for inside the project's directory: the first that exists counts, whether or not it is any good.
+# Searched inside the project's directory: the first that exists counts, valid or not.
 SEARCH = (
     (".devcontainer", "remo-broker.toml"),
     (".remo", "broker.toml"),
     (".remo", "manifest.toml"),
 )
 
-# One file. Room for some 4,000 names with a binding each, and no more than tomllib reads in half a second.
+# Of one file. Room for some 4,000 names with a binding each; tomllib reads this much within half a
+# second.
 MAX_BYTES = 64 * 1024
-# Parts of a dotted key, and brackets inside one another. The deepest legal key has three parts (`secrets.aws.file_mode`)
-# and the deepest legal value two brackets; tomllib's time grows with the square of the first (64 KiB of `a.a.a`: 19 s)
-# and the second exhausts its stack. A little more than needed, so that the answer to a slip is about the slip.
+# Parts of a dotted key, and nested brackets. The deepest legal key has three parts
+# (`secrets.aws.file_mode`) and the deepest legal value two brackets. tomllib's time grows with the
+# square of the first (64 KiB of `a.a.a`: 19 s), and the second exhausts its stack. The limit is a
+# little higher than needed, so that a typo gets an error about the typo.
 MAX_KEY_PARTS = 8
 MAX_NESTING = 8
 
 MAX_DESCRIPTION = 256
-# The names of environment variables that every shell can say.
+# Environment variable names that every shell can express.
 ENV_VAR_PATTERN = "^[A-Za-z_][A-Za-z0-9_]*$"
 FILE_MODE_PATTERN = "^[0-7]{4}$"
-# A server as credential helpers name it: a host in lower case, with its port where the URL has one.
+# A server as credential helpers name it: a host in lower case, with its port if the URL has one.
 HOST_PATTERN = "^[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?(:[0-9]{1,5})?$"
-# What `{{field|filter}}` in a template may say.
+# What `{{field|filter}}` in a template may use.
 FILTERS = ("base64", "json", "pgpass", "shell")
-# Text without control characters: a NUL cannot be in a path, the others would reach a terminal.
+# Text without control characters: a path cannot contain a NUL; the others would reach a terminal.
 FILE_PATH_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]+$"
 
-# What holds where the broker's configuration says nothing else; the same numbers stand in `config.KEYS`.
+# Used if the broker's configuration sets nothing else; `config.KEYS` has the same numbers.
 DEFAULT_TTL_SECONDS = 900
 DEFAULT_MAX_ENTRIES = 64

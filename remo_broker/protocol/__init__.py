@@ -1,3 +1,4 @@
-"""What every process speaks: messages, names, paths, records and settings. Standard library only; imports nothing outside itself."""
+"""What all processes share: messages, names, paths, records and settings. Standard library only;
+imports nothing outside this package."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The clocks. Times on the wire and in records are microseconds since 1970; spans are measured on the monotonic clock."""
+"""The clocks. Times in messages and records are microseconds since 1970; durations use the
+monotonic clock."""
 
 from __future__ import annotations
 

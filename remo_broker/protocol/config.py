@@ -1,4 +1,5 @@
-"""The configuration: `/etc/remo-broker/config.toml` under the flags, over the defaults. See remo-broker.toml(5)."""
+"""The configuration: flags override `/etc/remo-broker/config.toml`, which overrides the defaults.
+See remo-broker.toml(5)."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ class ConfigError(Exception):
 
 
 class Number:
-    """A key that takes a whole number from `low` to `high`."""
+    """A key whose value is an integer from `low` to `high`."""
 
     def __init__(self, default: int, low: int, high: int, text: str) -> None:
         self.default = default
@@ -35,7 +36,7 @@ class Number:
 
 
 class Directory:
-    """A key that takes an absolute path."""
+    """A key whose value is an absolute path."""
 
     def __init__(self, default: str, text: str) -> None:
         self.default = default
@@ -48,7 +49,7 @@ class Directory:
 
 
 class Choice:
-    """A key that takes one of a few words."""
+    """A key whose value is one of a few words."""
 
     def __init__(self, default: str, words: tuple[str, ...], text: str) -> None:
         self.default = default
@@ -62,7 +63,7 @@ class Choice:
 
 
 SERVE, DENY = "serve", "deny"
-# The one table of the file: see `credential_rules`.
+# The only table in the file: see `credential_rules`.
 CREDENTIALS = "credentials"
 
 KEYS: dict[str, Number | Directory | Choice] = {
@@ -81,7 +82,7 @@ KEYS: dict[str, Number | Directory | Choice] = {
 
 
 class Config:
-    """The values in force. One attribute per key of `KEYS`, and the rules for credentials."""
+    """The values in force: one attribute per key of `KEYS`, and the credential rules."""
 
     socket_dir: str
     state_dir: str
@@ -97,7 +98,8 @@ class Config:
     credentials: list[CredentialRule]
 
     def __init__(self, values: Mapping[str, object] | None = None) -> None:
-        """Defaults, and `values` over them. Raises `ConfigError` for an unknown key or a value that is not allowed."""
+        """The defaults, overridden by `values`. Raises `ConfigError` for an unknown key or a value
+        that is not allowed."""
         values = values or {}
         for key in values:
             if key not in KEYS and key != CREDENTIALS:
@@ -129,29 +131,31 @@ def read_file(path: str, *, must_exist: bool) -> dict[str, object]:
         return tomllib.loads(text)
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not TOML: not UTF-8") from None
-    except (ValueError, RecursionError) as error:  # tomllib lets both through for what is absurdly long or deep
+    except (ValueError, RecursionError) as error:  # for absurdly long or deep input
         raise ConfigError(f"{path}: not TOML: {_key_that_stands_twice(text) or error}") from None
     except OSError as error:
         raise ConfigError(f"{path}: {os.strerror(error.errno or 0)}") from None
 
 
 def _key_that_stands_twice(text: str) -> str:
-    """What is wrong with a file in that case: tomllib's own words for it name neither the key nor its line."""
+    """The error for a duplicate key; empty if there is none. tomllib's own message names neither
+    the key nor its line."""
     keys = [line.partition("=")[0].strip() for line in text.splitlines()]
     return next((f"duplicate key {key}" for key in KEYS if keys.count(key) > 1), "")
 
 
 def read_flags(arguments: Sequence[str]) -> tuple[dict[str, object], str, str | None]:
-    """The command line: values by key of the configuration, the audit's sink, the configuration file."""
+    """Parse the command line: values by configuration key, the audit sink, the path of the
+    configuration file."""
     if not arguments:
         return {}, "auto", None
     import argparse
 
     parser = argparse.ArgumentParser(
         prog="remo-broker",
-        usage="remo-broker [OPTION...]",  # all of them, before one line on a mistake, would hide that line
+        usage="remo-broker [OPTION...]",  # the full usage would bury the one line on a mistake
         description="Serves secrets from memory over Unix sockets. See remo-broker(8).",
-        allow_abbrev=False,  # what is short for one option today is short for two with the next
+        allow_abbrev=False,  # an abbreviation may become ambiguous in the next version
     )
     parser.add_argument("--version", action="version", version=f"remo-broker {__version__}")
     parser.add_argument(
@@ -174,12 +178,13 @@ def read_flags(arguments: Sequence[str]) -> tuple[dict[str, object], str, str | 
 
 
 def configure(arguments: Sequence[str]) -> tuple[Config, str]:
-    """What is in force, and the audit's sink. Raises `ConfigError`; misuse of the command line exits with 2 and says why."""
+    """The configuration in force, and the audit sink. Raises `ConfigError`. A misused command line
+    exits with 2 and a message."""
     flags, sink, named = read_flags(arguments)
     path = named or paths.CONFIG_FILE
     values = read_file(path, must_exist=named is not None)
     try:
-        Config(values)  # the file alone must be right too: a flag hides no mistake in it
+        Config(values)  # the file must be valid by itself: a flag hides no mistake in it
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     return Config(values | flags), sink

@@ -1,7 +1,8 @@
-"""Which unit may load which secret as a systemd credential: `[credentials."UNIT"]` of the configuration.
+"""Which unit may load which secret as a systemd credential: `[credentials."UNIT"]` in the
+configuration.
 
-[credentials."backup@*.service"]
-restic-password = "RESTIC_PASSWORD"     # credential id = secret, or secret.field of a bundle
+    [credentials."backup@*.service"]
+    restic-password = "RESTIC_PASSWORD"     # credential id = secret, or secret.field of a bundle
 """
 
 from __future__ import annotations
@@ -14,18 +15,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     pass
 
-# systemd's own limit on a unit's name, its suffix included (UNIT_NAME_MAX).
+# systemd's own limit on a unit name, suffix included (UNIT_NAME_MAX).
 MAX_UNIT_NAME = 255
-# A credential is a file's name (NAME_MAX).
+# A credential's name is a file name (NAME_MAX).
 MAX_CREDENTIAL_NAME = 255
 
 
 class BadRule(Exception):
-    """A rule that cannot be understood: its key and what is allowed."""
+    """A malformed rule. The text gives its key and what is allowed."""
 
 
 class CredentialRule:
-    """A unit, or several by a pattern in which `*` stands for any text, and one credential that they get."""
+    """A unit, or a pattern for units in which `*` matches any text, and one credential that they
+    get."""
 
     __slots__ = ("_matches", "credential", "field", "pattern", "secret")
 
@@ -46,9 +48,9 @@ class CredentialRule:
 
 
 def parse_rules(tables: object) -> list[CredentialRule]:
-    """The rules of the table `credentials`, in the order of the file. Raises `BadRule`.
+    """The rules in the table `credentials`, in file order. Raises `BadRule`.
 
-    Where several patterns fit a unit and name the same credential, the first one counts.
+    If several patterns match a unit and name the same credential, the first one applies.
     """
     if not isinstance(tables, dict):
         raise BadRule('credentials: must hold one table for each unit, such as [credentials."backup.service"]')
@@ -75,7 +77,8 @@ def _rule(key: str, pattern: str, credential: str, source: object) -> Credential
 
 
 def is_unit_pattern(text: str) -> bool:
-    # A unit's name has a suffix, and none of a path's or a shell's characters but those that systemd escapes with.
+    # A unit name has a suffix. It has no path or shell characters except those that systemd escapes
+    # with.
     return (
         0 < len(text) <= MAX_UNIT_NAME
         and "." in text
@@ -93,9 +96,9 @@ def is_credential_name(text: str) -> bool:
 
 
 def peer_of(address: object) -> tuple[str, str] | None:
-    """The unit and the credential that systemd asks for, from the address that it connects from.
+    """The unit and the credential that systemd requests, from the address that it connects from.
 
-    systemd binds `\\0HEX/unit/UNIT/CREDENTIAL`. None if the address is not one of these.
+    systemd binds `\\0HEX/unit/UNIT/CREDENTIAL`. None if the address does not have this form.
     """
     if not isinstance(address, bytes) or not address.startswith(b"\0"):
         return None

@@ -1,24 +1,26 @@
-"""Lines out of a stream of bytes. Every reader of the protocol uses this, but for two: the project sockets, which look a
-read up whole before they look for lines in it, and the admin socket, whose bytes stay in secret memory."""
+"""Splits a stream of bytes into lines. Every reader of the protocol uses this except two: the
+project sockets, which look up each read as a whole before they split it, and the admin socket,
+whose bytes stay in secret memory."""
 
 from __future__ import annotations
 
 
 class LineBuffer:
-    """`feed` what was read, then take lines with `next_line` until it returns None. `len` is what is left over."""
+    """`feed` each read, then take lines with `next_line` until it returns None. `len` is the number
+    of bytes left over."""
 
     __slots__ = ("_data", "_searched")
 
     def __init__(self) -> None:
         self._data = bytearray()
         self._searched = 0
-        """Up to here there is no newline."""
+        """There is no newline before this offset."""
 
     def feed(self, data: bytes) -> None:
         self._data += data
 
     def next_line(self) -> bytes | None:
-        """The next whole line, without its newline."""
+        """The next complete line, without its newline."""
         newline = self._data.find(b"\n", self._searched)
         if newline < 0:
             self._searched = len(self._data)
@@ -29,7 +31,7 @@ class LineBuffer:
         return line
 
     def last_line(self) -> bytes | None:
-        """At the end of the stream: what came without a newline, if anything did."""
+        """At end of stream: the rest that has no newline, if any."""
         line = bytes(self._data)
         self.clear()
         return line or None

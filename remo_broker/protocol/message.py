@@ -1,10 +1,10 @@
-"""What a message is: a record whose fields are its annotations.
+"""The base of all messages: a record whose fields are its annotations.
 
-Plain annotated classes and not standard dataclasses, because importing `dataclasses` costs the broker 7 ms of a 20 ms
-start.
+Plain annotated classes instead of standard dataclasses, because importing `dataclasses` costs the
+broker 7 ms of a 20 ms start.
 
 Rules:
-- a field with a default may be left out of a message; one without may not;
+- a message may omit a field that has a default; it must have every other field;
 - a field whose default is None is left out of the JSON when it is None;
 - both sides ignore unknown fields, so that version 2 can grow;
 - `repr` never shows a field named in `SECRET_FIELDS`.
@@ -34,13 +34,14 @@ _kinds: dict[str, type[Message]] = {}
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 class Message:
-    """A record: its fields are its annotations, given by keyword and never changed afterwards."""
+    """A record: its fields are its annotations, passed by keyword and never changed afterwards."""
 
     SECRET_FIELDS: ClassVar[frozenset[str]] = frozenset()
     FIRST: ClassVar[tuple[str, ...]] = ()
-    """The fields that the JSON begins with. The others follow in the order of the classes that declare them."""
+    """The fields that come first in the JSON. The others follow in the order of the classes that
+    declare them."""
     FIELDS: ClassVar[dict[str, str]] = {}
-    """Field name to the text of its annotation, in the order in which the JSON has them."""
+    """Field name to the text of its annotation, in JSON order."""
 
     def __init_subclass__(cls) -> None:
         fields: dict[str, str] = {}
@@ -64,11 +65,11 @@ class Message:
 
     @classmethod
     def optional(cls, name: str) -> bool:
-        """Whether a message may leave the field `name` out."""
+        """Whether a message may omit the field `name`."""
         return hasattr(cls, name)
 
     def to_json(self) -> dict[str, Any]:
-        """The fields for `json.dumps`, in order; nested messages too."""
+        """The fields for `json.dumps`, in order; converts nested messages too."""
         fields: dict[str, Any] = {}
         for name in self.FIELDS:
             value = getattr(self, name)
@@ -94,12 +95,13 @@ class Message:
 
 
 def encode(fields: dict[str, object]) -> bytes:
-    """One message as a line of compact JSON. For everything but the answer to a `get`, which `decisions` lays out itself."""
+    """One message as a line of compact JSON. Used for everything except the answer to a `get`,
+    which `decisions` builds itself."""
     return json.dumps(fields, separators=(",", ":")).encode("ascii") + b"\n"
 
 
 class FieldError(Exception):
-    """A field is missing or has another type than the message declares. The text names the field and shows no value."""
+    """A field is missing or has the wrong type. The text names the field and shows no value."""
 
     def __init__(self, field: str, kind: str, *, missing: bool = False) -> None:
         super().__init__(f"{field} is missing" if missing else f"{field} is not {kind}")
@@ -110,7 +112,7 @@ class FieldError(Exception):
 
 
 def from_fields(kind: type[M], fields: Mapping[str, Any]) -> M:
-    """The message that a JSON object is. Unknown fields are ignored. Raises `FieldError`."""
+    """Build a message from a JSON object. Ignores unknown fields. Raises `FieldError`."""
     values = {}
     for name, annotation in kind.FIELDS.items():
         if name in fields:
@@ -121,10 +123,10 @@ def from_fields(kind: type[M], fields: Mapping[str, Any]) -> M:
 
 
 def _value(name: str, annotation: str, value: Any) -> Any:
-    """`value` as the annotation of the field `name` wants it."""
+    """`value` converted and checked as the annotation of the field `name` requires."""
     plain = annotation.removesuffix(" | None")
     if plain in _PLAIN:
-        # Exactly: a bool is an int to isinstance.
+        # The exact type: isinstance takes a bool for an int.
         fits = type(value) is _PLAIN[plain]
     elif plain.startswith("list["):
         fits = isinstance(value, list)

@@ -1,9 +1,12 @@
-"""The names that travel: of projects and of secrets, and how a name that is neither is shown.
+"""Names of projects and secrets, and how to show text that is not a valid name.
 
 Rules (remo-broker-protocol(7), remo-broker-manifest(5)):
-- a project's name is also a file name, a unit instance and a journal field, hence lower case and short;
-- a secret's name is also an environment variable's in most projects, hence letters, digits and underscore;
-- text from outside is shown as printable ASCII only, so that no terminal escape reaches a log or a terminal.
+- a project's name is also a file name, a unit instance and a journal field, hence lower case and
+  short;
+- a secret's name is also an environment variable's in most projects, hence letters, digits and
+  underscore;
+- text from outside is shown as printable ASCII only, so that no terminal escape reaches a log or a
+  terminal.
 """
 
 from __future__ import annotations
@@ -11,13 +14,15 @@ from __future__ import annotations
 PROJECT_NAME_PATTERN = "^[a-z0-9][a-z0-9_-]{0,63}$"
 SECRET_NAME_PATTERN = "^[A-Za-z0-9_]{1,128}$"
 
-# Sockets in the same directory that are not a project's: `admin.sock`, `status.sock`, `credentials.sock`.
+# Sockets in the same directory that belong to no project: `admin.sock`, `status.sock`,
+# `credentials.sock`.
 RESERVED_PROJECT_NAMES = frozenset({"admin", "status", "credentials"})
 
-# As much of a foreign name as an audit record shows: the length of the longest legal one.
+# How much of an invalid name an audit record shows: the length of the longest valid one.
 MAX_SHOWN_NAME = 128
 
-# The patterns above as sets, because importing `re` takes a tenth of a `remo-secret get`; a test compares them.
+# The patterns above as sets, because importing `re` takes a tenth of a `remo-secret get`; a test
+# compares them.
 _SECRET_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
 _PROJECT_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
 _LONGEST_SECRET_NAME = 128
@@ -39,6 +44,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def printable(text: str, limit: int = MAX_SHOWN_NAME) -> str:
-    """`text` with all but printable ASCII (and the backslash) escaped as Python does, at most `limit` characters."""
+    """`text` with everything except printable ASCII, and the backslash, escaped as Python does; at
+    most `limit` characters."""
     shown = text[:limit].encode("unicode_escape").decode("ascii")
     return shown[:limit]

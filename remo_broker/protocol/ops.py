@@ -1,7 +1,9 @@
-"""The vocabulary of the protocol, version 2: every request, reply, code and reason word, once.
+"""The vocabulary of the protocol, version 2: defines every request, reply, code and reason word
+once.
 
-The broker decodes requests by these classes, the client library decodes replies by them, and `remo_broker.build.schema`
-makes `schema/remo-broker.v2.json` of them. What a class of these can do is in `message`.
+The broker decodes requests with these classes, the client library decodes replies with them, and
+`remo_broker.build.schema` generates `schema/remo-broker.v2.json` from them. `message` describes
+what these classes can do.
 """
 
 from __future__ import annotations
@@ -17,21 +19,23 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import ClassVar
 
-# One message, its newline included. The limit is what one read of a shell client takes.
+# One message, newline included. A shell client reads this much at once.
 MAX_MESSAGE = 64 * 1024
-# A push-creds request alone may be longer: it carries every secret of the host.
+# Only a push-creds request may be longer: it carries every secret of the host.
 MAX_PUSH = 1024 * 1024
-# Objects and arrays inside one another; the deepest legal message has three levels, the rest is room to grow.
+# Nesting of objects and arrays. The deepest valid message has three levels; the rest is room to
+# grow.
 MAX_DEPTH = 16
-# The bounds of a lease, for manifests and for the broker's own configuration alike.
+# The limits on leases, for manifests and for the broker's own configuration alike.
 MAX_TTL_SECONDS = 86_400
 MAX_LEASES = 1024
 
-# Linux's longest path; it also keeps the reply that names a path short.
+# Linux's longest path; it also keeps replies that name a path short.
 MAX_PATH = 4096
 # uid -1 is "no uid" to the kernel.
 MAX_UID = 2**32 - 2
-# As many uids as a registration may list: a project has a handful of users, and the list is searched at each connect.
+# The most uids in a registration: a project has a handful of users, and each connect searches the
+# list.
 MAX_UIDS = 64
 
 # The kinds of sockets, as a request's `SOCKETS` names them.
@@ -40,12 +44,14 @@ ADMIN = "admin"
 STATUS = "status"
 
 
-# When a watch has had nothing to send for so long, it sends an empty object: both sides learn that the other is there.
+# A watch that has sent nothing for this long sends an empty object: both sides learn that the other
+# is still there.
 SIGN_OF_LIFE_SECONDS = 30.0
 
 
 class Code(StrEnum):
-    """What went wrong, for programs. The two `backend_` codes are kept for version 1 parsers and never sent."""
+    """What went wrong, for programs. The two `backend_` codes are kept for version 1 parsers and
+    never sent."""
 
     DENIED = "denied"
     NOT_FOUND = "not_found"
@@ -85,7 +91,7 @@ ADMIN_CODES = (
     Code.PROTOCOL_ERROR,
     Code.INTERNAL_ERROR,
 )
-# What any op of a kind of socket may fail with: before the op is known, or whatever the op is.
+# By kind of socket, the codes that any op may fail with, also before the op is known.
 ANY_OP_CODES: dict[str, tuple[Code, ...]] = {
     PROJECT: (
         Code.DENIED,
@@ -100,7 +106,7 @@ ANY_OP_CODES: dict[str, tuple[Code, ...]] = {
 
 
 class Reason(StrEnum):
-    """The fixed word beside a code that tells a program which of several causes it was."""
+    """A fixed word that tells programs which of a code's several causes it was."""
 
     NOT_IN_MANIFEST = "not_in_manifest"
     INVALID_NAME = "invalid_name"
@@ -134,14 +140,14 @@ class Reason(StrEnum):
 
 
 class Protection(StrEnum):
-    """How secret memory is kept, as `status` and the bus show it."""
+    """How secret memory is protected, as `status` and the bus show it."""
 
     MEMFD_SECRET = "memfd_secret"
     LOCKED = "mlock"
     NONE = "none"
 
 
-# --- replies ---------------------------------------------------------------------------------------------------------
+# --- replies --------------------------------------------------------------------------------------
 
 
 class Reply(Message):
@@ -159,7 +165,7 @@ class Failure(Reply):
 
 
 class Done(Reply):
-    """Success with nothing more to say."""
+    """Success with no further data."""
 
 
 class Value(Reply):
@@ -189,9 +195,8 @@ class Pong(Reply):
 
 
 class ProjectInfo(Reply):
-    """What a project may fetch. The manifest's path and SHA-256 are those that were registered; `hosts` maps servers
-    to names of secrets, for credential helpers.
-    """
+    """What a project may fetch. The manifest's path and SHA-256 are those that were registered;
+    `hosts` maps servers to secret names, for credential helpers."""
 
     project: str
     allowlist: list[str]
@@ -210,9 +215,11 @@ class Reloaded(Reply):
 
 
 class Difference(Reply):
-    """What a project's manifest says now, against what the broker goes by. `widens`: adopting it would allow more.
+    """What a project's manifest says now, compared with what is in force. `widens`: adopting it
+    would allow more.
 
-    `changed_bindings` and `changed_hosts` are the secrets and servers whose entries differ. `sha256` is the manifest's, for `reload`.
+    `changed_bindings` and `changed_hosts` are the secrets and servers whose entries differ.
+    `sha256` is the manifest's, for `reload`.
     """
 
     manifest_path: str
@@ -236,10 +243,12 @@ class Pushed(Reply):
 
 
 class AuditStatus(Message):
-    """How the audit is: `queued` records wait in memory, `dropped` left it unread since the broker started.
+    """The state of the audit trail: `queued` records wait in memory, `dropped` records were lost
+    since the broker started.
 
-    `serial` is the number of the last record of the start `start_id`; `namespace` is the journal's, absent for the default one.
-    `reason` is why it is not healthy: `not_taken`, `not_stored`, or `unchecked` before that is known.
+    `serial` is the number of the last record of the start `start_id`; `namespace` is the journal's,
+    absent for the default one. `reason` says why the trail is unhealthy: `not_taken`, `not_stored`,
+    or `unchecked` before that is known.
     """
 
     healthy: bool
@@ -253,10 +262,12 @@ class AuditStatus(Message):
 
 
 class ProjectFacts(Message):
-    """What is shown of a project everywhere. Times are microseconds since 1970, 0 for never.
+    """The facts about a project that every view shows. Times are microseconds since 1970, 0 for
+    never.
 
-    `fetches_not_found` of the `fetches_allowed` handed nothing out: the broker did not hold the secret.
-    `unserved` is the path of a socket of the project that nobody can connect to: it was removed, or could not be made.
+    `fetches_not_found` counts those of the `fetches_allowed` for which the broker did not hold the
+    secret. `unserved` is the path of a project socket that clients cannot connect to: it was
+    removed, or could not be made.
     """
 
     name: str
@@ -268,19 +279,21 @@ class ProjectFacts(Message):
     last_fetch_usec: int
     fetches_not_found: int = 0
     manifest_waits: bool | None = None
-    """True if the manifest was found to allow more than the broker goes by; the field is missing otherwise."""
+    """True if the manifest is known to allow more than what is in force; otherwise the field is
+    absent."""
     unserved: str | None = None
 
 
 class ProjectStatus(ProjectFacts):
-    """One project in the list of them."""
+    """One entry in the list of projects."""
 
     FIRST = ("name", "socket_path", "allowlist_size", "cache_entries")
     allowlist_size: int
 
 
 class ProjectDetail(Reply, ProjectFacts):
-    """Everything about one project: its state, and what its manifest said when it was last validated."""
+    """Everything about one project: its state, and the manifest's content when it was last
+    validated."""
 
     FIRST = ("ok", "name", "socket_path", "project_path", "allowlist", "ttl_seconds", "max_entries", "allowed_uids")
     project_path: str
@@ -291,7 +304,8 @@ class ProjectDetail(Reply, ProjectFacts):
 
 
 class BrokerFacts(Message):
-    """What is shown of the broker everywhere. Times are microseconds since 1970, 0 for never."""
+    """The facts about the broker that every view shows. Times are microseconds since 1970, 0 for
+    never."""
 
     broker_version: str
     protocol_version: int
@@ -308,10 +322,11 @@ class BrokerFacts(Message):
 
 
 class BrokerStatus(Reply, BrokerFacts):
-    """The broker. `projects_next` is there where not all projects fitted: ask again with it as `after`. `unserved_count` projects
-    have a socket that nobody can connect to.
+    """The broker's status. `projects_next` is present if not all projects fitted: ask again with it
+    as `after`. `unserved_count` projects have a socket that clients cannot connect to.
 
-    What version 2 has always had comes first and in its order, for clients that take the line apart with a pattern.
+    The fields that version 2 has always had come first, in their original order, for clients that
+    parse the line with a pattern.
     """
 
     FIRST = (
@@ -338,7 +353,8 @@ class BrokerStatus(Reply, BrokerFacts):
 
 
 class Explanation(Reply):
-    """What a `get` would be answered now: `decision`, `outcome` and `reason` as its audit record would have them."""
+    """What the answer to a `get` would be now: `decision`, `outcome` and `reason` are those of its
+    audit record."""
 
     decision: str
     outcome: str
@@ -358,7 +374,7 @@ class UnitCredential(Message):
 
 
 class UnitCredentials(Reply):
-    """The credentials of a unit; `rules` is how many rules the configuration has in all."""
+    """The credentials of a unit; `rules` is the number of rules in the whole configuration."""
 
     unit: str
     credentials: list[UnitCredential]
@@ -366,19 +382,21 @@ class UnitCredentials(Reply):
 
 
 class Readiness(Reply):
-    """Whether the broker holds a snapshot, and which; `generation` counts on when the store is cleared."""
+    """Whether the broker holds a snapshot, and which one; clearing the store increments
+    `generation` too."""
 
     ready: bool
     generation: int
 
 
 class BoundSecrets(Reply):
-    """The bindings of each secret for which the manifest has any, as its tables spell them: remo-broker-manifest(5)."""
+    """The bindings of each secret that has any in the manifest, as its tables spell them:
+    remo-broker-manifest(5)."""
 
     bindings: dict[str, list[dict[str, object]]]
 
 
-# --- the watch streams on the admin and the project sockets ------------------------------------------------------------
+# --- the watch streams on the admin and the project sockets ---------------------------------------
 
 
 PUSHED = "pushed"
@@ -387,7 +405,8 @@ RELOADED = "reloaded"
 
 
 class StoreState(Reply):
-    """The store as it is now: sent first, then with an `event` whenever it changes: `pushed` or `cleared`."""
+    """The store's current state: sent first without `event`, then with one at each change: `pushed`
+    or `cleared`."""
 
     start_usec: int
     generation: int
@@ -397,8 +416,8 @@ class StoreState(Reply):
 
 
 class ProjectState(Reply):
-    """What a project may fetch, and from which generation: sent first, then with an `event` whenever something of it
-    changes: `pushed`, `cleared` or `reloaded`."""
+    """What a project may fetch, and from which generation: sent first without `event`, then with
+    one at each change: `pushed`, `cleared` or `reloaded`."""
 
     project: str
     start_usec: int
@@ -412,11 +431,12 @@ class SignOfLife(Message):
     """An empty object: nothing has changed for `SIGN_OF_LIFE_SECONDS`."""
 
 
-# --- the watch stream on the status socket ---------------------------------------------------------------------------
+# --- the watch stream on the status socket --------------------------------------------------------
 
 
 class BrokerEvent(BrokerFacts):
-    """The broker as it is now: sent first, then at every change; for counters alone, at most once a second."""
+    """The broker's current state: sent first, then at every change; for counters alone, at most
+    once a second."""
 
     event: str = "broker"
     audit_healthy: bool
@@ -424,7 +444,7 @@ class BrokerEvent(BrokerFacts):
 
 
 class ProjectEvent(ProjectStatus):
-    """A project as it is now: new, or changed."""
+    """A project's current state: the project is new, or has changed."""
 
     event: str = "project"
 
@@ -437,13 +457,13 @@ class RemovedEvent(Message):
 
 
 class SyncedEvent(Message):
-    """The state at the beginning of the watch has been sent; what follows are changes."""
+    """The initial state of the watch has been sent; changes follow."""
 
     event: str = "synced"
 
 
 class StoppingEvent(Message):
-    """The broker ends. `idle` is true when it exits because it is idle: the next connect starts it again."""
+    """The broker is stopping. `idle` is true for an idle exit: the next connect starts it again."""
 
     event: str = "stopping"
     idle: bool
@@ -454,26 +474,28 @@ EVENTS: dict[str, type[Message]] = {
 }
 
 
-# --- requests --------------------------------------------------------------------------------------------------------
+# --- requests -------------------------------------------------------------------------------------
 
 
 class Request(Message):
-    """An op. The class declares everything about it but what the broker does: that is one entry in the table of
-    handlers of each of its sockets (`remo_broker.broker.handlers`)."""
+    """An op. The class declares everything about it except its handler; that is one entry in the
+    handler table of each of its sockets (`remo_broker.broker.handlers`)."""
 
     OP: ClassVar[str] = ""
     SOCKETS: ClassVar[tuple[str, ...]] = ()
     """The kinds of sockets that answer it."""
     REPLIES: ClassVar[tuple[type[Message], ...]] = (Done,)
-    """The kinds of lines that answer it when it does not fail: one line, or many if it is a stream."""
+    """The types of its success replies: one line, or many if it is a stream."""
     CODES: ClassVar[tuple[Code, ...]] = ()
-    """The codes that it may fail with, besides those that any op of the socket may fail with (`ANY_OP_CODES`)."""
+    """The codes that it may fail with, besides those common to all ops of the socket
+    (`ANY_OP_CODES`)."""
     REPEATABLE: ClassVar[bool] = False
-    """Whether asking twice changes nothing, so that a client may ask again when a connection turns out to be dead."""
+    """Whether repeating it changes nothing, so that a client may ask again when a connection turns
+    out to be dead."""
 
 
 class Get(Request):
-    """Fetch one secret. A binary secret is answered with `BinaryValue`."""
+    """Fetch one secret. The reply for a binary secret is `BinaryValue`."""
 
     OP = "get"
     SOCKETS = (PROJECT,)
@@ -498,7 +520,8 @@ class Info(Request):
 
 
 class Ready(Request):
-    """Whether secrets have been pushed. `remo-secret wait` asks this, because a `get` would be audited as a fetch."""
+    """Whether secrets have been pushed. `remo-secret wait` asks this, because a `get` would be
+    audited as a fetch."""
 
     OP = "ready"
     SOCKETS = (PROJECT,)
@@ -507,7 +530,8 @@ class Ready(Request):
 
 
 class Peek(Request):
-    """What a `get` would be answered, without one: nothing is fetched or audited. It counts for the rate limit."""
+    """What the answer to a `get` would be. Fetches and audits nothing. Counts for the rate
+    limit."""
 
     OP = "peek"
     SOCKETS = (PROJECT,)
@@ -517,7 +541,8 @@ class Peek(Request):
 
 
 class Bindings(Request):
-    """Where each secret belongs, as the registered manifest says: for `remo-secret exec` and `render`."""
+    """Where each secret belongs according to the registered manifest: for `remo-secret exec` and
+    `render`."""
 
     OP = "bindings"
     SOCKETS = (PROJECT,)
@@ -526,9 +551,9 @@ class Bindings(Request):
 
 
 class Register(Request):
-    """With `replace`, a registered project of the name is replaced: directory, manifest and users; its sockets stay. With
-    `any_name`, neither the manifest nor the directory has to have the name.
-    """
+    """Register a project. With `replace`, a registered project of that name gets a new directory,
+    manifest and users, and keeps its sockets. With `any_name`, the manifest and the directory may
+    have other names."""
 
     OP = "register"
     SOCKETS = (ADMIN,)
@@ -536,7 +561,7 @@ class Register(Request):
     CODES = (Code.PROJECT_EXISTS, Code.MANIFEST_NOT_FOUND, Code.MANIFEST_INVALID, Code.MANIFEST_UNREADABLE)
     name: str
     project_path: str
-    allowed_uids: list[int] = []  # noqa: RUF012 - never changed; a tuple would not be what the JSON has
+    allowed_uids: list[int] = []  # noqa: RUF012 - never changed; a tuple would not match the JSON
     replace: bool = False
     any_name: bool = False
 
@@ -549,7 +574,8 @@ class Unregister(Request):
 
 
 class Reload(Request):
-    """Adopt what the manifest says now. With `sha256`, only if that is still the manifest's."""
+    """Adopt what the manifest says now. With `sha256`, only if the manifest still has that
+    digest."""
 
     OP = "reload"
     SOCKETS = (ADMIN,)
@@ -560,9 +586,8 @@ class Reload(Request):
 
 
 class Preview(Request):
-    """Compare a project's manifest with what the broker goes by. With `adopt_narrower`, adopt what takes something away;
-    what would allow more waits for `reload`.
-    """
+    """Compare a project's manifest with what is in force. With `adopt_narrower`, adopt what removes
+    something; anything that would allow more waits for `reload`."""
 
     OP = "preview"
     SOCKETS = (ADMIN,)
@@ -575,14 +600,14 @@ class Preview(Request):
 class PushCreds(Request):
     """Replace every secret. The broker reads the three objects in place and never builds them.
 
-    `expires` has a time (RFC 3339) for secrets that are not given out from then on.
+    `expires` gives secrets a time (RFC 3339) from which they are no longer served.
     """
 
     OP = "push-creds"
     SOCKETS = (ADMIN,)
     REPLIES = (Pushed,)
     CODES = (Code.INVALID_PAYLOAD, Code.PAYLOAD_TOO_LARGE)
-    SECRET_FIELDS = frozenset({"secrets", "secrets_b64", "expires"})  # a push gone wrong may have a value anywhere
+    SECRET_FIELDS = frozenset({"secrets", "secrets_b64", "expires"})  # a malformed push may hold values anywhere
     secrets: dict[str, str | dict[str, str]] = {}  # noqa: RUF012 - never changed
     secrets_b64: dict[str, str] = {}  # noqa: RUF012 - never changed
     expires: dict[str, str] = {}  # noqa: RUF012 - never changed
@@ -594,7 +619,7 @@ class ClearCreds(Request):
 
 
 class Status(Request):
-    """`after` is the `projects_next` of an earlier answer: the list goes on behind that project."""
+    """`after` is the `projects_next` of an earlier reply: the list continues after that project."""
 
     OP = "status"
     SOCKETS = (ADMIN, STATUS)
@@ -615,9 +640,9 @@ class Show(Request):
 
 
 class Explain(Request):
-    """What would become of a `get` of `secret` by project `name`, without doing it: nothing is fetched or audited.
+    """What a `get` of `secret` by project `name` would lead to. Fetches and audits nothing.
 
-    `uid` is whose connection it would be; without it, that of somebody whom the project allows.
+    `uid` is that of the connecting user; without it, that of a user whom the project admits.
     """
 
     OP = "explain"
@@ -639,7 +664,7 @@ class WatchStore(Request):
 
 
 class WatchProject(Request):
-    """Follow a project on its socket. Not a fetch, so not in the audit."""
+    """Follow a project on its socket. This is not a fetch, so it is not audited."""
 
     OP = "watch"
     SOCKETS = (PROJECT,)
@@ -647,7 +672,7 @@ class WatchProject(Request):
 
 
 class ExplainUnit(Request):
-    """Which credentials the configuration gives `unit`. Nothing is fetched or audited."""
+    """Which credentials the configuration gives `unit`. Fetches and audits nothing."""
 
     OP = "explain-unit"
     SOCKETS = (ADMIN,)
@@ -668,7 +693,7 @@ def _requests_of(socket: str) -> dict[str, type[Request]]:
     return {cls.OP: cls for cls in Request.__subclasses__() if socket in cls.SOCKETS}
 
 
-# Op to request, for each kind of socket.
+# Op to request class, for each kind of socket.
 PROJECT_REQUESTS = _requests_of(PROJECT)
 ADMIN_REQUESTS = _requests_of(ADMIN)
 STATUS_REQUESTS = _requests_of(STATUS)

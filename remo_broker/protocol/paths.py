@@ -1,4 +1,5 @@
-"""Where things lie on a host. Each can be moved by a flag; these are the defaults that the units and man pages name."""
+"""Paths on a host. A flag can change each; these are the defaults that the units and man pages
+name."""
 
 from __future__ import annotations
 
@@ -10,10 +11,11 @@ SECRETS_DIR = "/etc/remo-broker/secrets"
 
 ADMIN_SOCKET = "admin.sock"
 STATUS_SOCKET = "status.sock"
-# Sockets to be mounted into containers, a directory for each project.
+# Sockets to be mounted into containers, one directory per project.
 MOUNT_DIR = "mount"
 MOUNT_SOCKET = "broker.sock"
-# Sockets between the broker and its helpers. Where the directory exists, the broker has them started by systemd.
+# Sockets between the broker and its helpers. If the directory exists, the broker has systemd start
+# the helpers.
 INTERNAL_DIR = "internal"
 BIND_SOCKET = "bind.sock"
 MANIFEST_SOCKET = "manifest.sock"
@@ -27,7 +29,7 @@ def project_socket(socket_dir: str, project: str) -> str:
 
 
 def mount_directory(socket_dir: str, project: str) -> str:
-    """What is mounted into a project's containers."""
+    """The directory to mount into a project's containers."""
     return f"{socket_dir}/{MOUNT_DIR}/{project}"
 
 

@@ -1,4 +1,4 @@
-"""What a process that handles secrets does to itself: settings of the allocator, and no dumps."""
+"""How a process that handles secrets hardens itself: allocator settings, and no dumps."""
 
 from __future__ import annotations
 
@@ -11,29 +11,32 @@ if TYPE_CHECKING:
 
 PR_SET_DUMPABLE = 4
 
-# Freed heap memory is overwritten with this byte (glibc.malloc.perturb), and nothing freed is kept in a cache that
-# skips it. One arena: the thread that writes the registrations needs none of its own. Symbols are bound at the start: the
-# dynamic linker, where it binds one at its first call, saves the vector registers on the stack, and with them parts of
-# what was copied last. It costs the start a quarter of a millisecond.
+# glibc overwrites freed heap memory with this byte (glibc.malloc.perturb), and keeps nothing freed
+# in a cache that skips it. One arena: the thread that writes the registrations needs no arena of
+# its own. Symbols are bound at start: lazy binding makes the dynamic linker save the vector
+# registers on the stack, and with them parts of what was copied last. It costs the start a quarter
+# of a millisecond.
 MEMORY_ENVIRONMENT = {
     "PYTHONMALLOC": "malloc",
     "GLIBC_TUNABLES": "glibc.malloc.perturb=165:glibc.malloc.tcache_count=0:glibc.malloc.arena_max=1",
     "LD_BIND_NOW": "1",
 }
 
-# Set in the environment of a process that has executed itself again, so that it does so only once.
+# Set in the environment of a process that has re-executed itself, so that it does so only once.
 REEXECUTED = "REMO_BROKER_REEXECUTED"
 
 
 def environment_missing(environment: Mapping[str, str]) -> dict[str, str]:
-    """What `environment` lacks for freed memory to be overwritten; empty where nothing is missing."""
+    """The variables that `environment` lacks for freed memory to be overwritten; empty if none."""
     return {name: value for name, value in MEMORY_ENVIRONMENT.items() if environment.get(name) != value}
 
 
 def execute_again() -> None:
-    """Start over with these settings, unless they are in force: they count only when a process starts.
+    """Re-execute with these settings, unless they are in force: they take effect only when a
+    process starts.
 
-    A launcher's -I ignores PYTHONMALLOC with all other PYTHON* variables; then the others are removed instead.
+    A launcher's -I ignores PYTHONMALLOC with all other PYTHON* variables; in that case the others
+    are removed instead.
     """
     isolated = sys.flags.ignore_environment
     if os.environ.pop(REEXECUTED, None) or not (isolated or environment_missing(os.environ)):
@@ -48,7 +51,7 @@ def execute_again() -> None:
 
 
 def forbid_dumps() -> None:
-    """No core dump, no ptrace and no `/proc/PID/mem` for the same user."""
+    """Forbid core dumps, and ptrace and `/proc/PID/mem` for the same user."""
     import ctypes
 
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)

@@ -1,10 +1,12 @@
 """Audit records: events, their fixed message ids and their fields, in journald's native format.
 
-No function here takes a secret's value. Names are validated before they come here, or go through `names.printable`; a field's
-value with a newline is length-prefixed, so that no client can forge a field.
+No function here takes a secret's value. Names are validated by the caller, or pass through
+`names.printable`; a field value with a newline is length-prefixed, so that no client can forge a
+field.
 
-The record of a get is on the hot path and has four parts: `fetch_head` (constant for a name between two pushes), `peer_fields`
-(constant for a connection), the latency (constant for a turn) and the serial.
+The record of a get is on the hot path and has four parts: `fetch_head` (constant for a name between
+two pushes), `peer_fields` (constant for a connection), the latency (constant for a turn) and the
+serial.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ PRIORITY_DEGRADED = 3
 
 
 class Event(Enum):
-    """The word in REMO_EVENT, the MESSAGE_ID (explained in the journal catalog), and the usual priority."""
+    """The word in REMO_EVENT, the MESSAGE_ID (explained in the journal catalog), and the usual
+    priority."""
 
     FETCH = ("fetch", "646507820fc6454c85c2413b72918c0a", PRIORITY_ALLOWED)
     FIRST_SEEN = ("fetch.first_seen", "d674d7da92614bc2b0476a39cb7bedd1", PRIORITY_CONTROL)
@@ -62,7 +65,8 @@ class Outcome(StrEnum):
 
 
 class Backend(StrEnum):
-    """Where an allowed get was served from: `cache` within a lease that began earlier, else `store`."""
+    """Where an allowed get was served from: `cache` within a lease that began earlier, else
+    `store`."""
 
     STORE = "store"
     CACHE = "cache"
@@ -72,14 +76,15 @@ class Backend(StrEnum):
 IN_MANIFEST = "in_manifest"
 
 EVENT_TIME_FIELD = "REMO_EVENT_USEC"
-# Together they number every record: the start of the broker, and the place among the records of that start.
+# Together these identify every record: the start of the broker, and the record's number within that
+# start.
 START_ID_FIELD = "REMO_START_ID"
 SERIAL_FIELD = "REMO_SERIAL"
-# REMO_REASON of denials that are counted.
+# REMO_REASON of denials that are only counted.
 NOT_TAKEN = "not_taken"
 LONG_NAMES = "long_names"
 
-# For telling records apart that wait.
+# For telling queued records apart.
 PROJECT_PREFIX = b"\nREMO_PROJECT="
 DENY_LINE = b"\nREMO_DECISION=deny\n"
 
@@ -93,7 +98,7 @@ def field(name: str, value: str | int) -> bytes:
 
 
 def record(event: Event, message: str, *, priority: int | None = None, **fields: str | int) -> bytes:
-    """A record without the peer's fields. `fields` are named in lower case, without `REMO_`."""
+    """A record without the peer's fields. `fields` have lower-case names, without `REMO_`."""
     parts = [
         field("MESSAGE", message),
         field("MESSAGE_ID", event.message_id),
@@ -106,20 +111,20 @@ def record(event: Event, message: str, *, priority: int | None = None, **fields:
 
 
 def denials_counted(project: str, count: int, reason: str, message: str) -> bytes:
-    """A record of denials that have none of their own, without the peer's fields."""
+    """One record for denials that have no records of their own, without the peer's fields."""
     return record(
         Event.DENIALS_COUNTED, message, project=project, decision=Decision.DENY.value, reason=reason, count=count
     )
 
 
 def serial_of(record: bytes) -> bytes:
-    """The two fields that number a record, for another one that takes its place."""
+    """The two fields that number a record, for the record that replaces it."""
     start = record.rindex(b"\nREMO_START_ID=") + 1
     return record[start : record.index(b"\n", record.index(b"REMO_SERIAL=", start)) + 1]
 
 
 def note(priority: int, message: str) -> bytes:
-    """A line of the log that is not an audit event."""
+    """A log line that is not an audit event."""
     return field("MESSAGE", message) + field("PRIORITY", priority) + field("SYSLOG_IDENTIFIER", IDENTIFIER)
 
 
@@ -145,7 +150,7 @@ def fetch_head(
     generation: int,
     backend: Backend | None = None,
 ) -> bytes:
-    """The head of a get's record. `secret` may be anything; it is made printable."""
+    """The head of a get's record. `secret` may be any text; it is made printable."""
     shown = printable(secret)
     if decision is Decision.DENY:
         message = f"Project {project} was denied {shown} ({reason})."
@@ -171,8 +176,8 @@ def fetch_head(
 def credential_head(
     unit: str, credential: str, secret: str, decision: Decision, outcome: Outcome, reason: str, generation: int
 ) -> bytes:
-    """The record of a credential that a unit loads, but for the peer and the latency. `secret` is empty if no rule names
-    one. The names are printable."""
+    """The record of a credential that a unit loads, without the peer and the latency. `secret` is
+    empty if no rule matches. The names are printable."""
     if outcome is Outcome.OK:
         message = f"Unit {unit} loaded {secret} as credential {credential}."
     else:

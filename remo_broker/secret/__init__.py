@@ -1,1 +1,1 @@
-"""`remo-secret`: a project's socket as a command. Needs Python and its standard library, nothing else."""
+"""`remo-secret`: the command for a project's socket. Needs only Python's standard library."""

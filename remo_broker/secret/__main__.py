@@ -1,4 +1,4 @@
-"""`python3 -m remo_broker.secret`, for a container that has the package but not the program."""
+"""`python3 -m remo_broker.secret`, for containers with the package but not the program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the helpers have in common: fetch one secret, and write JSON or lines as UTF-8."""
+"""Shared by the credential helpers: fetch one secret, and write JSON or lines as UTF-8."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from remo_broker.secret.patience import with_secrets
 
 
 def fetch_named(arguments: Arguments, name: str) -> SecretValue:
-    """One secret; a refusal names it, as the tool that runs the helper does not show its command line."""
+    """Fetch one secret.
+
+    A refusal names it, because the calling tool hides the helper's command line.
+    """
 
     def fetch() -> SecretValue:
         with open_quick(arguments) as client:
@@ -26,7 +29,7 @@ def fetch_named(arguments: Arguments, name: str) -> SecretValue:
 
 
 def first_of(fields: dict[str, str], *names: str) -> str | None:
-    """The first of several spellings of a field that a bundle has."""
+    """The bundle's field under the first of `names` that exists."""
     return next((fields[name] for name in names if name in fields), None)
 
 

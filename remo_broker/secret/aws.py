@@ -12,7 +12,10 @@ SESSION_TOKEN = ("aws_session_token", "AWS_SESSION_TOKEN", "session_token", "Ses
 
 
 def aws_credentials(arguments: Arguments) -> None:
-    """Write the credentials. The expiry is the secret's own; a lease's would make the SDKs ask again and again."""
+    """Write the credentials.
+
+    The expiry is the secret's; with a lease's, the SDKs would ask over and over.
+    """
     name = arguments.operands[0]
     secret = fetch_named(arguments, name)
     fields = secret.reveal_fields() or {}

@@ -1,4 +1,4 @@
-"""Find a command and become it, as execvp(3) and a shell do."""
+"""Find a command and execute it, as execvp(3) and a shell do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ SHELL = "/bin/sh"
 
 
 def find_program(command: str) -> str:
-    """The path of the command, looked up as a shell does. Raises `Problem` with a shell's exit status."""
+    """The path of the command, looked up as a shell does.
+
+    Raises `Problem` with a shell's exit status.
+    """
     if "/" in command:
         found = [command]
     else:
@@ -35,7 +38,9 @@ def find_program(command: str) -> str:
 
 
 def restore_signals() -> None:
-    """Python ignores these two, and ignored signals stay ignored over execve: a pipeline would not end."""
+    """Restore the two signals that Python ignores: execve keeps them ignored, and pipelines would
+    not end.
+    """
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
 
@@ -57,7 +62,10 @@ def become(program: str, command: list[str], variables: dict[bytes, bytes]) -> N
 
 
 def start(program: str, command: list[str], variables: dict[bytes, bytes]) -> int:
-    """Start the command as a child, with no signal blocked; returns its process id. Raises `Problem`."""
+    """Start the command as a child, with no signal blocked; returns its process id.
+
+    Raises `Problem`.
+    """
     sys.stdout.flush()
     defaults = [signal.SIGPIPE, signal.SIGXFSZ]
     try:
@@ -74,7 +82,9 @@ def start(program: str, command: list[str], variables: dict[bytes, bytes]) -> in
 
 
 def _is_script(program: str) -> bool:
-    """Whether a file that the kernel does not know looks like text: shells refuse binaries, and so do we."""
+    """Whether a file in no format of the kernel's looks like text: shells refuse binaries, so we
+    do.
+    """
     try:
         with open(program, "rb") as file:
             first = file.read(256)

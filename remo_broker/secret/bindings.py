@@ -1,7 +1,8 @@
-"""Where each secret belongs, as the registered manifest says.
+"""The variables and files of each secret, from the registered manifest.
 
-The broker keeps the bindings from `register` and `reload` and hands them out, so that `exec` means the same in every
-directory and no file that is nearer, a vendored dependency's for example, takes the place of the project's manifest.
+The broker keeps the bindings from `register` and `reload` and hands them out. So `exec` does the
+same in every directory, and a nearer file, such as a vendored dependency's, cannot replace the
+project's manifest.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Bound:
-    """The project, and the bindings of each secret that is asked for, in the manifest's order."""
+    """The project, and the bindings of each requested secret, in the manifest's order."""
 
     __slots__ = ("bindings", "info")
 
@@ -34,7 +35,7 @@ class Bound:
 
 
 def find_bindings(arguments: Arguments, client: Client) -> Bound:
-    """The bindings that `--only` leaves, of the registered manifest."""
+    """The registered manifest's bindings, filtered by `--only`."""
     info = client.info()
     tables = client.bindings().bindings
     try:
@@ -56,7 +57,7 @@ def find_bindings(arguments: Arguments, client: Client) -> Bound:
 
 
 def names_given(arguments: Arguments) -> list[str]:
-    """The names that `--only` gives. Raises `Usage` for what cannot be a name."""
+    """The names that `--only` gives. Raises `Usage` for an invalid name."""
     names = arguments.values(ONLY)
     for name in names:
         if not is_secret_name(name):
@@ -65,7 +66,7 @@ def names_given(arguments: Arguments) -> list[str]:
 
 
 def check_manifest(path: str, info: ProjectInfo) -> None:
-    """Refuse a manifest given by `--manifest` unless it is, byte for byte, the registered one."""
+    """Refuse the manifest of `--manifest` unless it equals the registered one byte for byte."""
     from remo_broker.secret.manifests import digest_of
 
     source, digest = digest_of(path)

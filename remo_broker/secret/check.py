@@ -1,4 +1,4 @@
-"""`remo-secret check`: whether each secret could be fetched, without a value and without a fetch."""
+"""`remo-secret check`: whether each secret can be fetched. Fetches nothing, shows no value."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PRESENT, ABSENT, DENIED, EXPIRED = "present", "absent", "denied", "expired"
 
 
 def check(arguments: Arguments) -> int:
-    """Exit status 0 if every secret is present that is not optional."""
+    """Exit status 0 if every secret that is not optional is present."""
     if arguments.flag(WAIT):
         wait_as_asked(arguments)
     with open_client(arguments) as client:

@@ -14,7 +14,7 @@ EXIT_NO_SUCH_PROGRAM = 127
 
 DEFAULT_WAIT_SECONDS = 15
 LONGEST_WAIT_SECONDS = 86_400
-# As long as docker waits before it kills.
+# As long as docker waits before SIGKILL.
 DEFAULT_GRACE_SECONDS = 10
 
 SOCKET = Option(

@@ -1,4 +1,4 @@
-"""Add lines to configuration files of the INI, TOML and npmrc kind, and take them out again, changing nothing else."""
+"""Add lines to INI, TOML and npmrc files and remove them again, changing nothing else."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ MARK = "# added by remo-secret setup"
 
 
 class AlreadySet(Exception):
-    """The user's file has the key already."""
+    """The user's file already has the key."""
 
     def __init__(self, path: str, key: str) -> None:
         super().__init__(f"{path}: {key}")
@@ -29,7 +29,7 @@ def add_line(path: str, text: str, section: str | None, line: str) -> str:
 
 
 def remove_lines(text: str) -> str:
-    """`text` without the marked lines, and without a section that was added and has become empty."""
+    """`text` without the marked lines, and without an added section that is now empty."""
     lines = text.splitlines()
     kept: list[str] = []
     number = 0
@@ -46,7 +46,7 @@ def remove_lines(text: str) -> str:
 
 
 def _empty_after(lines: list[str], number: int) -> bool:
-    """Whether the section that begins before `number` has nothing but marked lines."""
+    """Whether the section that begins before `number` has only marked lines."""
     while number < len(lines) and not lines[number].startswith("["):
         if lines[number] == MARK:
             number += 2
@@ -58,7 +58,9 @@ def _empty_after(lines: list[str], number: int) -> bool:
 
 
 def _section(lines: list[str], section: str | None) -> tuple[int, int]:
-    """The first line behind a section's header, and that behind the section; -1 if there is no such section."""
+    """The line after a section's header, and the line after the section; -1 if there is no such
+    section.
+    """
     heads = [number for number, line in enumerate(lines) if line.strip().startswith("[")]
     if section is None:
         return 0, heads[0] if heads else len(lines)

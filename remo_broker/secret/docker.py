@@ -1,6 +1,6 @@
-"""`docker-credential-remo`: the protocol of docker-credential-helpers, for docker, podman, buildah and skopeo.
+"""`docker-credential-remo`: a docker credential helper, for docker, podman, buildah and skopeo.
 
-Errors go to standard output with exit status 1: that is where the callers read them.
+Errors go to standard output, where the callers read them, with exit status 1.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from remo_broker.secret.hosts import REGISTRIES, Login, get_for, login, secret_f
 from remo_broker.secret.locate import open_quick
 from remo_broker.secret.patience import with_secrets
 
-# Word for word: the callers compare it.
+# The exact text: callers compare it.
 NOT_FOUND = "credentials not found in native keychain"
-# A server's URL is a line.
+# A server's URL is one line.
 MAX_REQUEST = 64 * 1024
 
 
@@ -32,7 +32,7 @@ def docker_credential(arguments: Arguments) -> int:
         elif operation == "version":
             _print(f"docker-credential-remo (remo-secret) {__version__}")
         else:
-            sys.stdin.buffer.read(MAX_REQUEST)  # may hold a password; the caller writes it before it reads
+            sys.stdin.buffer.read(MAX_REQUEST)  # a password, perhaps; the caller writes first
             raise Problem("remo-broker does not store credentials; have the sidecar push them")
     except (Problem, ClientError) as error:
         hint = f". {error.hint}" if error.hint else ""
@@ -42,7 +42,9 @@ def docker_credential(arguments: Arguments) -> int:
 
 
 def host_of(url: str) -> str:
-    """The registry of a server's URL, with its port: docker gives `https://index.docker.io/v1/`, or a mere host."""
+    """The registry in a server's URL, with its port: docker sends `https://index.docker.io/v1/` or
+    a host.
+    """
     return url.strip().partition("://")[2].partition("/")[0].lower() or url.strip().partition("/")[0].lower()
 
 
@@ -62,7 +64,10 @@ def _get(arguments: Arguments) -> dict[str, str]:
 
 
 def _list(arguments: Arguments) -> dict[str, str]:
-    """The registries that have a secret. User names may be part of secrets, which are not fetched for a list."""
+    """The registries with a secret.
+
+    No user names: those may be in the secrets, which a list does not fetch.
+    """
     with open_quick(arguments) as client:
         info = client.info()
     own = dict.fromkeys(info.hosts or {}, "")

@@ -1,4 +1,7 @@
-"""`remo-secret doctor`: what in this container bypasses the broker, or keeps it from working. Prints no value."""
+"""`remo-secret doctor`: find what bypasses the broker in this container, or breaks it.
+
+Prints no value.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +24,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# A dot file is looked at up to here.
+# Reads at most this much of a dot file.
 MAX_BYTES = 1024 * 1024
-# The year of this release: a clock before it makes TLS and expiry times fail.
+# The start of this release's year: with an earlier clock, TLS and expiry times fail.
 OLDEST_CLOCK = 1_767_225_600
 OLDEST_PYTHON = (3, 9)
 
-# What a token in a file looks like: a setting with a value that is not a reference to a variable.
+# A token in a file: a setting whose value is not a reference to a variable.
 _npm_token = re.compile(r"^[^#;\n]*(_authToken|_password|_auth)\s*=\s*(?!\s*\$\{)\S", re.MULTILINE).search
 _netrc_password = re.compile(r"\bpassword\s+\S").search
 _url_password = re.compile(r"://[^/\s:@]*:[^/\s@]+@").search
@@ -41,7 +44,7 @@ _cargo_token = re.compile(r"^\s*token\s*=\s*[\"']\S", re.MULTILINE).search
 
 
 class Finding:
-    """What is wrong, and the next step."""
+    """What is wrong, and what to do."""
 
     def __init__(self, what: str, step: str) -> None:
         self.what = what
@@ -74,7 +77,7 @@ def files() -> Iterator[Finding]:
         (os.path.abspath(".env"), _env_secret, "remove it, revoke the token, and use 'remo-secret exec' or 'env'"),
     ):
         if os.path.realpath(path) in seen or _own_link(path):
-            continue  # the working directory is the home, or rendered by this program on a tmpfs
+            continue  # the working directory is the home, or we rendered it on a tmpfs
         seen.add(os.path.realpath(path))
         if search(_text(path)):
             yield Finding(f"{path} has a token or a password", step)
@@ -92,7 +95,7 @@ def agents() -> Iterator[Finding]:
 
 
 def git_helpers() -> Iterator[Finding]:
-    """Helpers that git asks before or beside this program's."""
+    """Helpers that git asks before or in addition to this program's."""
     try:
         done = subprocess.run(
             ["git", "config", "--get-all", "credential.helper"], capture_output=True, text=True, check=False

@@ -17,7 +17,7 @@ from remo_broker.secret.places import variables
 
 
 def env(arguments: Arguments) -> None:
-    """Only secrets that are bound to variables are fetched; files are for `render`."""
+    """Fetch only the secrets bound to variables; files are for `render`."""
 
     def found() -> dict[bytes, bytes]:
         with open_client(arguments) as client:
@@ -50,7 +50,9 @@ def _shell(texts: dict[str, str]) -> str:
 
 
 def _dotenv(texts: dict[str, str]) -> str:
-    """In single quotes, where nothing has a meaning; a value with a single quote in double quotes, escaped."""
+    """In single quotes, where no character is special; a value with a single quote: in double
+    quotes, escaped.
+    """
     lines = []
     for name, text in texts.items():
         if "'" not in text:

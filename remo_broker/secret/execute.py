@@ -1,4 +1,4 @@
-"""`remo-secret exec` and `render`: fetch everything, then write the files, then become the command."""
+"""`remo-secret exec` and `render`: fetch everything, write the files, then execute the command."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from remo_broker.secret.tmpfs import rendered_projects
 
 
 def execute(arguments: Arguments) -> int:
-    """Returns with `--watch` only. Raises `Problem` if the command is not started."""
+    """Returns only with `--watch`. Raises `Problem` if it cannot start the command."""
     program = find_program(arguments.operands[0])
     if arguments.flag(WATCH):
         return _execute_watched(arguments, program)
@@ -83,7 +83,9 @@ def _signal(name: str) -> signal.Signals:
 
 
 def render(arguments: Arguments) -> None:
-    """Write the files of the manifest's bindings, and print their paths; with `--watch`, again at each change."""
+    """Write the files of the manifest's bindings and print their paths; with `--watch`, at each
+    change.
+    """
     if arguments.flag(REMOVE):
         remove_files(arguments)
         return
@@ -132,12 +134,12 @@ def _fetch_all(arguments: Arguments, *, files_only: bool = False) -> tuple[Bound
 
 
 def write_files(project: str, found: dict[str, File]) -> Rendering | None:
-    """Write all of them or, if one cannot be written, none."""
+    """Write all files, or none if one cannot be written."""
     return Rendering(project, found) if found else None
 
 
 def remove_files(arguments: Arguments) -> None:
-    """Needs neither the broker nor the manifest by which the files were rendered, only the project's name."""
+    """Remove the rendered files. Needs only the project's name, not the broker or the manifest."""
     from remo_broker.secret.manifests import project_of, projects_nearby
 
     only = names_given(arguments) if arguments.flag(ONLY) else None

@@ -1,4 +1,4 @@
-"""Fetch all secrets of a command, or name each that is missing."""
+"""Fetch all secrets of a command, or name each missing one."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-# How long to go on while the rate limit is exceeded: with the broker's default limits, time enough for as many names as
-# a manifest can have.
+# How long to retry while the rate limit is exceeded: with the broker's default limits, enough for
+# the most names that a manifest can have.
 LONGEST_PATIENCE_SECONDS = 60.0
-# The pause between two attempts if the broker gives none.
+# The pause between two attempts if the broker does not name one.
 SHORTEST_PAUSE_SECONDS = 0.2
 
 
 def fetch(client: Client, bindings: dict[str, list[Binding]]) -> dict[str, SecretValue]:
-    """Every secret; those that are optional and missing are left out, with a line on standard error.
+    """Fetch every secret; omit missing optional ones, with a line on standard error.
 
-    Raises `Problem` that names each secret that is missing or denied.
+    Raises `Problem`, which names each missing or denied secret.
     """
     secrets = {}
     patient_until = time.monotonic() + LONGEST_PATIENCE_SECONDS
@@ -70,7 +70,10 @@ def _missing(refused: list[tuple[str, BrokerError]]) -> Problem:
 
 
 def patiently(ask: Callable[[], T], patient_until: float) -> T:
-    """A manifest may have more names than the rate limit allows at once; the broker then says when to go on."""
+    """Retry while rate-limited: a manifest may have more names than the limit allows at once.
+
+    The broker then says when to retry.
+    """
     while True:
         try:
             return ask()

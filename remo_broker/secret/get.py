@@ -52,21 +52,21 @@ def _fetch(arguments: Arguments, name: str) -> SecretValue:
 
 
 def list_names(arguments: Arguments) -> None:
-    """Write the names that the project may fetch, one a line, in the manifest's order."""
+    """Write the names that the project may fetch, one per line, in the manifest's order."""
     with open_client(arguments) as client:
         names = client.info().allowlist
     write_lines(names)
 
 
 def write_lines(lines: list[str]) -> None:
-    """Write lines as UTF-8 whatever the locale; file names that are not UTF-8 keep their bytes."""
+    """Write lines as UTF-8 in any locale; file names that are not UTF-8 keep their bytes."""
     sys.stdout.flush()
     for line in lines:
         sys.stdout.buffer.write(line.encode("utf-8", "surrogateescape") + b"\n")
 
 
 def is_text(content: bytes) -> bool:
-    """Whether a terminal shows `content` instead of executing parts of it."""
+    """Whether `content` is text without characters that a terminal would interpret."""
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:

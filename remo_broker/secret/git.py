@@ -1,4 +1,4 @@
-"""`remo-secret git-credential`: git's credential helper protocol, gitcredentials(7), on standard input and output."""
+"""`remo-secret git-credential`: a git credential helper, see gitcredentials(7)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from remo_broker.secret.patience import with_secrets
 
 # git sends a few lines.
 MAX_REQUEST = 64 * 1024
-# Keys that end so are lists and may occur several times.
+# Keys with this ending are lists and may occur several times.
 LIST_SUFFIX = "[]"
 
 
 def git_credential(arguments: Arguments) -> None:
-    lines = read_lines()  # whatever the operation is: git may still be writing
-    # gitcredentials(7): a helper silently ignores operations that it does not know.
+    lines = read_lines()  # for every operation: git may still be writing
+    # gitcredentials(7): a helper silently ignores unknown operations.
     if arguments.operands[0] != "get":
         return
     own = own_hosts(arguments)
@@ -45,24 +45,24 @@ def git_credential(arguments: Arguments) -> None:
 
 
 def own_hosts(arguments: Arguments) -> dict[str, str]:
-    """The secrets by host that `--host` and `--secret` give, in pairs."""
+    """The secrets by host, from pairs of `--host` and `--secret`."""
     hosts, secrets = arguments.values(HOST), arguments.values(SECRET)
     if len(hosts) != len(secrets):
         raise Usage("each --host requires a --secret, and each --secret a --host")
     own: dict[str, str] = {}
-    for host, secret in zip(hosts, secrets):  # noqa: B905 - `strict` is not known to Python 3.9
+    for host, secret in zip(hosts, secrets):  # noqa: B905 - Python 3.9 has no `strict`
         if own.setdefault(ascii_lower(host), secret) != secret:
             raise Usage(f"--host={host} is given with two secrets")
     return own
 
 
 def ascii_lower(host: str) -> str:
-    """Letters beyond ASCII are kept: the lower case of some of them is an ASCII letter, and so another host's name."""
+    """Lower-case ASCII only: some other letters become ASCII ones, and so another host's name."""
     return host.encode("utf-8", "surrogateescape").lower().decode("utf-8", "surrogateescape")
 
 
 def read_lines() -> list[bytes]:
-    """The lines of git's request: up to an empty line or the end of the input."""
+    """The lines of git's request, up to an empty line or end of file."""
     lines = []
     left = MAX_REQUEST
     while line := sys.stdin.buffer.readline(left):
@@ -75,9 +75,11 @@ def read_lines() -> list[bytes]:
 
 
 def parse(lines: list[bytes]) -> dict[str, str]:
-    """The attributes of a request. The values of a list are joined with spaces; an empty value starts it again.
+    """The attributes of a request.
 
-    Any other key may occur once: which of two hosts git meant is not for us to choose.
+    A list's values are joined with spaces; an empty value resets it.
+
+    Any other key may occur only once: we cannot know which of two hosts git meant.
     """
     request: dict[str, str] = {}
     for line in lines:
@@ -92,7 +94,7 @@ def parse(lines: list[bytes]) -> dict[str, str]:
 
 
 def write(name: str, found: Login, *, ephemeral: bool) -> None:
-    """The reply. With `ephemeral`, git is told not to have other helpers store the password."""
+    """Write the reply. `ephemeral` tells git not to have other helpers store the password."""
     lines = [f"username={found.username}", f"password={found.password}"]
     if any(one in line for line in lines for one in "\n\r\0"):
         raise Problem(f"{name} has a line break or a zero byte, which git does not accept in a password")
@@ -102,7 +104,7 @@ def write(name: str, found: Login, *, ephemeral: bool) -> None:
 
 
 def _explain_port(host: str, own: dict[str, str]) -> None:
-    """A host with a port is another server than the same host without: say so, as the reason is easy to miss."""
+    """Explain that a host with a port is not the same server as the host without one."""
     bare = host.partition(":")[0]
     for given in own:
         if given.partition(":")[0] == bare:

@@ -1,7 +1,7 @@
-"""Which secret a server gets: `[hosts]` of the manifest, then a fixed table.
+"""Which secret to send to a server: the manifest's `[hosts]`, then a fixed table.
 
-A table and not a rule that derives a name from the host's: the owner of `github.example` must not be sent the token for
-`github.com`. Hosts are compared in lower case, with their port where the URL has one.
+A table, not a rule that derives the secret's name from the host's: `github.example` must not get
+the token for `github.com`. Hosts are compared in lower case, with their port where the URL has one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DEFAULT_TOKEN_USER = "x-access-token"
 
 
 class Server:
-    """A well-known server: the secrets that fit, best first, and the user name that goes with a mere token."""
+    """A well-known server: its secrets, best first, and the user name to go with a plain token."""
 
     __slots__ = ("names", "token_user")
 
@@ -41,7 +41,7 @@ GIT_SERVERS = {
 REGISTRIES = {
     "ghcr.io": Server("GHCR_TOKEN", "GITHUB_TOKEN", "GH_TOKEN"),
     "registry.gitlab.com": Server("GITLAB_TOKEN", token_user="oauth2"),
-    # Docker Hub takes no token without the account's name: these are bundles.
+    # Docker Hub accepts a token only with the account's name: these are bundles.
     "index.docker.io": Server("DOCKERHUB", "DOCKER_HUB", token_user=""),
     "docker.io": Server("DOCKERHUB", "DOCKER_HUB", token_user=""),
 }
@@ -53,7 +53,7 @@ INDEXES = {
 
 
 class Login:
-    """What a server is sent."""
+    """The credentials to send to a server."""
 
     __slots__ = ("password", "username")
 
@@ -66,7 +66,7 @@ class Login:
 
 
 def get_for(client: QuickClient | Client, name: str, host: str) -> SecretValue:
-    """Fetch a secret. A refusal names the secret and the host: the user asked for neither by name."""
+    """Fetch a secret. A refusal names the secret and the host, since the user typed neither."""
     try:
         return client.get(name)
     except Exception as error:  # noqa: BLE001 - raised again, whatever it is
@@ -74,7 +74,7 @@ def get_for(client: QuickClient | Client, name: str, host: str) -> SecretValue:
 
 
 def named(error: Exception, what: str) -> Exception:
-    """The error, with `what` before the message if it is a refusal of the broker."""
+    """The error; if the broker refused, with `what` before the message."""
     from remo_broker.client.errors import BrokerError
 
     if not isinstance(error, BrokerError):
@@ -83,7 +83,7 @@ def named(error: Exception, what: str) -> Exception:
 
 
 def secret_for(host: str, info: QuickInfo | ProjectInfo, servers: Mapping[str, Server]) -> str | None:
-    """The name of the secret for `host`; None if the project has none for it."""
+    """The name of the secret for `host`, or None."""
     own = (info.hosts or {}).get(host)
     if own is not None:
         return own
@@ -96,9 +96,11 @@ def secret_for(host: str, info: QuickInfo | ProjectInfo, servers: Mapping[str, S
 def login(
     secret: SecretValue, host: str, servers: Mapping[str, Server], user: str | None, default: str | None = None
 ) -> Login | None:
-    """User name and password from a bundle or a mere token. None if another user's password is asked for.
+    """User name and password from a bundle or a plain token.
 
-    `user` is the name that is asked for; `default` is used where neither that nor the bundle has a name.
+    None if the request is for another user.
+
+    `user` is the requested name; `default` applies if neither the request nor the bundle has one.
     """
     if secret.binary:
         raise _unusable(secret.name, "is binary")

@@ -1,6 +1,7 @@
-"""`remo-secret keyring`: the part of keyring's command line that pip and uv run.
+"""`remo-secret keyring`: the part of keyring's command line that pip and uv use.
 
-`get URL [USER]` prints the password; not found is exit status 1 with nothing printed. Options may stand before or after.
+`get URL [USER]` prints the password, or exits with status 1 and no output if there is none. Options
+may come before or after.
 """
 
 from __future__ import annotations
@@ -41,5 +42,5 @@ def keyring(arguments: Arguments) -> int:
 
 
 def _without_user(host: str) -> str:
-    """pip asks for a URL with the user in it too."""
+    """Strip the user: pip also asks for URLs that contain it."""
     return host.rpartition("@")[2]

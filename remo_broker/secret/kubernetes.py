@@ -9,7 +9,7 @@ from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import Problem
 from remo_broker.secret.answers import fetch_named, first_of, write_json
 
-# Set by kubectl: says which version of the API the answer must have.
+# Set by kubectl: the API version that the reply must have.
 INFO_VARIABLE = "KUBERNETES_EXEC_INFO"
 VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
 

@@ -1,4 +1,4 @@
-"""The links from where a manifest wants its files to where the files are in memory, and files that are copied there."""
+"""Links from a manifest's file paths to the files in memory, and copies at those paths."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from remo_broker.cli.program import Problem
 from remo_broker.protocol.names import is_project_name
 from remo_broker.secret.tmpfs import is_in_memory, own_name, owner_of, secret_of
 
-# Directories above a link that do not exist are created for this user alone.
+# Missing directories above a link are created for this user only.
 DIRECTORY_MODE = 0o700
 
 
 def target_of(file_path: str, base: str | None = None) -> str:
-    """The absolute path of a manifest's `file_path`: below `base`, or the home directory, unless it is absolute."""
+    """The absolute path of a manifest's `file_path`, which may be relative to `base` or the home
+    directory.
+    """
     home = os.path.expanduser("~")
     if base is None and (not os.path.isabs(home) or os.environ.get("HOME") == ""):
         raise Problem("your home directory is unknown", hint="set $HOME to its absolute path")
@@ -28,12 +30,12 @@ def target_of(file_path: str, base: str | None = None) -> str:
 
 
 def real_place(target: str) -> str:
-    """One spelling for a path that has several: through a directory that is a link, or with two leading slashes."""
+    """One spelling for a path: resolve linked directories and two leading slashes."""
     return os.path.join(os.path.realpath(os.path.dirname(target)), os.path.basename(target))
 
 
 class Rendered:
-    """What the text of a link of remo-secret tells: whose file it leads to, and for which project and secret."""
+    """The contents of a remo-secret link: the target file's owner, project and secret."""
 
     __slots__ = ("name", "path", "project", "uid")
 
@@ -45,9 +47,9 @@ class Rendered:
 
 
 def read_link(link: str) -> Rendered | None:
-    """What a link of any user's remo-secret leads to; None for any other file, or none.
+    """The target of any user's remo-secret link; None for any other file, or if none exists.
 
-    Recognized by the end of its text, because the directory on the tmpfs may have changed.
+    Recognized by the end of its target, because the directory on the tmpfs may have changed.
     """
     try:
         where = os.readlink(link)
@@ -63,15 +65,17 @@ def read_link(link: str) -> Rendered | None:
 
 
 def file_behind(link: str) -> str | None:
-    """The file of this user's remo-secret that a link leads to; None for any other file, or none."""
+    """The file that this user's remo-secret link leads to; None for any other file, or if none
+    exists.
+    """
     found = read_link(link)
     return found.path if found is not None and found.uid == os.geteuid() else None
 
 
 def check_place(target: str, project: str, *, copy: bool, ours: bool) -> None:
-    """Refuse a path where no link can be made: it may hold somebody's only copy, or belong to another project.
+    """Refuse a path that cannot be linked: it may hold a user's only copy, or be another project's.
 
-    `ours` tells that a file which is there is an earlier copy of this project's.
+    With `ours`, an existing file there is an earlier copy of this project's.
     """
     if os.path.isdir(target):
         raise Problem(f"{target} is a directory", hint="use another file_path")
@@ -103,7 +107,7 @@ def check_place(target: str, project: str, *, copy: bool, ours: bool) -> None:
 
 
 def _check_abandoned(target: str, found: Rendered) -> None:
-    """A link of another user's run, root's for example, may be replaced once that user's file is gone."""
+    """Allow replacing another user's link, root's for example, only if that user's file is gone."""
     from remo_broker.client.unreachable import user_name
 
     try:
@@ -111,7 +115,7 @@ def _check_abandoned(target: str, found: Rendered) -> None:
     except FileNotFoundError:
         return
     except OSError:
-        pass  # the other user's directory is closed to us, so it exists
+        pass  # we may not enter the other user's directory, so it exists
     raise Problem(
         f"{target} was rendered by user {user_name(found.uid)} for {found.project}",
         hint=f"as that user, run 'remo-secret render --remove'; or remove the link: rm {target}",
@@ -119,7 +123,7 @@ def _check_abandoned(target: str, found: Rendered) -> None:
 
 
 def make_directories(directory: str, made: list[str]) -> None:
-    """Create a directory and its missing parents; appends those that it created to `made`."""
+    """Create a directory and its missing parents; append the created ones to `made`."""
     missing = []
     while not os.path.isdir(directory):
         missing.append(directory)
@@ -130,7 +134,7 @@ def make_directories(directory: str, made: list[str]) -> None:
 
 
 def link(target: str, file: str) -> None:
-    """Make `target` a link to `file` in one step. Only links of remo-secret are replaced."""
+    """Atomically make `target` a link to `file`. Replaces only links of remo-secret."""
     before = read_link(target)
     if before is not None and before.path == file:
         return
@@ -144,14 +148,14 @@ def link(target: str, file: str) -> None:
 
 
 def unlink(target: str, file: str) -> None:
-    """Remove the link to `file`; anything else that is there stays."""
+    """Remove the link to `file`; leave anything else."""
     if file_behind(target) == file:
         os.unlink(target)
     sweep(target)
 
 
 def write_copy(target: str, content: bytes, mode: int) -> None:
-    """Write the file itself, in one step."""
+    """Write the file itself, atomically."""
     temporary = _temporary(target)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     sweep(target)
@@ -162,7 +166,7 @@ def write_copy(target: str, content: bytes, mode: int) -> None:
 
 
 def remove_copy(target: str) -> None:
-    """Remove a file that was copied, even if a program has rewritten it since."""
+    """Remove a copied file, even if a program has rewritten it since."""
     sweep(target)
     try:
         found = os.lstat(target)
@@ -181,7 +185,7 @@ def _rename(temporary: str, target: str) -> None:
 
 
 def sweep(target: str) -> None:
-    """Remove what a run that was killed has left beside a target."""
+    """Remove what a killed run left beside a target."""
     temporary = _temporary(target)
     try:
         found = os.lstat(temporary)

@@ -1,12 +1,13 @@
 """Environment variables that change which code a program runs.
 
-A secret's default variable is its name in upper case, and names come from a socket: a secret called `ld_preload` must
-not reach the loader. A manifest that an operator has registered may name such a variable explicitly, with `env_var`.
+A secret's default variable is its name in upper case, and names come from a socket: a secret named
+`ld_preload` must not reach the loader. A registered manifest may name such a variable explicitly
+with `env_var`.
 """
 
 from __future__ import annotations
 
-# Prefixes: the dynamic loader, interpreters and tools that read settings of every name.
+# Prefixes: the dynamic loader, interpreters, and tools with open-ended sets of variables.
 PREFIXES = (
     *("LD_", "DYLD_", "GCONV_", "GLIBC_", "MALLOC_"),
     *("PYTHON", "PERL", "RUBY", "LUA_", "NODE_", "BUN_", "DENO_"),
@@ -16,11 +17,11 @@ PREFIXES = (
 )
 NAMES = frozenset(
     {
-        # where programs and their parts are found
+        # where to find programs and their parts
         *("PATH", "HOME", "SHELL", "IFS", "CDPATH", "FPATH", "TMPDIR", "LOCPATH", "NLSPATH", "TZDIR"),
-        # what shells read at their start
+        # read by shells at startup
         *("ENV", "SHELLOPTS", "BASHOPTS", "PS1", "PS4", "PROMPT_COMMAND", "INPUTRC", "HISTFILE", "POSIXLY_CORRECT"),
-        # what programs start on their own
+        # programs that other programs start
         *("EDITOR", "VISUAL", "PAGER", "MANPAGER", "BROWSER", "LESS", "LESSOPEN", "LESSCLOSE", "MORE"),
         *("VIMINIT", "EXINIT", "EMACSLOADPATH", "TERMINFO", "TERMCAP"),
         # interpreters, compilers and build tools
@@ -30,7 +31,7 @@ NAMES = frozenset(
         *("ELIXIR_ERL_OPTIONS", "KRB5_CONFIG", "GUILE_LOAD_PATH", "OCAMLRUNPARAM", "VIRTUAL_ENV"),
     }
 )
-# Tokens that happen to begin like one of the prefixes.
+# Credentials that happen to begin with one of the prefixes.
 HARMLESS = frozenset({"NODE_AUTH_TOKEN", "GIT_TOKEN", "GIT_USERNAME", "GIT_PASSWORD"})
 
 

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from remo_broker.client.quick import QuickClient
 
 SOCKET_VARIABLE = "REMO_BROKER_SOCKET"
-# The second is the name that remo's own shell clients use.
+# remo's own shell clients use the second name.
 SOCKET_VARIABLES = (SOCKET_VARIABLE, "REMO_BROKER_PROJECT_SOCKET")
-# The socket's name where a project's directory below /run/remo-broker/mount is mounted into a container.
+# The socket's name in a project's directory below /run/remo-broker/mount, as mounted into a
+# container.
 MOUNTED_SOCKET = "broker.sock"
 HOST_SOCKETS = (paths.ADMIN_SOCKET, paths.STATUS_SOCKET, "credentials.sock")
 _CHOOSE = f"choose one with --socket or ${SOCKET_VARIABLE}"
@@ -32,7 +33,10 @@ class NoSocketYet(Problem):
 
 
 def open_client(arguments: Arguments) -> Client:
-    """A client for the project's socket; it connects at its first request. Raises `Problem` if there is no socket."""
+    """A client for the project's socket; connects at its first request.
+
+    Raises `Problem` without a socket.
+    """
     from remo_broker.client.project import Client
 
     return Client(socket_path(arguments))
@@ -46,7 +50,9 @@ def open_quick(arguments: Arguments) -> QuickClient | Client:
 
 
 def socket_path(arguments: Arguments) -> str:
-    """`--socket`, the variables, `broker.sock`, or the only project's socket in the directory, in this order."""
+    """In this order: `--socket`, the variables, `broker.sock`, the only project socket in the
+    directory.
+    """
     given = arguments.value(SOCKET)
     for variable in SOCKET_VARIABLES:
         given = given or os.environ.get(variable)
@@ -59,7 +65,7 @@ def socket_path(arguments: Arguments) -> str:
 
 
 def find_socket(directory: str) -> str:
-    """`broker.sock` in `directory`, or the only socket there that is named after a project."""
+    """`broker.sock` in `directory`, or the only socket there with a project's name."""
     mounted = os.path.join(directory, MOUNTED_SOCKET)
     if os.path.exists(mounted):
         return mounted

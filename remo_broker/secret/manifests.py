@@ -1,6 +1,6 @@
-"""Manifests in the container: which project's they are, and whether they are the registered ones.
+"""Manifests in the container: their project, and whether they are the registered ones.
 
-Their bindings are never used from here, see `bindings`: these files belong to the project's code.
+Bindings are never read from these files, which belong to the project's code: see `bindings`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from remo_broker.manifest.rules import MAX_BYTES, SEARCH
 from remo_broker.protocol.names import is_project_name
 from remo_broker.protocol.ops import Code
 
-# `project = "name"`, or `name = "name"` as the first setting that is so called below `[project]`.
+# `project = "name"`, or the first `name = "name"` below `[project]`.
 _project_name = re.compile(
     r"""^\s*(?:project\s*=\s*["']([^"'\n]*)["']|\[project\][^\[]*?^\s*name\s*=\s*["']([^"'\n]*)["'])""", re.MULTILINE
 )
@@ -38,7 +38,10 @@ def digest_of(path: str) -> tuple[str, str]:
 
 
 def project_of(path: str) -> str:
-    """The project of a manifest. `path` is the file, or the project's directory. Raises `Problem`."""
+    """The project of a manifest.
+
+    `path` is the file, or the project's directory. Raises `Problem`.
+    """
     found = _in_directory(path) if os.path.isdir(path) else _from_file(path)
     if found is None:
         raise Problem(f"{path} has no manifest", hint="give the manifest itself")
@@ -50,19 +53,25 @@ def project_of(path: str) -> str:
 
 
 def projects_nearby() -> list[str]:
-    """The projects of the manifests in the working directory and above, the nearest first. Skips invalid ones."""
+    """Projects of the manifests in the working directory and above, nearest first.
+
+    Skips invalid ones.
+    """
     found = [_project_in(content) for _, content in nearest()]
     return [project for project in found if project is not None]
 
 
 def _project_in(content: bytes) -> str | None:
-    """The name that a manifest of either form gives its project. No TOML reader: old versions of Python have none."""
+    """The project's name in a manifest of either form. Old Python versions have no TOML parser."""
     names = _project_name.findall(content.decode("utf-8", "replace"))
     return next((name for pair in names for name in pair if is_project_name(name)), None)
 
 
 def nearest() -> Iterator[tuple[str, bytes]]:
-    """The manifests in the working directory and above, the nearest first: path and bytes. Skips unreadable ones."""
+    """Manifests in the working directory and above, nearest first: path, bytes.
+
+    Skips unreadable ones.
+    """
     try:
         directory = os.getcwd()
     except FileNotFoundError:
@@ -80,7 +89,7 @@ def nearest() -> Iterator[tuple[str, bytes]]:
 
 
 def _in_directory(directory: str) -> tuple[str, bytes] | None:
-    """The manifest of the project in a directory, found and opened as on the host; None if it has none."""
+    """A directory's manifest, found and opened as on the host, or None."""
     directory = os.path.abspath(directory)
     try:
         return read(directory)

@@ -1,4 +1,7 @@
-"""`--wait` and its default, for commands that fetch: what needs no waiting imports nothing for it."""
+"""`--wait` and its default, for commands that fetch.
+
+A command that need not wait imports nothing more.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,14 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-# The protocol's reason for a broker that is up but empty; `ops` is not imported for it.
+# The protocol's reason for a broker that is up but empty; copied, to avoid importing `ops`.
 NO_SNAPSHOT = "no_snapshot"
 
 
 def with_secrets(arguments: Arguments, fetch: Callable[[], T]) -> T:
-    """`fetch()`, after waiting until the broker has secrets: as long as `--wait` says, 15 s by default.
+    """Call `fetch` once the broker has secrets; wait up to `--wait`, 15 s by default.
 
-    Without `--wait` only a broker that is up but empty is waited for; any other failure is raised at once.
+    Without `--wait`, wait only for a broker that is up but empty; raise any other failure at once.
     """
     if arguments.flag(WAIT):
         wait_as_asked(arguments)
@@ -36,7 +39,7 @@ def with_secrets(arguments: Arguments, fetch: Callable[[], T]) -> T:
 
 
 def wait_as_asked(arguments: Arguments) -> None:
-    """Wait for as long as `--wait` says; 0 turns waiting off."""
+    """Wait up to `--wait`; 0 disables waiting."""
     seconds = arguments.number(WAIT, 0, LONGEST_WAIT_SECONDS)
     if seconds:
         from remo_broker.secret.wait import wait_until_ready

@@ -1,4 +1,4 @@
-"""From bindings and secrets to the variables and files of a command."""
+"""Turn bindings and secrets into a command's variables and files."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from remo_broker.secret.loaders import changes_loading
 from remo_broker.secret.rendering import File
 from remo_broker.secret.template import fill
 
-# The bits of a file_mode that count. The project writes the template too: a set-user-ID bit would make a program of it,
-# and secrets are for the user who rendered them alone.
+# The bits of file_mode that are used. The project also writes the template, so a set-user-ID bit
+# would make it a program; and only the user who renders a secret may read it.
 OWNER = 0o700
 PERMISSIONS = 0o777
 
@@ -57,7 +57,7 @@ def _content(secret: SecretValue, field: str | None) -> bytes:
 
 
 def files(bound: Bound, secrets: dict[str, SecretValue]) -> dict[str, File]:
-    """The files to write, by name: the secret's, with a number for its second and further files."""
+    """The files to write, by name: the secret's name, with a number from its second file on."""
     found: dict[str, File] = {}
     places: dict[str, str] = {}
     for secret, value in secrets.items():

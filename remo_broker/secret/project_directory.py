@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def project_directory(info: ProjectInfo) -> str:
-    """The directory of the nearest manifest, from the working directory upwards, that is the registered one.
+    """The nearest directory, from the working directory up, with the registered manifest.
 
-    The path on the host says nothing here, and a manifest with other contents belongs to something else.
+    The path on the host means nothing here, and other manifests belong to something else.
     """
     import hashlib
 
@@ -31,7 +31,7 @@ def project_directory(info: ProjectInfo) -> str:
 
 
 def check_untracked(directory: str, target: str) -> None:
-    """Refuse a file that git would track: it, or the link to it, would be committed."""
+    """Refuse a file that git does not ignore: the file, or the link to it, would be committed."""
     if not _in_work_tree(directory):
         return
     # core.fsmonitor names a program that git would run.

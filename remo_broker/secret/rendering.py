@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class File:
-    """One file to write: where the link to it goes or, for a copy, where it goes itself."""
+    """A file to write, with the path of its link or, for a copy, of the file itself."""
 
     __slots__ = ("content", "copy", "mode", "target")
 
@@ -27,7 +27,7 @@ class File:
 
 
 class Rendering:
-    """The writing of one run: it tries first whatever may fail, and can undo what it created."""
+    """One run's writes: does first whatever may fail, and can undo what it created."""
 
     def __init__(self, project: str, files: dict[str, File]) -> None:
         for name, file in files.items():
@@ -66,7 +66,7 @@ class Rendering:
         before, place = links.file_behind(file.target), folder.place(name)
         if before != path or not folder.has(name):
             self._fresh[name] = file
-        if place is not None and place != file.target:  # the manifest has another file_path now
+        if place is not None and place != file.target:  # file_path has changed in the manifest
             with _problem_at(place):
                 links.unlink(place, path)
         copied = folder.copy(name)
@@ -95,7 +95,7 @@ class Rendering:
         links.write_copy(file.target, file.content, file.mode)
 
     def _forget(self, path: str) -> None:
-        """Remove the file that the link led to before: it is on another tmpfs, or has another name."""
+        """Remove the link's previous target: it is on another tmpfs, or has another name."""
         directory, name = os.path.split(path)
         if directory == self._folder.path:
             _remove(self._folder, name)
@@ -125,7 +125,7 @@ class Rendering:
 
 
 def _is_copy(project: str, name: str, target: str) -> bool:
-    """Whether an earlier run has written the file itself there."""
+    """Whether an earlier run wrote a copy there."""
     found = False
     for folder in tmpfs.folders(project):
         found = found or folder.copy(name) == target
@@ -144,9 +144,9 @@ def _problem_at(path: str) -> Iterator[None]:
 
 
 def remove(project: str, only: Collection[str] | None) -> None:
-    """Remove the files that were rendered for a project, or `only` those of some secrets, and the links to them.
+    """Remove a project's rendered files and links, or only those of the secrets in `only`.
 
-    Raises OSError for a link that cannot be removed, after all files are removed.
+    Raises OSError for a link that cannot be removed, after removing all files.
     """
     failure = None
     for folder in tmpfs.folders(project):
@@ -164,7 +164,7 @@ def remove(project: str, only: Collection[str] | None) -> None:
 
 
 def _remove(folder: tmpfs.Folder, name: str) -> None:
-    """The secret first and the place last, which shows after a failure that something is left."""
+    """Remove the secret first, the place last: after a failure, the place shows what is left."""
     folder.remove_file(name)
     place, copied = folder.place(name), folder.copy(name)
     if place is not None:

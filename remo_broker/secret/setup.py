@@ -1,6 +1,7 @@
-"""`remo-secret setup`: write the configuration of tools that fetch credentials with a helper, and take it out again.
+"""`remo-secret setup`: configure tools to fetch credentials with a helper, and undo that.
 
-Nothing secret is in these files. Every line that `setup` adds has a comment before it, by which `--remove` finds it.
+These files contain no secrets. `setup` puts a comment before each line that it adds, by which
+`--remove` finds it.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 GIT_HELPER = "!remo-secret git-credential"
-# The secret for tools that take one by name, unless TOOL=NAME gives another.
+# The default secret of tools that take one by name; TOOL=NAME overrides it.
 DEFAULT_SECRETS = {"aws": "aws", "cargo": "CARGO_REGISTRY_TOKEN", "kubectl": "KUBE_TOKEN", "npm": "NPM_TOKEN"}
 KUBERNETES_API = "client.authentication.k8s.io/v1"
 
 
 class Change:
-    """One file, and its text afterwards; None removes it."""
+    """A file and its new text; None removes the file."""
 
     def __init__(self, path: str, after: str | None) -> None:
         self.path = path
@@ -71,7 +72,7 @@ def show(change: Change) -> None:
 
 
 def write(change: Change) -> None:
-    """Replace the file in one step; its mode stays. A symlink is followed, as dot files often are."""
+    """Replace the file atomically; keep its mode. Follows symlinks, as dot files often are."""
     path = os.path.realpath(change.path)
     if not change.after:
         if os.path.exists(path):
@@ -107,7 +108,7 @@ def _installed() -> list[str]:
 
 
 def _lines(path: str, remove: bool, *lines: tuple[str | None, str]) -> list[Change]:
-    """A file with lines of a section; the same file without what was added, where `remove`."""
+    """Add lines to sections of a file; with `remove`, remove the added ones."""
     text = remove_lines(read(path))
     if not remove:
         for section, line in lines:
@@ -116,7 +117,7 @@ def _lines(path: str, remove: bool, *lines: tuple[str | None, str]) -> list[Chan
 
 
 def _git(_name: str, remove: bool) -> list[Change]:
-    """By git's own editor, on a copy: its file may have any form."""
+    """Edit a copy with `git config`: the file may have any form."""
     path = os.environ.get("GIT_CONFIG_GLOBAL") or _home(".gitconfig")
     if not os.path.exists(path) and os.path.exists(_config("git", "config")):
         path = _config("git", "config")
@@ -132,7 +133,7 @@ def _git(_name: str, remove: bool) -> list[Change]:
             edit("--unset-all", "credential.helper", "^!remo-secret git-credential$")
             edit("--unset", "credential.helper", "^$")
         if not remove:
-            # The empty value resets the list: no other helper is handed the password to store it.
+            # The empty value resets the list: git then hands no other helper the password to store.
             if not (edit("--add", "credential.helper", "") and edit("--add", "credential.helper", GIT_HELPER)):
                 raise Problem("git: 'git config' failed", hint=f"check {path}, and that git is installed")
         elif not subprocess.run(
@@ -166,7 +167,7 @@ def _docker(_name: str, remove: bool) -> list[Change]:
 
 
 def _registries() -> list[str]:
-    """The registries that this project has secrets for; the well-known ones where the broker cannot be asked."""
+    """The registries that this project has secrets for; without a broker, the well-known ones."""
     from remo_broker.cli.options import Arguments as NoArguments
 
     try:
@@ -199,7 +200,7 @@ def _cargo(name: str, remove: bool) -> list[Change]:
 
 
 def _kubectl(name: str, remove: bool) -> list[Change]:
-    """By kubectl's own editor, on a copy."""
+    """Edit a copy with `kubectl config`."""
     path = (os.environ.get("KUBECONFIG") or _home(".kube", "config")).partition(os.pathsep)[0]
     with tempfile.TemporaryDirectory() as directory:
         copy = os.path.join(directory, "config")
@@ -230,7 +231,7 @@ TOOLS: dict[str, Callable[[str, bool], list[Change]]] = {
     "cargo": _cargo,
     "kubectl": _kubectl,
 }
-# The program that a tool looks for on the PATH, and the command that it stands for.
+# The programs that tools look for in PATH, and the command that each runs.
 PROGRAMS = {
     "docker": ("docker-credential-remo", "docker-credential"),
     "pip": ("keyring", "keyring"),
@@ -239,7 +240,7 @@ PROGRAMS = {
 
 
 def _add_program(tool: str, arguments: Arguments) -> None:
-    """A script in ~/.local/bin that runs this program's command. Not a link: that loses its name on the way."""
+    """Add a script to ~/.local/bin that runs this program's command. A link would lose its name."""
     if tool not in PROGRAMS:
         return
     name, command = PROGRAMS[tool]

@@ -1,7 +1,7 @@
 """Fill a file binding's template.
 
-The protocol sends a bundle as a string, its JSON, so the value alone does not tell a bundle from a string that is JSON
-itself. The template decides: see `fill`.
+The protocol sends a bundle as a JSON string, so a value that is JSON may be a bundle or a string.
+The template decides: see `fill`.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# `{{field}}` or `{{field|filter}}`, with optional spaces, which are stripped afterwards: in the pattern they would make
-# matching 64 KiB of spaces take forever.
+# `{{field}}` or `{{field|filter}}`, with optional spaces, which are stripped later: in the pattern,
+# they would make it take forever to match 64 KiB of spaces.
 _placeholder = re.compile(rb"\{\{([^{}]*)\}\}")
-# The name of the whole secret, in a template that has no other placeholder.
+# Stands for the whole secret if the template has no other placeholder.
 WHOLE = "value"
 
 
 def fill(template: str, secret: SecretValue) -> bytes:
     """The template with the secret's fields in place of the placeholders.
 
-    A template whose only placeholder is `{{value}}` gets the whole secret there, as it was pushed. With any other
-    placeholder, all of them are fields of a bundle. The result is not searched again. Raises `Problem`, which names
-    fields and never shows a value.
+    If `{{value}}` is the only placeholder, it gets the whole secret as pushed. With any other
+    placeholder, all of them are fields of a bundle. Substituted text is not expanded again. Raises
+    `Problem`, which names fields and never shows a value.
     """
     text = template.removeprefix("\ufeff").encode("utf-8")
     values = {WHOLE: secret.reveal_bytes()}

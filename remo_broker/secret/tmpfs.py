@@ -1,12 +1,12 @@
-"""Files in memory: this user's directory on a tmpfs, with a directory for each project.
+"""Files in memory: this user's directory on a tmpfs, with one subdirectory per project.
 
-The tmpfs is verified, because a secret on a disk outlives its file. (A tmpfs can be swapped out: give the host encrypted
-swap, or none.)
+Verifies the tmpfs, because a secret on a disk outlives its file. (A tmpfs can be swapped out: give
+the host encrypted swap, or none.)
 
-Beside each file NAME is NAME.place, a symlink whose text is the path of the link to the file; NAME.copy stands alone and
-has the path of a file that was written there itself. Rendered files can therefore be removed without the broker, and
-after the manifest has changed. Entries that begin with a dot are unfinished; the next holder of the directory's lock
-removes them.
+Beside each file NAME is the symlink NAME.place, whose target is the path of the link to the file.
+NAME.copy has no file NAME; its target is the path of a copy. So rendered files can be removed
+without the broker, even after the manifest has changed. Entries that begin with a dot are
+unfinished; the next holder of the directory's lock removes them.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 MEMORY_FILE_SYSTEMS = ("tmpfs", "ramfs")
 RUNTIME_VARIABLE = "XDG_RUNTIME_DIR"
-CANDIDATES = ("/dev/shm", "/run")  # noqa: S108 - made for it
+CANDIDATES = ("/dev/shm", "/run")  # noqa: S108 - meant for this
 DIRECTORY_MODE = 0o700
 PLACE_SUFFIX = ".place"
 COPY_SUFFIX = ".copy"
-# Another user can create this user's usual directory in /dev/shm first. Then one with a random suffix is used.
+# Another user can create this user's usual directory in /dev/shm first. If so, add a random suffix.
 RANDOM_BYTES = 8
 
-# A file: the secret's name, with a number for the second and further files of one secret.
+# A file: the secret's name, with a number from a secret's second file on.
 _file_name = re.compile(r"([A-Za-z0-9_]{1,128})(-[0-9]{1,3})?").fullmatch
 _base_name = re.compile(r"remo-secret-([0-9]+)(-[0-9a-f]{16})?").fullmatch
 
@@ -41,7 +41,7 @@ _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def candidates() -> list[str]:
-    """Where to look for a tmpfs: the runtime directory, by its variable and by its usual path, then the rest."""
+    """Where to look for a tmpfs: $XDG_RUNTIME_DIR, its usual path, then the rest."""
     runtime = os.environ.get(RUNTIME_VARIABLE, "")
     found = ([runtime] if os.path.isabs(runtime) else []) + [f"/run/user/{os.geteuid()}", *CANDIDATES]
     return list(dict.fromkeys(os.path.normpath(one) for one in found))
@@ -52,19 +52,19 @@ def own_name() -> str:
 
 
 def owner_of(base_name: str) -> int | None:
-    """Whose directory this is by its name; None if it is not the name of one."""
+    """The uid in a directory's name; None if the name is not one of ours."""
     found = _base_name(base_name)
     return int(found.group(1)) if found else None
 
 
 def secret_of(file_name: str) -> str | None:
-    """The secret that a rendered file belongs to, by the file's name; None if it is not the name of one."""
+    """The secret's name in a rendered file's name; None if the name is not one of ours."""
     found = _file_name(file_name)
     return found.group(1) if found else None
 
 
 def find_memory() -> str:
-    """The first writable directory on a tmpfs in which no other user can replace this user's files."""
+    """The first writable tmpfs directory where no other user can replace this user's files."""
     for directory in candidates():
         if is_in_memory(directory) and is_safe(directory) and os.access(directory, os.W_OK | os.X_OK):
             return directory
@@ -75,7 +75,7 @@ def find_memory() -> str:
 
 
 def is_in_memory(directory: str) -> bool:
-    """Whether a directory is on a file system without a disk, by the kernel's list of mounts."""
+    """Whether a directory is on a file system without a disk, from the kernel's mount list."""
     try:
         device = os.stat(directory).st_dev
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
@@ -91,7 +91,9 @@ def is_in_memory(directory: str) -> bool:
 
 
 def is_safe(directory: str) -> bool:
-    """Whether only root and this user can rename this user's files there: `sudo` may keep another user's variable."""
+    """Whether only root and this user can rename this user's files there: `sudo` may keep another
+    user's variable.
+    """
     found = os.stat(directory)
     if found.st_uid not in (0, os.geteuid()):
         return False
@@ -99,7 +101,9 @@ def is_safe(directory: str) -> bool:
 
 
 class Folder:
-    """A project's directory on the tmpfs, open and locked; only this user can have created its entries."""
+    """A project's directory on the tmpfs, open and locked; only this user can have created its
+    entries.
+    """
 
     def __init__(self, path: str, descriptor: int) -> None:
         self.path = path
@@ -110,7 +114,7 @@ class Folder:
         return os.path.join(self.path, name)
 
     def names(self) -> list[str]:
-        """The files of which there is anything: the file itself, or only its place."""
+        """The names that have a file, or only its place."""
         entries = {entry.removesuffix(PLACE_SUFFIX).removesuffix(COPY_SUFFIX) for entry in os.listdir(self._descriptor)}
         return sorted(name for name in entries if _file_name(name))
 
@@ -119,7 +123,7 @@ class Folder:
         return self._text(name + PLACE_SUFFIX)
 
     def copy(self, name: str) -> str | None:
-        """The path of a file that was written there itself."""
+        """The path of a copy."""
         return self._text(name + COPY_SUFFIX)
 
     def _text(self, entry: str) -> str | None:
@@ -152,7 +156,7 @@ class Folder:
         os.symlink(place, _staged(name + PLACE_SUFFIX), dir_fd=self._descriptor)
 
     def commit(self, name: str) -> None:
-        """Rename what was staged: the place first, so that every file can be found."""
+        """Rename the staged file: the place first, so that every file can be found."""
         for entry in (name + PLACE_SUFFIX, name):
             os.rename(_staged(entry), entry, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
 
@@ -166,7 +170,7 @@ class Folder:
                 os.unlink(name + suffix, dir_fd=self._descriptor)
 
     def sweep(self) -> None:
-        """Remove what was staged but not committed, for instance by a run that was killed."""
+        """Remove what was staged but not committed, for instance by a killed run."""
         for entry in os.listdir(self._descriptor):
             if entry.startswith("."):
                 os.unlink(entry, dir_fd=self._descriptor)
@@ -188,13 +192,13 @@ def make_folder(project: str) -> Folder:
 
 
 def _make_base(memory: str) -> tuple[str, int]:
-    """This user's directory in `memory`, open: the usual one, one of an earlier run, or a new random one."""
+    """Open this user's directory in `memory`: the usual, an earlier run's, or a new random one."""
     usual = os.path.join(memory, own_name())
     try:
         return usual, _make_directory(usual, None, usual)
     except Problem:
         if not os.stat(memory).st_mode & stat.S_ISVTX:
-            raise  # nobody else can have created it
+            raise  # no other user can have created it
     for base, descriptor in _own_bases(memory):
         return base, descriptor
     base = f"{usual}-{os.urandom(RANDOM_BYTES).hex()}"
@@ -202,9 +206,10 @@ def _make_base(memory: str) -> tuple[str, int]:
 
 
 def folders(project: str, *, wait: bool = True) -> list[Folder]:
-    """The existing directories of a project: several if the runtime directory has changed.
+    """A project's existing directories: several if the runtime directory has changed.
 
-    Locked ones are waited for or, without `wait`, skipped: the holder of one lock must not wait for another.
+    Waits for locked ones or, without `wait`, skips them: the holder of one lock must not wait for
+    another.
     """
     found = []
     for base, outer in _bases():
@@ -233,7 +238,7 @@ def rendered_projects() -> list[str]:
 
 
 def _bases() -> Iterator[tuple[str, int]]:
-    """This user's directories among the candidates, open; closed again after each step."""
+    """Yield this user's directories among the candidates, open; each is closed after its step."""
     for directory in candidates():
         for base, descriptor in _own_bases(directory):
             try:
@@ -243,7 +248,7 @@ def _bases() -> Iterator[tuple[str, int]]:
 
 
 def _own_bases(directory: str) -> Iterator[tuple[str, int]]:
-    """This user's directories in one candidate, open. Another user's directory of such a name is skipped."""
+    """Yield this user's open directories in one candidate. Skips another user's of that name."""
     try:
         names = sorted(name for name in os.listdir(directory) if owner_of(name) == os.geteuid())
         safe = is_safe(directory)
@@ -273,7 +278,7 @@ def _make_directory(name: str, parent: int | None, path: str) -> int:
     if not _is_own(descriptor):
         os.close(descriptor)
         raise Problem(f"{path} belongs to another user, or others may write to it", hint="have it removed")
-    os.fchmod(descriptor, DIRECTORY_MODE)  # whatever the umask or an older version made of it
+    os.fchmod(descriptor, DIRECTORY_MODE)  # regardless of the umask or an older version
     return descriptor
 
 
@@ -283,7 +288,7 @@ def _is_own(descriptor: int) -> bool:
 
 
 def _lock(descriptor: int, wait: bool) -> bool:
-    """Lock the directory until it is closed; False if another process holds the lock."""
+    """Lock the directory until it is closed; False if another process has the lock."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:

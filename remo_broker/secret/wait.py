@@ -1,4 +1,6 @@
-"""`remo-secret wait`, and `--wait` of the other commands: a container may start before the broker has secrets."""
+"""`remo-secret wait`, and `--wait` of the other commands: a container may start before the broker
+has secrets.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,9 @@ from remo_broker.secret.commands import (
 )
 from remo_broker.secret.locate import NoSocketYet, socket_path
 
-# Short enough to go unnoticed, long enough for a hundred containers that start at once.
+# Short enough to go unnoticed, long enough for a hundred containers starting at once.
 POLL_SECONDS = 0.1
-# The least time for the first reply: `--timeout=0` asks once, and that may have to start the broker.
+# The least time for the first reply: `--timeout=0` asks once, which may have to start the broker.
 FIRST_REPLY_SECONDS = 1.0
 
 
@@ -30,7 +32,10 @@ def wait(arguments: Arguments) -> None:
 
 
 def wait_until_ready(arguments: Arguments, seconds: int) -> None:
-    """Return when the broker has a snapshot. Raises `Problem` with what is missing when the time is up."""
+    """Return when the broker has a snapshot.
+
+    At the timeout, raises `Problem` with what is missing.
+    """
     deadline = time.monotonic() + seconds
     reply_seconds = max(seconds, FIRST_REPLY_SECONDS)
     while (obstacle := find_obstacle(arguments, reply_seconds)) is not None:
@@ -41,9 +46,9 @@ def wait_until_ready(arguments: Arguments, seconds: int) -> None:
 
 
 def find_obstacle(arguments: Arguments, seconds: float) -> Problem | None:
-    """Why there are no secrets yet; None if there are. Raises errors that waiting cannot cure.
+    """Why there are no secrets yet; None if there are. Raises errors that waiting cannot fix.
 
-    A reply is waited for `seconds`.
+    Waits up to `seconds` for a reply.
     """
     try:
         with Client(socket_path(arguments), timeout=seconds) as client:

@@ -1,8 +1,9 @@
-"""`exec --watch` and `render --watch`: follow the secrets that a command uses, without polling.
+"""`exec --watch` and `render --watch`: follow a command's secrets without polling.
 
-The command is a child in the same process group and on the same terminal. Signals that the terminal sends reach both
-processes; those that somebody sends to this process are passed on. When the command stops or ends, so does this process,
-in the same way: a shell or a service manager cannot tell the difference.
+The command is a child in the same process group and on the same terminal. Signals from the terminal
+reach both processes; signals from other processes are forwarded to the command. When the command
+stops or exits, so does this process, in the same way: a shell or a service manager cannot tell the
+difference.
 """
 
 from __future__ import annotations
@@ -29,36 +30,41 @@ if TYPE_CHECKING:
 
     Fetch: TypeAlias = Callable[[], tuple[Bound, dict[str, SecretValue]]]
 
-# Passed on to the command unless the terminal sent them. SIGTSTP and SIGCHLD have cases of their own.
+# Forwarded to the command unless the terminal sent them. SIGTSTP and SIGCHLD are handled
+# separately.
 FORWARDED = (
     *(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2),
     *(signal.SIGALRM, signal.SIGWINCH, signal.SIGCONT, signal.SIGTSTP),
 )
-# From the thread that watches the broker.
+# Sent by the thread that watches the broker.
 CHANGED = signal.SIGRTMIN
 HANDLED = {*FORWARDED, signal.SIGCHLD, CHANGED}
-# si_code of signals that the kernel sends, as it does for keys typed on a terminal; the signal module lacks it.
+# si_code of signals from the kernel, such as those for keys typed on a terminal; the signal module
+# lacks it.
 SI_KERNEL = 0x80
-# How long to wait before connecting again: a broker that restarts is back in a fraction of a second.
+# How long to wait before reconnecting: a broker restarts in a fraction of a second.
 RECONNECT_SECONDS = 0.2
 
 
 class Watched:
-    """What was fetched last, and whether a new fetch says something else."""
+    """The last fetch, and whether a new one differs."""
 
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
         self.bound, self.secrets = fetch()
 
     def refresh(self) -> bool:
-        """Fetch again; whether anything has changed. What cannot be fetched leaves everything as it is."""
+        """Fetch again; return whether anything changed.
+
+        If the fetch fails, keep the old secrets.
+        """
         try:
             bound, secrets = self._fetch()
         except (Problem, Denied, NotFound) as error:
             report(f"remo-secret: the secrets changed and are not used: {error}")
             return False
         except ClientError:
-            return False  # the broker is gone again; the watch will tell
+            return False  # the broker is down again; the watch reports its return
         before = {name: secret.reveal_bytes() for name, secret in self.secrets.items()}
         changed = before != {name: secret.reveal_bytes() for name, secret in secrets.items()}
         changed = changed or bound.bindings != self.bound.bindings
@@ -67,7 +73,7 @@ class Watched:
 
 
 def follow(arguments: Arguments, changed: Callable[[], None]) -> None:
-    """Call `changed` at each change that concerns the project, for ever; connects again when the broker restarts."""
+    """Call `changed` at each change to the project, forever; reconnect when the broker restarts."""
     known: tuple[int, int] | None = None
     while True:
         try:
@@ -94,7 +100,7 @@ def run_watched(
     grace_seconds: int,
     keep: bool,
 ) -> int:
-    """Run the command and restart it, or only send it the signal, when a secret that it uses changes."""
+    """Run the command; when one of its secrets changes, restart it or only send the signal."""
     signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
     watched = Watched(fetch)
     child = start(program, command, prepare(watched.bound, watched.secrets))
@@ -125,7 +131,7 @@ def run_watched(
 
 
 def _look_at(child: int) -> int | None:
-    """The status of a child that has ended. Stops this process as well if the child has stopped."""
+    """The status of a child that has exited. If the child has stopped, stops this process too."""
     while True:
         pid, status = os.waitpid(child, os.WNOHANG | os.WUNTRACED)
         if pid == 0:
@@ -137,7 +143,7 @@ def _look_at(child: int) -> int | None:
 
 
 def _wait_for(child: int, seconds: int) -> bool:
-    """Wait until the child ends, `seconds` at most; whether it did."""
+    """Wait up to `seconds` for the child to exit; return whether it did."""
     deadline = time.monotonic() + seconds
     while True:
         pid, _ = os.waitpid(child, os.WNOHANG)
@@ -150,7 +156,7 @@ def _wait_for(child: int, seconds: int) -> bool:
 
 
 def _end_like(status: int) -> int:
-    """The child's exit status; or end by the signal that ended it."""
+    """Return the child's exit status, or die by the signal that killed it."""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         sys.stdout.flush()

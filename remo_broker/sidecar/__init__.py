@@ -1,3 +1,3 @@
-"""The sidecar: reads secrets from where their owner keeps them, and keeps the broker supplied."""
+"""The sidecar: reads secrets from their sources and supplies them to the broker."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`remo-sidecar check`: what would be pushed, and who would still lack something."""
+"""`remo-sidecar check`: show what would be pushed, and which projects would still lack a secret."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from remo_broker.cli.secrets_file import Secrets
     from remo_broker.sidecar.configuration import Source
 
-# A value's length can give it away; its class says enough to see a mistake.
+# A value's exact length can give it away; its size class is enough to spot a mistake.
 SIZES = ((64, "up to 64 B"), (1024, "up to 1 KiB"), (16 * 1024, "up to 16 KiB"))
 LARGEST = "over 16 KiB"
 
@@ -68,7 +68,7 @@ def check(arguments: Arguments) -> int:
 
 
 def described(secrets: Secrets) -> list[tuple[str, str, str, str]]:
-    """Name, kind, source and class of size of each secret."""
+    """Name, kind, source and size class of each secret."""
     rows = []
     for name, value in secrets.texts.items():
         kind = "string" if isinstance(value, str) else "bundle"
@@ -83,7 +83,7 @@ def _size(count: int) -> str:
 
 
 def unwatched(sources: Sequence[Source]) -> list[tuple[str, str, str]]:
-    """Source, path and type of the file system where inotify does not reach."""
+    """Source, path and file system type for every path that inotify does not cover."""
     return [
         (source.label, path, kind)
         for source in sources

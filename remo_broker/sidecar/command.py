@@ -1,4 +1,4 @@
-"""Runs a source's command: its standard output is the answer, its standard error goes where ours goes."""
+"""Run a source's command: its standard output is the secrets; its standard error is inherited."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 READ_SIZE = 64 * 1024
-# What systemd tells this process and nobody else, and settings of the allocator that would slow down any other program.
+# Variables that systemd sets for this process only, and allocator settings that would slow down
+# other programs.
 NOT_PASSED_ON = frozenset(
     {
         "NOTIFY_SOCKET",
@@ -32,10 +33,10 @@ NOT_PASSED_ON = frozenset(
 
 
 def output_of(argv: Sequence[str], label: str, timeout_seconds: int, *, own_session: bool) -> bytes:
-    """What the command prints, at most as much as a push takes. Raises `Problem`.
+    """The command's output, at most as much as a push takes. Raises `Problem`.
 
-    With `own_session` everything that it starts is killed with it at a timeout. A command that asks on the terminal
-    must stay in the terminal's session.
+    With `own_session`, a timeout kills everything that the command started. A command that asks on
+    the terminal must stay in the terminal's session.
     """
     environment = {name: value for name, value in os.environ.items() if name not in NOT_PASSED_ON}
     try:
@@ -53,7 +54,7 @@ def output_of(argv: Sequence[str], label: str, timeout_seconds: int, *, own_sess
         except subprocess.TimeoutExpired:
             content = None
     finally:
-        # Also when it is this process that is stopped.
+        # Also if this process is being stopped.
         _kill(process, own_session=own_session)
     if content is None:
         raise Problem(
@@ -68,7 +69,7 @@ def output_of(argv: Sequence[str], label: str, timeout_seconds: int, *, own_sess
 
 
 def _read(process: subprocess.Popen[bytes], deadline: float, label: str) -> bytes | None:
-    """Everything up to the end of its standard output; None if the deadline comes first."""
+    """Everything up to the end of its standard output; None if the deadline passes first."""
     assert process.stdout is not None
     descriptor = process.stdout.fileno()
     poll = select.poll()

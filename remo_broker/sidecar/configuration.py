@@ -1,7 +1,7 @@
 """The sources: from `sidecar.toml`, or from the command line. See remo-sidecar.toml(5).
 
-Not pydantic: the one file for containers has to work without any package, and the process that stays would keep its
-14 MiB for good.
+Not pydantic: the one-file program for containers must work without any package, and the
+long-running process would keep pydantic's 14 MiB.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
     from remo_broker.cli.options import Arguments
 
-# Sources are read one after the other: with more than so many, a push would wait for minutes when they hang.
+# Sources are read one after the other. With more of them, a push would wait for minutes if they
+# hang.
 MAX_SOURCES = 64
-# A token is refreshed once a day at the least; a source that needs more than an hour is not read, it is built.
+# A token is refreshed at least once a day; a source that takes over an hour is a build, not a read.
 MAX_REFRESH_SECONDS = 7 * 86_400
 MAX_TIMEOUT_SECONDS = 3600
 DEFAULT_TIMEOUT_SECONDS = 30
@@ -48,16 +49,19 @@ class Source:
     rename: Mapping[str, str] = {}
     strip_newline = True
     credentials = False
-    """Whether it is the directory of credentials that systemd passes: names that no secret can have are left out."""
+    """Whether it is systemd's credentials directory: names that no secret can have are skipped."""
 
     def __init__(self, label: str, values: Mapping[str, Any]) -> None:
         self.label = label
-        """What errors, the status and the table call it. Of a command only the program: an argument may be a secret."""
+        """What errors, the status and the table call it.
+
+        For a command, only the program: an argument may be a secret.
+        """
         self.__dict__.update(values)
 
     @property
     def watched(self) -> tuple[str, ...]:
-        """What it is read again for: `watch`, and a file or directory itself."""
+        """Changes to these paths trigger a read: `watch`, and the file or directory itself."""
         own = self.file or self.directory
         return (*self.watch, own) if own else self.watch
 
@@ -65,7 +69,7 @@ class Source:
         return f"<Source {self.label}>"
 
 
-# --- what a key may be; each raises ValueError with what it must be ---------------------------------------------------
+# --- what a key may be; each raises ValueError with what it must be -------------------------------
 
 
 def _words(value: object) -> tuple[str, ...]:
@@ -135,7 +139,7 @@ def _boolean(value: object) -> bool:
 
 _KINDS = ("command", "file", "directory")
 _ALL = frozenset(_KINDS)
-# Key to what checks it, and the kinds of sources that have it.
+# For each key, its check and the kinds of sources that have it.
 KEYS: dict[str, tuple[Callable[[object], Any], frozenset[str]]] = {
     "command": (_words, frozenset({"command"})),
     "file": (_path, frozenset({"file"})),
@@ -216,7 +220,7 @@ def _of_file(path: str | None) -> list[Source]:
         return []
     except OSError as error:
         raise Problem(f"{path}: {os.strerror(error.errno or 0)}", hint="make it readable for this user") from None
-    import tomllib  # 11 ms, and a source on the command line needs none
+    import tomllib  # 11 ms; a source from the command line needs none
 
     try:
         document = tomllib.loads(content.decode("utf-8-sig"))

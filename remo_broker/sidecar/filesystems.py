@@ -1,10 +1,10 @@
-"""Where inotify does not reach: file systems that change without the kernel of this host."""
+"""Detect file systems that inotify does not cover: they change without this host's kernel."""
 
 from __future__ import annotations
 
 import os
 
-# Their files are changed by other machines, or by the host of a virtual machine.
+# Other machines change their files, or the host of a virtual machine does.
 REMOTE = frozenset(
     {"9p", "afs", "ceph", "cifs", "fuse.sshfs", "fuse.glusterfs", "lustre", "nfs", "nfs4", "smb3", "vboxsf", "virtiofs"}
 )
@@ -12,7 +12,7 @@ MOUNTS = "/proc/self/mountinfo"
 
 
 def remote(path: str) -> str | None:
-    """The type of the file system that `path` is on, if changes on it may go unseen; None if inotify reaches it."""
+    """The type of the file system of `path`, if inotify may miss changes there; else None."""
     path = os.path.realpath(path)
     found, longest = "", -1
     try:
@@ -23,7 +23,7 @@ def remote(path: str) -> str | None:
     for line in lines:
         fields = line.split()
         point = fields[4].encode("utf-8", "surrogateescape").decode("unicode_escape")
-        # Of two on one place, the later lies on top.
+        # If two are mounted on one place, the later one is on top.
         inside = path == point or path.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= longest:
             found, longest = fields[fields.index("-") + 1], len(point)

@@ -1,9 +1,13 @@
-"""Tells when a path may have changed, whatever is done to it: written, replaced, removed, made, or led elsewhere by a link.
+"""Report when a path may have changed.
 
-inotify(7) by ctypes: five calls of libc. inotify_simple, the smallest library for it, takes 40 ms to import, ctypes 6.
+It may have been written, replaced, removed, created, or redirected by a link.
 
-Watched are directories and not the files themselves, so that a file that is replaced by rename, or is not there yet, is
-seen too: for each path the directory of every link on the way, and the one that the last name is in.
+inotify(7) through ctypes: five libc calls. inotify_simple, the smallest library for it, takes 40 ms
+to import; ctypes takes 6.
+
+Directories are watched, not the files themselves, so that a file that is replaced by rename or does
+not exist yet is noticed too. Each path needs the directory of every link on the way, and the one
+that contains the last name.
 """
 
 from __future__ import annotations
@@ -22,11 +26,12 @@ MOVED_FROM, MOVED_TO, CREATE, DELETE = 0x40, 0x80, 0x100, 0x200
 DELETE_SELF, MOVE_SELF, UNMOUNT, OVERFLOW, IGNORED = 0x400, 0x800, 0x2000, 0x4000, 0x8000
 ONLYDIR = 0x1000000
 _MASK = MODIFY | ATTRIB | CLOSE_WRITE | MOVED_FROM | MOVED_TO | CREATE | DELETE | DELETE_SELF | MOVE_SELF | ONLYDIR
-# What concerns a directory as a whole.
+# Events about the directory as a whole.
 _DIRECTORY = DELETE_SELF | MOVE_SELF | UNMOUNT | OVERFLOW | IGNORED
-# As many links as the kernel follows.
+# The kernel's own limit on links.
 MAX_LINKS = 40
-# A watched directory is watched with what is below it, up to so many directories: a password store, not a disk.
+# A watched directory includes what is below it, up to this many directories: a password store, not
+# a disk.
 MAX_DIRECTORIES = 1024
 
 _EVENT = struct.Struct("iIII")
@@ -36,7 +41,10 @@ ANY: None = None
 
 
 class Change:
-    """`finished`: a writer has closed its file, or a whole file came or went. If not, more is likely to follow."""
+    """`finished`: a writer has closed its file, or a whole file came or went.
+
+    If not, more is likely to follow.
+    """
 
     __slots__ = ("finished",)
 
@@ -45,7 +53,7 @@ class Change:
 
 
 class Inotify:
-    """Raises `OSError` where the kernel or its limits allow no inotify."""
+    """Raises `OSError` if the kernel or its limits do not allow inotify."""
 
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
@@ -56,9 +64,10 @@ class Inotify:
         self._names: dict[int, set[str] | None] = {}
 
     def watch(self, paths: Iterable[str]) -> None:
-        """Watch these paths and no others. Raises `OSError` when the limit on watches is reached.
+        """Watch exactly these paths. Raises `OSError` when the limit on watches is reached.
 
-        To be called again whenever something has changed: a link may lead elsewhere, a directory may be another.
+        Call again after every change: a link may lead elsewhere, a directory may have been
+        replaced.
         """
         wanted: dict[str, set[str] | None] = {}
         for path in paths:
@@ -80,11 +89,11 @@ class Inotify:
                 2,
                 13,
                 20,
-            ):  # gone, not for us, no directory any more: refresh_seconds is left
+            ):  # missing, no permission, or not a directory any more: only refresh_seconds applies
                 raise OSError(ctypes.get_errno(), "inotify_add_watch", directory)
 
     def changes(self) -> Change | None:
-        """What has changed since the last call; None if nothing that is watched."""
+        """What has changed since the last call; None if no watched path has."""
         found = None
         while True:
             try:
@@ -114,7 +123,7 @@ class Inotify:
 
 
 def places(path: str) -> Iterator[tuple[str, str | None]]:
-    """The directories to watch for a path, each with the name that counts in it; `ANY` for each name."""
+    """The directories to watch for a path, each with the name that matters; `ANY` for all."""
     here = "/"
     steps = [step for step in path.split("/") if step not in ("", ".")][::-1]
     links = 0
@@ -146,7 +155,7 @@ def places(path: str) -> Iterator[tuple[str, str | None]]:
 
 
 def _below(directory: str) -> Iterator[tuple[str, str | None]]:
-    """A directory, and those below it; and where links in it lead."""
+    """A directory, the directories below it, and the targets of links in it."""
     for count, (here, inner, files) in enumerate(os.walk(directory), 1):
         yield here, ANY
         if count >= MAX_DIRECTORIES:

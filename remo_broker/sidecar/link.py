@@ -1,4 +1,4 @@
-"""The connection by which `run` follows the broker: one `watch` on the admin socket, kept open."""
+"""The connection through which `run` follows the broker: one open `watch` on the admin socket."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from remo_broker.client.exchange import build, encode, parse_object, refusal_in
 from remo_broker.protocol import paths
 from remo_broker.protocol.ops import MAX_MESSAGE, SIGN_OF_LIFE_SECONDS, StoreState, WatchStore
 
-# A connect waits only for a full backlog.
+# A connect waits only if the backlog is full.
 CONNECT_SECONDS = 5.0
-# A broker that says nothing for so long hangs, or the connection is dead: another is tried.
+# A broker silent for this long hangs, or the connection is dead: reconnect.
 SILENCE_SECONDS = 2 * SIGN_OF_LIFE_SECONDS + 5
 
 
@@ -35,7 +35,10 @@ class Link:
         return self._socket.fileno()
 
     def read(self) -> list[StoreState]:
-        """What the broker has sent since the last call. Raises `ClientError` when the connection is at its end."""
+        """What the broker has sent since the last call.
+
+        Raises `ClientError` if the connection has ended.
+        """
         try:
             data = self._socket.recv(MAX_MESSAGE)
         except BlockingIOError:
@@ -52,7 +55,7 @@ class Link:
     def _state(self, line: bytes) -> StoreState | None:
         fields = parse_object(self._path, line)
         if not fields:
-            return None  # a sign of life
+            return None  # keep-alive
         if fields.get("ok") is not True:
             raise refusal_in(self._path, fields)
         return build(self._path, StoreState, fields)

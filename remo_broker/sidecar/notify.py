@@ -1,4 +1,4 @@
-"""What systemd and the log are told."""
+"""Messages to systemd and the log."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import socket
 from remo_broker.cli.program import report
 
 INFO, WARNING, ERROR = 6, 4, 3
-# When a manager whose queue was full is tried again.
+# How soon to retry a manager whose queue was full.
 RETRY_SECONDS = 0.1
 
 
 class Manager:
-    """The service manager, if there is one. While its queue is full, as on a reload of many units, only the last status is
-    kept for it: nobody waits for the manager."""
+    """The service manager, if there is one.
+
+    While its queue is full, as on a reload of many units, only the last status is kept: the sidecar
+    never waits for the manager.
+    """
 
     def __init__(self) -> None:
         address = os.environ.get("NOTIFY_SOCKET", "")
@@ -22,10 +25,10 @@ class Manager:
         self._ready = False
         self._status = ""
         self.waiting = False
-        """Whether `send` is to be called again."""
+        """Whether `send` must be called again."""
 
     def status(self, text: str) -> None:
-        """`STATUS=`; and `READY=1` with the first."""
+        """Send `STATUS=`; also `READY=1` with the first."""
         self._status = text
         self.send()
 
@@ -47,10 +50,10 @@ class Manager:
             except BlockingIOError:
                 return False
             except OSError:
-                pass  # nobody listens
+                pass  # no manager is listening
         return True
 
 
 def log(priority: int, text: str) -> None:
-    """A line on standard error, with its priority if that is the journal."""
+    """Write a line to standard error, with its priority if that is the journal."""
     report(f"<{priority}>{text}" if "JOURNAL_STREAM" in os.environ else f"remo-sidecar: {text}")

@@ -1,4 +1,4 @@
-"""`remo-sidecar push`, and the push itself."""
+"""`remo-sidecar push`, and the push operation itself."""
 
 from __future__ import annotations
 

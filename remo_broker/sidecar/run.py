@@ -1,7 +1,7 @@
-"""`remo-sidecar run`: keeps the broker supplied.
+"""`remo-sidecar run`: keep the broker supplied.
 
-One process with one thread. It waits for the broker, for changes of what the sources are read from, for signals and for
-the time. Whatever the cause, it reads all sources and pushes them in one step.
+One process with one thread. It waits for the broker, for changes to the sources' files, for signals
+and for timers. On any of these it reads all sources and pushes them in one step.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from remo_broker.protocol.ops import StoreState
     from remo_broker.sidecar.sources import Reading
 
-# After a failure: how long until the next try, doubled each time.
+# Delay before retrying after a failure, doubled each time.
 RETRY_SECONDS = (1.0, 60.0)
-# The same where nobody listens on the socket. A broker without systemd is back within a second.
+# The same if no process listens on the socket. A broker without systemd is back within a second.
 CONNECT_RETRY_SECONDS = (0.1, 1.0)
 NEVER = float("inf")
 
@@ -44,11 +44,11 @@ START, CHANGE, REFRESH, SIGNAL, BROKER = "start", "change", "refresh", "signal",
 
 
 class Stopped(BaseException):
-    """SIGTERM or SIGINT: ends whatever is under way, a command that hangs included."""
+    """SIGTERM or SIGINT: ends whatever is running, even a command that hangs."""
 
 
 def now() -> float:
-    """Seconds that also pass while the machine is suspended: a token does not stop getting older."""
+    """Seconds, including time suspended: a token ages during suspend too."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -64,7 +64,7 @@ def run(arguments: Arguments) -> int:
 
 
 class Supplier:
-    """What is to be done, and what is known of the broker."""
+    """The pending work, and what is known about the broker."""
 
     def __init__(self, arguments: Arguments, manager: Manager) -> None:
         self._arguments = arguments
@@ -75,24 +75,27 @@ class Supplier:
         self._wakeup = _catch_signals(self._on_hangup)
         self._hangup = False
         self._last_error = ""
-        # Why the sources are to be read, and not before when.
+        # Why the sources are to be read, and the earliest time for it.
         self._cause = START
         self._due = 0.0
         self._retry = RETRY_SECONDS[0]
         self._refresh_at = NEVER
-        # The broker: which one it is, by the time it began, and whether it holds what was pushed last.
+        # The broker: its identity, by its start time, and whether it holds the last push.
         self._link: Link | None = None
         self._connect_at = 0.0
         self._connect_retry = CONNECT_RETRY_SECONDS[0]
         self._heard_at = 0.0
         self._start_usec = 0
         self._generation = 0
-        """Of the last push of ours to this broker; 0 for none."""
+        """Generation of our last push to this broker; 0 for none."""
         self._held = False
         self._yields_to = ""
-        """What somebody else did to the store since; it is theirs until a source changes, or we are told to push."""
+        """How another client changed the store since.
+
+        Its change stays until a source changes or we are asked to push.
+        """
         self._digest: int | None = None
-        """Of the last push. Python's own hash has a random key, so nothing can be learned from it."""
+        """Hash of the last push. Python's own hash has a random key, so it reveals nothing."""
         self._last_push = ""
         self._failures: dict[str, str] = {}
 
@@ -195,7 +198,7 @@ class Supplier:
             self._learn(state)
 
     def _unlink(self, why: str) -> None:
-        """The broker cannot be reached, or has gone: connect again, at once if it was there."""
+        """The broker is unreachable or has gone: connect again, at once if it was there."""
         was_there = self._link is not None and self._start_usec and not why
         if self._link is not None:
             self._link.close()
@@ -224,7 +227,7 @@ class Supplier:
             return
         if not self._generation and state.event is None:
             return
-        # An operator's act; whatever was to be pushed would undo it.
+        # An operator's act; a pending push would undo it.
         what = "clear" if state.event == CLEARED or not state.secrets_loaded_usec else "push"
         if not self._yields_to:
             log(INFO, f"somebody else's {what} has replaced the secrets; waiting for a source to change, or SIGHUP")
@@ -251,7 +254,7 @@ class Supplier:
             self._last_error = ""
             self._cause = ""
             self._retry = RETRY_SECONDS[0]
-        # A command that touches what it is watched by would be run over and over.
+        # A command that modifies a path it is watched by would run over and over.
         self._watched.rest(futile=cause == CHANGE and not pushed)
         self._say()
 
@@ -281,7 +284,7 @@ class Supplier:
         self._complain("; ".join(_told(one) for one in failures.values()))
 
     def _complain(self, text: str) -> None:
-        """Log an error, once for as long as it is the same."""
+        """Log an error once, until it changes."""
         if text != self._last_error:
             self._last_error = text
             log(ERROR, text)
@@ -289,7 +292,10 @@ class Supplier:
     # --- what systemd shows
 
     def _say(self) -> None:
-        """`STATUS=`; and `READY=1` once there was a first try, whatever came of it: a vault that is down holds up no boot."""
+        """Send `STATUS=`; and `READY=1` after the first try.
+
+        Success or not: a vault that is down must not delay the boot.
+        """
         parts = [f"Last push: {self._last_push}" if self._last_push else "Nothing pushed yet"]
         if self._yields_to:
             parts.append(f"replaced by somebody else's {self._yields_to}")
@@ -311,7 +317,7 @@ def _told(error: Exception) -> str:
 
 
 def _catch_signals(on_hangup: signal._HANDLER) -> int:
-    """The descriptor that becomes readable with each signal."""
+    """The descriptor that becomes readable on each signal."""
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         raise Stopped

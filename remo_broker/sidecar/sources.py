@@ -1,4 +1,4 @@
-"""Reads the sources. A push replaces everything, so they are always all read, and one that fails fails the whole."""
+"""Read the sources. A push replaces everything, so all are read, and one failure fails it."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-# What systemd puts before the names of credentials that it loads from the directory of the host's own store.
+# systemd's name prefix for credentials loaded from the directory of the host's own store.
 CREDENTIAL_PREFIX = "secret_"
 
 
 class Reading:
-    """What reading all sources has come to: either everything, or what failed."""
+    """The result of reading all sources: either everything, or what failed."""
 
     def __init__(self) -> None:
         self.secrets = Secrets()
         self.failures: dict[str, Problem] = {}
-        """Label of the source to what is wrong."""
+        """The problem by source label."""
 
     @property
     def failure(self) -> Problem | None:
@@ -39,19 +39,22 @@ class Reading:
 
 
 def read_all(sources: Sequence[Source], *, own_session: bool = False) -> Reading:
-    """Read every source, also after one has failed, so that all failures are known."""
+    """Read every source, even after one has failed, so that all failures are reported."""
     reading = Reading()
     for source in sources:
         try:
             _merge(read(source, own_session=own_session), source, reading.secrets)
         except Problem as problem:
-            # Without its traceback, whose frames hold what was read.
+            # Drop the traceback: its frames hold the values read.
             reading.failures[source.label] = problem.with_traceback(None)
     return reading
 
 
 def read(source: Source, *, own_session: bool) -> Secrets:
-    """The secrets of one source, at least one. Raises `Problem`, whose text begins with the source's label."""
+    """The secrets of one source, at least one.
+
+    Raises `Problem`, whose text begins with the source's label.
+    """
     label = source.label
     secrets = Secrets()
     picking = Picking(source.select, source.rename, source.only)
@@ -99,13 +102,13 @@ def _read_directory(source: Source, picking: Picking, into: Secrets) -> None:
             raise InputFault(f"{label}: {file}", "not a valid name for a secret", hint=f"{NAMES}; set rename")
         content = _at(f"{label}: {file}", partial(beneath.read, file), os.path.join(directory, file))
         if not content:
-            # Half of a change in place: whoever writes a file in place empties it first.
+            # The file is being written in place: its writer truncates it first.
             raise InputFault(f"{label}: {file}", "empty", hint="write the value, or remove the file")
         into.add(label, name, text_or_bytes(content, strip_newline=source.strip_newline))
 
 
 def _at(place: str, reader: Callable[[], T], path: str) -> T:
-    """What `reader` reads, its fault named by `place`."""
+    """What `reader` reads; errors give `place`."""
     try:
         return reader()
     except InputFault as fault:

@@ -1,7 +1,8 @@
-"""`remo-sidecar set`, `remove`, `list`: the host's own store, for hosts that have no vault.
+"""`remo-sidecar set`, `remove`, `list`: the host's own store, for hosts without a vault.
 
-One file a secret below `SECRETS_DIR`, encrypted by systemd-creds with the host's key or its TPM. Only systemd decrypts
-them, when it starts remo-sidecar.service, which loads the directory by `LoadCredentialEncrypted=`.
+One file per secret below `SECRETS_DIR`, encrypted by systemd-creds with the host's key or its TPM.
+Only systemd decrypts them, when it starts remo-sidecar.service, which loads the directory with
+`LoadCredentialEncrypted=`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ SYSTEMD_MARK = "/run/systemd/system"
 SERVICE = "remo-sidecar.service"
 ADMIN_UNIT = "remo-broker-admin.socket"
 SEE_STATUS = f"see 'systemctl status {SERVICE}'"
-# From the start of the service to its push, beyond what its other sources take.
+# From the service's start to its push, not counting the time of its other sources.
 SUPPLY_SECONDS = 15.0
 
 
@@ -84,7 +85,7 @@ def list_secrets(arguments: Arguments) -> None:
 
 def _check_name(name: str) -> None:
     if not is_secret_name(name):
-        # Not repeated: it may be the value.
+        # Do not repeat it: it may be the value.
         raise Usage("not a valid name for a secret", hint=NAMES)
 
 
@@ -106,9 +107,9 @@ def _value(arguments: Arguments, name: str) -> bytes:
 
 
 def _keep(name: str, value: bytes) -> None:
-    """Encrypt the value and put it in place in one step. It goes to systemd-creds by a pipe."""
+    """Encrypt the value through a pipe to systemd-creds, and put it in place in one step."""
     os.makedirs(paths.SECRETS_DIR, mode=0o700, exist_ok=True)
-    # Beside the directory and not in it: systemd loads whatever is in there.
+    # Beside the directory, not inside: systemd loads everything in there.
     with tempfile.TemporaryDirectory(prefix=".secret-", dir=os.path.dirname(paths.SECRETS_DIR)) as scratch:
         file = os.path.join(scratch, name)
         command = ["systemd-creds", "encrypt", f"--name={CREDENTIAL_PREFIX}{name}", "-", file]
@@ -127,7 +128,7 @@ def _keep(name: str, value: bytes) -> None:
 
 
 def _end(arguments: Arguments, what: str) -> None:
-    """Have the broker hold what is kept now, where systemd runs, and print what has become of it."""
+    """If systemd runs, make the broker hold the stored secrets; print the result."""
     output = open_output(arguments)
     if not os.path.isdir(SYSTEMD_MARK):
         held, text = False, f"{what}. systemd does not run here: {SERVICE} pushes it when it starts."

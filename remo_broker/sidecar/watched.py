@@ -1,4 +1,4 @@
-"""When to read the sources again, because what they are read from has changed."""
+"""When to read the sources again after a change to their files."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Changes within such a time are one.
+# Changes within this time count as one.
 JOIN_SECONDS = 0.2
-# After a writer has closed a file, others of the same burst are waited for this long.
+# After a writer has closed a file, wait this long for others of the same burst.
 QUIET_SECONDS = 0.03
-# After a change that led to nothing new: how long until the next counts, doubled each time.
+# Delay before the next change counts, after one that led to nothing new; doubled each time.
 REST_SECONDS = (0.2, 60.0)
 NEVER = float("inf")
 
 
 class Watched:
-    """`due` is when the sources are to be read, on the boot clock."""
+    """`due` is when to read the sources, on the boot clock."""
 
     def __init__(self) -> None:
         self.due = NEVER
@@ -41,7 +41,7 @@ class Watched:
         return None if self._inotify is None else self._inotify.descriptor
 
     def follow(self, paths: Iterable[str]) -> None:
-        """Watch these paths, as they lead now."""
+        """Watch these paths and what they now resolve to."""
         if self._inotify is not None:
             try:
                 self._inotify.watch(paths)
@@ -55,7 +55,7 @@ class Watched:
             log(WARNING, f"cannot watch all files ({why}); raise fs.inotify.max_user_watches, or set refresh_seconds")
 
     def read(self) -> None:
-        """Take in what inotify reports."""
+        """Process inotify's events."""
         change = self._inotify.changes() if self._inotify is not None else None
         if change is None:
             return
@@ -65,10 +65,10 @@ class Watched:
         self.due = max(min(self._first + JOIN_SECONDS, now + quiet), self._not_before)
 
     def taken(self) -> None:
-        """The changes so far are going to be read."""
+        """Clear the pending changes: the sources are about to be read."""
         self.due = self._first = NEVER
 
     def rest(self, *, futile: bool) -> None:
-        """The sources have been read. `futile`: because of a change that led to nothing new."""
+        """The sources were read. `futile`: because of a change that led to nothing new."""
         self._rest = min(max(self._rest * 2, REST_SECONDS[0]), REST_SECONDS[1]) if futile else 0.0
         self._not_before = time.clock_gettime(time.CLOCK_BOOTTIME) + self._rest

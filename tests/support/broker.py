@@ -1,7 +1,7 @@
 """A real broker process for a test, and plain clients of its sockets.
 
-The broker runs as `python -m remo_broker` in a directory of its own, audits to a file that `records` reads, and is ended
-with SIGTERM: what it says of a fault of its own, or an exit status that is not 0, fails the test.
+The broker runs as `python -m remo_broker` in its own directory and audits to a file that `records`
+reads. SIGTERM ends it; an internal error in its log or a nonzero exit status fails the test.
 """
 
 from __future__ import annotations
@@ -37,13 +37,14 @@ if TYPE_CHECKING:
 
     Reply: TypeAlias = dict[str, Any]
 
-# Generous: an answer takes microseconds, a start some 50 ms.
+# Generous: a reply takes microseconds, a start about 50 ms.
 WAIT_SECONDS = 20.0
 NOBODY = 65534
 
 FAULT = "A fault of the broker itself"
 
-# systemd's part of socket activation: the descriptors from 3 on, and LISTEN_PID, which only the process itself knows.
+# systemd's side of socket activation: descriptors from 3 on, and LISTEN_PID, which only the process
+# itself knows.
 LAUNCH = """
 import fcntl, os, sys
 passed, command = sys.argv[1], sys.argv[2:]
@@ -65,7 +66,7 @@ def registration(
     project_path: str = "/nowhere",
     manifest: str | None = None,
 ) -> Registration:
-    """What the broker remembers of a project that was registered earlier, by a manifest where one is given."""
+    """The broker's stored record of an earlier registration, with a manifest if given."""
     source = None
     if manifest is not None:
         content = manifest.encode()
@@ -77,7 +78,7 @@ def registration(
 
 
 def encode(request: object) -> bytes:
-    """A request as a line; bytes are sent as they are."""
+    """A request as a line; bytes stay unchanged."""
     return request if isinstance(request, bytes) else json.dumps(request).encode() + b"\n"
 
 
@@ -98,7 +99,10 @@ class Link:
         self.socket.sendall(encode(request))
 
     def line(self) -> bytes:
-        """The next line, newline included. Raises EOFError at the end, with what stands before it."""
+        """The next line, newline included.
+
+        Raises EOFError at the end of the stream, with the unfinished line.
+        """
         while b"\n" not in self._read:
             data = self.socket.recv(1 << 20)
             if not data:
@@ -138,13 +142,16 @@ class Link:
 
 
 def ask(path: str | os.PathLike[str], request: object) -> Reply:
-    """One request on a connection of its own."""
+    """One request on a new connection."""
     with Link(path) as link:
         return link.ask(request)
 
 
 def ask_as(uid: int, path: str | os.PathLike[str], request: object) -> bytes:
-    """One request from a process of another user; all that it was answered. Skips the test of an ordinary user."""
+    """Send one request as another user; return the whole reply.
+
+    Skips the test unless run as root.
+    """
     if os.geteuid() != 0:
         unavailable("connecting as another user takes root")
     code = (
@@ -169,25 +176,31 @@ def ask_as(uid: int, path: str | os.PathLike[str], request: object) -> bytes:
 
 
 def listen(path: str | os.PathLike[str], backlog: int = 128) -> socket.socket:
-    """A listening socket as a socket unit makes it: the broker started by this process is its owner's child."""
+    """A listening socket as from a socket unit.
+
+    This process owns it and starts the broker, as systemd does.
+    """
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listening.bind(os.fspath(path))
     listening.listen(backlog)
     return listening
 
 
-# A socket that has been listened on, among the flags of /proc/net/unix.
+# The flag of a listening socket in /proc/net/unix.
 LISTENS = "00010000"
 
 
 def of_this_host(record: Mapping[str, str]) -> bool:
-    """Whether a broker logs this at each start here, because the host keeps memfd_secret(2) from it."""
+    """Whether this is the line that a broker logs at startup on a host without memfd_secret(2)."""
     said = f"secrets are kept in memory with protection '{protection()}'"
     return not has_memfd_secret() and said in record.get("MESSAGE", "")
 
 
 class Broker:
-    """One broker process. `config` are keys of config.toml, given as flags; `through` is a command that executes another."""
+    """One broker process.
+
+    `config` has keys of config.toml, passed as flags; `through` is a wrapper command.
+    """
 
     def __init__(
         self,
@@ -219,10 +232,10 @@ class Broker:
         if seeds := list(projects):
             registrations.save(str(self.state), registrations.encode(seeds))
 
-    # --- life
+    # --- lifecycle
 
     def start(self) -> Self:
-        """Start it and wait until it answers, or with a notify socket until it is ready."""
+        """Start it and wait until it replies or, with a notify socket, reports ready."""
         told = len(self.notify.read()) if self.notify else 0
         self.launch()
         if self.notify is not None:
@@ -272,7 +285,10 @@ class Broker:
         return True
 
     def _listens(self) -> bool:
-        """The admin socket is the last to be bound. To connect to it would count against the limit on operators."""
+        """The broker binds the admin socket last.
+
+        Connecting to it would count against the limit on operators.
+        """
         sockets = pathlib.Path("/proc/net/unix").read_text().splitlines()
         return any(one.endswith(f" {self.admin}") and one.split()[3] == LISTENS for one in sockets)
 
@@ -289,17 +305,17 @@ class Broker:
         self.process.send_signal(number)
 
     def wait(self, seconds: float = WAIT_SECONDS) -> int:
-        """Its exit status, once it has ended."""
+        """Wait for it to exit; return its exit status."""
         return self.process.wait(seconds)
 
     def stop(self) -> None:
-        """SIGTERM; it must end well."""
+        """Send SIGTERM; it must exit cleanly."""
         if self._process is not None and self._process.poll() is None:
             self.signal(signal.SIGTERM)
             assert self.wait() == 0
 
     def close(self) -> None:
-        """End it for good, however the test went."""
+        """End it, whatever the test's outcome."""
         try:
             self.stop()
         finally:
@@ -309,7 +325,7 @@ class Broker:
         if not self.faults_expected:
             assert not [one for one in self.records() if FAULT in one.get("MESSAGE", "")]
 
-    # --- talk
+    # --- requests
 
     @property
     def admin(self) -> pathlib.Path:
@@ -323,7 +339,7 @@ class Broker:
         return self.sockets / f"{name}.sock"
 
     def mount(self, project: str = "myrepo") -> pathlib.Path:
-        """The project's other socket, which is made to be mounted."""
+        """The project's other socket, for mounting into containers."""
         return self.sockets / "mount" / project / "broker.sock"
 
     def ask(self, request: object) -> Reply:
@@ -334,7 +350,7 @@ class Broker:
         return ask(self.project(project), {"op": "get", "name": name})
 
     def push(self, secrets: Mapping[str, object] | None = None, **binary: str) -> Reply:
-        """Push, and insist that it was taken."""
+        """Push; the push must succeed."""
         request = {"op": "push-creds", "secrets": secrets or {}} | ({"secrets_b64": binary} if binary else {})
         reply = self.ask(request)
         assert reply["ok"], reply
@@ -343,10 +359,10 @@ class Broker:
     def status(self) -> Reply:
         return self.ask({"op": "status"})
 
-    # --- look from outside
+    # --- observation
 
     def records(self, event: str | None = None, **fields: str) -> list[dict[str, str]]:
-        """What was audited and logged, oldest first; `fields` in lower case without the `REMO_` before them."""
+        """Audit and log records, oldest first; `fields` has lower-case names without `REMO_`."""
         wanted = {f"REMO_{name.upper()}": value for name, value in fields.items()}
         if event is not None:
             wanted["REMO_EVENT"] = event
@@ -359,11 +375,11 @@ class Broker:
         return found
 
     def notes(self) -> list[str]:
-        """What the broker said beside the audit."""
+        """What the broker logged besides audit records."""
         return [one["MESSAGE"] for one in self.records() if "REMO_EVENT" not in one and not of_this_host(one)]
 
     def descriptors(self) -> int:
-        """How many it has open. Skips the test of an ordinary user."""
+        """How many descriptors it has open. Skips the test unless run as root."""
         return len(os.listdir(inside(self.pid, "fd")))
 
     def resident_kib(self) -> int:
@@ -373,20 +389,20 @@ class Broker:
         raise AssertionError("no VmRSS")
 
     def processor_seconds(self) -> float:
-        """User and system time that it has taken."""
+        """Its user and system time."""
         fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def inside(pid: int, name: str) -> pathlib.Path:
-    """A file of /proc about a broker, which the kernel shows to root alone: the broker keeps its own user from looking."""
+    """A broker's /proc file, readable only by root: the broker makes itself non-dumpable."""
     if os.geteuid() != 0:
         unavailable("looking into a broker takes root")
     return pathlib.Path(f"/proc/{pid}/{name}")
 
 
 def run_to_end(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """A broker that is expected to end by itself."""
+    """Run a broker that should exit by itself."""
     return subprocess.run(
         [sys.executable, "-m", "remo_broker", *arguments],
         env={"PATH": os.defpath, "PYTHONPATH": str(REPOSITORY), **MEMORY_ENVIRONMENT, **(environment or {})},
@@ -400,7 +416,7 @@ def run_to_end(*arguments: str, environment: Mapping[str, str] | None = None) ->
 
 @contextlib.contextmanager
 def short_directory() -> Iterator[pathlib.Path]:
-    """A directory with a short path, as those of sockets may have 107 bytes; everybody may enter it."""
+    """A directory with a short path, as socket paths may have 107 bytes; any user may enter it."""
     directory = pathlib.Path(tempfile.mkdtemp(prefix="rb-"))
     try:
         directory.chmod(0o755)
@@ -410,5 +426,5 @@ def short_directory() -> Iterator[pathlib.Path]:
 
 
 def settle(seconds: float) -> None:
-    """Let time pass where time itself is what is tested."""
+    """Wait, in tests where the time itself matters."""
     time.sleep(seconds)

@@ -1,4 +1,4 @@
-"""A message bus of the test's own, and the status service on it; driven by the real `busctl`."""
+"""A private message bus with the status service on it, driven by the real `busctl`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 POLICY = REPOSITORY / f"policy/{BUS_NAME}.conf"
 
 PROGRAM = (sys.executable, "-m", "remo_broker.bus.main")
-# Nothing here takes a second; this is for a machine that has other things to do.
+# Nothing here takes a second; the rest is for a busy machine.
 RUN_SECONDS = 30
 
 _HEAD = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
@@ -50,7 +50,7 @@ _OPEN = f"""{_HEAD}<busconfig>
   </policy>
 </busconfig>
 """
-# What /usr/share/dbus-1/system.conf says, without what it includes.
+# The contents of /usr/share/dbus-1/system.conf, without its includes.
 _SYSTEM = f"""{_HEAD}<busconfig>
   <type>system</type>
   <listen>%s</listen>
@@ -79,11 +79,12 @@ _SYSTEM = f"""{_HEAD}<busconfig>
 
 
 def unix_address(path: pathlib.Path) -> str:
-    """The D-Bus address of a socket, its path escaped as the specification requires."""
+    """The D-Bus address of a socket, escaped as the specification requires."""
     return "unix:path=" + quote(str(path), safe="/-_.").replace("~", "%7E")
 
 
-# What busctl logs at level debug once it monitors. With --json, systemd 257 says nothing at other levels.
+# busctl's debug message once it is monitoring. With --json, systemd 257 logs nothing at other
+# levels.
 MONITORS = re.compile(r"member=BecomeMonitor cookie=(\d+) .*type=method_return [^\n]*reply_cookie=\1 ", re.DOTALL)
 
 
@@ -111,17 +112,17 @@ class Bus:
         return done
 
     def get(self, name: str, path: str = ROOT, interface: str = MANAGER) -> Any:
-        """A property, by busctl."""
+        """Get a property with busctl."""
         printed = self.busctl("--json=short", "get-property", BUS_NAME, path, interface, name).stdout
         return json.loads(printed)["data"]
 
     def call(self, path: str, interface: str, member: str, *arguments: str) -> Any:
-        """A method's answer, by busctl."""
+        """Call a method with busctl; return its reply."""
         printed = self.busctl("--json=short", "call", BUS_NAME, path, interface, member, *arguments).stdout
         return json.loads(printed)["data"] if printed.strip() else None
 
     def refusal(self, *arguments: str) -> str:
-        """The text with which busctl fails."""
+        """The error text of a busctl command that must fail."""
         done = self.busctl(*arguments, check=False)
         assert done.returncode != 0, done.stdout
         return done.stderr.strip()
@@ -131,14 +132,16 @@ class Bus:
         return any(entry["name"] == name for entry in json.loads(printed))
 
     def stop(self) -> None:
-        """End it; a stopped (SIGSTOP) one too."""
+        """End it, even if stopped (SIGSTOP)."""
         self.process.kill()
         self.process.wait()
 
 
 @contextlib.contextmanager
 def private_bus(directory: pathlib.Path, *, policy: str = "") -> Iterator[Bus]:
-    """A bus that listens in `directory`: open to everybody, or with the text of a `policy` file as the system bus has it."""
+    """A bus that listens in `directory`: open to all users, or with the system bus's rules and the
+    text of a `policy` file.
+    """
     if shutil.which("dbus-daemon") is None:
         unavailable("dbus-daemon is not installed here: ./run test installs it")
     listen = directory / "bus"
@@ -170,7 +173,7 @@ def _answers(path: pathlib.Path) -> bool:
 
 @contextlib.asynccontextmanager
 async def other_client(bus: Bus) -> AsyncIterator[Any]:
-    """A client of dbus-next's own, which leaves its socket open otherwise."""
+    """A dbus-next client; by itself, dbus-next would leave the socket open."""
     client: Any = await MessageBus(bus_address=bus.address).connect()
     try:
         yield client
@@ -194,7 +197,7 @@ class Service:
         return self._log.read_text()
 
     def wait(self, seconds: float = RUN_SECONDS) -> int:
-        """Its exit status, once it ends by itself."""
+        """Wait for it to exit by itself; return its exit status."""
         return self.process.wait(seconds)
 
     def stop(self) -> int:
@@ -206,7 +209,7 @@ class Service:
 def bus_service(
     bus: Bus | str, status_socket: pathlib.Path, *arguments: str, named: bool = True, user: Sequence[str] = ()
 ) -> Iterator[Service]:
-    """The service on `bus`; with `named`, wait until it has its name there."""
+    """The service on `bus`; with `named`, wait until it owns its name."""
     address = bus if isinstance(bus, str) else bus.address
     log = pathlib.Path(f"{status_socket}.log")
     with log.open("w") as stderr:
@@ -229,14 +232,14 @@ def bus_service(
 
 
 class Monitor:
-    """`busctl monitor`: what the service sends, as it comes."""
+    """`busctl monitor`: the service's messages as they arrive."""
 
     def __init__(self, process: subprocess.Popen[str], output: pathlib.Path) -> None:
         self._process = process
         self._output = output
 
     def messages(self) -> list[dict[str, Any]]:
-        """Everything so far: busctl's JSON of each."""
+        """All messages so far, as busctl's JSON."""
         lines = self._output.read_text().splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
@@ -247,7 +250,7 @@ class Monitor:
         return [message["member"] for message in self.signals()]
 
     def changed(self, name: str, path: str = ROOT) -> list[Any]:
-        """The values that PropertiesChanged told for a property, in order."""
+        """A property's values from PropertiesChanged, in order."""
         told = [one["payload"]["data"][1] for one in self.signals() if one["path"] == path and _tells(one)]
         return [properties[name]["data"] for properties in told if name in properties]
 

@@ -1,4 +1,4 @@
-"""What people do with busctl in a test machine, and what they see."""
+"""Run busctl in a test machine, as its users do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class BusUser:
-    """What people do with busctl in the machine."""
+    """Runs busctl in the machine."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
@@ -52,7 +52,7 @@ class BusUser:
 
 
 class Monitor:
-    """What `busctl monitor` prints, as it comes."""
+    """The output of `busctl monitor`, as it arrives."""
 
     def __init__(self, output: pathlib.Path) -> None:
         self.text = output.read_text

@@ -1,7 +1,7 @@
-"""What this host lets a process do with memory, found out by the system calls themselves.
+"""Which kinds of memory protection this host allows, tested with the system calls themselves.
 
-A broker that a test starts has the same kernel, filter and limits as the test. So these say which protection it must
-report, and which tests of its memory can run here.
+A broker under test has the same kernel, seccomp filter and limits as the test. So these functions
+tell which protection it must report, and which memory tests can run here.
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ import sys
 from tests.support.machine import unavailable
 from tests.support.without_memfd_secret import SYS_MEMFD_SECRET
 
-# As much as the broker asks for at once, and a little more.
+# A little more than the broker locks at once.
 _LOCKED_BYTES = 2 << 20
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
-# The command that runs another on a kernel that seems to lack memfd_secret(2).
+# A wrapper command that makes the kernel appear to lack memfd_secret(2).
 WITHOUT_MEMFD_SECRET = (sys.executable, str(pathlib.Path(__file__).with_name("without_memfd_secret.py")))
 
 
 @functools.cache
 def has_memfd_secret() -> bool:
-    """False on kernels before 5.14, those booted without it (`secretmem.enable=1` before 6.5), and under a filter."""
+    """False on kernels before 5.14, if not enabled at boot (`secretmem.enable=1` before 6.5), and
+    under a seccomp filter.
+    """
     descriptor: int = _libc.syscall(SYS_MEMFD_SECRET, os.O_CLOEXEC)
     if descriptor < 0:
         return False
@@ -37,7 +39,9 @@ def has_memfd_secret() -> bool:
 
 @functools.cache
 def has_mlock() -> bool:
-    """False under a filter, as in a container without CAP_IPC_LOCK, and where the limit leaves no room."""
+    """False under a seccomp filter, as in a container without CAP_IPC_LOCK, or if the limit is too
+    low.
+    """
     with mmap.mmap(-1, _LOCKED_BYTES) as mapping:
         start = ctypes.c_char.from_buffer(mapping)
         locked: int = _libc.mlock(ctypes.byref(start), ctypes.c_size_t(_LOCKED_BYTES))

@@ -1,4 +1,6 @@
-"""The project installed on a test machine, which has no network, by `./run install` and from packages fetched before."""
+"""Install the project on a test machine, which has no network: `./run install` with pre-fetched
+packages.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,12 @@ if TYPE_CHECKING:
 
 WHEELS = REPOSITORY / ".cache/wheels"
 
-# Generous: an installation takes ten seconds on an idle machine of two cores.
+# Generous: an installation takes ten seconds on an idle machine with two cores.
 INSTALL_SECONDS = 180
 
 
 def pip_environment() -> dict[str, str]:
-    """The environment in which pip in the machine finds the packages that were fetched for it."""
+    """The environment in which pip in the machine finds its pre-fetched packages."""
     return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": f"{SOURCE}/{_wheels().relative_to(REPOSITORY)}"}
 
 
@@ -37,7 +39,7 @@ def install(machine: Machine) -> None:
 
 @contextlib.contextmanager
 def installed(bus: Bus = "dbus-daemon") -> Iterator[Machine]:
-    """A machine with this project on it and nothing enabled yet; stopped at the end."""
+    """A machine with this project installed and nothing enabled yet; stopped at the end."""
     Machine.require()
     machine = Machine(bus)
     try:
@@ -49,7 +51,9 @@ def installed(bus: Bus = "dbus-daemon") -> Iterator[Machine]:
 
 
 def _wheels() -> pathlib.Path:
-    """What pip in the machine needs to install this project, fetched once for each pyproject.toml and Python."""
+    """The packages that pip in the machine needs, fetched once per pyproject.toml and Python
+    version.
+    """
     text = (REPOSITORY / "pyproject.toml").read_text()
     python = os.readlink(ROOT / "usr/bin/python3").rpartition("/")[2]
     directory = WHEELS / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}-{python}"
@@ -72,7 +76,7 @@ def _wheels() -> pathlib.Path:
 
 
 def _pip_wheel_in(root: pathlib.Path, directory: pathlib.Path) -> list[str]:
-    """`pip wheel` of another system's Python, with the host's network."""
+    """`pip wheel` with another system's Python and the host's network."""
     return [
         *("systemd-nspawn", "--quiet", f"--directory={root}", "--volatile=overlay", "--as-pid2", "--pipe"),
         *("--register=no", "--keep-unit", f"--bind={directory}", *pip_options()),
@@ -81,7 +85,9 @@ def _pip_wheel_in(root: pathlib.Path, directory: pathlib.Path) -> list[str]:
 
 
 def pip_options() -> list[str]:
-    """The options of systemd-nspawn for which pip in the container finds packages as on the host: see `./run`."""
+    """Options of systemd-nspawn that let pip in the container find packages as on the host: see
+    `./run`.
+    """
     settings = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
     places = {part.removeprefix("file://") for value in settings.values() for part in value.split()}
     shared = [

@@ -1,6 +1,7 @@
-"""A process on the wrong side of a border: `python intruder.py ATTEMPT ARGUMENT...` prints what worked, one word a line.
+"""Attacks from an unprivileged process: `python intruder.py ATTEMPT ARGUMENT...` prints what
+succeeded, one per line.
 
-On the standard library alone and by itself, as it runs as other users in a test machine.
+A standalone script with only the standard library, because other users run it in a test machine.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def connect(path: str) -> None:
 
 
 def plant(directory: str) -> None:
-    """Put things of every kind into a directory."""
+    """Create files of every kind in a directory."""
     path = os.path.join(directory, "planted.sock")
     for name, action in (
         ("file", lambda: os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))),
@@ -52,14 +53,14 @@ def plant(directory: str) -> None:
 
 
 def swap(path: str) -> None:
-    """Put a link in the place of a socket."""
+    """Replace a socket with a link."""
     attempt(f"unlinked {path}", os.unlink, path)
     attempt(f"renamed {path}", os.rename, path, f"{path}.old")
     attempt(f"opened up {path}", os.chmod, path, 0o777)
 
 
 def gate(mount: str, project: str) -> None:
-    """Get past a directory that one may not enter."""
+    """Try to get past a directory that this user may not enter."""
     target = f"{mount}/{project}/broker.sock"
     attempt("path", connect, target)
     attempt("listing", os.listdir, mount)
@@ -79,13 +80,13 @@ def gate(mount: str, project: str) -> None:
 
 
 def read(path: str) -> bool:
-    """Whether there is anything to read; what a process leaves that has ended is empty."""
+    """Whether there is anything to read: the files of an exited process are empty."""
     with open(path, "rb") as file:
         return file.read(1) != b""
 
 
 def trace(seconds: str) -> None:
-    """Get hold of each process of one's own user from the moment that it appears."""
+    """Try to read and trace each process of this user as soon as it appears."""
     mine = os.getpid()
     seen: set[str] = set()
     end = time.monotonic() + float(seconds)
@@ -107,7 +108,7 @@ def trace(seconds: str) -> None:
 
 
 def ask(path: str, line: str) -> None:
-    """Have a helper do something."""
+    """Send a request to a helper."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(5)
         client.connect(path)
@@ -116,7 +117,7 @@ def ask(path: str, line: str) -> None:
 
 
 def state(directory: str) -> None:
-    """Read and replace what the broker keeps."""
+    """Try to read and replace the broker's state."""
     path = os.path.join(directory, "registrations.json")
     attempt("listed the state", os.listdir, directory)
     attempt("read the state", lambda: open(path).close())
@@ -126,7 +127,7 @@ def state(directory: str) -> None:
 
 
 def look() -> None:
-    """What can be seen from here."""
+    """Look at what is visible from here."""
     for path in ("/home", "/run/remo-broker", "/run/remo-broker/admin.sock", "/var/lib/remo-broker", "/root"):
         attempt(f"saw {path}", os.listdir if stat.S_ISDIR(os.stat(path).st_mode) else os.stat, path)
     attempt("socket", lambda: socket.socket(socket.AF_UNIX))

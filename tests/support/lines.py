@@ -1,4 +1,7 @@
-"""Lines that no strict reader takes, each with the reason that the broker gives. `MARKER` may come back in no answer."""
+"""Lines that a strict parser must reject, with the broker's reason.
+
+No reply may contain `MARKER`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ _M = MARKER.encode()
 
 
 def nested(levels: int) -> bytes:
-    """Well-formed JSON of so many levels in all."""
+    """Well-formed JSON with this many levels of nesting."""
     return b'{"op":"ping","x":' + b"[" * (levels - 1) + b"]" * (levels - 1) + b"}"
 
 
@@ -52,7 +55,7 @@ NOT_JSON: dict[str, bytes] = {
     "overlong slash": b'{"op":"ping","x":"\xc0\xaf"}',
     "overlong of three": b'{"op":"ping","x":"\xe0\x80\xaf"}',
     "cut sequence": b'{"op":"ping","x":"\xe2\x82"}',
-    # Python before 3.11.5 takes these for whole where a pattern repeats a group possessively (gh-106052).
+    # Python before 3.11.5 accepts these if a pattern repeats a group possessively (gh-106052).
     "cut sequence of two": b'{"op":"ping","x":"\xc3"}',
     "cut sequence of four": b'{"op":"ping","x":"\xf1"}',
     "cut sequence of four in a key": b'{"op":"ping","\xf1":1}',
@@ -66,7 +69,7 @@ NOT_JSON: dict[str, bytes] = {
     "high surrogate twice": b'{"op":"ping","x":"\\ud800\\ud800"}',
     "lone surrogate in a key": b'{"op":"ping","\\ud83d":1}',
 }
-"""`protocol_error` with the reason `invalid_json`."""
+"""The broker replies `protocol_error` with the reason `invalid_json`."""
 
 REFUSED: dict[str, tuple[bytes, str]] = {
     **{name: (line, "invalid_json") for name, line in NOT_JSON.items()},
@@ -89,4 +92,4 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "op in capitals": (b'{"op":"PING"}', "unknown_op"),
     "version 1 op": (b'{"op":"rotate-bootstrap","token":"' + _M + b'"}', "unknown_op"),
 }
-"""Answered with `protocol_error` and the given reason on every socket; the connection stays usable."""
+"""Every socket replies `protocol_error` with the given reason; the connection stays usable."""

@@ -1,4 +1,4 @@
-"""Clients of a test machine that are busy while something happens to the broker."""
+"""Clients that load the broker in a test machine while a test disturbs it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Load:
-    """Clients that connect, ask and leave, over and over, while something happens to the broker."""
+    """Clients that repeatedly connect, send a request and disconnect."""
 
     def __init__(self, machine: Machine, path: str) -> None:
         self.refused: list[str] = []
@@ -44,7 +44,7 @@ class Load:
                     if b'"ok"' in client.recv(4096):
                         self.answers += 1
                 except ConnectionError:
-                    pass  # a closed connection is what a client may see
+                    pass  # a client may see a closed connection
                 except TimeoutError as error:
                     self.refused.append(repr(error))
-            time.sleep(0.01)  # enough of a load, with some of the machine left for what happens
+            time.sleep(0.01)  # enough load, but leaves time for the rest of the test

@@ -1,12 +1,13 @@
-"""A whole systemd, booted in a container for tests to drive; `installation` puts the project on it.
+"""A complete systemd, booted in a container for tests; `installation` installs the project on it.
 
-Its root is an overlay, written to memory, of the host's `/` or of the system in the directory that `REMO_MACHINE_ROOT`
-names: see `tests.matrix`. It is mounted in a mount namespace of its own. Process 1 of a process namespace around the container
-dies with the process that started it, so that `kill -9` of the tests leaves only an empty directory and empty control
-groups.
+Its root is an overlay, written to memory, of the host's `/` or of the system in
+`REMO_MACHINE_ROOT`: see `tests.matrix`. It is mounted in its own mount namespace. The container
+runs in a PID namespace whose process 1 dies with its parent, so `kill -9` of the tests leaves only
+an empty directory and empty control groups.
 
-It differs from the host in this: the host's services are disabled (they would compete for ports), it has its own machine id,
-network namespace and system bus, and its journal is on its disk, so that it survives a reboot.
+Differences from the host: the host's services are disabled (they would compete for ports); it has
+its own machine id, network namespace and system bus; and its journal is on its disk, to survive a
+reboot.
 """
 
 from __future__ import annotations
@@ -35,19 +36,19 @@ T = TypeVar("T")
 Bus = Literal["dbus-daemon", "dbus-broker"]
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-# Where the machine sees this repository, read-only.
+# This repository in the machine, read-only.
 SOURCE = "/usr/src/remo-broker"
 DBUS_BROKER = REPOSITORY / ".cache/dbus-broker"  # fetched by ./run
 ROOT = pathlib.Path(os.environ.get("REMO_MACHINE_ROOT", "/"))
-# From this version on systemd boots on control groups of version 2 only.
+# From this version on, systemd boots only with cgroup v2.
 UNIFIED_ONLY = 258
 
-# Generous: a boot takes half a second on an idle machine of two cores.
+# Generous: a boot takes half a second on an idle machine with two cores.
 BOOT_SECONDS = 60
 RUN_SECONDS = 60
 WAIT_SECONDS = 20
 
-# What the secret memory needs and a container leaves out: see the unit.
+# Needed for secret memory, but not granted to containers by default: see the unit.
 _CAPABILITIES = "CAP_IPC_LOCK"
 _SYSTEM_CALLS = "@memlock memfd_secret"
 
@@ -83,13 +84,13 @@ while :; do
     [ "$status" = 133 ] || exit "$status"
 done
 """
-# Where systemd has the groups that processes are in: of version 2, or of both, or of version 1.
+# The trees in which systemd tracks processes: cgroup v2, hybrid, or v1.
 _HIERARCHIES = [
     f"/sys/fs/cgroup{name}"
     for name in ("", "/unified", "/systemd")
     if pathlib.Path(f"/sys/fs/cgroup{name}/cgroup.procs").exists()
 ]
-# Terminals and logins, and what is slow or noisy in a container that lives for two minutes.
+# Terminals, logins, and units that are slow or noisy in a container that lives for two minutes.
 _MASKED = (
     "getty.target",
     "console-getty.service",
@@ -102,7 +103,8 @@ _MASKED = (
     "systemd-resolved.service",
 )
 
-# In one go, because it is done before every test. What is stopped is still known by its file.
+# In one command, because it runs before every test. Units are stopped before their files are
+# removed.
 _RESET = """
 systemctl -q disable remo-broker-admin.socket remo-broker-status.socket remo-broker-client@.socket remo-broker-mount@.socket
 systemctl -q disable remo-sidecar.service
@@ -112,7 +114,8 @@ rm -rf /run/remo-broker /var/lib/remo-broker /etc/remo-broker /etc/systemd/syste
 systemd-tmpfiles --create remo-broker.conf && systemctl daemon-reload
 """
 
-# A client with nothing but Python: argv is the path, standard input the request, standard output the first line of the answer.
+# A client in plain Python: argv is the path, standard input the request, standard output the
+# reply's first line.
 _CLIENT = """
 import socket, sys
 client = socket.socket(socket.AF_UNIX)
@@ -124,7 +127,7 @@ sys.stdout.buffer.write(client.makefile("rb").readline())
 
 
 def unavailable(reason: str) -> NoReturn:
-    """Skip the test because this host lacks something; where continuous integration runs, nothing may be lacking."""
+    """Skip the test because this host lacks something; in continuous integration, fail instead."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
@@ -141,7 +144,10 @@ def poll(what: str, probe: Callable[[], T], seconds: float = WAIT_SECONDS) -> T:
 
 
 class Machine:
-    """One booted container. Paths and commands are the container's; the caller's process stays outside, as root."""
+    """One booted container.
+
+    Paths and commands are the container's; the caller stays outside, as root.
+    """
 
     def __init__(self, bus: Bus = "dbus-daemon") -> None:
         self.bus = bus
@@ -150,11 +156,11 @@ class Machine:
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._top = pathlib.Path()
 
-    # --- life --------------------------------------------------------------------------------------------------------
+    # --- lifecycle --------------------------------------------------------------------------------
 
     @staticmethod
     def require() -> None:
-        """Skip the test where no machine can be booted; fail in continuous integration."""
+        """Skip the test if this host cannot boot a machine; fail in continuous integration."""
         if os.geteuid() != 0:
             unavailable("booting a systemd takes root")
         for program in ("systemd-nspawn", "nsenter", "setpriv", "unshare"):
@@ -162,7 +168,7 @@ class Machine:
                 unavailable(f"{program} is not installed here: ./run test installs it")
 
     def start(self) -> None:
-        """Boot, and return when the machine has started all it has to start."""
+        """Boot, and return when the machine has finished starting."""
         self._top = pathlib.Path(tempfile.mkdtemp(prefix="remo-machine-"))
         added = ""
         if self.bus == "dbus-broker" and not (ROOT / "usr/bin/dbus-broker-launch").exists():
@@ -185,8 +191,9 @@ class Machine:
         repository = str(REPOSITORY).replace("\\", "\\\\").replace(":", "\\:")
         nspawn += [f"--bind-ro={repository}:{SOURCE}", "--register=no", "--resolv-conf=off", "--timezone=off"]
         if not pathlib.Path("/run/systemd/system").exists():
-            # No systemd here that could make a unit for it. Control groups of its own it needs all the same: its systemd would
-            # otherwise share those of the host and of other machines, and kill what it finds there.
+            # No systemd here to make a unit for it. It still needs its own control groups: its
+            # systemd would otherwise share those of the host and of other machines, and kill their
+            # processes.
             nspawn.append("--keep-unit")
             environment["HIERARCHIES"] = " ".join(_HIERARCHIES)
         if systemd_version() >= UNIFIED_ONLY:
@@ -205,10 +212,10 @@ class Machine:
         self._wait_until_booted(other_than=0)
 
     def stop(self) -> None:
-        """Pull the plug. Nothing is left on the host."""
+        """Kill the machine. Leaves nothing on the host."""
         if self._supervisor is None:
             return
-        self._supervisor.kill()  # the container goes with it, see _BOOT
+        self._supervisor.kill()  # this also kills the container, see _BOOT
         self._supervisor.wait()
         poll("the container to end", lambda: not pathlib.Path(f"/proc/{self.leader}").exists())
         for group in _hierarchies(self.name):
@@ -247,10 +254,10 @@ class Machine:
 
     def _is_booted(self) -> bool:
         state = self.run(["systemctl", "is-system-running"], check=False, timeout=10).stdout.strip()
-        # "degraded" is some unit of the host's own distribution that does not like containers.
+        # "degraded": a unit of the host's distribution fails in containers.
         return state in {"running", "degraded"}
 
-    # --- commands ----------------------------------------------------------------------------------------------------
+    # --- commands ---------------------------------------------------------------------------------
 
     def run(
         self,
@@ -262,7 +269,10 @@ class Machine:
         timeout: float = RUN_SECONDS,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in the machine as `user` (root), and fail with what it said if its status is not 0."""
+        """Run a command in the machine as `user` (default root).
+
+        If it fails, raise with its output.
+        """
         done = subprocess.run(
             self._enter(argv, user),
             input=stdin,
@@ -277,7 +287,10 @@ class Machine:
         return done
 
     def popen(self, argv: Sequence[str], *, user: str | None = None) -> subprocess.Popen[str]:
-        """Start a command in the machine that goes on; its standard streams are pipes. The caller ends it."""
+        """Start a background command in the machine; its standard streams are pipes.
+
+        The caller ends it.
+        """
         return subprocess.Popen(
             self._enter(argv, user),
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/"},
@@ -307,24 +320,26 @@ class Machine:
         poll(f"{unit} to be {state}", lambda: self.systemctl("is-active", unit, check=False) == state)
 
     def reset(self) -> None:
-        """As it was after the installation: nothing enabled, configured, registered or running."""
+        """Reset to the state after the installation: nothing enabled, configured, registered or
+        running.
+        """
         self.run(["sh", "-c", _RESET])
 
-    # --- files, users ------------------------------------------------------------------------------------------------
+    # --- files, users -----------------------------------------------------------------------------
 
     def path(self, path: str) -> pathlib.Path:
-        """The host's way to a file of the machine. Absolute symlinks on it lead astray."""
+        """The host's path of a file in the machine. Absolute symlinks in it resolve on the host."""
         return pathlib.Path(f"/proc/{self.leader}/root{path}")
 
     def write(self, path: str, text: str) -> None:
-        """Write a file, with the directories that lead to it, readable by everybody."""
+        """Write a file and its parent directories, readable by all users."""
         file = self.path(path)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
         file.chmod(0o644)
 
     def ids(self, user: str) -> tuple[int, int]:
-        """The uid and gid of a user of the machine."""
+        """The uid and gid of a user in the machine."""
         for line in self.path("/etc/passwd").read_text().splitlines():
             name, _, uid, gid, *_ = line.split(":")
             if name == user:
@@ -342,10 +357,13 @@ class Machine:
         entries = (line.split(":") for line in self.path("/etc/group").read_text().splitlines())
         return ",".join([str(gid), *(entry[2] for entry in entries if user in entry[3].split(","))])
 
-    # --- sockets, journal --------------------------------------------------------------------------------------------
+    # --- sockets, journal -------------------------------------------------------------------------
 
     def connect(self, path: str) -> socket.socket:
-        """A connection to a socket of the machine from outside, as root; its peer has no process id there."""
+        """Connect to a socket in the machine from outside, as root.
+
+        The machine sees no process id for it.
+        """
         client = socket.socket(socket.AF_UNIX)
         client.settimeout(WAIT_SECONDS)
         try:
@@ -356,7 +374,10 @@ class Machine:
         return client
 
     def ask(self, path: str, request: object, *, user: str | None = None) -> dict[str, Any]:
-        """One request, its answer. As `user` it is asked by a process in the machine, otherwise as by `connect`."""
+        """One request, its reply.
+
+        With `user`, a process in the machine sends it; otherwise as with `connect`.
+        """
         line = json.dumps(request) + "\n"
         if user is None:
             with self.connect(path) as client, client.makefile("rb") as answers:
@@ -368,14 +389,14 @@ class Machine:
         return reply
 
     def journal(self, *matches: str) -> list[dict[str, Any]]:
-        """The entries of this boot that match, such as `REMO_EVENT=fetch`, oldest first, all fields."""
+        """This boot's entries that match, such as `REMO_EVENT=fetch`: oldest first, all fields."""
         self.run(["journalctl", "--sync"])
         printed = self.run(["journalctl", "--boot", "--no-pager", "--quiet", "--all", "--output=json", *matches])
         return [json.loads(line) for line in printed.stdout.splitlines()]
 
 
 def systemd_version() -> int:
-    """The version of systemd in the machine, 0 if it cannot be found out."""
+    """The machine's systemd version, 0 if unknown."""
     libraries = (
         one.name for place in ("systemd", "*/systemd") for one in ROOT.glob(f"usr/lib/{place}/libsystemd-shared-*")
     )
@@ -384,7 +405,7 @@ def systemd_version() -> int:
 
 
 def _hierarchies(name: str) -> list[pathlib.Path]:
-    """Where the group `name` is: control groups of version 1 have a tree for each controller."""
+    """The directories of the control group `name`: cgroup v1 has a tree per controller."""
     root = pathlib.Path("/sys/fs/cgroup")
     return [path for path in (root / name, *root.glob(f"*/{name}")) if path.exists()]
 
@@ -403,7 +424,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _is_init(pid: int) -> bool:
-    """Whether this is process 1 of another process namespace, and systemd already."""
+    """Whether this is process 1 of another PID namespace and already runs systemd."""
     try:
         status = pathlib.Path(f"/proc/{pid}/status").read_text()
         program = pathlib.Path(f"/proc/{pid}/comm").read_text().strip()

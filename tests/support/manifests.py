@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PLACES = ["/".join(parts) for parts in SEARCH]
-"""Where a manifest may lie, in the order of the search."""
+"""The manifest's possible places, in search order."""
 
 GOOD = b'schema_version = 1\nproject = "myrepo"\n[secrets.GITHUB_TOKEN]\n'
 
@@ -27,7 +27,7 @@ class Project:
         self.path = path
 
     def write(self, content: bytes | str = GOOD, place: str = PLACES[0]) -> Path:
-        """Put a manifest there; the path of the file."""
+        """Write a manifest at `place`; return its path."""
         file = self.path / place
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -36,7 +36,7 @@ class Project:
 
 @pytest.fixture
 def project() -> Iterator[Project]:
-    # Not tmp_path: nobody but its owner may pass that, and some tests read as another user.
+    # Not tmp_path: only its owner may enter that, and some tests read as another user.
     base = Path(tempfile.mkdtemp(prefix="manifest-"))
     base.chmod(0o755)
     (base / "myrepo").mkdir()

@@ -1,4 +1,6 @@
-"""journald's end of its native protocol, written after systemd's documentation and not after the broker."""
+"""journald's side of its native protocol, written from systemd's documentation, not from the
+broker.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def fields(data: bytes) -> Iterator[tuple[str, bytes] | None]:
-    """The fields of a datagram in order; None for the empty line that stands between two entries."""
+    """The fields of a datagram in order; None for the empty line between two entries."""
     while data:
         newline = data.index(b"\n")
         line, data = data[:newline], data[newline + 1 :]
@@ -41,7 +43,7 @@ def entries(datagram: bytes) -> list[dict[str, str]]:
 
 
 class Receiver:
-    """A datagram socket at `path`, as journald's. It takes nothing in before it is asked to."""
+    """A datagram socket at `path`, like journald's. It receives only on request."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = pathlib.Path(path)
@@ -55,7 +57,7 @@ class Receiver:
         self._socket.setblocking(False)
 
     def take(self, limit: int = -1) -> list[dict[str, str]]:
-        """The entries that have come since the last time, of so many datagrams at most."""
+        """The entries since the last call, from at most `limit` datagrams."""
         assert self._socket is not None
         found = []
         while limit:
@@ -68,7 +70,7 @@ class Receiver:
         return found
 
     def leave(self) -> None:
-        """As when journald ends: what is in the queue is lost."""
+        """Close the socket as an exiting journald does: queued datagrams are lost."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None

@@ -1,4 +1,4 @@
-"""The service manager's end of sd_notify(3), with its descriptor store."""
+"""The service manager's side of sd_notify(3), with its descriptor store."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 class NotifySocket:
-    """The service manager's end of sd_notify(3)."""
+    """The service manager's side of sd_notify(3)."""
 
     def __init__(self, path: pathlib.Path) -> None:
         self.path = path
         self.messages: list[dict[str, str]] = []
-        """What was told so far, oldest first, each datagram as its assignments."""
+        """The messages so far, oldest first; each datagram as its assignments."""
         self.stored: dict[str, list[int]] = {}
         """Descriptors in the descriptor store, by name."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -30,14 +30,14 @@ class NotifySocket:
         self._handed_over: list[socket.socket] = []
 
     def fill(self) -> None:
-        """Make it as a busy manager's is, whose queue takes nothing more until it is read."""
+        """Fill the queue, as with a busy manager: it accepts nothing until `read`."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, contextlib.suppress(BlockingIOError):
             sender.setblocking(False)
             while True:
                 sender.sendto(b"FULL=1", str(self.path))
 
     def read(self) -> list[dict[str, str]]:
-        """Take what has come, and return all messages so far."""
+        """Receive pending messages; return all messages so far."""
         room = socket.CMSG_SPACE(16 * 4)
         while True:
             try:
@@ -57,7 +57,7 @@ class NotifySocket:
                     os.close(descriptor)
 
     def wait_for(self, **wanted: str) -> dict[str, str]:
-        """The first message that has all of `wanted`."""
+        """Wait for the first message that has all of `wanted`."""
 
         def find() -> dict[str, str] | None:
             return next((one for one in self.read() if wanted.items() <= one.items()), None)
@@ -67,7 +67,7 @@ class NotifySocket:
         return found
 
     def listeners(self) -> list[tuple[str, socket.socket]]:
-        """What is stored, as it is handed over at a start."""
+        """The stored descriptors, as passed at a start."""
         self.read()
         found = [(name, socket.socket(fileno=os.dup(one))) for name, stored in self.stored.items() for one in stored]
         self._handed_over += [one for _, one in found]

@@ -1,4 +1,4 @@
-"""What an operator and a project's tools do with a broker that runs in a test machine."""
+"""Operate a broker in a test machine, as an operator and a project's tools do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROJECTS = "/home/dev/projects"
 
 
 class Operator:
-    """Speaks the protocol with the sockets of `machine`. `do` wants success, `ask` takes any answer."""
+    """Talks to the sockets of `machine`. `do` requires success, `ask` accepts any reply."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
@@ -33,7 +33,7 @@ class Operator:
         return reply
 
     def manifest(self, project: str, names: Sequence[str], parent: str = PROJECTS) -> str:
-        """Write a project's manifest; its directory."""
+        """Write a project's manifest; return its directory."""
         directory = f"{parent}/{project}"
         self.machine.write(
             f"{directory}/.devcontainer/remo-broker.toml",
@@ -42,7 +42,7 @@ class Operator:
         return directory
 
     def register(self, project: str, names: Sequence[str], **fields: Any) -> str:
-        """Register a project that may fetch `names`; the path of its socket."""
+        """Register a project that may fetch `names`; return its socket's path."""
         path: str = self.do("register", name=project, project_path=self.manifest(project, names), **fields)[
             "socket_path"
         ]
@@ -66,17 +66,17 @@ class Operator:
         return paths.mount_socket(paths.SOCKET_DIR, project)
 
     def main_pid(self) -> int:
-        """The broker's process in the machine, 0 when none runs."""
+        """The broker's process id in the machine, 0 if it is not running."""
         return int(self.machine.show(SERVICE, "MainPID")["MainPID"])
 
     def inode(self, path: str) -> int:
         return self.machine.path(path).stat().st_ino
 
     def configure(self, text: str) -> None:
-        """Write the configuration file. It counts from the next start on."""
+        """Write the configuration file. Takes effect at the next start."""
         self.machine.write(paths.CONFIG_FILE, text)
 
     def override(self, unit: str, text: str) -> None:
-        """A drop-in for a unit, as `systemctl edit` makes it, gone with the next boot or reset."""
+        """Write a drop-in for a unit, as `systemctl edit` does. Lost at the next boot or reset."""
         self.machine.write(f"/run/systemd/system/{unit}.d/test.conf", text)
         self.machine.systemctl("daemon-reload")

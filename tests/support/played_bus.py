@@ -1,4 +1,4 @@
-"""A peer that plays the bus for one connection, message by message."""
+"""A fake bus for one connection, scripted message by message."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class PlayedBus:
-    """The other end of one connection: what is written here is what the bus says."""
+    """The bus's end of one connection."""
 
     def __init__(self) -> None:
         self.reader: asyncio.StreamReader
@@ -51,7 +51,7 @@ def call(
     sender: str = ":1.3",
     flags: int = 0,
 ) -> bytes:
-    """A call, as the bus hands it on."""
+    """A call, as the bus forwards it."""
     body = wire.encode_body(signature, values)
     fields = {"path": path, "interface": MANAGER, "member": member, "destination": ":1.7"}
     frame = _sent_by(sender, wire.encode(wire.METHOD_CALL, serial, signature, body, **fields))
@@ -59,7 +59,7 @@ def call(
 
 
 def _sent_by(sender: str, frame: bytes) -> bytes:
-    """The sender is what the bus adds, behind the other header fields."""
+    """Add the sender after the other header fields, as the bus does."""
     body = wire.header_length(frame)
     others = frame[wire.FIXED_HEADER : body]
     added = b"\7\1s\0" + len(sender).to_bytes(4, "little") + sender.encode() + b"\0"

@@ -1,6 +1,7 @@
-"""A command of ours that is imported once and forked for each run: a hundred runs in the time of ten.
+"""Import one of our commands once and fork it for each run: ten times as fast.
 
-What differs from a process of its own: Python's start, and with it what the environment says about encodings.
+Unlike in a new process, Python's startup does not run, so the environment's encoding settings are
+ignored.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 _MESSAGE = 1 << 20
 
-# argv: module and function of the program, modules to import, descriptor of the socket.
+# argv: the program's module and function, modules to import, the socket's descriptor.
 _SERVER = """
 import importlib, json, os, socket, sys
 module, function, imports, descriptor = sys.argv[1:]
@@ -56,7 +57,7 @@ while True:
 
 
 class Preloaded:
-    """The process that forks. `imports` are modules that the program would import later."""
+    """The forking process. `imports` are modules that the program would import later."""
 
     def __init__(self, module: str, function: str, imports: Sequence[str]) -> None:
         self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -72,7 +73,7 @@ class Preloaded:
     def run(
         self, arguments: Sequence[str], *, stdin: bytes, env: Mapping[str, str], cwd: pathlib.Path
     ) -> subprocess.CompletedProcess[bytes]:
-        """One run to its end; its streams are files."""
+        """Run once, to the end; the standard streams are files."""
         with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as told:
             asked.write(stdin)
             asked.seek(0)

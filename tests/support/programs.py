@@ -1,4 +1,4 @@
-"""The two commands as a user runs them: real processes, with pipes or on a terminal."""
+"""Run the two commands as a user does: real processes, with pipes or on a terminal."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def run(
     cwd: pathlib.Path | None = None,
     uid: int | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
-    """A program with pipes, to its end. `uid` is who runs it, where that is somebody else."""
+    """Run a program with pipes, to its end; with `uid`, as that user."""
     return subprocess.run(
         command(module, *arguments),
         input=stdin,
@@ -64,9 +64,9 @@ def run(
 
 
 def refused(done: subprocess.CompletedProcess[bytes], status: int) -> str:
-    """What a failed program printed on standard error: one line, and a hint on a second if it has one.
+    """A failed program's standard error: one line, and a second with a hint, if any.
 
-    Nothing may be on standard output.
+    Standard output must be empty.
     """
     assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
     assert done.stdout == b""
@@ -78,7 +78,7 @@ def refused(done: subprocess.CompletedProcess[bytes], status: int) -> str:
 
 
 class Terminal:
-    """What came of a program on a terminal: everything that it wrote there, and its exit status."""
+    """The result of a program on a terminal: all its output, and its exit status."""
 
     def __init__(self, text: str, status: int) -> None:
         self.text = text
@@ -92,7 +92,7 @@ def on_terminal(
     cwd: pathlib.Path | None = None,
     keys: bytes = b"",
 ) -> Terminal:
-    """Run a program with its three streams on a terminal; `keys` are typed once it has written something."""
+    """Run a program with its three streams on a terminal; type `keys` after its first output."""
     return run_on_terminal(command(module, *arguments), {"TERM": "xterm-256color", **(env or {})}, cwd, keys)
 
 
@@ -129,7 +129,7 @@ def _read(master: int, keys: bytes) -> bytes:
             raise TimeoutError(f"the program on the terminal did not end; so far: {written!r}")
         try:
             data = os.read(master, 65536)
-        except OSError:  # the last process on the terminal has ended
+        except OSError:  # the last process on the terminal has exited
             return written
         if not data:
             return written

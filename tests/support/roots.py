@@ -1,6 +1,7 @@
-"""Systems other than this host's, to run programs in: directories that debootstrap or busybox fill, kept in .cache.
+"""Root file systems other than the host's, for running programs: built with debootstrap or busybox,
+kept in .cache.
 
-A command runs in an overlay of such a root, in namespaces of its own, so that it changes nothing that is kept.
+Commands run in an overlay of such a root, in their own namespaces, so the kept files do not change.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from tests.support.machine import REPOSITORY, unavailable
 CACHE = REPOSITORY / ".cache/roots"
 RUN_SECONDS = 300
 
-# argv: the root, directories to copy in as SOURCE:TARGET, separated by blanks, the script. `$merged` is the new root.
+# argv: the root; directories to copy in as SOURCE:TARGET, separated by blanks; the script.
+# `$merged` is the new root.
 _ENTER = r"""
 set -e
 top=$(mktemp -d)
@@ -42,7 +44,7 @@ exit "$status"
 
 
 def minbase() -> pathlib.Path:
-    """A minimal Debian, without Python; made once."""
+    """A minimal Debian without Python; built once."""
     if os.geteuid() != 0:
         unavailable("making a system takes root")
     if shutil.which("debootstrap") is None:
@@ -66,7 +68,7 @@ def minbase() -> pathlib.Path:
 
 
 def _like_the_host(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Where packages come from is the host's configuration."""
+    """Copy the host's package sources."""
     if source.is_dir():
         shutil.copytree(source, target, dirs_exist_ok=True)
     elif source.exists():

@@ -1,9 +1,9 @@
-"""Looks for secrets in the memory of a running process, as root, from outside (requirements M1 and M2).
+"""Searches a running process's memory for secrets, from outside, as root (requirements M1 and M2).
 
-A value is looked for in every form in which it may lie around: as it is, as a Python string keeps it, as JSON escapes it
-(once, and twice as in the answer for a bundle), and in base64 at each of the three ways in which it may start within a
-longer text. Not only whole values are found but what is left of one: any part of 15 bytes or more of a form, and 8 bytes
-where that is all of it.
+It searches for each value in every likely form: raw, as stored in a Python string, escaped for JSON
+(once, and twice as in the reply for a bundle), and in base64 at each of the three alignments within
+a longer text. It finds whole values and fragments: any part of a form of 15 bytes or more, or 8
+bytes if that is the whole form.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-# The lengths of values, in bytes as they are, that requirement M1 names.
+# The lengths of values in requirement M1, in raw bytes.
 LENGTHS = (8, 32, 64, 400, 4000)
-# Of 50 secrets so many, counted up, have at most such a length: 1,000 of them fit a push.
+# (Length, number of secrets of every 50, cumulative), longest first. 1,000 such secrets fit a push.
 _SHARES = ((4000, 1), (400, 5), (64, 15), (32, 30), (8, 50))
-# The shortest part of a form that is looked for: see scanner.c.
+# The shortest part of a form to search for: see scanner.c.
 WINDOW = 8
 
-# Of a part that is found at least so many characters must be told by it; an escape is one however long it is.
+# A found part counts only if it has at least this many characters; an escape is one character.
 LEAST_CHARACTERS = 8
 
 _escape = re.compile(rb"\\+(?:u[0-9a-f]{0,4}|.)", re.DOTALL)
 _SOURCE = pathlib.Path(__file__).with_name("scanner.c")
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-# What JSON encoders escape, or may.
+# Characters that JSON encoders escape, or may escape.
 _SPECIAL = '"\\/\n\t\x01\x7f'
 
 
 def plain(random_: random.Random, length: int) -> str:
-    """A value of letters and digits, which looks the same in JSON."""
+    """A value of letters and digits, unchanged in JSON."""
     return "".join(random_.choices(_LETTERS, k=length))
 
 
 def awkward(random_: random.Random, length: int) -> str:
-    """A value of `length` bytes in UTF-8 in which every fourth character or so is escaped, or of several bytes."""
+    """A value of `length` bytes in UTF-8; about every fourth character is escaped or multibyte."""
     text = ""
     while (left := length - len(text.encode())) > 0:
         text += plain(random_, min(left, random_.randint(2, 4)))
@@ -62,7 +62,7 @@ def awkward(random_: random.Random, length: int) -> str:
 
 
 def forms(value: str | bytes) -> Iterator[tuple[str, bytes]]:
-    """Every form in which `value` may lie in memory, with a name; alike ones once."""
+    """Every form in which `value` may be in memory, with a name; identical forms once."""
     raw = value.encode() if isinstance(value, str) else value
     found = {"raw": raw}
     if isinstance(value, str):
@@ -74,7 +74,7 @@ def forms(value: str | bytes) -> Iterator[tuple[str, bytes]]:
         found["json in json"] = _inside(found["json"].decode(), ascii_only=True)
         found["json in json, UTF-8"] = _inside(found["json, UTF-8"].decode(), ascii_only=False)
     for shift in range(3):
-        # The characters that are made of this value's bits alone, whatever stands before and after it.
+        # The characters that depend only on this value's bits, not on its neighbours.
         text = base64.b64encode(bytes(shift) + raw)
         found[f"base64 at {shift}"] = text[-(-shift * 8 // 6) : (shift + len(raw)) * 8 // 6]
     told = set()
@@ -89,7 +89,7 @@ def _inside(text: str, *, ascii_only: bool) -> bytes:
 
 
 def _as_python_keeps_it(text: str) -> bytes:
-    """One, two or four bytes for each character, as the widest of them wants (PEP 393)."""
+    """One, two or four bytes per character, as the widest one requires (PEP 393)."""
     widest = max(text, default="")
     return text.encode("latin-1" if widest <= "\xff" else "utf-16-le" if widest <= "\uffff" else "utf-32-le")
 
@@ -101,10 +101,13 @@ def _utf16(text: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Hit:
-    """A stretch of memory that equals a form of a value or a part of one. Does not show it."""
+    """A range of memory that equals a form of a value or a part of one.
+
+    Does not hold the content.
+    """
 
     value: int
-    """Which one, as it was given to `scan`."""
+    """The value's index in the argument of `scan`."""
     form: str
     address: int
     length: int
@@ -120,12 +123,12 @@ class Findings:
     hits: list[Hit]
     read_bytes: int
     unreadable_bytes: int
-    """What the kernel did not give away, in mappings that are marked readable."""
+    """Bytes that the kernel refused to return, in mappings marked readable."""
 
 
 @dataclass
 class Secrets:
-    """A push and all values in it."""
+    """A push and all its values."""
 
     push: dict[str, Any] = field(default_factory=lambda: {"op": "push-creds", "secrets": {}, "secrets_b64": {}})
     values: list[str | bytes] = field(default_factory=list, repr=False)
@@ -139,7 +142,7 @@ class Secrets:
 
 
 def make_secrets(count: int, seed: str) -> Secrets:
-    """`count` secrets of all lengths and kinds, short ones more often so that 1,000 fit a push."""
+    """`count` secrets of all lengths and kinds, mostly short, so that 1,000 fit a push."""
     random_ = random.Random(seed)
     made = Secrets()
     for number in range(count):
@@ -165,14 +168,17 @@ def make_secrets(count: int, seed: str) -> Secrets:
 
 
 class Scanner:
-    """Compiled once, then used for any process."""
+    """Compiled once, then usable for any process."""
 
     def __init__(self, directory: pathlib.Path) -> None:
         self._program = directory / "scanner"
         subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", self._program, _SOURCE], check=True)
 
     def scan(self, process: int | pathlib.Path, values: Iterable[str | bytes]) -> Findings:
-        """Look at every readable mapping of a process, given by its number or its directory in /proc. Wants root."""
+        """Search every readable mapping of a process, given by pid or /proc directory.
+
+        Needs root.
+        """
         directory = pathlib.Path(f"/proc/{process}") if isinstance(process, int) else process
         looked_for = [(number, *form) for number, value in enumerate(values) for form in forms(value)]
         done = subprocess.run(
@@ -196,12 +202,14 @@ class Scanner:
 
 
 def _tells_something(part: bytes) -> bool:
-    """Whether a part of a form is long enough not to be there by chance: `\\ud83c\\u` may belong to any picture."""
+    """Whether a part is too long to be a coincidence: `\\ud83c\\u` may belong to any emoji."""
     return len(_escape.sub(b".", part).replace(b"\0", b"")) >= LEAST_CHARACTERS
 
 
 def _outermost(hits: list[Hit]) -> list[Hit]:
-    """Without those that add less than a window to whole ones: a part of one form may by chance be a part of another's."""
+    """Drop hits that add less than a window to whole ones: a part of one form may also be a part of
+    another.
+    """
     kept: list[Hit] = []
     for hit in sorted((hit for hit in hits if hit.whole), key=lambda hit: (hit.address, -hit.length)):
         if not kept or hit.end - max(hit.address, kept[-1].end) >= WINDOW:
@@ -218,7 +226,9 @@ def _outermost(hits: list[Hit]) -> list[Hit]:
 
 
 def main() -> None:
-    """`python -m tests.support.scanner PID <values`: the values, one a line; says how often and where they lie."""
+    """`python -m tests.support.scanner PID <values`: one value per line; prints their number and
+    addresses.
+    """
     values = [line.rstrip("\n") for line in sys.stdin]
     findings = Scanner(pathlib.Path(os.environ.get("TMPDIR", "/tmp"))).scan(int(sys.argv[1]), values)
     for hit in findings.hits:

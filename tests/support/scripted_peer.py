@@ -1,4 +1,4 @@
-"""A peer of the client that follows a script instead of the protocol: what it sends, when, and how it ends."""
+"""A server that follows a script instead of the protocol: what it sends, when, and how it ends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WAIT_SECONDS = 20.0
 
 
 class Next:
-    """Wait for one more request line before going on."""
+    """Wait for one more request line before continuing."""
 
 
 class Slowly:
@@ -32,7 +32,7 @@ class Slowly:
 
 
 class Hold:
-    """Say nothing more until the client closes the connection."""
+    """Send nothing more until the client closes the connection."""
 
 
 Step = bytes | Next | Slowly | Hold
@@ -51,7 +51,7 @@ def value(text: str) -> bytes:
 
 
 def raw_value(text: bytes) -> bytes:
-    """A value as it stands in the JSON, without its quotes."""
+    """A value as it appears in the JSON, without its quotes."""
     return b'{"ok":true,"value":"' + text + b'","ttl_seconds":900,"generation":1}\n'
 
 
@@ -72,13 +72,13 @@ def failure(code: str, message: str = "refused", **more: Any) -> bytes:
 
 
 class ScriptedPeer:
-    """Listens at `path` and plays one script for each connection, the last one for all that follow."""
+    """Listens at `path` and plays one script per connection; repeats the last one."""
 
     def __init__(self, path: pathlib.Path, *scripts: Sequence[Step]) -> None:
         self.path = path
         self.scripts = [list(script) for script in scripts]
         self.requests: list[bytes] = []
-        """What each connection has sent."""
+        """What each connection sent."""
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
@@ -92,7 +92,7 @@ class ScriptedPeer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Whatever is accepted wakes the thread, which then ends.
+        # Any accepted connection wakes the thread, which then ends.
         self.scripts = []
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as last:
             last.connect(str(self.path))

@@ -1,4 +1,6 @@
-"""A file system that takes requests and never answers: who waits for it does not even hear SIGKILL."""
+"""A file system that accepts requests and never replies: a process that waits for it ignores even
+SIGKILL.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from tests.support.machine import unavailable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# argv: where, and the process in whose mount namespace that is. The device is the host's; a machine need not have one.
+# argv: the directory, and the process whose mount namespace has it. Uses the host's device; a
+# machine may have none.
 _SERVER = """
 import ctypes, os, struct, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -31,7 +34,10 @@ while True:
 
 @contextlib.contextmanager
 def silent(directory: str, leader: int) -> Iterator[None]:
-    """Mount it at `directory`, an empty one, as the process `leader` sees it. At the end, who waits for it is told of an error."""
+    """Mount it at `directory`, an empty one, as seen by the process `leader`.
+
+    At the end, waiting processes get an error.
+    """
     server = [sys.executable, "-ISc", _SERVER, directory, str(leader)]
     with subprocess.Popen(server, stdout=subprocess.PIPE) as process:
         try:

@@ -1,4 +1,4 @@
-"""A manifest reader that takes its time, so that something can happen meanwhile."""
+"""A slow manifest reader, so that a test can act while it runs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.support.machine import REPOSITORY
 if TYPE_CHECKING:
     from tests.support.broker import Broker
 
-# A TOML parser in the reader's place for the real one, that takes its time over what says SLOW, and shows that it has begun by
-# blocking a signal.
+# Replaces the reader's TOML parser. It is slow for input that contains SLOW, and blocks a signal to
+# show that it has begun.
 _SLOW_PARSER = """
 import importlib.machinery, os, signal, sys, time
 spec = importlib.machinery.PathFinder.find_spec("tomllib", [os.path.dirname(os.__file__)])
@@ -30,7 +30,7 @@ real.loads = loads
 
 
 def slow_parser(directory: pathlib.Path) -> dict[str, str]:
-    """The environment of a broker whose readers have it; it is written to `directory`."""
+    """Write the parser to `directory`; return the environment of a broker whose readers use it."""
     place = directory / "slow"
     place.mkdir()
     (place / "tomllib.py").write_text(_SLOW_PARSER)

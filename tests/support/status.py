@@ -1,4 +1,6 @@
-"""A peer on a real status socket that tells what a test wants told, well or badly, and counts who connects."""
+"""A fake broker on a real status socket: sends valid or invalid events for a test, and counts
+connections.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ WAIT_SECONDS = 20
 
 
 def broker_event(**changes: Any) -> BrokerEvent:
-    """A broker that holds three secrets, with changes."""
+    """An event of a broker with three secrets, modified by `changes`."""
     values: dict[str, Any] = {
         "broker_version": "2.0.0",
         "protocol_version": 2,
@@ -56,16 +58,16 @@ STOPPING = StoppingEvent(idle=False)
 
 
 class StatusPeer:
-    """Listens on `path`. Each watcher is told `greeting`, then whatever `tell` is given."""
+    """Listens on `path`. Sends each watcher `greeting`, then what `tell` is given."""
 
     def __init__(self, path: pathlib.Path) -> None:
         self.path = path
         self.greeting: Sequence[Message] = (broker_event(), project_event(), SyncedEvent())
         self.answers = True
-        """Whether a connection gets the greeting, or nothing at all."""
+        """Whether a connection gets the greeting; otherwise it gets nothing."""
         self.connects = 0
         self.asked = 0
-        """Bytes that watchers have sent."""
+        """The number of bytes that watchers have sent."""
         self._watchers: list[socket.socket] = []
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
@@ -79,7 +81,7 @@ class StatusPeer:
         threading.Thread(target=self._accept, args=[self._listener], daemon=True).start()
 
     def leave(self) -> None:
-        """As if the process had ended: nobody listens any more, connections are closed."""
+        """Act as if the process had exited: stop listening, close connections."""
         if self._listener is not None:
             with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)
@@ -89,7 +91,7 @@ class StatusPeer:
         self.hang_up()
 
     def hang_up(self) -> None:
-        """Close the connections and go on listening."""
+        """Close the connections but keep listening."""
         with self._lock:
             for watcher in self._watchers:
                 with contextlib.suppress(OSError):
@@ -105,7 +107,7 @@ class StatusPeer:
                 watcher.sendall(data)
 
     def wait_for_connects(self, count: int) -> None:
-        """Wait until so many connects were made since the beginning."""
+        """Wait until there have been `count` connects since the beginning."""
         with self._arrived:
             assert self._arrived.wait_for(lambda: self.connects >= count, WAIT_SECONDS), self.connects
 

@@ -1,4 +1,4 @@
-"""A store with its arena, pushed to without a socket."""
+"""A store with its arena, for pushes without a socket."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOW = 1_780_194_600_000_000
 
 
 class Stock:
-    """A store with its arena, pushed to as the admin socket does it."""
+    """A store with its arena; pushes as the admin socket does."""
 
     def __init__(self, clocks: Clocks | None = None) -> None:
         self.arena = Arena()
@@ -33,7 +33,7 @@ class Stock:
             self.arena.give_back(self.arena.take())
 
     def receive(self, line: bytes) -> tuple[RegionHolder, Any]:
-        """A push as it was received and scanned: the holder of its region, and its fields."""
+        """Receive and scan a push; return the holder of its region, and its fields."""
         holder = RegionHolder(self.arena)
         region = holder.fill()
         region.view[: len(line)] = line
@@ -43,7 +43,7 @@ class Stock:
         return holder, node[3]
 
     def push_line(self, line: bytes) -> int:
-        """How many steps it took."""
+        """Push a line; return the number of steps."""
         holder, fields = self.receive(line)
         steps = 0
         try:
@@ -65,7 +65,7 @@ class Stock:
         return self.store.snapshot
 
     def literal(self, name: str) -> bytes:
-        """What is sent of the secret between the head and the tail of an answer."""
+        """The secret's bytes between the head and the tail of a reply."""
         snapshot = self.snapshot()
         region, start, end, _ = snapshot.secrets[name]
         return bytes(snapshot.views[region][start:end])
@@ -76,7 +76,7 @@ class Stock:
         return value
 
     def refused(self, secrets: Any = None, secrets_b64: Any = None) -> str:
-        """Push what must be refused; the message."""
+        """Make a push that must be refused; return the message."""
         before = self.store.snapshot, self.store.generation, self.store.epoch
         with pytest.raises(Refused) as raised:
             self.push(secrets, secrets_b64)

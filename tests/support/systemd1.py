@@ -1,4 +1,4 @@
-"""A peer under systemd's name on a private bus, that says of the broker's unit what a test wants said."""
+"""A fake systemd on a private bus, with the broker unit's state set by the test."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UNIT_PATH = "/org/freedesktop/systemd1/unit/remo_2dbroker_2eservice"
 
 
 class Systemd1:
-    """Call its methods from any thread."""
+    """Its methods may be called from any thread."""
 
     def __init__(self, address: str) -> None:
         self._loop = asyncio.new_event_loop()
@@ -31,9 +31,9 @@ class Systemd1:
         self._thread.start()
         self._state = "active"
         self.started_usec = 0
-        """When it started the broker."""
+        """When it started the broker, in microseconds since 1970."""
         self.asked = 0
-        """How often the unit's state was asked for."""
+        """The number of queries for the unit's state."""
         self.subscriptions = 0
         self._subscribers: set[str] = set()
         self._bus: Any = self._run(self._serve(address))
@@ -64,7 +64,7 @@ class Systemd1:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(20)
 
     def is_now(self, state: str, *, tell: bool = True) -> None:
-        """The broker's unit is in another state, and with `tell` says so."""
+        """Change the unit's state; with `tell`, send the signal."""
 
         async def change() -> None:
             self._state = state
@@ -77,11 +77,11 @@ class Systemd1:
         self._run(change())
 
     def leave(self) -> None:
-        """Be off the bus for a moment, as it is when it executes itself anew."""
+        """Leave the bus for a moment, as systemd does when it re-executes itself."""
         self._run(self._bus.release_name(NAME))
 
     def come_back(self) -> None:
-        """It remembers who has subscribed, as the real one does."""
+        """Return to the bus. Keeps its subscribers, as systemd does."""
         self._run(self._bus.request_name(NAME))
 
     def stop(self) -> None:
@@ -94,7 +94,7 @@ class Systemd1:
         self._bus.disconnect()
         with contextlib.suppress(Exception):
             await self._bus.wait_for_disconnect()
-        self._bus._stream.close()  # it does not do so itself
+        self._bus._stream.close()  # dbus-next does not
         self._bus._sock.close()
 
 

@@ -1,4 +1,4 @@
-"""Socket units, with the test in systemd's place."""
+"""Socket units, with the test in systemd's role."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Units:
-    """Socket units: listening sockets by their descriptor names, held by this process."""
+    """Listening sockets by descriptor name, held by this process."""
 
     def __init__(self, directory: pathlib.Path) -> None:
         self.directory = directory / "s"

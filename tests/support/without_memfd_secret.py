@@ -1,7 +1,8 @@
-"""Runs a program on a kernel that seems to lack `memfd_secret(2)`: `python without_memfd_secret.py PROGRAM ARGUMENT...`
+"""Run a program as if the kernel lacked memfd_secret(2): `without_memfd_secret.py PROGRAM
+ARGUMENT...`
 
-A filter of system calls, as older kernels and many containers have it, is put on and stays over the exec. The broker
-has no switch for this: nobody should want one.
+Installs a seccomp filter, which survives exec: the call fails as on older kernels and in many
+containers. The broker has no option for this, because no user should need one.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ SYS_MEMFD_SECRET = 447
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP = 38, 22
 SECCOMP_MODE_FILTER = 2
 
-# Instructions of classic BPF: load a word of the call's data, jump if equal, return.
+# Classic BPF instructions: load a word of the call's data, jump if equal, return.
 _LOAD, _JUMP_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _ALLOW, _FAIL = 0x7FFF0000, 0x00050000
 
@@ -26,7 +27,7 @@ class _Program(ctypes.Structure):
 
 
 def forbid() -> None:
-    """From now on, for this process and all that it becomes."""
+    """Forbid the call from now on, for this process and whatever it executes."""
     instructions = b"".join(
         struct.pack("HBBI", *instruction)
         for instruction in (

@@ -1,3 +1,4 @@
-"""Where audit records go, what happens when journald does not take or store them, and who they say it was."""
+"""Audit records: destinations, what happens if journald does not accept or store them, and peer
+identity."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Denials of long names: after the first few a second they are counted, as each of them costs the journal a kilobyte."""
+"""Denials of long names: after the first few per second they are only counted, because each record
+takes a kilobyte of the journal."""
 
 from __future__ import annotations
 
@@ -13,26 +14,27 @@ if TYPE_CHECKING:
     from remo_broker.broker.audit.trail import AuditTrail
     from remo_broker.broker.loop import Loop
 
-# Names of secrets that anybody uses are shorter.
+# Names of secrets are shorter in practice.
 LONG_NAME = 64
-# Denials of longer ones that are recorded one by one, of each project.
+# Denials of longer names that are recorded individually, per project.
 LONG_NAMES_PER_SECOND = 5
 LONG_NAMES_BURST = 10
-# How often the others are reported.
+# How often to report the number of the others.
 REPORT_SECONDS = 1.0
 
 
 class LongNames:
-    """What each project asked for by long names that it is denied."""
+    """Decides which denials of long names to record, and counts the others for each project."""
 
     def __init__(self, loop: Loop, trail: AuditTrail) -> None:
         self._loop = loop
         self._trail = trail
-        # Unregistered projects stay in it: an entry has some hundred bytes, and a restart forgets them.
+        # Unregistered projects stay in it: an entry takes about a hundred bytes, and a restart
+        # clears them.
         self._buckets: dict[str, Bucket] = {}
 
     def recorded(self, project: str, name: str, peer_fields: bytes) -> bool:
-        """Whether the denial of `name` has a record of its own; else it is counted here."""
+        """Whether to record the denial of `name` individually; otherwise it is counted here."""
         if len(name) <= LONG_NAME:
             return True
         bucket = self._buckets.get(project)

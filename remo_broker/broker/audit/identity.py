@@ -1,11 +1,14 @@
-"""Who connected: the process's unit, container and program, for the record and never for a decision.
+"""Peer identity: the process's unit, container and program, for audit records and never for a
+decision.
 
-Learned once a connection, when it is made. The socket holds on to the process that connected (`SO_PEERPIDFD`, Linux 6.5), so what
-/proc says under its number is its own as long as it has not ended by the end of the look; where it has, nothing is said but
-that. Older kernels have no such hold: there the process must have had the same start time before and after the look.
+Read once per connection, when it is accepted. The socket refers to the process that connected
+(`SO_PEERPIDFD`, Linux 6.5). If that process is still running after its /proc files have been read,
+they were its own; if it has ended, the record says only that. Older kernels have no such reference:
+there, the process must have the same start time before and after the read.
 
-What a process may have chosen for itself is its comm and exe, and whatever control groups it made below its own. So the unit
-and the container are the outermost ones: a container cannot pass for another by naming a group like one.
+A process can choose its own comm and exe, and the control groups below its own. So the unit and the
+container recorded are the outermost ones: a container cannot pass for another by naming a group
+like it.
 """
 
 from __future__ import annotations
@@ -22,22 +25,24 @@ from remo_broker.protocol.records import field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _socket import socket as Accepted  # noqa: N812 - what accept makes
+    from _socket import socket as Accepted  # noqa: N812 - what accept returns
 
-# asm-generic/socket.h; Python has no name for it.
+# asm-generic/socket.h; Python has no constant for it.
 SO_PEERPIDFD = 77
 LONGEST = 128
-# A path of 4,096 bytes in each of a dozen hierarchies would be more; nobody has such.
+# A path of 4,096 bytes in each of a dozen hierarchies would be longer; this does not occur in
+# practice.
 READ_SIZE = 16_384
 
-# A few control groups connect again and again: what their texts say is remembered, all of it forgotten when there are too many.
+# A few control groups connect repeatedly, so their parsed texts are cached; the cache is cleared
+# when it is full.
 KNOWN_PLACES = 64
 
 GONE = b"REMO_PEER_GONE=1\n"
 
 _known_places: dict[bytes, bytes] = {}
 
-# One part of a control group's path each.
+# Each matches one component of a control group's path.
 _unit = re.compile(r"/([^/]+\.(?:service|scope))(?=/|$)")
 _container = re.compile(
     r"/(?:(?:docker|podman|libpod|libpod-payload|crio|cri-containerd|containerd)-(?P<scope>[0-9a-f]{64})(?:\.scope)?"
@@ -51,12 +56,13 @@ _int = struct.Struct("i")
 
 
 def peer_fields(connection: Accepted, pid: int, uid: int, gid: int) -> bytes:
-    """All that a record says of the peer of `connection`, whose credentials the others are."""
+    """All record fields about the peer of `connection`; the other arguments are its credentials."""
     return records.peer_fields(pid, uid, gid) + peer_identity(connection, pid)
 
 
 def peer_identity(connection: Accepted, pid: int) -> bytes:
-    """The fields beside pid, uid and gid. `pid` is the peer's, 0 where it has none in this namespace."""
+    """The fields other than pid, uid and gid. `pid` is the peer's, 0 if it has none in this
+    namespace."""
     if pid <= 0:
         return b""
     try:
@@ -83,17 +89,17 @@ def _by_start_time(pid: int) -> bytes:
 
 
 def _start_time(pid: int) -> bytes | None:
-    """In ticks since the boot; None for a process that has ended or is a zombie."""
+    """In ticks since boot; None for a process that has ended or is a zombie."""
     stat = _read(pid, b"stat")
     if stat is None:
         return None
-    # The name, in parentheses, may hold anything.
+    # The name, in parentheses, may contain any character.
     fields = stat.rpartition(b")")[2].split()
     return None if len(fields) < 20 or fields[0] in b"ZX" else fields[19]
 
 
 def _look(pid: int) -> bytes | None:
-    """What /proc tells; None where it knows no such process."""
+    """The fields from /proc; None if it has no such process."""
     comm = _read(pid, b"comm")
     if comm is None:
         return None
@@ -109,18 +115,18 @@ def _look(pid: int) -> bytes | None:
         found += known
     try:
         executable = os.readlink(b"/proc/%d/exe" % pid)
-    except OSError:  # of another user, mostly
+    except OSError:  # usually because it is another user's
         return found
     return b"%bREMO_PEER_EXE=%b\n" % (found, _shown(executable))
 
 
 def places(cgroup: bytes) -> list[tuple[str, str]]:
-    """The unit and the container that the text of /proc/PID/cgroup puts a process in, as fields."""
+    """A process's unit and container, as fields, from the text of its /proc/PID/cgroup."""
     path = _systemd_path(cgroup)
-    if "/../" in path:  # of another tree
+    if "/../" in path:  # outside this control group namespace
         return []
     container = _container.search(path)
-    # What lies below a container's group is the container's own word.
+    # The container itself controls the groups below its own.
     units = _unit.findall(path, 0, container.end() if container else len(path))
     found = []
     if units:
@@ -129,13 +135,14 @@ def places(cgroup: bytes) -> list[tuple[str, str]]:
             found.append(("REMO_PEER_USER_UNIT", units[-1]))
     if container:
         name = next(one for one in container.groups() if one)
-        # Escaped as by systemd-escape(1), but that a dash in a machine's name stays one.
+        # Escaped as by systemd-escape(1), except that a dash in a machine's name stays a dash.
         found.append(("REMO_PEER_CONTAINER", _escape.sub(lambda escape: chr(int(escape[1], 16)), name)))
     return found
 
 
 def _systemd_path(cgroup: bytes) -> str:
-    """The path in the hierarchy that systemd manages: the unified one, or its own where there are several."""
+    """The path in the hierarchy that systemd manages: the unified one, or systemd's own if there
+    are several."""
     found = b""
     for line in cgroup.split(b"\n"):
         number, _, rest = line.partition(b":")
@@ -148,7 +155,7 @@ def _systemd_path(cgroup: bytes) -> str:
 
 
 def _ended(pidfd: int) -> bool:
-    """Whether the process has, be it a zombie: its number may be another's by now."""
+    """Whether the process has ended (zombies included): its pid may have been reused."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))
@@ -158,7 +165,8 @@ _shared_inode: list[int] = []
 
 
 def _inode(pidfd: int) -> bytes:
-    """A number that no other process of this boot has; nothing on kernels before 6.9, where all pidfds share one."""
+    """An inode number that no other process of this boot has; empty on kernels before 6.9, where
+    all pidfds share one."""
     if not _shared_inode:
         anonymous = select.epoll()
         _shared_inode.append(os.fstat(anonymous.fileno()).st_ino)
@@ -174,7 +182,7 @@ def _read(pid: int, file: bytes) -> bytes | None:
         return None
     try:
         return os.read(descriptor, READ_SIZE)
-    except OSError:  # it has just ended
+    except OSError:  # the process has just ended
         return None
     finally:
         os.close(descriptor)

@@ -1,11 +1,14 @@
-"""The two destinations of audit records: journald's datagram socket, and standard error outside systemd.
+"""The two destinations of audit records: journald's datagram socket, and standard error outside
+systemd.
 
-`sd_journal_send` reports success if the socket is missing and blocks if its queue is full, so the broker speaks the native
-protocol itself. A datagram can carry several entries, separated by empty lines: a turn of the loop hands over all its records
-with one call, and journald reads them faster than one by one.
+`sd_journal_send` reports success if the socket is missing and blocks if its queue is full, so the
+broker speaks the native protocol itself. A datagram can carry several entries, separated by empty
+lines: a turn of the loop hands over all its records with one call, and journald reads them faster
+than separate ones.
 
-journald also takes records that it has no room for, and drops them. When the disk of its file is full, it closes that file and
-continues in /run; if there is no room either, it has no file at all. `can_write` checks for that.
+journald also accepts records that it has no room for, and drops them. When the disk of its file is
+full, it closes that file and continues in /run; if there is no room either, it has no file at all.
+`can_write` checks for that.
 """
 
 from __future__ import annotations
@@ -25,17 +28,18 @@ if TYPE_CHECKING:
 SOCKETS_DIRECTORY = "/run/systemd/journal"
 SOCKET_PATH = f"{SOCKETS_DIRECTORY}/socket"
 MOUNTS_PATH = "/proc/self/mountinfo"
-# Where journald keeps its file, below the machine's id, and where it continues when there is no room; only its group can read
-# the latter.
+# Where journald keeps its file, below the machine's id, and where it continues when there is no
+# room. Only its group can read the latter.
 JOURNAL_DIRECTORY = "/var/log/journal"
 RUNTIME_DIRECTORY = "/run/log/journal"
 MACHINE_ID_PATH = "/etc/machine-id"
 # The smallest file that journald keeps. On a full disk it creates an empty one for each record.
 SMALLEST_FILE = 512 * 1024
-# On a large disk it allocates 8 MiB at a time; on a small one, a file may use an eighth of a tenth of the disk.
+# On a large disk it allocates 8 MiB at a time; on a small one, a file may use an eighth of a tenth
+# of the disk.
 LARGEST_STEP = 8 * 1024 * 1024
 FILES_PER_DISK = 80
-# How often to check whether journald has received a record, when a secret waits for that (`deny`).
+# How often to check whether journald has received a record while a secret waits for that (`deny`).
 RECEIVED_POLL_SECONDS = 0.00002
 
 # unix(7): how many bytes have been sent and not received yet; and the reply for none.
@@ -47,7 +51,8 @@ class JournalTransport:
     """The datagram socket of journald."""
 
     name = "journal"
-    # One datagram must fit the socket's send buffer (212,992 bytes by default, half of it bookkeeping).
+    # One datagram must fit the socket's send buffer (212,992 bytes by default, half of it
+    # bookkeeping).
     max_batch = 64 * 1024
 
     def __init__(
@@ -63,7 +68,8 @@ class JournalTransport:
         self.on_loss: Callable[[], None] = _nothing
 
     def send(self, records: list[bytes], patience_seconds: float) -> None:
-        """Hand over `records` as one datagram. Raises OSError if journald does not take it within the patience."""
+        """Hand over `records` as one datagram. Raises OSError if journald does not accept it within
+        `patience_seconds`."""
         data = b"\n".join(records)
         if self._socket is None:
             self._connect()
@@ -83,8 +89,8 @@ class JournalTransport:
             self._socket.send(data)
 
     def received(self, patience_seconds: float) -> bool:
-        """Whether journald has received everything, or does so within the patience."""
-        import fcntl  # only where secrets wait for it
+        """Whether journald has received everything, or does so within `patience_seconds`."""
+        import fcntl  # only if secrets wait for it
 
         if self._socket is None:
             return True
@@ -103,7 +109,8 @@ class JournalTransport:
         return True
 
     def can_write(self) -> bool:
-        """Whether journald probably has room; nothing is known of one that never had a file on disk."""
+        """Whether journald probably has room; True if it never had a file on disk, as nothing is
+        known then."""
         try:
             if os.stat(self._file).st_size >= SMALLEST_FILE:
                 self._has_file = True
@@ -150,7 +157,8 @@ def _nothing() -> None:
 
 
 def journal_namespace(path: str = MOUNTS_PATH) -> str | None:
-    """The namespace of the unit's `LogNamespace=`: systemd mounts its sockets over those of the default journal."""
+    """The namespace of the unit's `LogNamespace=`: systemd mounts its sockets over those of the
+    default journal."""
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             mounts = [line.split(" ", 5)[3:5] for line in file]
@@ -174,7 +182,8 @@ class StderrTransport:
 
     name = "stderr"
     namespace: str | None = None
-    # One record is shorter than PIPE_BUF, so that a pipe takes all of it or nothing; two may not be.
+    # One record is shorter than PIPE_BUF, so a pipe accepts all of it or nothing; two may be
+    # longer.
     max_batch = 0
     _DESCRIPTOR = 2
 
@@ -186,12 +195,13 @@ class StderrTransport:
         poll = select.poll()
         poll.register(self._DESCRIPTOR, select.POLLOUT)
         while data:
-            # A pipe that nobody reads must not stop the broker. It stays blocking, because other processes share it.
+            # An unread pipe must not block the broker. It stays in blocking mode, because other
+            # processes share it.
             if not poll.poll(patience_seconds * 1000):
                 raise BlockingIOError(errno.EAGAIN, "standard error does not take records")
             data = data[os.write(self._DESCRIPTOR, data[: select.PIPE_BUF]) :]
 
-    def received(self, patience_seconds: float) -> bool:  # noqa: ARG002 - a pipe does not say
+    def received(self, patience_seconds: float) -> bool:  # noqa: ARG002 - a pipe cannot tell
         return True
 
     def can_write(self) -> bool:

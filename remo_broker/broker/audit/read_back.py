@@ -1,7 +1,9 @@
-"""Whether records are stored, and not only taken: journald drops what its settings or the unit's tell it to.
+"""Checks that records are stored, not only accepted: journald's settings or the unit's can make it
+drop them.
 
-The broker may not read the journal, as what holds secrets reads as little as possible. It writes a record with the priority of a
-fetch and asks a helper, on the socket of a unit of its own, whether that record is there. Without the helper nothing is known.
+The broker may not read the journal, because a process that holds secrets should read as little as
+possible. It writes a record with the priority of a fetch and asks a helper, on the socket of its
+own unit, whether the journal contains that record. Without the helper the result is unknown.
 """
 
 from __future__ import annotations
@@ -17,21 +19,24 @@ if TYPE_CHECKING:
     from remo_broker.broker.audit.trail import AuditTrail
     from remo_broker.broker.loop import Loop, Timer
 
-# Not at once, when everybody waits for a start; at once where secrets wait for the answer.
+# The delay of the first check, so as not to slow down startup; none if secrets wait for the answer.
 FIRST_SECONDS = 2.0
-# While records are written. A setting that drops them counts from journald's next start or the unit's.
+# The interval while records are written. A setting that drops them takes effect when journald or
+# the unit next starts.
 PERIOD_SECONDS = 60.0
-# While they are not stored, or nobody has answered.
+# The interval while records are not accepted or not stored.
 RETRY_SECONDS = 5.0
-# The helper looks for two seconds, and has to be started first.
+# The helper searches for two seconds, and must be started first.
 ANSWER_SECONDS = 15.0
-# journald may be slower than the helper is patient: it has to be absent so many times in a row.
+# journald may take longer than the helper waits, so a record must be absent this many times in a
+# row.
 ABSENT = 2
 LONGEST_ANSWER = 64
 
 
 class ReadBack:
-    """Asks now and then. `unknown` is called with the reason where nobody answers, once."""
+    """Asks the helper periodically. `unknown` is called with the reason the first time there is no
+    answer."""
 
     def __init__(self, loop: Loop, trail: AuditTrail, path: str, unknown: Callable[[str], None]) -> None:
         self._loop = loop
@@ -42,7 +47,7 @@ class ReadBack:
         self._connection: socket.socket | None = None
         self._timer: Timer | None = None
         self._serial = 0
-        """The last record when it was last found to be stored."""
+        """The last record's serial when records were last found to be stored."""
         self._asked = 0
         self._absent = 0
 
@@ -106,13 +111,13 @@ class ReadBack:
         elif answer != b"absent":
             self._no_answer("the helper cannot read the journal")
         else:
-            self._absent += trail.healthy  # what journald has not received yet, it has not dropped
+            self._absent += trail.healthy  # journald cannot have dropped what it has not received
             if self._absent >= ABSENT:
                 trail.storage_missing(self._asked)
             self._loop.after(0.0 if self._absent < ABSENT else RETRY_SECONDS, self._ask)
 
     def _no_answer(self, why: str) -> None:
-        """What is not known is not held against anybody, but said."""
+        """An unknown result is reported once, but is no reason to deny secrets."""
         if not self._told:
             self._told = True
             self._unknown(why)

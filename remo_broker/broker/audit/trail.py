@@ -1,12 +1,16 @@
-"""The audit trail: hands records to journald, keeps them while it takes none, and counts those that are lost.
+"""The audit trail: hands records to journald, keeps them while it accepts none, and counts lost
+ones.
 
 Rules:
 - a record is handed over before its reply is sent;
-- when journald's queue is full, the broker waits up to `PATIENCE_SECONDS`. After that it does not wait again until journald
-  has taken a record;
-- meanwhile up to `WAITING_RECORDS` records wait in memory with their own time; `waiting` decides which of them to drop;
-- every record gets the next serial since the start, whether or not it is taken: a gap in the journal is a lost record;
-- the same when journald takes records but cannot write them. Records that it took just before this was noticed count as lost.
+- when journald's queue is full, the broker waits up to `PATIENCE_SECONDS`. After that it does not
+  wait again until journald has accepted a record;
+- meanwhile up to `WAITING_RECORDS` records wait in memory with their own time; `waiting` decides
+  which of them to drop;
+- every record gets the next serial since the start, accepted or not: a gap in the journal is a lost
+  record;
+- the same applies when journald accepts records but cannot write them. Records accepted just before
+  this was noticed count as lost.
 """
 
 from __future__ import annotations
@@ -26,64 +30,71 @@ if TYPE_CHECKING:
     from remo_broker.broker.loop import Loop
 
     class Transport(Protocol):
-        """Takes whole records, all of a call or none, or raises OSError."""
+        """Accepts all records of a call, or raises OSError and accepts none."""
 
         name: str
         namespace: str | None
         max_batch: int
         on_loss: Callable[[], None]
-        """Called when what was handed over may not have been received any more."""
+        """Called when records that were handed over may have been lost before they were
+        received."""
 
         def send(self, records: list[bytes], patience_seconds: float) -> None: ...
 
         def received(self, patience_seconds: float) -> bool:
-            """Whether all that was handed over has been received, or is within the patience."""
+            """Whether all records handed over have been received, or are within
+            `patience_seconds`."""
 
         def can_write(self) -> bool:
             """Whether the receiver can probably write what it receives."""
 
 
-# A healthy journald empties its queue in well under a millisecond, but a rotation or a sync may take tens of milliseconds.
-# All clients wait meanwhile, so this must be well below the 200 ms in which a status has to be answered.
+# A healthy journald empties its queue in well under a millisecond, but a rotation or a sync may
+# take tens of milliseconds. All clients wait meanwhile, so this must be well below the 200 ms in
+# which a status has to be answered.
 PATIENCE_SECONDS = 0.1
 # The longest wait for all datagrams of one turn together.
 TURN_SECONDS = 0.15
-# How often journald is tried while records wait.
+# How often to try journald while records wait.
 RETRY_SECONDS = 0.25
-# How often to check, while records are handed over, that journald has a file to write to. When its disks are full, the records
-# of twice that time may be lost.
+# How often to check, while records are handed over, that journald has a file to write to. When its
+# disks are full, the records of up to twice that time may be lost.
 LOOK_SECONDS = 0.25
-# What is wrong with a trail, as `status` has it and REMO_REASON.
+# What is wrong with a trail, as shown in `status` and REMO_REASON.
 NOT_TAKEN, NOT_STORED, UNCHECKED = records.NOT_TAKEN, "not_stored", "unchecked"
-# The most records that can be lost with journald's socket: a send buffer has 212,992 bytes, a record at least 350.
+# The most records that can be lost with journald's socket: a send buffer has 212,992 bytes, a
+# record at least 350.
 QUEUE_RECORDS = 600
 
 
 class AuditTrail:
-    """Hands records over in order, keeps them while they are not taken, and reports its health."""
+    """Hands records over in order, keeps them while they are not accepted, and reports its
+    health."""
 
     def __init__(self, transport: Transport, *, clock_usec: Callable[[], int], strict: bool = False) -> None:
-        """`strict`: also unhealthy while records that were handed over have not been received; see `received`."""
+        """`strict`: also unhealthy while records that were handed over have not been received; see
+        `received`."""
         self._strict = strict
         self._transport = transport
         self._clock_usec = clock_usec
         self._waiting = Waiting()
         self.start_id = os.urandom(16).hex()
-        """Tells this start's serials from another's."""
+        """Distinguishes this start's serials from another's."""
         self.serial = 0
-        """That of the last record."""
+        """The last record's serial."""
         self._start_field = records.field(records.START_ID_FIELD, self.start_id)
         self.healthy = True
-        """Whether records are taken. That they are also stored is `stored`."""
+        """Whether records are accepted. `stored` says whether they are also stored."""
         self.stored = True
-        """Whether what is taken is stored, as far as that was found out."""
+        """Whether accepted records are stored, as far as is known."""
         self._storage_was_missing = False
         self.dropped = 0
         """Records lost for good since the broker started."""
         self._dropped_before = 0
         """What `dropped` was when the trail was last healthy."""
         self._degraded: bytes | None = None
-        """The `audit.degraded` record that has not been handed over yet. Kept apart from the queue, so that it is not dropped."""
+        """The `audit.degraded` record that has not been handed over yet. Kept apart from the queue,
+        so that it is not dropped."""
         self.unseen = 0
         """Records handed over since the last `look`."""
         self.unseen_before = 0
@@ -102,7 +113,8 @@ class AuditTrail:
 
     @property
     def trouble(self) -> str | None:
-        """What is wrong: `not_taken`, `not_stored`, or `unchecked` before it is known; None where nothing is."""
+        """What is wrong: `not_taken`, `not_stored`, or `unchecked` before it is known; None if
+        nothing is wrong."""
         if not self.healthy:
             return NOT_TAKEN
         if self.stored:
@@ -114,7 +126,8 @@ class AuditTrail:
         return len(self._waiting)
 
     def numbered(self, heads: list[bytes], tail: bytes) -> list[bytes]:
-        """Whole records: each of `heads` with `tail`, which all of a turn share, and a serial of its own."""
+        """Complete records: each of `heads` with `tail`, which all records of a turn share, and its
+        own serial."""
         tail += self._start_field
         serial = self.serial
         entries = []
@@ -125,7 +138,7 @@ class AuditTrail:
         return entries
 
     def write(self, records: list[bytes]) -> int:
-        """Hand over `records`, which are `numbered`; return how many were taken.
+        """Hand over `records`, which are `numbered`; return how many were accepted.
 
         The caller must `keep` the others, or deny what they allow.
         """
@@ -147,9 +160,9 @@ class AuditTrail:
         return taken
 
     def look(self) -> None:
-        """Check that journald can write what it took."""
+        """Check that journald can write what it accepted."""
         if self._transport.can_write():
-            # What was taken just before the last look may still have been in the queue then.
+            # Records accepted just before the last look may still have been in the queue then.
             self.unseen_before, self.unseen = self.unseen, 0
             self._misses = 0
             return
@@ -159,16 +172,17 @@ class AuditTrail:
             self._degrade("The journal cannot be written: make room below /var/log and /run")
 
     def received(self) -> bool:
-        """Wait up to `PATIENCE_SECONDS` until everything handed over has been received; degrade if it is not."""
+        """Wait up to `PATIENCE_SECONDS` until everything handed over has been received; degrade if
+        it is not."""
         if self._transport.received(PATIENCE_SECONDS):
             return True
         self._degrade("journald is not accepting audit records")
         return False
 
-    # --- whether they are stored, which `read_back` finds out
+    # --- whether records are stored, which `read_back` checks
 
     def probe(self) -> int:
-        """Write a record like that of a fetch; its serial, or 0 where it was not taken."""
+        """Write a record like that of a fetch. Returns its serial, or 0 if it was not accepted."""
         record = records.record(records.Event.PROBED, "Checking that the journal stores what it takes.")
         entries = self.numbered([record + records.own_fields()], b"")
         if self.write(entries):
@@ -177,7 +191,7 @@ class AuditTrail:
         return 0
 
     def wait_for_storage(self) -> None:
-        """Take nothing for stored before that is known."""
+        """Treat records as not stored until it is known that they are."""
         self.stored = False
 
     def storage_found(self) -> None:
@@ -189,12 +203,12 @@ class AuditTrail:
             self.write_or_keep(record + records.own_fields())
 
     def storage_unknown(self) -> None:
-        """There was no answer: keep what was known before, and do not wait for a first answer."""
+        """There was no answer: keep the last known result, and do not wait for a first answer."""
         if not self._storage_was_missing:
             self.stored = True
 
     def storage_missing(self, serial: int) -> None:
-        """The journal has taken the record `serial` and does not have it."""
+        """journald accepted the record `serial`, but the journal does not contain it."""
         self.stored = False
         if self._storage_was_missing:
             return
@@ -212,13 +226,13 @@ class AuditTrail:
             self._degrade("The socket of journald was replaced")
 
     def _give_up_unseen(self, at_the_most: int | None = None) -> None:
-        """Count records as lost that may have been written or not: nothing can tell."""
+        """Count records as lost that may not have been written; there is no way to tell."""
         unseen = self.unseen + self.unseen_before
         self.dropped += unseen if at_the_most is None else min(unseen, at_the_most)
         self.unseen = self.unseen_before = 0
 
     def keep(self, records: list[bytes]) -> None:
-        """Keep records until journald takes them, each with the current time."""
+        """Keep records until journald accepts them, each with the current time."""
         stamp = self._stamp()
         for record in records:
             self.dropped += self._waiting.add(record + stamp)
@@ -228,7 +242,7 @@ class AuditTrail:
         self._write_or_keep(self.numbered([record], b""))
 
     def say(self, priority: int, message: str) -> None:
-        """A line of the log that is no audit record."""
+        """Log a line that is not an audit record."""
         self._write_or_keep([records.note(priority, message)])
 
     def _write_or_keep(self, records: list[bytes]) -> None:
@@ -236,9 +250,10 @@ class AuditTrail:
             self.keep(records)
 
     def retry(self) -> bool:
-        """Try to hand over what waits; return whether nothing waits any more.
+        """Try to hand over the waiting records; return whether none wait any more.
 
-        It does not block until the receiver is back, and then for up to `PATIENCE_SECONDS`.
+        It does not block while the receiver is gone; once it is back, it blocks for up to
+        `PATIENCE_SECONDS`.
         """
         if self.healthy:
             return True
@@ -248,12 +263,14 @@ class AuditTrail:
         if not self._transport.can_write():
             if now >= self._probed_at + RETRY_SECONDS:
                 self._probed_at = now
-                # journald looks for room only when it has something to write. If there still is none, this line is lost.
+                # journald looks for room only when it has something to write. If there still is
+                # none, this line is lost.
                 self._try_to_send(
                     [records.note(records.PRIORITY_CONTROL, "Trying whether the journal can be written.")], 0.0
                 )
             return False
-        # Do not wait for the first record. Once it is taken, a queue that is full for a moment is no reason to give up.
+        # Do not wait for the first record. Once it is accepted, a briefly full queue is no reason
+        # to give up.
         patience = 0.0
         if self._degraded is not None:
             if not self._try_to_send([self._degraded], patience):
@@ -273,7 +290,7 @@ class AuditTrail:
         recovered = records.record(records.Event.RECOVERED, text, dropped=dropped) + records.own_fields()
         self.healthy = self._try_to_send(self.numbered([recovered], b""), patience)
         if not self.healthy:
-            self.serial -= 1  # the next attempt makes another record
+            self.serial -= 1  # the next attempt creates another record
         if self.healthy:
             self._dropped_before = self.dropped
             self._misses = 0
@@ -286,7 +303,7 @@ class AuditTrail:
             [self._degraded] = self.numbered([record], records.own_fields() + self._stamp())
 
     def _count_denials(self) -> None:
-        """Have one record for each project tell how many of its denials gave way."""
+        """Add one record for each project with the number of its dropped denials."""
         uncounted, self._waiting.uncounted = self._waiting.uncounted, {}
         for project, count in uncounted.items():
             message = (
@@ -307,7 +324,8 @@ class AuditTrail:
         return records.field(records.EVENT_TIME_FIELD, self._clock_usec())
 
     def _batches(self, records: list[bytes]) -> list[list[bytes]]:
-        """`records` in order, cut into what the transport takes at once. A record alone is always short enough."""
+        """`records` in order, split into batches that the transport accepts. A single record always
+        fits."""
         batches: list[list[bytes]] = []
         size = limit = self._transport.max_batch
         for record in records:
@@ -320,8 +338,9 @@ class AuditTrail:
 
 
 class TrailTimers:
-    """Timers of a trail: while records wait, it tries again, so that they get through without a request; while they are taken, it
-    checks that they are written. `changed` is called when the trail's health changes."""
+    """Timers of a trail. While records wait, it retries, so that they are sent without a new
+    request; while records are accepted, it checks that they are written. `changed` is called when
+    the trail's health changes."""
 
     def __init__(self, loop: Loop, trail: AuditTrail, changed: Callable[[], None]) -> None:
         self._loop = loop

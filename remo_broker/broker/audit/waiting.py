@@ -1,8 +1,8 @@
-"""Records that wait for journald, in their order, and which of them gives way when there are too many.
+"""Records that wait for journald, in order, and which one to drop when there are too many.
 
-Each project has a queue of its own, so that none displaces the records of another, and in it denials give way before grants:
-a program may cause as many denials as it likes, a grant is what must not get lost. What nobody's project asked for, such as
-pushes, has a queue too and gives way last of all.
+Each project has its own queue, so that no project displaces another's records. Within a queue,
+denials are dropped before grants: a program can cause any number of denials, but grants must not
+get lost. Records without a project, such as pushes, also have their own queue and are dropped last.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from itertools import islice
 
 from remo_broker.protocol.records import DENY_LINE, PROJECT_PREFIX
 
-# What the audit may lose is bounded by what may wait: some 600 KiB of memory at the most.
+# The limit on waiting records also limits what the audit may lose: about 600 KiB of memory at most.
 WAITING_RECORDS = 1000
 
 
 class _Queue:
-    """The records of one project that wait, by their numbers."""
+    """The waiting records of one project, by number."""
 
     __slots__ = ("denials", "grants", "project")
 
@@ -37,13 +37,13 @@ class Waiting:
         self._queues: dict[str, _Queue] = {}
         self._next = 0
         self.uncounted: dict[str, int] = {}
-        """Denials of each project that gave way and that no record tells yet."""
+        """By project: the number of dropped denials that no record reports yet."""
 
     def __len__(self) -> int:
         return len(self._records)
 
     def add(self, record: bytes) -> int:
-        """Let `record` wait. How many records gave way for it: 0 or 1, and that may be itself."""
+        """Queue `record`. Returns how many records were dropped for it: 0 or 1, possibly itself."""
         project = project_of(record)
         queue = self._queues.get(project)
         if queue is None:
@@ -58,9 +58,11 @@ class Waiting:
         return 1
 
     def _give_way(self, newest: _Queue) -> None:
-        """Drop the oldest denial of the project that has the most; where there are no denials, its oldest record."""
+        """Drop the oldest denial of the project that has the most; if there are no denials, its
+        oldest record."""
         fair = WAITING_RECORDS // len(self._queues)
-        # A flood is one project's; it pays without a look at all the others.
+        # A flood usually comes from one project: drop its records without looking at all the
+        # others.
         queue = newest if len(newest.denials) > fair else max(self._queues.values(), key=_weight)
         if queue.denials:
             number = queue.denials.popleft()
@@ -70,7 +72,7 @@ class Waiting:
         self._forget(number)
 
     def batch(self, limit: int) -> list[bytes]:
-        """The first ones, as many as fit `limit` bytes, but at least one."""
+        """The first records: as many as fit in `limit` bytes, but at least one."""
         batch: list[bytes] = []
         size = 0
         for record, _, _ in self._records.values():
@@ -81,7 +83,7 @@ class Waiting:
         return batch
 
     def done(self, count: int) -> None:
-        """The first `count` wait no more."""
+        """Remove the first `count` records."""
         for number in list(islice(self._records, count)):
             _, queue, denied = self._records[number]
             (queue.denials if denied else queue.grants).popleft()
@@ -98,9 +100,9 @@ def _weight(queue: _Queue) -> tuple[int, bool, int]:
 
 
 def project_of(record: bytes) -> str:
-    """The project that a record is about; nothing for those of the control plane.
+    """The project whose activity a record is about; empty for records of the control plane.
 
-    Events that only an operator causes name a project as well; those are not the project's doing.
+    Events that only an operator causes also name a project, but do not count as its own.
     """
     start = record.find(PROJECT_PREFIX)
     if start < 0 or not any(event in record for event in _OWN_DOING):

@@ -1,3 +1,3 @@
-"""Secret memory, the snapshot in it, and the JSON that is read where it lies."""
+"""Secret memory, the snapshot in it, and the JSON that is read in place."""
 
 from __future__ import annotations

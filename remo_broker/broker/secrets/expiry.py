@@ -1,8 +1,9 @@
-"""When secrets end: the times that a push gives, and the clocks that count.
+"""When secrets expire: the times that a push gives, and the clocks that decide.
 
-The wall clock counts, because that is what the one who pushed has. It can be set back, so that a time would come later
-than was meant: therefore each time is also kept as one of the boot clock, which nobody sets and which goes on while the
-machine is suspended. A secret ends at the first of the two.
+Expiry times are wall-clock times, because that is the clock of the process that pushed. Setting
+that clock back would delay an expiry, so each time is also kept as a time of the boot clock, which
+cannot be set and which goes on while the machine is suspended. A secret expires at whichever of the
+two comes first.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# RFC 3339, with the `T` and the zone that it asks for.
+# RFC 3339, with the `T` and the zone that it requires.
 _time = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(\.\d{1,9})?(?:([Zz])|([+-](?:[01]\d|2[0-3]):[0-5]\d))",
     re.ASCII,
@@ -27,16 +28,16 @@ def wall_usec() -> int:
 
 
 def boot_usec() -> int:
-    """Microseconds since the machine was booted, suspended or not."""
+    """Microseconds since boot, including time suspended."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
 
 
 def parse_time(text: str) -> int | None:
-    """Microseconds since 1970 for a time of RFC 3339; None for anything else."""
+    """Microseconds since 1970 for an RFC 3339 time; None for anything else."""
     found = _time(text)
     if found is None:
         return None
-    from datetime import datetime  # a millisecond, and most pushes bring no time
+    from datetime import datetime  # a millisecond, and most pushes have no times
 
     date, clock, fraction, _, zone = found.groups()
     try:
@@ -48,7 +49,7 @@ def parse_time(text: str) -> int | None:
 
 
 class Expiry:
-    """When one secret ends, in microseconds of the two clocks."""
+    """When one secret expires, in microseconds of the two clocks."""
 
     __slots__ = ("boot_usec", "wall_usec")
 
@@ -65,10 +66,10 @@ class Clocks:
         self._boot = boot
 
     def expiry(self, at_usec: int) -> Expiry | None:
-        """The expiry at a time of the wall clock; None if that is past."""
+        """The expiry at a wall-clock time; None if it is past."""
         left = at_usec - self._wall()
         return Expiry(at_usec, self._boot() + left) if left > 0 else None
 
     def usec_left(self, expiry: Expiry) -> int:
-        """Until the first of its two times; 0 or less if it is past."""
+        """Microseconds until the first of its two times; 0 or less if it is past."""
         return min(expiry.wall_usec - self._wall(), expiry.boot_usec - self._boot())

@@ -1,15 +1,16 @@
-"""Strict JSON, read where it lies: bytes in, spans out, no value ever copied.
+"""Strict JSON, read in place: bytes in, spans out, no value ever copied.
 
-A push carries secrets, so its bytes stay in secret memory and nothing here makes a Python object of a string's content;
-keys alone become `str`, to find fields and duplicates by. One scanner serves both sockets.
+A push carries secrets, so its bytes stay in secret memory, and no string's content becomes a Python
+object. Only keys become `str`, to find fields and duplicates. One scanner serves both sockets.
 
-Strict means RFC 8259 with no extension: no NaN or Infinity, no byte-order mark, valid UTF-8, no lone surrogate, no
-duplicated key at any level, at most `MAX_DEPTH` levels.
+Strict means RFC 8259 with no extension: no NaN or Infinity, no byte-order mark, valid UTF-8, no
+lone surrogate, no duplicate key at any level, at most `MAX_DEPTH` levels.
 
-A node is a tuple `(kind, start, end, children)`: offsets into the buffer, a string's quotes included; children are a
-dict by key for an object, a list of the first `MAX_ITEMS` for an array, else None. The tuple and not a class, because a
-push of 10,000 secrets makes 10,000 of them (0.06 µs each against 0.3). Everything is read, but only what a request can have
-is kept: a megabyte of the smallest values would otherwise take eighty.
+A node is a tuple `(kind, start, end, children)`. `start` and `end` are offsets into the buffer, a
+string's quotes included. Children are a dict by key for an object, a list of the first `MAX_ITEMS`
+for an array, else None. It is a tuple, not a class, because a push of 10,000 secrets makes 10,000
+of them (0.06 µs each against 0.3). The scanner reads everything but keeps only what a request can
+have: otherwise a megabyte of the smallest values would take eighty.
 """
 
 from __future__ import annotations
@@ -30,30 +31,31 @@ if TYPE_CHECKING:
 
 STRING, OPEN, NUMBER, LITERAL, OBJECT, ARRAY = 1, 2, 3, 4, 5, 6
 
-# After so much work the scanner gives way, so that no other client waits for a long push: a member costs some 0.6 µs
-# and so do 512 bytes of it, which makes a step some 0.5 ms.
+# After this many units of work the scanner yields, so that no other client waits for a long push. A
+# member costs some 0.6 µs, and so do 512 bytes of it; a step is then some 0.5 ms.
 STEP_BUDGET = 512
 BYTES_PER_UNIT_SHIFT = 9
-# What more it costs to open an object or array with something in it and to close it again, and to read a member that is not
-# plain: else the deepest nesting of the least would make a step of 10 ms.
+# The extra cost of opening and closing a non-empty object or array, and of reading a member that is
+# not plain: without it, the deepest nesting of minimal values would make a step of 10 ms.
 LEVEL_UNITS = 2
 MEMBER_UNITS = 1
-# A string with escapes, or beyond ASCII, takes some 20 ns a byte: so many bytes of one are a step.
+# A string with escapes or non-ASCII takes some 20 ns a byte: this many bytes of one are a step.
 STRING_STEP = 16 * 1024
 
-# So many items of an array are kept, more than any request may have; the others are read and forgotten.
+# How many items of an array are kept, more than any request may have; the others are read and
+# dropped.
 MAX_ITEMS = 256
 # Only arrays that are fields of the request keep items.
 ARRAY_DEPTH = 2
 # Objects down to this level keep members: the request, its secrets, a bundle.
 OBJECT_DEPTH = 3
 
-# What glibc takes for a large piece of memory has so many bytes or more.
+# The size in bytes from which glibc treats a piece of memory as large.
 LARGE_PIECE = 1024
 
 _WS = rb"[ \t\r\n]*+"
-# What most strings are made of: printable ASCII and DEL, no quote, no backslash. Tried first, as it is cheap to compile
-# and to run; `_any_string` takes over where it does not match.
+# The content of most strings: printable ASCII and DEL, no quote, no backslash. Tried first, because
+# it is cheap to compile and to run; `_any_string` takes over where it does not match.
 _PLAIN = rb"[\x20\x21\x23-\x5b\x5d-\x7f]*+"
 _value = re.compile(
     rb'("' + _PLAIN + rb'")|([\[{])|(-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?)|(true|false|null)'
@@ -66,8 +68,9 @@ _plain_member = re.compile(
     rb'"(' + _PLAIN + rb')"' + _WS + rb":" + _WS + rb'("' + _PLAIN + rb'")' + _WS + rb"," + _WS
 ).match
 
-# A stretch of the inside of any string. Not possessive and not to the end of the string: Python before 3.11.5 gets a
-# possessive repeat of a group wrong (gh-106052), and a greedy one takes some 100 bytes of memory for each turn.
+# A stretch of the inside of any string. Not possessive: Python before 3.11.5 gets a possessive
+# repeat of a group wrong (gh-106052). Not to the end of the string: a greedy repeat takes some 100
+# bytes of memory per iteration.
 _STRETCH = (
     rb"(?:[\x20\x21\x23-\x5b\x5d-\x7f]++"
     rb'|\\(?:["\\/bfnrt]|u(?:[0-9a-cA-CefEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2}'
@@ -77,7 +80,7 @@ _STRETCH = (
 )
 
 
-# The members of every empty object, and what is left of those that are not kept.
+# The members of every empty object, and of objects whose members are not kept.
 _NO_MEMBERS: dict[str, Node] = {}
 
 
@@ -88,7 +91,8 @@ def _skip_space(data: Buffer, position: int, end: int) -> int:
 
 
 def _any_string(data: Buffer, position: int, end: int) -> Generator[None, None, int]:
-    """Where the string that starts at `position` ends. Compiled at first use: a start should not pay 2 ms for it."""
+    """Where the string that starts at `position` ends. Compiles its pattern at first use: a start
+    should not pay 2 ms for it."""
     stretch = re.compile(_STRETCH).match
     inside = position + 1
     rest = inside + STRING_STEP
@@ -134,7 +138,7 @@ def _read_key(
 
 
 def scan(data: Buffer, start: int, end: int) -> Generator[None, None, Node]:
-    """Read the one JSON value in `data[start:end]`; yields now and then so that others get their turn.
+    """Read the one JSON value in `data[start:end]`; yields now and then so that other jobs run.
 
     Raises `Refused` (`protocol_error`) for anything that is not strict JSON.
     """
@@ -187,7 +191,7 @@ def scan(data: Buffer, start: int, end: int) -> Generator[None, None, Node]:
                 opened_at, in_object, children, key = stack.pop()
             else:
                 node = (found.lastindex or 0, position, found.end(), None)
-            # A value is complete: put it in its place, and close what closes with it.
+            # A value is complete: store it, and close every container that ends with it.
             while True:
                 position = node[2]
                 if not stack:
@@ -223,7 +227,7 @@ def scan(data: Buffer, start: int, end: int) -> Generator[None, None, Node]:
 
 
 def forget(members: dict[str, Any]) -> Generator[None, None, None]:
-    """Empty what was read, in steps: to free a hundred thousand nodes at once takes 40 ms."""
+    """Free the nodes in steps: freeing a hundred thousand at once takes 40 ms."""
     stack = [members]
     budget = STEP_BUDGET
     while stack:
@@ -236,14 +240,14 @@ def forget(members: dict[str, Any]) -> Generator[None, None, None]:
         budget -= 1
         if budget <= 0:
             budget = STEP_BUDGET
-            # glibc only puts small pieces aside as they are freed, and sees to all of them when it is next asked for a large
-            # one: better now, for these, than once for all.
+            # glibc only sets freed small pieces aside and processes them all at the next request
+            # for a large one. Make that request now, for these pieces, instead of once for all.
             bytearray(LARGE_PIECE)
             yield
 
 
 def finish(steps: Generator[None, None, Any]) -> Any:
-    """Run a generator of steps to its end at once, for callers that nobody waits behind."""
+    """Run a generator of steps to its end at once, for callers that no client waits for."""
     while True:
         try:
             next(steps)

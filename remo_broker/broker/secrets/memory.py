@@ -1,11 +1,14 @@
-"""Memory that secrets may lie in, and what the process does to keep the rest of itself from telling.
+"""Memory for secrets, and what the process does to keep them from leaking through the rest of its
+memory.
 
-Requirements M1 to M3. Pages come from `memfd_secret(2)`: the kernel takes them out of its own map, so that not even
-root reads them through `/proc/PID/mem`, and clears them when they are given back. Where the kernel lacks the call (or
-was booted with `secretmem.enable=0`, or a filter forbids it) they are anonymous pages, locked and kept out of dumps.
+Requirements M1 to M3. Pages come from `memfd_secret(2)`: the kernel removes them from its own map,
+so that not even root reads them through `/proc/PID/mem`, and clears them when they are freed. Where
+the kernel lacks the call (or was booted with `secretmem.enable=0`, or a filter forbids it) they are
+anonymous pages, locked and kept out of dumps.
 
-Everything is a `Region` of one fixed virtual size, enough for the longest message; only the pages that are touched
-take memory. A message is received into a region and served from the same one, so a value is never copied.
+Every `Region` has the same virtual size, enough for the longest message; only touched pages take
+memory. A message is received into a region and served from the same one, so a value is never
+copied.
 """
 
 from __future__ import annotations
@@ -22,10 +25,10 @@ from remo_broker.protocol.process import MEMORY_ENVIRONMENT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _socket import socket as Accepted  # noqa: N812 - what accept makes
+    from _socket import socket as Accepted  # noqa: N812 - the type that accept returns
     from collections.abc import Iterator
 
-# The longest push, and behind it room for the start of whatever was pipelined after it.
+# The longest push, plus room for the start of whatever was pipelined after it.
 REGION_SIZE = MAX_PUSH + MAX_MESSAGE
 # memfd_secret(2) has this number on every architecture that has the call (x86-64, arm64, riscv).
 SYS_MEMFD_SECRET = 447
@@ -36,7 +39,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Region:
-    """One mapping of `REGION_SIZE` bytes. `used` is how far it was ever written: as much is overwritten at the end."""
+    """One mapping of `REGION_SIZE` bytes. `used` is how far it was ever written; that much is wiped
+    at the end."""
 
     __slots__ = ("map", "used", "view")
 
@@ -52,7 +56,7 @@ class Region:
             self.view[begin:after] = _ZEROS[: after - begin]
 
     def wipe(self) -> None:
-        """Overwrite all that was written."""
+        """Overwrite everything written so far."""
         self.blank(0, self.used)
         self.used = 0
 
@@ -61,8 +65,8 @@ class Region:
 
 
 class RegionHolder:
-    """The owner of one region, or of none. A region has one owner at a time, who overwrites it in the end: a holder does
-    so by `release`, and hands the duty on with the region by `hand_over`."""
+    """The owner of one region, or of none. A region has one owner at a time, which must overwrite
+    it in the end: `release` does that; `hand_over` passes the region and that duty on."""
 
     __slots__ = ("_arena", "region")
 
@@ -71,27 +75,28 @@ class RegionHolder:
         self.region: Region | None = None
 
     def fill(self) -> Region:
-        """Its region, a fresh one if it had none. Raises `Refused`, as `Arena.take` does."""
+        """The region; takes a new one if there is none. Raises `Refused`, as `Arena.take` does."""
         if self.region is None:
             self.region = self._arena.take()
         return self.region
 
     def hand_over(self) -> Region:
-        """Its region, which belongs to the caller from now on."""
+        """Give the region to the caller, who then owns it."""
         region, self.region = self.region, None
         assert region is not None
         return region
 
     def release(self) -> None:
-        """Overwrite its region, if it has one, and return it to the arena."""
+        """Overwrite the region, if there is one, and return it to the arena."""
         if self.region is not None:
             self._arena.give_back(self.hand_over())
 
 
 class Arena:
-    """Where regions come from and go back to."""
+    """Allocates regions and takes them back."""
 
-    # One wiped region is kept for the next push: mapping and first touch cost a push of ten secrets a third of its time.
+    # One wiped region is kept for the next push: mapping and first touch cost a push of ten secrets
+    # a third of its time.
     SPARES = 1
     # A region that a large push has touched is not kept: its pages would stay in memory for good.
     LARGEST_SPARE = MAX_MESSAGE
@@ -102,12 +107,13 @@ class Arena:
         try:
             self.give_back(self.take())
         except Refused:
-            # The limit on locked memory leaves no room for one region: better weak memory that says so than none.
+            # The limit on locked memory leaves no room for one region: report weak protection
+            # instead of failing.
             self.protection = Protection.NONE
             self.give_back(self.take())
 
     def take(self) -> Region:
-        """An empty region. Raises `Refused` where the limit on locked memory is reached."""
+        """An empty region. Raises `Refused` when the limit on locked memory is reached."""
         if self._spares:
             return self._spares.pop()
         try:
@@ -123,7 +129,7 @@ class Arena:
             ) from None
 
     def give_back(self, region: Region) -> None:
-        """Overwrite and release a region; nobody may hold a view of it any more."""
+        """Overwrite and release a region. No view of it may be left."""
         small = region.used <= self.LARGEST_SPARE
         region.wipe()
         if small and len(self._spares) < self.SPARES:
@@ -133,7 +139,8 @@ class Arena:
         region.map.close()
 
     def discard(self, connection: Accepted) -> int:
-        """Read what may be a part of a push, and forget it. How many bytes; 0 where there is no memory for it either."""
+        """Read and drop what may be part of a push. Returns the byte count; 0 if there is no memory
+        for that either."""
         try:
             region = self.take()
         except Refused:
@@ -163,7 +170,7 @@ class Arena:
         mapping.madvise(mmap.MADV_DONTFORK)
         if self.protection is Protection.LOCKED:
             address = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
-            # MLOCK_ONFAULT: pages are locked as they are touched, as those of memfd_secret are.
+            # MLOCK_ONFAULT locks pages as they are touched, as memfd_secret does.
             if _libc.mlock2(ctypes.c_void_p(address), ctypes.c_size_t(REGION_SIZE), 1) != 0:
                 number = ctypes.get_errno()
                 mapping.close()
@@ -175,12 +182,12 @@ class Arena:
 
 
 def trim() -> None:
-    """Give what was freed back to the kernel: glibc does so only with what lies at the end of its heap."""
+    """Return freed memory to the kernel: by itself, glibc does so only for the end of its heap."""
     _libc.malloc_trim(0)
 
 
 def shortcomings(arena: Arena) -> Iterator[str]:
-    """What this process has less of than it should, each as a sentence for the log."""
+    """Each protection that this process lacks, as a sentence for the log."""
     if arena.protection is not Protection.MEMFD_SECRET:
         yield (
             f"memfd_secret(2) cannot be used; secrets are kept in memory with protection '{arena.protection.value}'. "
@@ -194,10 +201,11 @@ def shortcomings(arena: Arena) -> Iterator[str]:
 
 
 def _is_overwritten_when_freed() -> bool:
-    """Free an object and look where it was: the settings may stand in the environment and not be in force."""
+    """Free an object and check its old memory: the settings may be in the environment without being
+    in force."""
     left = (ctypes.c_char * 256)()
     probe = bytes(range(256))
-    # Not its beginning: what is allocated meanwhile may lie there already.
+    # Not its beginning: an allocation in between may already occupy that.
     address = id(probe) + sys.getsizeof(probe) - len(left)
     del probe
     ctypes.memmove(left, address, len(left))

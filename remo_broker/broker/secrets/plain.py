@@ -1,7 +1,7 @@
-"""The plain bytes of a value, for readers that do not speak JSON.
+"""The plain bytes of a value, for readers that do not use JSON.
 
-A value lies in secret memory as its JSON literal. It is unescaped into a region of its own, in secret
-memory too, and no Python object ever holds more than a few bytes of it.
+A value is in secret memory as its JSON literal. It is unescaped into its own region, also in secret
+memory, and no Python object ever holds more than a few bytes of it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from remo_broker.broker.secrets.memory import Region
 
-# Base64 is decoded in pieces of this many characters (a multiple of four). What a piece becomes is an
-# ordinary object for a moment, which the allocator overwrites when it is freed.
+# Base64 is decoded in pieces of this many characters (a multiple of four). The decoded piece is
+# briefly an ordinary object, which the allocator overwrites when it is freed.
 BASE64_PIECE = 256
 
 _ESCAPES = {0x22: b'"', 0x5C: b"\\", 0x2F: b"/", 0x62: b"\b", 0x66: b"\f", 0x6E: b"\n", 0x72: b"\r", 0x74: b"\t"}
@@ -27,7 +27,8 @@ _SURROGATES = range(0xD800, 0xE000)
 
 
 def write_string(region: Region, at: int, data: memoryview, start: int, end: int) -> int:
-    """Unescape the string literal `data[start:end]`, quotes included, into `region` at `at`; where it ends there."""
+    """Unescape the string literal `data[start:end]`, quotes included, into `region` at `at`.
+    Returns where it ends there."""
     view = region.view
     position, last = start + 1, end - 1
     region.used = max(region.used, at + last - position)
@@ -47,7 +48,8 @@ def write_string(region: Region, at: int, data: memoryview, start: int, end: int
 
 
 def _unescape(data: memoryview, position: int) -> tuple[bytes, int]:
-    """The character that the escape at `position` stands for, and where it ends. The literal has been validated."""
+    """The character that the escape at `position` encodes, and where it ends. The literal has been
+    validated."""
     kind = data[position + 1]
     if kind != _U:
         return _ESCAPES[kind], position + 2
@@ -61,7 +63,8 @@ def _unescape(data: memoryview, position: int) -> tuple[bytes, int]:
 
 
 def write_binary(region: Region, data: memoryview, start: int, end: int) -> int:
-    """Decode the base64 literal `data[start:end]` into `region` at 0; where it ends there."""
+    """Decode the base64 literal `data[start:end]` into `region` at 0. Returns where it ends
+    there."""
     view = region.view
     characters = write_string(region, 0, data, start, end)
     at = 0
@@ -73,14 +76,15 @@ def write_binary(region: Region, data: memoryview, start: int, end: int) -> int:
 
 
 def write_field(region: Region, data: memoryview, start: int, end: int, field: str) -> tuple[int, int] | None:
-    """Unescape one field of a bundle into `region`; where it starts and ends there. None if it has no such field.
+    """Unescape one field of a bundle into `region`. Returns where it starts and ends there, or None
+    if the bundle has no such field.
 
-    A bundle lies in memory as the JSON string of its JSON.
+    A bundle is in memory as the JSON string of its JSON.
     """
     length = write_string(region, 0, data, start, end)
     try:
         kind, _, _, members = finish(scan(region.view, 0, length))
-    except Refused:  # a string, and not a bundle
+    except Refused:  # a string, not a bundle
         return None
     if kind != OBJECT or field not in members or members[field][0] != STRING:
         return None

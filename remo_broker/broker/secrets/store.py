@@ -1,10 +1,12 @@
 """The secrets: one snapshot at a time, replaced in one step.
 
-A push is received into a region (`memory`), read in place (`scan`), and if nothing is wrong with it that region is the
-new snapshot: what is kept of a value is where its JSON literal lies. A `get` sends the literal as it is, between a head
-and a tail. Only bundles are written anew, as the JSON string of their JSON, into a second region.
+A push is received into a region (`memory`) and read in place (`scan`). If it is valid, that region
+becomes the new snapshot, which keeps for each value the position of its JSON literal. A `get` sends
+the literal unchanged, between a head and a tail. Only bundles are rewritten, as the JSON string of
+their JSON, into a second region.
 
-When a snapshot is replaced or cleared its memory is overwritten as soon as nobody is in the middle of sending from it.
+When a snapshot is replaced or cleared, its memory is overwritten as soon as no reply is being sent
+from it.
 """
 
 from __future__ import annotations
@@ -26,39 +28,44 @@ if TYPE_CHECKING:
     from remo_broker.broker.secrets.json_spans import Node
     from remo_broker.broker.secrets.memory import Arena, Region, RegionHolder
 
-    # Index of the region, start and end of the literal with its quotes, whether it is base64. A tuple: see `scan`.
+    # Index of the region, start and end of the literal with its quotes, whether it is base64. A
+    # tuple: see `scan`.
     Secret: TypeAlias = tuple[int, int, int, bool]
 
-# How the answer to a get is laid out; between the two goes the literal.
+# The parts of the reply to a get; the literal goes between them.
 VALUE_HEAD = b'{"ok":true,"value":'
 BINARY_HEAD = b'{"ok":true,"value_b64":'
-# The generation is filled in for a snapshot, what is left of the lease for an answer.
+# The generation is filled in per snapshot, the time left of the lease per reply.
 VALUE_TAIL = b',"ttl_seconds":%%d,"generation":%d}\n'
 EXPIRING_TAIL = b',"ttl_seconds":%%d,"generation":%d,"expires_at":"%s"}\n'
-# What the second is longer by.
+# How much `expires_at` adds to the tail.
 EXPIRES_LENGTH = len(b',"expires_at":"2026-05-31T02:30:00Z"')
 
 _BACKSLASH = 0x5C
 _needs_escape = re.compile(rb'[\\"]+')
-# Base64 of RFC 4648 with padding; a JSON encoder may write `/` as `\/`, `+` and `=` as \u002b and \u003d.
+# RFC 4648 base64 with padding; a JSON encoder may write `/` as `\/`, `+` and `=` as \u002b and
+# \u003d.
 _base64 = re.compile(rb'"[A-Za-z0-9+/]*+={0,2}"').fullmatch
 _ESCAPED_BASE64 = rb"([A-Za-z0-9+/]++)|\\/|\\u002[bBfF]"
 _ESCAPED_PADDING = rb'(=|\\u003[dD])?(=|\\u003[dD])?"'
 
-# Rewriting a bundle costs at worst (every second byte an escape) some 0.6 µs, one unit of a step, for so many bytes.
+# Rewriting this many bytes of a bundle costs at worst (every second byte an escape) some 0.6 µs,
+# one unit of a step.
 BUNDLE_BYTES_PER_UNIT_SHIFT = 2
 
-# Reading a time takes some 3 µs.
+# Parsing a time takes some 3 µs.
 TIMES_PER_STEP = 128
 
-# What a bundle's field takes of the answer at the least, `\\"a\\":\\"\\"`: with more fields than fit, none is looked at.
+# The least that a bundle's field takes in the reply, `\\"a\\":\\"\\"`: if a bundle has more fields
+# than fit, none is read.
 SHORTEST_FIELD = 10
 
 NAME_RULE = f"names match {SECRET_NAME_PATTERN}"
 
 
 class Snapshot:
-    """All secrets of one push. `readers` are answers that are half sent; the memory stays until they are done."""
+    """All secrets of one push. `readers` counts half-sent replies; the memory stays until they are
+    done."""
 
     __slots__ = (
         *("arena", "expired", "expiries", "generation", "loaded_usec"),
@@ -81,16 +88,16 @@ class Snapshot:
         self.generation = generation
         self.loaded_usec = loaded_usec
         self.expiries = expiries or {}
-        """Of those secrets that have a time at which they end."""
+        """The expiries of those secrets that have one."""
         self.expired: set[str] = set()
-        """Names of those that have ended."""
+        """Names of the secrets that have expired."""
         self.stale: list[Secret] = []
-        """Where ended secrets lie that an answer may still be sent from."""
+        """Expired secrets that a reply may still be sent from."""
         self.readers = 0
         self.retired = False
 
     def retire(self) -> None:
-        """Nobody may begin to read any more; wipe now or when the last reader is done."""
+        """Allow no new readers; wipe now or when the last reader is done."""
         self.retired = True
         self._release_if_unread()
 
@@ -101,7 +108,7 @@ class Snapshot:
         self._release_if_unread()
 
     def end(self, name: str) -> None:
-        """A secret has expired: forget where it is, and overwrite it unless an answer is half sent."""
+        """Expire a secret: drop its entry, and overwrite it unless a reply is half sent."""
         del self.expiries[name]
         self.stale.append(self.secrets.pop(name))
         self.expired.add(name)
@@ -109,8 +116,9 @@ class Snapshot:
             self.blank_stale()
 
     def blank_stale(self) -> None:
-        """Overwrite what has expired. An answer that began before must have been sent, or its connection closed."""
-        if self.regions:  # otherwise all of it has been overwritten
+        """Overwrite what has expired. Replies begun before that must have been sent, or their
+        connections closed."""
+        if self.regions:  # otherwise everything has been overwritten
             for region, start, end, _ in self.stale:
                 self.regions[region].blank(start, end)
         self.stale.clear()
@@ -126,7 +134,8 @@ class Snapshot:
 
 
 class Store:
-    """The current snapshot, if any. `epoch` changes whenever an answer prepared earlier may be wrong."""
+    """The current snapshot, if any. `epoch` changes whenever an answer prepared earlier may be
+    wrong."""
 
     def __init__(self, arena: Arena, max_ttl_seconds: int, clocks: Clocks | None = None) -> None:
         self.clocks = clocks or Clocks()
@@ -134,7 +143,7 @@ class Store:
         self.generation = 0
         self.epoch = 0
         self.outdated: list[dict[str, Secret]] = []
-        """Where the secrets of former snapshots lay, for somebody with time to `forget`."""
+        """The entries of former snapshots, for a caller with time to `forget` them."""
         self._arena = arena
         self._max_ttl_seconds = max_ttl_seconds
 
@@ -144,18 +153,18 @@ class Store:
 
     @property
     def loaded_usec(self) -> int:
-        """When the secrets came, microseconds since 1970; 0 for none."""
+        """When the secrets were pushed, in microseconds since 1970; 0 for none."""
         return self.snapshot.loaded_usec if self.snapshot else 0
 
     def next_expiry(self) -> Expiry | None:
-        """The first of the times of both clocks; None if no secret has one."""
+        """The earliest time on each clock; None if no secret expires."""
         if self.snapshot is None or not self.snapshot.expiries:
             return None
         expiries = self.snapshot.expiries.values()
         return Expiry(min(one.wall_usec for one in expiries), min(one.boot_usec for one in expiries))
 
     def expire(self) -> list[str]:
-        """End the secrets whose time has come; their names."""
+        """End the secrets that have expired. Returns their names."""
         if self.snapshot is None:
             return []
         left = self.clocks.usec_left
@@ -184,10 +193,11 @@ class Store:
         loaded_usec: int,
         expires: Node | None = None,
     ) -> Generator[None, None, Snapshot]:
-        """Validate a push that lies in the region of `holder` and make it the snapshot, in steps; all or nothing.
-
-        On success the holder has handed its region over. Otherwise raises `Refused` (`invalid_payload`) and changes
+        """Validate the push in the region of `holder` and make it the snapshot, in steps; all or
         nothing.
+
+        On success the holder has handed its region over. Otherwise raises `Refused`
+        (`invalid_payload`) and changes nothing.
         """
         region = holder.region
         assert region is not None
@@ -234,12 +244,12 @@ class Store:
                     budget = STEP_BUDGET
                     yield
             expiries = yield from self._expiries(region, expires, found, limits)
-            if generation != self.generation + 1:  # another push began later and was done sooner
+            if generation != self.generation + 1:  # another push began later and finished earlier
                 generation = self.generation + 1
                 if limits.grow(generation):
                     for name, (_, start, end, binary) in found.items():
                         limits.check(name, BINARY_HEAD if binary else VALUE_HEAD, end - start, expires=name in expiries)
-        except BaseException:  # GeneratorExit too: the client may vanish in mid-push
+        except BaseException:  # GeneratorExit too: the client may disconnect in mid-push
             for other in bundles.regions if bundles else ():
                 self._arena.give_back(other)
             raise
@@ -254,7 +264,8 @@ class Store:
     def _expiries(
         self, region: Region, expires: Node | None, found: dict[str, Secret], limits: _Limits
     ) -> Generator[None, None, dict[str, Expiry]]:
-        """The times of a push, in steps. Raises `Refused` for a time that is none, or past, or nobody's."""
+        """The expiries of a push, in steps. Raises `Refused` for a time that is malformed, past, or
+        for an unknown secret."""
         expiries: dict[str, Expiry] = {}
         for position, (name, (kind, begin, after, _)) in enumerate((expires[3] if expires else {}).items(), 1):
             _check_name(name, position, "expires")
@@ -275,7 +286,8 @@ class Store:
 
 
 class _Limits:
-    """Whether the answer to a get of a value fits a message, at the longest lease it can be served under."""
+    """Checks that the reply to a get fits in a message, at the longest lease the value can be
+    served under."""
 
     def __init__(self, generation: int, max_ttl_seconds: int) -> None:
         self._max_ttl_seconds = max_ttl_seconds
@@ -283,7 +295,7 @@ class _Limits:
         self.grow(generation)
 
     def grow(self, generation: int) -> bool:
-        """Be the limits of another generation; whether they are narrower now."""
+        """Switch to another generation. Returns whether the limits became narrower."""
         before, self._tail = self._tail, len(VALUE_TAIL % generation % self._max_ttl_seconds)
         return self._tail > before
 
@@ -294,19 +306,20 @@ class _Limits:
 
 
 class _Bundles:
-    """Writes bundles as JSON strings of compact JSON, one behind the other, into secret memory.
+    """Writes bundles as JSON strings of compact JSON, one after another, into secret memory.
 
-    Quotes and backslashes grow, so the bundles of a push may take more than the push: as many regions as are needed.
+    Quotes and backslashes grow, so the bundles of a push may need more room than the push: takes as
+    many regions as needed.
     """
 
     def __init__(self, arena: Arena) -> None:
         self.regions = [arena.take()]
         self._arena = arena
         self._start = 0
-        """Where the bundle that is being written starts in the last region."""
+        """Where the current bundle starts in the last region."""
 
     def write(self, name: str, source: memoryview, fields: dict[str, Node]) -> tuple[int, int]:
-        """Write one bundle; where its literal starts and ends in the last region."""
+        """Write one bundle. Returns where its literal starts and ends in the last region."""
         try:
             self._write(source, fields)
         except _Full:
@@ -329,7 +342,7 @@ class _Bundles:
         self._put(b'\\"}"' if fields else b'"{}"')
 
     def _room(self, length: int, grown: int) -> Region:
-        """The region to write `length` bytes to that may become `grown`."""
+        """The region to write `length` bytes to, which may grow to `grown`."""
         region = self.regions[-1]
         if region.used - self._start + length > MAX_MESSAGE:
             raise _TooLong
@@ -344,10 +357,10 @@ class _Bundles:
         region.view[begin : region.used] = piece
 
     def _put_escaped(self, source: memoryview, position: int, end: int) -> None:
-        """Copy the inside of a JSON string, every quote and backslash with a backslash before it."""
+        """Copy the inside of a JSON string, with a backslash before every quote and backslash."""
         region = self._room(end - position, 2 * (end - position))
         at = region.used
-        # First `used`, then the bytes: whatever happens, what was written is overwritten later.
+        # Set `used` before writing: whatever happens, everything written is overwritten later.
         region.used = at + 2 * (end - position)
         view = region.view
         for found in _needs_escape.finditer(source, position, end):
@@ -361,7 +374,8 @@ class _Bundles:
                 view[at + 1] = source[begin]
                 at += 2
             else:
-                # Every second byte of the run is the original: a strided copy, as runs of escapes can be long.
+                # Every second byte of the run is the original: a strided copy, because runs of
+                # escapes can be long.
                 view[at : at + 2 * (after - begin)] = b"\\" * (2 * (after - begin))
                 view[at + 1 : at + 2 * (after - begin) : 2] = source[begin:after]
                 at += 2 * (after - begin)
@@ -370,15 +384,16 @@ class _Bundles:
 
 
 class _Full(Exception):
-    """The region of bundles has no more room: an empty one has, as a bundle that is not too long is far smaller."""
+    """The bundles' region is full. A bundle within the limit is far smaller than an empty
+    region."""
 
 
 class _TooLong(Exception):
-    """The bundle is longer than an answer may be."""
+    """The bundle does not fit in a reply."""
 
 
 def _check_name(name: str, position: int, where: str) -> None:
-    # A name that breaks the rule is not repeated: in a push that went wrong it may be a value.
+    # Do not repeat a name that breaks the rule: in a malformed push it may be a value.
     if not is_secret_name(name):
         raise _invalid(f"name {position} of {where} is not one a secret can have: {NAME_RULE}")
 
@@ -398,7 +413,7 @@ def _is_base64(view: memoryview, start: int, end: int) -> bool:
 
 
 def _is_escaped_base64(view: memoryview, position: int, end: int) -> bool:
-    """The same where some of the characters are written as escapes; `position` is behind the opening quote."""
+    """The same where some of the characters are escaped; `position` is behind the opening quote."""
     characters = 0
     piece = re.compile(_ESCAPED_BASE64).match
     while (found := piece(view, position, end)) is not None:

@@ -1,8 +1,8 @@
-"""The admin socket: connections whose bytes lie in secret memory from the first one received.
+"""The admin socket. Connections receive every byte directly into secret memory.
 
-Any line here may turn out to be a push, so a connection with something unread holds a region. The line is scanned in
-place, and a push that is accepted hands the region over to the store. Jobs handle the lines, one at a time for each
-connection.
+Any line may turn out to be a push, so a connection holds a region while it has unhandled bytes. The
+line is scanned in place; an accepted push hands the region over to the store. Jobs handle the
+lines, one at a time per connection.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from remo_broker.protocol.ops import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _socket import socket as Accepted  # noqa: N812 - what accept makes
+    from _socket import socket as Accepted  # noqa: N812 - what accept returns
     from collections.abc import Callable, Generator
     from typing import Any, TypeAlias
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     Steps: TypeAlias = Generator[Later | None, Any, Reply | Stream]
     Perform: TypeAlias = Callable[[Request, "AdminCall"], Steps]
 
-# As much as is taken from the kernel in one turn; touching new secret pages costs some 5 µs each.
+# The most bytes to receive in one turn. The first touch of a secret page costs about 5 µs.
 READ_SIZE = 256 * 1024
 
 _PUSH_BEGINS = rb'[ \t\r]*\{[ \t\r]*"op"[ \t\r]*:[ \t\r]*"push-creds"'
@@ -65,14 +65,15 @@ TOO_SLOW = protocol_error(
 
 
 class AdminCall:
-    """Where a request came from: its line as it was scanned, and the region that the line lies in."""
+    """The origin of a request: its scanned line, and the region that contains the line."""
 
     __slots__ = ("connection", "members", "memory", "peer")
 
     def __init__(self, connection: AdminConnection, memory: RegionHolder, members: dict[str, Node]) -> None:
         self.connection = connection
         self.memory = memory
-        """`hand_over` takes the region with the secrets of the line; who does not take it leaves it to be overwritten."""
+        """`hand_over` takes ownership of the region with the line's secrets. If the handler does
+        not call it, the connection overwrites the line."""
         self.members = members
         self.peer = connection.peer
 
@@ -88,11 +89,12 @@ class AdminConnection(Connection):
         peer.fields = identity.peer_fields(connection, peer.pid, peer.uid, peer.gid)
         self._server = server
         self._memory = RegionHolder(server.arena)
-        # What was received and not handled lies in region[start:end]; up to `searched` there is no newline.
+        # region[start:end] holds the bytes that were received but not handled; there is no newline
+        # before `searched`.
         self._start = self._end = self._searched = 0
         self._at_end = False
         self._busy = False
-        """A job handles a line; nothing is read meanwhile."""
+        """A job is handling a line; the connection does not read meanwhile."""
 
     def readable(self) -> None:
         try:
@@ -139,7 +141,7 @@ class AdminConnection(Connection):
             else:
                 if self._start:
                     self._compact(region)
-                if not self.sweeper.has(self):  # what stands behind a line that was answered has a deadline too
+                if not self.sweeper.has(self):  # what follows an answered line has a deadline too
                     self.sweeper.set(self, PEER_SECONDS)
         elif newline + 1 - self._start > MAX_PUSH:
             self._fail(PUSH_TOO_LONG)
@@ -173,7 +175,8 @@ class AdminConnection(Connection):
             try:
                 node = yield from scan(region.view, self._start, line_end)
             except Refused as refusal:
-                # A line that cannot be read is no push unless it begins like one, and others may not be so long.
+                # An unreadable line counts as a push only if it begins like one; the lower size
+                # limit applies to all others.
                 refusal.fatal = length > MAX_MESSAGE and not _begins_like_a_push(region.view, self._start, line_end)
                 raise
             if length > MAX_MESSAGE and not _is_push(region.view, node):
@@ -181,7 +184,7 @@ class AdminConnection(Connection):
             request = decode(region.view, node, ADMIN_REQUESTS)
             reply = yield from self._server.perform(request, AdminCall(self, self._memory, node[3]))
             if isinstance(reply, Stream):
-                self.stream = reply  # it begins when the connection goes on
+                self.stream = reply  # it starts when the connection resumes
             else:
                 line = encode(reply.to_json())
             if len(line) > MAX_MESSAGE:
@@ -190,14 +193,15 @@ class AdminConnection(Connection):
             line, fatal = refusal.line(), refusal.fatal
             if self.was_cut_short(refusal, whole=after > line_end):
                 line = b""
-            # A refusal that is a constant, or that one of the frames it came through keeps, would keep them all, and with
-            # them the keys of the line: where a push is malformed, these may be values.
+            # If a refusal is a constant or is referenced by a frame that it passed through, its
+            # traceback would keep all these frames alive, and with them the keys of the line. In a
+            # malformed push, keys may be secret values.
             refusal.__traceback__ = None
         except Exception as error:
             self.loop.on_bug(error)
             line, fatal = BUG.line(), True
         finally:
-            # GeneratorExit too: whatever happened, the line does not stay in memory.
+            # Also on GeneratorExit: the line must not stay in memory.
             no_room = self._consume(region, after)
         self._busy = False
         self._go_on(line, no_room, fatal=fatal)
@@ -205,7 +209,7 @@ class AdminConnection(Connection):
             yield from forget(node[3])
 
     def _go_on(self, line: bytes, no_room: Refused | None, *, fatal: bool) -> None:
-        """Answer the line that a job has handled, and see what comes next."""
+        """Send the reply to the line that a job has handled, then go on with the next line."""
         if self.closed:
             self._release()
             return
@@ -223,9 +227,10 @@ class AdminConnection(Connection):
             self._next_line()
 
     def _consume(self, region: Region, after: int) -> Refused | None:
-        """The line up to `after` is done with. Where its region was handed over, what follows the line moves to another.
+        """Discard the line up to `after`. If its region was handed over, move the bytes after the
+        line to a new region.
 
-        Returns why that could not be done; what follows is gone then.
+        Returns the refusal if there is no new region; the bytes after the line are then lost.
         """
         if self._memory.region is region:
             region.blank(self._start, after)
@@ -245,7 +250,7 @@ class AdminConnection(Connection):
         return refusal
 
     def _compact(self, region: Region) -> None:
-        """Move an unfinished line to the front, so that there is room for the longest."""
+        """Move an unfinished line to the front of the region, to make room for the longest line."""
         length = self._end - self._start
         region.view[:length] = region.view[self._start : self._end]
         region.blank(length, self._end)
@@ -259,7 +264,7 @@ class AdminConnection(Connection):
         self.end_with(line)
 
     def _release(self) -> None:
-        """Give the region back, overwritten."""
+        """Overwrite the region and return it to the arena."""
         if not self._busy:
             self._start = self._end = self._searched = 0
             self._memory.release()
@@ -281,7 +286,7 @@ class AdminConnection(Connection):
 
 
 def _begins_like_a_push(data: memoryview, start: int, end: int) -> bool:
-    """Whether a line that cannot be read says first that it is a push, as everybody who pushes does."""
+    """Whether an unreadable line begins with the push op, as every client sends a push."""
     return re.compile(_PUSH_BEGINS).match(data, start, end) is not None
 
 
@@ -301,17 +306,17 @@ class AdminServer:
         perform: Perform,
         max_connections: int,
     ) -> None:
-        """`perform` does what a request asks; it raises `Refused`."""
+        """`perform` executes a request; it raises `Refused`."""
         self.loop = loop
         self.sweeper = sweeper
         self.arena = arena
         self.perform = perform
         self.connections: set[AdminConnection] = set()
         self.last_activity = loop.now
-        """When somebody last connected, on the loop's clock."""
+        """When a client last connected, on the loop's clock."""
         self._max_connections = max_connections
         self._long_lines = 0
-        # The admin socket has no code for it.
+        # The admin protocol does not have `RATE_LIMITED`.
         self._door = Door(
             loop,
             sweeper,
@@ -332,13 +337,14 @@ class AdminServer:
             self.connections.add(AdminConnection(self, connection, peer))
 
     def dismiss(self) -> None:
-        """Let the lines that have been received be answered, then close."""
+        """Answer the lines already received, then close."""
         for connection in list(self.connections):
             connection.take_no_more()
 
     def long_line_begins(self) -> None:
-        """Python's collector of cycles would look at the hundred thousand nodes of such a line again and again, and hold up
-        everybody for half a second in the worst case. There are no cycles in them."""
+        """Pause Python's cycle collector. A long line can have a hundred thousand nodes, none of
+        them in a cycle; the collector would scan them repeatedly and, in the worst case, delay all
+        clients by half a second."""
         self._long_lines += 1
         gc.disable()
 

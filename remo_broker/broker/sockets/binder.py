@@ -1,6 +1,8 @@
-"""How the broker gets a project's sockets made: by systemd's helper where it has started the broker, else by itself.
+"""How a project's sockets are created: by systemd's helper if systemd started the broker, else by
+the broker itself.
 
-With the helper the broker cannot write where the sockets lie, so neither it nor its user can put anything there.
+With the helper, the broker has no write access to the sockets' directories, so neither it nor its
+user can put anything there.
 """
 
 from __future__ import annotations
@@ -25,14 +27,15 @@ if TYPE_CHECKING:
     from remo_broker.broker.helpers import Answer
     from remo_broker.broker.loop import Later, Loop
 
-# The helper takes some 70 ms to start; a machine that swaps takes longer, and an operator waits 30 s for the reply.
+# The helper takes about 70 ms to start, longer on a machine that swaps. An operator's command waits
+# 30 s for the reply.
 SECONDS = 10.0
-# The longest message that the helper has is a path and a sentence.
+# The helper's longest message is a path and a sentence.
 MAX_REPLY = 4096
 
 
 class Binder:
-    """Makes and removes the sockets of projects. `owner` is the directory of the project that is registered."""
+    """Creates and removes projects' sockets. `owner` is the directory of the registered project."""
 
     def __init__(self, loop: Loop, socket_dir: str) -> None:
         self._loop = loop
@@ -40,19 +43,20 @@ class Binder:
         self._helper = paths.internal_socket(socket_dir, paths.BIND_SOCKET)
         self._delegates = os.path.isdir(os.path.dirname(self._helper))
         self._connection: socket.socket | None = None
-        """To the helper, while the broker starts: one process then serves all projects."""
+        """The connection to the helper during startup, when one helper process serves all
+        projects."""
 
     def make(
         self, project: str, owner: str, kinds: Sequence[str], *, renew: bool
     ) -> Generator[Later | None, Any, dict[str, socket.socket]]:
-        """Listening sockets by kind. Raises `Refused`."""
+        """Create listening sockets and return them by kind. Raises `Refused`."""
         if not self._delegates:
             return self._make_here(project, owner, kinds, renew=renew)
         answer = yield from self._call(_request("make", project, owner, kinds=list(kinds), renew=renew))
         return _sockets(kinds, answer)
 
     def make_now(self, project: str, owner: str, kinds: Sequence[str]) -> dict[str, socket.socket]:
-        """The same before the loop runs, for a registration that stands."""
+        """`make` before the loop runs, for an existing registration."""
         if not self._delegates:
             return self._make_here(project, owner, kinds, renew=False)
         return _sockets(kinds, self._call_now(_request("make", project, owner, kinds=list(kinds), renew=False)))
@@ -71,7 +75,7 @@ class Binder:
             self._remove_here(project, owner)
 
     def started(self) -> None:
-        """The loop runs from now on."""
+        """Close the startup connection: the loop runs from now on."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -123,7 +127,7 @@ def _request(op: str, project: str, owner: str, **fields: object) -> bytes:
 
 
 def _sockets(kinds: Sequence[str], answer: Answer) -> dict[str, socket.socket]:
-    """The listening sockets in a reply of the helper, one for each of `kinds`. Raises `Refused`."""
+    """The listening sockets in a reply of the helper, one per kind. Raises `Refused`."""
     line, descriptors = answer
     message = "the helper that makes sockets sent a malformed reply"
     try:

@@ -1,4 +1,4 @@
-"""One accepted connection: how it is written to, how long it may take, how it ends. What it says is its subclass's."""
+"""One accepted connection: writing, deadlines and closing. Subclasses handle the requests."""
 
 from __future__ import annotations
 
@@ -12,30 +12,33 @@ from remo_broker.protocol.ops import Reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _socket import socket as Accepted  # noqa: N812 - what accept makes
+    from _socket import socket as Accepted  # noqa: N812 - what accept returns
 
     from remo_broker.broker.decisions import Reply
     from remo_broker.broker.loop import Loop
     from remo_broker.broker.refusals import Refused
     from remo_broker.broker.secrets.store import Snapshot
 
-# A peer that has begun a request, or does not read its answers, gets so long. It also bounds how long a snapshot that
-# was replaced stays in memory for a slow reader.
+# The deadline for a peer that has begun a request or does not read its replies. It also limits how
+# long a replaced snapshot stays in memory for a slow reader.
 PEER_SECONDS = 5.0
-# After a fatal error what the peer still sends is read and thrown away for so long, for it to reach the error line.
+# After a fatal error, the broker discards the peer's input for this long, so that the peer can read
+# the error line.
 LINGER_SECONDS = 1.0
-# So much is read at once of what is thrown away.
+# How many bytes to discard per read.
 DISCARD_SIZE = 65536
-# How often deadlines are looked at.
+# How often to check deadlines.
 SWEEP_SECONDS = 0.5
-# So many buffers go out with one call (the kernel's UIO_MAXIOV is 1024).
+# The most buffers to send with one call (the kernel's UIO_MAXIOV is 1024).
 MAX_BUFFERS = 512
 
-# Every call says that it must not wait, so that a socket can stay as accept made it. As a number: see `listener`.
+# A flag for each send and receive, so that an accepted socket can stay in blocking mode. As a
+# number: see `listener`.
 DONTWAIT = int(socket.MSG_DONTWAIT)
 
-# How a connection is registered with epoll. One that is accepted is served at once, and registered at the end of the turn
-# for one event: most connections are then closed by their peers, and so are two calls spared.
+# How a connection is registered with epoll. A new connection is served at once, then registered for
+# one event at the end of the turn. For most connections that event is the peer's close, which saves
+# two calls.
 NEW, ONCE, INERT, WATCHED = range(4)
 
 _SOL_SOCKET, _SO_PEERCRED = int(socket.SOL_SOCKET), int(socket.SO_PEERCRED)
@@ -44,24 +47,25 @@ _UCRED_SIZE = _UCRED.size
 
 
 def discard(connection: Accepted) -> int:
-    """Read some of what still comes, and forget it. How many bytes; 0 at the end of the stream."""
+    """Read and discard some input. Returns the number of bytes; 0 at the end of the stream."""
     return len(connection.recv(DISCARD_SIZE, DONTWAIT))
 
 
 class Peer:
-    """Who connected, by the kernel's word: taken when the connection was made."""
+    """The peer's credentials, as the kernel recorded them at connect time."""
 
     __slots__ = ("fields", "gid", "pid", "uid")
 
     def __init__(self, connection: Accepted) -> None:
         self.fields = b""
-        """What an operator's records say of it."""
+        """The peer's fields in an operator's audit records."""
         credentials = connection.getsockopt(_SOL_SOCKET, _SO_PEERCRED, _UCRED_SIZE)
         self.pid, self.uid, self.gid = _UCRED.unpack(credentials)
 
 
 class Sweeper:
-    """Closes the connections whose deadline has passed. One timer for all, as most deadlines are met."""
+    """Closes connections whose deadline has passed. One timer serves all, because most deadlines
+    are met."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
@@ -95,11 +99,12 @@ class Sweeper:
 
 
 class Stream:
-    """A long-lived answer: lines that are sent as things change. See `Connection.stream`."""
+    """A long-lived reply: lines that are sent as state changes. See `Connection.stream`."""
 
     def tell(self) -> None:
-        """Send what is new, as far as the socket takes it (until `pending` is not empty). Called when the stream begins and
-        whenever the socket takes more; the stream itself sees to it that it is called when something changes."""
+        """Send what is new until the socket is full (`pending` is not empty). The connection calls
+        this when the stream begins and whenever the socket accepts more; the stream itself must
+        arrange a call when something changes."""
         raise NotImplementedError
 
     def closed(self) -> None:
@@ -107,8 +112,8 @@ class Stream:
 
 
 class Connection:
-    """A non-blocking stream socket on the loop. Reads while nothing waits to be written, so a peer that does not read
-    its answers is not read from either."""
+    """A non-blocking stream socket on the loop. It reads only while nothing is pending, so a peer
+    that does not read its replies is not read from either."""
 
     __slots__ = (
         "_dismissed",
@@ -125,20 +130,21 @@ class Connection:
     )
 
     def __init__(self, loop: Loop, sweeper: Sweeper, connection: Accepted, *, at_once: bool = False) -> None:
-        """`at_once`: what the peer has sent is read by a call of `ready`, and `register` is called at the end of the turn."""
+        """`at_once`: the caller calls `ready` to read what the peer has already sent, and
+        `register` at the end of the turn."""
         self.loop = loop
         self.sweeper = sweeper
         self.socket = connection
         self.fd = connection.fileno()
         self.pending: list[bytes | memoryview] = []
         self.ending = False
-        """Close as soon as nothing is pending; nothing more is understood."""
+        """Close once nothing is pending; handle no further requests."""
         self.closed = False
         self._dismissed = False
-        """It was not the peer that ended the stream."""
+        """The broker, not the peer, ended the input stream."""
         self._snapshot: Snapshot | None = None
         self.stream: Stream | None = None
-        """What is sent beside the answers to requests, once the peer has asked for it."""
+        """Sent in addition to the replies, once the peer has requested it."""
         self.registered = NEW
         if not at_once:
             connection.setblocking(False)
@@ -147,7 +153,7 @@ class Connection:
     # --- the loop
 
     def want(self, events: int) -> None:
-        """Be told of `events` from now on."""
+        """Watch for `events` from now on."""
         if self.registered == NEW:
             self.loop.watch(self.fd, events, self.ready)
         else:
@@ -155,7 +161,7 @@ class Connection:
         self.registered = WATCHED
 
     def register(self) -> None:
-        """At the end of the turn in which the connection was accepted."""
+        """Register with epoll, at the end of the turn in which the connection was accepted."""
         if self.registered == NEW and not self.closed:
             self.loop.watch(self.fd, READ_ONCE, self.ready)
             self.registered = ONCE
@@ -163,14 +169,15 @@ class Connection:
     # --- for subclasses
 
     def readable(self) -> None:
-        """There is something to read, or the end."""
+        """The socket has input or is at the end of the stream."""
         raise NotImplementedError
 
     def drained(self) -> None:
-        """What was pending has been written; go on with what was read before."""
+        """All pending output has been written; go on with input that was read earlier."""
 
     def discard(self) -> int:
-        """Read some of what comes after the last answer, and forget it. How many bytes; 0 at the end of the stream."""
+        """Read and discard some input after the last reply. Returns the number of bytes; 0 at the
+        end of the stream."""
         return discard(self.socket)
 
     def timed_out(self) -> None:
@@ -180,7 +187,8 @@ class Connection:
     # --- writing
 
     def send(self, reply: Reply, snapshot: Snapshot | None = None) -> None:
-        """Write a reply, now as far as the kernel takes it. `snapshot` is what a reply with a secret lies in."""
+        """Send a reply: as much as the kernel accepts now, the rest later. `snapshot` contains the
+        secret of a reply that has one."""
         if self.closed:
             return
         if self.pending:
@@ -256,7 +264,7 @@ class Connection:
         self.drained()
 
     def begin(self, stream: Stream) -> None:
-        """Send `stream` from now on. A connection has one stream: a second replaces the first."""
+        """Start sending `stream`. A connection has one stream; a second replaces the first."""
         if self.stream is not None:
             self.stream.closed()
         self.stream = stream
@@ -271,7 +279,8 @@ class Connection:
     # --- the end
 
     def take_no_more(self) -> None:
-        """Make what has arrived the last: behind it the stream ends, as if the peer had ended it."""
+        """Accept no further input: the stream ends after what has already arrived, as if the peer
+        had ended it."""
         self._dismissed = True
         if self.stream is not None:
             self.end()
@@ -282,33 +291,33 @@ class Connection:
             self.close()
 
     def was_cut_short(self, refusal: Refused, *, whole: bool) -> bool:
-        """Whether a line is refused only as `take_no_more` left half of it. That is no fault of its peer's, who would take the
-        refusal for one: it is not answered."""
+        """Whether a line is refused only because `take_no_more` cut it in half. The peer did
+        nothing wrong and would misread a refusal, so the line gets no reply."""
         return self._dismissed and not whole and refusal.reason is Reason.INVALID_JSON
 
     def end_of_requests(self) -> None:
-        """The peer has sent all that it will: close, unless it still listens to a stream."""
+        """The peer has sent its last request: close, unless it still reads a stream."""
         if self.stream is None or self._dismissed or _hung_up(self.fd):
             self.end()
         elif not self.pending:
             self.want(0)
 
     def end(self) -> None:
-        """Close once what is pending has been written."""
+        """Close once all pending output has been written."""
         self.ending = True
         if not self.pending:
             self.close()
 
     def end_with(self, reply: bytes) -> None:
-        """A last reply, then close; what the peer still sends is thrown away meanwhile."""
+        """Send a last reply, then close. Meanwhile, discard the peer's input."""
         self.ending = True
         self.send(reply)
         if not self.closed and not self.pending:
             self.linger()
 
     def linger(self) -> None:
-        """Say that nothing more comes, and read on for a while: closing at once would make the peer's own writing fail
-        before it has read why."""
+        """Shut down the sending side and keep reading for a while: after an immediate close, the
+        peer's writes would fail before it has read the error."""
         try:
             self.socket.shutdown(socket.SHUT_WR)
         except OSError:
@@ -347,7 +356,7 @@ class Connection:
 
 
 def _hung_up(descriptor: int) -> bool:
-    """Whether the peer does not read any more either. epoll would report that in every turn."""
+    """Whether the peer has also stopped reading. epoll would report that in every turn."""
     poll = select.poll()
     poll.register(descriptor, 0)
     return bool(poll.poll(0))

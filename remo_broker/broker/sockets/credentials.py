@@ -1,10 +1,10 @@
-"""The credentials socket: systemd connects, and reads the bytes of one secret to the end of the stream.
+"""The credentials socket: systemd connects and reads one secret up to the end of the stream.
 
-The protocol has no way to say no: the end of the stream without data, even a reset, is an empty
-credential, and the unit starts with it. What systemd refuses is an answer of more than 1 MiB, so every
-refusal has `REFUSAL_BYTES`, which begin with the reason as text. For the same reason every connection is
-given to systemd's descriptor store until it is answered: a broker that is killed while systemd waits
-leaves the connection open, and the next broker answers it.
+The protocol cannot signal an error: if the stream ends without data, even with a reset, systemd
+starts the unit with an empty credential. systemd rejects only a reply of more than 1 MiB, so every
+refusal is `REFUSAL_BYTES` long and begins with the reason as text. For the same reason every
+connection stays in systemd's descriptor store until it is answered: if the broker is killed while
+systemd waits, the connection stays open and the next broker answers it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from remo_broker.protocol.records import Decision, Outcome
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _socket import socket as Accepted  # noqa: N812 - what accept makes
+    from _socket import socket as Accepted  # noqa: N812 - what accept returns
 
     from remo_broker.broker.audit.trail import AuditTrail
     from remo_broker.broker.credentials import Credentials, CredentialVerdict
@@ -37,10 +37,11 @@ if TYPE_CHECKING:
     from remo_broker.broker.sockets.connection import Sweeper
     from remo_broker.broker.systemd import Manager
 
-# systemd reads at most 1 MiB (CREDENTIALS_TOTAL_SIZE_MAX) and fails the unit at step CREDENTIALS if there is more.
+# systemd reads at most 1 MiB (CREDENTIALS_TOTAL_SIZE_MAX) and fails the unit at step CREDENTIALS if
+# there is more.
 REFUSAL_BYTES = 1024 * 1024 + 1
-# Connections at one time. A unit asks for one credential after another, so this many units may wait; what
-# is beyond is closed with a refusal.
+# Concurrent connections. A unit requests one credential after another, so this many units may wait.
+# Further connections are refused.
 MAX_CONNECTIONS = 1024
 # The kind of these connections in systemd's descriptor store.
 KIND = "credential"
@@ -62,7 +63,7 @@ _WHY = {
 
 
 class CredentialConnection(Connection):
-    """One credential that a unit loads. What the peer sends is discarded."""
+    """One credential that a unit is loading. Input from the peer is discarded."""
 
     __slots__ = ("_half_closed", "credential", "due", "identity", "name", "region", "server", "unit")
 
@@ -70,15 +71,15 @@ class CredentialConnection(Connection):
         super().__init__(server.loop, server.sweeper, connection)
         self.server = server
         self.name = name
-        """In systemd's descriptor store."""
+        """The connection's name in systemd's descriptor store."""
         self.unit = self.credential = ""
         self._half_closed = False
         self.identity = b""
-        """The fields of the audit record that say who asks."""
+        """The audit record's fields that identify the peer."""
         self.due = 0.0
-        """Until when it waits for a push, on the loop's clock."""
+        """The deadline for a push to arrive, on the loop's clock."""
         self.region: Region | None = None
-        """What is being sent."""
+        """Contains the reply that is being sent."""
 
     def readable(self) -> None:
         try:
@@ -89,19 +90,20 @@ class CredentialConnection(Connection):
         except OSError:
             self.close()
             return
-        if self._half_closed:  # now the other half too: the unit is not being started any more
+        if self._half_closed:  # now fully closed: the unit is no longer being started
             self.close()
             return
-        # systemd has nothing to say and shuts its side down before it reads. With no event asked for, epoll still
-        # reports when the connection is closed altogether.
+        # systemd sends nothing and shuts down its side before it reads. With no event registered,
+        # epoll still reports when the connection is fully closed.
         self._half_closed = True
         self.loop.change(self.fd, 0)
 
     def timed_out(self) -> None:
-        """The peer, which is root's, does not read. Closing would end a refusal early and make a credential of it."""
+        """Do nothing if the peer, a process of root, does not read. Closing would cut a refusal
+        short, and systemd would take it as a credential."""
 
     def give(self, answer: bytes | memoryview) -> None:
-        """Send the answer, then close."""
+        """Send the reply, then close."""
         self.ending = True
         self.send([b"", answer, b""])
         if not self.closed and not self.pending:
@@ -125,7 +127,8 @@ class CredentialConnection(Connection):
 
 
 class CredentialServer:
-    """All connections on the credentials socket: those that wait for the first push, and those being answered."""
+    """All connections on the credentials socket: those that wait for the first push, and those
+    being answered."""
 
     def __init__(
         self,
@@ -140,14 +143,14 @@ class CredentialServer:
         wait_seconds: float,
         deny: bool,
     ) -> None:
-        """`deny`: no secret is given out unless journald has received its record."""
+        """`deny`: release a secret only if journald has received its record."""
         self.loop = loop
         self.sweeper = sweeper
         self.arena = arena
         self.credentials = credentials
         self.connections: set[CredentialConnection] = set()
         self.last_activity = loop.now
-        """When systemd last asked, on the loop's clock."""
+        """When systemd last connected, on the loop's clock."""
         self._store = store
         self._trail = trail
         self._manager = manager
@@ -157,12 +160,13 @@ class CredentialServer:
         self._numbers = itertools.count(1)
 
     def accepted(self, connection: Accepted, peer: Peer) -> None:
-        """systemd, or somebody else, has connected."""
+        """Handle a new connection, from systemd or another process."""
         self.last_activity = self.loop.now
         self._take(CredentialConnection(self, connection, f"{os.getpid()}-{next(self._numbers)}"), peer)
 
     def restored(self, descriptor: int, name: str) -> None:
-        """A connection that an earlier broker could not answer, from systemd's descriptor store."""
+        """Resume a connection from systemd's descriptor store that an earlier broker did not
+        answer."""
         connection = socket.socket(fileno=descriptor)
         connection.setblocking(False)
         self._take(CredentialConnection(self, connection, name), Peer(connection))
@@ -182,13 +186,14 @@ class CredentialServer:
         self._decide(asked)
 
     def _refusal(self, asked: CredentialConnection, peer: Peer, is_systemd: bool) -> Reason | None:
-        """Why the peer gets nothing, whatever it asks for."""
+        """The reason to refuse this peer any credential, or None."""
         if peer.uid != 0:
             return Reason.UID_NOT_ALLOWED
         if not is_systemd:
             return Reason.BAD_VALUE
         unit = _unit_field.search(asked.identity)
-        # Another root process, such as a container's, can bind any address. systemd's runs in the unit's control group.
+        # Any root process, such as one in a container, can bind any address. systemd's own runs in
+        # the unit's control group.
         if unit is not None and unit[1] != printable(asked.unit).encode():
             return Reason.UNIT_MISMATCH
         return Reason.TOO_MANY_CONNECTIONS if len(self.connections) > MAX_CONNECTIONS else None
@@ -218,7 +223,8 @@ class CredentialServer:
             self._refuse(asked, Reason.AUDIT_UNAVAILABLE.value, verdict)
 
     def _write(self, region: Region, verdict: CredentialVerdict) -> tuple[int, int] | None:
-        """Write the plain value into `region`; where it lies there. None if the bundle has no such field."""
+        """Write the plain value into `region`. Returns its start and end there, or None if the
+        bundle has no such field."""
         snapshot, rule = self._store.snapshot, verdict.rule
         assert snapshot is not None
         assert rule is not None
@@ -255,7 +261,7 @@ class CredentialServer:
         reason: str,
         verdict: CredentialVerdict | None,
     ) -> bool:
-        """Hand over the audit record. Whether a secret may be given out."""
+        """Hand over the audit record. Returns whether a secret may be released."""
         secret = verdict.rule.source if verdict is not None and verdict.rule is not None else ""
         head = records.credential_head(
             printable(asked.unit),
@@ -275,7 +281,7 @@ class CredentialServer:
         return True
 
     def changed(self) -> None:
-        """The store has changed: what waits for the first push may have its answer now."""
+        """The store has changed: decide again on the connections that wait for the first push."""
         if self._waiting and self._store.snapshot is not None:
             waiting, self._waiting = self._waiting, []
             for asked in waiting:
@@ -295,7 +301,8 @@ class CredentialServer:
         self._manager.drop(KIND, asked.name)
 
     def stop(self) -> None:
-        """The broker ends: what waits is refused, as the descriptor store may go with the service."""
+        """The broker is stopping: refuse waiting connections, because the descriptor store may be
+        lost with the service."""
         waiting, self._waiting = self._waiting, []
         for asked in waiting:
             self._refuse(asked, Reason.NO_SNAPSHOT.value, self.credentials.verdict(asked.unit, asked.credential))

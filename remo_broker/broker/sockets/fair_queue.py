@@ -1,4 +1,4 @@
-"""The fair queue: connections that have more requests than one turn of the loop serves."""
+"""The fair queue: connections with more requests than one turn of the loop serves."""
 
 from __future__ import annotations
 
@@ -20,31 +20,32 @@ class QueuedConnection(Connection):
 
     @property
     def has_to_wait(self) -> bool:
-        """Whether `go_on` could do nothing yet."""
+        """Whether `go_on` cannot make progress yet."""
         raise NotImplementedError
 
     def go_on(self) -> None:
-        """Serve what was left over."""
+        """Serve the remaining requests."""
         raise NotImplementedError
 
 
 class FairQueue:
-    """Connections that have whole lines left for the next turn. In a turn each project is served for as long as its share
-    lasts, so that one that pipelines or sends long lines holds up no other."""
+    """Connections with complete lines left for the next turn. In each turn a project is served
+    until its share is used up, so that a project that pipelines or sends long lines does not delay
+    others."""
 
     def __init__(self, loop: Loop, outbox: Outbox) -> None:
         self._loop = loop
         self._outbox = outbox
         self.waiting: list[QueuedConnection] = []
         self.drawn: list[Project] = []
-        """Projects that have drawn on their share of this turn."""
+        """Projects that have used part of their share of this turn."""
         self._runs = False
 
     def add(self, connection: QueuedConnection) -> None:
         self.waiting.append(connection)
 
     def draw(self, project: Project, cost: int) -> None:
-        """Let `project` pay for a request out of its share of this turn."""
+        """Charge a request to the share of `project` for this turn."""
         if project.share == SHARE:
             self.drawn.append(project)
         project.share -= cost
@@ -59,7 +60,8 @@ class FairQueue:
             self._loop.start(self._run())
 
     def _run(self) -> Job:
-        """Once a turn, behind everybody else: serve those who wait, in order, as far as their projects' shares go."""
+        """Once per turn, after all other work: serve the waiting connections in order, as far as
+        their projects' shares allow."""
         try:
             while self.waiting:
                 yield None

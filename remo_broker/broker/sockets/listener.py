@@ -1,4 +1,4 @@
-"""Listening sockets: handed over by systemd or bound here; and those who connect without getting anywhere."""
+"""Listening sockets, passed by systemd or bound here, and error replies to excess connections."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import select
 import socket
 import stat
-from _socket import socket as Accepted  # noqa: N812 - told from what listens
+from _socket import socket as Accepted  # noqa: N812 - distinct from listening sockets
 
 from remo_broker.broker.loop import READ
 from remo_broker.broker.refusals import Refused
@@ -22,18 +22,21 @@ if TYPE_CHECKING:
     from remo_broker.broker.sockets.connection import Sweeper
 
 
-# Connections taken from one listener in one turn, if its queue is busy: it was never empty in so many turns. Otherwise one
-# is taken, because the try that finds the queue empty would cost every connection a system call.
+# Connections to accept from one listener in one turn if its queue is busy, i.e. was not empty for
+# `BUSY_TURNS` turns in a row. Otherwise one is accepted: the attempt that finds the queue empty
+# would cost each connection a system call.
 ACCEPTS_PER_TURN = 16
-# As many as can wait in the queue of a listener.
+# The most connections that can wait in a listener's queue.
 MAX_WAITING = 4096
 BUSY_TURNS = 16
-# How long a listener is not looked at when descriptors have run out: the loop would spin on it.
+# How long to ignore a listener after descriptors have run out; the loop would spin otherwise.
 EXHAUSTED_SECONDS = 0.2
-# Connections of one plane that are told, at one time, that there are too many. What is beyond is closed without a word:
-# each holds a descriptor until its peer has read why, and those are what is short.
+# Excess connections of one plane that get an error reply, at one time. Further ones are closed
+# without a reply: each holds a descriptor until its peer has read the error, and descriptors are
+# scarce.
 MAX_TURNED_AWAY = 16
-# Mode of a control socket that the broker binds itself: its group is that of all projects' users, who must not push.
+# Mode of a control socket that the broker binds itself: its group contains the users of all
+# projects, who must not push.
 CONTROL_MODE = 0o600
 
 TOO_MANY_CONNECTIONS = Refused(
@@ -44,12 +47,12 @@ TOO_MANY_CONNECTIONS = Refused(
 )
 
 
-# As numbers: the members of the enums cost a look-up each.
+# As numbers: each use of an enum member costs a lookup.
 _FAMILY, _KIND = int(socket.AF_UNIX), int(socket.SOCK_STREAM)
 
 
 class Listener:
-    """A listening socket on the loop. `on_accept` gets each connection with its peer."""
+    """A listening socket on the loop. `on_accept` receives each connection with its peer."""
 
     def __init__(
         self,
@@ -62,14 +65,15 @@ class Listener:
         self.socket = listening
         self.path = str(listening.getsockname())
         self.held_by_unit = held_by_unit
-        """A connect starts the broker when it does not run."""
+        """A connect starts the broker if it is not running."""
         self.on_accept = on_accept
-        # Not `accept`, which makes an object of Python's own class, looks up two enums and sets the socket non-blocking.
+        # Not `accept`, which creates an object of Python's own class, looks up two enums and checks
+        # timeouts.
         self._accept: Callable[[], tuple[int, object]] = listening._accept  # type: ignore[attr-defined]
         self._turn = 0
-        """When a connection was last taken."""
+        """The turn in which a connection was last accepted."""
         self._busy = 0
-        """In how many turns up to then, one after the other."""
+        """How many consecutive turns up to then accepted connections."""
         self._file = _identity(self.path)
         self._loop = loop
         loop.watch(listening.fileno(), READ, self._ready)
@@ -81,7 +85,8 @@ class Listener:
         self._take(ACCEPTS_PER_TURN if self._busy >= BUSY_TURNS else 1)
 
     def take_waiting(self) -> None:
-        """Take everybody who waits, before the listener is closed and nobody else holds it: they would be reset."""
+        """Accept all waiting connections before closing a listener that no other process holds: the
+        kernel would reset them."""
         if self.socket.fileno() >= 0:
             self._take(MAX_WAITING)
 
@@ -97,7 +102,7 @@ class Listener:
                     self._loop.change(self.socket.fileno(), 0)
                     self._loop.after(EXHAUSTED_SECONDS, self._resume)
                     return
-                continue  # this one is gone already
+                continue  # this connection is already gone
             connection = Accepted(_FAMILY, _KIND, 0, descriptor)
             self.on_accept(connection, Peer(connection))
 
@@ -107,11 +112,12 @@ class Listener:
 
     @property
     def is_at_its_path(self) -> bool:
-        """Whether the socket's file is still where it was when the broker got the listener."""
+        """Whether the path still names the socket file that it named when the broker got the
+        listener."""
         return self._file is not None and self._file == _identity(self.path)
 
     def revoke(self) -> None:
-        """End it for all its holders, and close it here."""
+        """Shut it down for all its holders, and close it here."""
         if self.socket.fileno() >= 0:
             self._loop.forget(self.socket.fileno())
             revoke(self.socket)
@@ -132,22 +138,24 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 def is_held_by_unit(listening: socket.socket) -> bool:
-    """Whether a socket unit made a listener that was handed over: systemd then holds it for as long as the unit is active,
-    and starts the broker when somebody connects. SO_PEERCRED of a listening socket tells who called listen(2)."""
+    """Whether a passed listener comes from a socket unit: systemd then holds it while the unit is
+    active, and starts the broker on a connect. SO_PEERCRED of a listening socket identifies the
+    process that called listen(2)."""
     maker: int = Peer(listening).pid
     return maker > 0 and maker == os.getppid()
 
 
 def is_revoked(listening: socket.socket) -> bool:
-    """Whether a broker has revoked this listener; other holders of it do not notice."""
+    """Whether a broker has revoked this listener; other holders are not notified."""
     poll = select.poll()
     poll.register(listening, 0)
     return any(events & select.POLLHUP for _, events in poll.poll(0))
 
 
 def revoke(listening: socket.socket) -> None:
-    """End a listener for everybody who holds it, wherever its file is mounted: nobody can connect to it any more, nor make
-    it listen again. Who waits in its queue is turned away. The caller closes it."""
+    """Shut a listener down for all its holders, wherever its file is mounted: no client can connect
+    to it any more, and no process can make it listen again. Connections in its queue are closed.
+    The caller closes the listener."""
     listening.shutdown(socket.SHUT_RDWR)
     while True:
         try:
@@ -161,11 +169,11 @@ def unlink(path: str) -> None:
     try:  # noqa: SIM105 - importing contextlib costs the start a millisecond
         os.unlink(path)
     except OSError:
-        pass  # it is gone already
+        pass  # it has already been removed
 
 
 class Door:
-    """Tells those who are too many, as long as these are not too many."""
+    """Sends an error reply to excess connections, up to `MAX_TURNED_AWAY` at a time."""
 
     def __init__(
         self,

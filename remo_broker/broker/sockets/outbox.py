@@ -1,7 +1,8 @@
-"""The outbox: what one turn of the loop has decided. Its audit records go out first, then its replies.
+"""The outbox: the results of one turn of the loop. It hands over the audit records first, then
+sends the replies.
 
-The end of the hot path is `Outbox.flush`: one datagram to journald for all records of a turn, one gathered write for each
-reply.
+The hot path ends in `Outbox.flush`: one datagram to journald for all records of a turn, one
+gathered write for each reply.
 """
 
 from __future__ import annotations
@@ -20,14 +21,15 @@ if TYPE_CHECKING:
     from remo_broker.broker.projects import Grant
     from remo_broker.broker.sockets.connection import Connection
 
-    # A reply: to whom, what, its record if it is audited, the peer's fields, and the grant if it hands out a secret.
+    # A reply: its connection, its content, its record if it is audited, the peer's fields, and the
+    # grant if there is one.
     Entry: TypeAlias = tuple[Connection, Reply, bytes | None, bytes, Grant | None]
 
 
 class Outbox:
-    """Replies and records of the turn, for connections of any kind.
+    """Replies and records of one turn, for all kinds of connections.
 
-    `deny`: a secret is not handed out unless journald has received its record.
+    `deny`: release a secret only if journald has received its record.
     """
 
     def __init__(self, loop: Loop, broker: Broker, trail: AuditTrail, *, deny: bool) -> None:
@@ -36,22 +38,22 @@ class Outbox:
         self._trail = trail
         self._deny = deny
         self.entries: list[Entry] = []
-        """The replies of the turn, in their order."""
+        """The turn's replies, in order."""
         self.ends: list[Connection] = []
-        """Connections whose peers have sent all that they will."""
+        """Connections whose peers have sent their last request."""
 
-    # --- what connections put in
+    # --- for connections
 
     def add(self, connection: Connection, reply: Reply, head: bytes, peer_fields: bytes, grant: Grant | None) -> None:
-        """A reply with its audit record: `head`, then the peer's fields."""
+        """Add a reply with its audit record: `head`, then the peer's fields."""
         self.entries.append((connection, reply, head + peer_fields, peer_fields, grant))
 
     def reply(self, connection: Connection, line: bytes) -> None:
-        """A reply that is not audited."""
+        """Add a reply that is not audited."""
         self.entries.append((connection, line, None, b"", None))
 
     def end(self, connection: Connection) -> None:
-        """The peer has sent all that it will: close once it has its replies."""
+        """The peer has sent its last request: close once its replies are sent."""
         self.ends.append(connection)
 
     # --- the end of the turn
@@ -68,7 +70,8 @@ class Outbox:
                 for entry in entries:
                     entry[0].send(entry[1], snapshot)
             except Exception:
-                # A peer whose connection went on would take the next answer for the one that it did not get.
+                # If the connection stayed open, the peer would take the next reply for the missing
+                # one.
                 for entry in entries:
                     entry[0].close()
                 raise
@@ -78,7 +81,8 @@ class Outbox:
                 connection.end_of_requests()
 
     def _hand_over(self, entries: list[Entry], heads: list[bytes]) -> None:
-        """Write the records of `entries`. A secret that may not be handed out without its record is denied there."""
+        """Write the records of `entries`. A secret that requires its record is denied there if the
+        record is not accepted."""
         if self._deny and not self._trail.stored:
             heads = self._deny_secrets(entries)
         latency = records.latency_field(int((monotonic() - self._loop.now) * 1e6))
@@ -92,7 +96,8 @@ class Outbox:
         self._not_taken(entries, written[taken:], audited[taken:])
 
     def _deny_secrets(self, entries: list[Entry]) -> list[bytes]:
-        """The journal does not store records: deny the secrets in `entries`, and say so in their records. All records."""
+        """The journal does not store records: deny the secrets in `entries` and note that in their
+        records. Returns all records."""
         heads = []
         for index, (connection, reply, head, peer_fields, grant) in enumerate(entries):
             if head is not None and grant is not None and not isinstance(reply, bytes):
@@ -104,7 +109,8 @@ class Outbox:
         return heads
 
     def _not_taken(self, entries: list[Entry], written: list[bytes], audited: list[int]) -> None:
-        """The trail did not take `written`: keep it. Where that denies a secret, deny it and say so in its record."""
+        """The trail did not accept `written`: keep it. If a secret requires its record, deny the
+        secret and note that in the record."""
         for record, index in zip(written, audited, strict=True):
             connection, reply, _, peer_fields, grant = entries[index]
             kept = record
@@ -114,12 +120,13 @@ class Outbox:
             self._trail.keep([kept])
 
     def _received(self, entries: list[Entry], audited: list[int]) -> bool:
-        """Whether no reply hands out a secret whose record may still get lost."""
+        """Whether the records of all secrets in the replies have been received."""
         secret = any(entries[index][4] is not None and not isinstance(entries[index][1], bytes) for index in audited)
         return not secret or self._trail.received()
 
     def _not_received(self, entries: list[Entry], written: list[bytes], audited: list[int]) -> None:
-        """The trail took `written`, but it may never be read: deny the secrets, and say so in records of their own."""
+        """The trail accepted `written`, but journald may never read it: deny the secrets and add a
+        record of each denial."""
         for record, index in zip(written, audited, strict=True):
             connection, reply, _, peer_fields, grant = entries[index]
             if grant is not None and not isinstance(reply, bytes):

@@ -1,6 +1,7 @@
-"""The projects' sockets: a connection, from its bytes to requests and handlers.
+"""Connections on the projects' sockets: from bytes to requests and handlers.
 
-The beginning of the hot path is `ProjectConnection.readable`: one receive, one look-up of the line by its bytes.
+The hot path begins in `ProjectConnection.readable`: one receive, one lookup of the line by its
+bytes.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from remo_broker.protocol.ops import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _socket import socket as Accepted  # noqa: N812 - what accept makes
+    from _socket import socket as Accepted  # noqa: N812 - what accept returns
     from collections.abc import Callable, Generator
     from typing import Any
 
@@ -50,18 +51,20 @@ if TYPE_CHECKING:
     from remo_broker.broker.sockets.connection import Peer, Sweeper
     from remo_broker.protocol.ops import Request
 
-# One read. A get has some 40 bytes, so most reads are one request; a longer one takes several. The first is small: memory is
-# filled when it is allocated and when it is freed, which costs 1 µs for 4 KiB.
+# Read sizes. A get has about 40 bytes, so most reads contain one request; a longer request takes
+# several. The first read is small: its memory is filled on allocation and again when freed, which
+# costs 1 µs for 4 KiB.
 FIRST_READ_SIZE = 512
 READ_SIZE = 4096
-# Bytes of unfinished requests kept for all connections of a project together: sixteen of the longest. Beyond it no
-# connection may keep more than one read.
+# The most bytes of unfinished requests for all connections of a project together: sixteen of the
+# longest. Above that, no connection may keep more than one read.
 MAX_UNREAD = 16 * MAX_MESSAGE
-# What a line costs of its project's share: 1, and 1 for so many bytes of it. Numbers are the slowest to read, 0.6 µs a byte.
+# A line costs 1 unit of its project's share, and 1 more for each 2^5 bytes. Numbers are the slowest
+# to parse, 0.6 µs a byte.
 BYTES_PER_UNIT_SHIFT = 5
-# A longer line is read in steps, with others in between: 64 KiB of numbers take 40 ms.
+# Longer lines are parsed in steps, with other work in between: 64 KiB of numbers take 40 ms.
 LONG_LINE = LONGEST_KNOWN_LINE
-# What such a step costs: some 0.5 ms, see `scan`.
+# The cost of such a step: about 0.5 ms, see `scan`.
 STEP_COST = 32
 
 TOO_LONG = protocol_error(
@@ -104,18 +107,18 @@ class ProjectConnection(QueuedConnection):
         self._unread = b""
         self._at_end = False
         self._queued = False
-        """It has whole lines left for the next turn."""
+        """Complete lines are left for the next turn."""
         self._long = 0
-        """How many bytes the long line has that `_unread` begins with; 0 for none."""
+        """The length in bytes of the long line at the start of `_unread`; 0 if there is none."""
         self._steps: Generator[None, None, Node] | None = None
-        """Reads it."""
+        """Parses the long line."""
         project.connections += 1
         server.connections.add(self)
         server.accepted.append(self)
         self.ready()
 
     def readable(self) -> None:
-        if self._queued:  # the peer has hung up, which epoll reports unasked
+        if self._queued:  # the peer has hung up, which epoll always reports
             return
         try:
             data = self.socket.recv(READ_SIZE if self._unread else FIRST_READ_SIZE, DONTWAIT)
@@ -127,11 +130,11 @@ class ProjectConnection(QueuedConnection):
             self.close()
             return
         if not data and not self._unread and self.stream is None:
-            self.close()  # the ordinary end: whatever was asked was answered in an earlier turn
+            self.close()  # the usual end: all requests were answered in earlier turns
             return
         if self.registered == INERT:
             self.want(READ)
-        # A read that is one line and has been seen before needs no parsing: 9 µs less than the long way.
+        # A read that is exactly one known line needs no parsing, which saves 9 µs.
         grant = self.project.lines.get(data)
         if grant is not None and not self._unread:
             self._fetch(grant)
@@ -156,7 +159,8 @@ class ProjectConnection(QueuedConnection):
         self._unread = unread
 
     def _queue(self) -> None:
-        """Go on in the next turn. Nothing is read meanwhile, so that no peer makes the broker keep all that it can send."""
+        """Go on in the next turn. Do not read meanwhile, so that no peer can make the broker buffer
+        all that it sends."""
         self._queued = True
         self.want(0)
         self.sweeper.lift(self)
@@ -176,7 +180,8 @@ class ProjectConnection(QueuedConnection):
         return not self.closed and (project.share <= 0 or (self._long > 0 and project.reader not in (None, self)))
 
     def _answer_lines(self) -> None:
-        """Answer the whole lines that were read, and at the end of the stream what stands without a newline."""
+        """Answer the complete lines that were read and, at the end of the stream, a last line
+        without a newline."""
         unread = self._unread
         start = 0
         while True:
@@ -262,7 +267,7 @@ class ProjectConnection(QueuedConnection):
         self._queue()
 
     def _read_long_line(self) -> bool:
-        """One step of it; whether the line has been answered."""
+        """Parse one step of the long line. Returns whether the line has been answered."""
         if self.has_to_wait:
             self._queue()
             return False
@@ -296,9 +301,9 @@ class ProjectConnection(QueuedConnection):
     # --- the end
 
     def _fail(self, line: bytes) -> None:
-        """A last error, behind the answers to what was asked before it."""
+        """Send a final error, after the replies to earlier requests."""
         self.outbox.flush()
-        self._keep(b"")  # at once, so that what is too much for all ends the connections of a few
+        self._keep(b"")  # at once, so that reaching the project's limit ends only a few connections
         self.end_with(line)
 
     def timed_out(self) -> None:
@@ -350,12 +355,13 @@ def _ready(connection: ProjectConnection, _request: Ready) -> None:
 
 
 def _watch(connection: ProjectConnection, _request: WatchProject) -> None:
-    connection.outbox.flush()  # what was asked before is answered first
+    connection.outbox.flush()  # earlier requests are answered first
     if not connection.closed:
         connection.begin(ProjectStream(connection.server.watchers, connection, connection.project))
 
 
-# A handler answers through the connection's outbox, which keeps the order of the requests, or begins a stream.
+# A handler replies through the connection's outbox, which keeps the order of the requests, or
+# begins a stream.
 HANDLERS: dict[type[Request], Callable[[ProjectConnection, Any], None]] = table(
     PROJECT,
     {Get: _get, Ping: _ping, Info: _info, Bindings: _bindings, Peek: _peek, Ready: _ready, WatchProject: _watch},
@@ -376,7 +382,7 @@ class ProjectServer:
         self.watchers = Watchers(loop, broker)
         self.connections: set[ProjectConnection] = set()
         self.accepted: list[ProjectConnection] = []
-        """Those of this turn, which are not registered with epoll yet."""
+        """Connections accepted in this turn, not yet registered with epoll."""
         loop.turn_ends.append(self._end_turn)
 
     def _end_turn(self) -> None:
@@ -390,10 +396,10 @@ class ProjectServer:
             self.queue.end_turn()
 
     def report_refusals(self, project: Project, peer_fields: bytes) -> None:
-        """See to it that a request over the rate is in the audit, now or together with those that follow."""
+        """Make sure that a rate-limited request is audited, now or together with later ones."""
         self._record_refusals(project, peer_fields)
         bucket = project.bucket
-        if bucket.refused == 1:  # the first that waits to be recorded
+        if bucket.refused == 1:  # the first one that is not recorded yet
             left = bucket.told_at + REFUSALS_SECONDS - self.loop.now
             self.loop.after(left, partial(self._record_refusals, project, peer_fields))
 
@@ -403,7 +409,8 @@ class ProjectServer:
             self.trail.write_or_keep(record + peer_fields)
 
     def dismiss(self, project: Project | None = None) -> None:
-        """Answer what the peers (of one project, or all) have already sent, then close; in `PEER_SECONDS` at most."""
+        """Answer what the peers of `project` (None: of all projects) have already sent, then close,
+        within `PEER_SECONDS`."""
         connections = [one for one in self.connections if project is None or one.project is project]
         for connection in connections:
             connection.take_no_more()

@@ -1,8 +1,10 @@
-"""The projects' sockets: which listener serves which project, and which of those who connect become clients.
+"""The projects' sockets: which listener serves which project, and which peers are admitted as
+clients.
 
-A listener belongs to one registration. It is revoked when the project is unregistered, and what listens under a name when a
-project is registered under it is revoked first: so a listener that is older than a registration is never served. To revoke
-is shutdown(2), which ends the listener itself, for all who hold it and wherever its file is mounted, and cannot be undone.
+A listener belongs to one registration and is revoked when the project is unregistered. Registering
+a project first revokes all listeners under its name, so a listener older than a registration is
+never served. Revoking means shutdown(2): it shuts the listener down for all its holders, wherever
+its file is mounted, and cannot be undone.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from remo_broker.broker.sockets.refused import Reader, RefusedPeers, Stranger, u
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _socket import socket as Accepted  # noqa: N812 - what accept makes
+    from _socket import socket as Accepted  # noqa: N812 - what accept returns
     from collections.abc import Callable, Generator, Iterator
     from typing import Any
 
@@ -33,26 +35,27 @@ if TYPE_CHECKING:
     from remo_broker.broker.sockets.refused import RecordOf
     from remo_broker.broker.systemd import Manager
 
-# Connections on one socket that are going to be refused: so many at a time and a second; what is beyond is closed
-# without a word, as each costs a record in the journal.
+# Limits for connections on one socket that will be refused: at one time, per second, and in a
+# burst. Further ones are closed without a reply, because each costs a journal record.
 MAX_STRANGERS = 16
 STRANGERS_PER_SECOND = 50
 STRANGERS_BURST = 200
-# Descriptors that clients may not take: 40 connections of operators and onlookers, as many for the secret memory of what
-# they send and of the store, 3 times 16 that are turned away, a dozen of the broker's own (control listeners, journal,
-# loop), pipes of manifest readers, the state file.
+# Descriptors reserved from clients: 40 for connections of operators and watchers, as many for the
+# secret memory of their input and of the store, 3 times 16 for excess connections that get an error
+# reply, a dozen for the broker itself (control listeners, journal, loop), pipes of manifest
+# readers, and the state file.
 RESERVED_DESCRIPTORS = 192
 
 
 class Endpoint:
-    """All listeners of one name; more than one of a kind when a socket unit and the descriptor store both hold one, or when a
-    socket was removed and made again."""
+    """All listeners of one name. There can be more than one of a kind: a socket unit and the
+    descriptor store may both hold one, or a socket may have been removed and recreated."""
 
     __slots__ = ("listeners", "refusals", "strangers")
 
     def __init__(self) -> None:
         self.listeners: list[tuple[str, Listener]] = []
-        """Each with its kind."""
+        """Pairs of kind and listener."""
         self.strangers = 0
         self.refusals = Bucket(STRANGERS_PER_SECOND, STRANGERS_BURST)
 
@@ -65,7 +68,7 @@ class Endpoints:
     ) -> None:
         self.server = server
         self.last_activity = server.loop.now
-        """When somebody last connected, on the loop's clock."""
+        """When a peer last connected, on the loop's clock."""
         self.binder = Binder(server.loop, server.broker.config.socket_dir)
         self._manager = manager
         self._say = say
@@ -73,7 +76,7 @@ class Endpoints:
         self._endpoints: dict[str, Endpoint] = {}
         self._listener_count = 0
         self._prepared: dict[str, dict[str, socket.socket]] = {}
-        """Listening, but not looked at yet: the registration is being saved."""
+        """Listening, but not served yet: the registration is being saved."""
         self._strangers = 0
         self._stopped = False
         self._reader = Reader(server.loop)
@@ -86,13 +89,14 @@ class Endpoints:
 
     @property
     def only_held_by_manager(self) -> bool:
-        """Whether a connect on any of the sockets would start the broker again."""
+        """Whether socket units hold all sockets, so that a connect to any of them starts the broker
+        again."""
         return all(one.held_by_unit for endpoint in self._endpoints.values() for _, one in endpoint.listeners)
 
     # --- which listeners there are
 
     def adopt(self, kind: str, name: str, listening: socket.socket, *, handed_over: bool = False) -> None:
-        """Serve a socket that was made, or handed over unless it was revoked before."""
+        """Serve a new socket, or one that was passed (`handed_over`) unless it has been revoked."""
         if handed_over and is_revoked(listening):
             listening.close()
             return
@@ -104,39 +108,40 @@ class Endpoints:
         )
         self._endpoints.setdefault(name, Endpoint()).listeners.append((kind, listener))
         self._listener_count += 1
-        if self._stopped:  # the project was registered while the broker ends; who connects waits for the next one
+        if self._stopped:  # registered while the broker stops; clients wait for the next broker
             listener.close()
 
     def open_at_start(self, name: str, owner: str) -> None:
-        """Make those sockets of a registered project that are missing. Raises `Refused`."""
+        """Create the missing sockets of a registered project. Raises `Refused`."""
         kinds = list(self._missing(name))
         if kinds:
             self._adopt_and_keep(name, self.binder.make_now(name, owner, kinds))
 
     def prepare(self, name: str, owner: str) -> Generator[Later | None, Any, None]:
-        """Revoke what listens under the name, and make new sockets; who connects to them waits for `serve`. Raises
-        `Refused`."""
+        """Revoke all listeners of the name and create new sockets; clients that connect to them
+        wait for `serve`. Raises `Refused`."""
         self._revoke(name)
         try:
             self._prepared[name] = yield from self.binder.make(name, owner, files.KINDS, renew=True)
         except Refused:
-            yield from self.close(name, owner)  # one of the two may have been made
+            yield from self.close(name, owner)  # one of the two may exist
             raise
 
     def serve(self, name: str) -> None:
-        """Accept who connects to what was prepared."""
+        """Accept connections on the prepared sockets."""
         self._adopt_and_keep(name, self._prepared.pop(name))
 
     def repair(self, name: str, owner: str) -> Generator[Later | None, Any, None]:
-        """Make sockets again that somebody has removed. The old ones are still served: a container may have them mounted.
-        Raises `Refused`."""
+        """Recreate sockets whose files were removed. The old ones are still served: a container may
+        have them mounted. Raises `Refused`."""
         kinds = list(self._missing(name))
         if kinds:
             made = yield from self.binder.make(name, owner, kinds, renew=False)
             self._adopt_and_keep(name, made)
 
     def close(self, name: str, owner: str) -> Generator[Later | None, Any, None]:
-        """Revoke all listeners of a project, whoever made them, and remove their files."""
+        """Revoke all listeners of a project, regardless of who created them, and remove their
+        files."""
         self._revoke(name)
         try:
             yield from self.binder.remove(name, owner)
@@ -144,8 +149,8 @@ class Endpoints:
             self._say(f"The socket files of project {name} were not removed: {refusal.message}")
 
     def drop_unregistered(self) -> list[str]:
-        """At a start: forget stored listeners of projects that are not registered. What a unit holds is answered
-        `not_registered`."""
+        """At startup: revoke stored listeners of unregistered projects; returns their names. If
+        socket units hold all listeners of a name, these stay and answer `not_registered`."""
         names = []
         for name in [name for name in self._endpoints if name not in self.server.broker.projects]:
             endpoint = self._endpoints[name]
@@ -159,7 +164,7 @@ class Endpoints:
         return names
 
     def stop(self) -> None:
-        """Take no more connections; systemd keeps the sockets that it holds."""
+        """Accept no more connections; systemd keeps the sockets that it holds."""
         self._stopped = True
         for endpoint in self._endpoints.values():
             for _, listener in endpoint.listeners:
@@ -168,13 +173,13 @@ class Endpoints:
                 listener.close()
 
     def unserved(self, name: str) -> str | None:
-        """The path of a socket of the project that nobody can connect to, if there is one."""
+        """The path of a socket of the project that clients cannot connect to, or None."""
         for kind in self._missing(name):
             return files.socket_path(self.server.broker.config.socket_dir, kind, name)
         return None
 
     def _missing(self, name: str) -> Iterator[str]:
-        """The kinds of which no listener of `name` is where it should be."""
+        """The kinds for which no listener of `name` is at its path."""
         endpoint = self._endpoints.get(name)
         listeners = endpoint.listeners if endpoint is not None else []
         for kind in files.KINDS:

@@ -1,4 +1,5 @@
-"""Those who connect without getting anywhere: on the socket of no project, or of one that does not allow them."""
+"""Refused peers: on a socket without a registered project, or with a uid that the project does not
+allow."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from remo_broker.protocol.ops import MAX_MESSAGE, PROJECT_REQUESTS, Get, Reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _socket import socket as Accepted  # noqa: N812 - what accept makes
+    from _socket import socket as Accepted  # noqa: N812 - what accept returns
     from collections.abc import Callable, Generator
     from typing import TypeAlias
 
@@ -26,17 +27,19 @@ if TYPE_CHECKING:
     Steps: TypeAlias = Generator[None, None, bytes | None]
     RecordOf: TypeAlias = Callable[[bytes], Steps]
 
-# How often a uid that a project does not allow is recorded.
+# How often to record a uid that a project does not allow.
 REFUSED_PEERS_SECONDS = 1.0
-# Peers that are counted apart at one time, by project and uid; what is beyond is recorded together.
+# The most peers to count separately at one time, by project and uid; further ones are recorded
+# together.
 MAX_REFUSED_PEERS = 256
 MANY_UIDS = -1
-# A longer line is read in steps, with others in between.
+# Longer lines are parsed in steps, with other work in between.
 LONG_LINE = 256
 
 
 class Reader:
-    """Reads the long lines of all strangers, one at a time and a step a turn: neither shall cost the others anything."""
+    """Parses the long lines of all refused peers, one line at a time and one step per turn, so that
+    they do not delay clients."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
@@ -76,7 +79,7 @@ class Reader:
 
 
 class Stranger(Connection):
-    """A connection that is answered one thing to whatever it asks, then closed."""
+    """A connection that gets the same reply to any request and is then closed."""
 
     __slots__ = ("_answered", "_on_close", "_read", "_reader", "_record_of", "_trail")
 
@@ -91,7 +94,7 @@ class Stranger(Connection):
         record_of: RecordOf | None,
         on_close: Callable[[], None],
     ) -> None:
-        """`record_of` makes the audit record, if any, of the line that was asked, in steps."""
+        """`record_of` creates the audit record of the request, if it gets one, in steps."""
         super().__init__(loop, sweeper, connection)
         self._trail = trail
         self._reader = reader
@@ -124,7 +127,7 @@ class Stranger(Connection):
             self.answer(finish(self.steps()))
 
     def steps(self) -> Steps:
-        """Makes the audit record of what was asked."""
+        """Create the audit record of the request, in steps."""
         assert self._record_of is not None
         return self._record_of(self._read.partition(b"\n")[0])
 
@@ -142,7 +145,7 @@ class Stranger(Connection):
 
 
 def unregistered_record(project: str, peer_fields: bytes, generation: int) -> RecordOf:
-    """What is audited on a socket that no project is registered for: gets, as denied."""
+    """Audit records for a socket without a registered project: each get is recorded as denied."""
 
     def record_of(line: bytes) -> Steps:
         try:
@@ -165,24 +168,27 @@ def unregistered_record(project: str, peer_fields: bytes, generation: int) -> Re
 
 
 class RefusedPeers:
-    """Records each uid that a project does not allow: at once when it connects, then how often it did so meanwhile.
+    """Records each uid that a project does not allow: its first connection at once, then
+    periodically the number of further ones.
 
-    Peers are told apart by uid, so that the connections of one neither hide nor carry the name of another's.
+    Peers are counted by uid, so that one uid's connections neither hide another's nor are recorded
+    under its name.
     """
 
     def __init__(self, loop: Loop, trail: AuditTrail) -> None:
         self._loop = loop
         self._trail = trail
         self._counts: dict[tuple[str, int], tuple[int, bytes]] = {}
-        """By project and uid, how many connections are not recorded yet, and the last peer's fields."""
+        """By project and uid: how many connections are not recorded yet, and the last peer's
+        fields."""
 
     def add(self, project: str, uid: int, fields: bytes) -> None:
-        """`fields` are those of the peer in a record."""
+        """`fields` are the peer's record fields."""
         key = project, uid
         if key in self._counts:
             self._counts[key] = self._counts[key][0] + 1, fields
         elif len(self._counts) >= MAX_REFUSED_PEERS:
-            # A user who has thousands of uids, as one with a range for containers does.
+            # One user may have thousands of uids, such as a range for containers.
             key = project, MANY_UIDS
             if key not in self._counts:
                 self._loop.after(REFUSED_PEERS_SECONDS, lambda: self._tell(key))

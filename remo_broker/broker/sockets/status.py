@@ -1,7 +1,9 @@
-"""The status socket: `status` as on the admin socket, and `watch`, a stream of changes for `remo-broker-bus`.
+"""The status socket: `status` as on the admin socket, and `watch`, a stream of changes for
+`remo-broker-bus`.
 
-The stream carries states, not history: the difference to what was last sent is worked out when the socket takes more, so
-a watcher that does not read costs nothing and misses nothing but intermediate counts.
+The stream carries states, not history. The broker computes the difference to the last state sent
+when the socket accepts more, so a watcher that does not read costs nothing and misses only
+intermediate counts.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from remo_broker.protocol.ops import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _socket import socket as Accepted  # noqa: N812 - what accept makes
+    from _socket import socket as Accepted  # noqa: N812 - what accept returns
     from collections.abc import Callable
     from typing import Any
 
@@ -38,9 +40,9 @@ if TYPE_CHECKING:
     from remo_broker.broker.status import StatusReport
     from remo_broker.protocol.ops import Request
 
-# The bus service has one connection; the others are for people who look on.
+# The bus service uses one connection; the others are for interactive use.
 MAX_CONNECTIONS = 8
-# How often counters are sent, if nothing else changes.
+# How often to send counters if nothing else changes.
 COUNTERS_SECONDS = 1.0
 # Requests on this socket are short.
 MAX_REQUEST = 4096
@@ -62,7 +64,7 @@ class StatusConnection(Connection):
         self._lines = LineBuffer()
         self._at_end = False
         self._queued = False
-        """A line was answered and the next turn goes on."""
+        """A line was answered; the next turn continues."""
 
     def readable(self) -> None:
         try:
@@ -77,7 +79,8 @@ class StatusConnection(Connection):
         self._answer_lines()
 
     def _answer_lines(self) -> None:
-        """Answer one line of what was read, and the others in turns to come: a status page costs some milliseconds."""
+        """Answer one of the lines that were read, and the others in later turns: a status page
+        takes a few milliseconds."""
         if self.pending or self.closed or self.ending or self._queued:
             return
         line = self._lines.next_line()
@@ -96,7 +99,7 @@ class StatusConnection(Connection):
             self.sweeper.set(self, PEER_SECONDS)
 
     def _queue(self) -> None:
-        """Go on in the next turn; nothing is read meanwhile."""
+        """Go on in the next turn; do not read meanwhile."""
         self._queued = True
         if not self.pending:
             self.loop.change(self.fd, 0)
@@ -140,21 +143,21 @@ HANDLERS: dict[type[Request], Callable[[StatusConnection, Any], None]] = table(S
 
 
 class StatusStream(Stream):
-    """The broker and its projects as they are: all of it first, then what changes."""
+    """The state of the broker and its projects: first all of it, then changes."""
 
     def __init__(self, connection: Connection, report: StatusReport) -> None:
         self._connection = connection
         self._report = report
         self._counters_due = True
-        """Not all counters were sent since it was their time."""
+        """Counters are due and not all have been sent."""
         self._sent: dict[str, tuple[int, ...]] = {}
-        """By project, a mark of the state that was last sent."""
+        """By project: a fingerprint of the state that was last sent."""
         self._sent_broker = b""
         self._sent_standing: tuple[int, ...] = ()
         self._sent_synced = False
 
     def counters_are_due(self) -> None:
-        """It is time for those lines too in which nothing but counters has changed."""
+        """From now on, also send lines in which only counters have changed."""
         self._counters_due = True
 
     def tell(self) -> None:
@@ -188,14 +191,14 @@ class StatusStream(Stream):
             connection.send(encode(SyncedEvent().to_json()))
 
     def stopping(self, *, idle: bool) -> None:
-        """The broker ends: send the last changes and say so."""
+        """The broker is stopping: send the last changes and a stopping event."""
         if not self._connection.pending:
             self.tell()
             self._connection.send(encode(StoppingEvent(idle=idle).to_json()))
 
 
 class StatusServer:
-    """All connections on the status socket. They do not keep the broker awake."""
+    """All connections on the status socket. They do not keep the broker from exiting when idle."""
 
     def __init__(self, loop: Loop, sweeper: Sweeper, report: StatusReport) -> None:
         self.loop = loop
@@ -231,7 +234,7 @@ class StatusServer:
             self.loop.after(COUNTERS_SECONDS, self._tick)
 
     def stopping(self, *, idle: bool) -> None:
-        """The broker ends; say so and close."""
+        """The broker is stopping: tell the watchers and close all connections."""
         for stream in self._streams():
             stream.stopping(idle=idle)
         for connection in list(self.connections):

@@ -1,7 +1,8 @@
-"""The watch streams of the admin and the project sockets: how the store, or a project, is now.
+"""Watch streams on the admin and project sockets: the current state of the store or of a project.
 
-They carry states, not history: to a watcher that is slow to read, several changes are one line. What waits in the
-kernel for one that does not read at all is bounded by `SEND_BUFFER`; then it has `PEER_SECONDS`, as any peer has.
+They carry states, not history: a slow reader gets several changes as one line. For a watcher that
+does not read at all, the kernel buffers at most `SEND_BUFFER`; then the deadline of `PEER_SECONDS`
+applies, as for any peer.
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ if TYPE_CHECKING:
     from remo_broker.broker.sockets.connection import Connection
     from remo_broker.protocol.message import Message
 
-# Some twenty lines; the kernel counts each with what it costs to keep it.
+# About twenty lines; the kernel counts each with its overhead.
 SEND_BUFFER = 16 * 1024
-# Streams that are written to in one turn: some 5 µs each.
+# Streams to write to in one turn; each takes about 5 µs.
 STREAMS_PER_TURN = 64
 
 _SIGN_OF_LIFE = encode(SignOfLife().to_json())
 
 
 class WatchStream(Stream):
-    """`state` is a message with `event`."""
+    """Subclasses implement `state`, which returns a message with `event`."""
 
     def __init__(self, watchers: Watchers, connection: Connection) -> None:
         self._watchers = watchers
@@ -56,7 +57,7 @@ class WatchStream(Stream):
         raise NotImplementedError
 
     def changed(self, event: str) -> None:
-        """Something has changed, in the way that `event` says: send it now, or when the socket takes more."""
+        """The state has changed as `event` says: send it now, or when the socket accepts more."""
         self._due = True
         self._event = event
         if not self._connection.pending:
@@ -84,7 +85,7 @@ class WatchStream(Stream):
 
 
 class StoreStream(WatchStream):
-    """On the admin socket."""
+    """The stream on the admin socket."""
 
     def state(self, event: str | None) -> StoreState:
         store = self._watchers.broker.store
@@ -98,7 +99,7 @@ class StoreStream(WatchStream):
 
 
 class ProjectStream(WatchStream):
-    """On a project's socket."""
+    """The stream on a project's socket."""
 
     def __init__(self, watchers: Watchers, connection: Connection, project: Project) -> None:
         super().__init__(watchers, connection)
@@ -117,13 +118,13 @@ class ProjectStream(WatchStream):
 
 
 class Watchers:
-    """All watch streams of the two kinds of sockets."""
+    """All watch streams, on both kinds of sockets."""
 
     def __init__(self, loop: Loop, broker: Broker) -> None:
         self.loop = loop
         self.broker = broker
         self.start_usec = now_usec()
-        """By which watchers tell one broker from the next."""
+        """Lets watchers distinguish one broker process from the next."""
         self.streams: set[WatchStream] = set()
 
     def pushed(self) -> None:
@@ -141,7 +142,8 @@ class Watchers:
             self.loop.start(self._in_steps(waiting, event))
 
     def _in_steps(self, waiting: list[WatchStream], event: str) -> Job:
-        """At the end of this turn, some streams at a time: nobody else waits for all of them."""
+        """Notify some streams per turn, beginning at the end of this one, so that other clients do
+        not wait for all of them."""
         while waiting:
             for stream in waiting[:STREAMS_PER_TURN]:
                 if stream in self.streams:
