@@ -33,6 +33,21 @@ user = "aws.user"
 BINARY = bytes(range(256))
 
 
+# Binds an address as systemd does and prints how much it is answered, and whether that begins with a value.
+ASK = """
+import socket, sys
+client = socket.socket(socket.AF_UNIX)
+client.settimeout(10)
+if sys.argv[2]:
+    client.bind("\\0" + sys.argv[2])
+client.connect(sys.argv[1])
+data = b""
+while piece := client.recv(65536):
+    data += piece
+print(len(data), data[:40].decode("ascii", "replace"))
+"""
+
+
 @pytest.fixture
 def host(machine: Machine) -> Iterator[Operator]:
     """An operator on a machine with the credentials socket open and rules for `load@`."""
@@ -123,6 +138,9 @@ def test_a_unit_that_no_rule_names_does_not_start(machine: Machine, host: Operat
     fails(machine, "load@two.service", "not_in_configuration", "other")
     said = machine.run(["systemctl", "status", "other.service"], check=False).stdout
     assert "CREDENTIALS" in said
+    explained = machine.run(["journalctl", "-x", "-u", SERVICE]).stdout
+    assert "Unit other.service was refused credential password (not_in_configuration)." in explained
+    assert "remo-brokerctl explain --unit UNIT CREDENTIAL" in explained
 
 
 def test_a_missing_secret_keeps_the_unit_down(machine: Machine, host: Operator) -> None:
@@ -201,23 +219,17 @@ def test_a_broker_that_cannot_start_keeps_the_unit_down(machine: Machine, host: 
 
 
 def test_only_root_reaches_the_socket(machine: Machine, host: Operator) -> None:
+    """A user's own service manager is not root either."""
+    host.push({"PASSWORD": "zqSecretzq"})
     status = machine.path(SOCKET).stat()
     assert (status.st_mode & 0o7777, status.st_uid, status.st_gid) == (0o600, 0, 0)
+    ask = ["/usr/bin/python3", "-c", ASK, SOCKET, "abc/unit/load@x.service/password"]
+    for user in ("nobody", "remo-broker"):
+        said = machine.run(ask, user=user, check=False)
+        assert "PermissionError" in said.stderr
+        assert said.stdout == ""
 
 
-# Binds an address as systemd does and prints how much it is answered, and whether that begins with a value.
-ASK = """
-import socket, sys
-client = socket.socket(socket.AF_UNIX)
-client.settimeout(10)
-if sys.argv[2]:
-    client.bind("\\0" + sys.argv[2])
-client.connect(sys.argv[1])
-data = b""
-while piece := client.recv(65536):
-    data += piece
-print(len(data), data[:40].decode("ascii", "replace"))
-"""
 TOO_MUCH = 1024 * 1024 + 1
 
 
