@@ -29,7 +29,7 @@ from remo_broker.broker.sockets.credentials import KIND as CREDENTIAL
 from remo_broker.broker.sockets.credentials import CredentialServer
 from remo_broker.broker.sockets.listener import CONTROL_MODE, Listener, is_held_by_unit, unlink
 from remo_broker.broker.sockets.project import ProjectServer
-from remo_broker.broker.sockets.project_listeners import Endpoints
+from remo_broker.broker.sockets.project_listeners import ProjectListeners
 from remo_broker.broker.sockets.status import StatusServer
 from remo_broker.broker.status import StatusReport
 from remo_broker.broker.systemd import ADMIN, CREDENTIALS, PROJECT_KINDS, STATUS
@@ -80,7 +80,7 @@ class Daemon:
         self.project_server = ProjectServer(
             self.loop, self.sweeper, self.broker, self.trail, deny=config.audit_failure == DENY
         )
-        self.endpoints = Endpoints(
+        self.project_listeners = ProjectListeners(
             self.project_server, manager, raise_descriptor_limit(), partial(self._say, PRIORITY_WARNING)
         )
         self.report = StatusReport(
@@ -89,14 +89,14 @@ class Daemon:
             self.trail,
             self.arena.protection.value,
             self.project_server.watchers.start_usec,
-            self.endpoints.unserved,
+            self.project_listeners.unserved,
         )
         self.status_server = StatusServer(self.loop, self.sweeper, self.report)
         self.writer = registrations.Writer(config.state_dir)
         self.operations = Operations(
             self.loop,
             self.broker,
-            self.endpoints,
+            self.project_listeners,
             ManifestReader(self.loop, config),
             self.writer,
             self.trail,
@@ -164,14 +164,14 @@ class Daemon:
             self.writer.keep_aside = isinstance(damage, registrations.Unread)
             self._say(PRIORITY_ERROR, str(damage))
         # Projects whose registrations could not be read may be back at the next start.
-        for name in () if self.writer.keep_aside else self.endpoints.drop_unregistered():
+        for name in () if self.writer.keep_aside else self.project_listeners.drop_unregistered():
             self._say(PRIORITY_WARNING, f"The stored socket of {name} was dropped: no such project is registered.")
         for name, project in self.broker.projects.items():
             try:
-                self.endpoints.open_at_start(name, project.registration.project_path)
+                self.project_listeners.open_at_start(name, project.registration.project_path)
             except Refused as refusal:
                 self._say(PRIORITY_ERROR, f"Project {name} cannot be served: {refusal.message}")
-        self.endpoints.binder.started()
+        self.project_listeners.binder.started()
         if binds_control:
             # Last, so that a client that waits for the admin socket finds all the others.
             self._bind_control(ADMIN, paths.ADMIN_SOCKET, self.admin_server)
@@ -215,7 +215,7 @@ class Daemon:
             held = is_held_by_unit(listening)
             self._control[name] = Listener(self.loop, listening, accepted[name], held_by_unit=held)
         elif kind in PROJECT_KINDS and is_project_name(project):
-            self.endpoints.adopt(kind, project, listening, handed_over=True)
+            self.project_listeners.adopt(kind, project, listening, handed_over=True)
         else:
             listening.close()
             self._say(PRIORITY_WARNING, f"Descriptor {printable(name)} has an unknown name; closed.")
@@ -316,7 +316,9 @@ class Daemon:
     # --- the end
 
     def _exit_when_idle(self) -> None:
-        last = max(self.endpoints.last_activity, self.admin_server.last_activity, self.credential_server.last_activity)
+        last = max(
+            self.project_listeners.last_activity, self.admin_server.last_activity, self.credential_server.last_activity
+        )
         left = self.config.idle_exit_seconds - (monotonic() - last)
         if not self._may_exit():
             left = self.config.idle_exit_seconds
@@ -330,12 +332,12 @@ class Daemon:
         """Whether an exit would lose nothing and the next connect would start the broker again."""
         return (
             self.broker.store.secret_count == 0
-            and not self.endpoints.connections
+            and not self.project_listeners.connections
             and not self.admin_server.connections
             and not self.credential_server.connections
             and not self.writer.busy
             and self.trail.healthy
-            and self.endpoints.only_held_by_manager
+            and self.project_listeners.only_held_by_manager
             and all(listener.held_by_unit for listener in self._control.values())
         )
 
@@ -349,7 +351,7 @@ class Daemon:
             if not listener.held_by_unit:
                 listener.take_waiting()
             listener.close()
-        self.endpoints.stop()
+        self.project_listeners.stop()
         self.project_server.dismiss()
         self.admin_server.dismiss()
         self.credential_server.stop()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from remo_broker.broker.projects import Project, Registration
     from remo_broker.broker.sockets.admin import AdminCall, Steps
     from remo_broker.broker.sockets.connection import Peer
-    from remo_broker.broker.sockets.project_listeners import Endpoints
+    from remo_broker.broker.sockets.project_listeners import ProjectListeners
     from remo_broker.broker.sockets.watch import Watchers
     from remo_broker.protocol.ops import Preview, Reload
 
@@ -35,7 +35,7 @@ class ManifestOperations:
     """The part of `Operations` that reads manifests again; `Operations` sets the attributes."""
 
     _broker: Broker
-    _endpoints: Endpoints
+    _listeners: ProjectListeners
     _locks: KeyLocks
     _reader: ManifestReader
     _watchers: Watchers
@@ -123,7 +123,7 @@ class ManifestOperations:
             )
         self._say_if_it_waits(project, change, peer, waits=change.widens and adopted is not fresh)
         if adopt:
-            yield from self._endpoints.repair(name, before.project_path)
+            yield from self._listeners.repair(name, before.project_path)
         return change
 
     def _say_if_it_waits(self, project: Project, change: Change, peer: Peer, *, waits: bool) -> None:

@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from remo_broker.broker.secrets.store import Secret
     from remo_broker.broker.sockets.admin import AdminCall, Steps
     from remo_broker.broker.sockets.connection import Peer, Stream
-    from remo_broker.broker.sockets.project_listeners import Endpoints
+    from remo_broker.broker.sockets.project_listeners import ProjectListeners
     from remo_broker.broker.status import StatusReport
     from remo_broker.protocol.ops import Reply, Request
 
@@ -82,7 +82,7 @@ class Operations(ManifestOperations):
         self,
         loop: Loop,
         broker: Broker,
-        endpoints: Endpoints,
+        project_listeners: ProjectListeners,
         reader: ManifestReader,
         writer: Writer,
         trail: AuditTrail,
@@ -91,14 +91,14 @@ class Operations(ManifestOperations):
     ) -> None:
         self._loop = loop
         self._broker = broker
-        self._endpoints = endpoints
+        self._listeners = project_listeners
         self._reader = reader
         self._writer = writer
         self._trail = trail
         self._report = report
         self._changed = changed
         self._locks = KeyLocks(loop)
-        self._watchers = endpoints.server.watchers
+        self._watchers = project_listeners.server.watchers
         self._expiry = ExpiryTimer(loop, broker, changed)
 
     def perform(self, request: Request, call: AdminCall) -> Steps:
@@ -165,14 +165,14 @@ class Operations(ManifestOperations):
 
     def _add(self, registration: Registration) -> Generator[Later | None, Any, None]:
         name, path = registration.name, registration.project_path
-        yield from self._endpoints.prepare(name, path)
+        yield from self._listeners.prepare(name, path)
         try:
             yield from self._save({name: registration})
         except Refused:
             yield from self._withdraw(name, path)
             raise
         self._broker.projects.register(registration)
-        self._endpoints.serve(name)
+        self._listeners.serve(name)
 
     def _replace(self, registration: Registration) -> Generator[Later | None, Any, None]:
         """Keep the same sockets, which containers have mounted."""
@@ -183,8 +183,8 @@ class Operations(ManifestOperations):
         self._watchers.reloaded(project)
         if (before.project_path, before.allowed_uids) != (registration.project_path, registration.allowed_uids):
             # The connected peers were admitted under other rules.
-            self._endpoints.server.dismiss(project)
-        yield from self._endpoints.repair(registration.name, registration.project_path)
+            self._listeners.server.dismiss(project)
+        yield from self._listeners.repair(registration.name, registration.project_path)
 
     def unregister(self, request: Unregister, call: AdminCall) -> Steps:
         yield from self._locks.acquire(CHANGES)
@@ -208,8 +208,8 @@ class Operations(ManifestOperations):
         """Undo everything set up so far to serve project `name`."""
         project = self._broker.projects.unregister(name)
         if project is not None:
-            self._endpoints.server.dismiss(project)
-        yield from self._endpoints.close(name, path)
+            self._listeners.server.dismiss(project)
+        yield from self._listeners.close(name, path)
 
     def show(self, request: Show, _call: AdminCall) -> ProjectDetail:
         return self._report.detail(self._known(request.name))

@@ -17,7 +17,7 @@ from remo_broker.broker.requests import decode
 from remo_broker.broker.secrets.json_spans import OBJECT, STRING, forget, scan, text
 from remo_broker.broker.secrets.memory import RegionHolder, trim
 from remo_broker.broker.sockets.connection import PEER_SECONDS, Connection, Stream
-from remo_broker.broker.sockets.listener import TOO_MANY_CONNECTIONS, Door
+from remo_broker.broker.sockets.listener import TOO_MANY_CONNECTIONS, Overflow
 from remo_broker.protocol.message import encode
 from remo_broker.protocol.ops import (
     ADMIN_REQUESTS,
@@ -317,7 +317,7 @@ class AdminServer:
         self._max_connections = max_connections
         self._long_lines = 0
         # The admin protocol does not have `RATE_LIMITED`.
-        self._door = Door(
+        self._overflow = Overflow(
             loop,
             sweeper,
             Refused(
@@ -332,7 +332,7 @@ class AdminServer:
     def accepted(self, connection: Accepted, peer: Peer) -> None:
         self.last_activity = self.loop.now
         if len(self.connections) >= self._max_connections:
-            self._door.turn_away(connection)
+            self._overflow.refuse(connection)
         else:
             self.connections.add(AdminConnection(self, connection, peer))
 

@@ -34,7 +34,7 @@ EXHAUSTED_SECONDS = 0.2
 # Excess connections of one plane that get an error reply, at one time. Further ones are closed
 # without a reply: each holds a descriptor until its peer has read the error, and descriptors are
 # scarce.
-MAX_TURNED_AWAY = 16
+MAX_OVERFLOW = 16
 # Mode of a control socket that the broker binds itself: its group contains the users of all
 # projects, who must not push.
 CONTROL_MODE = 0o600
@@ -172,8 +172,8 @@ def unlink(path: str) -> None:
         pass  # it has already been removed
 
 
-class Door:
-    """Sends an error reply to excess connections, up to `MAX_TURNED_AWAY` at a time."""
+class Overflow:
+    """Sends an error reply to excess connections, up to `MAX_OVERFLOW` at a time."""
 
     def __init__(
         self,
@@ -182,31 +182,31 @@ class Door:
         refusal: Refused = TOO_MANY_CONNECTIONS,
         discard: Callable[[Accepted], int] = discard,
     ) -> None:
-        self.turned_away = 0
+        self.open = 0
         self.discard = discard
         self._loop = loop
         self._sweeper = sweeper
         self._line = refusal.line()
 
-    def turn_away(self, connection: Accepted) -> None:
-        if self.turned_away >= MAX_TURNED_AWAY:
+    def refuse(self, connection: Accepted) -> None:
+        if self.open >= MAX_OVERFLOW:
             connection.close()
         else:
-            _TurnedAway(self._loop, self._sweeper, connection, self).end_with(self._line)
+            _OverflowConnection(self._loop, self._sweeper, connection, self).end_with(self._line)
 
 
-class _TurnedAway(Connection):
-    __slots__ = ("_door",)
+class _OverflowConnection(Connection):
+    __slots__ = ("_overflow",)
 
-    def __init__(self, loop: Loop, sweeper: Sweeper, connection: Accepted, door: Door) -> None:
+    def __init__(self, loop: Loop, sweeper: Sweeper, connection: Accepted, overflow: Overflow) -> None:
         super().__init__(loop, sweeper, connection)
-        self._door = door
-        door.turned_away += 1
+        self._overflow = overflow
+        overflow.open += 1
 
     def discard(self) -> int:
-        return self._door.discard(self.socket)
+        return self._overflow.discard(self.socket)
 
     def close(self) -> None:
         if not self.closed:
-            self._door.turned_away -= 1
+            self._overflow.open -= 1
         super().close()

@@ -19,9 +19,9 @@ from remo_broker.broker.rate import Bucket
 from remo_broker.broker.refusals import Refused
 from remo_broker.broker.sockets.binder import Binder
 from remo_broker.broker.sockets.connection import Peer
-from remo_broker.broker.sockets.listener import Door, Listener, is_held_by_unit, is_revoked, revoke
+from remo_broker.broker.sockets.listener import Listener, Overflow, is_held_by_unit, is_revoked, revoke
 from remo_broker.broker.sockets.project import ProjectConnection
-from remo_broker.broker.sockets.refused import Reader, RefusedPeers, Stranger, unregistered_record
+from remo_broker.broker.sockets.refused import LineReader, RefusedConnection, RefusedPeers, unregistered_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 # Limits for connections on one socket that will be refused: at one time, per second, and in a
 # burst. Further ones are closed without a reply, because each costs a journal record.
-MAX_STRANGERS = 16
-STRANGERS_PER_SECOND = 50
-STRANGERS_BURST = 200
+MAX_REFUSED = 16
+REFUSED_PER_SECOND = 50
+REFUSED_BURST = 200
 # Descriptors reserved from clients: 40 for connections of operators and watchers, as many for the
 # secret memory of their input and of the store, 3 times 16 for excess connections that get an error
 # reply, a dozen for the broker itself (control listeners, journal, loop), pipes of manifest
@@ -47,20 +47,20 @@ STRANGERS_BURST = 200
 RESERVED_DESCRIPTORS = 192
 
 
-class Endpoint:
+class ProjectSockets:
     """All listeners of one name. There can be more than one of a kind: a socket unit and the
     descriptor store may both hold one, or a socket may have been removed and recreated."""
 
-    __slots__ = ("listeners", "refusals", "strangers")
+    __slots__ = ("listeners", "refusals", "refused")
 
     def __init__(self) -> None:
         self.listeners: list[tuple[str, Listener]] = []
         """Pairs of kind and listener."""
-        self.strangers = 0
-        self.refusals = Bucket(STRANGERS_PER_SECOND, STRANGERS_BURST)
+        self.refused = 0
+        self.refusals = Bucket(REFUSED_PER_SECOND, REFUSED_BURST)
 
 
-class Endpoints:
+class ProjectListeners:
     """`say` logs one sentence for the operator."""
 
     def __init__(
@@ -73,25 +73,25 @@ class Endpoints:
         self._manager = manager
         self._say = say
         self._max_descriptors = max_descriptors - RESERVED_DESCRIPTORS
-        self._endpoints: dict[str, Endpoint] = {}
+        self._listeners: dict[str, ProjectSockets] = {}
         self._listener_count = 0
         self._prepared: dict[str, dict[str, socket.socket]] = {}
         """Listening, but not served yet: the registration is being saved."""
-        self._strangers = 0
+        self._refused = 0
         self._stopped = False
-        self._reader = Reader(server.loop)
+        self._reader = LineReader(server.loop)
         self._refusals = RefusedPeers(server.loop, server.trail)
-        self._door = Door(server.loop, server.sweeper)
+        self._overflow = Overflow(server.loop, server.sweeper)
 
     @property
     def connections(self) -> int:
-        return len(self.server.connections) + self._strangers
+        return len(self.server.connections) + self._refused
 
     @property
     def only_held_by_manager(self) -> bool:
         """Whether socket units hold all sockets, so that a connect to any of them starts the broker
         again."""
-        return all(one.held_by_unit for endpoint in self._endpoints.values() for _, one in endpoint.listeners)
+        return all(one.held_by_unit for endpoint in self._listeners.values() for _, one in endpoint.listeners)
 
     # --- which listeners there are
 
@@ -106,7 +106,7 @@ class Endpoints:
             partial(self._accepted, name),
             held_by_unit=handed_over and is_held_by_unit(listening),
         )
-        self._endpoints.setdefault(name, Endpoint()).listeners.append((kind, listener))
+        self._listeners.setdefault(name, ProjectSockets()).listeners.append((kind, listener))
         self._listener_count += 1
         if self._stopped:  # registered while the broker stops; clients wait for the next broker
             listener.close()
@@ -152,8 +152,8 @@ class Endpoints:
         """At startup: revoke stored listeners of unregistered projects; returns their names. If
         socket units hold all listeners of a name, these stay and answer `not_registered`."""
         names = []
-        for name in [name for name in self._endpoints if name not in self.server.broker.projects]:
-            endpoint = self._endpoints[name]
+        for name in [name for name in self._listeners if name not in self.server.broker.projects]:
+            endpoint = self._listeners[name]
             if not all(one.held_by_unit for _, one in endpoint.listeners):
                 names.append(name)
                 self._revoke(name)
@@ -166,7 +166,7 @@ class Endpoints:
     def stop(self) -> None:
         """Accept no more connections; systemd keeps the sockets that it holds."""
         self._stopped = True
-        for endpoint in self._endpoints.values():
+        for endpoint in self._listeners.values():
             for _, listener in endpoint.listeners:
                 if not self._manager.is_there:
                     listener.take_waiting()
@@ -180,7 +180,7 @@ class Endpoints:
 
     def _missing(self, name: str) -> Iterator[str]:
         """The kinds for which no listener of `name` is at its path."""
-        endpoint = self._endpoints.get(name)
+        endpoint = self._listeners.get(name)
         listeners = endpoint.listeners if endpoint is not None else []
         for kind in files.KINDS:
             if not any(one.is_at_its_path for its_kind, one in listeners if its_kind == kind):
@@ -195,7 +195,7 @@ class Endpoints:
         for listening in self._prepared.pop(name, {}).values():
             revoke(listening)
             listening.close()
-        endpoint = self._endpoints.pop(name, None)
+        endpoint = self._listeners.pop(name, None)
         if endpoint is None:
             return
         self._listener_count -= len(endpoint.listeners)
@@ -213,32 +213,32 @@ class Endpoints:
         if project is None:
             fields = identity.peer_fields(connection, peer.pid, peer.uid, peer.gid)
             generation = server.broker.store.generation
-            self._stranger(name, connection, decisions.NOT_REGISTERED, unregistered_record(name, fields, generation))
+            self._refuse(name, connection, decisions.NOT_REGISTERED, unregistered_record(name, fields, generation))
         elif not project.registration.admits(peer.uid):
             fields = identity.peer_fields(connection, peer.pid, peer.uid, peer.gid)
             self._refusals.add(name, peer.uid, fields)
-            self._stranger(name, connection, decisions.PEER_UNEXPECTED, None)
+            self._refuse(name, connection, decisions.PEER_UNEXPECTED, None)
         elif self._full(project):
-            self._door.turn_away(connection)
+            self._overflow.refuse(connection)
         else:
             ProjectConnection(server, project, connection, peer)
 
     def _full(self, project: Project) -> bool:
         limit = self.server.broker.config.max_connections_per_project
-        all_connections = len(self.server.connections) + self._strangers
+        all_connections = len(self.server.connections) + self._refused
         return project.connections >= limit or all_connections + self._listener_count >= self._max_descriptors
 
-    def _stranger(self, name: str, connection: Accepted, answer: bytes, record_of: RecordOf | None) -> None:
-        endpoint = self._endpoints[name]
-        if endpoint.strangers >= MAX_STRANGERS or not endpoint.refusals.take(self.server.loop.now):
+    def _refuse(self, name: str, connection: Accepted, answer: bytes, record_of: RecordOf | None) -> None:
+        endpoint = self._listeners[name]
+        if endpoint.refused >= MAX_REFUSED or not endpoint.refusals.take(self.server.loop.now):
             connection.close()
             return
-        endpoint.strangers += 1
-        self._strangers += 1
+        endpoint.refused += 1
+        self._refused += 1
 
         def gone() -> None:
-            endpoint.strangers -= 1
-            self._strangers -= 1
+            endpoint.refused -= 1
+            self._refused -= 1
 
         server = self.server
-        Stranger(server.loop, server.sweeper, server.trail, self._reader, connection, answer, record_of, gone)
+        RefusedConnection(server.loop, server.sweeper, server.trail, self._reader, connection, answer, record_of, gone)

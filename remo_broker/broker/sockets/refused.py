@@ -37,24 +37,24 @@ MANY_UIDS = -1
 LONG_LINE = 256
 
 
-class Reader:
+class LineReader:
     """Parses the long lines of all refused peers, one line at a time and one step per turn, so that
     they do not delay clients."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._waiting: deque[Stranger] = deque()
+        self._waiting: deque[RefusedConnection] = deque()
         self._running = False
 
-    def add(self, stranger: Stranger) -> None:
-        self._waiting.append(stranger)
+    def add(self, refused: RefusedConnection) -> None:
+        self._waiting.append(refused)
         if not self._running:
             self._running = True
             self._loop.start(self._run())
 
-    def remove(self, stranger: Stranger) -> None:
-        if stranger in self._waiting:
-            self._waiting.remove(stranger)
+    def remove(self, refused: RefusedConnection) -> None:
+        if refused in self._waiting:
+            self._waiting.remove(refused)
 
     def _run(self) -> Job:
         try:
@@ -63,22 +63,22 @@ class Reader:
         finally:
             self._running = False
 
-    def _read(self, stranger: Stranger) -> Job:
-        steps = stranger.steps()
+    def _read(self, refused: RefusedConnection) -> Job:
+        steps = refused.steps()
         try:
-            while not stranger.closed:
+            while not refused.closed:
                 try:
                     next(steps)
                 except StopIteration as end:
-                    stranger.answer(end.value)
+                    refused.answer(end.value)
                     return
                 yield None
         except Exception as error:
             self._loop.on_bug(error)
-            stranger.close()
+            refused.close()
 
 
-class Stranger(Connection):
+class RefusedConnection(Connection):
     """A connection that gets the same reply to any request and is then closed."""
 
     __slots__ = ("_answered", "_on_close", "_read", "_reader", "_record_of", "_trail")
@@ -88,7 +88,7 @@ class Stranger(Connection):
         loop: Loop,
         sweeper: Sweeper,
         trail: AuditTrail,
-        reader: Reader,
+        reader: LineReader,
         connection: Accepted,
         answer: bytes,
         record_of: RecordOf | None,

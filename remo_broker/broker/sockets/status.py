@@ -14,7 +14,7 @@ from remo_broker.broker.refusals import Refused, protocol_error
 from remo_broker.broker.requests import decode
 from remo_broker.broker.secrets.json_spans import finish, scan
 from remo_broker.broker.sockets.connection import PEER_SECONDS, Connection, Stream
-from remo_broker.broker.sockets.listener import Door
+from remo_broker.broker.sockets.listener import Overflow
 from remo_broker.protocol.lines import LineBuffer
 from remo_broker.protocol.message import encode
 from remo_broker.protocol.ops import (
@@ -206,11 +206,11 @@ class StatusServer:
         self.report = report
         self.connections: set[StatusConnection] = set()
         self._ticking = False
-        self._door = Door(loop, sweeper)
+        self._overflow = Overflow(loop, sweeper)
 
     def accepted(self, connection: Accepted, _peer: Peer) -> None:
         if len(self.connections) >= MAX_CONNECTIONS:
-            self._door.turn_away(connection)
+            self._overflow.refuse(connection)
             return
         self.connections.add(StatusConnection(self, connection))
         if not self._ticking:

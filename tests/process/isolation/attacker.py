@@ -159,7 +159,7 @@ def descriptors(path: str) -> None:
             print("begun", flush=True)
 
 
-def strangers(path: str) -> None:
+def refused(path: str) -> None:
     """Whoever is refused before he says anything, with as much to say as he may."""
     Crowd(path, 64, NUMBERS, reads=True).run()
 
@@ -179,7 +179,7 @@ KINDS = {
         hoard,
         storm,
         descriptors,
-        strangers,
+        refused,
     )
 }
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from remo_broker.broker.sockets.listener import MAX_TURNED_AWAY
+from remo_broker.broker.sockets.listener import MAX_OVERFLOW
 from remo_broker.broker.sockets.project import MAX_UNREAD, READ_SIZE
 from remo_broker.protocol.config import Config
 from remo_broker.protocol.ops import MAX_MESSAGE
@@ -94,11 +94,11 @@ def test_connections(start_broker: StartBroker, crowd: Crowd) -> None:
     links = crowd.join(broker.project("evil"), CONNECTIONS)
     assert links[-1].ask({"op": "ping"})["ok"]
     descriptors = broker.descriptors()
-    more = crowd.join(broker.project("evil"), 10 * MAX_TURNED_AWAY)
+    more = crowd.join(broker.project("evil"), 10 * MAX_OVERFLOW)
     assert more[0].reply()["reason"] == "too_many_connections"
-    assert broker.descriptors() <= descriptors + MAX_TURNED_AWAY + 1  # one is just being looked at
+    assert broker.descriptors() <= descriptors + MAX_OVERFLOW + 1  # one is just being looked at
     answers = [link.rest() for link in more[1:]]
-    assert len([one for one in answers if one]) < 2 * MAX_TURNED_AWAY
+    assert len([one for one in answers if one]) < 2 * MAX_OVERFLOW
     assert all(json.loads(one)["code"] == "rate_limited" for one in answers if one)
     with Link(broker.project("good")) as link:
         assert link.ask({"op": "ping"})["ok"]

@@ -111,7 +111,7 @@ def test_who_is_refused(broker: Broker, polite: Polite, attack: Attack, project:
         broker.project(project).chmod(0o666)
     path = broker.directory / "ghost.sock" if project == "ghost" else broker.project(project)
     descriptors, resident = broker.descriptors(), broker.resident_kib()
-    attacker = attack("strangers", path, user=user)
+    attacker = attack("refused", path, user=user)
     assert_served(polite)
     assert attacker.poll() is None
     attacker.kill()

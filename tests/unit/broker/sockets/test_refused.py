@@ -10,7 +10,7 @@ from remo_broker.broker.audit.journal import StderrTransport
 from remo_broker.broker.audit.trail import AuditTrail
 from remo_broker.broker.loop import Loop
 from remo_broker.broker.sockets.connection import Sweeper
-from remo_broker.broker.sockets.refused import LONG_LINE, Reader, Stranger
+from remo_broker.broker.sockets.refused import LONG_LINE, LineReader, RefusedConnection
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -34,14 +34,16 @@ def test_a_fault_of_one_leaves_the_others_their_turn() -> None:
     with contextlib.ExitStack() as stack:
         loop = Loop(bugs.append)
         stack.callback(loop.close)
-        sweeper, reader = Sweeper(loop), Reader(loop)
+        sweeper, reader = Sweeper(loop), LineReader(loop)
         trail = AuditTrail(StderrTransport(), clock_usec=lambda: 0)
         for record_of, answer in ((breaks, b""), (is_fine, ANSWER)):
             here, there = socket.socketpair()
             stack.enter_context(there)
             here.setblocking(False)
-            stranger = Stranger(loop, sweeper, trail, reader, here, ANSWER, record_of, lambda: gone.append(None))
-            stack.callback(stranger.close)
+            refused = RefusedConnection(
+                loop, sweeper, trail, reader, here, ANSWER, record_of, lambda: gone.append(None)
+            )
+            stack.callback(refused.close)
             there.sendall(b"x" * LONG_LINE + b"\n")
             there.settimeout(20)
             for _ in range(5):
