@@ -55,7 +55,7 @@ def test_what_is_not_stored_is_reported_and_no_secret_is_given_out_without(
         for _ in range(3):
             assert operator.get("kept", "TOKEN")["reason"] == "audit_unavailable"
         assert "does not store" in machine.run(["remo-brokerctl", "status"]).stdout
-        assert "does not store" in machine.show(SERVICE, "StatusText")["StatusText"]
+        poll("systemd to hear of it", lambda: "does not store" in machine.show(SERVICE, "StatusText")["StatusText"])
         assert operator.get("kept", "OTHER")["reason"] == "not_in_manifest"
 
 

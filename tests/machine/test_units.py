@@ -149,4 +149,6 @@ def test_a_broken_configuration_is_said_to_whoever_asks(machine: Machine, operat
         assert "idle_exit_secnds" not in refusal["message"]
     assert machine.path(ADMIN).is_socket()
     operator.configure("idle_exit_seconds = 60\n")
+    # A try that began before may still answer.
+    poll("the next try", lambda: operator.ask("status")["ok"])
     is_served(machine, operator)
