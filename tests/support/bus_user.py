@@ -41,9 +41,11 @@ class BusUser:
     def monitor(self) -> Iterator[Monitor]:
         output = self.machine.path("/tmp/monitor")
         command = f"exec busctl --json=short monitor {BUS_NAME} >/tmp/monitor 2>/tmp/monitor.err"
-        process = self.machine.popen(["sh", "-c", f"rm -f /tmp/monitor.err; export SYSTEMD_LOG_LEVEL=debug; {command}"])
+        # An earlier monitor's log would say that this one is ready before it is.
+        errors = self.machine.path("/tmp/monitor.err")
+        errors.unlink(missing_ok=True)
+        process = self.machine.popen(["sh", "-c", f"export SYSTEMD_LOG_LEVEL=debug; {command}"])
         try:
-            errors = self.machine.path("/tmp/monitor.err")
             poll("busctl to monitor", lambda: errors.exists() and MONITORS.search(errors.read_text()))
             yield Monitor(output)
         finally:
