@@ -99,22 +99,25 @@ class CredentialConnection(Connection):
         self.loop.change(self.fd, 0)
 
     def timed_out(self) -> None:
-        """Do nothing if the peer, a process of root, does not read. Closing would cut a refusal
-        short, and systemd would take it as a credential."""
+        """Close only after the whole reply was sent. If the peer, a process of root, does not read,
+        closing would cut a refusal short, and systemd would take it as a credential."""
+        if self.ending and not self.pending:
+            self.close()
 
     def give(self, answer: bytes | memoryview) -> None:
         """Send the reply, then close."""
         self.ending = True
         self.send([b"", answer, b""])
         if not self.closed and not self.pending:
-            self._sent()
+            self.release()
             self.linger()
 
     def _finished_sending(self) -> None:
         super()._finished_sending()
-        self._sent()
+        self.release()
 
-    def _sent(self) -> None:
+    def release(self) -> None:
+        """Overwrite the plain value, if there is one."""
         if self.region is not None:
             self.server.arena.give_back(self.region)
             self.region = None
@@ -122,7 +125,7 @@ class CredentialConnection(Connection):
     def close(self) -> None:
         if not self.closed:
             super().close()
-            self._sent()
+            self.release()
             self.server.left(self)
 
 
@@ -237,6 +240,7 @@ class CredentialServer:
         return 0, write_string(region, 0, data, start, end)
 
     def _refuse(self, asked: CredentialConnection, reason: str, verdict: CredentialVerdict | None = None) -> None:
+        asked.release()  # a refusal may wait for its peer, and the value must not wait with it
         self.credentials.refused += 1
         allowed = verdict is not None and verdict.rule is not None
         self._record(
