@@ -119,9 +119,10 @@ class StatusPeer:
                 return
             with self._arrived:
                 self.connects += 1
-                if self.answers:
-                    watcher.sendall(b"".join(_line(event) for event in self.greeting))
                 self._watchers.append(watcher)
+                if self.answers:
+                    with contextlib.suppress(OSError):  # a watcher that is idle may exit at any moment
+                        watcher.sendall(b"".join(_line(event) for event in self.greeting))
                 self._arrived.notify_all()
             threading.Thread(target=self._read, args=[watcher], daemon=True).start()
 
