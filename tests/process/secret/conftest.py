@@ -11,6 +11,7 @@ import pytest
 
 from tests.support import programs
 from tests.support.broker import Broker, registration
+from tests.support.machine import poll
 
 if TYPE_CHECKING:
     import subprocess
@@ -56,11 +57,14 @@ class Project:
     def register(self, manifest: str) -> None:
         """Write another manifest, and have an operator reload it."""
         self.manifest.write_text(manifest)
-        for _ in range(5):  # on a busy machine a reader may miss its deadline
+
+        def reloaded() -> bool:
             reply = self.broker.ask({"op": "reload", "name": "myrepo"})
-            if reply.get("code") != "manifest_unreadable":
-                break
-        assert reply["ok"], reply
+            # On a busy machine a reader may miss its deadline.
+            assert reply["ok"] or reply["code"] == "manifest_unreadable", reply
+            return bool(reply["ok"])
+
+        poll("the manifest to be read", reloaded)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -85,6 +89,12 @@ class Project:
     @property
     def rendered(self) -> pathlib.Path:
         return self.memory / f"remo-secret-{os.geteuid()}" / "myrepo"
+
+
+def variables(done: subprocess.CompletedProcess[bytes]) -> dict[bytes, bytes]:
+    """What `env -0` printed."""
+    assert done.returncode == 0, done.stderr
+    return dict(line.split(b"=", 1) for line in done.stdout.split(b"\0") if line)
 
 
 def everything_below(directory: pathlib.Path) -> list[str]:

@@ -1,37 +1,26 @@
-"""`remo-secret exec` and `render`: everything or nothing, into variables and files, and then the command itself."""
+"""`remo-secret exec`: everything or nothing, and then the command itself."""
 
 from __future__ import annotations
 
 import json
 import os
 import pathlib
-import shutil
 import signal
 import subprocess
-import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
 
-from remo_broker.cli.program import Problem
 from remo_broker.secret import tmpfs
-from tests.process.secret.conftest import KEY, MANIFEST, everything_below
+from tests.process.secret.conftest import KEY, MANIFEST, variables
 from tests.support import programs
-from tests.support.broker import NOBODY, registration
-from tests.support.machine import poll, unavailable
+from tests.support.broker import registration
+from tests.support.machine import poll
 from tests.support.programs import refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.conftest import StartBroker
     from tests.process.secret.conftest import Project
-
-
-def variables(done: subprocess.CompletedProcess[bytes]) -> dict[bytes, bytes]:
-    """What `env -0` printed."""
-    assert done.returncode == 0, done.stderr
-    return dict(line.split(b"=", 1) for line in done.stdout.split(b"\0") if line)
 
 
 def test_variables_and_files(project: Project) -> None:
@@ -248,243 +237,3 @@ def test_a_command_in_the_working_directory(project: Project) -> None:
     script.write_text("#!/bin/sh\necho $0\n")
     script.chmod(0o755)
     assert project.run("exec", "script", env={"PATH": "/nowhere::/usr/bin:/bin"}).stdout == b"./script\n"
-
-
-# --- bindings
-
-
-def test_render_without_files(project: Project) -> None:
-    project.register('schema_version = 1\nproject = "myrepo"\n[secrets.TOKEN]\n')
-    done = project.run("render")
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
-
-
-def test_manifest_by_name(project: Project) -> None:
-    for path in (str(project.manifest), str(project.path), os.path.relpath(project.path, project.home)):
-        done = project.run("exec", "--manifest", path, "env", "-0", cwd=project.home)
-        assert variables(done)[b"GH_TOKEN"] == b"zqTokenzq"
-    assert ".devcontainer/remo-broker.toml" in refused(project.run("render", "--manifest", "/usr"), 1)
-    assert "No such file" in refused(project.run("render", "--manifest", "/nowhere"), 1)
-
-
-SEVERAL = """
-schema_version = 1
-project = "myrepo"
-[secrets.aws]
-env = { AWS_ACCESS_KEY_ID = "id", AWS_SECRET = "key" }
-[[secrets.TOKEN]]
-env_var = "A"
-[[secrets.TOKEN]]
-fetch_as = "file"
-file_path = "one"
-file_mode = "0600"
-template = "{{value}}"
-[[secrets.TOKEN]]
-fetch_as = "file"
-file_path = "two"
-file_mode = "0600"
-template = "\ufeff{{ value | base64 }} {{value|shell}}"
-[secrets.npm]
-optional = true
-"""
-
-
-def test_several_bindings_and_fields(project: Project) -> None:
-    project.register(SEVERAL)
-    found = variables(project.run("exec", "env", "-0"))
-    assert (found[b"AWS_ACCESS_KEY_ID"], found[b"AWS_SECRET"], found[b"A"]) == (b"zqIdzq", b"zq{{id}}zq", b"zqTokenzq")
-    assert (project.home / "one").read_text() == "zqTokenzq"
-    assert (project.home / "two").read_text() == "enFUb2tlbnpx 'zqTokenzq'"
-    project.run("render", "--remove", "--only=TOKEN")
-    assert everything_below(project.home) == []
-    project.broker.push({"aws": "not a bundle", "TOKEN": "x", "npm": "x"})
-    assert "is not a bundle" in refused(project.run("exec", "true"), 1)
-
-
-def test_an_optional_secret_may_be_missing(project: Project) -> None:
-    project.register(SEVERAL)
-    project.broker.push({"aws": {"id": "1", "key": "2"}, "TOKEN": "x"})
-    done = project.run("exec", "env", "-0")
-    assert b"NPM" not in variables(done)
-    assert done.stderr.count(b"npm") == 1
-    project.broker.push({"TOKEN": "x"})
-    assert "aws: " in refused(project.run("exec", "true"), 4)
-
-
-IN_PROJECT = """
-schema_version = 1
-project = "myrepo"
-[secrets.TOKEN]
-fetch_as = "file"
-file_path = "secrets/token"
-file_mode = "0600"
-template = "{{value}}"
-base = "project"
-"""
-
-
-def test_a_file_in_the_project_unless_git_would_track_it(project: Project) -> None:
-    if shutil.which("git") is None:
-        unavailable("git is not installed")
-    project.register(IN_PROJECT)
-    assert project.run("render").returncode == 0
-    assert (project.path / "secrets/token").read_text() == "zqTokenzq"
-    project.run("render", "--remove")
-    subprocess.run(["git", "init", "-q", project.path], check=True, env=programs.environment(project.environment))
-    assert "tracked by git" in refused(project.run("render"), 1)
-    (project.path / ".gitignore").write_text("/secrets/\n")
-    assert project.run("render").returncode == 0
-    assert "is not here" in refused(project.run("render", cwd=project.home), 1)
-
-
-def test_a_copy_is_a_file_on_a_tmpfs(project: Project) -> None:
-    target = project.memory / "docker/config.json"
-    text = IN_PROJECT.replace('base = "project"', 'place = "copy"')
-    project.register(text.replace("secrets/token", str(target)))
-    assert project.run("render").returncode == 0
-    assert target.read_text() == "zqTokenzq"
-    assert target.stat().st_mode & 0o7777 == 0o600
-    assert not target.is_symlink()
-    target.unlink()
-    target.write_text("rewritten by its program")
-    project.broker.push({"TOKEN": "new"})
-    assert project.run("render").returncode == 0
-    assert target.read_text() == "new"
-    project.run("render", "--remove")
-    assert not target.exists()
-    target.write_text("mine")
-    assert "was not rendered" in refused(project.run("render"), 1)
-    project.register(text)
-    assert "is not on a tmpfs" in refused(project.run("render"), 1)
-
-
-def test_two_secrets_for_one_place(project: Project) -> None:
-    project.register(MANIFEST + '[secrets.KEY2]\nenv_var = "NPM"\n')
-    project.register(MANIFEST.replace("[secrets.npm]", '[secrets.npm]\nenv_var = "GH_TOKEN"'))
-    assert "same variable GH_TOKEN" in refused(project.run("exec", "true"), 1)
-    project.register(MANIFEST.replace("keys/app.key", "~/.aws/../.aws/credentials"))
-    assert "same file" in refused(project.run("exec", "true"), 1)
-
-
-# --- files
-
-
-def test_a_real_file_is_not_replaced(project: Project) -> None:
-    (project.home / ".aws").mkdir()
-    credentials = project.home / ".aws/credentials"
-    credentials.write_text("mine")
-    line = refused(project.run("render"), 1)
-    assert "was not rendered by remo-secret\nHint: move it away" in line
-    assert credentials.read_text() == "mine"
-    assert not (project.home / "keys").exists(), "nothing else is written either"
-    credentials.unlink()
-    credentials.symlink_to("/etc/passwd")
-    refused(project.run("render"), 1)
-    assert os.readlink(credentials) == "/etc/passwd"
-    credentials.unlink()
-    (project.home / "keys").mkdir()
-    (project.home / "keys/app.key").write_text("mine")
-    refused(project.run("exec", "true"), 1)
-    assert not os.path.lexists(credentials), "nor is what comes before it in the manifest"
-
-
-def test_rendering_anew_replaces_what_was_rendered(project: Project) -> None:
-    project.run("render")
-    project.broker.push({"aws": {"id": "new", "key": "k"}}, KEY="AA==")
-    assert project.run("render").returncode == 0
-    assert "id=new" in (project.home / ".aws/credentials").read_text()
-
-
-def test_a_reader_never_sees_half_a_file(project: Project) -> None:
-    """The link and the file are each put in place in one step; an open file keeps its old content."""
-    project.run("render")
-    with (project.home / "keys/app.key").open("rb") as before:
-        project.broker.push({"aws": {"id": "new", "key": "k"}}, KEY="AA==")
-        project.run("render")
-        assert before.read() == KEY
-
-
-def test_remove(project: Project) -> None:
-    project.run("render")
-    assert project.run("render", "--remove").returncode == 0
-    assert not os.path.lexists(project.home / ".aws/credentials")
-    assert not os.listdir(project.rendered)
-    assert project.run("render", "--remove").returncode == 0, "twice does no harm"
-    credentials = project.home / ".aws/credentials"
-    credentials.write_text("mine")
-    project.run("render", "--remove")
-    assert credentials.read_text() == "mine"
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
-def test_a_directory_that_is_not_ours_is_not_used(project: Project) -> None:
-    """/dev/shm is everybody's: somebody may have made our directory before us, to read what we put there."""
-    outer = project.rendered.parent
-    outer.mkdir()
-    os.chown(outer, 65534, 65534)
-    assert "belongs to another user" in refused(project.run("render"), 1)
-    outer.rmdir()
-    (project.memory / "elsewhere").mkdir()
-    outer.symlink_to(project.memory / "elsewhere")
-    refused(project.run("render"), 1)
-    assert not list((project.memory / "elsewhere").iterdir())
-    outer.unlink()
-    outer.mkdir()
-    outer.chmod(0o777)
-    assert "others may write" in refused(project.run("render"), 1)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
-def test_a_squatted_directory_is_not_waited_for(project: Project) -> None:
-    """In /dev/shm anybody can create this user's usual directory first."""
-    project.memory.chmod(0o1777)
-    squatted = project.rendered.parent
-    squatted.mkdir()
-    os.chown(squatted, NOBODY, NOBODY)
-    for _ in range(2):
-        assert project.run("render").returncode == 0
-    assert (project.home / "keys/app.key").read_bytes() == KEY
-    others = [path for path in project.memory.iterdir() if path != squatted]
-    assert len(others) == 1, "the second run uses the first one's"
-    assert others[0].stat().st_mode & 0o7777 == 0o700
-    assert not list(squatted.iterdir())
-    project.run("render", "--remove")
-    assert not (project.home / "keys/app.key").exists()
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
-def test_a_link_that_another_user_left(project: Project) -> None:
-    """`sudo remo-secret render` was run once: that user's file may be in use; when it is gone, the link is."""
-    theirs = project.memory / "remo-secret-1234/myrepo/KEY"
-    theirs.parent.mkdir(parents=True)
-    theirs.write_text("x")
-    link = project.home / "keys/app.key"
-    link.parent.mkdir()
-    link.symlink_to(theirs)
-    line = refused(project.run("render"), 1)
-    assert "rendered by user 1234" in line
-    assert f"rm {link}" in line
-    theirs.unlink()
-    assert project.run("render").returncode == 0
-    assert link.read_bytes() == KEY
-
-
-@pytest.fixture
-def on_disk() -> Iterator[str]:
-    """A directory that is not in memory; those below TMPDIR may be."""
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
-        kind = subprocess.run(["stat", "-f", "-c", "%T", directory], capture_output=True, text=True, check=True).stdout
-        if kind.strip() in ("tmpfs", "ramfs"):
-            unavailable("/var/tmp is not on a disk here")
-        yield directory
-
-
-def test_a_disk_is_not_rendered_on(on_disk: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A runtime directory on a disk is passed over; with nothing else, that is an error."""
-    assert not tmpfs.is_in_memory(on_disk)
-    assert not tmpfs.is_in_memory("/nowhere")
-    monkeypatch.setenv("XDG_RUNTIME_DIR", on_disk)
-    assert tmpfs.find_memory() in tmpfs.candidates()[1:]
-    monkeypatch.setattr(tmpfs, "CANDIDATES", (on_disk,))
-    with pytest.raises(Problem, match="is a writable tmpfs of yours or root's"):
-        tmpfs.find_memory()

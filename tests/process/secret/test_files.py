@@ -1,0 +1,143 @@
+"""Files of `exec` and `render`: what they replace, what they leave alone, and where they lie."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from remo_broker.cli.program import Problem
+from remo_broker.secret import tmpfs
+from tests.process.secret.conftest import KEY
+from tests.support.broker import NOBODY
+from tests.support.machine import unavailable
+from tests.support.programs import refused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.process.secret.conftest import Project
+
+
+def test_a_real_file_is_not_replaced(project: Project) -> None:
+    (project.home / ".aws").mkdir()
+    credentials = project.home / ".aws/credentials"
+    credentials.write_text("mine")
+    line = refused(project.run("render"), 1)
+    assert "was not rendered by remo-secret\nHint: move it away" in line
+    assert credentials.read_text() == "mine"
+    assert not (project.home / "keys").exists(), "nothing else is written either"
+    credentials.unlink()
+    credentials.symlink_to("/etc/passwd")
+    refused(project.run("render"), 1)
+    assert os.readlink(credentials) == "/etc/passwd"
+    credentials.unlink()
+    (project.home / "keys").mkdir()
+    (project.home / "keys/app.key").write_text("mine")
+    refused(project.run("exec", "true"), 1)
+    assert not os.path.lexists(credentials), "nor is what comes before it in the manifest"
+
+
+def test_rendering_anew_replaces_what_was_rendered(project: Project) -> None:
+    project.run("render")
+    project.broker.push({"aws": {"id": "new", "key": "k"}}, KEY="AA==")
+    assert project.run("render").returncode == 0
+    assert "id=new" in (project.home / ".aws/credentials").read_text()
+
+
+def test_a_reader_never_sees_half_a_file(project: Project) -> None:
+    """The link and the file are each put in place in one step; an open file keeps its old content."""
+    project.run("render")
+    with (project.home / "keys/app.key").open("rb") as before:
+        project.broker.push({"aws": {"id": "new", "key": "k"}}, KEY="AA==")
+        project.run("render")
+        assert before.read() == KEY
+
+
+def test_remove(project: Project) -> None:
+    project.run("render")
+    assert project.run("render", "--remove").returncode == 0
+    assert not os.path.lexists(project.home / ".aws/credentials")
+    assert not os.listdir(project.rendered)
+    assert project.run("render", "--remove").returncode == 0, "twice does no harm"
+    credentials = project.home / ".aws/credentials"
+    credentials.write_text("mine")
+    project.run("render", "--remove")
+    assert credentials.read_text() == "mine"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
+def test_a_directory_that_is_not_ours_is_not_used(project: Project) -> None:
+    """/dev/shm is everybody's: somebody may have made our directory before us, to read what we put there."""
+    outer = project.rendered.parent
+    outer.mkdir()
+    os.chown(outer, 65534, 65534)
+    assert "belongs to another user" in refused(project.run("render"), 1)
+    outer.rmdir()
+    (project.memory / "elsewhere").mkdir()
+    outer.symlink_to(project.memory / "elsewhere")
+    refused(project.run("render"), 1)
+    assert not list((project.memory / "elsewhere").iterdir())
+    outer.unlink()
+    outer.mkdir()
+    outer.chmod(0o777)
+    assert "others may write" in refused(project.run("render"), 1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
+def test_a_squatted_directory_is_not_waited_for(project: Project) -> None:
+    """In /dev/shm anybody can create this user's usual directory first."""
+    project.memory.chmod(0o1777)
+    squatted = project.rendered.parent
+    squatted.mkdir()
+    os.chown(squatted, NOBODY, NOBODY)
+    for _ in range(2):
+        assert project.run("render").returncode == 0
+    assert (project.home / "keys/app.key").read_bytes() == KEY
+    others = [path for path in project.memory.iterdir() if path != squatted]
+    assert len(others) == 1, "the second run uses the first one's"
+    assert others[0].stat().st_mode & 0o7777 == 0o700
+    assert not list(squatted.iterdir())
+    project.run("render", "--remove")
+    assert not (project.home / "keys/app.key").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
+def test_a_link_that_another_user_left(project: Project) -> None:
+    """`sudo remo-secret render` was run once: that user's file may be in use; when it is gone, the link is."""
+    theirs = project.memory / "remo-secret-1234/myrepo/KEY"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("x")
+    link = project.home / "keys/app.key"
+    link.parent.mkdir()
+    link.symlink_to(theirs)
+    line = refused(project.run("render"), 1)
+    assert "rendered by user 1234" in line
+    assert f"rm {link}" in line
+    theirs.unlink()
+    assert project.run("render").returncode == 0
+    assert link.read_bytes() == KEY
+
+
+@pytest.fixture
+def on_disk() -> Iterator[str]:
+    """A directory that is not in memory; those below TMPDIR may be."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        kind = subprocess.run(["stat", "-f", "-c", "%T", directory], capture_output=True, text=True, check=True).stdout
+        if kind.strip() in ("tmpfs", "ramfs"):
+            unavailable("/var/tmp is not on a disk here")
+        yield directory
+
+
+def test_a_disk_is_not_rendered_on(on_disk: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runtime directory on a disk is passed over; with nothing else, that is an error."""
+    assert not tmpfs.is_in_memory(on_disk)
+    assert not tmpfs.is_in_memory("/nowhere")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", on_disk)
+    assert tmpfs.find_memory() in tmpfs.candidates()[1:]
+    monkeypatch.setattr(tmpfs, "CANDIDATES", (on_disk,))
+    with pytest.raises(Problem, match="is a writable tmpfs of yours or root's"):
+        tmpfs.find_memory()

@@ -1,0 +1,157 @@
+"""What the tools are run in: a broker, a home, and servers on loopback."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.server
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import programs
+from tests.support.broker import registration
+from tests.support.machine import REPOSITORY, unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.conftest import StartBroker
+    from tests.support.broker import Broker
+
+
+TOOLS = REPOSITORY / ".cache/tools/bin"
+LAUNCHER = """#!{python}
+import sys
+sys.path.insert(0, {repository!r})
+from remo_broker.secret.main import main
+sys.exit(main())
+"""
+
+
+class Index:
+    """A package index that wants a password, and records each that it is sent."""
+
+    def __init__(self) -> None:
+        self.credentials: list[str] = []
+        owner = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                if (self.headers.get("Authorization") or "").startswith("Bearer "):  # npm
+                    owner.credentials.append(str(self.headers["Authorization"]))
+                    self.send_response(200)
+                    self.send_header("Content-Type", "application/json")
+                    self.send_header("Content-Length", "18")
+                    self.end_headers()
+                    self.wfile.write(b'{"username": "zq"}')
+                    return
+                sent = base64.b64decode((self.headers.get("Authorization") or "x ").split(" ")[1])
+                # pip sends what latin-1 can express in it, uv UTF-8.
+                given = sent.decode("latin-1" if b"\xe4" in sent else "utf-8")
+                if given.endswith(":") or not given:  # pip tries the user's name alone first
+                    self.send_response(401)
+                    self.send_header("WWW-Authenticate", 'Basic realm="x"')
+                else:
+                    owner.credentials.append(given)
+                    self.send_response(404)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *args: object) -> None:
+                """Quiet."""
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.host = f"127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def index() -> Iterator[Index]:
+    with contextlib.closing(Index()) as server:
+        yield server
+
+
+class Place:
+    """A broker with a secret for each tool, a home, and the programs on the PATH."""
+
+    def __init__(self, broker: Broker, directory: pathlib.Path, host: str) -> None:
+        self.broker = broker
+        self.home = directory / "home"
+        self.home.mkdir()
+        self.bin = directory / "bin"
+        self.bin.mkdir()
+        launcher = self.bin / "remo-secret"
+        launcher.write_text(LAUNCHER.format(python=sys.executable, repository=str(REPOSITORY)))
+        launcher.chmod(0o755)
+        self.host = host
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return programs.environment(
+            {
+                "HOME": str(self.home),
+                "PATH": f"{self.home}/.local/bin:{self.bin}:{TOOLS}:{os.environ['PATH']}",
+                "REMO_BROKER_SOCKET": str(self.broker.project()),
+                "GIT_CONFIG_NOSYSTEM": "1",
+            }
+        )
+
+    def run(self, *argv: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+        environment = self.environment | env
+        return subprocess.run(
+            argv, env=environment, cwd=self.home, input=stdin, capture_output=True, text=True, timeout=120, check=False
+        )
+
+    def remo(self, *arguments: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+        return self.run("remo-secret", *arguments, stdin=stdin, **env)
+
+
+@pytest.fixture
+def place(start_broker: StartBroker, directory: pathlib.Path, index: Index) -> Place:
+    manifest = f"""
+schema_version = 1
+project = "myrepo"
+[secrets.aws]
+[secrets.REGISTRY]
+[secrets.PYPI_TOKEN]
+[secrets.KUBE_TOKEN]
+[secrets.GITHUB_TOKEN]
+[secrets.QUOTES]
+[secrets.LATER]
+optional = true
+[hosts]
+"{index.host}" = "REGISTRY"
+"registry.example.org:5000" = "REGISTRY"
+"denied.example.org" = "LATER"
+"""
+    broker = start_broker(projects=[registration("myrepo", manifest=manifest)])
+    broker.push(
+        {
+            "aws": {"aws_access_key_id": "AKIAzq", "aws_secret_access_key": "zqkey\u20ac", "aws_session_token": "zqs"},
+            "REGISTRY": {"username": "alice", "password": "zqp\u00e4ss"},
+            "PYPI_TOKEN": "pypi-zq",
+            "KUBE_TOKEN": "zqkube",
+            "GITHUB_TOKEN": "zqgithub",
+            "QUOTES": 'it\'s $HOME "x" `y` \\ z',
+        }
+    )
+    return Place(broker, directory, index.host)
+
+
+def tool(name: str) -> str:
+    path = TOOLS / name
+    if not path.exists():
+        unavailable(f"{name} is not installed: ./run test installs it")
+    return str(path)

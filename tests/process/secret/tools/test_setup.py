@@ -1,0 +1,76 @@
+"""`remo-secret setup`: one command, what it writes, and that it takes all of it out again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.support.machine import REPOSITORY
+
+if TYPE_CHECKING:
+    from tests.process.secret.tools.conftest import Place
+
+
+def test_setup_and_remove_leave_the_file_as_it_was(place: Place) -> None:
+    before = {
+        ".aws/config": "[default]\nregion = eu-west-1\n[profile x]\nregion = us-east-1\n",
+        ".npmrc": "fund=false\n",
+        ".cargo/config.toml": "[net]\noffline = true\n",
+        ".config/uv/uv.toml": "[pip]\nstrict = true\n",
+        ".gitconfig": "[user]\n\tname = me\n",
+        ".docker/config.json": '{\n\t"auths": {}\n}\n',
+    }
+    for name, text in before.items():
+        (place.home / name).parent.mkdir(parents=True, exist_ok=True)
+        (place.home / name).write_text(text)
+    tools = ["aws", "npm", "cargo", "uv", "git", "docker"]
+    shown = place.remo("setup", "--dry-run", *tools)
+    assert shown.returncode == 0, shown.stderr
+    assert "+credential_process = remo-secret aws-credentials aws" in shown.stdout
+    assert {name: (place.home / name).read_text() for name in before} == before
+    for _ in range(2):
+        assert place.remo("setup", *tools).returncode == 0
+    after = {name: (place.home / name).read_text() for name in before}
+    assert after[".aws/config"].index("credential_process") < after[".aws/config"].index("[profile x]")
+    assert after[".aws/config"].count("credential_process") == 1
+    assert after[".config/uv/uv.toml"].index("keyring-provider") < after[".config/uv/uv.toml"].index("[pip]")
+    helpers = place.run("git", "config", "--global", "--get-all", "credential.helper").stdout
+    assert helpers == "\n!remo-secret git-credential\n"
+    assert "zq" not in "".join(after.values())
+    assert place.remo("setup", "--remove", *tools).returncode == 0
+    restored = {name: (place.home / name).read_text() for name in before}
+    restored[".gitconfig"] = restored[".gitconfig"].replace("[credential]\n", "")
+    assert restored == before
+    assert not (place.home / ".local/bin/docker-credential-remo").exists()
+
+
+def test_setup_does_not_overrule_what_is_set(place: Place) -> None:
+    (place.home / ".aws").mkdir()
+    (place.home / ".aws/config").write_text("[default]\ncredential_process = other\n")
+    done = place.remo("setup", "aws")
+    assert done.returncode == 1
+    assert "credential_process" in done.stderr
+
+
+def test_git_after_setup(place: Place) -> None:
+    """Another helper in the system's configuration must not be handed the token to store."""
+    system = place.home / "system"
+    system.write_text("[credential]\n\thelper = store\n")
+    assert place.remo("setup", "git").returncode == 0
+    env = {"GIT_CONFIG_SYSTEM": str(system), "GIT_CONFIG_NOSYSTEM": "0", "GIT_TERMINAL_PROMPT": "0"}
+    filled = place.run("git", "credential", "fill", stdin="url=https://github.com/x\n\n", **env).stdout
+    assert "password=zqgithub" in filled
+    place.run("git", "credential", "approve", stdin=filled, **env)
+    assert not (place.home / ".git-credentials").exists()
+
+
+def test_recipes_of_the_manual_are_what_setup_writes(place: Place) -> None:
+    """Each setting in remo-secret-tools(7) for a tool that `setup` knows, word for word."""
+    done = place.remo("setup", "--dry-run", "git", "aws", "docker", "pip", "uv", "npm", "cargo")
+    assert done.returncode == 0, done.stderr
+    added = [line[1:].strip() for line in done.stdout.splitlines() if line.startswith("+")]
+    page = (REPOSITORY / "man/remo-secret-tools.7").read_text()
+    for line in added:
+        if "=" in line and not line.startswith(("#", "++", "helper")):
+            assert line in page, line
+    for helper in ("''", "'!remo-secret git-credential'"):
+        assert f"credential.helper {helper}" in page
