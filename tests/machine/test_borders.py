@@ -163,7 +163,7 @@ def test_a_state_file_of_somebody_else_is_not_read(machine: Machine, operator: O
 
 def test_the_reader_alone_sees_projects_and_nothing_else(machine: Machine, operator: Operator) -> None:
     """By its unit's own sandbox, with another program in the reader's place."""
-    machine.write("/home/dev/projects/seen", "")
+    machine.write("/home/dev/projects/seen-by-readers", "")
     result = "/run/intruder-result"
     machine.run(["install", "-m", "666", "/dev/null", result])
     machine.write(

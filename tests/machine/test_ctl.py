@@ -210,6 +210,7 @@ def test_review(machine: Machine, reviewed: str) -> None:
     assert len(audit(machine, since, "--lines=100", "--project=tools-c")) == 4
     assert audit(machine, "--until", reviewed, "--project=tools-c") == []
     events = [one["event"] for one in audit(machine, since, "--all")]
+    events = [event for event in events if event != "audit.probe"]  # whenever it is time for one
     assert events[:4] == ["broker.started", "project.registered", "project.registered", "secrets.pushed"]
 
 

@@ -86,8 +86,9 @@ def index() -> Iterator[Index]:
 class Place:
     """A broker with a secret for each tool, a home, and the programs on the PATH."""
 
-    def __init__(self, broker: Broker, directory: pathlib.Path, host: str) -> None:
+    def __init__(self, broker: Broker, directory: pathlib.Path, memory: pathlib.Path, host: str) -> None:
         self.broker = broker
+        self.memory = memory
         self.home = directory / "home"
         self.home.mkdir()
         self.bin = directory / "bin"
@@ -104,6 +105,8 @@ class Place:
                 "HOME": str(self.home),
                 "PATH": f"{self.home}/.local/bin:{self.bin}:{TOOLS}:{os.environ['PATH']}",
                 "REMO_BROKER_SOCKET": str(self.broker.project()),
+                # Without it, tests that run at the same time would share a directory in /dev/shm.
+                "XDG_RUNTIME_DIR": str(self.memory),
                 "GIT_CONFIG_NOSYSTEM": "1",
             }
         )
@@ -119,7 +122,7 @@ class Place:
 
 
 @pytest.fixture
-def place(start_broker: StartBroker, directory: pathlib.Path, index: Index) -> Place:
+def place(start_broker: StartBroker, directory: pathlib.Path, memory: pathlib.Path, index: Index) -> Place:
     manifest = f"""
 schema_version = 1
 project = "myrepo"
@@ -147,7 +150,7 @@ optional = true
             "QUOTES": 'it\'s $HOME "x" `y` \\ z',
         }
     )
-    return Place(broker, directory, index.host)
+    return Place(broker, directory, memory, index.host)
 
 
 def tool(name: str) -> str:

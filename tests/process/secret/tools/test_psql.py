@@ -56,7 +56,7 @@ class Database:
         self._thread.join()
 
 
-def test_the_recipe_for_psql(start_broker: StartBroker, directory: pathlib.Path) -> None:
+def test_the_recipe_for_psql(start_broker: StartBroker, directory: pathlib.Path, memory: pathlib.Path) -> None:
     if shutil.which("psql") is None:
         unavailable("psql is not installed: ./run test installs it")
     page = (REPOSITORY / "man/remo-secret-tools.7").read_text()
@@ -66,7 +66,7 @@ def test_the_recipe_for_psql(start_broker: StartBroker, directory: pathlib.Path)
         manifest = f'schema_version = 1\nproject = "myrepo"\n[secrets.db]\n{recipe}'
         broker = start_broker(projects=[registration("myrepo", manifest=manifest)])
         broker.push({"db": {"username": "zq:user", "password": "zq\\p:w"}})
-        place = Place(broker, directory, "")
+        place = Place(broker, directory, memory, "")
         argv = ["psql", "-h", "127.0.0.1", "-p", str(database.port), "-U", "zq:user", "-d", "x", "-c", "select 1"]
         done = place.remo("exec", "--", *argv)
         assert database.logins == [("zq:user", "zq\\p:w")], done.stderr
