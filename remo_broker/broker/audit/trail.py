@@ -167,9 +167,11 @@ class AuditTrail:
             self._misses = 0
             return
         self._misses += 1
-        if self._misses > 1 and self.healthy:  # a single miss can be journald rotating its file
+        if self._misses > 1:  # a single miss can be journald rotating its file
+            # Also if it stopped accepting records first: those before may be lost with the disk.
             self._give_up_unseen()
-            self._degrade("The journal cannot be written: make room below /var/log and /run")
+            if self.healthy:
+                self._degrade("The journal cannot be written: make room below /var/log and /run")
 
     def received(self) -> bool:
         """Wait up to `PATIENCE_SECONDS` until everything handed over has been received; degrade if
@@ -264,10 +266,10 @@ class AuditTrail:
             if now >= self._probed_at + RETRY_SECONDS:
                 self._probed_at = now
                 # journald looks for room only when it has something to write. If there still is
-                # none, this line is lost.
-                self._try_to_send(
-                    [records.note(records.PRIORITY_CONTROL, "Trying whether the journal can be written.")], 0.0
-                )
+                # none, this line is lost, which is not counted: it is no audit record.
+                note = records.note(records.PRIORITY_CONTROL, "Trying whether the journal can be written.")
+                if self._try_to_send([note], 0.0):
+                    self.unseen -= 1
             return False
         # Do not wait for the first record. Once it is accepted, a briefly full queue is no reason
         # to give up.

@@ -291,6 +291,28 @@ def test_what_was_in_the_queue_of_a_socket_that_is_gone_is_counted(bench: Bench)
     assert bench.trail.dropped == 3
 
 
+def test_records_before_a_full_disk_are_counted_though_journald_stopped_accepting_first(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A journald without room is slow before it is found to have none."""
+    assert bench.write(1, 2, 3) == 3
+    assert not bench.trail.received()
+    bench.receiver.take()
+    assert not bench.trail.healthy
+    monkeypatch.setattr(bench.transport, "can_write", lambda: False)
+    for _ in range(4):
+        bench.trail.look()
+        assert not bench.trail.retry()
+    assert bench.trail.dropped == 3
+    monkeypatch.undo()
+    bench.receiver.take()
+    while not bench.trail.retry():
+        pass
+    entries = bench.receiver.take()
+    assert events(entries) == ["audit.degraded", "audit.recovered"]
+    assert entries[-1]["REMO_DROPPED"] == "3"
+
+
 def test_what_is_made_in_vain_while_it_recovers_takes_no_serial(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits is taken, and then the receiver hangs before the word that all is well."""
     fetch(bench, "a", "FIRST", denied=False)
