@@ -54,7 +54,7 @@ MAX_COLUMNS = 100
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Failed(Exception):
+class DemoFailed(Exception):
     """The demo cannot go on; one line that says why."""
 
 
@@ -118,7 +118,7 @@ class SocketUnits:
             one.close()
 
 
-class Show:
+class Presentation:
     """Says what is done, does it, and shows what it answers, in lines that the terminal need not break."""
 
     def __init__(self, directory: Path, signals: Sequence[int]) -> None:
@@ -178,7 +178,7 @@ class Show:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise Failed(f"no answer within {STEP_SECONDS} s") from None
+            raise DemoFailed(f"no answer within {STEP_SECONDS} s") from None
         self.go_on()
         self.answer(done.stdout + done.stderr)
         if done.returncode != expect:
@@ -195,12 +195,12 @@ def main() -> int:
         signal.signal(number, lambda number, _frame: signals.append(number))
     try:
         with _directory() as directory:
-            show = Show(directory, signals)
+            show = Presentation(directory, signals)
             _all_steps(show, directory)
         print(
             f"\nThe directory is removed. {'The demo failed.' if show.failed else 'Next: ./run install; see README.md.'}"
         )
-    except (Failed, OSError) as error:
+    except (DemoFailed, OSError) as error:
         with contextlib.suppress(OSError):  # whoever read the output may have left
             print(f"demo: {error}", file=sys.stderr, flush=True)
         os._exit(1)  # the interpreter would complain once more of an output that nobody reads
@@ -212,13 +212,13 @@ def _directory() -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(prefix="remo-broker-demo."))
     try:
         if len(os.fsencode(directory / "myrepo.sock")) > SOCKET_PATH_BYTES:
-            raise Failed(f"{directory} is too long a path for sockets; try TMPDIR=/tmp ./run demo")
+            raise DemoFailed(f"{directory} is too long a path for sockets; try TMPDIR=/tmp ./run demo")
         yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _all_steps(show: Show, directory: Path) -> None:
+def _all_steps(show: Presentation, directory: Path) -> None:
     (directory / "state").mkdir(mode=0o700)
     manifest = directory / "projects" / "myrepo" / ".devcontainer" / "remo-broker.toml"
     manifest.parent.mkdir(parents=True)
@@ -227,7 +227,7 @@ def _all_steps(show: Show, directory: Path) -> None:
         _steps(show, units, manifest)
 
 
-def _steps(show: Show, units: SocketUnits, manifest: Path) -> None:
+def _steps(show: Presentation, units: SocketUnits, manifest: Path) -> None:
     directory = units.directory
     control = ("remo-brokerctl", f"--socket={directory}/admin.sock")
     secret = ("remo-secret", f"--socket={directory}/myrepo.sock")
@@ -277,7 +277,7 @@ def _steps(show: Show, units: SocketUnits, manifest: Path) -> None:
 
 
 @contextlib.contextmanager
-def _supplied(show: Show, units: SocketUnits, secret: Sequence[str]) -> Iterator[None]:
+def _supplied(show: Presentation, units: SocketUnits, secret: Sequence[str]) -> Iterator[None]:
     """The broker is killed and supplied again, without anybody's hand; the sidecar runs on in the block."""
     directory = units.directory
     vault = directory / "vault.json"
@@ -291,7 +291,7 @@ def _supplied(show: Show, units: SocketUnits, secret: Sequence[str]) -> Iterator
         get = [str(PROGRAMS / "remo-secret"), *secret[1:], "get", "GITHUB_TOKEN"]
         while b"renewed" not in subprocess.run(get, capture_output=True, check=False).stdout:
             if time.monotonic() > deadline:
-                raise Failed("the sidecar does not push")
+                raise DemoFailed("the sidecar does not push")
             show.go_on()
             time.sleep(0.1)
         show.run(*secret, "get", "GITHUB_TOKEN", shown="remo-secret get GITHUB_TOKEN")
@@ -308,7 +308,7 @@ def _supplied(show: Show, units: SocketUnits, secret: Sequence[str]) -> Iterator
         yield
 
 
-def _bus(show: Show, directory: Path) -> None:
+def _bus(show: Presentation, directory: Path) -> None:
     """The status on a private bus, where this machine has what that takes."""
     if not (shutil.which("dbus-daemon") and shutil.which("busctl")):
         show.say("No dbus-daemon or busctl here: the status on the bus is left out.")
@@ -332,7 +332,7 @@ def _bus(show: Show, directory: Path) -> None:
             deadline = time.monotonic() + STEP_SECONDS
             while subprocess.run(ping, capture_output=True, check=False).returncode != 0:
                 if time.monotonic() > deadline:
-                    raise Failed("the status service does not come up on the bus")
+                    raise DemoFailed("the status service does not come up on the bus")
                 show.go_on()
                 time.sleep(0.1)
             get = ("get-property", name, path, f"{name}.Manager", "SecretCount", "FetchesAllowed", "FetchesDenied")
@@ -350,7 +350,7 @@ def _running(*command: str) -> Iterator[subprocess.Popen[bytes]]:
             process.terminate()
 
 
-def _audit(show: Show, log: Path) -> None:
+def _audit(show: Presentation, log: Path) -> None:
     names = ("REMO_DECISION", "REMO_OUTCOME", "REMO_REASON", "REMO_SECRET", "REMO_PEER_UID")
     rows = [names]
     for line in log.read_text().splitlines():

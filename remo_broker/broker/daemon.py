@@ -13,7 +13,7 @@ from remo_broker.broker import not_started, registrations, systemd
 from remo_broker.broker.audit.journal import JournalTransport, StderrTransport
 from remo_broker.broker.audit.read_back import ReadBack
 from remo_broker.broker.audit.trail import AuditTrail, TrailTimers
-from remo_broker.broker.decisions import Broker
+from remo_broker.broker.decisions import Decisions
 from remo_broker.broker.loop import READ, Loop
 from remo_broker.broker.manifest_child import ManifestReader
 from remo_broker.broker.operations import Operations
@@ -76,7 +76,7 @@ class Daemon:
         self.sweeper = Sweeper(self.loop)
         self.trail = AuditTrail(transport, clock_usec=now_usec, strict=config.audit_failure == DENY)
         self.arena = memory.Arena()
-        self.broker = Broker(config, Store(self.arena, config.cache_default_ttl_seconds))
+        self.broker = Decisions(config, Store(self.arena, config.cache_default_ttl_seconds))
         self.project_server = ProjectServer(
             self.loop, self.sweeper, self.broker, self.trail, deny=config.audit_failure == DENY
         )

@@ -113,7 +113,7 @@ def not_in_manifest(project: str) -> bytes:
     ).line()
 
 
-class Broker:
+class Decisions:
     """The store, the projects, and the decisions that follow from both."""
 
     def __init__(self, config: Config, store: Store) -> None:

@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from remo_broker.broker.decisions import Broker
+    from remo_broker.broker.decisions import Decisions
     from remo_broker.broker.loop import Job, Loop
 
 TFD_NONBLOCK, TFD_CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC
@@ -42,7 +42,7 @@ class _Timer(ctypes.Structure):
 class ExpiryTimer:
     """Calls `changed` after secrets have expired."""
 
-    def __init__(self, loop: Loop, broker: Broker, changed: Callable[[], None]) -> None:
+    def __init__(self, loop: Loop, broker: Decisions, changed: Callable[[], None]) -> None:
         self._loop = loop
         self._broker = broker
         self._changed = changed

@@ -27,23 +27,23 @@ MAX_DESCRIPTORS = 2
 CHUNK = 65_536
 
 
-class Unreachable(Exception):
+class HelperUnreachable(Exception):
     """The helper did not answer. The text says why."""
 
 
-class TimedOut(Unreachable):
+class HelperTimedOut(HelperUnreachable):
     """The helper did not answer in time."""
 
 
 def connect(path: str) -> socket.socket:
-    """Raises `Unreachable`."""
+    """Raises `HelperUnreachable`."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.setblocking(False)  # a full queue is an error; do not wait for it
         connection.connect(path)
     except OSError as error:
         connection.close()
-        raise Unreachable(f"{path}: {os.strerror(error.errno or 0)}") from None
+        raise HelperUnreachable(f"{path}: {os.strerror(error.errno or 0)}") from None
     return connection
 
 
@@ -62,7 +62,7 @@ def receive(connection: socket.socket) -> Answer:
 
 def ask_now(connection: socket.socket, request: bytes, seconds: float) -> Answer:
     """Send a request and block until the reply. For use before the loop runs. Raises
-    `Unreachable`."""
+    `HelperUnreachable`."""
     connection.settimeout(seconds)
     line, descriptors = b"", []
     try:
@@ -75,7 +75,7 @@ def ask_now(connection: socket.socket, request: bytes, seconds: float) -> Answer
             line += data
     except OSError as error:
         close_all(descriptors)
-        raise Unreachable(os.strerror(error.errno) if error.errno else "no reply in time") from None
+        raise HelperUnreachable(os.strerror(error.errno) if error.errno else "no reply in time") from None
     return line, descriptors
 
 
@@ -86,11 +86,11 @@ def close_all(descriptors: list[int]) -> None:
 
 class Call:
     """One request on its own non-blocking connection, while the loop goes on. `later` gets the
-    reply as `Answer`, or `Unreachable`."""
+    reply as `Answer`, or `HelperUnreachable`."""
 
     def __init__(self, loop: Loop, connection: socket.socket, request: bytes, seconds: float, longest: int) -> None:
         """`longest` is the maximum reply length in bytes. Closes the connection at the end. Raises
-        `Unreachable`."""
+        `HelperUnreachable`."""
         self.later: Later = loop.later()
         self._loop = loop
         self._longest = longest
@@ -101,8 +101,8 @@ class Call:
             connection.send(request)  # far shorter than a new connection's buffer
         except OSError as error:
             connection.close()
-            raise Unreachable(os.strerror(error.errno or 0)) from None
-        self._timer = loop.after(seconds, lambda: self._end(TimedOut("no reply in time")))
+            raise HelperUnreachable(os.strerror(error.errno or 0)) from None
+        self._timer = loop.after(seconds, lambda: self._end(HelperTimedOut("no reply in time")))
         loop.watch(self._connection.fileno(), READ, self._readable)
 
     def _readable(self) -> None:
@@ -122,9 +122,9 @@ class Call:
             self._fail("it ended without a reply" if not data else "malformed reply")
 
     def _fail(self, why: str) -> None:
-        self._end(Unreachable(why))
+        self._end(HelperUnreachable(why))
 
-    def _end(self, result: Answer | Unreachable) -> None:
+    def _end(self, result: Answer | HelperUnreachable) -> None:
         if self._connection.fileno() >= 0:
             self._timer.cancel()
             self._loop.forget(self._connection.fileno())

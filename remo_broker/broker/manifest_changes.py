@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class Change:
+class ManifestChange:
     """The change from the registration in force to what the manifest says now."""
 
     def __init__(self, before: Registration, fresh: Registration) -> None:

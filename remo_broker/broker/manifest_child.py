@@ -115,7 +115,7 @@ class ManifestReader:
         if self._delegates:
             try:
                 connection = helpers.connect(self._helper)
-            except helpers.Unreachable as problem:
+            except helpers.HelperUnreachable as problem:
                 return _unreadable(
                     f"its reader cannot be reached ({problem}); run 'systemctl start remo-broker-manifest.socket'"
                 )
@@ -128,18 +128,18 @@ class ManifestReader:
                 return _unreadable(f"no reader could be started ({os.strerror(error.errno or 0)}); try again")
             connection = child.connection
         try:
-            answer: Answer | helpers.Unreachable = yield helpers.Call(
+            answer: Answer | helpers.HelperUnreachable = yield helpers.Call(
                 self._loop, connection, request, READ_SECONDS, MAX_OUTPUT
             ).later
-        except helpers.Unreachable as problem:
+        except helpers.HelperUnreachable as problem:
             answer = problem
         if child is not None and child.ends(killed=not isinstance(answer, tuple)):
             self._hung += 1
-        if isinstance(answer, helpers.TimedOut):
+        if isinstance(answer, helpers.HelperTimedOut):
             return _unreadable(
                 f"reading it took longer than {READ_SECONDS:g} seconds; look at the file and its file system"
             )
-        if isinstance(answer, helpers.Unreachable):
+        if isinstance(answer, helpers.HelperUnreachable):
             return _unreadable(
                 "its reader ended without an answer; the file may be made to break it: run 'remo-brokerctl check'"
             )

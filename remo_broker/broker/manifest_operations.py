@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from remo_broker.broker import registrations
 from remo_broker.broker.decisions import info_fits
-from remo_broker.broker.manifest_changes import Change
+from remo_broker.broker.manifest_changes import ManifestChange
 from remo_broker.broker.manifest_child import Allowed
 from remo_broker.broker.refusals import Refused
 from remo_broker.protocol.names import counted
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from typing import Any
 
-    from remo_broker.broker.decisions import Broker
+    from remo_broker.broker.decisions import Decisions
     from remo_broker.broker.loop import KeyLocks, Later
     from remo_broker.broker.manifest_child import ManifestReader
     from remo_broker.broker.projects import Project, Registration
@@ -34,7 +34,7 @@ CHANGES = registrations.FILE_NAME
 class ManifestOperations:
     """The part of `Operations` that reads manifests again; `Operations` sets the attributes."""
 
-    _broker: Broker
+    _broker: Decisions
     _listeners: ProjectListeners
     _locks: KeyLocks
     _reader: ManifestReader
@@ -70,7 +70,7 @@ class ManifestOperations:
 
     def _reread(
         self, project_name: str, peer: Peer, sha256: str | None, *, adopt: bool, widen: bool
-    ) -> Generator[Later | None, Any, Change]:
+    ) -> Generator[Later | None, Any, ManifestChange]:
         """Read a manifest and adopt it: all of it with `widen`, otherwise only what removes
         something. Raises `Refused`.
 
@@ -101,7 +101,7 @@ class ManifestOperations:
                     allowed.allowlist, allowed.ttl_seconds, allowed.max_entries, allowed.source
                 )
                 self._check_info(fresh, peer)
-                change = Change(before, fresh)
+                change = ManifestChange(before, fresh)
                 adopted = before if not adopt else fresh if widen else change.narrowed()
                 # Of a thousand manifests, most have not changed, and each save writes and syncs the
                 # whole file.
@@ -126,7 +126,7 @@ class ManifestOperations:
             yield from self._listeners.repair(name, before.project_path)
         return change
 
-    def _say_if_it_waits(self, project: Project, change: Change, peer: Peer, *, waits: bool) -> None:
+    def _say_if_it_waits(self, project: Project, change: ManifestChange, peer: Peer, *, waits: bool) -> None:
         if waits and not project.manifest_waits:
             more = f"{counted(len(change.added), 'new name')}" if change.added else "more than before"
             self._record(

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
     from remo_broker.broker.audit.trail import AuditTrail
-    from remo_broker.broker.decisions import Broker
+    from remo_broker.broker.decisions import Decisions
     from remo_broker.broker.loop import Job, Later, Loop
     from remo_broker.broker.manifest_child import ManifestReader
     from remo_broker.broker.registrations import Writer
@@ -81,7 +81,7 @@ class Operations(ManifestOperations):
     def __init__(
         self,
         loop: Loop,
-        broker: Broker,
+        broker: Decisions,
         project_listeners: ProjectListeners,
         reader: ManifestReader,
         writer: Writer,

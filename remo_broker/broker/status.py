@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from remo_broker.broker.audit.trail import AuditTrail
-    from remo_broker.broker.decisions import Broker
+    from remo_broker.broker.decisions import Decisions
     from remo_broker.broker.loop import Loop
     from remo_broker.broker.projects import Project
 
@@ -31,7 +31,7 @@ class StatusReport:
     def __init__(
         self,
         loop: Loop,
-        broker: Broker,
+        broker: Decisions,
         trail: AuditTrail,
         memory_protection: str,
         start_usec: int,

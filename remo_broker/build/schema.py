@@ -98,7 +98,7 @@ PROMISED: dict[type[Message], frozenset[str]] = {
 }
 
 
-class Generator(GenerateJsonSchema):
+class SchemaGenerator(GenerateJsonSchema):
     """pydantic's, without titles that repeat a key; key patterns admit no other key."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - pydantic's signature
@@ -178,7 +178,7 @@ def protocol() -> dict[str, Any]:
             kinds[name] = _any_of([*(made.of(answer) for answer in request.REPLIES), failure])
             replies[f"{socket}Reply"].append(name)
     schemas, defined = TypeAdapter.json_schemas(
-        [(name, "validation", TypeAdapter(kind)) for name, kind in kinds.items()], schema_generator=Generator
+        [(name, "validation", TypeAdapter(kind)) for name, kind in kinds.items()], schema_generator=SchemaGenerator
     )
     definitions = defined["$defs"] | {name: schema for (name, _), schema in schemas.items()}
     for socket, names in replies.items():
@@ -199,7 +199,7 @@ def protocol() -> dict[str, Any]:
 
 def manifest() -> dict[str, Any]:
     """The schema of a manifest's tables, as a TOML parser returns them."""
-    made = TypeAdapter(AllowlistForm | BindingForm).json_schema(schema_generator=Generator)
+    made = TypeAdapter(AllowlistForm | BindingForm).json_schema(schema_generator=SchemaGenerator)
     return {
         "$schema": DIALECT,
         "$id": f"urn:remo-broker:manifest:v{MANIFEST_SCHEMA_VERSION}",

@@ -80,7 +80,7 @@ Answer = Return | Error
 TOO_LONG = Error(LIMITS_EXCEEDED, f"A call may have {MAX_CALL} bytes; no method here takes as much.")
 
 
-class Connection(asyncio.Protocol):
+class BusConnection(asyncio.Protocol):
     """Made by `connect`.
 
     `closed` is done when the connection has ended; raises BusError unless one side closed it.
@@ -302,10 +302,10 @@ class Connection(asyncio.Protocol):
 
 async def connect(
     address: str, answer: Callable[[wire.Incoming], Answer | None], heard: Callable[[wire.Incoming], None]
-) -> Connection:
+) -> BusConnection:
     """Connect to the bus at `address`, in D-Bus syntax.
 
-    `answer` gets every call and returns None if it replies later with `Connection.reply`; `heard`
+    `answer` gets every call and returns None if it replies later with `BusConnection.reply`; `heard`
     gets every signal. Raises BusError.
     """
     refusals = []
@@ -313,7 +313,7 @@ async def connect(
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 _transport, connection = await asyncio.get_running_loop().create_unix_connection(
-                    lambda: Connection(answer, heard), path
+                    lambda: BusConnection(answer, heard), path
                 )
                 await connection.begin()
         except TimeoutError:

@@ -11,7 +11,7 @@ import json
 from typing import TYPE_CHECKING
 
 from remo_broker.bus.interfaces import MANAGER, PROJECT
-from remo_broker.bus.snapshot import Snapshot
+from remo_broker.bus.snapshot import StatusSnapshot
 from remo_broker.protocol.names import is_project_name, printable
 from remo_broker.protocol.ops import EVENTS, BrokerEvent, ProjectEvent
 
@@ -53,7 +53,7 @@ def decode(line: bytes) -> Message:
         values[name] = value
     message = event(**values)
     if isinstance(message, BrokerEvent):
-        _check(MANAGER, Snapshot(message, {}))
+        _check(MANAGER, StatusSnapshot(message, {}))
     elif isinstance(message, ProjectEvent):
         if not is_project_name(message.name):
             raise BadEvent(f"a project of the name {_shown(message.name)}")

@@ -25,7 +25,7 @@ from remo_broker.protocol.ops import MAX_MESSAGE, StoppingEvent, SyncedEvent
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from remo_broker.bus.snapshot import Snapshot
+    from remo_broker.bus.snapshot import StatusSnapshot
     from remo_broker.bus.unit import BrokerUnit
 
 # From a connect to the complete status: a broker that must start first takes a tenth of a second.
@@ -70,12 +70,12 @@ class Follower:
         self,
         socket_path: str,
         unit: BrokerUnit,
-        changed: Callable[[Snapshot | None, Snapshot | None, frozenset[str], str], None],
+        changed: Callable[[StatusSnapshot | None, StatusSnapshot | None, frozenset[str], str], None],
     ) -> None:
         self._socket_path = socket_path
         self._unit = unit
         self._changed = changed
-        self._last: Snapshot | None = None
+        self._last: StatusSnapshot | None = None
         self._synced = False
         self._why = ""
         self.settled = asyncio.Event()

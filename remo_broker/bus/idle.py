@@ -16,7 +16,7 @@ from remo_broker.bus.connection import CallError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from remo_broker.bus.connection import Connection
+    from remo_broker.bus.connection import BusConnection
 
 # Time from the last call to the exit: consecutive `busctl` commands of a user reach one process,
 # and a script that polls every minute does not keep it running.
@@ -53,7 +53,7 @@ class Callers:
             self._crowded.set()
         return name in self._names
 
-    async def until_idle(self, connection: Connection, seconds: float, worth_watching: Callable[[], bool]) -> None:
+    async def until_idle(self, connection: BusConnection, seconds: float, worth_watching: Callable[[], bool]) -> None:
         """Return after `seconds` without a call, unless there is something worth watching and a
         caller is still there; then look again after as long. 0 seconds: never return.
         """
@@ -70,7 +70,7 @@ class Callers:
             if not watched and self._last_call < looked:
                 return
 
-    async def _crowd_or(self, seconds: float | None, connection: Connection) -> None:
+    async def _crowd_or(self, seconds: float | None, connection: BusConnection) -> None:
         """Wait this long (None: forever).
 
         If too many names accumulate, forget those that have left.
@@ -82,7 +82,7 @@ class Callers:
             await self._forget_the_gone(connection)
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def _forget_the_gone(self, connection: Connection) -> None:
+    async def _forget_the_gone(self, connection: BusConnection) -> None:
         before = frozenset(self._names)  # new callers while the bus replies are not in its list
         with contextlib.suppress(CallError):
             (names,) = await connection.ask_driver("ListNames", gives="as")

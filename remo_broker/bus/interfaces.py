@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from remo_broker.bus.snapshot import Snapshot
+    from remo_broker.bus.snapshot import StatusSnapshot
     from remo_broker.protocol.ops import ProjectEvent
 
 BUS_NAME = "io.get2know.RemoBroker1"
@@ -91,7 +91,7 @@ class Interface:
         return next((one for one in self.properties if one.name == name), None)
 
 
-def _manager(name: str, signature: str, emits: Emits, value: Callable[[Snapshot], object], text: str) -> Property:
+def _manager(name: str, signature: str, emits: Emits, value: Callable[[StatusSnapshot], object], text: str) -> Property:
     return Property(name, signature, emits, value, text)
 
 

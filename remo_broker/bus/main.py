@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from remo_broker import __version__
 from remo_broker.bus.budget import Budget
-from remo_broker.bus.connection import DRIVER, SYSTEM_BUS, BusError, CallError, Connection, Return, connect
+from remo_broker.bus.connection import DRIVER, SYSTEM_BUS, BusConnection, BusError, CallError, Return, connect
 from remo_broker.bus.follower import SYNC_SECONDS, Follower
 from remo_broker.bus.idle import IDLE_SECONDS, Callers
 from remo_broker.bus.interfaces import BUS_NAME
@@ -29,7 +29,7 @@ from remo_broker.protocol.paths import SOCKET_DIR, STATUS_SOCKET
 
 if TYPE_CHECKING:
     from remo_broker.bus.connection import Answer
-    from remo_broker.bus.snapshot import Snapshot
+    from remo_broker.bus.snapshot import StatusSnapshot
     from remo_broker.bus.wire import Incoming
 
 MACHINE_ID = "/etc/machine-id"
@@ -55,7 +55,7 @@ class BusService:
         self._status = ""
         self._named = False
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._connection: Connection
+        self._connection: BusConnection
         self._unit: BrokerUnit | None = None
 
     async def run(self, bus_address: str, idle_seconds: float) -> None:
@@ -150,7 +150,9 @@ class BusService:
         if self._unit is not None:
             self._unit.heard(message)
 
-    def _changed(self, old: Snapshot | None, new: Snapshot | None, replaced: frozenset[str], why: str) -> None:
+    def _changed(
+        self, old: StatusSnapshot | None, new: StatusSnapshot | None, replaced: frozenset[str], why: str
+    ) -> None:
         if old and new and old.broker.broker_version != new.broker.broker_version:
             # Version is constant during an object's lifetime, and our own code is probably outdated
             # too.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from remo_broker.bus.connection import Answer
     from remo_broker.bus.interfaces import Interface
-    from remo_broker.bus.snapshot import Snapshot
+    from remo_broker.bus.snapshot import StatusSnapshot
     from remo_broker.bus.wire import Incoming
 
 _TREE = f"`busctl tree {BUS_NAME}` shows the objects"
@@ -72,7 +72,7 @@ class Service:
 
     def __init__(self, machine_id: str) -> None:
         self._machine_id = machine_id
-        self._snapshot: Snapshot | None = None
+        self._snapshot: StatusSnapshot | None = None
         self._prepared: dict[str, Return] = {}
         self._methods: dict[tuple[str, str], Callable[[Incoming], Answer]] = {
             (PEER.name, "Ping"): lambda _call: Return(),
@@ -87,11 +87,11 @@ class Service:
         }
 
     @property
-    def snapshot(self) -> Snapshot | None:
+    def snapshot(self) -> StatusSnapshot | None:
         return self._snapshot
 
     @snapshot.setter
-    def snapshot(self, snapshot: Snapshot | None) -> None:
+    def snapshot(self, snapshot: StatusSnapshot | None) -> None:
         self._snapshot = snapshot
         self._prepared.clear()
 
@@ -132,7 +132,7 @@ class Service:
             raise _Refused(UNKNOWN_OBJECT)
         return ()
 
-    def _known(self) -> Snapshot:
+    def _known(self) -> StatusSnapshot:
         if self._snapshot is None:
             raise _Refused(UNAVAILABLE)
         return self._snapshot

@@ -14,11 +14,11 @@ from remo_broker.bus.wire import Variant
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from remo_broker.bus.snapshot import Snapshot
+    from remo_broker.bus.snapshot import StatusSnapshot
 
 
 class Emission(NamedTuple):
-    """The arguments of `Connection.signal`, with the values last."""
+    """The arguments of `BusConnection.signal`, with the values last."""
 
     path: str
     interface: str
@@ -27,7 +27,9 @@ class Emission(NamedTuple):
     values: tuple[object, ...]
 
 
-def differences(old: Snapshot | None, new: Snapshot, replaced: frozenset[str] = frozenset()) -> Iterator[Emission]:
+def differences(
+    old: StatusSnapshot | None, new: StatusSnapshot, replaced: frozenset[str] = frozenset()
+) -> Iterator[Emission]:
     """The signals that take a client from `old` to `new`.
 
     `replaced` has projects of both snapshots that were removed in between: on the bus, they are new

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class StatusSnapshot:
     broker: BrokerEvent
     projects: Mapping[str, ProjectEvent]
     """By name."""
 
-    def stopped(self) -> Snapshot:
+    def stopped(self) -> StatusSnapshot:
         """The same broker when stopped: it holds no secrets, but its projects stay registered."""
         broker = BrokerEvent(
             broker_version=self.broker.broker_version,
@@ -51,13 +51,13 @@ class Snapshot:
             )
             for name, project in self.projects.items()
         }
-        return Snapshot(broker, MappingProxyType(projects))
+        return StatusSnapshot(broker, MappingProxyType(projects))
 
 
 class Draft:
     """Collects events; `finish` returns the resulting snapshot."""
 
-    def __init__(self, base: Snapshot | None = None) -> None:
+    def __init__(self, base: StatusSnapshot | None = None) -> None:
         self._broker = base.broker if base else None
         self._projects = dict(base.projects) if base else {}
         self.replaced: set[str] = set()
@@ -73,11 +73,11 @@ class Draft:
                 del self._projects[event.name]
                 self.replaced.add(event.name)
 
-    def finish(self) -> Snapshot:
+    def finish(self) -> StatusSnapshot:
         """Return the snapshot.
 
         Raises ValueError if there has been no event about the broker itself.
         """
         if self._broker is None:
             raise ValueError("the broker sent events of projects before its own")
-        return Snapshot(self._broker, MappingProxyType(self._projects))
+        return StatusSnapshot(self._broker, MappingProxyType(self._projects))

@@ -17,7 +17,7 @@ from remo_broker.bus.connection import DRIVER, CallError
 from remo_broker.bus.paths import escape_label
 
 if TYPE_CHECKING:
-    from remo_broker.bus.connection import Connection
+    from remo_broker.bus.connection import BusConnection
     from remo_broker.bus.wire import Incoming
 
 BROKER_UNIT = "remo-broker.service"
@@ -59,7 +59,7 @@ _STATES = {"active": State.UP, "reloading": State.UP, "refreshing": State.UP, "a
 class BrokerUnit:
     """The broker's unit, as systemd reports it."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: BusConnection) -> None:
         self._connection = connection
         self._hint = asyncio.Event()
         self._listening = False

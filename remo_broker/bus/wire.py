@@ -70,7 +70,7 @@ _HEADER_FIELDS = "a(yv)"
 _KNOWN_FIELDS = frozenset(field.value for field in HeaderField)
 
 
-class _Reader(Unmarshaller):
+class _HeaderUnmarshaller(Unmarshaller):
     """Skips unknown header fields, as the specification requires.
 
     Nothing else here has their type.
@@ -85,7 +85,7 @@ class _Reader(Unmarshaller):
 
 # They have no type annotations.
 _marshaller: Any = Marshaller
-_reader: Any = _Reader
+_reader: Any = _HeaderUnmarshaller
 
 # The header fields that we send, with code and type. The bus adds the sender.
 _FIELDS = {

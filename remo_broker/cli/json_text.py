@@ -37,7 +37,7 @@ class Node:
 
     __slots__ = ("items", "jq", "key", "kind", "line", "members", "text")
 
-    def __init__(self, kind: str, line: int, place: Place, text: str = "") -> None:
+    def __init__(self, kind: str, line: int, place: NodePath, text: str = "") -> None:
         self.kind = kind
         self.line = line
         self.key = place.key
@@ -50,7 +50,7 @@ class Node:
         return f"Node({self.kind}, line {self.line})"
 
 
-class Place:
+class NodePath:
     """Where a value is: `key` for errors, `aws.keys.2`, and `jq` for commands, `.aws.keys[2]`.
 
     `jq` is empty if a key on the path is not shown.
@@ -63,15 +63,15 @@ class Place:
         self.jq = jq
         self.depth = depth
 
-    def member(self, name: str, position: int) -> Place:
+    def member(self, name: str, position: int) -> NodePath:
         shown = shown_key(name, position)
         jq = f"{self.jq}.{name}" if _identifier(name) else f'{self.jq}."{name}"'
         known = shown == name and (self.jq or not self.depth)
-        return Place(f"{self.key}.{shown}" if self.key else shown, jq if known else "", self.depth + 1)
+        return NodePath(f"{self.key}.{shown}" if self.key else shown, jq if known else "", self.depth + 1)
 
-    def item(self, index: int) -> Place:
+    def item(self, index: int) -> NodePath:
         jq = f"{self.jq or '.'}[{index}]" if self.jq or not self.depth else ""
-        return Place(f"{self.key}.{index}" if self.key else str(index), jq, self.depth + 1)
+        return NodePath(f"{self.key}.{index}" if self.key else str(index), jq, self.depth + 1)
 
 
 def shown_key(name: str, position: int) -> str:
@@ -84,10 +84,10 @@ def read(text: str, source: str) -> Node:
 
     Raises `InputFault` for invalid JSON, a duplicate key, and half a surrogate pair.
     """
-    return _Reader(text, source).document()
+    return _JsonReader(text, source).document()
 
 
-class _Reader:
+class _JsonReader:
     def __init__(self, text: str, source: str) -> None:
         self._text = text
         self._source = source
@@ -95,7 +95,7 @@ class _Reader:
         self._line = 1
 
     def document(self) -> Node:
-        node = self._value(Place(None, "", 0))
+        node = self._value(NodePath(None, "", 0))
         if self._peek():
             raise self._fault(
                 "more than one JSON document", "put all secrets into one object; 'jq -s add' merges several"
@@ -114,7 +114,7 @@ class _Reader:
             raise self._not_json()
         self._position += 1
 
-    def _value(self, place: Place) -> Node:
+    def _value(self, place: NodePath) -> Node:
         if place.depth > MAX_NESTING:
             raise self._fault("nested too deep", "a value is a string, or an object of strings")
         sign = self._peek()
@@ -149,7 +149,7 @@ class _Reader:
             count += 1
         self._take(closing)
 
-    def _member(self, node: Node, place: Place) -> None:
+    def _member(self, node: Node, place: NodePath) -> None:
         if self._peek() != '"':
             raise self._not_json()
         line = self._line
@@ -160,7 +160,7 @@ class _Reader:
         self._take(":")
         node.members[name] = self._value(inner)
 
-    def _string(self, place: Place) -> str:
+    def _string(self, place: NodePath) -> str:
         """The string that begins here: the value at `place`, or a key of the object there."""
         try:
             value: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from remo_broker.client.connection import Connection, watch
+from remo_broker.client.connection import BaseClient, watch
 from remo_broker.client.errors import ConnectionLost
 from remo_broker.client.exchange import build, check_version, encode, parse_object, refusal_in
 from remo_broker.protocol import paths
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from remo_broker.protocol.message import Message
 
 
-class StatusClient(Connection):
+class StatusClient(BaseClient):
     """A client of the status socket."""
 
     SOCKET = paths.STATUS_SOCKET

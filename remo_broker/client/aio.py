@@ -71,7 +71,7 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=Message)
 
 
-class AsyncConnection:
+class AsyncBaseClient:
     """One connection, opened at the first request.
 
     Tasks may share it: requests are sent one at a time.
@@ -176,7 +176,7 @@ class AsyncConnection:
             return
 
 
-class AsyncClient(AsyncConnection):
+class AsyncClient(AsyncBaseClient):
     """A project's socket: see `Client`."""
 
     GREETS = True
@@ -203,7 +203,7 @@ class AsyncClient(AsyncConnection):
         return watch(self, WatchProject(), ProjectState)
 
 
-class AsyncStatusClient(AsyncConnection):
+class AsyncStatusClient(AsyncBaseClient):
     """The status socket: see `StatusClient`."""
 
     SOCKET = StatusClient.SOCKET
@@ -281,7 +281,7 @@ class AsyncAdminClient(AsyncStatusClient):
         return await self.ask(ExplainUnit(unit=unit), UnitCredentials)
 
 
-async def watch(client: AsyncConnection, request: Request, kind: type[M]) -> AsyncIterator[M]:
+async def watch(client: AsyncBaseClient, request: Request, kind: type[M]) -> AsyncIterator[M]:
     """Yield a watch's states, on a new connection, until the broker ends it.
 
     Raises `ClientError`.
@@ -294,7 +294,7 @@ async def watch(client: AsyncConnection, request: Request, kind: type[M]) -> Asy
                 raise refusal_in(client.path, fields)
 
 
-async def _watched(client: AsyncConnection, request: Request) -> AsyncGenerator[dict[str, Any], None]:
+async def _watched(client: AsyncBaseClient, request: Request) -> AsyncGenerator[dict[str, Any], None]:
     watcher = type(client)(client.path, timeout=client.timeout)
     try:
         try:

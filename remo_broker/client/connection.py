@@ -41,7 +41,7 @@ BACKLOG_RETRY_SECONDS = 0.01
 _UCRED_BYTES = 12
 
 
-class Connection:
+class BaseClient:
     """Opened at the first request, kept open, and reopened when lost. Not thread-safe.
 
     `path` is the socket's path, `timeout` the seconds that each request may take, including the
@@ -172,7 +172,7 @@ class Connection:
             return
 
 
-def watch(client: Connection, request: Request, kind: type[M]) -> Iterator[M]:
+def watch(client: BaseClient, request: Request, kind: type[M]) -> Iterator[M]:
     """Yield a watch's states, on a new connection, until the broker ends it.
 
     Raises `ClientError`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from remo_broker.client.connection import Connection, watch
+from remo_broker.client.connection import BaseClient, watch
 from remo_broker.client.errors import BadReply
 from remo_broker.client.exchange import Exchange
 from remo_broker.client.value import SecretValue
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
 
 
-class Client(Connection):
+class Client(BaseClient):
     """A client of a project's socket: fetches this project's secrets."""
 
     GREETS = True

@@ -28,7 +28,7 @@ MOUNTS = f"{paths.SOCKET_DIR}/mount"
 WORKSPACES = "/workspaces"
 
 
-class Project:
+class MountedProject:
     """A project as its containers see it. `directory` is on the host."""
 
     __slots__ = ("directory", "manifest", "name")
@@ -69,22 +69,22 @@ def devcontainer(arguments: Arguments) -> int:
     return 0
 
 
-def find(arguments: Arguments) -> Project:
+def find(arguments: Arguments) -> MountedProject:
     """The project that the operand gives by name or directory; default: the working directory's."""
     given = arguments.operands[0] if arguments.operands else "."
     if is_project_name(given) and not os.path.isdir(given):
         with open_client(arguments) as client:
-            return Project(given, client.show(given).project_path)
+            return MountedProject(given, client.show(given).project_path)
     directory = os.path.realpath(given)
     if not os.path.isdir(directory):
         raise Problem(f"{directory}: no such directory", hint="give a project's name, or its directory")
     name = os.path.basename(directory)
     if not is_project_name(name):
         raise Problem(f"{directory}: not a valid name for a project", hint="give the name that it is registered by")
-    return Project(name, directory)
+    return MountedProject(name, directory)
 
 
-def settings(project: Project) -> dict[str, Any]:
+def settings(project: MountedProject) -> dict[str, Any]:
     """The keys for devcontainer.json."""
     manifest = f"${{localWorkspaceFolder}}/{project.manifest}", f"${{containerWorkspaceFolder}}/{project.manifest}"
     # The host runs initializeCommand before anything is created. Every user can see this socket,
@@ -102,26 +102,26 @@ def _mount(source: str, target: str) -> str:
     return f"type=bind,source={source},target={target},readonly"
 
 
-def mounts(project: Project) -> list[tuple[str, str]]:
+def mounts(project: MountedProject) -> list[tuple[str, str]]:
     """Host and container path of both mounts, with the project itself below `WORKSPACES`."""
     manifest = f"{project.directory}/{project.manifest}"
     return [(project.sockets, INSIDE), (manifest, f"{WORKSPACES}/{project.name}/{project.manifest}")]
 
 
-def docker(project: Project) -> str:
+def docker(project: MountedProject) -> str:
     return _command("docker", project)
 
 
-def podman(project: Project) -> str:
+def podman(project: MountedProject) -> str:
     return _command("podman", project)
 
 
-def _command(engine: str, project: Project) -> str:
+def _command(engine: str, project: MountedProject) -> str:
     options = [f"--mount {shlex.quote(_mount(*both))}" for both in mounts(project)]
     return " \\\n    ".join([f"{engine} run", *options, "IMAGE"])
 
 
-def compose(project: Project) -> str:
+def compose(project: MountedProject) -> str:
     lines = ["services:", "  SERVICE:", "    volumes:"]
     for source, target in mounts(project):
         lines += [
@@ -142,7 +142,7 @@ def _yaml(text: str) -> str:
     return json.dumps(text.replace("$", "$$"))
 
 
-def nspawn(project: Project) -> str:
+def nspawn(project: MountedProject) -> str:
     """For a .nspawn file: see systemd.nspawn(5). A backslash keeps a colon from ending a path."""
     escaped = [[part.replace("\\", "\\\\").replace(":", "\\:") for part in both] for both in mounts(project)]
     return "\n".join(["[Files]", *(f"BindReadOnly={source}:{target}" for source, target in escaped)])

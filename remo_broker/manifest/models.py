@@ -78,7 +78,7 @@ ProjectName: TypeAlias = Annotated[str, _key("project.name", pattern=PROJECT_NAM
 
 
 @_table
-class Project(TypedDict):
+class ProjectTable(TypedDict):
     """The project's name, and what it is for."""
 
     name: ProjectName
@@ -167,7 +167,7 @@ class AllowlistForm(TypedDict):
     """The allowlist is a list; `[secrets.NAME]` binds names that are in it."""
 
     schema_version: Annotated[Literal[1], _key("schema_version")]
-    project: Project
+    project: ProjectTable
     allowlist: Allowlist
     secrets: NotRequired[Secrets]
     hosts: NotRequired[Hosts]
@@ -187,7 +187,7 @@ class BindingForm(TypedDict):
 
 # The tables of each form by key, and where each applies: for keys that only the other form has.
 _TABLES: dict[bool, dict[str, Any]] = {
-    True: {"": AllowlistForm, "project": Project, "allowlist": Allowlist, "cache": AllowlistCache},
+    True: {"": AllowlistForm, "project": ProjectTable, "allowlist": Allowlist, "cache": AllowlistCache},
     False: {"": BindingForm, "cache": BindingCache},
 }
 _BINDINGS = {"env": EnvTable, "file": FileTable}

@@ -96,9 +96,9 @@ def render(arguments: Arguments) -> None:
     if not arguments.flag(WATCH):
         _render(*fetch_files())
         return
-    from remo_broker.secret.watching import Watched, follow
+    from remo_broker.secret.watching import LastFetch, follow
 
-    watched = Watched(fetch_files)
+    watched = LastFetch(fetch_files)
     _render(watched.bound, watched.secrets)
 
     def changed() -> None:

@@ -34,7 +34,7 @@ DEFAULT_SECRETS = {"aws": "aws", "cargo": "CARGO_REGISTRY_TOKEN", "kubectl": "KU
 KUBERNETES_API = "client.authentication.k8s.io/v1"
 
 
-class Change:
+class ConfigChange:
     """A file and its new text; None removes the file."""
 
     def __init__(self, path: str, after: str | None) -> None:
@@ -66,12 +66,12 @@ def setup(arguments: Arguments) -> int:
     return 0
 
 
-def show(change: Change) -> None:
+def show(change: ConfigChange) -> None:
     before, after = change.before.splitlines(), (change.after or "").splitlines()
     write_lines(list(difflib.unified_diff(before, after, change.path, change.path, lineterm="")))
 
 
-def write(change: Change) -> None:
+def write(change: ConfigChange) -> None:
     """Replace the file atomically; keep its mode. Follows symlinks, as dot files often are."""
     path = os.path.realpath(change.path)
     if not change.after:
@@ -107,16 +107,16 @@ def _installed() -> list[str]:
     return [tool for tool in TOOLS if shutil.which(tool)]
 
 
-def _lines(path: str, remove: bool, *lines: tuple[str | None, str]) -> list[Change]:
+def _lines(path: str, remove: bool, *lines: tuple[str | None, str]) -> list[ConfigChange]:
     """Add lines to sections of a file; with `remove`, remove the added ones."""
     text = remove_lines(read(path))
     if not remove:
         for section, line in lines:
             text = add_line(path, text, section, line)
-    return [Change(path, text)]
+    return [ConfigChange(path, text)]
 
 
-def _git(_name: str, remove: bool) -> list[Change]:
+def _git(_name: str, remove: bool) -> list[ConfigChange]:
     """Edit a copy with `git config`: the file may have any form."""
     path = os.environ.get("GIT_CONFIG_GLOBAL") or _home(".gitconfig")
     if not os.path.exists(path) and os.path.exists(_config("git", "config")):
@@ -139,16 +139,16 @@ def _git(_name: str, remove: bool) -> list[Change]:
         elif not subprocess.run(
             ["git", "config", "--file", copy.name, "--list"], capture_output=True, check=False
         ).stdout:
-            return [Change(path, "")]
-        return [Change(path, read(copy.name))]
+            return [ConfigChange(path, "")]
+        return [ConfigChange(path, read(copy.name))]
 
 
-def _aws(name: str, remove: bool) -> list[Change]:
+def _aws(name: str, remove: bool) -> list[ConfigChange]:
     path = os.environ.get("AWS_CONFIG_FILE") or _home(".aws", "config")
     return _lines(path, remove, ("default", f"credential_process = remo-secret aws-credentials {name}"))
 
 
-def _docker(_name: str, remove: bool) -> list[Change]:
+def _docker(_name: str, remove: bool) -> list[ConfigChange]:
     path = os.path.join(os.environ.get("DOCKER_CONFIG") or _home(".docker"), "config.json")
     try:
         settings = json.loads(read(path) or "{}")
@@ -163,7 +163,7 @@ def _docker(_name: str, remove: bool) -> list[Change]:
     settings["credHelpers"] = helpers
     if not helpers:
         del settings["credHelpers"]
-    return [Change(path, json.dumps(settings, indent="\t") + "\n" if settings else "")]
+    return [ConfigChange(path, json.dumps(settings, indent="\t") + "\n" if settings else "")]
 
 
 def _registries() -> list[str]:
@@ -179,27 +179,27 @@ def _registries() -> list[str]:
     return [*known, *(host for host in info.hosts or {} if host not in known)]
 
 
-def _pip(_name: str, remove: bool) -> list[Change]:
+def _pip(_name: str, remove: bool) -> list[ConfigChange]:
     path = os.environ.get("PIP_CONFIG_FILE") or _config("pip", "pip.conf")
     return _lines(path, remove, ("global", "keyring-provider = subprocess"))
 
 
-def _uv(_name: str, remove: bool) -> list[Change]:
+def _uv(_name: str, remove: bool) -> list[ConfigChange]:
     return _lines(_config("uv", "uv.toml"), remove, (None, 'keyring-provider = "subprocess"'))
 
 
-def _npm(name: str, remove: bool) -> list[Change]:
+def _npm(name: str, remove: bool) -> list[ConfigChange]:
     path = os.environ.get("NPM_CONFIG_USERCONFIG") or _home(".npmrc")
     return _lines(path, remove, (None, f"//registry.npmjs.org/:_authToken=${{{name}}}"))
 
 
-def _cargo(name: str, remove: bool) -> list[Change]:
+def _cargo(name: str, remove: bool) -> list[ConfigChange]:
     path = os.path.join(os.environ.get("CARGO_HOME") or _home(".cargo"), "config.toml")
     line = f'global-credential-providers = ["cargo:token-from-stdout remo-secret get {name}"]'
     return _lines(path, remove, ("registry", line))
 
 
-def _kubectl(name: str, remove: bool) -> list[Change]:
+def _kubectl(name: str, remove: bool) -> list[ConfigChange]:
     """Edit a copy with `kubectl config`."""
     path = (os.environ.get("KUBECONFIG") or _home(".kube", "config")).partition(os.pathsep)[0]
     with tempfile.TemporaryDirectory() as directory:
@@ -218,10 +218,10 @@ def _kubectl(name: str, remove: bool) -> list[Change]:
             raise Problem("kubectl is not installed", hint="see remo-secret-tools(7) for the lines to add") from None
         if done.returncode and not remove:
             raise Problem("kubectl: 'kubectl config set-credentials' failed", hint=f"check {path}")
-        return [Change(path, read(copy))]
+        return [ConfigChange(path, read(copy))]
 
 
-TOOLS: dict[str, Callable[[str, bool], list[Change]]] = {
+TOOLS: dict[str, Callable[[str, bool], list[ConfigChange]]] = {
     "git": _git,
     "aws": _aws,
     "docker": _docker,
@@ -253,7 +253,7 @@ def _add_program(tool: str, arguments: Arguments) -> None:
     if found and MARK not in read(found).splitlines():
         raise Problem(f"{tool}: {found} is another program", hint="remove it, so that remo-secret takes its place")
     program = shlex.quote(shutil.which("remo-secret") or os.path.realpath(sys.argv[0]))
-    change = Change(path, f'#!/bin/sh\n{MARK}\nexec {program} {command} "$@"\n')
+    change = ConfigChange(path, f'#!/bin/sh\n{MARK}\nexec {program} {command} "$@"\n')
     if change.before == change.after:
         return
     show(change)

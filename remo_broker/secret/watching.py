@@ -46,7 +46,7 @@ SI_KERNEL = 0x80
 RECONNECT_SECONDS = 0.2
 
 
-class Watched:
+class LastFetch:
     """The last fetch, and whether a new one differs."""
 
     def __init__(self, fetch: Fetch) -> None:
@@ -102,7 +102,7 @@ def run_watched(
 ) -> int:
     """Run the command; when one of its secrets changes, restart it or only send the signal."""
     signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
-    watched = Watched(fetch)
+    watched = LastFetch(fetch)
     child = start(program, command, prepare(watched.bound, watched.secrets))
     main = _thread.get_ident()
     _thread.start_new_thread(follow, (arguments, lambda: signal.pthread_kill(main, CHANGED)))

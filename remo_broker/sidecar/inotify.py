@@ -40,7 +40,7 @@ _READ_SIZE = 64 * 1024
 ANY: None = None
 
 
-class Change:
+class FileChange:
     """`finished`: a writer has closed its file, or a whole file came or went.
 
     If not, more is likely to follow.
@@ -92,7 +92,7 @@ class Inotify:
             ):  # missing, no permission, or not a directory any more: only refresh_seconds applies
                 raise OSError(ctypes.get_errno(), "inotify_add_watch", directory)
 
-    def changes(self) -> Change | None:
+    def changes(self) -> FileChange | None:
         """What has changed since the last call; None if no watched path has."""
         found = None
         while True:
@@ -108,7 +108,7 @@ class Inotify:
                 position += length
                 if self._concerns(number, mask, name):
                     finished = mask & ~(MODIFY | 0x40000000) != 0 or (found is not None and found.finished)
-                    found = Change(finished=finished)
+                    found = FileChange(finished=finished)
 
     def _concerns(self, number: int, mask: int, name: str) -> bool:
         if mask & OVERFLOW:

@@ -16,7 +16,7 @@ CONNECT_SECONDS = 5.0
 SILENCE_SECONDS = 2 * SIGN_OF_LIFE_SECONDS + 5
 
 
-class Link:
+class BrokerLink:
     """Raises `ClientError` when the broker cannot be reached."""
 
     def __init__(self, path: str) -> None:
@@ -64,4 +64,4 @@ class Link:
         self._socket.close()
 
 
-__all__ = ["SILENCE_SECONDS", "ClientError", "Link"]
+__all__ = ["SILENCE_SECONDS", "BrokerLink", "ClientError"]

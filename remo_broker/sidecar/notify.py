@@ -12,7 +12,7 @@ INFO, WARNING, ERROR = 6, 4, 3
 RETRY_SECONDS = 0.1
 
 
-class Manager:
+class Notifier:
     """The service manager, if there is one.
 
     While its queue is full, as on a reload of many units, only the last status is kept: the sidecar

@@ -19,12 +19,12 @@ from remo_broker.protocol.ops import CLEARED, Pushed
 from remo_broker.protocol.process import execute_again, forbid_dumps
 from remo_broker.sidecar import configuration
 from remo_broker.sidecar.filesystems import remote
-from remo_broker.sidecar.link import SILENCE_SECONDS, Link
-from remo_broker.sidecar.notify import ERROR, INFO, WARNING, Manager, log
+from remo_broker.sidecar.link import SILENCE_SECONDS, BrokerLink
+from remo_broker.sidecar.notify import ERROR, INFO, WARNING, Notifier, log
 from remo_broker.sidecar.notify import RETRY_SECONDS as MANAGER_SECONDS
 from remo_broker.sidecar.push import request_for, socket_path
 from remo_broker.sidecar.sources import read_all
-from remo_broker.sidecar.watched import Watched
+from remo_broker.sidecar.watched import SourceWatch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def now() -> float:
 def run(arguments: Arguments) -> int:
     execute_again()
     forbid_dumps()
-    manager = Manager()
+    manager = Notifier()
     try:
         Supplier(arguments, manager).run()
     except Stopped:
@@ -66,12 +66,12 @@ def run(arguments: Arguments) -> int:
 class Supplier:
     """The pending work, and what is known about the broker."""
 
-    def __init__(self, arguments: Arguments, manager: Manager) -> None:
+    def __init__(self, arguments: Arguments, manager: Notifier) -> None:
         self._arguments = arguments
         self._manager = manager
         self._path = socket_path(arguments)
         self._sources = configuration.read(arguments)
-        self._watched = Watched()
+        self._watched = SourceWatch()
         self._wakeup = _catch_signals(self._on_hangup)
         self._hangup = False
         self._last_error = ""
@@ -81,7 +81,7 @@ class Supplier:
         self._retry = RETRY_SECONDS[0]
         self._refresh_at = NEVER
         # The broker: its identity, by its start time, and whether it holds the last push.
-        self._link: Link | None = None
+        self._link: BrokerLink | None = None
         self._connect_at = 0.0
         self._connect_retry = CONNECT_RETRY_SECONDS[0]
         self._heard_at = 0.0
@@ -178,13 +178,13 @@ class Supplier:
 
     def _connect(self) -> None:
         try:
-            self._link = Link(self._path)
+            self._link = BrokerLink(self._path)
         except ClientError as error:
             self._unlink(str(error))
             return
         self._heard_at = now()
 
-    def _hear(self, link: Link) -> None:
+    def _hear(self, link: BrokerLink) -> None:
         try:
             states = link.read()
         except ClientError as error:

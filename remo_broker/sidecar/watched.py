@@ -21,7 +21,7 @@ REST_SECONDS = (0.2, 60.0)
 NEVER = float("inf")
 
 
-class Watched:
+class SourceWatch:
     """`due` is when to read the sources, on the boot clock."""
 
     def __init__(self) -> None:

@@ -50,7 +50,7 @@ def push_of_size(size: int, count: int) -> bytes:
     return push_request({name: "v" * (length + (rest if name == "S00000" else 0)) for name in secrets(count)})
 
 
-class Broker:
+class BenchBroker:
     """A broker that is reached by its sockets."""
 
     def __init__(self, socket_dir: pathlib.Path, projects: pathlib.Path) -> None:
@@ -109,7 +109,7 @@ class Broker:
         self.ask(json.dumps(request).encode() + b"\n")
 
 
-class Unit(Broker):
+class Unit(BenchBroker):
     """The installed service under the systemd that runs here."""
 
     _CONFIG = pathlib.Path("/etc/remo-broker/config.toml")
@@ -170,7 +170,7 @@ def _systemctl(*arguments: str) -> None:
 
 
 @contextlib.contextmanager
-def started(place: Place, name: str, argv: Sequence[str]) -> Iterator[Broker]:
+def started(place: Place, name: str, argv: Sequence[str]) -> Iterator[BenchBroker]:
     """Run `argv --socket-dir D --state-dir S`, register the project and push ten secrets.
 
     What it writes is kept in a file and not looked at.
@@ -178,7 +178,7 @@ def started(place: Place, name: str, argv: Sequence[str]) -> Iterator[Broker]:
     home = place.directory(f"broker-{name}")
     (home / "state").mkdir()
     (home / "sockets").mkdir()
-    broker = Broker(home / "sockets", home / "projects")
+    broker = BenchBroker(home / "sockets", home / "projects")
     options = ["--socket-dir", str(broker.socket_dir), "--state-dir", str(home / "state")]
     with place.server([*argv, *options], pathlib.Path(broker.admin)):
         broker.register()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tests.bench import broker, echo, journal, peers
 from tests.bench.contestant import Contestant, Missing
 from tests.bench.figures import Figure
-from tests.bench.generator import Client, Command, Failed, Sample, Target
+from tests.bench.generator import Failed, FetchCommand, OwnClient, Sample, Target
 from tests.bench.setting import Setting, say
 
 if TYPE_CHECKING:
@@ -50,9 +50,9 @@ def _latency(setting: Setting, contestant: Contestant) -> Sample:
     match probe:
         case Target():
             return setting.generator.latency(probe, setting.many(REQUESTS), cpu=setting.place.server_cpu, warmup=200)
-        case Command():
+        case FetchCommand():
             return setting.generator.spawn(probe, setting.many(SPAWNS))
-        case Client():
+        case OwnClient():
             return setting.generator.own_client(probe, setting.many(REQUESTS // 4))
 
 
@@ -140,7 +140,7 @@ def _executable(setting: Setting) -> Iterator[list[Contestant]]:
         yield _rows(name, "its own", "its own", measured)
 
 
-def _rows(name: str, audit: str, memory: str, measured: broker.Broker) -> list[Contestant]:
+def _rows(name: str, audit: str, memory: str, measured: broker.BenchBroker) -> list[Contestant]:
     fresh = dataclasses.replace(measured.get, fresh=True)
     return [
         Contestant(name, "get", audit, "per project", memory, measured.get),

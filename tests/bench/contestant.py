@@ -12,7 +12,7 @@ import subprocess
 import time
 from typing import TYPE_CHECKING
 
-from tests.bench.generator import Client, Command, Target
+from tests.bench.generator import FetchCommand, OwnClient, Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -42,7 +42,7 @@ class Contestant:
     audit: str
     allowlist: str
     memory: str
-    probe: Target | Command | Client
+    probe: Target | FetchCommand | OwnClient
 
 
 @dataclasses.dataclass(frozen=True)

@@ -48,7 +48,7 @@ class Target:
 
 
 @dataclasses.dataclass(frozen=True)
-class Command:
+class FetchCommand:
     """A program that is run once per fetch, and what it reads on standard input."""
 
     argv: tuple[str, ...]
@@ -56,7 +56,7 @@ class Command:
 
 
 @dataclasses.dataclass(frozen=True)
-class Client:
+class OwnClient:
     """A program that makes the fetches itself: given their number as last argument, prints what load.c prints."""
 
     argv: tuple[str, ...]
@@ -81,7 +81,7 @@ class Generator:
         """`connections` connections, on each one request after another; `requests` in all."""
         return self._socket("throughput", target, cpu, "--requests", requests, "--connections", connections)
 
-    def spawn(self, command: Command, times: int, *, cpu: int | None = None) -> Sample:
+    def spawn(self, command: FetchCommand, times: int, *, cpu: int | None = None) -> Sample:
         """Start to end of a program, its output thrown away. A status that is not 0 counts as an error."""
         with self._file(command.stdin) as stdin:
             pin = [] if cpu is None else ["--cpu", str(cpu)]
@@ -99,7 +99,7 @@ class Generator:
                 ]
             )
 
-    def own_client(self, client: Client, requests: int) -> Sample:
+    def own_client(self, client: OwnClient, requests: int) -> Sample:
         return _run([*client.argv, str(requests)])
 
     @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tests.bench import echo, journal, sidecar, static_client
 from tests.bench.broker import ALLOWED, descriptors, push_of_size, push_request, resident, secrets
 from tests.bench.figures import Figure
-from tests.bench.generator import Command
+from tests.bench.generator import FetchCommand
 from tests.bench.setting import Setting, say
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def get_throughput(setting: Setting, unit: Unit) -> list[Check]:
 def first_answer(setting: Setting, unit: Unit) -> list[Check]:
     """N4: a stopped service and a bare interpreter in turn."""
     unit.settle(configured=False)
-    interpreter = Command(("/usr/bin/python3", "-c", "pass"))
+    interpreter = FetchCommand(("/usr/bin/python3", "-c", "pass"))
     starts, bare = [], []
     for _ in range(max(STARTS, setting.rounds)):
         unit.stop()

@@ -14,7 +14,7 @@ import tempfile
 from typing import TYPE_CHECKING
 
 from tests.bench.contestant import SECRET, Contestant, Missing, Place, program
-from tests.bench.generator import Client, Command, Target
+from tests.bench.generator import FetchCommand, OwnClient, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -109,7 +109,7 @@ def git_credential_cache(place: Place) -> Iterator[list[Contestant]]:
                 "none",
                 "none",
                 "plain",
-                Command((*command, "get"), which + b"\n"),
+                FetchCommand((*command, "get"), which + b"\n"),
             ),
         ]
 
@@ -154,7 +154,7 @@ def secret_service(place: Place) -> Iterator[list[Contestant]]:
         place.server(start, control, environment),
     ):
         settings = [f"{name}={value}" for name, value in environment.items()]
-        client = Client(tuple(place.pinned(["env", *settings, str(place.programs.secret_service)])))
+        client = OwnClient(tuple(place.pinned(["env", *settings, str(place.programs.secret_service)])))
         does = "GetSecret over D-Bus, client included"
         yield [Contestant("gnome-keyring", does, "none", "none", "locked", client)]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tests.bench.broker import ALLOWED, resident
 from tests.bench.contestant import SECRET
 from tests.bench.figures import Figure, milliseconds
-from tests.bench.generator import Command
+from tests.bench.generator import FetchCommand
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,8 +112,8 @@ def start(setting: Setting, unit: Unit) -> tuple[Figure, str]:
     VAULT.parent.mkdir(parents=True, exist_ok=True)
     change(SECRET)
     bare, mine = (
-        Command(("/usr/bin/python3", "-c", "pass")),
-        Command(("/usr/bin/remo-sidecar", "push", "--file", str(VAULT))),
+        FetchCommand(("/usr/bin/python3", "-c", "pass")),
+        FetchCommand(("/usr/bin/remo-sidecar", "push", "--file", str(VAULT))),
     )
     ratios, took = [], []
     for _ in range(setting.rounds):

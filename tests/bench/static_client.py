@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tests.bench.broker import ALLOWED
 from tests.bench.figures import Figure, milliseconds
-from tests.bench.generator import Command
+from tests.bench.generator import FetchCommand
 
 if TYPE_CHECKING:
     from tests.bench.broker import Unit
@@ -29,14 +29,14 @@ def client_start(setting: Setting, unit: Unit) -> tuple[Figure, str]:
     unit.settle()
     get = ("--socket", unit.project_socket(), "get", SECRET)
     commands = {
-        "python3 -c pass": Command(("/usr/bin/python3", "-c", "pass")),
-        "remo-secret": Command(("/usr/bin/remo-secret", *get)),
+        "python3 -c pass": FetchCommand(("/usr/bin/python3", "-c", "pass")),
+        "remo-secret": FetchCommand(("/usr/bin/remo-secret", *get)),
     }
     if pathlib.Path(PYTHON_PROGRAM).exists():
-        commands["remo-secret in Python"] = Command((PYTHON_PROGRAM, *get))
+        commands["remo-secret in Python"] = FetchCommand((PYTHON_PROGRAM, *get))
     fnox, directory = os.environ.get(FNOX), os.environ.get(FNOX_DIRECTORY)
     if fnox and directory:
-        commands["fnox get"] = Command(("env", "-C", directory, fnox, "get", SECRET))
+        commands["fnox get"] = FetchCommand(("env", "-C", directory, fnox, "get", SECRET))
     times: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(max(ROUNDS, setting.rounds)):
         for name, command in commands.items():

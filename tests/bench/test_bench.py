@@ -18,7 +18,7 @@ from tests.bench import contest, echo, journal, programs, report
 from tests.bench.broker import push_of_size
 from tests.bench.contestant import Place
 from tests.bench.figures import Figure
-from tests.bench.generator import Command, Failed, Generator
+from tests.bench.generator import Failed, FetchCommand, Generator
 from tests.bench.limits import Check
 from tests.bench.setting import Setting
 from tests.support.machine import unavailable
@@ -68,9 +68,9 @@ def test_a_server_that_closes_fails_the_run(place: Place, generator: Generator) 
 
 
 def test_a_program_that_fails_fails_the_run(generator: Generator) -> None:
-    assert generator.spawn(Command(("cat",), b"x" * 100_000), 3).count == 3
+    assert generator.spawn(FetchCommand(("cat",), b"x" * 100_000), 3).count == 3
     with pytest.raises(Failed, match="2 of 2"):
-        generator.spawn(Command(("false",)), 2)
+        generator.spawn(FetchCommand(("false",)), 2)
 
 
 def test_records_are_whole_and_one_empty_line_apart(place: Place) -> None:

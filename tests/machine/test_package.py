@@ -10,7 +10,7 @@ import pytest
 from remo_broker.protocol import paths
 from tests.machine.test_install import PROGRAMS, kept_out, named
 from tests.support.installation import INSTALL_SECONDS, install, pip_environment
-from tests.support.load import Load
+from tests.support.load import ConnectionLoad
 from tests.support.machine import SOURCE, poll
 from tests.support.operator import ADMIN, SERVICE, STATUS, Operator
 
@@ -115,7 +115,7 @@ def test_an_upgrade_under_load_refuses_nobody(fresh: Machine) -> None:
     inodes = {one: operator.inode(one) for one in (ADMIN, STATUS, path)}
     before = operator.main_pid()
 
-    loads = [Load(fresh, one) for one in (ADMIN, path)]
+    loads = [ConnectionLoad(fresh, one) for one in (ADMIN, path)]
     with contextlib.ExitStack() as stack:
         for load in loads:
             stack.enter_context(load)

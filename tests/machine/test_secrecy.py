@@ -19,7 +19,7 @@ from tests.process.memory.test_process import cores_piped_to
 from tests.support.host_memory import require_memfd_secret, require_mlock
 from tests.support.machine import poll
 from tests.support.operator import ADMIN, SERVICE
-from tests.support.scanner import Scanner, Secrets, forms, make_secrets
+from tests.support.scanner import PushedSecrets, Scanner, forms, make_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,13 +74,13 @@ def proc(machine: Machine, operator: Operator) -> pathlib.Path:
     return machine.path(f"/proc/{operator.main_pid()}")
 
 
-def push(machine: Machine, secrets: Secrets) -> None:
+def push(machine: Machine, secrets: PushedSecrets) -> None:
     with machine.connect(ADMIN) as client, client.makefile("rb") as answers:
         client.sendall(secrets.line())
         assert json.loads(answers.readline())["secret_count"] == len(secrets.names)
 
 
-def fetch_all(machine: Machine, operator: Operator, secrets: Secrets) -> None:
+def fetch_all(machine: Machine, operator: Operator, secrets: PushedSecrets) -> None:
     with machine.connect(operator.socket("app")) as client, client.makefile("rb") as answers:
         for name in secrets.names:
             client.sendall(json.dumps({"op": "get", "name": name}).encode() + b"\n")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tests.machine.faults import journald
 from tests.support.host_memory import protection
 from tests.support.installation import INSTALL_SECONDS, pip_environment
-from tests.support.load import Load
+from tests.support.load import ConnectionLoad
 from tests.support.machine import SOURCE, poll
 from tests.support.operator import ADMIN, SERVICE
 
@@ -102,7 +102,7 @@ def _survives(machine: Machine, operator: Operator, happen: Callable[[], object]
     machine.systemctl("start", "remo-broker-client@unit.socket")
     kept = operator.register("kept", ["TOKEN"])
     inodes = [operator.inode(path) for path in (ADMIN, kept, unit, "/run/remo-broker")]
-    with Load(machine, kept) as on_kept, Load(machine, unit) as on_unit:
+    with ConnectionLoad(machine, kept) as on_kept, ConnectionLoad(machine, unit) as on_unit:
         happen()
     assert on_kept.refused == on_unit.refused == []
     assert min(on_kept.answers, on_unit.answers) > 0

@@ -19,7 +19,7 @@ from tests.bench.setting import say
 from tests.bench.table import table
 from tests.contract.fuzz import static_client
 from tests.soak import drive
-from tests.soak.drive import Outcome
+from tests.soak.drive import SoakResult
 from tests.soak.subject import ProcessSubject
 from tests.support.installation import installed
 
@@ -58,7 +58,7 @@ def main() -> int:
         except pytest.skip.Exception as why:
             print(f"soak: {why}; --here does without", file=sys.stderr)
             return 2
-        outcome, described = Outcome.from_json(found["outcome"]), found["machine"]
+        outcome, described = SoakResult.from_json(found["outcome"]), found["machine"]
     if options.json:
         options.json.write_text(json.dumps({"outcome": outcome.to_json(), "machine": described}, indent=1) + "\n")
     if options.plot:
@@ -87,7 +87,7 @@ def _in_machine(arguments: tuple[int, ...]) -> dict[str, Any]:
         )
 
 
-def figures(outcome: Outcome) -> str:
+def figures(outcome: SoakResult) -> str:
     """The table at the end."""
     operations = outcome.samples[-1].operations
     first, last = outcome.samples[0], outcome.samples[-1]
@@ -122,7 +122,7 @@ def figures(outcome: Outcome) -> str:
     return table(["what", "figure", ""], rows, right=("figure",))
 
 
-def faults(outcome: Outcome) -> list[str]:
+def faults(outcome: SoakResult) -> list[str]:
     """What is not as it must be."""
     found = []
     if outcome.growth_bytes > MAX_GROWTH_BYTES:
@@ -134,7 +134,7 @@ def faults(outcome: Outcome) -> list[str]:
     return found
 
 
-def plot(outcome: Outcome, described: dict[str, Any]) -> str:
+def plot(outcome: SoakResult, described: dict[str, Any]) -> str:
     """An SVG of memory and latency over time."""
     times = [sample.seconds for sample in outcome.samples]
 

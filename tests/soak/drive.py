@@ -30,7 +30,7 @@ WARM_UP = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
-class Sample:
+class SoakSample:
     """The broker after so many operations."""
 
     operations: int
@@ -42,10 +42,10 @@ class Sample:
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class SoakResult:
     """What a run came to."""
 
-    samples: list[Sample]
+    samples: list[SoakSample]
     done: dict[str, int]
     gets: int
     audited: int
@@ -69,15 +69,15 @@ class Outcome:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Outcome:
-        return cls(**{**fields, "samples": [Sample(**one) for one in fields["samples"]]})
+    def from_json(cls, fields: dict[str, Any]) -> SoakResult:
+        return cls(**{**fields, "samples": [SoakSample(**one) for one in fields["samples"]]})
 
 
 def drive(
-    subject: Subject, operations: int, projects: int, seed: int, tell: Callable[[Sample], None] | None = None
-) -> Outcome:
+    subject: Subject, operations: int, projects: int, seed: int, tell: Callable[[SoakSample], None] | None = None
+) -> SoakResult:
     """Run the workload; the broker is ended with it."""
-    samples: list[Sample] = []
+    samples: list[SoakSample] = []
     audited, counted_twice = -1, 0
     try:
         workload = Workload(subject.broker, projects, seed)
@@ -91,12 +91,12 @@ def drive(
         workload.close()
     finally:
         audited, counted_twice = subject.finish()
-    return Outcome(samples, dict(workload.done), workload.gets, audited, counted_twice, samples[-1].seconds)
+    return SoakResult(samples, dict(workload.done), workload.gets, audited, counted_twice, samples[-1].seconds)
 
 
-def _look(subject: Subject, workload: Workload, operations: int, begun: float) -> Sample:
+def _look(subject: Subject, workload: Workload, operations: int, begun: float) -> SoakSample:
     took = workload.probe()
-    return Sample(
+    return SoakSample(
         operations,
         time.monotonic() - begun,
         resident(subject.pid),
@@ -106,12 +106,12 @@ def _look(subject: Subject, workload: Workload, operations: int, begun: float) -
     )
 
 
-def progress(operations: int, *, terminal: bool) -> Callable[[Sample], None]:
+def progress(operations: int, *, terminal: bool) -> Callable[[SoakSample], None]:
     """A bar on standard error, or a line for each tenth of the way where that is no terminal."""
     width = 40
     told = 0
 
-    def tell(sample: Sample) -> None:
+    def tell(sample: SoakSample) -> None:
         nonlocal told
         if not terminal and 10 * sample.operations // operations == told:
             return

@@ -9,7 +9,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from tests.bench import journal
-from tests.bench.broker import Broker, Unit
+from tests.bench.broker import BenchBroker, Unit
 from tests.bench.contestant import wait_for
 from tests.bench.generator import Failed
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Subject:
     """A running broker."""
 
-    def __init__(self, broker: Broker, pid: int) -> None:
+    def __init__(self, broker: BenchBroker, pid: int) -> None:
         self.broker = broker
         self.pid = pid
 
@@ -49,7 +49,7 @@ class ProcessSubject(Subject):
 
     def __init__(self, directory: pathlib.Path) -> None:
         (directory / "state").mkdir()
-        broker = Broker(directory / "sockets", directory / "projects")
+        broker = BenchBroker(directory / "sockets", directory / "projects")
         options = ["--socket-dir", str(broker.socket_dir), "--state-dir", str(directory / "state")]
         options += ["--rate-limit-per-second", "0", "--idle-exit-seconds", "0", "--audit", "stderr"]
         self._process = subprocess.Popen([sys.executable, "-m", "remo_broker", *options], stderr=subprocess.PIPE)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tests.bench.generator import Failed
 
 if TYPE_CHECKING:
-    from tests.bench.broker import Broker
+    from tests.bench.broker import BenchBroker
 
 # Of 10,000 operations. A reload and a registration start a process each, so more of them would be a test of that.
 WEIGHTS = {"get": 8_896, "ping": 500, "info": 500, "push": 100, "reload": 2, "register": 2}
@@ -33,7 +33,7 @@ PATIENCE_SECONDS = 30
 PROBES = 100
 
 
-class Client:
+class ProjectLink:
     """One connection to one project's socket."""
 
     def __init__(self, path: str) -> None:
@@ -60,7 +60,7 @@ class Client:
 class Workload:
     """Registers its projects, keeps a connection to each, and counts what it did."""
 
-    def __init__(self, broker: Broker, projects: int, seed: int = 1) -> None:
+    def __init__(self, broker: BenchBroker, projects: int, seed: int = 1) -> None:
         self.done: collections.Counter[str] = collections.Counter()
         """Operations by kind."""
         self.gets = 0
@@ -72,7 +72,7 @@ class Workload:
         self._names = [f"project-{number:02}" for number in range(projects)]
         for name in self._names:
             broker.register(name, ALLOWED)
-        self._clients = [Client(broker.project_socket(name)) for name in self._names]
+        self._clients = [ProjectLink(broker.project_socket(name)) for name in self._names]
         self._push()
 
     def close(self) -> None:
@@ -159,7 +159,7 @@ class Workload:
         self._guests += 1
         name = f"guest-{self._guests}"
         self._broker.register(name, ALLOWED)
-        with contextlib.closing(Client(self._broker.project_socket(name))) as client:
+        with contextlib.closing(ProjectLink(self._broker.project_socket(name))) as client:
             request = self._request("get")
             client.send(request)
             self._check(request, client.receive())

@@ -185,7 +185,7 @@ async def other_client(bus: Bus) -> AsyncIterator[Any]:
         client._sock.close()
 
 
-class Service:
+class BusProcess:
     """A running remo-broker-bus."""
 
     def __init__(self, process: subprocess.Popen[str], log: pathlib.Path) -> None:
@@ -208,7 +208,7 @@ class Service:
 @contextlib.contextmanager
 def bus_service(
     bus: Bus | str, status_socket: pathlib.Path, *arguments: str, named: bool = True, user: Sequence[str] = ()
-) -> Iterator[Service]:
+) -> Iterator[BusProcess]:
     """The service on `bus`; with `named`, wait until it owns its name."""
     address = bus if isinstance(bus, str) else bus.address
     log = pathlib.Path(f"{status_socket}.log")
@@ -219,7 +219,7 @@ def bus_service(
             stderr=stderr,
             text=True,
         )
-    service = Service(process, log)
+    service = BusProcess(process, log)
     try:
         if named:
             assert isinstance(bus, Bus)

@@ -38,7 +38,7 @@ class BusUser:
         return {entry["pid"] for entry in json.loads(self.busctl("list", "--json=short")) if entry.get("pid")}
 
     @contextlib.contextmanager
-    def monitor(self) -> Iterator[Monitor]:
+    def monitor(self) -> Iterator[MonitorOutput]:
         output = self.machine.path("/tmp/monitor")
         command = f"exec busctl --json=short monitor {BUS_NAME} >/tmp/monitor 2>/tmp/monitor.err"
         # An earlier monitor's log would say that this one is ready before it is.
@@ -47,13 +47,13 @@ class BusUser:
         process = self.machine.popen(["sh", "-c", f"export SYSTEMD_LOG_LEVEL=debug; {command}"])
         try:
             poll("busctl to monitor", lambda: errors.exists() and MONITORS.search(errors.read_text()))
-            yield Monitor(output)
+            yield MonitorOutput(output)
         finally:
             self.machine.run(["pkill", "--full", "busctl --json=short monitor"], check=False)
             process.communicate(timeout=20)
 
 
-class Monitor:
+class MonitorOutput:
     """The output of `busctl monitor`, as it arrives."""
 
     def __init__(self, output: pathlib.Path) -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tests.support.machine import Machine
 
 
-class Load:
+class ConnectionLoad:
     """Clients that repeatedly connect, send a request and disconnect."""
 
     def __init__(self, machine: Machine, path: str) -> None:

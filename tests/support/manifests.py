@@ -20,7 +20,7 @@ PLACES = ["/".join(parts) for parts in SEARCH]
 GOOD = b'schema_version = 1\nproject = "myrepo"\n[secrets.GITHUB_TOKEN]\n'
 
 
-class Project:
+class ProjectDirectory:
     """The directory `path` of a project called `myrepo`."""
 
     def __init__(self, path: Path) -> None:
@@ -35,10 +35,10 @@ class Project:
 
 
 @pytest.fixture
-def project() -> Iterator[Project]:
+def project() -> Iterator[ProjectDirectory]:
     # Not tmp_path: only its owner may enter that, and some tests read as another user.
     base = Path(tempfile.mkdtemp(prefix="manifest-"))
     base.chmod(0o755)
     (base / "myrepo").mkdir()
-    yield Project(base / "myrepo")
+    yield ProjectDirectory(base / "myrepo")
     shutil.rmtree(base)

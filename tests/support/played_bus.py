@@ -7,7 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from remo_broker.bus import wire
-from remo_broker.bus.connection import Answer, Connection, connect
+from remo_broker.bus.connection import Answer, BusConnection, connect
 from tests.support.bus import MANAGER, ROOT, unix_address
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _sent_by(sender: str, frame: bytes) -> bytes:
 @contextlib.asynccontextmanager
 async def connected(
     path: pathlib.Path, answer: Callable[[wire.Incoming], Answer]
-) -> AsyncIterator[tuple[PlayedBus, Connection]]:
+) -> AsyncIterator[tuple[PlayedBus, BusConnection]]:
     played = PlayedBus()
     server = await asyncio.start_unix_server(played.take, path)
     async with server:

@@ -127,7 +127,7 @@ class Findings:
 
 
 @dataclass
-class Secrets:
+class PushedSecrets:
     """A push and all its values."""
 
     push: dict[str, Any] = field(default_factory=lambda: {"op": "push-creds", "secrets": {}, "secrets_b64": {}})
@@ -141,10 +141,10 @@ class Secrets:
         return [*self.push["secrets"], *self.push["secrets_b64"]]
 
 
-def make_secrets(count: int, seed: str) -> Secrets:
+def make_secrets(count: int, seed: str) -> PushedSecrets:
     """`count` secrets of all lengths and kinds, mostly short, so that 1,000 fit a push."""
     random_ = random.Random(seed)
-    made = Secrets()
+    made = PushedSecrets()
     for number in range(count):
         length = next(length for length, share in _SHARES if number % 50 < share)
         name = f"S{number}"

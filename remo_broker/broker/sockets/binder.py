@@ -100,9 +100,9 @@ class Binder:
     def _call(self, request: bytes) -> Generator[Later | None, Any, Answer]:
         try:
             answer = yield helpers.Call(self._loop, helpers.connect(self._helper), request, SECONDS, MAX_REPLY).later
-        except helpers.Unreachable as problem:
+        except helpers.HelperUnreachable as problem:
             answer = problem
-        if isinstance(answer, helpers.Unreachable):
+        if isinstance(answer, helpers.HelperUnreachable):
             raise self._unreachable(answer)
         return answer  # type: ignore[no-any-return]
 
@@ -111,11 +111,11 @@ class Binder:
             if self._connection is None:
                 self._connection = helpers.connect(self._helper)
             return helpers.ask_now(self._connection, request, SECONDS)
-        except helpers.Unreachable as problem:
+        except helpers.HelperUnreachable as problem:
             self.started()
             raise self._unreachable(problem) from None
 
-    def _unreachable(self, problem: helpers.Unreachable) -> Refused:
+    def _unreachable(self, problem: helpers.HelperUnreachable) -> Refused:
         return _unavailable(
             f"the helper that makes sockets did not answer ({problem}); run 'systemctl start remo-broker-bind.socket' "
             "and see 'journalctl -u remo-broker-bind@*'"

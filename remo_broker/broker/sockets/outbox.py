@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from remo_broker.broker.audit.trail import AuditTrail
-    from remo_broker.broker.decisions import Broker, Reply
+    from remo_broker.broker.decisions import Decisions, Reply
     from remo_broker.broker.loop import Loop
     from remo_broker.broker.projects import Grant
     from remo_broker.broker.sockets.connection import Connection
@@ -32,7 +32,7 @@ class Outbox:
     `deny`: release a secret only if journald has received its record.
     """
 
-    def __init__(self, loop: Loop, broker: Broker, trail: AuditTrail, *, deny: bool) -> None:
+    def __init__(self, loop: Loop, broker: Decisions, trail: AuditTrail, *, deny: bool) -> None:
         self._loop = loop
         self._broker = broker
         self._trail = trail

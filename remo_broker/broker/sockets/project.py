@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from remo_broker.broker.audit.trail import AuditTrail
-    from remo_broker.broker.decisions import Broker
+    from remo_broker.broker.decisions import Decisions
     from remo_broker.broker.loop import Loop
     from remo_broker.broker.projects import Grant, Project
     from remo_broker.broker.secrets.json_spans import Node
@@ -371,7 +371,7 @@ HANDLERS: dict[type[Request], Callable[[ProjectConnection, Any], None]] = table(
 class ProjectServer:
     """All connections on the projects' sockets."""
 
-    def __init__(self, loop: Loop, sweeper: Sweeper, broker: Broker, trail: AuditTrail, *, deny: bool) -> None:
+    def __init__(self, loop: Loop, sweeper: Sweeper, broker: Decisions, trail: AuditTrail, *, deny: bool) -> None:
         self.loop = loop
         self.sweeper = sweeper
         self.broker = broker

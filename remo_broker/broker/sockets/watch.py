@@ -26,7 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from remo_broker.broker.decisions import Broker
+    from remo_broker.broker.decisions import Decisions
     from remo_broker.broker.loop import Job, Loop
     from remo_broker.broker.projects import Project
     from remo_broker.broker.sockets.connection import Connection
@@ -120,7 +120,7 @@ class ProjectStream(WatchStream):
 class Watchers:
     """All watch streams, on both kinds of sockets."""
 
-    def __init__(self, loop: Loop, broker: Broker) -> None:
+    def __init__(self, loop: Loop, broker: Decisions) -> None:
         self.loop = loop
         self.broker = broker
         self.start_usec = now_usec()

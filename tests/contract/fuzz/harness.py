@@ -77,7 +77,7 @@ def lines(data: bytes) -> Iterator[bytes]:
         yield data[start:]
 
 
-def verdict(kind: str, line: bytes) -> model.Verdict:
+def verdict(kind: str, line: bytes) -> model.Expected:
     if kind == "project":
         return model.on_project(line, ALLOWED)
     return model.on_admin(line) if kind == "admin" else model.on_status(line)

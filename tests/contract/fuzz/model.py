@@ -25,15 +25,15 @@ PROTOCOL_ERROR = "protocol_error"
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Expected:
     """`codes` that may answer a line (`ok` for success); `fatal` when the connection ends with it, None for either."""
 
     codes: frozenset[str]
     fatal: bool | None = False
 
 
-def _verdict(*codes: str, fatal: bool | None = False) -> Verdict:
-    return Verdict(frozenset(codes), fatal)
+def _verdict(*codes: str, fatal: bool | None = False) -> Expected:
+    return Expected(frozenset(codes), fatal)
 
 
 def parse(line: bytes) -> Any:
@@ -70,7 +70,7 @@ def _request(line: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) and isinstance(value.get("op"), str) else None
 
 
-def on_project(line: bytes, allowed: frozenset[str]) -> Verdict:
+def on_project(line: bytes, allowed: frozenset[str]) -> Expected:
     """A line on a project's socket, with its newline if it has one."""
     if len(line) > MAX_LINE:
         return _verdict(PROTOCOL_ERROR, fatal=True)
@@ -85,7 +85,7 @@ def on_project(line: bytes, allowed: frozenset[str]) -> Verdict:
     return _verdict(PROTOCOL_ERROR)
 
 
-def on_status(line: bytes) -> Verdict:
+def on_status(line: bytes) -> Expected:
     """A line on the status socket; `watch` is left out, as it is answered by a stream."""
     request = _request(line)
     good = request and request["op"] == "status" and isinstance(request.get("after", ""), str)
@@ -94,7 +94,7 @@ def on_status(line: bytes) -> Verdict:
     return _verdict(OK if good else PROTOCOL_ERROR)
 
 
-def on_admin(line: bytes) -> Verdict:
+def on_admin(line: bytes) -> Expected:
     """A line on the admin socket. What becomes of a project depends on the file system, so several codes may answer."""
     if len(line) > MAX_PUSH:
         return _verdict("payload_too_large", fatal=True)
@@ -148,7 +148,7 @@ def _is_uid(value: Any) -> bool:
     return value is None or (isinstance(value, float) and value >= 0)
 
 
-def _push(request: dict[str, Any]) -> Verdict:
+def _push(request: dict[str, Any]) -> Expected:
     given = [request[field] for field in ("secrets", "secrets_b64") if field in request]
     if not given or not all(isinstance(one, dict) for one in given):
         return _verdict(PROTOCOL_ERROR)

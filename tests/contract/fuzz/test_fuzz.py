@@ -178,7 +178,7 @@ def test_no_stream_takes_away_what_the_next_ones_need() -> None:
     ],
 )
 def test_the_model(line: bytes, codes: set[str]) -> None:
-    assert model.on_admin(line) == model.Verdict(frozenset(codes))
+    assert model.on_admin(line) == model.Expected(frozenset(codes))
 
 
 @pytest.mark.parametrize(

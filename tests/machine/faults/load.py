@@ -28,7 +28,7 @@ GETS_PER_CONNECTION = 20
 ANSWER_SECONDS = 20.0
 
 
-class Client:
+class LoadClient:
     """One process that asks. `answered` and `unanswered` count gets by their secret's name."""
 
     def __init__(self, job: dict[str, Any], number: int, stop: int) -> None:
@@ -130,7 +130,7 @@ def main() -> None:
         pid = os.fork()
         if pid == 0:
             os.close(stopper)
-            client = Client(job, number, stop)
+            client = LoadClient(job, number, stop)
             with contextlib.suppress(KeyboardInterrupt), open(write_end, "w") as out:
                 json.dump(client.run(), out)
             os._exit(0)

@@ -60,7 +60,7 @@ class Account(NamedTuple):
     """Records that journald could not tell the service of."""
 
 
-class Load:
+class LoadInMachine:
     """Clients at work in the machine. `finish` ends them and returns what they have seen."""
 
     def __init__(
@@ -89,7 +89,7 @@ class Load:
             self._process.communicate()
 
 
-class Scene:
+class FaultMachine:
     """One machine with both kinds of projects, secrets pushed, and a mark in the journal from which records count."""
 
     def __init__(self, machine: Machine, config: str = UNLIMITED, unit: str = "") -> None:
@@ -178,8 +178,8 @@ class Scene:
     @contextlib.contextmanager
     def load(
         self, clients: int, seed: int, projects: Sequence[str] = PROJECTS, pause_seconds: float = 0.0
-    ) -> Iterator[Load]:
-        one = Load(self.machine, clients, seed, projects, pause_seconds)
+    ) -> Iterator[LoadInMachine]:
+        one = LoadInMachine(self.machine, clients, seed, projects, pause_seconds)
         try:
             yield one
         finally:

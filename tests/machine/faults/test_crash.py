@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 import pytest
 
 from tests.machine.faults.figures import LONG, SEED, Figures, seconds
-from tests.machine.faults.scene import BACK_SECONDS, NAMES, PROJECTS, SERVICE, UNLIMITED, Scene, summed
+from tests.machine.faults.scene import BACK_SECONDS, NAMES, PROJECTS, SERVICE, UNLIMITED, FaultMachine, summed
 from tests.support.installation import install
 from tests.support.machine import poll
 from tests.support.silent import silent
@@ -42,7 +42,7 @@ class Registrar:
     taken back is not.
     """
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: FaultMachine) -> None:
         self._scene = scene
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -83,40 +83,40 @@ class Registrar:
                 wanted = not listed
 
 
-def kill(scene: Scene, choose: random.Random) -> float:
+def kill(scene: FaultMachine, choose: random.Random) -> float:
     # At any moment of its life: while it starts, takes over the sockets, meets the crowd that waits, or serves.
     time.sleep(choose.choice((0.0, 0.02, 0.1, 0.6)) * choose.random())
     scene.signal(signal.SIGKILL)
     return time.monotonic()
 
 
-def terminate(scene: Scene, choose: random.Random) -> float:
+def terminate(scene: FaultMachine, choose: random.Random) -> float:
     time.sleep(0.1 * choose.random())
     scene.signal(signal.SIGTERM)
     return time.monotonic()
 
 
-def restart(scene: Scene, choose: random.Random) -> float:
+def restart(scene: FaultMachine, choose: random.Random) -> float:
     time.sleep(0.1 * choose.random())
     began = time.monotonic()
     scene.machine.systemctl("restart", SERVICE)
     return began
 
 
-def reexecute(scene: Scene, choose: random.Random) -> float:
+def reexecute(scene: FaultMachine, choose: random.Random) -> float:
     """systemd begins anew, as when its package is upgraded, and has to remember whose the listeners are."""
     scene.machine.systemctl("daemon-reexec")
     return restart(scene, choose)
 
 
-def upgrade(scene: Scene, choose: random.Random) -> float:
+def upgrade(scene: FaultMachine, choose: random.Random) -> float:
     before = scene.pid()
     install(scene.machine)
     assert scene.pid() != before
     return time.monotonic()
 
 
-def hang(scene: Scene, choose: random.Random) -> float:
+def hang(scene: FaultMachine, choose: random.Random) -> float:
     pid = scene.signal(signal.SIGSTOP)
     poll("the watchdog to bite", lambda: scene.pid() != pid)
     return time.monotonic()
@@ -134,10 +134,14 @@ def hang(scene: Scene, choose: random.Random) -> float:
     ],
 )
 def test_every_answer_has_its_record(
-    machine: Machine, figures: Figures, fault: Callable[[Scene, random.Random], float], times: int, pause_seconds: float
+    machine: Machine,
+    figures: Figures,
+    fault: Callable[[FaultMachine, random.Random], float],
+    times: int,
+    pause_seconds: float,
 ) -> None:
     """`fault` tells when it began that nobody was served."""
-    scene = Scene(machine, UNLIMITED, f"WatchdogSec={WATCHDOG_SECONDS}s\n" if fault is hang else "")
+    scene = FaultMachine(machine, UNLIMITED, f"WatchdogSec={WATCHDOG_SECONDS}s\n" if fault is hang else "")
     choose = random.Random(SEED)
     back = []
     with scene.load(CLIENTS, SEED, pause_seconds=pause_seconds) as load:
@@ -172,7 +176,7 @@ def test_every_answer_has_its_record(
 
 
 def test_a_reader_that_cannot_be_ended_holds_up_no_start(machine: Machine, figures: Figures) -> None:
-    scene = Scene(machine)
+    scene = FaultMachine(machine)
     machine.run(["mkdir", "-p", "/projects/silent"])
     took = []
     with silent("/projects/silent", machine.leader):

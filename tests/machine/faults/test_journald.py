@@ -20,7 +20,7 @@ from remo_broker.broker.audit.trail import LOOK_SECONDS, PATIENCE_SECONDS
 from remo_broker.broker.audit.waiting import WAITING_RECORDS
 from tests.machine.faults import journald
 from tests.machine.faults.figures import LONG, SEED, Figures
-from tests.machine.faults.scene import NAMES, UNLIMITED, Scene, longest_wait, socket_path, summed
+from tests.machine.faults.scene import NAMES, UNLIMITED, FaultMachine, longest_wait, socket_path, summed
 from tests.support.machine import poll
 
 if TYPE_CHECKING:
@@ -43,10 +43,10 @@ JOURNALD_KILLS = 30 if LONG else 3
 DENIALS, GRANTS = 20_000, 100
 
 
-class Watch:
+class LongestWaits:
     """Asks for the status and for a secret while there is trouble, and remembers the longest that it took."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: FaultMachine) -> None:
         self._scene = scene
         self.longest_status = 0.0
 
@@ -79,8 +79,8 @@ def test_nobody_waits_and_what_is_not_taken_is_kept_or_counted(
     machine: Machine, figures: Figures, trouble: Trouble
 ) -> None:
     with _place(machine, trouble):
-        scene = Scene(machine)
-        watch = Watch(scene)
+        scene = FaultMachine(machine)
+        watch = LongestWaits(scene)
         with scene.load(CLIENTS, SEED, pause_seconds=PAUSE_SECONDS) as load:
             time.sleep(0.3)
             with trouble(machine):
@@ -127,8 +127,8 @@ def test_nobody_waits_and_what_is_not_taken_is_kept_or_counted(
 @pytest.mark.parametrize("trouble", [journald.stopped, journald.gone, journald.full])
 def test_no_secret_without_a_record_where_that_is_wanted(machine: Machine, figures: Figures, trouble: Trouble) -> None:
     with _place(machine, trouble):
-        scene = Scene(machine, UNLIMITED + 'audit_failure = "deny"\n')
-        watch = Watch(scene)
+        scene = FaultMachine(machine, UNLIMITED + 'audit_failure = "deny"\n')
+        watch = LongestWaits(scene)
         with scene.load(CLIENTS, SEED, pause_seconds=PAUSE_SECONDS) as load:
             time.sleep(0.3)
             with trouble(machine):
@@ -164,8 +164,8 @@ def test_no_secret_without_a_record_where_that_is_wanted(machine: Machine, figur
 
 def test_a_secret_waits_for_its_record_to_be_received(machine: Machine) -> None:
     """A hanging journald's queue still takes some, and would be lost with its socket."""
-    scene = Scene(machine, UNLIMITED + 'audit_failure = "deny"\n')
-    watch = Watch(scene)
+    scene = FaultMachine(machine, UNLIMITED + 'audit_failure = "deny"\n')
+    watch = LongestWaits(scene)
     poll("a secret, once records are known to be stored", lambda: watch.word() == "ok")
     with journald.stopped(machine):
         assert watch.word() == "audit_unavailable"
@@ -173,7 +173,7 @@ def test_a_secret_waits_for_its_record_to_be_received(machine: Machine) -> None:
 
 
 def test_a_restart_of_journald_loses_nothing(machine: Machine, figures: Figures) -> None:
-    scene = Scene(machine)
+    scene = FaultMachine(machine)
     with scene.load(CLIENTS, SEED, pause_seconds=PAUSE_SECONDS) as load:
         for _ in range(JOURNALD_RESTARTS):
             journald.restart(machine)
@@ -192,7 +192,7 @@ def test_a_restart_of_journald_loses_nothing(machine: Machine, figures: Figures)
 
 def test_a_killed_journald_loses_what_it_was_reading(machine: Machine, figures: Figures) -> None:
     """One datagram, which is a turn of the loop: a record of each client at the most. The queue is process 1's, and stays."""
-    scene = Scene(machine)
+    scene = FaultMachine(machine)
     with scene.load(CLIENTS, SEED, pause_seconds=PAUSE_SECONDS) as load:
         for _ in range(JOURNALD_KILLS):
             before = journald.pid(machine)
@@ -209,7 +209,7 @@ def test_a_killed_journald_loses_what_it_was_reading(machine: Machine, figures: 
 
 
 def test_a_stop_waits_a_little_for_records_to_be_taken(machine: Machine) -> None:
-    scene = Scene(machine)
+    scene = FaultMachine(machine)
     with scene.load(CLIENTS, SEED, pause_seconds=PAUSE_SECONDS) as load:
         with journald.stopped(machine):
             poll("records to wait", lambda: scene.status()["audit"]["queued"] > 100)
@@ -224,7 +224,7 @@ def test_a_stop_waits_a_little_for_records_to_be_taken(machine: Machine) -> None
 
 def test_the_last_records_of_a_broker_that_was_killed_are_in_the_review(machine: Machine) -> None:
     """journald reads them when the process is no more, and does not find out which unit it was of."""
-    scene = Scene(machine)
+    scene = FaultMachine(machine)
     with journald.stopped(machine):
         for name in NAMES:
             machine.ask(socket_path("stored"), {"op": "get", "name": name})
@@ -241,7 +241,7 @@ def test_the_last_records_of_a_broker_that_was_killed_are_in_the_review(machine:
 
 def test_without_room_on_disk_journald_goes_on_in_memory(machine: Machine, figures: Figures) -> None:
     with journald.small_disks(machine):
-        scene = Scene(machine)
+        scene = FaultMachine(machine)
         with scene.load(CLIENTS, SEED, pause_seconds=PAUSE_SECONDS) as load:
             with journald.full_disk(machine):
                 poll("journald to go on", lambda: [*machine.path("/run/log/journal").glob("*/system.journal")])
@@ -276,7 +276,7 @@ for _ in range(grants):
 def test_a_flood_of_denials_pushes_no_grant_out_of_the_journal(machine: Machine, figures: Figures) -> None:
     """Whatever journald allows to others."""
     with journald.strict(machine):
-        scene = Scene(machine)
+        scene = FaultMachine(machine)
         arguments = [socket_path("stored"), str(DENIALS), str(GRANTS), NAMES[0]]
         began = time.monotonic()
         machine.run(["/usr/bin/python3", "-ISc", _DENIALS, *arguments])

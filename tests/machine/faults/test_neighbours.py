@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from remo_broker.broker.sockets.status import MAX_CONNECTIONS
 from tests.machine.faults.figures import LONG, SEED, Figures
-from tests.machine.faults.scene import Scene, longest_wait, summed
+from tests.machine.faults.scene import FaultMachine, longest_wait, summed
 from tests.support.broker import registration
 from tests.support.host_memory import protection
 from tests.support.machine import poll
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.support.machine import Machine
     from tests.support.notify import NotifySocket
 
-    Trouble = Callable[[Scene], contextlib.AbstractContextManager[object]]
+    Trouble = Callable[[FaultMachine], contextlib.AbstractContextManager[object]]
 
 CLIENTS = 10
 # A thousand gets a second, so that whoever takes the processor from the clients is seen, and not their own crowd.
@@ -39,12 +39,12 @@ UNREAD = 2000
 
 
 @contextlib.contextmanager
-def nothing(scene: Scene) -> Iterator[None]:
+def nothing(scene: FaultMachine) -> Iterator[None]:
     yield
 
 
 @contextlib.contextmanager
-def bus_stopped(scene: Scene) -> Iterator[None]:
+def bus_stopped(scene: FaultMachine) -> Iterator[None]:
     scene.machine.run(["systemctl", "stop", "dbus.socket", "dbus.service"])
     try:
         yield
@@ -53,7 +53,7 @@ def bus_stopped(scene: Scene) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def bus_restarted(scene: Scene) -> Iterator[None]:
+def bus_restarted(scene: FaultMachine) -> Iterator[None]:
     for _ in range(3):
         scene.machine.systemctl("restart", "dbus.service")
         scene.bus_says("SecretCount")
@@ -82,7 +82,7 @@ except OSError:
 
 
 @contextlib.contextmanager
-def bus_flooded(scene: Scene) -> Iterator[None]:
+def bus_flooded(scene: FaultMachine) -> Iterator[None]:
     """By two who call as fast as they can and read nothing."""
     floods = [scene.machine.popen(["/usr/bin/python3", "-c", _FLOOD], user="nobody") for _ in range(2)]
     try:
@@ -96,7 +96,7 @@ def bus_flooded(scene: Scene) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def bus_service_stopped(scene: Scene) -> Iterator[None]:
+def bus_service_stopped(scene: FaultMachine) -> Iterator[None]:
     """The one who reads the status hangs, with a stream of changes to read."""
     poll("the status on the bus", lambda: scene.bus_says("SecretCount"))
     leader = scene.machine.leader
@@ -114,7 +114,7 @@ def bus_service_stopped(scene: Scene) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def status_unread(scene: Scene) -> Iterator[None]:
+def status_unread(scene: FaultMachine) -> Iterator[None]:
     """As many as may connect there, who watch, ask for more than a socket takes, and read nothing."""
     with contextlib.ExitStack() as stack:
         for _ in range(MAX_CONNECTIONS):
@@ -126,7 +126,7 @@ def status_unread(scene: Scene) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def process_1_stopped(scene: Scene) -> Iterator[None]:
+def process_1_stopped(scene: FaultMachine) -> Iterator[None]:
     os.kill(scene.machine.leader, signal.SIGSTOP)
     try:
         yield
@@ -146,7 +146,7 @@ TROUBLES: list[Trouble] = [
 
 
 def test_the_sockets_do_not_notice(machine: Machine, figures: Figures) -> None:
-    scene = Scene(machine)
+    scene = FaultMachine(machine)
     pid = scene.pid()
     slowest = {}
     for trouble in TROUBLES:

@@ -20,7 +20,7 @@ import pytest
 from remo_broker.broker.registrations import FILE_NAME, encode, load, save
 from tests.machine.faults import saving
 from tests.machine.faults.figures import Figures
-from tests.machine.faults.scene import NAMES, PROJECTS, Scene, socket_path
+from tests.machine.faults.scene import NAMES, PROJECTS, FaultMachine, socket_path
 from tests.support.machine import unavailable
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ OLD = ["old"]
 NEW = ["new", "newer"]
 
 
-class Call(NamedTuple):
+class SystemCall(NamedTuple):
     """A system call of a save: its name, the how manieth of this name in the whole process it is, and its line."""
 
     name: str
@@ -56,7 +56,7 @@ def _save(directory: pathlib.Path, *options: str) -> tuple[int, list[str]]:
 
 
 @pytest.fixture
-def calls(tmp_path: pathlib.Path) -> list[Call]:
+def calls(tmp_path: pathlib.Path) -> list[SystemCall]:
     """The system calls of a save, in their order."""
     if shutil.which("strace") is None:
         unavailable("strace is not installed here: ./run test installs it")
@@ -68,7 +68,7 @@ def calls(tmp_path: pathlib.Path) -> list[Call]:
     for number in range(first + 1, last):
         name = lines[number].partition("(")[0]
         before = sum(line.startswith(f"{name}(") for line in lines[:number])
-        found.append(Call(name, before + 1, lines[number]))
+        found.append(SystemCall(name, before + 1, lines[number]))
     return found
 
 
@@ -87,7 +87,7 @@ def _names(state: str) -> list[str]:
 
 
 def test_a_kill_between_any_two_system_calls_leaves_the_old_or_the_new(
-    tmp_path: pathlib.Path, calls: list[Call], figures: Figures
+    tmp_path: pathlib.Path, calls: list[SystemCall], figures: Figures
 ) -> None:
     left = []
     for call in calls:
@@ -103,7 +103,7 @@ def test_a_kill_between_any_two_system_calls_leaves_the_old_or_the_new(
     assert left == [OLD] * (renamed + 1) + [NEW] * (len(calls) - renamed - 1)
 
 
-def test_an_error_of_any_system_call_leaves_the_old_or_the_new(tmp_path: pathlib.Path, calls: list[Call]) -> None:
+def test_an_error_of_any_system_call_leaves_the_old_or_the_new(tmp_path: pathlib.Path, calls: list[SystemCall]) -> None:
     for call in calls:
         if call.name == "close":  # whose errors fsync has told already
             continue
@@ -114,7 +114,7 @@ def test_an_error_of_any_system_call_leaves_the_old_or_the_new(tmp_path: pathlib
             assert (status, _names(state)) in ((0, NEW), (1, OLD)), call.line
 
 
-def test_everything_is_on_disk_in_the_right_order(calls: list[Call]) -> None:
+def test_everything_is_on_disk_in_the_right_order(calls: list[SystemCall]) -> None:
     assert [call.name for call in calls if call.name in {"write", "fsync", "rename"}] == [
         "write",
         "fsync",
@@ -130,7 +130,7 @@ def test_everything_is_on_disk_in_the_right_order(calls: list[Call]) -> None:
 
 
 @contextlib.contextmanager
-def _small_disk(scene: Scene) -> Iterator[pathlib.Path]:
+def _small_disk(scene: FaultMachine) -> Iterator[pathlib.Path]:
     """The broker's state on a disk with room for what is there and no more; yields the file that takes the room."""
     machine = scene.machine
     uid, gid = machine.ids("remo-broker")
@@ -151,17 +151,17 @@ dd if=/dev/zero of={STATE}/ballast bs=4k 2>/dev/null || test -s {STATE}/ballast
         machine.run(["sh", "-c", f"systemctl stop remo-broker.service; umount {STATE}"])
 
 
-def _projects(scene: Scene) -> list[str]:
+def _projects(scene: FaultMachine) -> list[str]:
     return [project["name"] for project in scene.status()["projects"]]
 
 
-def _allowed(scene: Scene, project: str) -> list[str]:
+def _allowed(scene: FaultMachine, project: str) -> list[str]:
     names: list[str] = scene.machine.ask(socket_path(project), {"op": "info"})["allowlist"]
     return names
 
 
 def test_a_full_disk_changes_nothing(machine: Machine) -> None:
-    scene = Scene(machine)
+    scene = FaultMachine(machine)
     scene.write_manifest("third", NAMES)
     for project in PROJECTS:
         scene.write_manifest(project, NAMES[:1])
@@ -217,7 +217,7 @@ def _kept(machine: Machine) -> list[pathlib.Path]:
 @pytest.mark.parametrize("damage", [_cut, _lock_away, _replace_by_a_directory])
 def test_a_damaged_file_stops_nothing(machine: Machine, damage: object) -> None:
     assert callable(damage)
-    scene = Scene(machine)
+    scene = FaultMachine(machine)
     file = machine.path(f"{STATE}/{FILE_NAME}")
     damage(file)
     scene.signal(signal.SIGKILL)

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tests.machine.faults.figures import Figures
-from tests.machine.faults.scene import NAMES, SECRETS, SERVICE, Scene, socket_path
+from tests.machine.faults.scene import NAMES, SECRETS, SERVICE, FaultMachine, socket_path
 from tests.support.machine import poll
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def test_wait_bridges_a_restart_and_crashes(machine: Machine, figures: Figures) -> None:
-    scene = Scene(machine)
+    scene = FaultMachine(machine)
     path = socket_path("stored")
     machine.systemctl("restart", SERVICE)
     answer = machine.ask(path, {"op": "get", "name": NAMES[0]})

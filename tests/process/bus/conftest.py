@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.bus import Bus, Service, bus_service, private_bus
+from tests.support.bus import Bus, BusProcess, bus_service, private_bus
 from tests.support.status import StatusPeer, status_peer
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def peer(tmp_path: pathlib.Path) -> Iterator[StatusPeer]:
 
 
 @pytest.fixture
-def service(bus: Bus, peer: StatusPeer) -> Iterator[Service]:
+def service(bus: Bus, peer: StatusPeer) -> Iterator[BusProcess]:
     """The service, following `peer`, with its name on `bus`."""
     with bus_service(bus, peer.path) as running:
         yield running

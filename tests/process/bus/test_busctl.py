@@ -17,7 +17,7 @@ from tests.support.bus import (
     PROPERTIES,
     ROOT,
     Bus,
-    Service,
+    BusProcess,
     bus_service,
     monitor,
     other_client,
@@ -184,7 +184,7 @@ def test_another_client_library_understands_all_of_it(bus: Bus, peer: StatusPeer
 
 
 def test_a_second_one_leaves_the_name_alone(
-    bus: Bus, peer: StatusPeer, service: Service, tmp_path: pathlib.Path
+    bus: Bus, peer: StatusPeer, service: BusProcess, tmp_path: pathlib.Path
 ) -> None:
     (tmp_path / "second.sock").symlink_to(peer.path)
     with bus_service(bus, tmp_path / "second.sock", named=False) as second:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from remo_broker.bus.connection import HUNG_UP
-from tests.support.bus import Bus, Service, bus_service, unix_address
+from tests.support.bus import Bus, BusProcess, bus_service, unix_address
 from tests.support.machine import poll
 from tests.support.status import StatusPeer
 
@@ -160,7 +160,7 @@ def test_the_next_address_is_tried(bus: Bus, peer: StatusPeer) -> None:
         assert bus.get("SecretCount") == 3
 
 
-def test_a_bus_that_goes_ends_the_service(bus: Bus, service: Service) -> None:
+def test_a_bus_that_goes_ends_the_service(bus: Bus, service: BusProcess) -> None:
     bus.stop()
     assert service.wait() == 0
     assert HUNG_UP in service.log

@@ -17,7 +17,7 @@ from remo_broker.bus import wire
 from remo_broker.bus.budget import BYTES_AT_ONCE, BYTES_PER_SECOND, MAX_USERS, Budget
 from remo_broker.bus.connection import DRIVER, DRIVER_PATH
 from remo_broker.protocol.ops import SyncedEvent
-from tests.support.bus import BUS_NAME, MANAGER, PROPERTIES, ROOT, Bus, Service, bus_service, other_client
+from tests.support.bus import BUS_NAME, MANAGER, PROPERTIES, ROOT, Bus, BusProcess, bus_service, other_client
 from tests.support.machine import poll, unavailable
 from tests.support.status import StatusPeer, broker_event, project_event
 
@@ -129,7 +129,7 @@ def flood(bus: Bus, what: Callable[[Caller], bytes]) -> Iterator[None]:
             sender.stdout.close()
 
 
-def resident_kib(service: Service) -> int:
+def resident_kib(service: BusProcess) -> int:
     status = pathlib.Path(f"/proc/{service.process.pid}/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
 

@@ -26,7 +26,7 @@ from tests.support.bus import (
     REPOSITORY,
     ROOT,
     Bus,
-    Service,
+    BusProcess,
     bus_service,
     monitor,
 )
@@ -66,7 +66,7 @@ def stays_quiet(peer: StatusPeer, connects: int) -> None:
     assert peer.connects == connects
 
 
-def test_a_connect_for_all_calls(bus: Bus, peer: StatusPeer, service: Service) -> None:
+def test_a_connect_for_all_calls(bus: Bus, peer: StatusPeer, service: BusProcess) -> None:
     for _ in range(20):
         bus.get("SecretCount")
     assert peer.connects == 1
@@ -128,7 +128,7 @@ def test_nobody_on_the_socket_is_a_stopped_broker(bus: Bus, peer: StatusPeer) ->
     ids=["bytes", "text", "object", "endless", "project", "failure"],
 )
 def test_nonsense_on_the_status_socket_is_a_new_connection(
-    bus: Bus, peer: StatusPeer, service: Service, nonsense: bytes
+    bus: Bus, peer: StatusPeer, service: BusProcess, nonsense: bytes
 ) -> None:
     peer.tell(nonsense)
     peer.wait_for_connects(2)
@@ -163,7 +163,7 @@ def test_no_socket_at_all(bus: Bus, tmp_path: pathlib.Path) -> None:
 
 
 def test_a_broker_of_another_version_ends_the_service_for_a_new_one(
-    bus: Bus, peer: StatusPeer, service: Service
+    bus: Bus, peer: StatusPeer, service: BusProcess
 ) -> None:
     peer.greeting = (broker_event(broker_version="2.0.1"), SyncedEvent())
     peer.hang_up()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from remo_broker.bus.interfaces import BUS_NAME, MANAGER, OBJECT_MANAGER
-from tests.support.bus import POLICY, PROGRAM, ROOT, Bus, Service, bus_service, private_bus
+from tests.support.bus import POLICY, PROGRAM, ROOT, Bus, BusProcess, bus_service, private_bus
 from tests.support.machine import unavailable
 from tests.support.status import StatusPeer, project_event, status_peer
 
@@ -69,7 +69,7 @@ def bus(directory: pathlib.Path, peer: StatusPeer) -> Iterator[Bus]:
 
 
 @pytest.fixture
-def service(bus: Bus, peer: StatusPeer) -> Iterator[Service]:
+def service(bus: Bus, peer: StatusPeer) -> Iterator[BusProcess]:
     if not pathlib.Path(sys.executable).stat().st_mode & 1:
         unavailable(f"{sys.executable} cannot be run by others")
     with bus_service(bus, peer.path, user=STAND_IN) as running:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.broker import registration
-from tests.support.bus import BUS_NAME, MANAGER, PROJECT, ROOT, Bus, Service, bus_service, monitor
+from tests.support.bus import BUS_NAME, MANAGER, PROJECT, ROOT, Bus, BusProcess, bus_service, monitor
 from tests.support.machine import poll
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def broker(start_broker: StartBroker) -> Broker:
 
 
 @pytest.fixture
-def service(bus: Bus, broker: Broker) -> Iterator[Service]:
+def service(bus: Bus, broker: Broker) -> Iterator[BusProcess]:
     with bus_service(bus, broker.status_socket) as running:
         yield running
 
@@ -92,7 +92,7 @@ def test_what_the_broker_does_is_signalled(bus: Bus, broker: Broker, tmp_path: p
         assert members == ["InterfacesAdded", "ProjectAdded", "InterfacesRemoved", "ProjectRemoved"]
 
 
-def test_a_restart_of_the_broker(bus: Bus, broker: Broker, service: Service) -> None:
+def test_a_restart_of_the_broker(bus: Bus, broker: Broker, service: BusProcess) -> None:
     broker.push({NAMES[0]: VALUE})
     poll("the push", lambda: bus.get("SecretCount") == 1)
     began = bus.get("StartTimestamp")
@@ -106,7 +106,7 @@ def test_a_restart_of_the_broker(bus: Bus, broker: Broker, service: Service) -> 
     assert service.process.poll() is None
 
 
-def test_a_crash_of_the_broker(bus: Bus, broker: Broker, service: Service) -> None:
+def test_a_crash_of_the_broker(bus: Bus, broker: Broker, service: BusProcess) -> None:
     broker.push({NAMES[0]: VALUE})
     broker.process.kill()
     broker.wait()

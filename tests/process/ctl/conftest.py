@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.support.broker import Broker
 
 
-class Operator:
+class CommandLine:
     """Somebody who types commands at a broker."""
 
     def __init__(self, broker: Broker) -> None:
@@ -59,6 +59,6 @@ def write_project(directory: pathlib.Path, name: str, *secrets: str, extra: str 
 
 
 @pytest.fixture
-def operator(start_broker: StartBroker) -> Operator:
+def operator(start_broker: StartBroker) -> CommandLine:
     """An operator of a broker without projects or secrets."""
-    return Operator(start_broker())
+    return CommandLine(start_broker())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from remo_broker.ctl import devcontainer_write
-from tests.process.ctl.conftest import Operator, write_project
+from tests.process.ctl.conftest import CommandLine, write_project
 from tests.support import programs
 from tests.support.programs import refused
 
@@ -32,7 +32,7 @@ def project(directory: pathlib.Path) -> pathlib.Path:
     return write_project(directory, "myrepo", "TOKEN")
 
 
-def test_settings(project: pathlib.Path, operator: Operator) -> None:
+def test_settings(project: pathlib.Path, operator: CommandLine) -> None:
     found = json.loads(show(project))
     socket, manifest = (dict(part.partition("=")[::2] for part in one.split(",")) for one in found["mounts"])
     assert socket == {"type": "bind", "source": SOCKETS, "target": "/run/remo-broker", "readonly": ""}

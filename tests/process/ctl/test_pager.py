@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from remo_broker.cli import terminal
-from tests.process.ctl.conftest import Operator
+from tests.process.ctl.conftest import CommandLine
 from tests.support.broker import registration
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ NOBODY = 65534
 
 
 @pytest.fixture
-def crowded(start_broker: StartBroker) -> Operator:
+def crowded(start_broker: StartBroker) -> CommandLine:
     """More projects than a terminal has lines."""
-    return Operator(start_broker(projects=[registration(f"project-{number:03}", "TOKEN") for number in range(200)]))
+    return CommandLine(start_broker(projects=[registration(f"project-{number:03}", "TOKEN") for number in range(200)]))
 
 
-def test_long_output_is_paged(crowded: Operator, directory: pathlib.Path) -> None:
+def test_long_output_is_paged(crowded: CommandLine, directory: pathlib.Path) -> None:
     pager = directory / "pager"
     pager.write_text('#!/bin/sh\necho paged; echo "$1 $LESS $LESSSECURE"; exec cat\n')
     pager.chmod(0o755)
@@ -46,13 +46,13 @@ def test_long_output_is_paged(crowded: Operator, directory: pathlib.Path) -> Non
 def test_a_pager_that_is_left_early(start_broker: StartBroker) -> None:
     """With more to come than the pipe to it holds."""
     names = [f"project-{number:04}" for number in range(1500)]
-    many = Operator(start_broker(projects=[registration(name, "TOKEN") for name in names]))
+    many = CommandLine(start_broker(projects=[registration(name, "TOKEN") for name in names]))
     shown = many.on_terminal("list", env={"PAGER": "head -n 3", "NO_COLOR": "1"} | TRUSTED)
     assert shown.text.count("\n") == 3
     assert shown.status == 0
 
 
-def test_with_less(crowded: Operator) -> None:
+def test_with_less(crowded: CommandLine) -> None:
     shown = crowded.on_terminal("list", env={"PAGER": "less"}, keys=b"q")
     assert "project-000" in shown.text
     assert "project-199" not in shown.text
@@ -60,7 +60,7 @@ def test_with_less(crowded: Operator) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, whose pager is in question")
-def test_roots_pager_runs_no_command(crowded: Operator, directory: pathlib.Path) -> None:
+def test_roots_pager_runs_no_command(crowded: CommandLine, directory: pathlib.Path) -> None:
     """Who may run this by sudo could otherwise run anything: by the pager's own commands, or by naming the pager."""
     tools = directory / "tools"
     tools.mkdir()
@@ -96,7 +96,7 @@ def script(directory: pathlib.Path, text: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("pager", ["/nowhere/pager", "less 'unclosed", "/", "''", "/etc/passwd"])
-def test_a_pager_that_cannot_be_started(crowded: Operator, pager: str) -> None:
+def test_a_pager_that_cannot_be_started(crowded: CommandLine, pager: str) -> None:
     """Another one is used, or none: a setting of the user's must not hide what was asked for."""
     shown = crowded.on_terminal("list", env={"PAGER": pager, "PATH": "/nowhere"} | TRUSTED)
     assert "project-199" in shown.text
@@ -105,20 +105,20 @@ def test_a_pager_that_cannot_be_started(crowded: Operator, pager: str) -> None:
 
 
 @pytest.mark.parametrize("pager", ["", " ", "cat", " cat "])
-def test_no_pager_is_wanted(crowded: Operator, pager: str) -> None:
+def test_no_pager_is_wanted(crowded: CommandLine, pager: str) -> None:
     shown = crowded.on_terminal("list", env={"PAGER": pager})
     assert shown.text.endswith("200 projects listed.\r\n")
     assert shown.status == 0
 
 
-def test_a_pager_that_fails_does_not_change_the_status(crowded: Operator, directory: pathlib.Path) -> None:
+def test_a_pager_that_fails_does_not_change_the_status(crowded: CommandLine, directory: pathlib.Path) -> None:
     (directory / "secrets").write_text("OTHER=x\n")
     for command, status in (["list"], 0), (["push", "--dry-run", f"{directory}/secrets"], 1):
         shown = crowded.on_terminal(*command, env={"PAGER": "false"} | TRUSTED)
         assert (shown.text, shown.status) == ("", status)
 
 
-def test_interrupted_while_the_pager_shows_it_all(crowded: Operator, directory: pathlib.Path) -> None:
+def test_interrupted_while_the_pager_shows_it_all(crowded: CommandLine, directory: pathlib.Path) -> None:
     """^C reaches both: who started the pager waits for it, else both would read from the terminal."""
     env = script(directory, "cat >/dev/null; kill -INT $PPID; sleep 1; echo still here")
     shown = crowded.on_terminal("list", env=env)
@@ -128,7 +128,7 @@ def test_interrupted_while_the_pager_shows_it_all(crowded: Operator, directory: 
 
 def test_interrupted_while_there_is_more(start_broker: StartBroker, directory: pathlib.Path) -> None:
     names = [f"project-{number:04}" for number in range(1500)]
-    many = Operator(start_broker(projects=[registration(name, "TOKEN") for name in names]))
+    many = CommandLine(start_broker(projects=[registration(name, "TOKEN") for name in names]))
     env = script(directory, "read line; kill -INT $PPID; cat >/dev/null; sleep 1; echo seen")
     shown = many.on_terminal("list", env=env)
     assert shown.text == "seen\r\n", "what was not shown yet is not thrown at the terminal afterwards"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.process.ctl.conftest import Operator, write_project
+from tests.process.ctl.conftest import CommandLine, write_project
 from tests.support import programs
 from tests.support.broker import NOBODY, Link, registration
 from tests.support.machine import poll
@@ -28,7 +28,7 @@ TIME = r"\w{3} \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S+; \d+\S* ago"
 # --- status
 
 
-def test_status_of_a_running_broker(operator: Operator) -> None:
+def test_status_of_a_running_broker(operator: CommandLine) -> None:
     text = operator.says("status")
     assert re.fullmatch(
         rf"""● remo-broker 2\.0\.0
@@ -46,7 +46,7 @@ Projects: 0
     assert re.search(rf"Secrets: 1 since {TIME}, generation 1\n", operator.says("status"))
 
 
-def test_status_as_json_is_that_of_the_protocol(operator: Operator) -> None:
+def test_status_as_json_is_that_of_the_protocol(operator: CommandLine) -> None:
     found = operator.json("status")
     wanted = operator.broker.status()
     del wanted["ok"]
@@ -55,7 +55,7 @@ def test_status_as_json_is_that_of_the_protocol(operator: Operator) -> None:
     assert found["audit"] == wanted["audit"]
 
 
-def test_status_of_what_does_not_run(operator: Operator) -> None:
+def test_status_of_what_does_not_run(operator: CommandLine) -> None:
     operator.broker.process.kill()
     operator.broker.wait()
     operator.broker.process.returncode = 0  # this end was wanted
@@ -66,18 +66,18 @@ def test_status_of_what_does_not_run(operator: Operator) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
-def test_status_that_cannot_be_told(operator: Operator) -> None:
+def test_status_that_cannot_be_told(operator: CommandLine) -> None:
     operator.broker.admin.chmod(0o660)
     done = programs.run(programs.BROKERCTL, f"--socket={operator.broker.admin}", "status", uid=NOBODY)
     assert "use sudo, or join the group remo-broker-admin" in refused(done, 4)
 
 
-def test_a_broker_that_hangs(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broker_that_hangs(operator: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     """It listens and does not answer: that is not idle."""
     from remo_broker.client import connection
     from remo_broker.ctl import main
 
-    monkeypatch.setattr(connection.Connection.__init__, "__kwdefaults__", {"timeout": 0.3})
+    monkeypatch.setattr(connection.BaseClient.__init__, "__kwdefaults__", {"timeout": 0.3})
     operator.broker.signal(signal.SIGSTOP)
     try:
         assert main.main([f"--socket={operator.broker.admin}", "status"]) == 4
@@ -88,7 +88,7 @@ def test_a_broker_that_hangs(operator: Operator, monkeypatch: pytest.MonkeyPatch
 # --- register and what follows
 
 
-def test_from_register_to_unregister(operator: Operator, directory: pathlib.Path) -> None:
+def test_from_register_to_unregister(operator: CommandLine, directory: pathlib.Path) -> None:
     path = write_project(directory, "myrepo", "TOKEN", "aws", extra="[cache]\nttl_seconds = 60\nmax_entries = 2\n")
     socket = operator.broker.project()
     text = operator.says("register", path)
@@ -135,7 +135,7 @@ Connections: 0
     assert operator.json("list") == []
 
 
-def test_register_a_relative_path_for_some_users(operator: Operator, directory: pathlib.Path) -> None:
+def test_register_a_relative_path_for_some_users(operator: CommandLine, directory: pathlib.Path) -> None:
     path = write_project(directory, "myrepo", "TOKEN")
     done = operator.run("register", ".", "--allow-uid", "0,nobody,0", "--allow-uid=7", "-j", cwd=path)
     assert json.loads(done.stdout) == {
@@ -149,13 +149,13 @@ def test_register_a_relative_path_for_some_users(operator: Operator, directory: 
     assert re.search(r"Users: 0 \(root\), 65534 \(nobody\), 7", operator.says("show", "myrepo"))
 
 
-def test_a_symlink_to_a_project_is_the_project(operator: Operator, directory: pathlib.Path) -> None:
+def test_a_symlink_to_a_project_is_the_project(operator: CommandLine, directory: pathlib.Path) -> None:
     (directory / "link").symlink_to(write_project(directory, "myrepo", "TOKEN"))
     operator.says("register", directory / "link/")
     assert operator.json("show", "myrepo")["project_path"] == str(directory / "myrepo")
 
 
-def test_what_cannot_be_registered(operator: Operator, directory: pathlib.Path) -> None:
+def test_what_cannot_be_registered(operator: CommandLine, directory: pathlib.Path) -> None:
     path = write_project(directory, "myrepo", "TOKEN")
     assert "--name" in refused(operator.run("register", directory / "No Project"), 1)
     assert "there is no such directory" in refused(operator.run("register", directory / "nowhere"), 1)
@@ -179,7 +179,7 @@ def test_what_cannot_be_registered(operator: Operator, directory: pathlib.Path) 
         assert "PATH must not be empty" in refused(operator.run(command, "", cwd=path), 2)
 
 
-def test_reload_all(operator: Operator, directory: pathlib.Path) -> None:
+def test_reload_all(operator: CommandLine, directory: pathlib.Path) -> None:
     for name in ("one", "two", "three"):
         operator.says("register", write_project(directory, name, "TOKEN"))
     write_project(directory, "three", "OTHER")
@@ -198,7 +198,7 @@ def test_reload_all(operator: Operator, directory: pathlib.Path) -> None:
     assert operator.json("show", "one")["allowlist"] == ["TOKEN"], "what fails leaves the old list"
 
 
-def test_a_second_directory_of_the_name_is_told_who_has_it(operator: Operator, directory: pathlib.Path) -> None:
+def test_a_second_directory_of_the_name_is_told_who_has_it(operator: CommandLine, directory: pathlib.Path) -> None:
     """`reload`, the advice for the same directory, would read the other one's manifest."""
     first = write_project(directory / "a", "myrepo", "TOKEN")
     operator.says("register", first)
@@ -207,7 +207,7 @@ def test_a_second_directory_of_the_name_is_told_who_has_it(operator: Operator, d
     assert "reload" not in text
 
 
-def test_a_project_that_is_not_served_is_marked(operator: Operator, directory: pathlib.Path) -> None:
+def test_a_project_that_is_not_served_is_marked(operator: CommandLine, directory: pathlib.Path) -> None:
     for name in ("myrepo", "other"):
         operator.says("register", write_project(directory, name, "TOKEN"))
     socket = operator.broker.project()
@@ -231,7 +231,7 @@ def test_a_project_that_is_not_served_is_marked(operator: Operator, directory: p
     operator.says("status")
 
 
-def test_unknown_projects(operator: Operator) -> None:
+def test_unknown_projects(operator: CommandLine) -> None:
     for command in ("show", "unregister", "reload"):
         assert "'remo-brokerctl list' shows" in refused(operator.run(command, "nowhere"), 1)
 
@@ -239,7 +239,7 @@ def test_unknown_projects(operator: Operator) -> None:
 # --- explain
 
 
-def test_explain(operator: Operator, directory: pathlib.Path) -> None:
+def test_explain(operator: CommandLine, directory: pathlib.Path) -> None:
     path = write_project(directory, "myrepo", "TOKEN", "OTHER")
     operator.says("register", path, "--allow-uid=nobody")
 
@@ -283,20 +283,20 @@ def test_explain(operator: Operator, directory: pathlib.Path) -> None:
 # --- how it looks
 
 
-def test_no_terminal_no_colour(operator: Operator, directory: pathlib.Path) -> None:
+def test_no_terminal_no_colour(operator: CommandLine, directory: pathlib.Path) -> None:
     operator.says("register", write_project(directory, "myrepo", "TOKEN"))
     for arguments in (["status"], ["list"], ["show", "myrepo"], ["explain", "myrepo", "TOKEN"], ["--help"]):
         assert b"\x1b" not in operator.run(*arguments, env={"TERM": "xterm-256color"}).stdout
 
 
-def test_colour_on_a_terminal(operator: Operator) -> None:
+def test_colour_on_a_terminal(operator: CommandLine) -> None:
     assert "\x1b[0;1;32mrunning\x1b[0m" in operator.on_terminal("status").text
     for quiet in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
         assert "\x1b" not in operator.on_terminal("status", env=quiet).text
     assert "\x1b[0;1;32m" in operator.on_terminal("status", env={"NO_COLOR": ""}).text, "empty is not set"
 
 
-def test_json_modes(operator: Operator) -> None:
+def test_json_modes(operator: CommandLine) -> None:
     short, pretty = operator.says("status", "--json=short"), operator.says("status", "--json=pretty")
     assert short.count("\n") == 1
     assert pretty.count("\n\t") > 10
@@ -311,7 +311,7 @@ def test_json_modes(operator: Operator) -> None:
         assert operator.says(*bare).count("\n") == 1
 
 
-def test_output_in_another_encoding(operator: Operator, directory: pathlib.Path) -> None:
+def test_output_in_another_encoding(operator: CommandLine, directory: pathlib.Path) -> None:
     write_project(directory, "myrepo", "TOKEN")
     operator.says("register", directory / "myrepo")
     done = operator.run("explain", "myrepo", "TOKEN", env={"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.process.ctl.conftest import Operator, write_project
+from tests.process.ctl.conftest import CommandLine, write_project
 from tests.support import programs
 from tests.support.broker import registration
 from tests.support.programs import refused
@@ -24,18 +24,18 @@ NOBODY = 65534
 
 
 @pytest.fixture
-def served(start_broker: StartBroker) -> Operator:
+def served(start_broker: StartBroker) -> CommandLine:
     projects = [registration("myrepo", "A", "B", "KEY", "aws")]
-    return Operator(start_broker(projects=projects, rate_limit_per_second=0))
+    return CommandLine(start_broker(projects=projects, rate_limit_per_second=0))
 
 
-def generation(operator: Operator) -> int:
+def generation(operator: CommandLine) -> int:
     found = operator.broker.status()["generation"]
     assert isinstance(found, int)
     return found
 
 
-def test_from_standard_input(served: Operator) -> None:
+def test_from_standard_input(served: CommandLine) -> None:
     served.says("push", stdin=b'{"A":"x","aws":{"id":"1"}}')
     assert served.broker.get("aws")["value"] == '{"id":"1"}'
     served.says("push", "-", stdin=b"A=only\n")
@@ -44,7 +44,7 @@ def test_from_standard_input(served: Operator) -> None:
     assert served.json("push", stdin=b"{}")["secret_count"] == 0
 
 
-def test_from_files(served: Operator, directory: pathlib.Path) -> None:
+def test_from_files(served: CommandLine, directory: pathlib.Path) -> None:
     (directory / "sub").mkdir()
     (directory / "sub/key.bin").write_bytes(b"\0\xff")
     (directory / "sub/s.env").write_text("A=x\nKEY=@key.bin\n")
@@ -60,7 +60,7 @@ def test_from_files(served: Operator, directory: pathlib.Path) -> None:
     assert refused(served.run("push", directory / "none"), 1).endswith(f"{directory}/none: No such file or directory")
 
 
-def test_text_is_pushed_as_a_string(served: Operator, directory: pathlib.Path) -> None:
+def test_text_is_pushed_as_a_string(served: CommandLine, directory: pathlib.Path) -> None:
     (directory / "a").write_bytes("tökn\n".encode())
     (directory / "s.env").write_text("B=@a\n")
     served.says("push", f"A=@{directory}/a", directory / "s.env")
@@ -69,7 +69,7 @@ def test_text_is_pushed_as_a_string(served: Operator, directory: pathlib.Path) -
     assert served.broker.get("A")["value"] == "tökn"
 
 
-def test_a_directory_is_a_secret_a_file(served: Operator, directory: pathlib.Path) -> None:
+def test_a_directory_is_a_secret_a_file(served: CommandLine, directory: pathlib.Path) -> None:
     """As engines mount them, Kubernetes with links and hidden directories."""
     where = directory / "mounted"
     (where / "..data").mkdir(parents=True)
@@ -93,7 +93,7 @@ def test_a_directory_is_a_secret_a_file(served: Operator, directory: pathlib.Pat
     assert generation(served) == before
 
 
-def test_a_dotenv_file_reads_nothing_outside_its_directory(served: Operator, directory: pathlib.Path) -> None:
+def test_a_dotenv_file_reads_nothing_outside_its_directory(served: CommandLine, directory: pathlib.Path) -> None:
     where = directory / "project"
     where.mkdir()
     (directory / "outside").write_text(VALUE)
@@ -112,7 +112,7 @@ def test_a_dotenv_file_reads_nothing_outside_its_directory(served: Operator, dir
         assert served.broker.get("A")["value"] == "x"
 
 
-def test_a_dotenv_on_standard_input_reads_no_file(served: Operator, directory: pathlib.Path) -> None:
+def test_a_dotenv_on_standard_input_reads_no_file(served: CommandLine, directory: pathlib.Path) -> None:
     """Nobody knows who wrote it, or where."""
     (directory / "a").write_text(VALUE)
     text = refused(served.run("push", stdin=b"A=@a\n", cwd=directory), 1)
@@ -121,7 +121,9 @@ def test_a_dotenv_on_standard_input_reads_no_file(served: Operator, directory: p
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to have files of two users")
-def test_root_reads_what_a_dotenv_names_with_the_rights_of_its_owner(served: Operator, directory: pathlib.Path) -> None:
+def test_root_reads_what_a_dotenv_names_with_the_rights_of_its_owner(
+    served: CommandLine, directory: pathlib.Path
+) -> None:
     directory.chmod(0o755)
     where = directory / "project"
     where.mkdir()
@@ -139,7 +141,7 @@ def test_root_reads_what_a_dotenv_names_with_the_rights_of_its_owner(served: Ope
     assert "roots: Permission denied" in refused(served.run("push", where), 1)
 
 
-def test_a_fifo_is_refused_and_a_pipe_is_read(served: Operator, directory: pathlib.Path) -> None:
+def test_a_fifo_is_refused_and_a_pipe_is_read(served: CommandLine, directory: pathlib.Path) -> None:
     """A FIFO that nobody writes to would keep an operator waiting; what a shell passes for <(COMMAND) is a pipe."""
     os.mkfifo(directory / "fifo")
     assert "is a FIFO" in refused(served.run("push", directory / "fifo"), 1)
@@ -151,7 +153,7 @@ def test_a_fifo_is_refused_and_a_pipe_is_read(served: Operator, directory: pathl
     assert generation(served) == 2
 
 
-def test_a_command_is_pushed_if_it_succeeds(served: Operator) -> None:
+def test_a_command_is_pushed_if_it_succeeds(served: CommandLine) -> None:
     served.says("push", "--command", "--", "sh", "-c", "echo A=x; cat", stdin=b"B=y\n")
     assert [served.broker.get(name)["value"] for name in "AB"] == ["x", "y"]
     before = generation(served)
@@ -167,13 +169,13 @@ def test_a_command_is_pushed_if_it_succeeds(served: Operator) -> None:
     assert generation(served) == before
 
 
-def test_it_tells_which_projects_lack_something(served: Operator) -> None:
+def test_it_tells_which_projects_lack_something(served: CommandLine) -> None:
     assert "myrepo now lacks KEY, aws.\n" in served.says("push", stdin=b"A=x\nB=y\n")
     assert served.json("push", stdin=b"A=x\nB=y\n")["unsatisfied"] == [{"name": "myrepo", "missing": ["KEY", "aws"]}]
     assert "lacks" not in served.says("push", stdin=b"A=x\nB=y\nKEY=z\naws=z\n")
 
 
-def test_no_value_on_the_command_line(served: Operator, directory: pathlib.Path) -> None:
+def test_no_value_on_the_command_line(served: CommandLine, directory: pathlib.Path) -> None:
     text = refused(served.run("push", f"A={VALUE}"), 2)
     assert "A=@PATH" in text
     assert VALUE not in text
@@ -188,13 +190,13 @@ def test_no_value_on_the_command_line(served: Operator, directory: pathlib.Path)
     assert served.run("push", "A=x", cwd=directory).returncode == 0
 
 
-def test_no_value_is_typed(served: Operator) -> None:
+def test_no_value_is_typed(served: CommandLine) -> None:
     shown = served.on_terminal("push")
     assert shown.status == 2
     assert "is a terminal" in shown.text
 
 
-def test_nothing_is_not_taken_for_no_secrets(served: Operator, directory: pathlib.Path) -> None:
+def test_nothing_is_not_taken_for_no_secrets(served: CommandLine, directory: pathlib.Path) -> None:
     """It is what a program before the pipe leaves when it fails."""
     served.broker.push({"A": "kept"})
     (directory / "empty").write_bytes(b" \n\t\r\n")
@@ -208,7 +210,7 @@ def test_nothing_is_not_taken_for_no_secrets(served: Operator, directory: pathli
     assert served.broker.get("A")["reason"] == "not_in_snapshot", "who writes a comment means it"
 
 
-def test_a_fault_changes_nothing(served: Operator) -> None:
+def test_a_fault_changes_nothing(served: CommandLine) -> None:
     served.broker.push({"A": "kept"})
     refused(served.run("push", stdin=b'{"A":null}'), 1)
     refused(served.run("push", stdin=b"x" * (2 << 20)), 1)
@@ -217,7 +219,7 @@ def test_a_fault_changes_nothing(served: Operator) -> None:
     assert served.broker.get("A")["value"] == "kept"
 
 
-def test_too_much(served: Operator, directory: pathlib.Path) -> None:
+def test_too_much(served: CommandLine, directory: pathlib.Path) -> None:
     many = {f"N{number}": "x" * 60_000 for number in range(17)}
     text = json.dumps(many | {"LAST": "y" * 50_000}).encode()
     assert "standard input: larger than 1048576 bytes" in refused(served.run("push", stdin=text), 1)
@@ -227,14 +229,14 @@ def test_too_much(served: Operator, directory: pathlib.Path) -> None:
     assert "the limit is 1048576" in line
 
 
-def test_clear(served: Operator) -> None:
+def test_clear(served: CommandLine) -> None:
     served.broker.push({"A": "x"})
     assert served.says("clear") == "Cleared: the broker holds no secrets.\n"
     assert served.broker.status()["secret_count"] == 0
     assert served.json("clear") == {"secret_count": 0}
 
 
-def test_dry_run(operator: Operator, directory: pathlib.Path) -> None:
+def test_dry_run(operator: CommandLine, directory: pathlib.Path) -> None:
     for name, *secrets in (("one", "A", "B"), ("two", "A"), ("three", "C", "B", "A")):
         operator.says("register", write_project(directory, name, *secrets))
     assert operator.says("push", "--dry-run", stdin=b"A=x\n", status=1).splitlines() == [
@@ -254,7 +256,7 @@ def test_dry_run(operator: Operator, directory: pathlib.Path) -> None:
     assert operator.broker.status()["secrets_loaded_at"] is None
 
 
-def test_no_value_anywhere_else(served: Operator) -> None:
+def test_no_value_anywhere_else(served: CommandLine) -> None:
     for arguments in (["push"], ["push", "--dry-run"], ["push", "-j"]):
         done = served.run(*arguments, stdin=f"A={VALUE}\nB={VALUE}\n".encode())
         assert VALUE.encode() not in done.stdout + done.stderr

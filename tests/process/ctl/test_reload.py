@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.process.ctl.conftest import Operator, write_project
+from tests.process.ctl.conftest import CommandLine, write_project
 from tests.support.machine import poll
 from tests.support.programs import refused
 
@@ -17,24 +17,26 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def path(operator: Operator, directory: pathlib.Path) -> pathlib.Path:
+def path(operator: CommandLine, directory: pathlib.Path) -> pathlib.Path:
     """A registered project with two names."""
     found = write_project(directory, "myrepo", "A", "B", extra="[cache]\nttl_seconds = 60\n")
     operator.says("register", found)
     return found
 
 
-def allowed(operator: Operator) -> list[str]:
+def allowed(operator: CommandLine) -> list[str]:
     found = operator.json("show", "myrepo")["allowlist"]
     assert isinstance(found, list)
     return found
 
 
-def waits(operator: Operator) -> bool:
+def waits(operator: CommandLine) -> bool:
     return operator.json("list")[0].get("manifest_waits", False) is True
 
 
-def test_diff_shows_names_numbers_and_bindings(operator: Operator, path: pathlib.Path, directory: pathlib.Path) -> None:
+def test_diff_shows_names_numbers_and_bindings(
+    operator: CommandLine, path: pathlib.Path, directory: pathlib.Path
+) -> None:
     operator.says("diff", "myrepo")
     assert operator.json("diff", "myrepo")["changed"] is False
     extra = '[cache]\nttl_seconds = 30\n[secrets.B]\nfetch_as = "env"\nenv_var = "LD_PRELOAD"\n'
@@ -49,7 +51,7 @@ def test_diff_shows_names_numbers_and_bindings(operator: Operator, path: pathlib
 
 
 def test_reload_of_what_takes_away_asks_nothing(
-    operator: Operator, directory: pathlib.Path, path: pathlib.Path
+    operator: CommandLine, directory: pathlib.Path, path: pathlib.Path
 ) -> None:
     write_project(directory, path.name, "B", extra="# a comment\n[cache]\nttl_seconds = 10\n")
     operator.says("reload", "myrepo")
@@ -65,7 +67,7 @@ def test_reload_of_what_takes_away_asks_nothing(
     ],
 )
 def test_more_of_any_kind_has_to_be_approved(
-    operator: Operator, directory: pathlib.Path, path: pathlib.Path, extra: str
+    operator: CommandLine, directory: pathlib.Path, path: pathlib.Path, extra: str
 ) -> None:
     write_project(directory, path.name, "A", "B", extra=extra)
     before = operator.json("show", "myrepo")
@@ -77,7 +79,7 @@ def test_more_of_any_kind_has_to_be_approved(
     assert not waits(operator)
 
 
-def test_reload_asks_on_a_terminal(operator: Operator, directory: pathlib.Path, path: pathlib.Path) -> None:
+def test_reload_asks_on_a_terminal(operator: CommandLine, directory: pathlib.Path, path: pathlib.Path) -> None:
     write_project(directory, path.name, "A", "B", "NEW", extra="[cache]\nttl_seconds = 60\n")
     shown = operator.on_terminal("reload", "myrepo", keys=b"n\n")
     assert shown.status == 1
@@ -88,7 +90,7 @@ def test_reload_asks_on_a_terminal(operator: Operator, directory: pathlib.Path, 
 
 
 def test_sighup_adopts_what_narrows_and_no_more(
-    operator: Operator, directory: pathlib.Path, path: pathlib.Path
+    operator: CommandLine, directory: pathlib.Path, path: pathlib.Path
 ) -> None:
     write_project(directory, path.name, "NEW", "B", extra="[cache]\nttl_seconds = 900\n")
     operator.broker.signal(signal.SIGHUP)
@@ -105,7 +107,9 @@ def test_sighup_adopts_what_narrows_and_no_more(
     assert "diff" not in operator.says("status")
 
 
-def test_what_was_approved_is_what_is_adopted(operator: Operator, directory: pathlib.Path, path: pathlib.Path) -> None:
+def test_what_was_approved_is_what_is_adopted(
+    operator: CommandLine, directory: pathlib.Path, path: pathlib.Path
+) -> None:
     """A manifest that changes between the question and the answer is not adopted."""
     write_project(directory, path.name, "A", "B", "HARMLESS")
     shown = operator.json("diff", "myrepo", status=1)
@@ -119,7 +123,7 @@ def test_what_was_approved_is_what_is_adopted(operator: Operator, directory: pat
 # --- register
 
 
-def test_a_name_of_the_operators_choice(operator: Operator, directory: pathlib.Path) -> None:
+def test_a_name_of_the_operators_choice(operator: CommandLine, directory: pathlib.Path) -> None:
     """For a directory whose name is none, and for a second worktree of one project."""
     path = write_project(directory / "clone", "myrepo", "A")
     odd = path.rename(directory / "My.App")
@@ -133,7 +137,7 @@ def test_a_name_of_the_operators_choice(operator: Operator, directory: pathlib.P
     assert "not a valid name" in refused(operator.run("register", "--name=No!", odd), 2)
 
 
-def test_replace_keeps_the_sockets(operator: Operator, path: pathlib.Path, directory: pathlib.Path) -> None:
+def test_replace_keeps_the_sockets(operator: CommandLine, path: pathlib.Path, directory: pathlib.Path) -> None:
     socket = operator.broker.project()
     inode = socket.stat().st_ino
     operator.says("register", "--replace", "--allow-uid=0,7", path)
@@ -151,7 +155,7 @@ def test_replace_keeps_the_sockets(operator: Operator, path: pathlib.Path, direc
     assert allowed(operator) == ["C"], "what fails changes nothing"
 
 
-def test_register_replace_of_what_is_not_there_registers(operator: Operator, directory: pathlib.Path) -> None:
+def test_register_replace_of_what_is_not_there_registers(operator: CommandLine, directory: pathlib.Path) -> None:
     path = write_project(directory, "fresh", "A")
     found = json.loads(operator.run("register", "--replace", "-j", path).stdout)
     assert found["allowlist"] == ["A"]

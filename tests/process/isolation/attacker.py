@@ -22,7 +22,7 @@ GET = b'{"op":"get","name":"ALLOWED"}\n'
 NUMBERS = b'{"op":"ping","x":[' + b"1," * (LONGEST // 2 - 20) + b"1]}\n"
 
 
-class Crowd:
+class Flood:
     """Many connections that do what they can without waiting, made anew when the broker closes them."""
 
     def __init__(
@@ -80,52 +80,52 @@ class Crowd:
 
 def slow_writers(path: str) -> None:
     """Each request a byte at a time."""
-    Crowd(path, MANY, GET, reads=True, piece=1, pause=0.01).run()
+    Flood(path, MANY, GET, reads=True, piece=1, pause=0.01).run()
 
 
 def partial_lines(path: str) -> None:
     """As much as a line may have, and never its end."""
-    Crowd(path, MANY, b'{"x":"' + b"x" * (LONGEST - 100), reads=False, pause=0.01).run()
+    Flood(path, MANY, b'{"x":"' + b"x" * (LONGEST - 100), reads=False, pause=0.01).run()
 
 
 def long_lines(path: str) -> None:
     """Lines that take as long to read as a line can."""
-    Crowd(path, 64, NUMBERS, reads=True).run()
+    Flood(path, 64, NUMBERS, reads=True).run()
 
 
 def middling_lines(path: str) -> None:
     """The same below what counts as long."""
-    Crowd(path, MANY, (b'{"op":"x","x":[' + b"1," * 110 + b"1]}\n") * 1000, reads=True).run()
+    Flood(path, MANY, (b'{"op":"x","x":[' + b"1," * 110 + b"1]}\n") * 1000, reads=True).run()
 
 
 def non_readers(path: str) -> None:
     """Ten thousand gets each, and not one answer read."""
-    Crowd(path, 256, GET * 10_000, reads=False, pause=0.01).run()
+    Flood(path, 256, GET * 10_000, reads=False, pause=0.01).run()
 
 
 def pipeliners(path: str) -> None:
     """The same, with every answer read."""
-    Crowd(path, 64, GET * 10_000, reads=True).run()
+    Flood(path, 64, GET * 10_000, reads=True).run()
 
 
 def denied_names(path: str) -> None:
     """Names that are nobody's, each another one."""
     lines = b"".join(b'{"op":"get","name":"%s%d"}\n' % (b"N" * 100, number) for number in range(5000))
-    Crowd(path, 64, lines, reads=True).run()
+    Flood(path, 64, lines, reads=True).run()
 
 
 def garbage(path: str) -> None:
-    Crowd(path, 64, b'{"op":"get","name":}\n[]\n\xff\n{"op":"info"}\n' * 1000, reads=True).run()
+    Flood(path, 64, b'{"op":"get","name":}\n[]\n\xff\n{"op":"info"}\n' * 1000, reads=True).run()
 
 
 def infos(path: str) -> None:
     """The longest answer that there is, asked for and not read."""
-    Crowd(path, 256, b'{"op":"info"}\n' * 10_000, reads=False, pause=0.01).run()
+    Flood(path, 256, b'{"op":"info"}\n' * 10_000, reads=False, pause=0.01).run()
 
 
 def hoard(path: str) -> None:
     """Connections that say nothing."""
-    Crowd(path, MANY, b"", reads=True, pause=0.01).run()
+    Flood(path, MANY, b"", reads=True, pause=0.01).run()
 
 
 def storm(path: str) -> None:
@@ -161,7 +161,7 @@ def descriptors(path: str) -> None:
 
 def refused(path: str) -> None:
     """Whoever is refused before he says anything, with as much to say as he may."""
-    Crowd(path, 64, NUMBERS, reads=True).run()
+    Flood(path, 64, NUMBERS, reads=True).run()
 
 
 KINDS = {

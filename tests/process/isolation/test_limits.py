@@ -33,12 +33,12 @@ MAX_IDLE_PROCESSOR_SHARE = 0.2
 
 
 @pytest.fixture
-def crowd() -> Iterator[Crowd]:
+def crowd() -> Iterator[Connections]:
     with contextlib.ExitStack() as stack:
-        yield Crowd(stack)
+        yield Connections(stack)
 
 
-class Crowd:
+class Connections:
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self._stack = stack
 
@@ -46,7 +46,7 @@ class Crowd:
         return [self._stack.enter_context(Link(path)) for _ in range(count)]
 
 
-def test_unfinished_requests(start_broker: StartBroker, crowd: Crowd) -> None:
+def test_unfinished_requests(start_broker: StartBroker, crowd: Connections) -> None:
     """A project's connections keep `MAX_UNREAD` together; who wants more is told so, and the others go on."""
     broker = start_broker(projects=[registration("evil"), registration("good", "A")])
     links = crowd.join(broker.project("evil"), CONNECTIONS)
@@ -72,7 +72,7 @@ def test_unfinished_requests(start_broker: StartBroker, crowd: Crowd) -> None:
         assert link.ask({"op": "ping"})["ok"]
 
 
-def test_answers_that_nobody_reads(start_broker: StartBroker, crowd: Crowd) -> None:
+def test_answers_that_nobody_reads(start_broker: StartBroker, crowd: Connections) -> None:
     """The longest values and the longest `info`, asked for as often as the burst allows: they are not copied."""
     names = tuple(f"{number:0128}" for number in range(490))
     broker = start_broker(projects=[registration("evil", "A", *names)])
@@ -88,7 +88,7 @@ def test_answers_that_nobody_reads(start_broker: StartBroker, crowd: Crowd) -> N
     assert broker.resident_kib() - before <= 2 * 1024
 
 
-def test_connections(start_broker: StartBroker, crowd: Crowd) -> None:
+def test_connections(start_broker: StartBroker, crowd: Connections) -> None:
     """A project has so many; who is too many is told so, and beyond some, closed without a word."""
     broker = start_broker(projects=[registration("evil"), registration("good")])
     links = crowd.join(broker.project("evil"), CONNECTIONS)
@@ -106,7 +106,7 @@ def test_connections(start_broker: StartBroker, crowd: Crowd) -> None:
     poll("a place to be free", lambda: _is_served(broker.project("evil"), "ping"))
 
 
-def test_out_of_descriptors(start_broker: StartBroker, crowd: Crowd) -> None:
+def test_out_of_descriptors(start_broker: StartBroker, crowd: Connections) -> None:
     """The listeners are left alone for a while, not tried over and over, and not lost."""
     broker = start_broker(
         through=("prlimit", "--nofile=48:48"), projects=[registration("myrepo")], max_connections_admin=64
@@ -186,7 +186,7 @@ def test_nobody_sees_a_mix_of_two_pushes(start_broker: StartBroker) -> None:
                         seen.add(reply["generation"])
                         assert reply["value"].split()[0] == str(reply["generation"]), "of another push"
 
-    readers = [_Reader(fetch) for _ in range(3)]
+    readers = [_ReadingThread(fetch) for _ in range(3)]
     with Link(broker.admin) as link:
         for generation in range(1, 60):
             # Long enough to be read in several steps.
@@ -199,7 +199,7 @@ def test_nobody_sees_a_mix_of_two_pushes(start_broker: StartBroker) -> None:
     assert len(seen) > 10
 
 
-class _Reader:
+class _ReadingThread:
     """A thread whose failure is not lost."""
 
     def __init__(self, work: object) -> None:

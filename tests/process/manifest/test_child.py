@@ -21,7 +21,7 @@ from tests.support.manifests import GOOD, PLACES
 from tests.unit.manifest.test_document import BOMBS
 
 if TYPE_CHECKING:
-    from tests.support.manifests import Project
+    from tests.support.manifests import ProjectDirectory
 
 # What takes longer hangs; generous, as the machine may be busy.
 HANGS_AFTER = 20.0
@@ -59,7 +59,7 @@ def run(line: bytes, *given: str, **options: Any) -> dict[str, Any]:
     return said
 
 
-def test_a_good_manifest(project: Project) -> None:
+def test_a_good_manifest(project: ProjectDirectory) -> None:
     file = project.write(GOOD + b"[secrets.NPM_TOKEN]\n[cache]\ndefault_ttl_seconds = 600\n", PLACES[1])
     assert run(request(project.path, ttl=800, entries=32)) == {
         "ok": True,
@@ -85,7 +85,7 @@ def test_a_good_manifest(project: Project) -> None:
         (b"#" * 65537, "manifest_unreadable", None),
     ],
 )
-def test_a_manifest_that_fails(project: Project, content: bytes | None, code: str, key: str | None) -> None:
+def test_a_manifest_that_fails(project: ProjectDirectory, content: bytes | None, code: str, key: str | None) -> None:
     if content is not None:
         project.write(content)
     said = run(request(project.path))
@@ -93,7 +93,7 @@ def test_a_manifest_that_fails(project: Project, content: bytes | None, code: st
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_bomb_is_told_within_the_deadline(project: Project, name: str) -> None:
+def test_a_bomb_is_told_within_the_deadline(project: ProjectDirectory, name: str) -> None:
     content, says = BOMBS[name]
     project.write(content)
     began = time.monotonic()
@@ -102,7 +102,7 @@ def test_a_bomb_is_told_within_the_deadline(project: Project, name: str) -> None
     assert says in said["message"]
 
 
-def test_the_longest_line_goes_out_whole(project: Project) -> None:
+def test_the_longest_line_goes_out_whole(project: ProjectDirectory) -> None:
     """Also where it does not fit at once, as into a pipe that has little room."""
     names = ",".join(f'"{number:04}"' for number in range(9_300))
     project.write(f'schema_version=1\nproject.name="myrepo"\nallowlist.secrets=[{names}]')
@@ -118,7 +118,7 @@ def test_the_longest_line_goes_out_whole(project: Project) -> None:
     assert len(said["allowlist"]) == 9_300
 
 
-def test_a_reader_that_nobody_listens_to_ends_quietly(project: Project) -> None:
+def test_a_reader_that_nobody_listens_to_ends_quietly(project: ProjectDirectory) -> None:
     project.write()
     receive, send = os.pipe()
     os.close(receive)
@@ -149,7 +149,7 @@ def test_a_malformed_request(line: bytes) -> None:
         ("sleep", "manifest_unreadable", "took longer than 1.5 s"),
     ],
 )
-def test_whatever_happens_is_one_line(project: Project, parser: str, code: str, says: str) -> None:
+def test_whatever_happens_is_one_line(project: ProjectDirectory, parser: str, code: str, says: str) -> None:
     project.write()
     began = time.monotonic()
     said = run(request(project.path), parser, "-", module="tests.process.manifest.stand_in")
@@ -159,14 +159,14 @@ def test_whatever_happens_is_one_line(project: Project, parser: str, code: str, 
     assert "hunter2" not in said["message"]
 
 
-def test_the_kernel_ends_what_does_not_hear_the_alarm(project: Project) -> None:
+def test_the_kernel_ends_what_does_not_hear_the_alarm(project: ProjectDirectory) -> None:
     project.write()
     done = start(request(project.path), "loop_in_c", "-", module="tests.process.manifest.stand_in")
     assert done.returncode == -signal.SIGKILL
     assert (done.stdout, done.stderr) == (b"", b"")
 
 
-def test_it_writes_nothing_starts_nothing_and_inherits_nothing(project: Project) -> None:
+def test_it_writes_nothing_starts_nothing_and_inherits_nothing(project: ProjectDirectory) -> None:
     project.write()
     with open("/dev/null", "rb") as inherited:
         said = run(
@@ -181,7 +181,7 @@ def test_it_writes_nothing_starts_nothing_and_inherits_nothing(project: Project)
 # --- the same in one's own process -----------------------------------------------------------------------------------
 
 
-def test_load_holds_the_name_to_that_of_the_directory(project: Project) -> None:
+def test_load_holds_the_name_to_that_of_the_directory(project: ProjectDirectory) -> None:
     project.write()
     assert load(str(project.path)).allowlist == ("GITHUB_TOKEN",)
     elsewhere = project.path.rename(project.path.parent / "elsewhere")
@@ -190,7 +190,7 @@ def test_load_holds_the_name_to_that_of_the_directory(project: Project) -> None:
     assert caught.value.key == "project"
 
 
-def test_faults_tells_all_of_them_and_the_file(project: Project) -> None:
+def test_faults_tells_all_of_them_and_the_file(project: ProjectDirectory) -> None:
     file = project.write(GOOD + b"[secrets.A]\nx = 1\n[cache]\ny = 1\n")
     source, found = faults(str(project.path))
     assert source == str(file)

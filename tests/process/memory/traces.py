@@ -10,14 +10,14 @@ from collections import Counter
 
 from tests.support.broker import Broker, Link
 from tests.support.machine import poll
-from tests.support.scanner import Findings, Secrets, forms
+from tests.support.scanner import Findings, PushedSecrets, forms
 
 SECRETS = 1000
 # As many as a manifest of 64 KiB could name, and more.
 NAMES = tuple(f"S{number}" for number in range(SECRETS))
 
 
-def fetch_all(broker: Broker, secrets: Secrets) -> None:
+def fetch_all(broker: Broker, secrets: PushedSecrets) -> None:
     with Link(broker.project()) as link:
         for name in secrets.names:
             reply = link.ask({"op": "get", "name": name})

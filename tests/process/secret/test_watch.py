@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 RECORD = 'echo "start $$ $GH_TOKEN" >>log; trap "echo hup >>log" HUP; while :; do sleep 0.05; done'
 
 
-class Watched:
+class WatchedCommand:
     """`remo-secret exec --watch` of a shell script, in a directory with its log."""
 
     def __init__(self, project: Project, script: str, *options: str) -> None:
@@ -51,8 +51,8 @@ class Watched:
 
 
 @pytest.fixture
-def watched(project: Project) -> Iterator[Watched]:
-    found = Watched(project, RECORD)
+def watched(project: Project) -> Iterator[WatchedCommand]:
+    found = WatchedCommand(project, RECORD)
     found.wait_for(1)
     yield found
     found.end()
@@ -63,7 +63,7 @@ def _settle() -> None:
     time.sleep(0.5)
 
 
-def test_a_change_restarts_the_command(watched: Watched) -> None:
+def test_a_change_restarts_the_command(watched: WatchedCommand) -> None:
     _settle()
     watched.push("zqNewzq")
     first, second = watched.wait_for(2)
@@ -72,7 +72,7 @@ def test_a_change_restarts_the_command(watched: Watched) -> None:
     assert not os.path.exists(f"/proc/{first.split()[1]}"), "the old one has ended"
 
 
-def test_what_is_no_change_for_the_command_does_nothing(watched: Watched) -> None:
+def test_what_is_no_change_for_the_command_does_nothing(watched: WatchedCommand) -> None:
     _settle()
     watched.project.push_all()
     watched.project.broker.push(SECRETS | {"OTHER": "x"}, KEY=KEY_BASE64)
@@ -82,7 +82,7 @@ def test_what_is_no_change_for_the_command_does_nothing(watched: Watched) -> Non
     assert len(watched.lines()) == 1
 
 
-def test_the_brokers_restart_does_nothing(watched: Watched) -> None:
+def test_the_brokers_restart_does_nothing(watched: WatchedCommand) -> None:
     _settle()
     watched.project.broker.stop()
     watched.project.broker.start()
@@ -94,7 +94,7 @@ def test_the_brokers_restart_does_nothing(watched: Watched) -> None:
 
 
 def test_only_a_signal(project: Project) -> None:
-    watched = Watched(project, RECORD, "--signal=HUP", "--keep")
+    watched = WatchedCommand(project, RECORD, "--signal=HUP", "--keep")
     try:
         watched.wait_for(1)
         _settle()
@@ -105,7 +105,7 @@ def test_only_a_signal(project: Project) -> None:
 
 
 def test_a_command_that_ignores_the_signal_is_killed(project: Project) -> None:
-    watched = Watched(project, f'trap "" TERM; {RECORD}', "--grace=1")
+    watched = WatchedCommand(project, f'trap "" TERM; {RECORD}', "--grace=1")
     try:
         watched.wait_for(1)
         _settle()
@@ -119,7 +119,7 @@ def test_a_command_that_ignores_the_signal_is_killed(project: Project) -> None:
 
 @pytest.mark.parametrize(("script", "status"), [("exit 42", 42), ("kill -TERM $$", -signal.SIGTERM)])
 def test_its_end_is_the_commands(project: Project, script: str, status: int) -> None:
-    watched = Watched(project, script)
+    watched = WatchedCommand(project, script)
     watched.process.communicate(timeout=30)
     assert watched.process.returncode == status
 
@@ -127,7 +127,7 @@ def test_its_end_is_the_commands(project: Project, script: str, status: int) -> 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_signals_are_passed_on(project: Project, number: signal.Signals) -> None:
     script = "trap 'echo got >>log; exit 7' TERM INT USR1; echo up >>log; while :; do sleep 0.05; done"
-    watched = Watched(project, script)
+    watched = WatchedCommand(project, script)
     try:
         watched.wait_for(1)
         watched.process.send_signal(number)
@@ -137,7 +137,7 @@ def test_signals_are_passed_on(project: Project, number: signal.Signals) -> None
         watched.end()
 
 
-def test_a_command_that_stops_is_a_job_that_stops(watched: Watched) -> None:
+def test_a_command_that_stops_is_a_job_that_stops(watched: WatchedCommand) -> None:
     child = int(watched.lines()[0].split()[1])
 
     def state(pid: int) -> str:

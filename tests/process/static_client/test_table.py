@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 WAIT_SECONDS = 60
 
 
-class Outcome:
+class RunResult:
     """What came of one run: compared as a whole, shown as text."""
 
     def __init__(self, done: subprocess.CompletedProcess[bytes], requests: list[bytes]) -> None:
@@ -35,7 +35,7 @@ class Outcome:
         self.requests = [one for place, one in enumerate(requests) if place == 0 or one != requests[place - 1]]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Outcome) and self.__dict__ == other.__dict__
+        return isinstance(other, RunResult) and self.__dict__ == other.__dict__
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -58,7 +58,7 @@ def test_one_behaviour(case: cases.Case, alone: pathlib.Path, reference: Preload
     environment = programs.environment({"REMO_BROKER_SOCKET": str(path)})
     with ScriptedPeer(path, *case.scripts) as peer:
         done = reference.run(case.arguments, stdin=case.stdin, env=environment, cwd=directory)
-    expected = Outcome(done, peer.requests)
+    expected = RunResult(done, peer.requests)
     assert expected.status == case.status, expected
     if case.stdout is not None:
         assert expected.stdout == case.stdout
@@ -72,4 +72,4 @@ def test_one_behaviour(case: cases.Case, alone: pathlib.Path, reference: Preload
             timeout=WAIT_SECONDS,
             check=False,
         )
-    assert Outcome(done, peer.requests) == expected
+    assert RunResult(done, peer.requests) == expected

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remo_broker.broker.audit.journal import fields_of
-from remo_broker.broker.decisions import Broker, info_fits
+from remo_broker.broker.decisions import Decisions, info_fits
 from remo_broker.broker.projects import KNOWN_LINES, LONGEST_KNOWN_LINE, Grant, Project
 from remo_broker.broker.secrets.json_spans import finish, scan
 from remo_broker.broker.secrets.memory import Arena, RegionHolder
@@ -32,7 +32,7 @@ class Desk:
 
     def __init__(self, **config: Any) -> None:
         self.arena = Arena()
-        self.broker = Broker(Config(config), Store(self.arena, 900))
+        self.broker = Decisions(Config(config), Store(self.arena, 900))
         self.project = self.broker.projects.register(
             registration("myrepo", "GITHUB_TOKEN", "aws", "KEYSTORE", "MISSING", max_entries=2)
         )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from remo_broker.broker.loop import Job
 
 
-class Watched(Loop):
+class RecordingLoop(Loop):
     """A loop that keeps what it was told of."""
 
     def __init__(self) -> None:
@@ -25,8 +25,8 @@ class Watched(Loop):
 
 
 @pytest.fixture
-def loop() -> Iterator[Watched]:
-    loop = Watched()
+def loop() -> Iterator[RecordingLoop]:
+    loop = RecordingLoop()
     yield loop
     loop.close()
 
@@ -39,7 +39,7 @@ def pipe() -> Iterator[tuple[int, int]]:
         os.close(end)
 
 
-def test_a_ready_descriptor_is_handled_until_it_is_forgotten(loop: Watched, pipe: tuple[int, int]) -> None:
+def test_a_ready_descriptor_is_handled_until_it_is_forgotten(loop: RecordingLoop, pipe: tuple[int, int]) -> None:
     handled: list[bytes] = []
     loop.watch(pipe[0], READ, lambda: handled.append(os.read(pipe[0], 1)))
     os.write(pipe[1], b"abc")
@@ -53,7 +53,7 @@ def test_a_ready_descriptor_is_handled_until_it_is_forgotten(loop: Watched, pipe
     assert handled == [b"a", b"b"]
 
 
-def test_no_events_wanted_none_handled(loop: Watched, pipe: tuple[int, int]) -> None:
+def test_no_events_wanted_none_handled(loop: RecordingLoop, pipe: tuple[int, int]) -> None:
     handled: list[bytes] = []
     loop.watch(pipe[0], READ, lambda: handled.append(os.read(pipe[0], 1)))
     os.write(pipe[1], b"a")
@@ -66,7 +66,7 @@ def test_no_events_wanted_none_handled(loop: Watched, pipe: tuple[int, int]) -> 
     assert handled == [b"a"]
 
 
-def test_timers_run_in_order_when_they_are_due(loop: Watched) -> None:
+def test_timers_run_in_order_when_they_are_due(loop: RecordingLoop) -> None:
     ran: list[str] = []
     began = time.monotonic()
     loop.after(0.03, lambda: ran.append("later"))
@@ -80,7 +80,7 @@ def test_timers_run_in_order_when_they_are_due(loop: Watched) -> None:
     assert time.monotonic() - began >= 0.03
 
 
-def test_jobs_take_turns_and_wait(loop: Watched) -> None:
+def test_jobs_take_turns_and_wait(loop: RecordingLoop) -> None:
     said: list[object] = []
     later, other = loop.later(), loop.later()
 
@@ -107,7 +107,7 @@ def test_jobs_take_turns_and_wait(loop: Watched) -> None:
     assert said[4:] == ["result", "another"]
 
 
-def test_what_is_done_already_is_not_waited_for(loop: Watched) -> None:
+def test_what_is_done_already_is_not_waited_for(loop: RecordingLoop) -> None:
     later = loop.later()
     later.set(5)
     got: list[object] = []
@@ -121,7 +121,7 @@ def test_what_is_done_already_is_not_waited_for(loop: Watched) -> None:
     assert got == [5]
 
 
-def test_what_goes_wrong_stops_nobody(loop: Watched, pipe: tuple[int, int]) -> None:
+def test_what_goes_wrong_stops_nobody(loop: RecordingLoop, pipe: tuple[int, int]) -> None:
     ran: list[str] = []
 
     def wrong() -> None:
@@ -148,6 +148,6 @@ def test_what_goes_wrong_stops_nobody(loop: Watched, pipe: tuple[int, int]) -> N
     assert all(isinstance(bug, ZeroDivisionError) for bug in loop.bugs)
 
 
-def test_it_stops_at_the_end_of_the_turn(loop: Watched) -> None:
+def test_it_stops_at_the_end_of_the_turn(loop: RecordingLoop) -> None:
     loop.after(0, loop.stop)
     loop.run()

@@ -13,7 +13,7 @@ from remo_broker.bus.events import BadEvent, decode
 from remo_broker.bus.interfaces import MANAGER, PROJECT
 from remo_broker.bus.paths import project_path
 from remo_broker.bus.service import all_properties
-from remo_broker.bus.snapshot import Draft, Snapshot
+from remo_broker.bus.snapshot import Draft, StatusSnapshot
 from remo_broker.bus.wire import encode_body
 from remo_broker.protocol.ops import Failure, RemovedEvent, StoppingEvent, SyncedEvent
 from tests.support.status import broker_event, project_event
@@ -23,7 +23,7 @@ def line(event: Any, /, **changes: Any) -> bytes:
     return json.dumps(event.to_json() | changes).encode()
 
 
-def snapshot_of(*events: Any) -> Snapshot:
+def snapshot_of(*events: Any) -> StatusSnapshot:
     draft = Draft()
     draft.take(events)
     return draft.finish()

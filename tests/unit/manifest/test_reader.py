@@ -25,7 +25,7 @@ from remo_broker.manifest.reader import _read_unchanged, read
 from remo_broker.manifest.rules import MAX_BYTES
 from remo_broker.protocol.ops import Code
 from tests.support.machine import unavailable
-from tests.support.manifests import GOOD, PLACES, Project
+from tests.support.manifests import GOOD, PLACES, ProjectDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,7 +46,7 @@ def _nothing_stays_open() -> Iterator[None]:
     assert set(os.listdir("/proc/self/fd")) == before
 
 
-def refusal(project: Project | Path, code: Code = Code.MANIFEST_UNREADABLE) -> str:
+def refusal(project: ProjectDirectory | Path, code: Code = Code.MANIFEST_UNREADABLE) -> str:
     path = project if isinstance(project, Path) else project.path
     with pytest.raises(ManifestError) as caught:
         read(str(path))
@@ -58,7 +58,7 @@ def refusal(project: Project | Path, code: Code = Code.MANIFEST_UNREADABLE) -> s
     return error.message
 
 
-def attempt(project: Project) -> str:
+def attempt(project: ProjectDirectory) -> str:
     try:
         read(str(project.path))
     except ManifestError as error:
@@ -95,20 +95,20 @@ def other_process(work: Callable[[], object]) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_each_place_is_looked_at(project: Project, place: str) -> None:
+def test_each_place_is_looked_at(project: ProjectDirectory, place: str) -> None:
     file = project.write(GOOD, place)
     assert read(str(project.path)) == (str(file), GOOD)
     assert read(f"{project.path}//") == (str(file), GOOD)
 
 
-def test_the_first_place_wins(project: Project) -> None:
+def test_the_first_place_wins(project: ProjectDirectory) -> None:
     for place in reversed(PLACES):
         file = project.write(place, place)
         assert read(str(project.path)) == (str(file), place.encode())
 
 
 @pytest.mark.parametrize("earlier", PLACES[:-1])
-def test_the_search_ends_at_a_file_that_fails(project: Project, earlier: str) -> None:
+def test_the_search_ends_at_a_file_that_fails(project: ProjectDirectory, earlier: str) -> None:
     project.write(GOOD, PLACES[-1])
     file = project.path / earlier
     file.parent.mkdir(exist_ok=True)
@@ -116,14 +116,14 @@ def test_the_search_ends_at_a_file_that_fails(project: Project, earlier: str) ->
     assert refusal(project).startswith(f"{earlier}: a directory, not a regular file")
 
 
-def test_no_manifest(project: Project) -> None:
+def test_no_manifest(project: ProjectDirectory) -> None:
     message = refusal(project, Code.MANIFEST_NOT_FOUND)
     assert all(place in message for place in PLACES)
     (project.path / ".devcontainer").mkdir()
     refusal(project, Code.MANIFEST_NOT_FOUND)
 
 
-def test_no_project(project: Project) -> None:
+def test_no_project(project: ProjectDirectory) -> None:
     assert "no such directory" in refusal(project.path / "nowhere", Code.MANIFEST_NOT_FOUND)
     (project.path / "file").touch()
     assert "no such directory" in refusal(project.path / "file" / "x", Code.MANIFEST_NOT_FOUND)
@@ -137,14 +137,14 @@ def test_the_path_is_absolute(path: str) -> None:
     assert caught.value.code is Code.MANIFEST_NOT_FOUND
 
 
-def test_the_path_is_too_long(project: Project) -> None:
+def test_the_path_is_too_long(project: ProjectDirectory) -> None:
     refusal(project.path / ("x" * 300))
 
 
 # --- what it is ------------------------------------------------------------------------------------------------------
 
 
-def test_a_symlink_in_its_place(project: Project) -> None:
+def test_a_symlink_in_its_place(project: ProjectDirectory) -> None:
     target = project.write(GOOD, ".devcontainer/real.toml")
     (project.path / PLACES[0]).symlink_to(target.name)
     assert refusal(project).startswith(f"{PLACES[0]}: a symlink, not a regular file")
@@ -153,7 +153,7 @@ def test_a_symlink_in_its_place(project: Project) -> None:
 
 
 @pytest.mark.parametrize("target", ["real", "../outside", "/etc"])
-def test_a_symlink_on_the_way(project: Project, target: str) -> None:
+def test_a_symlink_on_the_way(project: ProjectDirectory, target: str) -> None:
     for folder in ("real", "../outside"):
         project.write(GOOD, f"{folder}/{Path(PLACES[0]).name}")
     (project.path / ".devcontainer").symlink_to(target)
@@ -161,7 +161,7 @@ def test_a_symlink_on_the_way(project: Project, target: str) -> None:
 
 
 @pytest.mark.parametrize("slashes", ["", "/", "//"])
-def test_a_symlink_as_the_project(project: Project, slashes: str) -> None:
+def test_a_symlink_as_the_project(project: ProjectDirectory, slashes: str) -> None:
     project.write()
     link = project.path.parent / "link"
     link.symlink_to("myrepo")
@@ -170,7 +170,7 @@ def test_a_symlink_as_the_project(project: Project, slashes: str) -> None:
     assert caught.value.code is Code.MANIFEST_UNREADABLE
 
 
-def test_a_symlink_above_the_project_is_the_operators(project: Project) -> None:
+def test_a_symlink_above_the_project_is_the_operators(project: ProjectDirectory) -> None:
     project.write()
     above = project.path.parent / "above"
     above.symlink_to(project.path.parent)
@@ -178,7 +178,7 @@ def test_a_symlink_above_the_project_is_the_operators(project: Project) -> None:
 
 
 @pytest.mark.parametrize("place", [PLACES[0], ".devcontainer"])
-def test_a_fifo_a_socket_a_directory(project: Project, place: str) -> None:
+def test_a_fifo_a_socket_a_directory(project: ProjectDirectory, place: str) -> None:
     path = project.path / place
     path.parent.mkdir(exist_ok=True)
     os.mkfifo(path)
@@ -197,7 +197,7 @@ def test_a_fifo_a_socket_a_directory(project: Project, place: str) -> None:
 
 
 @needs_root
-def test_a_device(project: Project) -> None:
+def test_a_device(project: ProjectDirectory) -> None:
     (project.path / ".remo").mkdir()
     path = project.path / PLACES[1]
     os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 5))  # /dev/zero
@@ -207,7 +207,7 @@ def test_a_device(project: Project) -> None:
     assert "a block device, not a regular file" in refusal(project)
 
 
-def test_only_a_regular_file_is_opened(project: Project) -> None:
+def test_only_a_regular_file_is_opened(project: ProjectDirectory) -> None:
     """Opening some devices does something: it rewinds a tape or arms a watchdog."""
     file = project.write()
     watch = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -222,19 +222,19 @@ def test_only_a_regular_file_is_opened(project: Project) -> None:
     os.close(watch)
 
 
-def test_the_largest_file(project: Project) -> None:
+def test_the_largest_file(project: ProjectDirectory) -> None:
     project.write(b"#" * MAX_BYTES)
     assert len(read(str(project.path))[1]) == MAX_BYTES
     project.write(b"#" * (MAX_BYTES + 1))
     assert f"larger than {MAX_BYTES} bytes" in refusal(project)
 
 
-def test_an_empty_file(project: Project) -> None:
+def test_an_empty_file(project: ProjectDirectory) -> None:
     project.write(b"")
     assert read(str(project.path))[1] == b""
 
 
-def test_a_sparse_file(project: Project) -> None:
+def test_a_sparse_file(project: ProjectDirectory) -> None:
     file = project.write(GOOD)
     os.truncate(file, 32_768)
     assert "a sparse file" in refusal(project)
@@ -242,7 +242,7 @@ def test_a_sparse_file(project: Project) -> None:
     assert "larger than" in refusal(project)
 
 
-def test_a_leased_file(project: Project) -> None:
+def test_a_leased_file(project: ProjectDirectory) -> None:
     file = project.write()
 
     def lease() -> None:
@@ -270,17 +270,19 @@ def dates_mapped_writes(directory: Path) -> bool:
 
 
 @pytest.fixture
-def project_on_disk() -> Iterator[Project]:
+def project_on_disk() -> Iterator[ProjectDirectory]:
     with tempfile.TemporaryDirectory(prefix="manifest-", dir="/var/tmp") as base:
         if not dates_mapped_writes(Path(base)):
             unavailable("neither /tmp nor /var/tmp is on a file system that dates writes through a mapping")
         path = Path(base, "myrepo")
         path.mkdir()
-        yield Project(path)
+        yield ProjectDirectory(path)
 
 
 @pytest.mark.parametrize("change", ["grows", "is written anew", "shrinks", "is mapped"])
-def test_a_file_that_changes_while_it_is_read(project: Project, change: str, request: pytest.FixtureRequest) -> None:
+def test_a_file_that_changes_while_it_is_read(
+    project: ProjectDirectory, change: str, request: pytest.FixtureRequest
+) -> None:
     if change == "is mapped" and not dates_mapped_writes(project.path):
         project = request.getfixturevalue("project_on_disk")
     file = project.write(b"#" * 60_000)
@@ -320,7 +322,7 @@ def test_a_file_that_changes_while_it_is_read(project: Project, change: str, req
     os.close(descriptor)
 
 
-def test_a_file_that_holds_more_than_its_size_says(project: Project) -> None:
+def test_a_file_that_holds_more_than_its_size_says(project: ProjectDirectory) -> None:
     """Such as those that a kernel makes up; nothing but root puts one where a manifest is."""
     with open("/proc/self/status", "rb") as made_up, pytest.raises(ManifestError, match="it changed"):
         _read_unchanged(made_up.fileno(), PLACES[0])
@@ -330,7 +332,7 @@ def test_a_file_that_holds_more_than_its_size_says(project: Project) -> None:
 
 
 @needs_root
-def test_a_hard_link_to_somebody_elses_file(project: Project) -> None:
+def test_a_hard_link_to_somebody_elses_file(project: ProjectDirectory) -> None:
     foreign = project.path.parent / "foreign"
     foreign.write_bytes(FOREIGN)
     os.chown(project.path, NOBODY, NOBODY)
@@ -342,7 +344,7 @@ def test_a_hard_link_to_somebody_elses_file(project: Project) -> None:
 
 
 @needs_root
-def test_a_file_that_root_wrote_for_the_project(project: Project) -> None:
+def test_a_file_that_root_wrote_for_the_project(project: ProjectDirectory) -> None:
     project.write()
     os.chown(project.path, NOBODY, NOBODY)
     assert read(str(project.path))[1] == GOOD
@@ -372,7 +374,7 @@ def as_nobody(path: Path) -> str:
 
 
 @needs_root
-def test_permission_says_for_which_user(project: Project) -> None:
+def test_permission_says_for_which_user(project: ProjectDirectory) -> None:
     file = project.write()
     assert as_nobody(project.path) == GOOD.decode()
     name = pwd.getpwuid(NOBODY).pw_name
@@ -395,7 +397,7 @@ def test_permission_says_for_which_user(project: Project) -> None:
 
 
 @pytest.mark.parametrize("what", ["the file", "the folder"])
-def test_swapped_for_a_symlink_while_it_is_read(project: Project, what: str) -> None:
+def test_swapped_for_a_symlink_while_it_is_read(project: ProjectDirectory, what: str) -> None:
     """A racing project never gets a foreign file read, whatever stands at the path at which moment."""
     outside = project.path.parent / "outside"
     outside.mkdir()

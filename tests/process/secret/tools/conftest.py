@@ -83,7 +83,7 @@ def index() -> Iterator[Index]:
         yield server
 
 
-class Place:
+class ToolSetup:
     """A broker with a secret for each tool, a home, and the programs on the PATH."""
 
     def __init__(self, broker: Broker, directory: pathlib.Path, memory: pathlib.Path, host: str) -> None:
@@ -122,7 +122,7 @@ class Place:
 
 
 @pytest.fixture
-def place(start_broker: StartBroker, directory: pathlib.Path, memory: pathlib.Path, index: Index) -> Place:
+def place(start_broker: StartBroker, directory: pathlib.Path, memory: pathlib.Path, index: Index) -> ToolSetup:
     manifest = f"""
 schema_version = 1
 project = "myrepo"
@@ -150,7 +150,7 @@ optional = true
             "QUOTES": 'it\'s $HOME "x" `y` \\ z',
         }
     )
-    return Place(broker, directory, memory, index.host)
+    return ToolSetup(broker, directory, memory, index.host)
 
 
 def tool(name: str) -> str:

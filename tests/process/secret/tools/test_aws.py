@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from tests.process.secret.tools.conftest import tool
 
 if TYPE_CHECKING:
-    from tests.process.secret.tools.conftest import Place
+    from tests.process.secret.tools.conftest import ToolSetup
 
 
-def test_botocore(place: Place) -> None:
+def test_botocore(place: ToolSetup) -> None:
     python = tool("python")
     assert place.remo("setup", "aws").returncode == 0
     code = (
@@ -24,7 +24,7 @@ def test_botocore(place: Place) -> None:
     assert [one["REMO_SECRET"] for one in place.broker.records("fetch")] == ["aws"]
 
 
-def test_aws_answers(place: Place) -> None:
+def test_aws_answers(place: ToolSetup) -> None:
     answer = json.loads(place.remo("aws-credentials", "aws").stdout)
     assert answer["Version"] == 1
     assert "Expiration" not in answer, "a lease's end is not an expiry"

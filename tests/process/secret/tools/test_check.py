@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.process.secret.tools.conftest import Place
+    from tests.process.secret.tools.conftest import ToolSetup
 
 
-def test_check_fetches_nothing(place: Place) -> None:
+def test_check_fetches_nothing(place: ToolSetup) -> None:
     done = place.remo("check")
     assert done.returncode == 0, done.stderr
     assert [line.split()[:2] for line in done.stdout.splitlines()][:2] == [["aws", "present"], ["REGISTRY", "present"]]

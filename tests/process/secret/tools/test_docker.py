@@ -10,10 +10,10 @@ import pytest
 from tests.process.secret.tools.conftest import tool
 
 if TYPE_CHECKING:
-    from tests.process.secret.tools.conftest import Place
+    from tests.process.secret.tools.conftest import ToolSetup
 
 
-def test_docker(place: Place) -> None:
+def test_docker(place: ToolSetup) -> None:
     python = tool("python")
     assert place.remo("setup", "docker").returncode == 0
     settings = json.loads((place.home / ".docker/config.json").read_text())
@@ -29,7 +29,7 @@ def test_docker(place: Place) -> None:
 
 
 @pytest.mark.parametrize("argv", [["remo-secret", "docker-credential"], ["docker-credential-remo"]])
-def test_docker_protocol(place: Place, argv: list[str]) -> None:
+def test_docker_protocol(place: ToolSetup, argv: list[str]) -> None:
     place.remo("setup", "docker")
     done = place.run(*argv, "get", stdin="https://registry.example.org:5000/v2/\n")
     assert json.loads(done.stdout) == {

@@ -6,10 +6,10 @@ import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.process.secret.tools.conftest import Place
+    from tests.process.secret.tools.conftest import ToolSetup
 
 
-def test_env(place: Place) -> None:
+def test_env(place: ToolSetup) -> None:
     expected = 'it\'s $HOME "x" `y` \\ z'
     assert json.loads(place.remo("env", "--format=json").stdout)["QUOTES"] == expected
     shell = place.remo("env", "--format=shell", "--only=QUOTES").stdout

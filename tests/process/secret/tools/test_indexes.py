@@ -10,11 +10,11 @@ import pytest
 from tests.process.secret.tools.conftest import tool
 
 if TYPE_CHECKING:
-    from tests.process.secret.tools.conftest import Index, Place
+    from tests.process.secret.tools.conftest import Index, ToolSetup
 
 
 @pytest.mark.parametrize("program", ["pip", "uv"])
-def test_package_index(place: Place, index: Index, program: str) -> None:
+def test_package_index(place: ToolSetup, index: Index, program: str) -> None:
     tool(program)
     assert place.remo("setup", program).returncode == 0
     argv = {"pip": ["pip", "install", "--no-deps"], "uv": ["uv", "pip", "install", "--system", "--no-cache"]}[program]
@@ -24,7 +24,7 @@ def test_package_index(place: Place, index: Index, program: str) -> None:
     assert set(index.credentials) == {"alice:zqp\u00e4ss"}, done.stderr
 
 
-def test_keyring_protocol(place: Place) -> None:
+def test_keyring_protocol(place: ToolSetup) -> None:
     url = "https://registry.example.org:5000/simple/"
     for words in (
         ["get", url, "alice"],

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from tests.process.secret.tools.conftest import tool
 
 if TYPE_CHECKING:
-    from tests.process.secret.tools.conftest import Place
+    from tests.process.secret.tools.conftest import ToolSetup
 
 
-def test_kubernetes_client(place: Place) -> None:
+def test_kubernetes_client(place: ToolSetup) -> None:
     python = tool("python")
     config = {
         "apiVersion": "v1",
@@ -43,7 +43,7 @@ def test_kubernetes_client(place: Place) -> None:
     assert "Bearer zqkube" in done.stdout, done.stderr
 
 
-def test_kubernetes_answers(place: Place) -> None:
+def test_kubernetes_answers(place: ToolSetup) -> None:
     answer = json.loads(place.remo("kubernetes", "KUBE_TOKEN").stdout)
     assert answer == {
         "apiVersion": "client.authentication.k8s.io/v1",

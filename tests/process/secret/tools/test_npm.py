@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from tests.support.machine import unavailable
 
 if TYPE_CHECKING:
-    from tests.process.secret.tools.conftest import Index, Place
+    from tests.process.secret.tools.conftest import Index, ToolSetup
 
 
-def test_the_recipe_for_npm(place: Place, index: Index) -> None:
+def test_the_recipe_for_npm(place: ToolSetup, index: Index) -> None:
     if shutil.which("npm") is None:
         unavailable("npm is not installed: ./run test installs it")
     assert place.remo("setup", "npm=KUBE_TOKEN").returncode == 0

@@ -9,7 +9,7 @@ import struct
 import threading
 from typing import TYPE_CHECKING
 
-from tests.process.secret.tools.conftest import Place
+from tests.process.secret.tools.conftest import ToolSetup
 from tests.support.broker import registration
 from tests.support.machine import REPOSITORY, unavailable
 
@@ -66,7 +66,7 @@ def test_the_recipe_for_psql(start_broker: StartBroker, directory: pathlib.Path,
         manifest = f'schema_version = 1\nproject = "myrepo"\n[secrets.db]\n{recipe}'
         broker = start_broker(projects=[registration("myrepo", manifest=manifest)])
         broker.push({"db": {"username": "zq:user", "password": "zq\\p:w"}})
-        place = Place(broker, directory, memory, "")
+        place = ToolSetup(broker, directory, memory, "")
         argv = ["psql", "-h", "127.0.0.1", "-p", str(database.port), "-U", "zq:user", "-d", "x", "-c", "select 1"]
         done = place.remo("exec", "--", *argv)
         assert database.logins == [("zq:user", "zq\\p:w")], done.stderr

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from tests.support.machine import REPOSITORY
 
 if TYPE_CHECKING:
-    from tests.process.secret.tools.conftest import Place
+    from tests.process.secret.tools.conftest import ToolSetup
 
 
-def test_setup_and_remove_leave_the_file_as_it_was(place: Place) -> None:
+def test_setup_and_remove_leave_the_file_as_it_was(place: ToolSetup) -> None:
     before = {
         ".aws/config": "[default]\nregion = eu-west-1\n[profile x]\nregion = us-east-1\n",
         ".npmrc": "fund=false\n",
@@ -43,7 +43,7 @@ def test_setup_and_remove_leave_the_file_as_it_was(place: Place) -> None:
     assert not (place.home / ".local/bin/docker-credential-remo").exists()
 
 
-def test_setup_does_not_overrule_what_is_set(place: Place) -> None:
+def test_setup_does_not_overrule_what_is_set(place: ToolSetup) -> None:
     (place.home / ".aws").mkdir()
     (place.home / ".aws/config").write_text("[default]\ncredential_process = other\n")
     done = place.remo("setup", "aws")
@@ -51,7 +51,7 @@ def test_setup_does_not_overrule_what_is_set(place: Place) -> None:
     assert "credential_process" in done.stderr
 
 
-def test_git_after_setup(place: Place) -> None:
+def test_git_after_setup(place: ToolSetup) -> None:
     """Another helper in the system's configuration must not be handed the token to store."""
     system = place.home / "system"
     system.write_text("[credential]\n\thelper = store\n")
@@ -63,7 +63,7 @@ def test_git_after_setup(place: Place) -> None:
     assert not (place.home / ".git-credentials").exists()
 
 
-def test_recipes_of_the_manual_are_what_setup_writes(place: Place) -> None:
+def test_recipes_of_the_manual_are_what_setup_writes(place: ToolSetup) -> None:
     """Each setting in remo-secret-tools(7) for a tool that `setup` knows, word for word."""
     done = place.remo("setup", "--dry-run", "git", "aws", "docker", "pip", "uv", "npm", "cargo")
     assert done.returncode == 0, done.stderr

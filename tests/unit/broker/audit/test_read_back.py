@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Scene:
+class TrailWithHelper:
     """A trail whose journal takes everything, and a helper that answers what it is told to."""
 
     def __init__(self, directory: pathlib.Path) -> None:
@@ -61,8 +61,8 @@ class Scene:
 
 
 @pytest.fixture
-def scene(directory: pathlib.Path) -> Iterator[Scene]:
-    scene = Scene(directory)
+def scene(directory: pathlib.Path) -> Iterator[TrailWithHelper]:
+    scene = TrailWithHelper(directory)
     yield scene
     scene.receiver.leave()
     if scene.transport._socket is not None:
@@ -71,7 +71,7 @@ def scene(directory: pathlib.Path) -> Iterator[Scene]:
     scene.loop._epoll.close()
 
 
-def test_the_helper_is_asked_for_a_record_like_that_of_a_fetch(scene: Scene) -> None:
+def test_the_helper_is_asked_for_a_record_like_that_of_a_fetch(scene: TrailWithHelper) -> None:
     scene.run(b"stored\n")
     [probe] = scene.receiver.take()
     assert (probe["REMO_EVENT"], probe["PRIORITY"]) == ("audit.probe", "6")
@@ -80,12 +80,12 @@ def test_the_helper_is_asked_for_a_record_like_that_of_a_fetch(scene: Scene) -> 
     assert scene.told == []
 
 
-def test_before_the_first_answer_nothing_counts_as_stored(scene: Scene) -> None:
+def test_before_the_first_answer_nothing_counts_as_stored(scene: TrailWithHelper) -> None:
     scene.read_back.begin(strict=True)
     assert (scene.trail.stored, scene.trail.trouble) == (False, "unchecked")
 
 
-def test_absent_once_may_be_a_slow_journal_and_twice_is_not(scene: Scene) -> None:
+def test_absent_once_may_be_a_slow_journal_and_twice_is_not(scene: TrailWithHelper) -> None:
     scene.run(b"absent\n", b"absent\n")
     assert scene.trail.trouble == "not_stored"
     events = [(one["REMO_EVENT"], one.get("REMO_REASON")) for one in scene.receiver.take()]
@@ -95,20 +95,20 @@ def test_absent_once_may_be_a_slow_journal_and_twice_is_not(scene: Scene) -> Non
     assert scene.trail.stored
 
 
-def test_a_slow_journal_is_healthy(scene: Scene) -> None:
+def test_a_slow_journal_is_healthy(scene: TrailWithHelper) -> None:
     scene.run(b"absent\n", b"stored\n")
     assert scene.trail.trouble is None
     assert [one["REMO_EVENT"] for one in scene.receiver.take()] == ["audit.probe"] * 2
 
 
 @pytest.mark.parametrize("answer", [b"unknown\n", b"", b"STORED", b"x" * 1000])
-def test_what_is_not_known_is_said_and_not_held_against_the_journal(scene: Scene, answer: bytes) -> None:
+def test_what_is_not_known_is_said_and_not_held_against_the_journal(scene: TrailWithHelper, answer: bytes) -> None:
     scene.run(answer)
     assert scene.trail.trouble is None
     assert len(scene.told) == 1
 
 
-def test_without_a_helper_it_is_said_once(scene: Scene) -> None:
+def test_without_a_helper_it_is_said_once(scene: TrailWithHelper) -> None:
     scene.run()
     assert scene.trail.trouble is None
     assert len(scene.told) == 1

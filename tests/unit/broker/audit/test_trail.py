@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 TEXT = "x\n" * 100
 
 
-class Bench:
+class TrailSetup:
     """A trail, the receiver of its records, and a clock that goes on by a second with each look."""
 
     def __init__(self, directory: pathlib.Path) -> None:
@@ -57,8 +57,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(directory: pathlib.Path) -> Iterator[Bench]:
-    with contextlib.closing(Bench(directory)) as bench:
+def bench(directory: pathlib.Path) -> Iterator[TrailSetup]:
+    with contextlib.closing(TrailSetup(directory)) as bench:
         yield bench
 
 
@@ -70,7 +70,7 @@ def events(entries: list[dict[str, str]]) -> list[str]:
     return [one["REMO_EVENT"] for one in entries if "REMO_EVENT" in one]
 
 
-def test_a_call_is_one_datagram(bench: Bench) -> None:
+def test_a_call_is_one_datagram(bench: TrailSetup) -> None:
     assert bench.write(1, 2, 3) == 3
     entries = bench.receiver.take()
     assert entries == [{"N": str(number), "MESSAGE": TEXT} for number in (1, 2, 3)]
@@ -78,7 +78,7 @@ def test_a_call_is_one_datagram(bench: Bench) -> None:
     assert (bench.trail.healthy, bench.trail.queued, bench.trail.dropped) == (True, 0, 0)
 
 
-def test_what_does_not_fit_a_datagram_goes_in_several(bench: Bench) -> None:
+def test_what_does_not_fit_a_datagram_goes_in_several(bench: TrailSetup) -> None:
     entries = [records.field("N", number) + records.field("MESSAGE", "x" * 1000) for number in range(200)]
     assert bench.trail.write(entries) == 200
     assert numbers(bench.receiver.take()) == list(range(200))
@@ -86,7 +86,7 @@ def test_what_does_not_fit_a_datagram_goes_in_several(bench: Bench) -> None:
     assert all(len(one) <= bench.transport.max_batch for one in bench.receiver.datagrams)
 
 
-def test_nobody_there_and_then_there(bench: Bench) -> None:
+def test_nobody_there_and_then_there(bench: TrailSetup) -> None:
     bench.receiver.leave()
     assert bench.write(1, 2) == 0
     assert bench.write(3) == 0
@@ -107,7 +107,7 @@ def test_nobody_there_and_then_there(bench: Bench) -> None:
     assert "REMO_EVENT_USEC" not in bench.receiver.take()[0]
 
 
-def test_a_request_brings_them_through_too(bench: Bench) -> None:
+def test_a_request_brings_them_through_too(bench: TrailSetup) -> None:
     """What waits goes first: records stay in order."""
     bench.receiver.leave()
     bench.write(1, 2)
@@ -116,7 +116,7 @@ def test_a_request_brings_them_through_too(bench: Bench) -> None:
     assert numbers(bench.receiver.take()) == [1, 2, 3]
 
 
-def test_a_full_queue_is_waited_for_and_then_nobody_waits(bench: Bench) -> None:
+def test_a_full_queue_is_waited_for_and_then_nobody_waits(bench: TrailSetup) -> None:
     began = time.monotonic()
     following = bench.fill()
     assert time.monotonic() - began >= PATIENCE_SECONDS
@@ -133,7 +133,7 @@ def test_a_full_queue_is_waited_for_and_then_nobody_waits(bench: Bench) -> None:
     assert bench.trail.dropped == 0
 
 
-def test_a_queue_that_is_full_for_a_moment_degrades_nothing(bench: Bench) -> None:
+def test_a_queue_that_is_full_for_a_moment_degrades_nothing(bench: TrailSetup) -> None:
     """As under load, with a journald that is perfectly well: the record waits, and so does the reply."""
     entries: list[dict[str, str]] = []
     done = threading.Event()
@@ -156,7 +156,7 @@ def test_a_queue_that_is_full_for_a_moment_degrades_nothing(bench: Bench) -> Non
     assert bench.trail.healthy
 
 
-def test_the_last_thousand_are_kept_and_the_others_counted(bench: Bench) -> None:
+def test_the_last_thousand_are_kept_and_the_others_counted(bench: TrailSetup) -> None:
     bench.receiver.leave()
     for number in range(WAITING_RECORDS + 500):
         bench.write(number)
@@ -178,7 +178,7 @@ def test_the_last_thousand_are_kept_and_the_others_counted(bench: Bench) -> None
     assert bench.trail.dropped >= 500  # for good
 
 
-def test_a_socket_that_was_made_anew_is_found(bench: Bench) -> None:
+def test_a_socket_that_was_made_anew_is_found(bench: TrailSetup) -> None:
     bench.write(1)
     bench.receiver.take()
     bench.receiver.leave()
@@ -189,7 +189,7 @@ def test_a_socket_that_was_made_anew_is_found(bench: Bench) -> None:
     assert bench.trail.healthy
 
 
-def test_received_is_what_has_been_read(bench: Bench) -> None:
+def test_received_is_what_has_been_read(bench: TrailSetup) -> None:
     """What lies in a queue is not, nor what was in the queue of a socket that is gone."""
     assert bench.write(1) == 1
     assert not bench.transport.received(0.0)
@@ -200,7 +200,7 @@ def test_received_is_what_has_been_read(bench: Bench) -> None:
     assert not bench.transport.received(0.0)
 
 
-def test_troubles_may_come_again_while_it_recovers(bench: Bench) -> None:
+def test_troubles_may_come_again_while_it_recovers(bench: TrailSetup) -> None:
     """The receiver takes some of what waits and hangs once more: nothing is lost, nothing comes twice."""
     bench.receiver.leave()
     for number in range(900):
@@ -220,7 +220,7 @@ def test_troubles_may_come_again_while_it_recovers(bench: Bench) -> None:
     assert numbers(entries) == list(range(number + 1))
 
 
-def fetch(bench: Bench, project: str, secret: str, *, denied: bool) -> None:
+def fetch(bench: TrailSetup, project: str, secret: str, *, denied: bool) -> None:
     head = records.fetch_head(
         project,
         secret,
@@ -234,7 +234,7 @@ def fetch(bench: Bench, project: str, secret: str, *, denied: bool) -> None:
         bench.trail.keep([record])
 
 
-def test_serials_have_a_gap_for_each_record_that_is_lost_and_no_other(bench: Bench) -> None:
+def test_serials_have_a_gap_for_each_record_that_is_lost_and_no_other(bench: TrailSetup) -> None:
     fetch(bench, "a", "FIRST", denied=False)
     entries = bench.receiver.take()
     for _ in range(2):
@@ -261,19 +261,19 @@ def test_serials_have_a_gap_for_each_record_that_is_lost_and_no_other(bench: Ben
     assert [one["REMO_SECRET"] for one in entries if one.get("REMO_DECISION") == "allow"] == ["FIRST", "GRANT", "LAST"]
 
 
-def test_each_start_has_an_id_of_its_own(bench: Bench) -> None:
+def test_each_start_has_an_id_of_its_own(bench: TrailSetup) -> None:
     other = AuditTrail(bench.transport, clock_usec=bench.tick)
     assert other.start_id != bench.trail.start_id
     assert len(other.start_id) == 32
 
 
-def test_a_line_of_the_log_takes_no_serial(bench: Bench) -> None:
+def test_a_line_of_the_log_takes_no_serial(bench: TrailSetup) -> None:
     bench.trail.say(records.PRIORITY_CONTROL, "Said.")
     assert bench.receiver.take() == [{"MESSAGE": "Said.", "PRIORITY": "5", "SYSLOG_IDENTIFIER": "remo-broker"}]
     assert bench.trail.serial == 0
 
 
-def test_what_was_in_the_queue_of_a_socket_that_is_gone_is_counted(bench: Bench) -> None:
+def test_what_was_in_the_queue_of_a_socket_that_is_gone_is_counted(bench: TrailSetup) -> None:
     """Nobody can tell whether it was read: the counter is a bound, and only what was not looked at counts."""
     assert bench.write(1, 2, 3) == 3
     bench.receiver.leave()
@@ -292,7 +292,7 @@ def test_what_was_in_the_queue_of_a_socket_that_is_gone_is_counted(bench: Bench)
 
 
 def test_records_before_a_full_disk_are_counted_though_journald_stopped_accepting_first(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: TrailSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A journald without room is slow before it is found to have none."""
     assert bench.write(1, 2, 3) == 3
@@ -313,7 +313,9 @@ def test_records_before_a_full_disk_are_counted_though_journald_stopped_acceptin
     assert entries[-1]["REMO_DROPPED"] == "3"
 
 
-def test_what_is_made_in_vain_while_it_recovers_takes_no_serial(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_made_in_vain_while_it_recovers_takes_no_serial(
+    bench: TrailSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What waits is taken, and then the receiver hangs before the word that all is well."""
     fetch(bench, "a", "FIRST", denied=False)
     bench.receiver.take()

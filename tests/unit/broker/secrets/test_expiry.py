@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from remo_broker.broker.decisions import Broker
+from remo_broker.broker.decisions import Decisions
 from remo_broker.broker.refusals import Refused
 from remo_broker.broker.secrets.expiry import Clocks, parse_time
 from remo_broker.protocol.config import Config
@@ -44,7 +44,7 @@ class Expiring:
     def __init__(self) -> None:
         self.time = Time()
         self.stock = Stock(Clocks(lambda: self.time.wall, lambda: self.time.boot))
-        self.broker = Broker(Config({}), self.stock.store)
+        self.broker = Decisions(Config({}), self.stock.store)
         self.project = self.broker.projects.register(registration("myrepo", "ENDS", "STAYS", ttl_seconds=900))
         self.push({"ENDS": moment(NOW + 60 * SECOND)})
 

@@ -14,7 +14,7 @@ import pytest
 
 from remo_broker.broker.audit.journal import JournalTransport
 from remo_broker.broker.audit.trail import AuditTrail
-from remo_broker.broker.decisions import Broker
+from remo_broker.broker.decisions import Decisions
 from remo_broker.broker.loop import Loop
 from remo_broker.broker.sockets.connection import Peer, Sweeper
 from remo_broker.broker.sockets.listener import Listener
@@ -59,7 +59,7 @@ class Counter:
         return self.calls - before
 
 
-class Scene:
+class CountedServer:
     """A loop with a project's listener, and a journal that takes everything."""
 
     def __init__(self, directory: pathlib.Path) -> None:
@@ -69,7 +69,7 @@ class Scene:
         self.stock.push({"A": "a"})
         self.loop = Loop(self._bug)
         sweeper = Sweeper(self.loop)
-        broker = Broker(Config({"rate_limit_per_second": 0}), self.stock.store)
+        broker = Decisions(Config({"rate_limit_per_second": 0}), self.stock.store)
         project = broker.projects.register(registration("myrepo", "A"))
         self.transport = JournalTransport(str(directory / "journal"))
         trail = AuditTrail(self.transport, clock_usec=lambda: 0)
@@ -110,12 +110,12 @@ class Scene:
 
 
 @pytest.fixture
-def scene(tmp_path: pathlib.Path) -> Iterator[Scene]:
-    with contextlib.closing(Scene(tmp_path)) as scene:
+def scene(tmp_path: pathlib.Path) -> Iterator[CountedServer]:
+    with contextlib.closing(CountedServer(tmp_path)) as scene:
         yield scene
 
 
-def test_a_get_on_an_open_connection_makes_so_many_calls(scene: Scene) -> None:
+def test_a_get_on_an_open_connection_makes_so_many_calls(scene: CountedServer) -> None:
     counter = Counter()
     with scene.connect() as client:
         counts = []
@@ -127,7 +127,7 @@ def test_a_get_on_an_open_connection_makes_so_many_calls(scene: Scene) -> None:
     assert min(counts) <= CALLS_OF_A_GET
 
 
-def test_connect_get_and_close_make_so_many_calls(scene: Scene) -> None:
+def test_connect_get_and_close_make_so_many_calls(scene: CountedServer) -> None:
     counter = Counter()
     counts = []
     for _ in range(ROUNDS):

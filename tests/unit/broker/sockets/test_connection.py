@@ -10,7 +10,7 @@ import pytest
 
 from remo_broker.broker.audit.journal import JournalTransport
 from remo_broker.broker.audit.trail import AuditTrail
-from remo_broker.broker.decisions import Broker
+from remo_broker.broker.decisions import Decisions
 from remo_broker.broker.loop import Loop
 from remo_broker.broker.projects import SHARE
 from remo_broker.broker.secrets.memory import Arena
@@ -38,7 +38,7 @@ class Echo(Connection):
             self.end()
 
 
-class Bench:
+class ConnectedPair:
     """A loop with a sweeper, and a pair of sockets on it."""
 
     def __init__(self) -> None:
@@ -61,13 +61,13 @@ class Bench:
 
 
 @pytest.fixture
-def bench() -> Iterator[Bench]:
-    bench = Bench()
+def bench() -> Iterator[ConnectedPair]:
+    bench = ConnectedPair()
     yield bench
     bench.close()
 
 
-def fill(bench: Bench, connection: Connection) -> bytes:
+def fill(bench: ConnectedPair, connection: Connection) -> bytes:
     """Send until the kernel takes no more; all that was sent."""
     sent = b""
     while not connection.pending:
@@ -76,7 +76,7 @@ def fill(bench: Bench, connection: Connection) -> bytes:
     return sent
 
 
-def receive(bench: Bench, length: int) -> bytes:
+def receive(bench: ConnectedPair, length: int) -> bytes:
     got = b""
     while len(got) < length:
         got += bench.theirs.recv(65536)
@@ -84,7 +84,7 @@ def receive(bench: Bench, length: int) -> bytes:
     return got
 
 
-def test_what_the_kernel_does_not_take_waits_in_order(bench: Bench) -> None:
+def test_what_the_kernel_does_not_take_waits_in_order(bench: ConnectedPair) -> None:
     connection = Echo(bench.loop, bench.sweeper, bench.ours)
     sent = fill(bench, connection)
     connection.send(b"more\n")
@@ -99,7 +99,7 @@ def test_what_the_kernel_does_not_take_waits_in_order(bench: Bench) -> None:
     assert bench.theirs.recv(100) == b"and on\n"
 
 
-def test_who_does_not_read_is_not_read_from(bench: Bench) -> None:
+def test_who_does_not_read_is_not_read_from(bench: ConnectedPair) -> None:
     connection = Echo(bench.loop, bench.sweeper, bench.ours)
     sent = fill(bench, connection)
     bench.theirs.sendall(b"not yet\n")
@@ -108,7 +108,7 @@ def test_who_does_not_read_is_not_read_from(bench: Bench) -> None:
     assert receive(bench, len(sent) + 8) == sent + b"not yet\n"
 
 
-def test_a_snapshot_is_held_while_an_answer_is_half_sent(bench: Bench) -> None:
+def test_a_snapshot_is_held_while_an_answer_is_half_sent(bench: ConnectedPair) -> None:
     connection = Echo(bench.loop, bench.sweeper, bench.ours)
     snapshot = Snapshot(Arena(), [], {}, 1, 0)
     value = memoryview(b"x" * 300_000)
@@ -124,7 +124,7 @@ def test_a_snapshot_is_held_while_an_answer_is_half_sent(bench: Bench) -> None:
     snapshot.arena.give_back(snapshot.arena.take())
 
 
-def test_a_snapshot_that_was_sent_at_once_is_not_held(bench: Bench) -> None:
+def test_a_snapshot_that_was_sent_at_once_is_not_held(bench: ConnectedPair) -> None:
     connection = Echo(bench.loop, bench.sweeper, bench.ours)
     snapshot = Snapshot(Arena(), [], {}, 1, 0)
     connection.send([b"a", memoryview(b"b"), b"c\n"], snapshot)
@@ -134,14 +134,14 @@ def test_a_snapshot_that_was_sent_at_once_is_not_held(bench: Bench) -> None:
     snapshot.arena.give_back(snapshot.arena.take())
 
 
-def pass_time(bench: Bench, seconds: float) -> None:
+def pass_time(bench: ConnectedPair, seconds: float) -> None:
     """Bring the deadlines nearer instead of waiting for them."""
     for connection in bench.sweeper.due:
         bench.sweeper.due[connection] -= seconds
     bench.sweeper._sweep()
 
 
-def test_a_peer_that_never_reads_is_given_up(bench: Bench) -> None:
+def test_a_peer_that_never_reads_is_given_up(bench: ConnectedPair) -> None:
     connection = Echo(bench.loop, bench.sweeper, bench.ours)
     fill(bench, connection)
     pass_time(bench, PEER_SECONDS - 0.1)
@@ -152,7 +152,7 @@ def test_a_peer_that_never_reads_is_given_up(bench: Bench) -> None:
     connection.send(b"to nobody")
 
 
-def test_a_last_word_reaches_a_peer_that_is_still_sending(bench: Bench) -> None:
+def test_a_last_word_reaches_a_peer_that_is_still_sending(bench: ConnectedPair) -> None:
     connection = Echo(bench.loop, bench.sweeper, bench.ours)
     bench.theirs.sendall(b"x" * 100_000)
     connection.end_with(b"why\n")
@@ -167,7 +167,7 @@ def test_a_last_word_reaches_a_peer_that_is_still_sending(bench: Bench) -> None:
     assert connection.closed
 
 
-def test_a_last_word_waits_for_what_is_before_it(bench: Bench) -> None:
+def test_a_last_word_waits_for_what_is_before_it(bench: ConnectedPair) -> None:
     connection = Echo(bench.loop, bench.sweeper, bench.ours)
     sent = fill(bench, connection)
     connection.end_with(b"why\n")
@@ -177,14 +177,14 @@ def test_a_last_word_waits_for_what_is_before_it(bench: Bench) -> None:
     assert connection.closed
 
 
-def test_a_peer_that_is_gone_closes_it(bench: Bench) -> None:
+def test_a_peer_that_is_gone_closes_it(bench: ConnectedPair) -> None:
     connection = Echo(bench.loop, bench.sweeper, bench.ours)
     bench.theirs.close()
     connection.send(b"x")
     assert connection.closed
 
 
-def test_who_connected(bench: Bench) -> None:
+def test_who_connected(bench: ConnectedPair) -> None:
     peer = Peer(bench.ours)
     assert (peer.pid, peer.uid, peer.gid) == (os.getpid(), os.getuid(), os.getgid())
 
@@ -210,9 +210,9 @@ def transport() -> Breakable:
 
 
 @pytest.fixture
-def client(bench: Bench, transport: Breakable) -> Iterator[ProjectConnection]:
+def client(bench: ConnectedPair, transport: Breakable) -> Iterator[ProjectConnection]:
     arena = Arena()
-    broker = Broker(Config({"rate_limit_per_second": 0}), Store(arena, 900))
+    broker = Decisions(Config({"rate_limit_per_second": 0}), Store(arena, 900))
     trail = AuditTrail(transport, clock_usec=lambda: 0)
     server = ProjectServer(bench.loop, bench.sweeper, broker, trail, deny=False)
     client = ProjectConnection(
@@ -225,7 +225,7 @@ def client(bench: Bench, transport: Breakable) -> Iterator[ProjectConnection]:
     arena.give_back(arena.take())
 
 
-def test_a_request_that_is_not_finished_is_given_up(bench: Bench, client: ProjectConnection) -> None:
+def test_a_request_that_is_not_finished_is_given_up(bench: ConnectedPair, client: ProjectConnection) -> None:
     bench.theirs.sendall(PING + b'{"op":')
     bench.turn()
     assert bench.theirs.recv(1000).startswith(b'{"ok":true')
@@ -234,7 +234,7 @@ def test_a_request_that_is_not_finished_is_given_up(bench: Bench, client: Projec
     assert bench.theirs.recv(1000) == b""
 
 
-def test_who_drips_is_given_up_too(bench: Bench, client: ProjectConnection) -> None:
+def test_who_drips_is_given_up_too(bench: ConnectedPair, client: ProjectConnection) -> None:
     """The deadline is the request's, not the byte's."""
     for byte in (b"{", b'"', b"o", b"p"):
         bench.theirs.sendall(byte)
@@ -243,7 +243,7 @@ def test_who_drips_is_given_up_too(bench: Bench, client: ProjectConnection) -> N
     assert b'"too_slow"' in bench.theirs.recv(1000)
 
 
-def test_who_pipelines_without_end_is_not(bench: Bench, client: ProjectConnection) -> None:
+def test_who_pipelines_without_end_is_not(bench: ConnectedPair, client: ProjectConnection) -> None:
     """There is always a half request left over, but never the same one."""
     for _ in range(10):
         bench.theirs.sendall(PING[6:] + PING + PING[:6] if client._unread else PING + PING[:6])
@@ -255,7 +255,7 @@ def test_who_pipelines_without_end_is_not(bench: Bench, client: ProjectConnectio
     assert b'"too_slow"' in bench.theirs.recv(1000)
 
 
-def test_who_says_nothing_may_stay(bench: Bench, client: ProjectConnection) -> None:
+def test_who_says_nothing_may_stay(bench: ConnectedPair, client: ProjectConnection) -> None:
     pass_time(bench, 1000 * PEER_SECONDS)
     bench.theirs.sendall(PING)
     bench.turn()
@@ -264,7 +264,7 @@ def test_who_says_nothing_may_stay(bench: Bench, client: ProjectConnection) -> N
 
 @pytest.mark.parametrize("breaks_in", [1, 2])
 def test_a_fault_on_the_way_to_the_audit_ends_whose_record_it_was_and_nobody_else(
-    bench: Bench, client: ProjectConnection, transport: Breakable, breaks_in: int
+    bench: ConnectedPair, client: ProjectConnection, transport: Breakable, breaks_in: int
 ) -> None:
     """At the end of a turn, or among those who wait for the next one. Who went on would take one answer for another."""
     ours, theirs = socket.socketpair()
