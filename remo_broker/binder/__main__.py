@@ -26,6 +26,7 @@ import sys
 
 from remo_broker.binder import files
 from remo_broker.protocol import paths
+from remo_broker.protocol.lines import LineBuffer
 from remo_broker.protocol.names import RESERVED_PROJECT_NAMES, is_project_name
 
 TYPE_CHECKING = False
@@ -44,11 +45,10 @@ def main() -> int:
 
 
 def serve(connection: socket.socket, socket_dir: str) -> None:
-    lines = b""
+    lines = LineBuffer()
     while data := connection.recv(MAX_LINE):
-        lines += data
-        while b"\n" in lines:
-            line, _, lines = lines.partition(b"\n")
+        lines.feed(data)
+        for line in iter(lines.next_line, None):
             answer(connection, socket_dir, line)
         if len(lines) >= MAX_LINE:
             return

@@ -16,6 +16,7 @@ import stat
 import time
 
 from remo_broker.broker.projects import ManifestSource, Registration
+from remo_broker.protocol.clock import now_usec
 from remo_broker.protocol.names import RESERVED_PROJECT_NAMES, is_project_name, is_secret_name
 from remo_broker.protocol.ops import MAX_LEASES, MAX_TTL_SECONDS
 
@@ -126,9 +127,9 @@ def set_aside(state_dir: str) -> str:
             os.unlink(os.path.join(state_dir, name))
         except OSError:
             pass  # a directory, say: one more is harmless
-    now = time.time_ns()
-    moment = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now // 1_000_000_000))
-    aside = os.path.join(state_dir, f"{ASIDE_NAME}-{moment}.{now % 1_000_000_000:09}Z")
+    now = now_usec()
+    moment = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now // 1_000_000))
+    aside = os.path.join(state_dir, f"{ASIDE_NAME}-{moment}.{now % 1_000_000:06}Z")
     try:  # noqa: SIM105
         os.rename(os.path.join(state_dir, FILE_NAME), aside)
     except FileNotFoundError:

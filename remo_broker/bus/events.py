@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from remo_broker.bus.interfaces import MANAGER, PROJECT
 from remo_broker.bus.snapshot import StatusSnapshot
+from remo_broker.protocol.message import FieldError, from_fields
 from remo_broker.protocol.names import is_project_name, printable
 from remo_broker.protocol.ops import EVENTS, BrokerEvent, ProjectEvent
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from remo_broker.protocol.message import Message
 
 _LARGEST = {"u": 2**32 - 1, "t": 2**64 - 1}
-_KINDS = {"str": str, "int": int, "bool": bool}
 
 
 class BadEvent(Exception):
@@ -43,15 +43,10 @@ def decode(line: bytes) -> Message:
     event = EVENTS.get(str(fields.get("event")))
     if event is None:
         raise BadEvent(f"an unknown event, {_shown(fields.get('event'))}")
-    values = {}
-    for name, kind in event.FIELDS.items():
-        value = fields.get(name)
-        if value is None and event.optional(name):
-            continue
-        if type(value) is not _KINDS[kind.removesuffix(" | None")]:
-            raise BadEvent(f"the event {event.__name__} without a proper {name}")
-        values[name] = value
-    message = event(**values)
+    try:
+        message = from_fields(event, fields)
+    except FieldError as error:
+        raise BadEvent(f"{event.__name__}: {error}") from None
     if isinstance(message, BrokerEvent):
         _check(MANAGER, StatusSnapshot(message, {}))
     elif isinstance(message, ProjectEvent):

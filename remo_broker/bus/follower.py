@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 from remo_broker.bus.events import BadEvent, decode
 from remo_broker.bus.snapshot import Draft
 from remo_broker.bus.unit import State
+from remo_broker.protocol.lines import LineBuffer
 from remo_broker.protocol.ops import MAX_MESSAGE, StoppingEvent, SyncedEvent
 
 if TYPE_CHECKING:
@@ -114,12 +115,12 @@ class Follower:
 
     async def _listen(self, reader: asyncio.StreamReader, deadline: asyncio.Timeout) -> Ending:
         """Publish snapshots, from the `synced` event on. That event lifts the deadline."""
-        draft, rest = Draft(), b""
+        draft, lines = Draft(), LineBuffer()
         while chunk := await reader.read(_READ):
-            *lines, rest = (rest + chunk).split(b"\n")
-            if len(rest) > MAX_MESSAGE:
-                raise BadEvent("a line that is too long")
-            events = [decode(line) for line in lines]
+            lines.feed(chunk)
+            events = [decode(line) for line in iter(lines.next_line, None)]
+            if len(lines) > MAX_MESSAGE:
+                raise BadEvent(f"a line of more than {MAX_MESSAGE} bytes")
             draft.take(events)
             if any(isinstance(event, SyncedEvent) for event in events):
                 self._synced = True

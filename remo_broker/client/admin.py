@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 from remo_broker.client.connection import BaseClient, watch
 from remo_broker.client.errors import ConnectionLost
 from remo_broker.client.exchange import build, check_version, encode, parse_object, refusal_in
 from remo_broker.protocol import paths
+from remo_broker.protocol.clock import monotonic
 from remo_broker.protocol.ops import (
     EVENTS,
     BrokerStatus,
@@ -67,7 +66,7 @@ class StatusClient(BaseClient):
         """
         watcher = type(self)(self.path, timeout=self.timeout)
         try:
-            watcher._send(encode(Watch()), time.monotonic() + self.timeout)
+            watcher._send(encode(Watch()), monotonic() + self.timeout)
             while True:
                 try:
                     line = watcher._read_line(None)

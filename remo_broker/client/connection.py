@@ -18,6 +18,7 @@ from remo_broker.client.exchange import (
     refusal_in,
     wants_version,
 )
+from remo_broker.protocol.clock import monotonic
 from remo_broker.protocol.lines import LineBuffer
 from remo_broker.protocol.ops import MAX_MESSAGE, Request, Status
 
@@ -98,7 +99,7 @@ class BaseClient:
             return self._once(request)
 
     def _once(self, request: Request) -> Exchange:
-        deadline = time.monotonic() + self.timeout
+        deadline = monotonic() + self.timeout
         exchange = Exchange(self.path, request, greet=self.GREETS and self._connection is None)
         whole = False
         try:
@@ -157,7 +158,7 @@ class BaseClient:
         return line
 
     def _left(self, deadline: float) -> float:
-        left = deadline - time.monotonic()
+        left = deadline - monotonic()
         if left <= 0:
             raise TimedOut(self.path, self.timeout)
         return left
@@ -179,7 +180,7 @@ def watch(client: BaseClient, request: Request, kind: type[M]) -> Iterator[M]:
     """
     watcher = type(client)(client.path, timeout=client.timeout)
     try:
-        watcher._send(encode(request), time.monotonic() + client.timeout)
+        watcher._send(encode(request), monotonic() + client.timeout)
         while True:
             try:
                 line = watcher._read_line(None)
@@ -208,7 +209,7 @@ def connect(path: str, kind: str, deadline: float, timeout: float) -> _socket.so
                 check_listener(connection, path, kind)
                 return connection
             except BlockingIOError:
-                if time.monotonic() > deadline:
+                if monotonic() > deadline:
                     raise TimedOut(path, timeout) from None
                 time.sleep(BACKLOG_RETRY_SECONDS)
     except OSError as error:

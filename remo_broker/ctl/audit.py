@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from remo_broker.cli.options import Arguments, Option, Usage
 from remo_broker.cli.program import Problem
-from remo_broker.cli.times import FORMS, iso, parse
+from remo_broker.cli.times import FORMS, USEC, iso, parse
 from remo_broker.client.errors import ClientError
 from remo_broker.ctl import audit_table
 from remo_broker.ctl.audit_first import Firsts
@@ -41,6 +41,7 @@ from remo_broker.ctl.commands import (
 from remo_broker.ctl.session import checked_project, manages_units, open_client, open_output, socket_path, user_name
 from remo_broker.ctl.status import unit_states
 from remo_broker.protocol import paths
+from remo_broker.protocol.clock import now_usec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -142,7 +143,7 @@ def moment(arguments: Arguments, option: Option) -> int | None:
     text = arguments.value(option)
     if text is None:
         return None
-    found = parse(text, time.time())
+    found = parse(text, now_usec() / USEC)
     if found is None:
         raise Usage(f"{option.name}: not a time from 1970 to 9998", hint=f"write {FORMS}; see systemd.time(7)")
     return found

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import time
 from typing import TYPE_CHECKING
 
 from remo_broker.cli.program import Problem
@@ -19,6 +18,7 @@ from remo_broker.ctl.audit_first import Firsts
 from remo_broker.ctl.audit_journal import read
 from remo_broker.ctl.audit_who import who
 from remo_broker.protocol import records
+from remo_broker.protocol.clock import now_usec
 from remo_broker.protocol.records import Event
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _since(path: str | None) -> int:
         if path is not None:
             with open(path, encoding="ascii") as file:
                 return int(file.read())
-    return int((time.time() - FIRST_RUN_SECONDS) * USEC)
+    return now_usec() - FIRST_RUN_SECONDS * USEC
 
 
 def _entry(record: Record) -> bytes:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-import time
 from datetime import date, datetime, timedelta
 from html import escape
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 from remo_broker.cli.times import USEC, shown, shown_short
 from remo_broker.ctl.audit_report_style import STYLE
 from remo_broker.ctl.audit_summary import QUARTER_USEC, Count, asked, group
+from remo_broker.protocol.clock import now_usec
 from remo_broker.protocol.records import Decision, Event
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Report:
             '<meta name="color-scheme" content="light dark"><meta name="referrer" content="no-referrer">'
             f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>"
             '<a class="skip" href="#denials">Skip to the denials</a>'
-            f"<header><h1>{escape(title)}</h1><p>{escape(span)}; made {escape(shown(int(time.time() * USEC)))}</p>"
+            f"<header><h1>{escape(title)}</h1><p>{escape(span)}; made {escape(shown(now_usec()))}</p>"
             '<nav aria-label="Sections"><a href="#time">Over time</a><a href="#days">Days</a><a href="#denials">Denials</a>'
             '<a href="#matrix">Who fetched what</a><a href="#first">First fetches</a></nav></header><main>'
         )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import select
-import time
 
 from remo_broker.client.admin import AdminClient
 from remo_broker.client.errors import ClientError, ConnectionLost, Unreachable
 from remo_broker.ctl import units
+from remo_broker.protocol.clock import monotonic
 
 # A broker starts in a tenth of a second. After this long, ask systemctl.
 PATIENCE_SECONDS = 1.0
@@ -54,7 +54,7 @@ class HostBroker(AdminClient):
         poll.register(self._connection, select.POLLIN)
         while not poll.poll(PATIENCE_SECONDS * 1000):
             self._check()
-            if deadline is not None and time.monotonic() >= deadline:
+            if deadline is not None and monotonic() >= deadline:
                 return
 
     def _check(self) -> None:

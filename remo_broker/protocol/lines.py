@@ -1,6 +1,8 @@
-"""Splits a stream of bytes into lines. Every reader of the protocol uses this except two: the
-project sockets, which look up each read as a whole before they split it, and the admin socket,
-whose bytes stay in secret memory."""
+"""Splits a stream of bytes into lines.
+
+Everything that reads lines from a socket uses this, except where a line is read in another way for
+a reason: the project sockets look up each read as a whole before they split it, the admin socket's
+bytes stay in secret memory, and `client/quick.py` avoids the import."""
 
 from __future__ import annotations
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 
 from remo_broker.cli.options import Arguments
+from remo_broker.protocol.clock import monotonic
 from remo_broker.protocol.ops import Explanation
 from remo_broker.secret.bindings import find_bindings
 from remo_broker.secret.commands import EXIT_DENIED, EXIT_NOT_FOUND, WAIT
@@ -24,7 +24,7 @@ def check(arguments: Arguments) -> int:
     with open_client(arguments) as client:
         bound = find_bindings(arguments, client)
         names = arguments.operands or list(bound.bindings)
-        until = time.monotonic() + LONGEST_PATIENCE_SECONDS
+        until = monotonic() + LONGEST_PATIENCE_SECONDS
         states = {name: state(patiently(partial(client.peek, name), until)) for name in names}
     optional = {name for name, own in bound.bindings.items() if all(one.optional for one in own)}
     width = max((len(name) for name in states), default=0)

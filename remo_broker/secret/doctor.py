@@ -10,12 +10,12 @@ import os
 import re
 import subprocess
 import sys
-import time
 
 from remo_broker import __version__
 from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import EXIT_FAILURE, Problem
 from remo_broker.client.errors import ClientError
+from remo_broker.protocol.clock import now_usec
 from remo_broker.secret.get import write_lines
 from remo_broker.secret.locate import open_client
 from remo_broker.secret.manifests import nearest
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Reads at most this much of a dot file.
 MAX_BYTES = 1024 * 1024
 # The start of this release's year: with an earlier clock, TLS and expiry times fail.
-OLDEST_CLOCK = 1_767_225_600
+OLDEST_CLOCK_USEC = 1_767_225_600_000_000
 OLDEST_PYTHON = (3, 9)
 
 # A token in a file: a setting whose value is not a reference to a variable.
@@ -144,7 +144,7 @@ def broker(arguments: Arguments) -> Iterator[Finding]:
 
 
 def surroundings() -> Iterator[Finding]:
-    if time.time() < OLDEST_CLOCK:
+    if now_usec() < OLDEST_CLOCK_USEC:
         yield Finding("the clock is wrong: it shows a time before this release", "set it, on the host if need be")
     if sys.version_info < OLDEST_PYTHON:
         yield Finding(f"Python {sys.version.split()[0]} is too old", "install Python 3.9 or later")

@@ -11,6 +11,7 @@ from remo_broker.client.errors import BrokerError, Denied, NotFound, RateLimited
 from remo_broker.client.project import Client
 from remo_broker.client.value import SecretValue
 from remo_broker.manifest.bindings import Binding
+from remo_broker.protocol.clock import monotonic
 from remo_broker.protocol.ops import Reason
 from remo_broker.secret.commands import EXIT_DENIED, EXIT_NOT_FOUND
 
@@ -34,7 +35,7 @@ def fetch(client: Client, bindings: dict[str, list[Binding]]) -> dict[str, Secre
     Raises `Problem`, which names each missing or denied secret.
     """
     secrets = {}
-    patient_until = time.monotonic() + LONGEST_PATIENCE_SECONDS
+    patient_until = monotonic() + LONGEST_PATIENCE_SECONDS
     refused: list[tuple[str, BrokerError]] = []
     left_out = []
     for name, bound in bindings.items():
@@ -79,6 +80,6 @@ def patiently(ask: Callable[[], T], patient_until: float) -> T:
             return ask()
         except RateLimited as error:
             pause = max(error.retry_after_seconds or 0, SHORTEST_PAUSE_SECONDS)
-            if time.monotonic() + pause > patient_until:
+            if monotonic() + pause > patient_until:
                 raise
             time.sleep(pause)

@@ -10,6 +10,7 @@ from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import Problem
 from remo_broker.client.errors import ConnectionLost, RateLimited, TimedOut, Unreachable
 from remo_broker.client.project import Client
+from remo_broker.protocol.clock import monotonic
 from remo_broker.secret.commands import (
     DEFAULT_WAIT_SECONDS,
     EXIT_NOT_FOUND,
@@ -36,11 +37,11 @@ def wait_until_ready(arguments: Arguments, seconds: int) -> None:
 
     At the timeout, raises `Problem` with what is missing.
     """
-    deadline = time.monotonic() + seconds
+    deadline = monotonic() + seconds
     reply_seconds = max(seconds, FIRST_REPLY_SECONDS)
     while (obstacle := find_obstacle(arguments, reply_seconds)) is not None:
-        time.sleep(max(0.0, min(POLL_SECONDS, deadline - time.monotonic())))
-        reply_seconds = deadline - time.monotonic()
+        time.sleep(max(0.0, min(POLL_SECONDS, deadline - monotonic())))
+        reply_seconds = deadline - monotonic()
         if reply_seconds <= 0:
             raise Problem(f"waited {seconds} s: {obstacle}", hint=obstacle.hint, status=obstacle.status)
 

@@ -19,6 +19,7 @@ from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import Problem, report
 from remo_broker.client.errors import ClientError, Denied, NotFound, PeerUnexpected
 from remo_broker.client.value import SecretValue
+from remo_broker.protocol.clock import monotonic
 from remo_broker.secret.become import start
 from remo_broker.secret.bindings import Bound
 from remo_broker.secret.locate import open_client
@@ -144,12 +145,12 @@ def _look_at(child: int) -> int | None:
 
 def _wait_for(child: int, seconds: int) -> bool:
     """Wait up to `seconds` for the child to exit; return whether it did."""
-    deadline = time.monotonic() + seconds
+    deadline = monotonic() + seconds
     while True:
         pid, _ = os.waitpid(child, os.WNOHANG)
         if pid:
             return True
-        left = deadline - time.monotonic()
+        left = deadline - monotonic()
         if left <= 0:
             return False
         signal.sigtimedwait({signal.SIGCHLD}, left)

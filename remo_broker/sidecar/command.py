@@ -6,9 +6,9 @@ import os
 import select
 import signal
 import subprocess
-import time
 
 from remo_broker.cli.program import Problem
+from remo_broker.protocol.clock import monotonic
 from remo_broker.protocol.ops import MAX_PUSH
 from remo_broker.protocol.process import MEMORY_ENVIRONMENT
 
@@ -46,11 +46,11 @@ def output_of(argv: Sequence[str], label: str, timeout_seconds: int, *, own_sess
     except (OSError, ValueError) as error:
         why = os.strerror(error.errno or 0) if isinstance(error, OSError) else "cannot be executed"
         raise Problem(f"{label}: {argv[0]}: {why}", hint="give the path of an executable program") from None
-    deadline = time.monotonic() + timeout_seconds
+    deadline = monotonic() + timeout_seconds
     try:
         content = _read(process, deadline, label)
         try:
-            status = process.wait(max(0.0, deadline - time.monotonic()))
+            status = process.wait(max(0.0, deadline - monotonic()))
         except subprocess.TimeoutExpired:
             content = None
     finally:
@@ -75,7 +75,7 @@ def _read(process: subprocess.Popen[bytes], deadline: float, label: str) -> byte
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     content = bytearray()
-    while (left := deadline - time.monotonic()) > 0:
+    while (left := deadline - monotonic()) > 0:
         if not poll.poll(left * 1000):
             break
         piece = os.read(descriptor, READ_SIZE)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 from remo_broker.client.connection import connect
 from remo_broker.client.errors import BadReply, ClientError, ConnectionLost
 from remo_broker.client.exchange import build, encode, parse_object, refusal_in
 from remo_broker.protocol import paths
+from remo_broker.protocol.clock import monotonic
+from remo_broker.protocol.lines import LineBuffer
 from remo_broker.protocol.ops import MAX_MESSAGE, SIGN_OF_LIFE_SECONDS, StoreState, WatchStore
 
 # A connect waits only if the backlog is full.
@@ -21,9 +21,9 @@ class BrokerLink:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        deadline = time.monotonic() + CONNECT_SECONDS
+        deadline = monotonic() + CONNECT_SECONDS
         self._socket = connect(path, paths.ADMIN_SOCKET, deadline, CONNECT_SECONDS)
-        self._unread = b""
+        self._lines = LineBuffer()
         try:
             self._socket.send(encode(WatchStore()))
         except OSError:
@@ -47,9 +47,10 @@ class BrokerLink:
             data = b""
         if not data:
             raise ConnectionLost(self._path)
-        *lines, self._unread = (self._unread + data).split(b"\n")
-        if len(self._unread) > MAX_MESSAGE:
-            raise BadReply(self._path, "a line that is too long")
+        self._lines.feed(data)
+        lines = list(iter(self._lines.next_line, None))
+        if len(self._lines) > MAX_MESSAGE:
+            raise BadReply(self._path, f"a line of more than {MAX_MESSAGE} bytes")
         return [state for line in lines if (state := self._state(line)) is not None]
 
     def _state(self, line: bytes) -> StoreState | None:

@@ -14,6 +14,7 @@ import time
 from remo_broker.cli.program import Problem
 from remo_broker.client.admin import AdminClient
 from remo_broker.client.errors import ClientError
+from remo_broker.protocol.clock import boot_seconds
 from remo_broker.protocol.names import counted
 from remo_broker.protocol.ops import CLEARED, Pushed
 from remo_broker.protocol.process import execute_again, forbid_dumps
@@ -45,11 +46,6 @@ START, CHANGE, REFRESH, SIGNAL, BROKER = "start", "change", "refresh", "signal",
 
 class Stopped(BaseException):
     """SIGTERM or SIGINT: ends whatever is running, even a command that hangs."""
-
-
-def now() -> float:
-    """Seconds, including time suspended: a token ages during suspend too."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def run(arguments: Arguments) -> int:
@@ -104,16 +100,16 @@ class Supplier:
     def run(self) -> None:
         self._warn_of_remote()
         while True:
-            if self._link is None and now() >= self._connect_at:
+            if self._link is None and boot_seconds() >= self._connect_at:
                 self._connect()
-            if now() >= self._refresh_at:
+            if boot_seconds() >= self._refresh_at:
                 self._refresh_at = NEVER
                 if not self._yields_to:
                     self._want(REFRESH)
-            if self._watched.due <= now():
+            if self._watched.due <= boot_seconds():
                 self._watched.taken()
                 self._want(CHANGE)
-            if self._cause and self._start_usec and self._link is not None and now() >= self._due:
+            if self._cause and self._start_usec and self._link is not None and boot_seconds() >= self._due:
                 self._supply()
             else:
                 self._wait()
@@ -130,8 +126,8 @@ class Supplier:
         else:
             until = min(until, self._connect_at)
         if self._manager.waiting:
-            until = min(until, now() + MANAGER_SECONDS)
-        timeout = None if until == NEVER else max(0, int((until - now()) * 1000) + 1)
+            until = min(until, boot_seconds() + MANAGER_SECONDS)
+        timeout = None if until == NEVER else max(0, int((until - boot_seconds()) * 1000) + 1)
         ready = {descriptor for descriptor, _ in poll.poll(timeout)}
         if self._manager.waiting:
             self._manager.send()
@@ -144,7 +140,7 @@ class Supplier:
             self._watched.read()
         if self._link is not None and self._link.descriptor in ready:
             self._hear(self._link)
-        elif self._link is not None and now() >= self._heard_at + SILENCE_SECONDS:
+        elif self._link is not None and boot_seconds() >= self._heard_at + SILENCE_SECONDS:
             self._unlink(f"no sign of life from the broker for {SILENCE_SECONDS:g} s")
 
     def _want(self, cause: str) -> None:
@@ -182,7 +178,7 @@ class Supplier:
         except ClientError as error:
             self._unlink(str(error))
             return
-        self._heard_at = now()
+        self._heard_at = boot_seconds()
 
     def _hear(self, link: BrokerLink) -> None:
         try:
@@ -190,7 +186,7 @@ class Supplier:
         except ClientError as error:
             self._unlink(str(error) if not self._start_usec else "")
             return
-        self._heard_at = now()
+        self._heard_at = boot_seconds()
         self._connect_retry = CONNECT_RETRY_SECONDS[0]
         if not self._failures:
             self._last_error = ""
@@ -207,7 +203,7 @@ class Supplier:
             self._connect_at = 0.0
             self._connect_retry *= 2
             return
-        self._connect_at = now() + self._connect_retry
+        self._connect_at = boot_seconds() + self._connect_retry
         self._connect_retry = min(self._connect_retry * 2, CONNECT_RETRY_SECONDS[1])
         if why:
             self._complain(why)
@@ -243,7 +239,7 @@ class Supplier:
         self._watched.follow([path for source in self._sources for path in source.watched])
         reading = read_all(self._sources, own_session=True)
         refresh = [source.refresh_seconds for source in self._sources if source.refresh_seconds]
-        self._refresh_at = now() + min(refresh) if refresh else NEVER
+        self._refresh_at = boot_seconds() + min(refresh) if refresh else NEVER
         pushed = False
         try:
             pushed = self._push(reading, cause)
@@ -277,7 +273,7 @@ class Supplier:
         return True
 
     def _failed(self, error: Exception, reading: Reading) -> None:
-        self._due = now() + self._retry
+        self._due = boot_seconds() + self._retry
         self._retry = min(self._retry * 2, RETRY_SECONDS[1])
         failures: dict[str, Exception] = dict(reading.failures) or {"": error}
         self._failures = {label: str(one) for label, one in failures.items()}
@@ -304,7 +300,7 @@ class Supplier:
         for label, error in self._failures.items():
             parts.append(f"failed: {error}" if error.startswith(label) else f"failed: {label}: {error}")
         if self._failures:
-            parts.append(f"next try within {max(1, int(self._due - now() + 0.5))} s")
+            parts.append(f"next try within {max(1, int(self._due - boot_seconds() + 0.5))} s")
         fine = [source.label for source in self._sources if source.label not in self._failures]
         if fine and self._generation + len(self._failures):
             parts.append(f"fine: {', '.join(fine)}")

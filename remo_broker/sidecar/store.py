@@ -20,6 +20,7 @@ from remo_broker.cli.secrets_file import NAMES
 from remo_broker.client.admin import AdminClient
 from remo_broker.client.errors import ClientError
 from remo_broker.protocol import paths
+from remo_broker.protocol.clock import monotonic, now_usec
 from remo_broker.protocol.names import counted, is_secret_name
 from remo_broker.protocol.ops import MAX_MESSAGE
 from remo_broker.protocol.process import forbid_dumps
@@ -137,7 +138,7 @@ def _end(arguments: Arguments, what: str) -> None:
         _clear(arguments)
         held, text = True, f"{what}, the last one; the broker holds no secrets."
     else:
-        before = time.time_ns() // 1000
+        before = now_usec()
         _systemctl("enable", "--now", ADMIN_UNIT)
         _systemctl("enable", SERVICE)
         _systemctl("restart", SERVICE)
@@ -169,7 +170,7 @@ def _clear(arguments: Arguments) -> None:
 
 
 def _wait_until_supplied(arguments: Arguments, since_usec: int, what: str) -> None:
-    deadline = time.monotonic() + SUPPLY_SECONDS
+    deadline = monotonic() + SUPPLY_SECONDS
     while True:
         try:
             with AdminClient(socket_path(arguments)) as client:
@@ -177,6 +178,6 @@ def _wait_until_supplied(arguments: Arguments, since_usec: int, what: str) -> No
                     return
         except ClientError:
             pass
-        if time.monotonic() > deadline:
+        if monotonic() > deadline:
             raise Problem(f"{what}, but the broker is not supplied", hint=SEE_STATUS)
         time.sleep(0.05)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import time
 
+from remo_broker.protocol.clock import boot_seconds
 from remo_broker.sidecar.inotify import Inotify
 from remo_broker.sidecar.notify import WARNING, log
 
@@ -59,7 +59,7 @@ class SourceWatch:
         change = self._inotify.changes() if self._inotify is not None else None
         if change is None:
             return
-        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+        now = boot_seconds()
         self._first = min(self._first, now)
         quiet = QUIET_SECONDS if change.finished else JOIN_SECONDS
         self.due = max(min(self._first + JOIN_SECONDS, now + quiet), self._not_before)
@@ -71,4 +71,4 @@ class SourceWatch:
     def rest(self, *, futile: bool) -> None:
         """The sources were read. `futile`: because of a change that led to nothing new."""
         self._rest = min(max(self._rest * 2, REST_SECONDS[0]), REST_SECONDS[1]) if futile else 0.0
-        self._not_before = time.clock_gettime(time.CLOCK_BOOTTIME) + self._rest
+        self._not_before = boot_seconds() + self._rest

@@ -7,6 +7,7 @@ after it served a `get`.
 from __future__ import annotations
 
 import ast
+import collections
 import pathlib
 import subprocess
 import sys
@@ -110,6 +111,28 @@ def test_broker_and_protocol_import_nothing_heavy() -> None:
         if not one.typing_only and one.module.partition(".")[0] in HEAVY - ONLY_WITH_FLAGS.get(name, set())
     }
     assert heavy == set()
+
+
+def test_only_the_one_module_reads_a_clock() -> None:
+    reads = {"clock_gettime", "clock_gettime_ns", "monotonic", "monotonic_ns", "time", "time_ns"}
+    readers = {
+        name
+        for name, file in FILES.items()
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        if node.value.id == "time" and node.attr in reads
+    }
+    assert readers == {"remo_broker.protocol.clock"}
+
+
+def test_each_class_name_is_there_once() -> None:
+    names = collections.Counter(
+        node.name
+        for file in FILES.values()
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_there_is_no_circle_of_imports() -> None:

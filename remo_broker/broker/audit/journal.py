@@ -20,6 +20,8 @@ import select
 import socket
 import time
 
+from remo_broker.protocol.clock import monotonic
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,9 +96,9 @@ class JournalTransport:
 
         if self._socket is None:
             return True
-        deadline = time.monotonic() + patience_seconds
+        deadline = monotonic() + patience_seconds
         while fcntl.ioctl(self._socket, _SIOCOUTQ, _NOTHING) != _NOTHING:
-            if time.monotonic() >= deadline:
+            if monotonic() >= deadline:
                 return False
             time.sleep(RECEIVED_POLL_SECONDS)
         try:  # the queue of a closed socket is empty, too
@@ -128,8 +130,8 @@ class JournalTransport:
         assert self._socket is not None
         poll = select.poll()
         poll.register(self._socket, select.POLLOUT)
-        deadline = time.monotonic() + patience_seconds
-        while (left := deadline - time.monotonic()) > 0:
+        deadline = monotonic() + patience_seconds
+        while (left := deadline - monotonic()) > 0:
             poll.poll(left * 1000)
             try:
                 self._socket.send(data)

@@ -16,10 +16,10 @@ Rules:
 from __future__ import annotations
 
 import os
-import time
 
 from remo_broker.broker.audit.waiting import Waiting
 from remo_broker.protocol import records
+from remo_broker.protocol.clock import monotonic
 from remo_broker.protocol.names import counted
 
 TYPE_CHECKING = False
@@ -147,13 +147,13 @@ class AuditTrail:
         taken = 0
         patience = PATIENCE_SECONDS
         batches = [records] if len(records) == 1 else self._batches(records)
-        began = time.monotonic() if len(batches) > 1 else 0.0
+        began = monotonic() if len(batches) > 1 else 0.0
         try:
             for batch in batches:
                 self._transport.send(batch, patience)
                 taken += len(batch)
                 if began:
-                    patience = min(patience, max(0.0, began + TURN_SECONDS - time.monotonic()))
+                    patience = min(patience, max(0.0, began + TURN_SECONDS - monotonic()))
         except OSError:
             self._degrade("journald is not accepting audit records")
         self.unseen += taken
@@ -261,7 +261,7 @@ class AuditTrail:
             return True
         if self._strict and not self._transport.received(0.0):
             return False
-        now = time.monotonic()
+        now = monotonic()
         if not self._transport.can_write():
             if now >= self._probed_at + RETRY_SECONDS:
                 self._probed_at = now
@@ -286,7 +286,7 @@ class AuditTrail:
             if not self._try_to_send(batch, patience):
                 return False
             self._waiting.done(len(batch))
-            patience = max(0.0, now + PATIENCE_SECONDS - time.monotonic())
+            patience = max(0.0, now + PATIENCE_SECONDS - monotonic())
         dropped = self.dropped - self._dropped_before
         text = f"journald accepts audit records again; at most {dropped} records were lost."
         recovered = records.record(records.Event.RECOVERED, text, dropped=dropped) + records.own_fields()

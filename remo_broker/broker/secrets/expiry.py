@@ -9,7 +9,8 @@ two comes first.
 from __future__ import annotations
 
 import re
-import time
+
+from remo_broker.protocol.clock import boot_usec, now_usec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,16 +21,6 @@ _time = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(\.\d{1,9})?(?:([Zz])|([+-](?:[01]\d|2[0-3]):[0-5]\d))",
     re.ASCII,
 ).fullmatch
-
-
-def wall_usec() -> int:
-    """Microseconds since 1970."""
-    return time.time_ns() // 1000
-
-
-def boot_usec() -> int:
-    """Microseconds since boot, including time suspended."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
 
 
 def parse_time(text: str) -> int | None:
@@ -61,7 +52,7 @@ class Expiry:
 class Clocks:
     """The two clocks, read together."""
 
-    def __init__(self, wall: Callable[[], int] = wall_usec, boot: Callable[[], int] = boot_usec) -> None:
+    def __init__(self, wall: Callable[[], int] = now_usec, boot: Callable[[], int] = boot_usec) -> None:
         self._wall = wall
         self._boot = boot
 

@@ -11,6 +11,7 @@ from remo_broker.broker.requests import decode
 from remo_broker.broker.secrets.json_spans import finish, scan
 from remo_broker.broker.sockets.connection import PEER_SECONDS, Connection
 from remo_broker.protocol import records
+from remo_broker.protocol.lines import LineBuffer
 from remo_broker.protocol.names import counted
 from remo_broker.protocol.ops import MAX_MESSAGE, PROJECT_REQUESTS, Get, Reason
 
@@ -81,7 +82,7 @@ class LineReader:
 class RefusedConnection(Connection):
     """A connection that gets the same reply to any request and is then closed."""
 
-    __slots__ = ("_answered", "_on_close", "_read", "_reader", "_record_of", "_trail")
+    __slots__ = ("_answered", "_line", "_lines", "_on_close", "_reader", "_record_of", "_trail")
 
     def __init__(
         self,
@@ -101,7 +102,9 @@ class RefusedConnection(Connection):
         self._answered = answer
         self._record_of = record_of
         self._on_close = on_close
-        self._read = b""
+        self._lines = LineBuffer()
+        self._line: bytes | None = None
+        """The request, once it is whole."""
         sweeper.set(self, PEER_SECONDS)
 
     def readable(self) -> None:
@@ -112,16 +115,20 @@ class RefusedConnection(Connection):
         except OSError:
             self.close()
             return
-        self._read += data
-        if data and b"\n" not in data and len(self._read) < MAX_MESSAGE:
-            return
-        if not self._read:
-            self.close()
-            return
+        self._lines.feed(data)
+        line = self._lines.next_line()
+        if line is None:
+            if data and len(self._lines) < MAX_MESSAGE:
+                return
+            line = self._lines.last_line()
+            if line is None:
+                self.close()
+                return
+        self._line = line
         self.loop.forget(self.fd)
         if self._record_of is None:
             self.answer(None)
-        elif len(self._read) > LONG_LINE:
+        elif len(line) > LONG_LINE:
             self._reader.add(self)
         else:
             self.answer(finish(self.steps()))
@@ -129,7 +136,8 @@ class RefusedConnection(Connection):
     def steps(self) -> Steps:
         """Create the audit record of the request, in steps."""
         assert self._record_of is not None
-        return self._record_of(self._read.partition(b"\n")[0])
+        assert self._line is not None
+        return self._record_of(self._line)
 
     def answer(self, record: bytes | None) -> None:
         if record is not None:

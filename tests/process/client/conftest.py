@@ -76,7 +76,7 @@ def broker() -> Iterator[Broker]:
             yield broker
 
 
-class Stranger:
+class CannedServer:
     """Something that is no broker of this version: it answers each connection with bytes and closes it.
 
     The last of `answers` is for all further connections too. Where `hold` is set it does not close before the end, and
@@ -119,18 +119,18 @@ class Stranger:
             connection.close()
 
 
-class Answer(Protocol):
-    def __call__(self, *answers: bytes, hold: bool = False, slow: bool = False) -> Stranger: ...
+class Serve(Protocol):
+    def __call__(self, *answers: bytes, hold: bool = False, slow: bool = False) -> CannedServer: ...
 
 
 @pytest.fixture
-def stranger(directory: pathlib.Path) -> Iterator[Answer]:
-    """`stranger(bytes)`: what listens at `.path` and is no broker."""
+def serve(directory: pathlib.Path) -> Iterator[Serve]:
+    """`serve(bytes)`: what listens at `.path` and is no broker."""
     with contextlib.ExitStack() as stack:
 
-        def answer(*answers: bytes, hold: bool = False, slow: bool = False) -> Stranger:
-            found = Stranger(directory / "stranger.sock", *answers, hold=hold, slow=slow)
+        def start(*answers: bytes, hold: bool = False, slow: bool = False) -> CannedServer:
+            found = CannedServer(directory / "other.sock", *answers, hold=hold, slow=slow)
             stack.callback(found.close)
             return found
 
-        yield answer
+        yield start

@@ -18,7 +18,7 @@ from tests.support.machine import REPOSITORY
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.process.client.conftest import Answer
+    from tests.process.client.conftest import Serve
     from tests.support.broker import Broker
 
 PONG = b'{"ok":true,"broker_version":"2.0.0","protocol_version":2,"project":"x"}\n'
@@ -100,8 +100,8 @@ REPLIES = [
 
 
 @pytest.mark.parametrize("reply", REPLIES, ids=range(len(REPLIES)))
-def test_it_says_what_the_ordinary_client_says(stranger: Answer, reply: bytes) -> None:
-    path = str(stranger(reply).path)
+def test_it_says_what_the_ordinary_client_says(serve: Serve, reply: bytes) -> None:
+    path = str(serve(reply).path)
 
     def get(opened: quick.QuickClient | client.Client) -> object:
         with opened:

@@ -44,7 +44,7 @@ def test_a_fault_of_one_leaves_the_others_their_turn() -> None:
                 loop, sweeper, trail, reader, here, ANSWER, record_of, lambda: gone.append(None)
             )
             stack.callback(refused.close)
-            there.sendall(b"x" * LONG_LINE + b"\n")
+            there.sendall(b"x" * (LONG_LINE + 1) + b"\n")
             there.settimeout(20)
             for _ in range(5):
                 loop.after(0, lambda: None)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pathlib
     from collections.abc import Callable, Iterator
 
-    from tests.process.client.conftest import Answer, Open
+    from tests.process.client.conftest import Open, Serve
 
 VALUE = "zqMarkerqz"
 PONG = b'{"ok":true,"broker_version":"2.0.0","protocol_version":2,"project":"x"}\n'
@@ -37,10 +37,10 @@ def pong(version: object) -> bytes:
 
 
 @pytest.mark.parametrize(("version", "advice"), [(1, "upgrade the broker"), (3, "upgrade the client")])
-def test_another_version_is_named(stranger: Answer, open_client: Open, version: int, advice: str) -> None:
+def test_another_version_is_named(serve: Serve, open_client: Open, version: int, advice: str) -> None:
     """Before its answer to the request itself is looked at, whatever that is."""
     value = json.dumps({"ok": True, "value": VALUE, "ttl_seconds": 1, "generation": 1}).encode() + b"\n"
-    other = stranger(pong(version) + value)
+    other = serve(pong(version) + value)
     with pytest.raises(client.WrongVersion, match=f"version {version}") as raised:
         open_client("Client", other.path).get("TOKEN")
     assert raised.value.theirs == version
@@ -48,21 +48,21 @@ def test_another_version_is_named(stranger: Answer, open_client: Open, version: 
 
 
 @pytest.mark.parametrize("odd", [b'{"ok":true,"done":1}\n', b'{"ok":false,"code":"protocol_error","message":"m"}\n'])
-def test_another_version_is_named_on_the_admin_socket(stranger: Answer, open_client: Open, odd: bytes) -> None:
+def test_another_version_is_named_on_the_admin_socket(serve: Serve, open_client: Open, odd: bytes) -> None:
     """There is no ping there: `status` is asked when an answer is odd."""
     with pytest.raises(client.WrongVersion, match="version 3"):
-        open_client("AdminClient", stranger(odd, pong(3)).path).show("x")
+        open_client("AdminClient", serve(odd, pong(3)).path).show("x")
 
 
 @pytest.mark.parametrize("then", [pong(2), b"", b"HTTP/1.1\n"])
-def test_an_odd_answer_stands_where_the_version_is_not_why(stranger: Answer, open_client: Open, then: bytes) -> None:
+def test_an_odd_answer_stands_where_the_version_is_not_why(serve: Serve, open_client: Open, then: bytes) -> None:
     with pytest.raises(client.BadReply, match="'name' is missing"):
-        open_client("AdminClient", stranger(b'{"ok":true}\n', then).path).show("x")
+        open_client("AdminClient", serve(b'{"ok":true}\n', then).path).show("x")
 
 
-def test_status_of_another_version(stranger: Answer, open_client: Open) -> None:
+def test_status_of_another_version(serve: Serve, open_client: Open) -> None:
     with pytest.raises(client.WrongVersion):
-        open_client("AdminClient", stranger(pong(3)).path).status()
+        open_client("AdminClient", serve(pong(3)).path).status()
 
 
 @pytest.mark.parametrize(
@@ -94,9 +94,9 @@ def test_status_of_another_version(stranger: Answer, open_client: Open) -> None:
         PONG + b"x" * 70_000,
     ],
 )
-def test_no_answer_of_the_protocol(stranger: Answer, open_client: Open, answer: bytes) -> None:
+def test_no_answer_of_the_protocol(serve: Serve, open_client: Open, answer: bytes) -> None:
     with pytest.raises(client.BadReply) as raised:
-        open_client("Client", stranger(answer).path).get("TOKEN")
+        open_client("Client", serve(answer).path).get("TOKEN")
     error: BaseException | None = raised.value
     while error is not None:
         assert VALUE not in str(error) + repr(error)
@@ -104,35 +104,35 @@ def test_no_answer_of_the_protocol(stranger: Answer, open_client: Open, answer: 
 
 
 @pytest.mark.parametrize("answer", [b"", PONG, PONG[:20], PONG + b'{"ok":true'])
-def test_closed_before_the_answer(stranger: Answer, open_client: Open, answer: bytes) -> None:
+def test_closed_before_the_answer(serve: Serve, open_client: Open, answer: bytes) -> None:
     with pytest.raises(client.ConnectionLost):
-        open_client("Client", stranger(answer).path).get("TOKEN")
+        open_client("Client", serve(answer).path).get("TOKEN")
 
 
-def test_an_answer_in_small_pieces(stranger: Answer, open_client: Open) -> None:
+def test_an_answer_in_small_pieces(serve: Serve, open_client: Open) -> None:
     value = b'{"ok":true,"value":"whole","ttl_seconds":1,"generation":1}\n'
-    assert open_client("Client", stranger(PONG + value, slow=True).path).get("TOKEN").reveal() == "whole"
+    assert open_client("Client", serve(PONG + value, slow=True).path).get("TOKEN").reveal() == "whole"
 
 
-def test_an_answer_before_all_was_read(stranger: Answer, open_client: Open) -> None:
+def test_an_answer_before_all_was_read(serve: Serve, open_client: Open) -> None:
     """Whoever refuses a long request early closes the connection while it is still being sent."""
     answer = b'{"ok":false,"code":"payload_too_large","message":"too much"}\n'
     with pytest.raises(client.PayloadTooLarge, match="too much"):
-        open_client("AdminClient", stranger(answer).path).push_creds({"TOKEN": "x" * 4_000_000})
+        open_client("AdminClient", serve(answer).path).push_creds({"TOKEN": "x" * 4_000_000})
 
 
-def test_no_answer_in_time(stranger: Answer, open_client: Open) -> None:
-    other = stranger(PONG, hold=True)
+def test_no_answer_in_time(serve: Serve, open_client: Open) -> None:
+    other = serve(PONG, hold=True)
     with pytest.raises(client.TimedOut, match=r"0\.2 s"):
         open_client("Client", other.path, timeout=0.2).get("TOKEN")
 
 
-def test_unknown_code_is_a_broker_error(stranger: Answer, open_client: Open) -> None:
+def test_unknown_code_is_a_broker_error(serve: Serve, open_client: Open) -> None:
     answer = (
         b'{"ok":false,"code":"brand_new","message":"what to do","reason":"why","retry_after_seconds":3,"more":[]}\n'
     )
     with pytest.raises(client.BrokerError) as raised:
-        open_client("Client", stranger(PONG + answer).path).get("TOKEN")
+        open_client("Client", serve(PONG + answer).path).get("TOKEN")
     assert type(raised.value) is client.BrokerError
     assert (raised.value.code, raised.value.reason, raised.value.retry_after_seconds) == ("brand_new", "why", 3)
     assert str(raised.value) == "what to do"
@@ -249,10 +249,10 @@ def test_in_a_user_namespace_an_unmapped_listener_may_be_root(directory: pathlib
 
 
 @pytest.mark.parametrize("name", ["A=B", "\u00e9", "A\u0000", "", "\u001b]0;x\u0007", "$(id)", "A B", "x" * 129])
-def test_a_name_that_no_broker_would_accept(stranger: Answer, open_client: Open, name: str) -> None:
+def test_a_name_that_no_broker_would_accept(serve: Serve, open_client: Open, name: str) -> None:
     info = {"ok": True, "project": "x", "allowlist": [name], "schema_version": 1}
     pong = {"ok": True, "broker_version": "2", "protocol_version": 2, "project": name + "/.."}
-    path = stranger(PONG + json.dumps(info).encode() + b"\n", json.dumps(pong).encode() + b"\n").path
+    path = serve(PONG + json.dumps(info).encode() + b"\n", json.dumps(pong).encode() + b"\n").path
     for method in ("info", "ping"):
         with pytest.raises(client.BadReply):
             getattr(open_client("Client", path), method)()
