@@ -7,8 +7,9 @@ rule is denied, whether or not the broker holds such a secret.
 
 from __future__ import annotations
 
-from remo_broker.protocol.ops import Reason, UnitCredential, UnitCredentials
+from remo_broker.protocol.codes import Reason
 from remo_broker.protocol.records import Decision, Outcome
+from remo_broker.protocol.replies import UnitCredential, UnitCredentials
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -35,9 +35,9 @@ from remo_broker.broker.status import StatusReport
 from remo_broker.broker.systemd import ADMIN, CREDENTIALS, PROJECT_KINDS, STATUS
 from remo_broker.protocol import paths, records
 from remo_broker.protocol.clock import monotonic, now_usec
+from remo_broker.protocol.codes import Code, Reason
 from remo_broker.protocol.config import DENY, Config, ConfigError, configure
 from remo_broker.protocol.names import counted, is_project_name, printable
-from remo_broker.protocol.ops import Code, Reason
 from remo_broker.protocol.process import execute_again, forbid_dumps
 
 TYPE_CHECKING = False

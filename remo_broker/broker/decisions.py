@@ -16,18 +16,12 @@ from remo_broker.broker.refusals import Refused
 from remo_broker.broker.secrets.store import BINARY_HEAD, EXPIRING_TAIL, VALUE_HEAD, VALUE_TAIL, Store
 from remo_broker.protocol import records
 from remo_broker.protocol.clock import timestamp
+from remo_broker.protocol.codes import Code, Reason
+from remo_broker.protocol.limits import MAX_MESSAGE
 from remo_broker.protocol.message import encode
 from remo_broker.protocol.names import counted, is_secret_name
-from remo_broker.protocol.ops import (
-    MAX_MESSAGE,
-    Code,
-    Explanation,
-    Pong,
-    ProjectInfo,
-    Readiness,
-    Reason,
-)
 from remo_broker.protocol.records import Backend, Decision, Outcome
+from remo_broker.protocol.replies import Explanation, Pong, ProjectInfo, Readiness
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -19,8 +19,9 @@ from remo_broker.broker.loop import READ
 from remo_broker.broker.projects import ManifestSource
 from remo_broker.broker.refusals import Refused
 from remo_broker.protocol import paths
+from remo_broker.protocol.codes import Code
+from remo_broker.protocol.limits import MAX_MESSAGE
 from remo_broker.protocol.names import is_secret_name, printable
-from remo_broker.protocol.ops import MAX_MESSAGE, Code
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

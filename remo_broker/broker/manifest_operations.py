@@ -7,9 +7,10 @@ from remo_broker.broker.decisions import info_fits
 from remo_broker.broker.manifest_changes import ManifestChange
 from remo_broker.broker.manifest_child import Allowed
 from remo_broker.broker.refusals import Refused
+from remo_broker.protocol.codes import Code, Reason
 from remo_broker.protocol.names import counted
-from remo_broker.protocol.ops import Code, Difference, Reason, Reloaded
 from remo_broker.protocol.records import Event
+from remo_broker.protocol.replies import Difference, Reloaded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ import socket
 
 from remo_broker.broker.refusals import Refused
 from remo_broker.broker.systemd import ADMIN, CREDENTIALS, listening_socket
-from remo_broker.protocol.ops import MAX_MESSAGE, Code, Reason
+from remo_broker.protocol.codes import Code, Reason
+from remo_broker.protocol.limits import MAX_MESSAGE
 
 # As systemd passes them: sd_listen_fds(3).
 FIRST_DESCRIPTOR = 3

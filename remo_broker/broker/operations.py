@@ -21,35 +21,32 @@ from remo_broker.broker.secrets.memory import trim
 from remo_broker.broker.sockets.watch import StoreStream
 from remo_broker.protocol import paths, records
 from remo_broker.protocol.clock import now_usec, timestamp
+from remo_broker.protocol.codes import ADMIN, ANY_OP_CODES, Code, Reason
+from remo_broker.protocol.limits import MAX_PATH, MAX_UID, MAX_UIDS
 from remo_broker.protocol.names import RESERVED_PROJECT_NAMES, counted, is_project_name
 from remo_broker.protocol.ops import (
-    ADMIN,
-    ANY_OP_CODES,
-    MAX_PATH,
-    MAX_UID,
-    MAX_UIDS,
-    BrokerStatus,
     ClearCreds,
-    Code,
-    Done,
     Explain,
     ExplainUnit,
-    Explanation,
     Preview,
-    ProjectDetail,
     PushCreds,
-    Pushed,
-    Reason,
     Register,
-    Registered,
     Reload,
     Show,
     Status,
-    UnitCredentials,
     Unregister,
     WatchStore,
 )
 from remo_broker.protocol.records import Event
+from remo_broker.protocol.replies import (
+    BrokerStatus,
+    Done,
+    Explanation,
+    ProjectDetail,
+    Pushed,
+    Registered,
+    UnitCredentials,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,7 +63,8 @@ if TYPE_CHECKING:
     from remo_broker.broker.sockets.connection import Peer, Stream
     from remo_broker.broker.sockets.project_listeners import ProjectListeners
     from remo_broker.broker.status import StatusReport
-    from remo_broker.protocol.ops import Reply, Request
+    from remo_broker.protocol.ops import Request
+    from remo_broker.protocol.replies import Reply
 
     Handler: TypeAlias = Callable[["Operations", Any, AdminCall], Steps]
 

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from remo_broker.protocol.codes import Code, Reason
 from remo_broker.protocol.message import encode
-from remo_broker.protocol.ops import Code, Failure, Reason
+from remo_broker.protocol.replies import Failure
 
 
 class Refused(Exception):

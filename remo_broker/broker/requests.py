@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from remo_broker.broker.refusals import protocol_error
 from remo_broker.broker.secrets.json_spans import ARRAY, LITERAL, NUMBER, OBJECT, STRING, text
+from remo_broker.protocol.codes import Reason
 from remo_broker.protocol.message import FieldError, from_fields
-from remo_broker.protocol.ops import Reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
     python -m remo_broker.build.schema --write
     python -m remo_broker.build.schema --check      (fails on drift)
 
-schema/remo-broker.v2.json            both sockets and the status socket, from `messages`
+schema/remo-broker.v2.json            both sockets and the status socket, from `ops` and `replies`
 schema/remo-broker-manifest.v1.json   the manifest, from `manifest.models`
 
 JSON Schema 2020-12, made at build time; no program imports this. The manual pages state what a
@@ -25,9 +25,11 @@ from typing_extensions import TypedDict
 
 from remo_broker import MANIFEST_SCHEMA_VERSION, PROTOCOL_VERSION
 from remo_broker.manifest.models import AllowlistForm, BindingForm, ProjectName, SecretName
-from remo_broker.protocol import ops
+from remo_broker.protocol import codes, ops, replies
+from remo_broker.protocol.codes import Code, Protection, Reason
+from remo_broker.protocol.limits import MAX_PATH, MAX_UID, MAX_UIDS
 from remo_broker.protocol.message import Message
-from remo_broker.protocol.ops import MAX_PATH, MAX_UID, MAX_UIDS, Code, Protection, Reason, Request
+from remo_broker.protocol.ops import Request
 
 if typing.TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,12 +44,12 @@ Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
 # The requests of each socket and its error codes.
 SOCKETS: dict[str, tuple[dict[str, type[Request]], tuple[Code, ...]]] = {
-    "ProjectSocket": (ops.PROJECT_REQUESTS, ops.PROJECT_CODES),
-    "AdminSocket": (ops.ADMIN_REQUESTS, ops.ADMIN_CODES),
+    "ProjectSocket": (ops.PROJECT_REQUESTS, codes.PROJECT_CODES),
+    "AdminSocket": (ops.ADMIN_REQUESTS, codes.ADMIN_CODES),
     "StatusSocket": (ops.STATUS_REQUESTS, (Code.PROTOCOL_ERROR, Code.INTERNAL_ERROR)),
 }
 
-# Fields that are narrower than their annotation in `messages`.
+# Fields that are narrower than their annotation.
 NARROWER: dict[tuple[type[Message], str], Any] = {
     (ops.Register, "name"): ProjectName,
     (ops.Register, "project_path"): Annotated[str, Field(pattern="^/", max_length=MAX_PATH)],
@@ -56,45 +58,45 @@ NARROWER: dict[tuple[type[Message], str], Any] = {
     (ops.PushCreds, "secrets_b64"): dict[SecretName, Base64],
     (ops.PushCreds, "expires"): dict[SecretName, Time],
     (ops.Explain, "uid"): Uid,
-    (ops.BinaryValue, "value_b64"): Base64,
-    (ops.Pong, "project"): ProjectName,
-    (ops.ProjectInfo, "project"): ProjectName,
-    (ops.ProjectInfo, "allowlist"): list[SecretName],
-    (ops.ProjectInfo, "hosts"): dict[str, SecretName],
-    (ops.BoundSecrets, "bindings"): dict[SecretName, list[dict[str, Any]]],
-    (ops.Reloaded, "allowlist"): list[SecretName],
-    (ops.Pushed, "loaded_at"): Time,
-    (ops.BrokerStatus, "secrets_loaded_at"): Time | None,
-    (ops.BrokerStatus, "memory_protection"): Protection,
-    (ops.BrokerEvent, "memory_protection"): Protection,
-    (ops.ProjectStatus, "name"): ProjectName,
-    (ops.ProjectEvent, "name"): ProjectName,
-    (ops.ProjectDetail, "name"): ProjectName,
-    (ops.ProjectDetail, "allowlist"): list[SecretName],
-    (ops.ProjectDetail, "allowed_uids"): list[Uid],
-    (ops.RemovedEvent, "name"): ProjectName,
-    (ops.Failure, "reason"): Reason,
-    (ops.Value, "expires_at"): Time,
-    (ops.BinaryValue, "expires_at"): Time,
-    (ops.StoreState, "event"): Literal[ops.PUSHED, ops.CLEARED],
-    (ops.ProjectState, "event"): Literal[ops.PUSHED, ops.CLEARED, ops.RELOADED],
-    (ops.ProjectState, "project"): ProjectName,
-    (ops.ProjectState, "allowlist"): list[SecretName],
+    (replies.BinaryValue, "value_b64"): Base64,
+    (replies.Pong, "project"): ProjectName,
+    (replies.ProjectInfo, "project"): ProjectName,
+    (replies.ProjectInfo, "allowlist"): list[SecretName],
+    (replies.ProjectInfo, "hosts"): dict[str, SecretName],
+    (replies.BoundSecrets, "bindings"): dict[SecretName, list[dict[str, Any]]],
+    (replies.Reloaded, "allowlist"): list[SecretName],
+    (replies.Pushed, "loaded_at"): Time,
+    (replies.BrokerStatus, "secrets_loaded_at"): Time | None,
+    (replies.BrokerStatus, "memory_protection"): Protection,
+    (replies.BrokerEvent, "memory_protection"): Protection,
+    (replies.ProjectStatus, "name"): ProjectName,
+    (replies.ProjectEvent, "name"): ProjectName,
+    (replies.ProjectDetail, "name"): ProjectName,
+    (replies.ProjectDetail, "allowlist"): list[SecretName],
+    (replies.ProjectDetail, "allowed_uids"): list[Uid],
+    (replies.RemovedEvent, "name"): ProjectName,
+    (replies.Failure, "reason"): Reason,
+    (replies.Value, "expires_at"): Time,
+    (replies.BinaryValue, "expires_at"): Time,
+    (replies.StoreState, "event"): Literal[replies.PUSHED, replies.CLEARED],
+    (replies.ProjectState, "event"): Literal[replies.PUSHED, replies.CLEARED, replies.RELOADED],
+    (replies.ProjectState, "project"): ProjectName,
+    (replies.ProjectState, "allowlist"): list[SecretName],
 }
 
 # Fields that the contract of version 2 promises, where this broker sends more: clients must work
 # without the rest.
 PROMISED: dict[type[Message], frozenset[str]] = {
-    ops.Value: frozenset({"ok", "value", "ttl_seconds"}),
-    ops.BinaryValue: frozenset({"ok", "value_b64", "ttl_seconds"}),
-    ops.Pushed: frozenset({"ok", "loaded_at", "secret_count"}),
-    ops.BrokerStatus: frozenset(
+    replies.Value: frozenset({"ok", "value", "ttl_seconds"}),
+    replies.BinaryValue: frozenset({"ok", "value_b64", "ttl_seconds"}),
+    replies.Pushed: frozenset({"ok", "loaded_at", "secret_count"}),
+    replies.BrokerStatus: frozenset(
         {
             *("ok", "broker_version", "protocol_version", "uptime_seconds"),
             *("secrets_loaded_at", "secret_count", "projects"),
         }
     ),
-    ops.ProjectStatus: frozenset({"name", "socket_path", "allowlist_size", "cache_entries"}),
+    replies.ProjectStatus: frozenset({"name", "socket_path", "allowlist_size", "cache_entries"}),
 }
 
 
@@ -112,7 +114,7 @@ class SchemaGenerator(GenerateJsonSchema):
 
 
 class Messages:
-    """The messages of `messages` as types for pydantic: each is made once, by class and name."""
+    """The messages of the protocol as types for pydantic: each is made once, by class and name."""
 
     def __init__(self) -> None:
         self._made: dict[str, Any] = {}
@@ -129,7 +131,7 @@ class Messages:
             table: Any = TypedDict(name, fields)  # type: ignore[misc]
             table.__doc__ = cls.__doc__
             # An empty object is its own message; messages with more fields must not match it.
-            extra: Literal["allow", "forbid"] = "forbid" if cls is ops.SignOfLife else "allow"
+            extra: Literal["allow", "forbid"] = "forbid" if cls is replies.SignOfLife else "allow"
             self._made[name] = with_config(ConfigDict(strict=True, extra=extra))(table)
         return self._made[name]
 
@@ -164,24 +166,24 @@ def protocol() -> dict[str, Any]:
     """The schema of every message on every socket."""
     made = Messages()
     kinds: dict[str, Any] = {}
-    replies: dict[str, list[str]] = {}
-    for socket, (requests, codes) in SOCKETS.items():
-        failure = made.of(ops.Failure, f"{socket}Failure", code=Literal[codes])
+    lists: dict[str, list[str]] = {}
+    for socket, (requests, errors) in SOCKETS.items():
+        failure = made.of(replies.Failure, f"{socket}Failure", code=Literal[errors])
         kinds[f"{socket}Request"] = Annotated[
             _any_of(made.of(request) for request in requests.values()), Field(discriminator="op")
         ]
-        replies[f"{socket}Reply"] = []
+        lists[f"{socket}Reply"] = []
         for request in requests.values():
             name = f"{request.__name__}Reply"
             if name in kinds:  # two sockets answer `status`, each with its own codes
                 name = socket + name
             kinds[name] = _any_of([*(made.of(answer) for answer in request.REPLIES), failure])
-            replies[f"{socket}Reply"].append(name)
+            lists[f"{socket}Reply"].append(name)
     schemas, defined = TypeAdapter.json_schemas(
         [(name, "validation", TypeAdapter(kind)) for name, kind in kinds.items()], schema_generator=SchemaGenerator
     )
     definitions = defined["$defs"] | {name: schema for (name, _), schema in schemas.items()}
-    for socket, names in replies.items():
+    for socket, names in lists.items():
         definitions[socket] = {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in names]}
         for name in names:
             # Exactly one of them: a reply has a value or a value in base64.

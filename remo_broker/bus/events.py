@@ -14,7 +14,7 @@ from remo_broker.bus.interfaces import MANAGER, PROJECT
 from remo_broker.bus.snapshot import StatusSnapshot
 from remo_broker.protocol.message import FieldError, from_fields
 from remo_broker.protocol.names import is_project_name, printable
-from remo_broker.protocol.ops import EVENTS, BrokerEvent, ProjectEvent
+from remo_broker.protocol.replies import EVENTS, BrokerEvent, ProjectEvent
 
 if TYPE_CHECKING:
     from remo_broker.bus.interfaces import Interface

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from remo_broker.bus.snapshot import StatusSnapshot
-    from remo_broker.protocol.ops import ProjectEvent
+    from remo_broker.protocol.replies import ProjectEvent
 
 BUS_NAME = "io.get2know.RemoBroker1"
 

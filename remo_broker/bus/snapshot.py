@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from remo_broker.protocol.ops import BrokerEvent, ProjectEvent, RemovedEvent
+from remo_broker.protocol.replies import BrokerEvent, ProjectEvent, RemovedEvent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

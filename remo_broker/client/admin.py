@@ -8,29 +8,31 @@ from remo_broker.client.exchange import build, check_version, encode, parse_obje
 from remo_broker.protocol import paths
 from remo_broker.protocol.clock import monotonic
 from remo_broker.protocol.ops import (
-    EVENTS,
-    BrokerStatus,
     ClearCreds,
-    Difference,
-    Done,
     Explain,
     ExplainUnit,
-    Explanation,
     Preview,
-    ProjectDetail,
     PushCreds,
-    Pushed,
     Register,
-    Registered,
     Reload,
-    Reloaded,
     Show,
     Status,
-    StoreState,
-    UnitCredentials,
     Unregister,
     Watch,
     WatchStore,
+)
+from remo_broker.protocol.replies import (
+    EVENTS,
+    BrokerStatus,
+    Difference,
+    Done,
+    Explanation,
+    ProjectDetail,
+    Pushed,
+    Registered,
+    Reloaded,
+    StoreState,
+    UnitCredentials,
 )
 
 TYPE_CHECKING = False

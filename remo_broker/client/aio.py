@@ -9,7 +9,7 @@ import socket
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from remo_broker.client.admin import AdminClient, StatusClient, push_request, register_request
-from remo_broker.client.connection import BACKLOG_RETRY_SECONDS, DEFAULT_TIMEOUT_SECONDS, check_listener
+from remo_broker.client.connection import BACKLOG_RETRY_SECONDS, check_listener
 from remo_broker.client.errors import BadReply, ClientError, ConnectionLost, TimedOut
 from remo_broker.client.exchange import (
     Exchange,
@@ -22,44 +22,46 @@ from remo_broker.client.exchange import (
 )
 from remo_broker.client.project import checked_info, checked_pong, secret_value
 from remo_broker.client.unreachable import unreachable
+from remo_broker.protocol.limits import MAX_MESSAGE, REPLY_SECONDS
 from remo_broker.protocol.lines import LineBuffer
 from remo_broker.protocol.message import Message
 from remo_broker.protocol.ops import (
-    EVENTS,
-    MAX_MESSAGE,
     Bindings,
-    BoundSecrets,
-    BrokerStatus,
     ClearCreds,
-    Difference,
-    Done,
     Explain,
     ExplainUnit,
-    Explanation,
     Get,
     Info,
     Peek,
     Ping,
-    Pong,
     Preview,
+    Ready,
+    Reload,
+    Request,
+    Show,
+    Status,
+    Unregister,
+    Watch,
+    WatchProject,
+    WatchStore,
+)
+from remo_broker.protocol.replies import (
+    EVENTS,
+    BoundSecrets,
+    BrokerStatus,
+    Difference,
+    Done,
+    Explanation,
+    Pong,
     ProjectDetail,
     ProjectInfo,
     ProjectState,
     Pushed,
     Readiness,
-    Ready,
     Registered,
-    Reload,
     Reloaded,
-    Request,
-    Show,
-    Status,
     StoreState,
     UnitCredentials,
-    Unregister,
-    Watch,
-    WatchProject,
-    WatchStore,
 )
 
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ class AsyncBaseClient:
     GREETS = False
     SOCKET = ""
 
-    def __init__(self, path: str | os.PathLike[str], *, timeout: float = DEFAULT_TIMEOUT_SECONDS) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, timeout: float = REPLY_SECONDS) -> None:
         self.path = os.fspath(path)
         self.timeout = timeout
         self._socket: socket.socket | None = None
@@ -156,7 +158,7 @@ class AsyncBaseClient:
         assert self._socket is not None
         while (line := self._lines.next_line()) is None:
             if len(self._lines) >= MAX_MESSAGE:
-                raise BadReply(self.path, "it is longer than 64 KiB")
+                raise BadReply(self.path, f"it is longer than {MAX_MESSAGE // 1024} KiB")
             try:
                 chunk = await asyncio.get_running_loop().sock_recv(self._socket, MAX_MESSAGE)
             except ConnectionResetError:
@@ -165,7 +167,7 @@ class AsyncBaseClient:
                 raise ConnectionLost(self.path)
             self._lines.feed(chunk)
         if len(line) >= MAX_MESSAGE:
-            raise BadReply(self.path, "it is longer than 64 KiB")
+            raise BadReply(self.path, f"it is longer than {MAX_MESSAGE // 1024} KiB")
         return line
 
     async def _ask_version(self) -> None:

@@ -19,8 +19,9 @@ from remo_broker.client.exchange import (
     wants_version,
 )
 from remo_broker.protocol.clock import monotonic
+from remo_broker.protocol.limits import MAX_MESSAGE, REPLY_SECONDS
 from remo_broker.protocol.lines import LineBuffer
-from remo_broker.protocol.ops import MAX_MESSAGE, Request, Status
+from remo_broker.protocol.ops import Request, Status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 
     M = TypeVar("M", bound=Message)
 
-# The slowest reply is that of `unregister`, which waits 5 s for requests in flight; the first
-# connect may also have to wait for the broker to start.
-DEFAULT_TIMEOUT_SECONDS = 30.0
 # A non-blocking connect fails with EAGAIN while the backlog is full; the pause before the next
 # attempt.
 BACKLOG_RETRY_SECONDS = 0.01
@@ -54,7 +52,7 @@ class BaseClient:
     # The name of the host's socket; empty for a project's socket, which is named after the project.
     SOCKET = ""
 
-    def __init__(self, path: str | os.PathLike[str], *, timeout: float = DEFAULT_TIMEOUT_SECONDS) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, timeout: float = REPLY_SECONDS) -> None:
         self.path = os.fspath(path)
         self.timeout = timeout
         self._connection: _socket.socket | None = None
@@ -142,7 +140,7 @@ class BaseClient:
         assert self._connection is not None
         while (line := self._lines.next_line()) is None:
             if len(self._lines) >= MAX_MESSAGE:
-                raise BadReply(self.path, "it is longer than 64 KiB")
+                raise BadReply(self.path, f"it is longer than {MAX_MESSAGE // 1024} KiB")
             self._connection.settimeout(None if deadline is None else self._left(deadline))
             try:
                 chunk = self._connection.recv(MAX_MESSAGE)
@@ -154,7 +152,7 @@ class BaseClient:
                 raise ConnectionLost(self.path)
             self._lines.feed(chunk)
         if len(line) >= MAX_MESSAGE:
-            raise BadReply(self.path, "it is longer than 64 KiB")
+            raise BadReply(self.path, f"it is longer than {MAX_MESSAGE // 1024} KiB")
         return line
 
     def _left(self, deadline: float) -> float:

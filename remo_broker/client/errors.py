@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from remo_broker import PROTOCOL_VERSION
-from remo_broker.protocol.ops import Code, Failure
+from remo_broker.protocol.codes import Code
+from remo_broker.protocol.replies import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

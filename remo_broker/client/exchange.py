@@ -10,8 +10,10 @@ import json
 
 from remo_broker import PROTOCOL_VERSION
 from remo_broker.client import errors
+from remo_broker.protocol.codes import Code, Reason
 from remo_broker.protocol.message import FieldError, from_fields
-from remo_broker.protocol.ops import Code, Failure, Ping, Reason, Request
+from remo_broker.protocol.ops import Ping, Request
+from remo_broker.protocol.replies import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,22 +6,16 @@ from remo_broker.client.connection import BaseClient, watch
 from remo_broker.client.errors import BadReply
 from remo_broker.client.exchange import Exchange
 from remo_broker.client.value import SecretValue
-from remo_broker.protocol.ops import (
+from remo_broker.protocol.ops import Bindings, Get, Info, Peek, Ping, Ready, WatchProject
+from remo_broker.protocol.replies import (
     BinaryValue,
-    Bindings,
     BoundSecrets,
     Explanation,
-    Get,
-    Info,
-    Peek,
-    Ping,
     Pong,
     ProjectInfo,
     ProjectState,
     Readiness,
-    Ready,
     Value,
-    WatchProject,
 )
 
 TYPE_CHECKING = False

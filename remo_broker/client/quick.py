@@ -15,6 +15,7 @@ import sys
 
 from remo_broker import PROTOCOL_VERSION
 from remo_broker.client.value import SecretValue
+from remo_broker.protocol.limits import MAX_MESSAGE, REPLY_SECONDS
 from remo_broker.protocol.names import is_project_name, is_secret_name
 
 TYPE_CHECKING = False
@@ -23,11 +24,9 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     from remo_broker.client.project import Client
-    from remo_broker.protocol.ops import ProjectInfo, Request
+    from remo_broker.protocol.ops import Request
+    from remo_broker.protocol.replies import ProjectInfo
 
-# Copies of the constants in `connection` and `ops`; a test compares them.
-TIMEOUT_SECONDS = 30.0
-MAX_LINE = 64 * 1024
 # struct ucred: pid, uid and gid, 32 bits each.
 _UCRED_BYTES = 12
 _PING = b'{"op":"ping"}\n'
@@ -87,7 +86,7 @@ def _connect(path: str) -> _socket.socket | None:
         connection.connect(path)
         peer = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _UCRED_BYTES)
         if int.from_bytes(peer[4:8], sys.byteorder) in (0, os.geteuid()):
-            connection.settimeout(TIMEOUT_SECONDS)
+            connection.settimeout(REPLY_SECONDS)
             return connection
     except OSError:
         pass
@@ -161,7 +160,7 @@ class QuickClient:
                 return QuickInfo(names, hosts)
         from remo_broker.client.exchange import build
         from remo_broker.client.project import checked_info
-        from remo_broker.protocol.ops import ProjectInfo
+        from remo_broker.protocol.replies import ProjectInfo
 
         return checked_info(self.path, build(self.path, ProjectInfo, fields))
 
@@ -182,7 +181,7 @@ class QuickClient:
         except TimeoutError:
             from remo_broker.client.errors import TimedOut
 
-            raise TimedOut(self.path, TIMEOUT_SECONDS) from None
+            raise TimedOut(self.path, REPLY_SECONDS) from None
         fields = _fields(reply)
         if exchange is None and fields is not None and fields.get("ok") is True:
             return fields
@@ -200,9 +199,9 @@ class QuickClient:
 
     def _line(self) -> bytes:
         """The next line without its newline. Raises `ClientError` and TimeoutError."""
-        while b"\n" not in self._pending and len(self._pending) < MAX_LINE:
+        while b"\n" not in self._pending and len(self._pending) < MAX_MESSAGE:
             try:
-                chunk = self._connection.recv(MAX_LINE)
+                chunk = self._connection.recv(MAX_MESSAGE)
             except ConnectionResetError:
                 chunk = b""
             if not chunk:
@@ -211,10 +210,10 @@ class QuickClient:
                 raise ConnectionLost(self.path)
             self._pending += chunk
         line, _, self._pending = self._pending.partition(b"\n")
-        if len(line) >= MAX_LINE:
+        if len(line) >= MAX_MESSAGE:
             from remo_broker.client.errors import BadReply
 
-            raise BadReply(self.path, "it is longer than 64 KiB")
+            raise BadReply(self.path, f"it is longer than {MAX_MESSAGE // 1024} KiB")
         return line
 
 

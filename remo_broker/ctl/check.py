@@ -17,8 +17,8 @@ from remo_broker.manifest.fault import ManifestError
 from remo_broker.manifest.reader import PROJECT_PATH
 from remo_broker.manifest.rules import MAX_BYTES, SEARCH
 from remo_broker.protocol import paths
+from remo_broker.protocol.codes import Code
 from remo_broker.protocol.config import Config, ConfigError, read_file
-from remo_broker.protocol.ops import Code
 
 if TYPE_CHECKING:
     from typing import TypedDict

@@ -6,8 +6,9 @@ from remo_broker.cli.options import Arguments
 from remo_broker.cli.text import escaped
 from remo_broker.ctl.commands import CREDENTIALS, UNIT
 from remo_broker.ctl.session import open_client, open_output
+from remo_broker.protocol.codes import Reason
 from remo_broker.protocol.names import counted
-from remo_broker.protocol.ops import Reason, UnitCredential, UnitCredentials
+from remo_broker.protocol.replies import UnitCredential, UnitCredentials
 
 # What to do about each reason that keeps a unit from starting.
 ADVICE = {

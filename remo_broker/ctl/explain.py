@@ -8,7 +8,8 @@ from remo_broker.cli.text import escaped
 from remo_broker.client.errors import ProjectUnknown
 from remo_broker.ctl.commands import UID, UNIT
 from remo_broker.ctl.session import open_client, open_output, project_operand, uids, user
-from remo_broker.protocol.ops import Explanation, ProjectDetail, Reason
+from remo_broker.protocol.codes import Reason
+from remo_broker.protocol.replies import Explanation, ProjectDetail
 
 # The rules in order, each with the reasons for which it denies, and what to do then.
 RULES: list[tuple[str, dict[str, str]]] = [

@@ -18,8 +18,9 @@ from remo_broker.client.exchange import encode
 from remo_broker.client.lacking import lacking as lacking_something
 from remo_broker.ctl.commands import COMMAND, DRY_RUN, FORMAT, STRIP_NEWLINE
 from remo_broker.ctl.session import open_client, open_output
+from remo_broker.protocol.limits import MAX_PUSH
 from remo_broker.protocol.names import counted, is_secret_name
-from remo_broker.protocol.ops import MAX_PUSH, Pushed
+from remo_broker.protocol.replies import Pushed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

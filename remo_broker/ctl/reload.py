@@ -17,7 +17,7 @@ from remo_broker.client.admin import AdminClient
 from remo_broker.client.errors import ClientError
 from remo_broker.ctl.commands import ALL, DIFF, PROGRAM, YES
 from remo_broker.ctl.session import open_client, open_output, project_operand
-from remo_broker.protocol.ops import Difference
+from remo_broker.protocol.replies import Difference
 
 NO_NAMES = "no names, everything is denied"
 

@@ -15,7 +15,7 @@ from remo_broker.ctl import served, units
 from remo_broker.ctl.commands import EXIT_FAILED, EXIT_IDLE, EXIT_UNKNOWN
 from remo_broker.ctl.journals import journalctl
 from remo_broker.ctl.session import fetches, manages_units, open_client, open_output, socket_path
-from remo_broker.protocol.ops import AuditStatus, BrokerStatus
+from remo_broker.protocol.replies import AuditStatus, BrokerStatus
 
 PROTECTION = {
     "memfd_secret": (Colour.GREEN, "memory that not even root can read"),

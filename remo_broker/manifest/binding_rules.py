@@ -7,8 +7,8 @@ from typing import Any
 from remo_broker.manifest.bindings import filters_in
 from remo_broker.manifest.fault import ManifestError, invalid, is_showable
 from remo_broker.manifest.rules import FILTERS
+from remo_broker.protocol.limits import MAX_MESSAGE
 from remo_broker.protocol.message import encode
-from remo_broker.protocol.ops import MAX_MESSAGE
 
 
 def bindings_of(table: Any) -> list[dict[str, Any]]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 
+from remo_broker.protocol.codes import Code
 from remo_broker.protocol.names import is_secret_name
-from remo_broker.protocol.ops import Code
 
 # A key that is harmless to show: no space, no escape, no quote, and too short to be a line of a
 # file.

@@ -28,9 +28,10 @@ from remo_broker.manifest.rules import (
     MAX_DESCRIPTION,
     SCHEMA_VERSION,
 )
+from remo_broker.protocol.limits import MAX_LEASES, MAX_MESSAGE, MAX_TTL_SECONDS
 from remo_broker.protocol.message import encode
 from remo_broker.protocol.names import PROJECT_NAME_PATTERN, SECRET_NAME_PATTERN
-from remo_broker.protocol.ops import MAX_LEASES, MAX_MESSAGE, MAX_TTL_SECONDS, ProjectInfo
+from remo_broker.protocol.replies import ProjectInfo
 
 _SECRET_NAME = "a secret's name is 1 to 128 letters, digits and underscores"
 _TTL = f"a whole number of seconds from 1 to {MAX_TTL_SECONDS}, not above the broker's own"

@@ -19,7 +19,7 @@ import stat
 
 from remo_broker.manifest.fault import ManifestError, unreadable
 from remo_broker.manifest.rules import MAX_BYTES, SEARCH
-from remo_broker.protocol.ops import Code
+from remo_broker.protocol.codes import Code
 
 PROJECT_PATH = "project_path"
 """How messages name the project's directory: the field it comes from."""

@@ -17,7 +17,7 @@ from remo_broker.secret.commands import MANIFEST, ONLY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from remo_broker.protocol.ops import ProjectInfo
+    from remo_broker.protocol.replies import ProjectInfo
 
 
 class Bound:

@@ -6,7 +6,7 @@ from functools import partial
 
 from remo_broker.cli.options import Arguments
 from remo_broker.protocol.clock import monotonic
-from remo_broker.protocol.ops import Explanation
+from remo_broker.protocol.replies import Explanation
 from remo_broker.secret.bindings import find_bindings
 from remo_broker.secret.commands import EXIT_DENIED, EXIT_NOT_FOUND, WAIT
 from remo_broker.secret.fetching import LONGEST_PATIENCE_SECONDS, patiently

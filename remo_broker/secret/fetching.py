@@ -12,7 +12,7 @@ from remo_broker.client.project import Client
 from remo_broker.client.value import SecretValue
 from remo_broker.manifest.bindings import Binding
 from remo_broker.protocol.clock import monotonic
-from remo_broker.protocol.ops import Reason
+from remo_broker.protocol.codes import Reason
 from remo_broker.secret.commands import EXIT_DENIED, EXIT_NOT_FOUND
 
 TYPE_CHECKING = False

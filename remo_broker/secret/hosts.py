@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from remo_broker.client.project import Client
     from remo_broker.client.quick import QuickClient, QuickInfo
     from remo_broker.client.value import SecretValue
-    from remo_broker.protocol.ops import ProjectInfo
+    from remo_broker.protocol.replies import ProjectInfo
 
 DEFAULT_TOKEN_USER = "x-access-token"
 

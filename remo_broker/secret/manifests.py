@@ -12,8 +12,8 @@ from remo_broker.cli.program import Problem
 from remo_broker.manifest.fault import ManifestError
 from remo_broker.manifest.reader import read
 from remo_broker.manifest.rules import MAX_BYTES, SEARCH
+from remo_broker.protocol.codes import Code
 from remo_broker.protocol.names import is_project_name
-from remo_broker.protocol.ops import Code
 
 # `project = "name"`, or the first `name = "name"` below `[project]`.
 _project_name = re.compile(

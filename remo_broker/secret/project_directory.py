@@ -9,7 +9,7 @@ from remo_broker.cli.program import Problem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from remo_broker.protocol.ops import ProjectInfo
+    from remo_broker.protocol.replies import ProjectInfo
 
 
 def project_directory(info: ProjectInfo) -> str:

@@ -9,7 +9,7 @@ import subprocess
 
 from remo_broker.cli.program import Problem
 from remo_broker.protocol.clock import monotonic
-from remo_broker.protocol.ops import MAX_PUSH
+from remo_broker.protocol.limits import MAX_PUSH
 from remo_broker.protocol.process import MEMORY_ENVIRONMENT
 
 TYPE_CHECKING = False

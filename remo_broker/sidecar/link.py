@@ -7,8 +7,10 @@ from remo_broker.client.errors import BadReply, ClientError, ConnectionLost
 from remo_broker.client.exchange import build, encode, parse_object, refusal_in
 from remo_broker.protocol import paths
 from remo_broker.protocol.clock import monotonic
+from remo_broker.protocol.limits import MAX_MESSAGE, SIGN_OF_LIFE_SECONDS
 from remo_broker.protocol.lines import LineBuffer
-from remo_broker.protocol.ops import MAX_MESSAGE, SIGN_OF_LIFE_SECONDS, StoreState, WatchStore
+from remo_broker.protocol.ops import WatchStore
+from remo_broker.protocol.replies import StoreState
 
 # A connect waits only if the backlog is full.
 CONNECT_SECONDS = 5.0

@@ -16,8 +16,8 @@ from remo_broker.client.admin import AdminClient
 from remo_broker.client.errors import ClientError
 from remo_broker.protocol.clock import boot_seconds
 from remo_broker.protocol.names import counted
-from remo_broker.protocol.ops import CLEARED, Pushed
 from remo_broker.protocol.process import execute_again, forbid_dumps
+from remo_broker.protocol.replies import CLEARED, Pushed
 from remo_broker.sidecar import configuration
 from remo_broker.sidecar.filesystems import remote
 from remo_broker.sidecar.link import SILENCE_SECONDS, BrokerLink
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from remo_broker.cli.options import Arguments
-    from remo_broker.protocol.ops import StoreState
+    from remo_broker.protocol.replies import StoreState
     from remo_broker.sidecar.sources import Reading
 
 # Delay before retrying after a failure, doubled each time.

@@ -21,8 +21,8 @@ from remo_broker.client.admin import AdminClient
 from remo_broker.client.errors import ClientError
 from remo_broker.protocol import paths
 from remo_broker.protocol.clock import monotonic, now_usec
+from remo_broker.protocol.limits import MAX_MESSAGE
 from remo_broker.protocol.names import counted, is_secret_name
-from remo_broker.protocol.ops import MAX_MESSAGE
 from remo_broker.protocol.process import forbid_dumps
 from remo_broker.sidecar.commands import VALUE_FILE
 from remo_broker.sidecar.push import open_output, socket_path

@@ -23,9 +23,10 @@ from remo_broker.broker.secrets.json_spans import finish, scan
 from remo_broker.build import schema
 from remo_broker.manifest import rules
 from remo_broker.manifest.models import ALLOWED, AllowlistForm, BindingForm
-from remo_broker.protocol import config, ops
+from remo_broker.protocol import config, ops, replies
 from remo_broker.protocol.message import Message
-from remo_broker.protocol.ops import Reply, Request
+from remo_broker.protocol.ops import Request
+from remo_broker.protocol.replies import Reply
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "tests" / "contract" / "fixtures"
@@ -45,7 +46,7 @@ def definition(name: str) -> Draft202012Validator:
 def message_classes() -> list[type[Message]]:
     """Every message that travels."""
     found = [cls for _, cls in inspect.getmembers(ops, inspect.isclass) if issubclass(cls, Message)]
-    return [cls for cls in found if cls not in (Message, Reply, Request, ops.BrokerFacts, ops.ProjectFacts)]
+    return [cls for cls in found if cls not in (Message, Reply, Request, replies.BrokerFacts, replies.ProjectFacts)]
 
 
 # --- the files -------------------------------------------------------------------------------------------------------
@@ -122,14 +123,14 @@ def test_there_is_an_example_of_every_op_of_the_contract_and_its_answer() -> Non
 
 def test_every_message_has_a_definition_with_its_fields() -> None:
     for cls in message_classes():
-        if cls is ops.Failure:
+        if cls is replies.Failure:
             continue
         properties = protocol["$defs"][cls.__name__]["properties"]
         assert set(properties) - {"op"} == set(cls.FIELDS), cls
     for socket, (requests, codes) in schema.SOCKETS.items():
         assert set(protocol["$defs"][f"{socket}Request"]["discriminator"]["mapping"]) == set(requests)
         failure = protocol["$defs"][f"{socket}Failure"]["properties"]
-        assert set(failure) == set(ops.Failure.FIELDS)
+        assert set(failure) == set(replies.Failure.FIELDS)
         assert failure["code"]["enum"] == [str(code) for code in codes]
 
 
@@ -150,7 +151,7 @@ def sample(cls: type[Message], *, whole: bool) -> Message:
         **{key: ["A"] for key in ("added", "removed", "changed_bindings")},
         "changed_hosts": ["registry.example.org"],
         "sha256": "0" * 64,
-        "event": ops.PUSHED,
+        "event": replies.PUSHED,
         "projects": [],
         "hosts": {"registry.example.org": "A"},
         "bindings": {"A": [{"env_var": "B"}]},
@@ -169,17 +170,17 @@ def sample(cls: type[Message], *, whole: bool) -> Message:
             values[field] = sample(kind, whole=whole)
         else:
             values[field] = by_kind[kind]
-    if cls is ops.BrokerStatus:
-        values["projects"] = [sample(ops.ProjectStatus, whole=whole)]
-    if cls is ops.UnitCredentials:
-        values["credentials"] = [sample(ops.UnitCredential, whole=whole)]
+    if cls is replies.BrokerStatus:
+        values["projects"] = [sample(replies.ProjectStatus, whole=whole)]
+    if cls is replies.UnitCredentials:
+        values["credentials"] = [sample(replies.UnitCredential, whole=whole)]
     return cls(**values)
 
 
 @pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("cls", message_classes(), ids=lambda cls: cls.__name__)
 def test_what_the_code_sends_is_what_the_schema_says(cls: type[Message], whole: bool) -> None:
-    name = "AdminSocketFailure" if cls is ops.Failure else cls.__name__
+    name = "AdminSocketFailure" if cls is replies.Failure else cls.__name__
     fields = sample(cls, whole=whole).to_json()
     if issubclass(cls, Request):
         fields = {"op": cls.OP} | fields

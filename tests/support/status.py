@@ -11,7 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from remo_broker.protocol.message import Message
-from remo_broker.protocol.ops import BrokerEvent, ProjectEvent, RemovedEvent, StoppingEvent, SyncedEvent
+from remo_broker.protocol.replies import BrokerEvent, ProjectEvent, RemovedEvent, StoppingEvent, SyncedEvent
 
 if TYPE_CHECKING:
     import pathlib

@@ -19,7 +19,8 @@ import json
 import re
 
 from remo_broker.broker.refusals import Refused, protocol_error
-from remo_broker.protocol.ops import MAX_DEPTH, Reason
+from remo_broker.protocol.codes import Reason
+from remo_broker.protocol.limits import MAX_DEPTH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

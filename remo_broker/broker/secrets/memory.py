@@ -20,7 +20,8 @@ import os
 import sys
 
 from remo_broker.broker.refusals import Refused
-from remo_broker.protocol.ops import MAX_MESSAGE, MAX_PUSH, Code, Protection, Reason
+from remo_broker.protocol.codes import Code, Protection, Reason
+from remo_broker.protocol.limits import MAX_MESSAGE, MAX_PUSH
 from remo_broker.protocol.process import MEMORY_ENVIRONMENT
 
 TYPE_CHECKING = False

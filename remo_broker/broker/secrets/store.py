@@ -17,8 +17,9 @@ from remo_broker.broker.refusals import Refused
 from remo_broker.broker.secrets.expiry import Clocks, Expiry, parse_time
 from remo_broker.broker.secrets.json_spans import OBJECT, STEP_BUDGET, STRING, text
 from remo_broker.broker.secrets.memory import REGION_SIZE
+from remo_broker.protocol.codes import Code, Reason
+from remo_broker.protocol.limits import MAX_MESSAGE
 from remo_broker.protocol.names import SECRET_NAME_PATTERN, is_secret_name
-from remo_broker.protocol.ops import MAX_MESSAGE, Code, Reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

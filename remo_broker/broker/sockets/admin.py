@@ -18,15 +18,10 @@ from remo_broker.broker.secrets.json_spans import OBJECT, STRING, forget, scan, 
 from remo_broker.broker.secrets.memory import RegionHolder, trim
 from remo_broker.broker.sockets.connection import PEER_SECONDS, Connection, Stream
 from remo_broker.broker.sockets.listener import TOO_MANY_CONNECTIONS, Overflow
+from remo_broker.protocol.codes import Code, Reason
+from remo_broker.protocol.limits import MAX_MESSAGE, MAX_PUSH
 from remo_broker.protocol.message import encode
-from remo_broker.protocol.ops import (
-    ADMIN_REQUESTS,
-    MAX_MESSAGE,
-    MAX_PUSH,
-    Code,
-    PushCreds,
-    Reason,
-)
+from remo_broker.protocol.ops import ADMIN_REQUESTS, PushCreds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +33,8 @@ if TYPE_CHECKING:
     from remo_broker.broker.secrets.json_spans import Node
     from remo_broker.broker.secrets.memory import Arena, Region
     from remo_broker.broker.sockets.connection import Peer, Sweeper
-    from remo_broker.protocol.ops import Reply, Request
+    from remo_broker.protocol.ops import Request
+    from remo_broker.protocol.replies import Reply
 
     Steps: TypeAlias = Generator[Later | None, Any, Reply | Stream]
     Perform: TypeAlias = Callable[[Request, "AdminCall"], Steps]

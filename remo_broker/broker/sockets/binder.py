@@ -16,8 +16,8 @@ from remo_broker.binder import files
 from remo_broker.broker import helpers
 from remo_broker.broker.refusals import Refused
 from remo_broker.protocol import paths
+from remo_broker.protocol.codes import Code, Reason
 from remo_broker.protocol.names import printable
-from remo_broker.protocol.ops import Code, Reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import struct
 
 from remo_broker.broker.loop import READ, READ_ONCE, WRITE
 from remo_broker.broker.refusals import BUG
-from remo_broker.protocol.ops import Reason
+from remo_broker.protocol.codes import Reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from remo_broker.broker.refusals import Refused
 from remo_broker.broker.secrets.plain import write_binary, write_field, write_string
 from remo_broker.broker.sockets.connection import Connection, Peer
 from remo_broker.protocol import records
+from remo_broker.protocol.codes import Reason
 from remo_broker.protocol.credential_rules import peer_of
 from remo_broker.protocol.names import printable
-from remo_broker.protocol.ops import Reason
 from remo_broker.protocol.records import Decision, Outcome
 
 TYPE_CHECKING = False

@@ -21,21 +21,10 @@ from remo_broker.broker.sockets.connection import DONTWAIT, INERT, PEER_SECONDS
 from remo_broker.broker.sockets.fair_queue import FairQueue, QueuedConnection
 from remo_broker.broker.sockets.outbox import Outbox
 from remo_broker.broker.sockets.watch import ProjectStream, Watchers
+from remo_broker.protocol.codes import PROJECT, Code, Reason
+from remo_broker.protocol.limits import MAX_MESSAGE
 from remo_broker.protocol.message import encode
-from remo_broker.protocol.ops import (
-    MAX_MESSAGE,
-    PROJECT,
-    PROJECT_REQUESTS,
-    Bindings,
-    Code,
-    Get,
-    Info,
-    Peek,
-    Ping,
-    Ready,
-    Reason,
-    WatchProject,
-)
+from remo_broker.protocol.ops import PROJECT_REQUESTS, Bindings, Get, Info, Peek, Ping, Ready, WatchProject
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,9 +11,11 @@ from remo_broker.broker.requests import decode
 from remo_broker.broker.secrets.json_spans import finish, scan
 from remo_broker.broker.sockets.connection import PEER_SECONDS, Connection
 from remo_broker.protocol import records
+from remo_broker.protocol.codes import Reason
+from remo_broker.protocol.limits import MAX_MESSAGE
 from remo_broker.protocol.lines import LineBuffer
 from remo_broker.protocol.names import counted
-from remo_broker.protocol.ops import MAX_MESSAGE, PROJECT_REQUESTS, Get, Reason
+from remo_broker.protocol.ops import PROJECT_REQUESTS, Get
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

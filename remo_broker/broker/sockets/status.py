@@ -15,19 +15,11 @@ from remo_broker.broker.requests import decode
 from remo_broker.broker.secrets.json_spans import finish, scan
 from remo_broker.broker.sockets.connection import PEER_SECONDS, Connection, Stream
 from remo_broker.broker.sockets.listener import Overflow
+from remo_broker.protocol.codes import STATUS, Reason
 from remo_broker.protocol.lines import LineBuffer
 from remo_broker.protocol.message import encode
-from remo_broker.protocol.ops import (
-    STATUS,
-    STATUS_REQUESTS,
-    ProjectEvent,
-    Reason,
-    RemovedEvent,
-    Status,
-    StoppingEvent,
-    SyncedEvent,
-    Watch,
-)
+from remo_broker.protocol.ops import STATUS_REQUESTS, Status, Watch
+from remo_broker.protocol.replies import ProjectEvent, RemovedEvent, StoppingEvent, SyncedEvent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

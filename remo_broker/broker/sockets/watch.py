@@ -11,16 +11,9 @@ import socket
 
 from remo_broker.broker.sockets.connection import Stream
 from remo_broker.protocol.clock import now_usec
+from remo_broker.protocol.limits import SIGN_OF_LIFE_SECONDS
 from remo_broker.protocol.message import encode
-from remo_broker.protocol.ops import (
-    CLEARED,
-    PUSHED,
-    RELOADED,
-    SIGN_OF_LIFE_SECONDS,
-    ProjectState,
-    SignOfLife,
-    StoreState,
-)
+from remo_broker.protocol.replies import CLEARED, PUSHED, RELOADED, ProjectState, SignOfLife, StoreState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from remo_broker.protocol.ops import ADMIN_CODES, PROJECT_CODES, Reason
+from remo_broker.protocol.codes import ADMIN_CODES, PROJECT_CODES, Reason
 from tests.contract.fuzz import model
 from tests.support.broker import FAULT, Broker, Link, registration
 from tests.support.machine import poll

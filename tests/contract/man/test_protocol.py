@@ -11,32 +11,25 @@ import pytest
 from remo_broker.broker.credentials import IN_CONFIGURATION
 from remo_broker.broker.expiry_timer import HALF_SENT_SECONDS
 from remo_broker.broker.sockets.connection import PEER_SECONDS
-from remo_broker.protocol import ops, records
+from remo_broker.protocol import limits, ops, records, replies
+from remo_broker.protocol.codes import ADMIN_CODES, PROJECT_CODES, Protection, Reason
+from remo_broker.protocol.limits import MAX_UIDS
 from remo_broker.protocol.message import Message
 from remo_broker.protocol.names import MAX_SHOWN_NAME, RESERVED_PROJECT_NAMES
-from remo_broker.protocol.ops import (
-    ADMIN_CODES,
-    ADMIN_REQUESTS,
-    EVENTS,
-    MAX_UIDS,
-    PROJECT_CODES,
-    PROJECT_REQUESTS,
-    STATUS_REQUESTS,
-    Protection,
-    Reason,
-)
+from remo_broker.protocol.ops import ADMIN_REQUESTS, PROJECT_REQUESTS, STATUS_REQUESTS
+from remo_broker.protocol.replies import EVENTS
 from tests.contract.man.pages import arguments, missing, page, source
 
 PAGE = "remo-broker-protocol.7"
 REQUESTS = {**PROJECT_REQUESTS, **ADMIN_REQUESTS, **STATUS_REQUESTS}
 # Some ops are on several sockets, and not the same on each.
 CLASSES = {*PROJECT_REQUESTS.values(), *ADMIN_REQUESTS.values(), *STATUS_REQUESTS.values()}
-WATCH_EVENTS = {ops.PUSHED, ops.CLEARED, ops.RELOADED}
+WATCH_EVENTS = {replies.PUSHED, replies.CLEARED, replies.RELOADED}
 CODES = {str(code) for code in (*PROJECT_CODES, *ADMIN_CODES)}
 REASONS = {str(reason) for reason in Reason}
 MESSAGES: list[type[Message]] = [
     *(cls for request in CLASSES for cls in (request, *request.REPLIES)),
-    *(ops.Failure, ops.AuditStatus, ops.ProjectStatus),
+    *(replies.Failure, replies.AuditStatus, replies.ProjectStatus),
 ]
 FIELDS = {field for cls in MESSAGES for field in cls.FIELDS}
 EVENT_FIELDS = {field for cls in EVENTS.values() for field in cls.FIELDS}
@@ -49,7 +42,7 @@ def test_every_op_field_code_and_reason() -> None:
 def test_no_word_that_means_nothing() -> None:
     """Whatever is set as a word of the protocol is one."""
     others = {"op", "NaN", "Infinity", "usec"} | {str(word) for kind in (records.Backend, Protection) for word in kind}
-    others |= RESERVED_PROJECT_NAMES | set(ops.UnitCredential.FIELDS) | {IN_CONFIGURATION}
+    others |= RESERVED_PROJECT_NAMES | set(replies.UnitCredential.FIELDS) | {IN_CONFIGURATION}
     known = {*REQUESTS, *EVENTS} | WATCH_EVENTS | CODES | REASONS | FIELDS | EVENT_FIELDS | others
     assert arguments(source(PAGE), "Cm") - known == set()
 
@@ -57,11 +50,11 @@ def test_no_word_that_means_nothing() -> None:
 def test_numbers() -> None:
     text = page(PAGE)
     for promise in (
-        f"its newline included, has {ops.MAX_MESSAGE} bytes",
-        f"request may have {ops.MAX_PUSH}",
-        f"more than {ops.MAX_DEPTH} levels",
+        f"its newline included, has {limits.MAX_MESSAGE} bytes",
+        f"request may have {limits.MAX_PUSH}",
+        f"more than {limits.MAX_DEPTH} levels",
         f"not finished within {PEER_SECONDS:g} seconds",
-        f"nothing to send for {ops.SIGN_OF_LIFE_SECONDS:g} seconds",
+        f"nothing to send for {limits.SIGN_OF_LIFE_SECONDS:g} seconds",
         f"at most {HALF_SENT_SECONDS:g} seconds later",
         f"at most {MAX_UIDS} uids",
         f"at most {MAX_SHOWN_NAME} letters, digits and underscores",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from remo_broker.bus.connection import DRIVER
-from remo_broker.protocol.ops import RemovedEvent
+from remo_broker.protocol.replies import RemovedEvent
 from tests.support.bus import (
     BUS_NAME,
     MANAGER,

@@ -16,7 +16,7 @@ from dbus_next.message import Message
 from remo_broker.bus import wire
 from remo_broker.bus.budget import BYTES_AT_ONCE, BYTES_PER_SECOND, MAX_USERS, Budget
 from remo_broker.bus.connection import DRIVER, DRIVER_PATH
-from remo_broker.protocol.ops import SyncedEvent
+from remo_broker.protocol.replies import SyncedEvent
 from tests.support.bus import BUS_NAME, MANAGER, PROPERTIES, ROOT, Bus, BusProcess, bus_service, other_client
 from tests.support.machine import poll, unavailable
 from tests.support.status import StatusPeer, broker_event, project_event

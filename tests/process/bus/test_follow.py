@@ -17,7 +17,7 @@ from remo_broker.bus.connection import Return, connect
 from remo_broker.bus.follower import Follower
 from remo_broker.bus.unit import HINT_SECONDS, BrokerUnit
 from remo_broker.bus.wire import Incoming
-from remo_broker.protocol.ops import Failure, SyncedEvent
+from remo_broker.protocol.replies import Failure, SyncedEvent
 from tests.support.bus import (
     MANAGER,
     PROGRAM,

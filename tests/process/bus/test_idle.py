@@ -15,7 +15,7 @@ from dbus_next.errors import DBusError
 from remo_broker.bus import idle, wire
 from remo_broker.bus.connection import Answer, Return, connect
 from remo_broker.bus.idle import CROWD, MAX_CALLERS, Callers
-from remo_broker.protocol.ops import SyncedEvent
+from remo_broker.protocol.replies import SyncedEvent
 from tests.support.bus import BUS_NAME, MANAGER, ROOT, Bus, bus_service, other_client
 from tests.support.machine import poll
 from tests.support.played_bus import call, connected

@@ -17,7 +17,8 @@ import pytest
 
 from remo_broker import client
 from remo_broker.client.trust import FIRST_ORDINARY_UID, UID_VARIABLE, is_broker
-from remo_broker.protocol.ops import Info, ProjectInfo
+from remo_broker.protocol.ops import Info
+from remo_broker.protocol.replies import ProjectInfo
 from tests.support.broker import NOBODY, listen
 from tests.support.machine import unavailable
 from tests.support.programs import environment

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from remo_broker import client
-from remo_broker.client import connection, quick
-from remo_broker.protocol.ops import MAX_MESSAGE
+from remo_broker.client import quick
 from tests.process.client.conftest import SECRETS
 from tests.support.machine import REPOSITORY
 
@@ -118,11 +117,6 @@ def test_it_says_what_the_ordinary_client_says(serve: Serve, reply: bytes) -> No
     for ask in (get, names):
         expected = outcome(lambda ask=ask: ask(client.Client(path)))  # type: ignore[misc]
         assert outcome(lambda ask=ask: ask(quick.open_project(path))) == expected  # type: ignore[misc]
-
-
-def test_limits_are_the_same() -> None:
-    assert quick.TIMEOUT_SECONDS == connection.DEFAULT_TIMEOUT_SECONDS
-    assert quick.MAX_LINE == MAX_MESSAGE
 
 
 def test_with_a_broker(broker: Broker) -> None:

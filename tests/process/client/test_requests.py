@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from remo_broker import client
-from remo_broker.protocol.ops import BrokerEvent, ProjectEvent, StoppingEvent, SyncedEvent
+from remo_broker.protocol.replies import BrokerEvent, ProjectEvent, StoppingEvent, SyncedEvent
 from tests.process.client.conftest import ALLOWED, SECRETS
 from tests.support.broker import NOBODY, registration
 from tests.support.machine import poll

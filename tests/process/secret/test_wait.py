@@ -10,7 +10,7 @@ import pytest
 
 from remo_broker.cli.options import parse
 from remo_broker.cli.program import Problem
-from remo_broker.client.connection import DEFAULT_TIMEOUT_SECONDS
+from remo_broker.protocol.limits import REPLY_SECONDS
 from remo_broker.secret.commands import PROGRAM
 from remo_broker.secret.locate import SOCKET_VARIABLE
 from remo_broker.secret.wait import wait
@@ -92,7 +92,7 @@ def test_nobody_answers(directory: pathlib.Path, seconds: int) -> None:
         done = programs.run(programs.SECRET, "--socket", path, "wait", f"--timeout={seconds}")
         took = time.monotonic() - begun
     assert f"waited {seconds} s: {path}: connected, but there was no reply" in refused(done, 5)
-    assert seconds <= took < DEFAULT_TIMEOUT_SECONDS / 2, "and not what any other request may take"
+    assert seconds <= took < REPLY_SECONDS / 2, "and not what any other request may take"
 
 
 def test_several_sockets_are_no_reason_to_wait(directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

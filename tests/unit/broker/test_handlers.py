@@ -9,8 +9,9 @@ import pytest
 from remo_broker.broker import operations
 from remo_broker.broker.handlers import Unhandled, table
 from remo_broker.broker.sockets import project, status
-from remo_broker.protocol import ops
-from remo_broker.protocol.ops import ADMIN, PROJECT, STATUS, Request
+from remo_broker.protocol import codes, ops
+from remo_broker.protocol.codes import ADMIN, PROJECT, STATUS
+from remo_broker.protocol.ops import Request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +22,7 @@ TABLES: Mapping[str, Mapping[type[Request], object]] = {
     STATUS: status.HANDLERS,
 }
 REQUESTS = {PROJECT: ops.PROJECT_REQUESTS, ADMIN: ops.ADMIN_REQUESTS, STATUS: ops.STATUS_REQUESTS}
-CODES = {PROJECT: ops.PROJECT_CODES, ADMIN: ops.ADMIN_CODES, STATUS: ops.ANY_OP_CODES[STATUS]}
+CODES = {PROJECT: codes.PROJECT_CODES, ADMIN: codes.ADMIN_CODES, STATUS: codes.ANY_OP_CODES[STATUS]}
 
 
 @pytest.mark.parametrize("socket", TABLES)
@@ -47,7 +48,7 @@ def test_a_handler_of_another_sockets_op_is_an_error() -> None:
 @pytest.mark.parametrize("socket", TABLES)
 def test_an_op_declares_codes_of_its_socket(socket: str) -> None:
     for request in REQUESTS[socket].values():
-        assert set(request.CODES) | set(ops.ANY_OP_CODES[socket]) <= set(CODES[socket])
+        assert set(request.CODES) | set(codes.ANY_OP_CODES[socket]) <= set(CODES[socket])
 
 
 def test_each_op_has_one_class_a_socket() -> None:

@@ -15,7 +15,7 @@ from remo_broker.bus.paths import project_path
 from remo_broker.bus.service import all_properties
 from remo_broker.bus.snapshot import Draft, StatusSnapshot
 from remo_broker.bus.wire import encode_body
-from remo_broker.protocol.ops import Failure, RemovedEvent, StoppingEvent, SyncedEvent
+from remo_broker.protocol.replies import Failure, RemovedEvent, StoppingEvent, SyncedEvent
 from tests.support.status import broker_event, project_event
 
 

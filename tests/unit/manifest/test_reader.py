@@ -23,7 +23,7 @@ import pytest
 from remo_broker.manifest import ManifestError
 from remo_broker.manifest.reader import _read_unchanged, read
 from remo_broker.manifest.rules import MAX_BYTES
-from remo_broker.protocol.ops import Code
+from remo_broker.protocol.codes import Code
 from tests.support.machine import unavailable
 from tests.support.manifests import GOOD, PLACES, ProjectDirectory
 

@@ -12,7 +12,7 @@ import pytest
 import remo_broker
 from remo_broker.manifest import ManifestError
 from remo_broker.manifest.result import build
-from remo_broker.protocol.ops import Code
+from remo_broker.protocol.codes import Code
 
 EXAMPLES = Path(__file__).parents[2] / "contract/fixtures/manifest"
 GOOD = {"schema_version": 1, "project": "myrepo"}

@@ -15,8 +15,10 @@ from remo_broker.manifest import Binding, EnvBinding, FileBinding, Manifest, Man
 from remo_broker.manifest.document import parse
 from remo_broker.manifest.models import ALLOWED, check, faults
 from remo_broker.manifest.result import build
+from remo_broker.protocol.codes import Code
+from remo_broker.protocol.limits import MAX_MESSAGE
 from remo_broker.protocol.message import encode
-from remo_broker.protocol.ops import MAX_MESSAGE, Code, ProjectInfo
+from remo_broker.protocol.replies import ProjectInfo
 from tests.support.machine import REPOSITORY
 
 EXAMPLES = Path(__file__).parents[2] / "contract/fixtures/manifest"

@@ -8,26 +8,19 @@ from typing import Any
 import pytest
 
 from remo_broker.broker.refusals import Refused
+from remo_broker.protocol.codes import Code, Reason
 from remo_broker.protocol.message import FieldError, Message, encode, from_fields
 from remo_broker.protocol.ops import (
     ADMIN_REQUESTS,
-    EVENTS,
     PROJECT_REQUESTS,
     STATUS_REQUESTS,
-    BinaryValue,
-    BrokerEvent,
-    Code,
     Explain,
-    Failure,
     Get,
-    ProjectInfo,
     PushCreds,
-    Reason,
     Register,
     Status,
-    SyncedEvent,
-    Value,
 )
+from remo_broker.protocol.replies import EVENTS, BinaryValue, BrokerEvent, Failure, ProjectInfo, SyncedEvent, Value
 
 
 def test_fields_come_in_the_order_of_the_class() -> None:

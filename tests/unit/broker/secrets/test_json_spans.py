@@ -25,7 +25,8 @@ from remo_broker.broker.secrets.json_spans import (
     scan,
     text,
 )
-from remo_broker.protocol.ops import MAX_DEPTH, Reason
+from remo_broker.protocol.codes import Reason
+from remo_broker.protocol.limits import MAX_DEPTH
 from tests.support.lines import MARKER, NOT_JSON, REFUSED, nested
 
 if TYPE_CHECKING:

@@ -1,0 +1,29 @@
+"""The limits of the protocol, version 2, each with its reason."""
+
+from __future__ import annotations
+
+# One message, newline included. A shell client reads this much at once.
+MAX_MESSAGE = 64 * 1024
+# Only a push-creds request may be longer: it carries every secret of the host.
+MAX_PUSH = 1024 * 1024
+# Nesting of objects and arrays. The deepest valid message has three levels; the rest is room to
+# grow.
+MAX_DEPTH = 16
+# The limits on leases, for manifests and for the broker's own configuration alike.
+MAX_TTL_SECONDS = 86_400
+MAX_LEASES = 1024
+
+# Linux's longest path; it also keeps replies that name a path short.
+MAX_PATH = 4096
+# uid -1 is "no uid" to the kernel.
+MAX_UID = 2**32 - 2
+# The most uids in a registration: a project has a handful of users, and each connect searches the
+# list.
+MAX_UIDS = 64
+
+# A watch that has sent nothing for this long sends an empty object: both sides learn that the other
+# is still there.
+SIGN_OF_LIFE_SECONDS = 30.0
+# How long a client waits for a reply. The slowest is that of `unregister`, which waits 5 s for
+# requests in flight; the first connect may also have to wait for the broker to start.
+REPLY_SECONDS = 30.0
