@@ -8,7 +8,6 @@ import sys
 from functools import partial
 
 from remo_broker import __version__
-from remo_broker.binder import files
 from remo_broker.broker import not_started, registrations, systemd
 from remo_broker.broker.audit.journal import JournalTransport, StderrTransport
 from remo_broker.broker.audit.read_back import ReadBack
@@ -25,9 +24,9 @@ from remo_broker.broker.secrets import memory
 from remo_broker.broker.secrets.store import Store
 from remo_broker.broker.sockets.admin import AdminServer
 from remo_broker.broker.sockets.connection import PEER_SECONDS, Sweeper
+from remo_broker.broker.sockets.control import ControlListeners
 from remo_broker.broker.sockets.credentials import KIND as CREDENTIAL
 from remo_broker.broker.sockets.credentials import CredentialServer
-from remo_broker.broker.sockets.listener import CONTROL_MODE, Listener, is_held_by_unit, unlink
 from remo_broker.broker.sockets.project import ProjectServer
 from remo_broker.broker.sockets.project_listeners import ProjectListeners
 from remo_broker.broker.sockets.status import StatusServer
@@ -35,7 +34,6 @@ from remo_broker.broker.status import StatusReport
 from remo_broker.broker.systemd import ADMIN, CREDENTIALS, PROJECT_KINDS, STATUS
 from remo_broker.protocol import paths, records
 from remo_broker.protocol.clock import monotonic, now_usec
-from remo_broker.protocol.codes import Code, Reason
 from remo_broker.protocol.config import DENY, Config, ConfigError, configure
 from remo_broker.protocol.names import counted, is_project_name, printable
 from remo_broker.protocol.process import execute_again, forbid_dumps
@@ -117,9 +115,7 @@ class Daemon:
             wait_seconds=config.credentials_wait_seconds,
             deny=config.audit_failure == DENY,
         )
-        self._control: dict[str, Listener] = {}
-        self._own_paths: list[str] = []
-        """Control sockets that this process bound, to be removed on exit."""
+        self._control = ControlListeners(self.loop, config.socket_dir)
         self._status_due = False
         self._status_told_at = 0.0
         self._reloads = 0
@@ -131,7 +127,7 @@ class Daemon:
             self.loop,
             self.trail,
             os.path.join(config.socket_dir, paths.INTERNAL_DIR, paths.READ_BACK_SOCKET),
-            lambda why: self._say(PRIORITY_WARNING, f"Nobody can tell whether audit records are stored: {why}."),
+            lambda why: self._say(PRIORITY_WARNING, f"Cannot check whether audit records are stored: {why}."),
         )
 
     # --- start
@@ -149,7 +145,7 @@ class Daemon:
         binds_control = not (systemd.under_systemd() and self._control)
         if binds_control:
             # First, because this is where a second broker on the same directory fails.
-            self._bind_control(STATUS, paths.STATUS_SOCKET, self.status_server)
+            self._control.bind(STATUS, paths.STATUS_SOCKET, self.status_server.accepted)
         try:
             os.makedirs(self.config.state_dir, mode=0o700, exist_ok=True)
         except OSError as error:
@@ -174,7 +170,7 @@ class Daemon:
         self.project_listeners.binder.started()
         if binds_control:
             # Last, so that a client that waits for the admin socket finds all the others.
-            self._bind_control(ADMIN, paths.ADMIN_SOCKET, self.admin_server)
+            self._control.bind(ADMIN, paths.ADMIN_SOCKET, self.admin_server.accepted)
         self._watch_signals()
         self.loop.watch(self.writer.wakeup, READ, self.writer.finished)
         for text in memory.shortcomings(self.arena):
@@ -212,23 +208,12 @@ class Daemon:
                 STATUS: self.status_server.accepted,
                 CREDENTIALS: self.credential_server.accepted,
             }
-            held = is_held_by_unit(listening)
-            self._control[name] = Listener(self.loop, listening, accepted[name], held_by_unit=held)
+            self._control.adopt(name, listening, accepted[name])
         elif kind in PROJECT_KINDS and is_project_name(project):
             self.project_listeners.adopt(kind, project, listening, handed_over=True)
         else:
             listening.close()
             self._say(PRIORITY_WARNING, f"Descriptor {printable(name)} has an unknown name; closed.")
-
-    def _bind_control(self, name: str, file: str, server: AdminServer | StatusServer) -> None:
-        if name not in self._control:
-            path = os.path.join(self.config.socket_dir, file)
-            try:
-                listening = files.listen(path, CONTROL_MODE)
-            except files.Unavailable as problem:
-                raise Refused(Code.INTERNAL_ERROR, Reason.SOCKET_UNAVAILABLE, str(problem)) from None
-            self._control[name] = Listener(self.loop, listening, server.accepted)
-            self._own_paths.append(path)
 
     def _watch_signals(self) -> None:
         read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -272,7 +257,7 @@ class Daemon:
         try:
             self.broker.credentials.rules = self._reread().credentials
         except ConfigError as error:
-            self._say(PRIORITY_ERROR, f"The rules for credentials stay as they were: {error}")
+            self._say(PRIORITY_ERROR, f"The credential rules were not reloaded: {error}")
 
     def _reload(self, name: str, peer: OwnPeer) -> Job:
         try:
@@ -311,7 +296,7 @@ class Daemon:
         while place is not None and place.tb_next is not None:
             place = place.tb_next
         where = f"{os.path.basename(place.tb_frame.f_code.co_filename)}:{place.tb_lineno}" if place else "nowhere"
-        self._say(PRIORITY_ERROR, f"A fault of the broker itself: {type(error).__name__} at {where}; please report it.")
+        self._say(PRIORITY_ERROR, f"Internal error: {type(error).__name__} at {where}; please report it.")
 
     # --- the end
 
@@ -338,7 +323,7 @@ class Daemon:
             and not self.writer.busy
             and self.trail.healthy
             and self.project_listeners.only_held_by_manager
-            and all(listener.held_by_unit for listener in self._control.values())
+            and self._control.all_held_by_units
         )
 
     def stop(self, *, idle: bool) -> None:
@@ -347,10 +332,7 @@ class Daemon:
             return
         self._stopping = True
         self.manager.stopping()
-        for listener in self._control.values():
-            if not listener.held_by_unit:
-                listener.take_waiting()
-            listener.close()
+        self._control.stop()
         self.project_listeners.stop()
         self.project_server.dismiss()
         self.admin_server.dismiss()
@@ -377,8 +359,7 @@ class Daemon:
         lost = self.trail.dropped + self.trail.queued
         text = f"remo-broker stopped; audit records lost while it ran: {lost}."
         self.trail.write_or_keep(records.record(records.Event.STOPPED, text, dropped=lost) + records.own_fields())
-        for path in self._own_paths:
-            unlink(path)
+        self._control.remove_own()
         self.manager.close()
         self.loop.stop()
         if not self.trail.healthy and self.trail.sink != StderrTransport.name:

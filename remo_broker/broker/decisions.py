@@ -12,6 +12,7 @@ from __future__ import annotations
 from remo_broker import MANIFEST_SCHEMA_VERSION, PROTOCOL_VERSION, __version__
 from remo_broker.broker.credentials import Credentials
 from remo_broker.broker.projects import Projects
+from remo_broker.broker.rate import REFUSALS_SECONDS
 from remo_broker.broker.refusals import Refused
 from remo_broker.broker.secrets.store import BINARY_HEAD, EXPIRING_TAIL, VALUE_HEAD, VALUE_TAIL, Store
 from remo_broker.protocol import records
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     Answer: TypeAlias = tuple[Reply, bytes]
 
 NO_SNAPSHOT_RETRY_SECONDS = 1
-# Requests over a project's rate limit are recorded at most once in this many seconds.
-REFUSALS_SECONDS = 1.0
 
 
 class Verdict:

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import math
 
+# Requests over a project's rate limit are recorded at most once in this many seconds.
+REFUSALS_SECONDS = 1.0
+
 
 class Bucket:
     """If `per_second` or `burst` is 0, there is no limit."""

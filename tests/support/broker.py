@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 WAIT_SECONDS = 20.0
 NOBODY = 65534
 
-FAULT = "A fault of the broker itself"
+FAULT = "Internal error"
 
 # systemd's side of socket activation: descriptors from 3 on, and LISTEN_PID, which only the process
 # itself knows.

@@ -126,12 +126,12 @@ def _read_key(
         key, position = found.group(1).decode("ascii"), found.end()
     else:
         if position >= end or data[position] != 0x22:
-            raise _not_json(position, "a key in quotes is wanted")
+            raise _not_json(position, "expected a key in quotes")
         close = yield from _any_string(data, position, end)
         key = text(data, position, close)
         position = _skip_space(data, close, end)
         if position >= end or data[position] != 0x3A:
-            raise _not_json(position, "a colon is wanted")
+            raise _not_json(position, "expected a colon")
         position = _skip_space(data, position + 1, end)
     if key in members:
         raise protocol_error(Reason.DUPLICATE_KEY, f"a key stands twice in one object (byte {position})")
@@ -172,7 +172,7 @@ def scan(data: Buffer, start: int, end: int) -> Generator[None, None, Node]:
             node: Node
             if found is None:
                 if position >= end or data[position] != 0x22:
-                    raise _not_json(position, "a value is wanted")
+                    raise _not_json(position, "expected a value")
                 node = (STRING, position, (yield from _any_string(data, position, end)), None)
             elif found.lastindex == OPEN:
                 if len(stack) == MAX_DEPTH:
@@ -205,7 +205,7 @@ def scan(data: Buffer, start: int, end: int) -> Generator[None, None, Node]:
                     children.append(node)
                 separator = _after(data, position, end)
                 if separator is None:
-                    raise _not_json(position, "a comma or a closing bracket is wanted")
+                    raise _not_json(position, "expected a comma or a closing bracket")
                 sign = separator.group(1)
                 if sign == b",":
                     position = separator.end()

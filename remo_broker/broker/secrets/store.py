@@ -11,15 +11,11 @@ from it.
 
 from __future__ import annotations
 
-import re
-
-from remo_broker.broker.refusals import Refused
+from remo_broker.broker.secrets.bundles import Bundles
 from remo_broker.broker.secrets.expiry import Clocks, Expiry, parse_time
 from remo_broker.broker.secrets.json_spans import OBJECT, STEP_BUDGET, STRING, text
-from remo_broker.broker.secrets.memory import REGION_SIZE
-from remo_broker.protocol.codes import Code, Reason
+from remo_broker.broker.secrets.push_rules import check_fields, check_name, invalid, is_base64, too_long
 from remo_broker.protocol.limits import MAX_MESSAGE
-from remo_broker.protocol.names import SECRET_NAME_PATTERN, is_secret_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,14 +38,6 @@ EXPIRING_TAIL = b',"ttl_seconds":%%d,"generation":%d,"expires_at":"%s"}\n'
 # How much `expires_at` adds to the tail.
 EXPIRES_LENGTH = len(b',"expires_at":"2026-05-31T02:30:00Z"')
 
-_BACKSLASH = 0x5C
-_needs_escape = re.compile(rb'[\\"]+')
-# RFC 4648 base64 with padding; a JSON encoder may write `/` as `\/`, `+` and `=` as \u002b and
-# \u003d.
-_base64 = re.compile(rb'"[A-Za-z0-9+/]*+={0,2}"').fullmatch
-_ESCAPED_BASE64 = rb"([A-Za-z0-9+/]++)|\\/|\\u002[bBfF]"
-_ESCAPED_PADDING = rb'(=|\\u003[dD])?(=|\\u003[dD])?"'
-
 # Rewriting this many bytes of a bundle costs at worst (every second byte an escape) some 0.6 µs,
 # one unit of a step.
 BUNDLE_BYTES_PER_UNIT_SHIFT = 2
@@ -60,8 +48,6 @@ TIMES_PER_STEP = 128
 # The least that a bundle's field takes in the reply, `\\"a\\":\\"\\"`: if a bundle has more fields
 # than fit, none is read.
 SHORTEST_FIELD = 10
-
-NAME_RULE = f"names match {SECRET_NAME_PATTERN}"
 
 
 class Snapshot:
@@ -205,19 +191,19 @@ class Store:
         generation = self.generation + 1
         found: dict[str, Secret] = {}
         limits = _Limits(generation, self._max_ttl_seconds)
-        bundles: _Bundles | None = None
+        bundles: Bundles | None = None
         budget = STEP_BUDGET
         try:
             for position, (name, node) in enumerate((secrets[3] if secrets else {}).items(), 1):
-                _check_name(name, position, "secrets")
+                check_name(name, position, "secrets")
                 kind, start, end, fields = node
                 if kind == STRING:
                     limits.check(name, VALUE_HEAD, end - start)
                     found[name] = (0, start, end, False)
                 elif kind == OBJECT:
-                    bundles = bundles or _Bundles(self._arena)
+                    bundles = bundles or Bundles(self._arena)
                     limits.check(name, VALUE_HEAD, len(fields) * SHORTEST_FIELD)
-                    _check_fields(name, fields)
+                    check_fields(name, fields)
                     begin, after = start, end
                     start, end = bundles.write(name, region.view, fields)
                     region.blank(begin, after)  # one copy is enough
@@ -225,20 +211,20 @@ class Store:
                     found[name] = (len(bundles.regions), start, end, False)
                     budget -= end - start >> BUNDLE_BYTES_PER_UNIT_SHIFT
                 else:
-                    raise _invalid(f"secret {name}: a string or an object of strings is wanted")
+                    raise invalid(f"secret {name}: must be a string or an object of strings")
                 budget -= 1
                 if budget <= 0:
                     budget = STEP_BUDGET
                     yield
             for position, (name, node) in enumerate((secrets_b64[3] if secrets_b64 else {}).items(), 1):
-                _check_name(name, position, "secrets_b64")
+                check_name(name, position, "secrets_b64")
                 if name in found:
-                    raise _invalid(f"secret {name} stands in both secrets and secrets_b64; send it once")
+                    raise invalid(f"secret {name} is in both secrets and secrets_b64; send it once")
                 kind, start, end, _ = node
                 if kind == STRING:
                     limits.check(name, BINARY_HEAD, end - start)
-                if kind != STRING or not _is_base64(region.view, start, end):
-                    raise _invalid(f"secret {name}: a string of base64 with its padding is wanted")
+                if kind != STRING or not is_base64(region.view, start, end):
+                    raise invalid(f"secret {name}: must be a base64 string with padding")
                 found[name] = (0, start, end, True)
                 budget -= 1
                 if budget <= 0:
@@ -269,15 +255,15 @@ class Store:
         for an unknown secret."""
         expiries: dict[str, Expiry] = {}
         for position, (name, (kind, begin, after, _)) in enumerate((expires[3] if expires else {}).items(), 1):
-            _check_name(name, position, "expires")
+            check_name(name, position, "expires")
             if name not in found:
-                raise _invalid(f"expires has a time for {name}, which is not among the secrets; send both or neither")
+                raise invalid(f"expires has a time for {name}, which is not among the secrets; send both or neither")
             at_usec = parse_time(text(region.view, begin, after)) if kind == STRING else None
             if at_usec is None:
-                raise _invalid(f"secret {name}: expires must be a time such as 2026-05-31T02:30:00Z")
+                raise invalid(f"secret {name}: expires must be a time such as 2026-05-31T02:30:00Z")
             expiry = self.clocks.expiry(at_usec)
             if expiry is None:
-                raise _invalid(f"secret {name}: expires is past; push it with a later time, or leave it out")
+                raise invalid(f"secret {name}: expires is past; push it with a later time, or leave it out")
             _, start, end, binary = found[name]
             limits.check(name, BINARY_HEAD if binary else VALUE_HEAD, end - start, expires=True)
             expiries[name] = expiry
@@ -303,131 +289,4 @@ class _Limits:
     def check(self, name: str, head: bytes, literal: int, *, expires: bool = False) -> None:
         tail = self._tail + EXPIRES_LENGTH if expires else self._tail
         if len(head) + literal + tail > MAX_MESSAGE:
-            raise _too_long(name)
-
-
-class _Bundles:
-    """Writes bundles as JSON strings of compact JSON, one after another, into secret memory.
-
-    Quotes and backslashes grow, so the bundles of a push may need more room than the push: takes as
-    many regions as needed.
-    """
-
-    def __init__(self, arena: Arena) -> None:
-        self.regions = [arena.take()]
-        self._arena = arena
-        self._start = 0
-        """Where the current bundle starts in the last region."""
-
-    def write(self, name: str, source: memoryview, fields: dict[str, Node]) -> tuple[int, int]:
-        """Write one bundle. Returns where its literal starts and ends in the last region."""
-        try:
-            self._write(source, fields)
-        except _Full:
-            full = self.regions[-1]
-            full.blank(self._start, full.used)
-            full.used = self._start
-            self.regions.append(self._arena.take())
-            return self.write(name, source, fields)
-        except _TooLong:
-            raise _too_long(name) from None
-        return self._start, self.regions[-1].used
-
-    def _write(self, source: memoryview, fields: dict[str, Node]) -> None:
-        self._start = self.regions[-1].used
-        separator = b'"{'
-        for field, (_, begin, end, _) in fields.items():
-            self._put(separator + b'\\"%s\\":\\"' % field.encode("ascii"))
-            self._put_escaped(source, begin + 1, end - 1)
-            separator = b'\\",'
-        self._put(b'\\"}"' if fields else b'"{}"')
-
-    def _room(self, length: int, grown: int) -> Region:
-        """The region to write `length` bytes to, which may grow to `grown`."""
-        region = self.regions[-1]
-        if region.used - self._start + length > MAX_MESSAGE:
-            raise _TooLong
-        if region.used + grown > REGION_SIZE:
-            raise _Full
-        return region
-
-    def _put(self, piece: bytes) -> None:
-        region = self._room(len(piece), len(piece))
-        begin = region.used
-        region.used = begin + len(piece)
-        region.view[begin : region.used] = piece
-
-    def _put_escaped(self, source: memoryview, position: int, end: int) -> None:
-        """Copy the inside of a JSON string, with a backslash before every quote and backslash."""
-        region = self._room(end - position, 2 * (end - position))
-        at = region.used
-        # Set `used` before writing: whatever happens, everything written is overwritten later.
-        region.used = at + 2 * (end - position)
-        view = region.view
-        for found in _needs_escape.finditer(source, position, end):
-            begin, after = found.span()
-            plain = begin - position
-            view[at : at + plain] = source[position:begin]
-            at += plain
-            position = after
-            if after - begin == 1:
-                view[at] = _BACKSLASH
-                view[at + 1] = source[begin]
-                at += 2
-            else:
-                # Every second byte of the run is the original: a strided copy, because runs of
-                # escapes can be long.
-                view[at : at + 2 * (after - begin)] = b"\\" * (2 * (after - begin))
-                view[at + 1 : at + 2 * (after - begin) : 2] = source[begin:after]
-                at += 2 * (after - begin)
-        view[at : at + end - position] = source[position:end]
-        region.used = at + end - position
-
-
-class _Full(Exception):
-    """The bundles' region is full. A bundle within the limit is far smaller than an empty
-    region."""
-
-
-class _TooLong(Exception):
-    """The bundle does not fit in a reply."""
-
-
-def _check_name(name: str, position: int, where: str) -> None:
-    # Do not repeat a name that breaks the rule: in a malformed push it may be a value.
-    if not is_secret_name(name):
-        raise _invalid(f"name {position} of {where} is not one a secret can have: {NAME_RULE}")
-
-
-def _check_fields(name: str, fields: dict[str, Node]) -> None:
-    for position, (field, node) in enumerate(fields.items(), 1):
-        if not is_secret_name(field):
-            raise _invalid(f"secret {name}: name {position} of its fields is not allowed: {NAME_RULE}")
-        if node[0] != STRING:
-            raise _invalid(f"secret {name}: field {field} must be a string")
-
-
-def _is_base64(view: memoryview, start: int, end: int) -> bool:
-    if _base64(view, start, end):
-        return (end - start - 2) % 4 == 0
-    return _is_escaped_base64(view, start + 1, end)
-
-
-def _is_escaped_base64(view: memoryview, position: int, end: int) -> bool:
-    """The same where some of the characters are escaped; `position` is behind the opening quote."""
-    characters = 0
-    piece = re.compile(_ESCAPED_BASE64).match
-    while (found := piece(view, position, end)) is not None:
-        plain = found.end(1) - found.start(1)
-        characters += plain or 1
-        position = found.end()
-    padding = re.compile(_ESCAPED_PADDING).fullmatch(view, position, end)
-    return padding is not None and (characters + (padding.lastindex or 0)) % 4 == 0
-
-
-def _too_long(name: str) -> Refused:
-    return _invalid(f"secret {name} is too long: the answer to a get may have {MAX_MESSAGE} bytes in all")
-
-
-def _invalid(message: str) -> Refused:
-    return Refused(Code.INVALID_PAYLOAD, Reason.BAD_VALUE, message)
+            raise too_long(name)

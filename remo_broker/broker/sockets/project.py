@@ -6,11 +6,8 @@ bytes.
 
 from __future__ import annotations
 
-from functools import partial
-
 from remo_broker.broker.audit import identity
-from remo_broker.broker.audit.floods import LongNames
-from remo_broker.broker.decisions import REFUSALS_SECONDS
+from remo_broker.broker.audit.floods import LongNames, RateLimited
 from remo_broker.broker.handlers import table
 from remo_broker.broker.loop import READ
 from remo_broker.broker.projects import LONGEST_KNOWN_LINE
@@ -242,7 +239,7 @@ class ProjectConnection(QueuedConnection):
 
     def _refuse_rate(self) -> None:
         self.outbox.reply(self, self.server.broker.rate_limited(self.project))
-        self.server.report_refusals(self.project, self.peer_fields)
+        self.server.rate_limited.add(self.project, self.peer_fields)
 
     # --- long lines
 
@@ -368,6 +365,7 @@ class ProjectServer:
         self.outbox = Outbox(loop, broker, trail, deny=deny)
         self.queue = FairQueue(loop, self.outbox)
         self.long_names = LongNames(loop, trail)
+        self.rate_limited = RateLimited(loop, trail, broker.rate_limited_record)
         self.watchers = Watchers(loop, broker)
         self.connections: set[ProjectConnection] = set()
         self.accepted: list[ProjectConnection] = []
@@ -383,19 +381,6 @@ class ProjectServer:
             self.accepted.clear()
         if self.queue.drawn or self.queue.waiting:
             self.queue.end_turn()
-
-    def report_refusals(self, project: Project, peer_fields: bytes) -> None:
-        """Make sure that a rate-limited request is audited, now or together with later ones."""
-        self._record_refusals(project, peer_fields)
-        bucket = project.bucket
-        if bucket.refused == 1:  # the first one that is not recorded yet
-            left = bucket.told_at + REFUSALS_SECONDS - self.loop.now
-            self.loop.after(left, partial(self._record_refusals, project, peer_fields))
-
-    def _record_refusals(self, project: Project, peer_fields: bytes) -> None:
-        record = self.broker.rate_limited_record(project, self.loop.now)
-        if record is not None:
-            self.trail.write_or_keep(record + peer_fields)
 
     def dismiss(self, project: Project | None = None) -> None:
         """Answer what the peers of `project` (None: of all projects) have already sent, then close,

@@ -208,7 +208,7 @@ class Harness:
             text = log.read()
         self._log_read += len(text)
         if FAULT.encode() in text or b"Traceback" in text:
-            raise Wrong("a fault of the broker itself")
+            raise Wrong("an internal error of the broker")
         if any(byte < 0x20 and byte != 0x0A for byte in text) or not text.isascii():
             raise Wrong("the log is not printable ASCII")
 

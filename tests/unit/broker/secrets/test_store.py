@@ -177,7 +177,7 @@ def test_the_longest_names(stock: Stock) -> None:
 
 
 def test_a_name_stands_in_one_of_the_two(stock: Stock) -> None:
-    assert "secret A stands in both" in stock.refused({"A": "x"}, {"A": "AAAA"})
+    assert "secret A is in both" in stock.refused({"A": "x"}, {"A": "AAAA"})
 
 
 def test_the_second_table_has_its_own_positions(stock: Stock) -> None:
