@@ -25,7 +25,7 @@ from remo_broker.broker.projects import ManifestSource, Registration
 from remo_broker.manifest.document import parse
 from remo_broker.manifest.result import build
 from remo_broker.protocol.process import MEMORY_ENVIRONMENT
-from tests.support.host_memory import has_memfd_secret, protection
+from tests.support.host_memory import of_this_host
 from tests.support.machine import REPOSITORY, poll, unavailable
 
 if TYPE_CHECKING:
@@ -147,34 +147,6 @@ def ask(path: str | os.PathLike[str], request: object) -> Reply:
         return link.ask(request)
 
 
-def ask_as(uid: int, path: str | os.PathLike[str], request: object) -> bytes:
-    """Send one request as another user; return the whole reply.
-
-    Skips the test unless run as root.
-    """
-    if os.geteuid() != 0:
-        unavailable("connecting as another user takes root")
-    code = (
-        "import socket, sys\n"
-        "client = socket.socket(socket.AF_UNIX)\n"
-        "client.connect(sys.argv[1])\n"
-        "client.sendall(sys.stdin.buffer.read())\n"
-        "client.shutdown(socket.SHUT_WR)\n"
-        "sys.stdout.buffer.write(client.makefile('rb').read())\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", code, os.fspath(path)],
-        input=encode(request),
-        stdout=subprocess.PIPE,
-        user=uid,
-        group=uid,
-        extra_groups=[],
-        timeout=WAIT_SECONDS,
-        check=True,
-    )
-    return done.stdout
-
-
 def listen(path: str | os.PathLike[str], backlog: int = 128) -> socket.socket:
     """A listening socket as from a socket unit.
 
@@ -188,12 +160,6 @@ def listen(path: str | os.PathLike[str], backlog: int = 128) -> socket.socket:
 
 # The flag of a listening socket in /proc/net/unix.
 LISTENS = "00010000"
-
-
-def of_this_host(record: Mapping[str, str]) -> bool:
-    """Whether this is the line that a broker logs at startup on a host without memfd_secret(2)."""
-    said = f"secrets are kept in memory with protection '{protection()}'"
-    return not has_memfd_secret() and said in record.get("MESSAGE", "")
 
 
 class Broker:

@@ -12,9 +12,13 @@ import mmap
 import os
 import pathlib
 import sys
+from typing import TYPE_CHECKING
 
 from tests.support.machine import unavailable
 from tests.support.without_memfd_secret import SYS_MEMFD_SECRET
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # A little more than the broker locks at once.
 _LOCKED_BYTES = 2 << 20
@@ -64,3 +68,9 @@ def require_memfd_secret() -> None:
 def require_mlock() -> None:
     if not has_mlock():
         unavailable("locking memory is filtered or limited here")
+
+
+def of_this_host(record: Mapping[str, str]) -> bool:
+    """Whether this is the line that a broker logs at startup on a host without memfd_secret(2)."""
+    said = f"secrets are kept in memory with protection '{protection()}'"
+    return not has_memfd_secret() and said in record.get("MESSAGE", "")

@@ -28,11 +28,12 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 import pytest
 
+from tests.support.containment import HIERARCHIES, children, hierarchies, is_init, removed
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 T = TypeVar("T")
-
 Bus = Literal["dbus-daemon", "dbus-broker"]
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -84,12 +85,6 @@ while :; do
     [ "$status" = 133 ] || exit "$status"
 done
 """
-# The trees in which systemd tracks processes: cgroup v2, hybrid, or v1.
-_HIERARCHIES = [
-    f"/sys/fs/cgroup{name}"
-    for name in ("", "/unified", "/systemd")
-    if pathlib.Path(f"/sys/fs/cgroup{name}/cgroup.procs").exists()
-]
 # Terminals, logins, and units that are slow or noisy in a container that lives for two minutes.
 _MASKED = (
     "getty.target",
@@ -195,7 +190,7 @@ class Machine:
             # systemd would otherwise share those of the host and of other machines, and kill their
             # processes.
             nspawn.append("--keep-unit")
-            environment["HIERARCHIES"] = " ".join(_HIERARCHIES)
+            environment["HIERARCHIES"] = " ".join(HIERARCHIES)
         if systemd_version() >= UNIFIED_ONLY:
             environment["SYSTEMD_NSPAWN_UNIFIED_HIERARCHY"] = "1"
         nspawn.append("systemd.unit=multi-user.target")
@@ -218,9 +213,9 @@ class Machine:
         self._supervisor.kill()  # this also kills the container, see _BOOT
         self._supervisor.wait()
         poll("the container to end", lambda: not pathlib.Path(f"/proc/{self.leader}").exists())
-        for group in _hierarchies(self.name):
+        for group in hierarchies(self.name):
             for directory, _, _ in os.walk(group, topdown=False):
-                poll(f"{directory} to be empty", lambda directory=directory: _removed(directory))  # type: ignore[misc]
+                poll(f"{directory} to be empty", lambda directory=directory: removed(directory))  # type: ignore[misc]
         self._supervisor = None
         self._top.rmdir()
         self._top.with_suffix(".log").unlink()
@@ -245,10 +240,10 @@ class Machine:
         if self._supervisor.poll() is not None:
             log = self._top.with_suffix(".log").read_text(errors="replace")
             raise RuntimeError(f"systemd-nspawn ended with {self._supervisor.returncode}: {log}")
-        for shell in _children(self._supervisor.pid):
-            for nspawn in _children(shell):
-                for child in _children(nspawn):
-                    if child != other_than and _is_init(child):
+        for shell in children(self._supervisor.pid):
+            for nspawn in children(shell):
+                for child in children(nspawn):
+                    if child != other_than and is_init(child):
                         return child
         return 0
 
@@ -402,33 +397,3 @@ def systemd_version() -> int:
     )
     versions = [re.match(r"libsystemd-shared-(\d+)", name) for name in libraries]
     return max((int(version[1]) for version in versions if version), default=0)
-
-
-def _hierarchies(name: str) -> list[pathlib.Path]:
-    """The directories of the control group `name`: cgroup v1 has a tree per controller."""
-    root = pathlib.Path("/sys/fs/cgroup")
-    return [path for path in (root / name, *root.glob(f"*/{name}")) if path.exists()]
-
-
-def _removed(directory: str) -> bool:
-    with contextlib.suppress(OSError):
-        pathlib.Path(directory).rmdir()
-    return not pathlib.Path(directory).exists()
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(child) for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-
-
-def _is_init(pid: int) -> bool:
-    """Whether this is process 1 of another PID namespace and already runs systemd."""
-    try:
-        status = pathlib.Path(f"/proc/{pid}/status").read_text()
-        program = pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    numbers = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()
-    return numbers[-1] == "1" and program == "systemd"

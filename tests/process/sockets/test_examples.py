@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.broker import Broker, Link, ask_as
+from tests.support.broker import Broker, Link
 from tests.support.machine import REPOSITORY
+from tests.support.other_user import ask_as
 from tests.support.projects import make_project
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ import pytest
 
 from remo_broker.broker.sockets.connection import PEER_SECONDS
 from remo_broker.protocol.process import MEMORY_ENVIRONMENT
-from tests.support.broker import Broker, Link, inside, of_this_host, registration, run_to_end
+from tests.support.broker import Broker, Link, inside, registration, run_to_end
+from tests.support.host_memory import of_this_host
 from tests.support.machine import REPOSITORY, poll
 from tests.support.projects import allowlist, make_project
 from tests.support.slow_reader import a_reader_is_slow, slow_parser

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from remo_broker.broker.sockets.connection import PEER_SECONDS
-from tests.support.broker import NOBODY, Broker, Link, ask, ask_as, registration
+from tests.support.broker import NOBODY, Broker, Link, ask, registration
 from tests.support.machine import poll, unavailable
+from tests.support.other_user import ask_as
 
 if TYPE_CHECKING:
     from tests.conftest import StartBroker

@@ -2,93 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import fcntl
-import mmap
-import multiprocessing
 import os
 import pwd
-import re
-import signal
 import socket
 import stat
-import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from remo_broker.manifest import ManifestError
-from remo_broker.manifest.reader import _read_unchanged, read
+from remo_broker.manifest.reader import read
 from remo_broker.manifest.rules import MAX_BYTES
 from remo_broker.protocol.codes import Code
-from tests.support.machine import unavailable
 from tests.support.manifests import GOOD, PLACES, ProjectDirectory
+from tests.unit.manifest.reading import refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    pass
+
+pytestmark = pytest.mark.usefixtures("nothing_stays_open")
 
 FOREIGN = b"a line that is nobody's business\n"
 NOBODY = 65534
 
 libc = ctypes.CDLL(None, use_errno=True)
-IN_OPEN, AT_FDCWD, RENAME_EXCHANGE = 0x20, -100, 2
+IN_OPEN = 0x20
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0 and not os.environ.get("CI"), reason="only root can set this up")
-
-
-@pytest.fixture(autouse=True)
-def _nothing_stays_open() -> Iterator[None]:
-    before = set(os.listdir("/proc/self/fd"))
-    yield
-    assert set(os.listdir("/proc/self/fd")) == before
-
-
-def refusal(project: ProjectDirectory | Path, code: Code = Code.MANIFEST_UNREADABLE) -> str:
-    path = project if isinstance(project, Path) else project.path
-    with pytest.raises(ManifestError) as caught:
-        read(str(path))
-    error = caught.value
-    assert error.code is code
-    assert error.key is None
-    assert re.fullmatch(r"[ -~]{1,300}", error.message)
-    assert str(path.parent) not in error.message, "what came with a request is not repeated"
-    return error.message
-
-
-def attempt(project: ProjectDirectory) -> str:
-    try:
-        read(str(project.path))
-    except ManifestError as error:
-        return error.message
-    return "read"
-
-
-@contextlib.contextmanager
-def other_process(work: Callable[[], object]) -> Iterator[int]:
-    """`work` in a process of its own: once it says that it is ready by returning, else over and over."""
-    context = multiprocessing.get_context("fork")
-    ready = context.Event()
-
-    def run() -> None:
-        while True:
-            again = work()
-            ready.set()
-            if again is None:
-                signal.pause()
-
-    process = context.Process(target=run)
-    process.start()
-    try:
-        assert ready.wait(10)
-        assert process.pid is not None
-        yield process.pid
-    finally:
-        process.kill()
-        process.join()
-        process.close()
 
 
 # --- where it lies ---------------------------------------------------------------------------------------------------
@@ -242,92 +184,6 @@ def test_a_sparse_file(project: ProjectDirectory) -> None:
     assert "larger than" in refusal(project)
 
 
-def test_a_leased_file(project: ProjectDirectory) -> None:
-    file = project.write()
-
-    def lease() -> None:
-        signal.signal(signal.SIGIO, signal.SIG_IGN)
-        descriptor = os.open(file, os.O_RDWR)
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-
-    began = time.monotonic()
-    with other_process(lease):
-        assert "another program holds a lease on it" in refusal(project)
-    assert time.monotonic() - began < 5, "opening it any other way waits for 45 s"
-    assert read(str(project.path))[1] == GOOD
-
-
-def dates_mapped_writes(directory: Path) -> bool:
-    """Whether the file system here changes a file's times when it is written through a mapping; tmpfs does not."""
-    with tempfile.TemporaryFile(dir=directory) as file:
-        file.write(bytes(4096))
-        file.flush()
-        os.utime(file.fileno(), (0, 0))
-        with mmap.mmap(file.fileno(), 4096) as mapped:
-            mapped[0] ^= 1  # a page that was read first is writable without another fault
-            mapped.flush()
-        return os.fstat(file.fileno()).st_mtime > 0
-
-
-@pytest.fixture
-def project_on_disk() -> Iterator[ProjectDirectory]:
-    with tempfile.TemporaryDirectory(prefix="manifest-", dir="/var/tmp") as base:
-        if not dates_mapped_writes(Path(base)):
-            unavailable("neither /tmp nor /var/tmp is on a file system that dates writes through a mapping")
-        path = Path(base, "myrepo")
-        path.mkdir()
-        yield ProjectDirectory(path)
-
-
-@pytest.mark.parametrize("change", ["grows", "is written anew", "shrinks", "is mapped"])
-def test_a_file_that_changes_while_it_is_read(
-    project: ProjectDirectory, change: str, request: pytest.FixtureRequest
-) -> None:
-    if change == "is mapped" and not dates_mapped_writes(project.path):
-        project = request.getfixturevalue("project_on_disk")
-    file = project.write(b"#" * 60_000)
-    descriptor = os.open(file, os.O_RDWR)
-    length = 60_000
-
-    def grow() -> bool:
-        nonlocal length
-        os.write(descriptor, b"x")
-        length += 1
-        if length > 62_000:
-            length = 60_000
-            os.ftruncate(descriptor, length)
-        return True
-
-    def write_anew() -> bool:
-        os.pwrite(descriptor, b"y", 0)
-        return True
-
-    def shrink() -> bool:
-        os.ftruncate(descriptor, 30_000)
-        os.pwrite(descriptor, b"#" * 30_000, 30_000)
-        return True
-
-    def map_it() -> bool:
-        with mmap.mmap(descriptor, 60_000) as mapped:
-            mapped[0] ^= 1
-            mapped.flush()
-        return True
-
-    os.lseek(descriptor, 0, os.SEEK_END)
-    work = {"grows": grow, "is written anew": write_anew, "shrinks": shrink, "is mapped": map_it}[change]
-    end = time.monotonic() + 30
-    with other_process(work):
-        while "it changed while it was read; let what writes it finish" not in attempt(project):
-            assert time.monotonic() < end, "no change was ever seen"
-    os.close(descriptor)
-
-
-def test_a_file_that_holds_more_than_its_size_says(project: ProjectDirectory) -> None:
-    """Such as those that a kernel makes up; nothing but root puts one where a manifest is."""
-    with open("/proc/self/status", "rb") as made_up, pytest.raises(ManifestError, match="it changed"):
-        _read_unchanged(made_up.fileno(), PLACES[0])
-
-
 # --- whose it is -----------------------------------------------------------------------------------------------------
 
 
@@ -391,36 +247,3 @@ def test_permission_says_for_which_user(project: ProjectDirectory) -> None:
         assert f"run: {command}" in said
         path.chmod(mode)
     assert as_nobody(project.path) == GOOD.decode()
-
-
-# --- swapped while it is read ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("what", ["the file", "the folder"])
-def test_swapped_for_a_symlink_while_it_is_read(project: ProjectDirectory, what: str) -> None:
-    """A racing project never gets a foreign file read, whatever stands at the path at which moment."""
-    outside = project.path.parent / "outside"
-    outside.mkdir()
-    (outside / Path(PLACES[0]).name).write_bytes(FOREIGN)
-    file = project.write()
-    target = file if what == "the file" else file.parent
-    symlink = project.path.parent / "symlink"
-    symlink.symlink_to(outside / file.name if what == "the file" else outside)
-
-    def swap() -> bool:
-        paths = os.fsencode(target), os.fsencode(symlink)
-        assert libc.renameat2(AT_FDCWD, paths[0], AT_FDCWD, paths[1], RENAME_EXCHANGE) == 0
-        return True
-
-    seen: dict[str, int] = {}
-    with other_process(swap):
-        for _ in range(5_000):
-            try:
-                path, content = read(str(project.path))
-                assert (path, content) == (str(file), GOOD)
-                said = "read"
-            except ManifestError as error:
-                said = error.message.split(";")[0].split(": ")[1]
-            seen[said] = seen.get(said, 0) + 1
-    kind = "a regular file" if what == "the file" else "a directory"
-    assert {"read", f"a symlink, not {kind}"} <= set(seen), "the race was run"
