@@ -58,7 +58,7 @@ class LongNames:
         self._trail.write_or_keep(records.denials_counted(project, count, records.LONG_NAMES, message) + peer_fields)
 
 
-class RateLimited:
+class RateLimitRecords:
     """Records the requests that exceeded a project's rate limit: the first at once, later ones
     together."""
 

@@ -7,7 +7,7 @@ bytes.
 from __future__ import annotations
 
 from remo_broker.broker.audit import identity
-from remo_broker.broker.audit.floods import LongNames, RateLimited
+from remo_broker.broker.audit.floods import LongNames, RateLimitRecords
 from remo_broker.broker.handlers import table
 from remo_broker.broker.loop import READ
 from remo_broker.broker.projects import LONGEST_KNOWN_LINE
@@ -365,7 +365,7 @@ class ProjectServer:
         self.outbox = Outbox(loop, broker, trail, deny=deny)
         self.queue = FairQueue(loop, self.outbox)
         self.long_names = LongNames(loop, trail)
-        self.rate_limited = RateLimited(loop, trail, broker.rate_limited_record)
+        self.rate_limited = RateLimitRecords(loop, trail, broker.rate_limited_record)
         self.watchers = Watchers(loop, broker)
         self.connections: set[ProjectConnection] = set()
         self.accepted: list[ProjectConnection] = []

@@ -138,6 +138,6 @@ def test_an_internal_error_shows_no_text(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr(session, "socket_path", broken)
     assert main.main(["list"]) == 1
     err = capsys.readouterr().err
-    assert err.startswith("remo-brokerctl: internal error: RuntimeError in tests.process.ctl.test_projects:")
+    assert err.startswith("remo-brokerctl: internal error: RuntimeError in tests.process.ctl.test_output:")
     assert "zqSecretzq" not in err
     assert err.splitlines()[1].startswith("Hint: ")
