@@ -113,12 +113,13 @@ def docker(project: MountedProject) -> str:
 
 
 def podman(project: MountedProject) -> str:
-    return _command("podman", project)
+    # Rootless, it would drop the group remo-broker before it mounts the sockets.
+    return _command("podman", project, "--group-add=keep-groups")
 
 
-def _command(engine: str, project: MountedProject) -> str:
+def _command(engine: str, project: MountedProject, *more: str) -> str:
     options = [f"--mount {shlex.quote(_mount(*both))}" for both in mounts(project)]
-    return " \\\n    ".join([f"{engine} run", *options, "IMAGE"])
+    return " \\\n    ".join([f"{engine} run", *options, *more, "IMAGE"])
 
 
 def compose(project: MountedProject) -> str:

@@ -12,10 +12,9 @@ import pytest
 
 from remo_broker import __version__
 from tests.support import roots
-from tests.support.machine import REPOSITORY, unavailable
+from tests.support.devcontainers import install_devcontainer
+from tests.support.machine import REPOSITORY
 
-CLI = REPOSITORY / ".cache/devcontainers"
-CLI_PACKAGE = "@devcontainers/cli@0.89"
 COMMAND_SECONDS = 180
 
 AS_USER = "setpriv --reuid=1000 --regid=1000 --clear-groups"
@@ -23,15 +22,7 @@ AS_USER = "setpriv --reuid=1000 --regid=1000 --clear-groups"
 
 @pytest.fixture(scope="session")
 def devcontainer() -> list[str]:
-    """The reference tool, from npm."""
-    if shutil.which("npm") is None:
-        unavailable("npm is not installed here: ./run test installs it")
-    program = CLI / "node_modules/.bin/devcontainer"
-    if not program.exists():
-        argv = ["npm", "install", "--silent", "--no-fund", "--no-audit", "--prefix", str(CLI), CLI_PACKAGE]
-        if subprocess.run(argv, capture_output=True, check=False).returncode != 0:
-            unavailable(f"npm cannot install {CLI_PACKAGE} here")
-    return [str(program)]
+    return [str(install_devcontainer())]
 
 
 def test_the_reference_tool_packs_it(devcontainer: list[str], feature: pathlib.Path, tmp_path: pathlib.Path) -> None:

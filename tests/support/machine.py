@@ -24,7 +24,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 import pytest
 
@@ -281,7 +281,9 @@ class Machine:
             pytest.fail(f"{shlex.join(argv)}: status {done.returncode}\n{done.stdout}{done.stderr}")
         return done
 
-    def popen(self, argv: Sequence[str], *, user: str | None = None) -> subprocess.Popen[str]:
+    def popen(
+        self, argv: Sequence[str], *, user: str | None = None, stdin: IO[str] | int | None = subprocess.PIPE
+    ) -> subprocess.Popen[str]:
         """Start a background command in the machine; its standard streams are pipes.
 
         The caller ends it.
@@ -289,7 +291,7 @@ class Machine:
         return subprocess.Popen(
             self._enter(argv, user),
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/"},
-            stdin=subprocess.PIPE,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -11,8 +11,12 @@ import os
 import pathlib
 import shutil
 import subprocess
+from typing import TYPE_CHECKING
 
 from tests.support.machine import REPOSITORY, unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CACHE = REPOSITORY / ".cache/roots"
 RUN_SECONDS = 300
@@ -44,27 +48,73 @@ exit "$status"
 
 
 def minbase() -> pathlib.Path:
-    """A minimal Debian without Python; built once."""
-    if os.geteuid() != 0:
-        unavailable("making a system takes root")
+    """A minimal Debian without Python."""
     if shutil.which("debootstrap") is None:
         unavailable("debootstrap is not installed here: ./run test installs it")
+    return _kept("minbase", _make_minbase)
+
+
+def with_tools() -> pathlib.Path:
+    """The same with Python, git, certificates, and an ordinary user `dev`, whose uid is 1000."""
+    base = minbase()
+    return _kept("with-tools", lambda new: _make_with_tools(base, new))
+
+
+def busybox() -> pathlib.Path:
+    """A static busybox under its names, and nothing else."""
+    return _kept("busybox", _make_busybox)
+
+
+def _kept(name: str, make: Callable[[pathlib.Path], None]) -> pathlib.Path:
+    """The root of that name; made once, by the first test process that needs it."""
+    if os.geteuid() != 0:
+        unavailable("making a system takes root")
     CACHE.mkdir(parents=True, exist_ok=True)
-    with open(CACHE / "minbase.lock", "w") as lock:
+    root = CACHE / name
+    with open(CACHE / f"{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        root = CACHE / "minbase"
         if not root.exists():
-            new = CACHE / "minbase.new"
+            new = CACHE / f"{name}.new"
             shutil.rmtree(new, ignore_errors=True)
-            done = subprocess.run(
-                ["debootstrap", "--variant=minbase", "bookworm", new], capture_output=True, text=True, check=False
-            )
-            if done.returncode != 0:
-                unavailable(f"debootstrap failed: {done.stdout[-500:]}")
-            for file in ("etc/apt/sources.list", "etc/apt/sources.list.d", "etc/apt/apt.conf.d"):
-                _like_the_host(pathlib.Path("/", file), new / file)
+            make(new)
             new.rename(root)
     return root
+
+
+def _make_minbase(new: pathlib.Path) -> None:
+    argv = ["debootstrap", "--variant=minbase", "bookworm", str(new)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        unavailable(f"debootstrap failed: {done.stdout[-500:]}")
+    for file in ("etc/apt/sources.list", "etc/apt/sources.list.d", "etc/apt/apt.conf.d"):
+        _like_the_host(pathlib.Path("/", file), new / file)
+
+
+def _make_with_tools(base: pathlib.Path, new: pathlib.Path) -> None:
+    subprocess.run(["cp", "-a", base, new], check=True)
+    shutil.copy("/etc/resolv.conf", new / "etc/resolv.conf")
+    script = """
+        apt-get -qq update
+        DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends python3 git ca-certificates
+        apt-get clean
+        rm -r /var/lib/apt/lists/*
+        useradd --create-home --uid 1000 dev
+    """
+    done = subprocess.run(["chroot", new, "sh", "-ec", script], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        unavailable(f"apt-get failed: {done.stderr[-500:]}")
+
+
+def _make_busybox(new: pathlib.Path) -> None:
+    program = shutil.which("busybox")
+    if program is None:
+        unavailable("busybox is not installed here: ./run test installs it")
+    (new / "bin").mkdir(parents=True)
+    (new / "tmp").mkdir(mode=0o1777)
+    shutil.copy(program, new / "bin/busybox")
+    for name in subprocess.run([program, "--list"], capture_output=True, text=True, check=True).stdout.split():
+        if name != "busybox":
+            (new / "bin" / name).symlink_to("busybox")
 
 
 def _like_the_host(source: pathlib.Path, target: pathlib.Path) -> None:

@@ -64,6 +64,7 @@ def test_other_engines(project: pathlib.Path) -> None:
         ).stdout.splitlines()
         assert echoed[:3] == ["run", "--mount", f"type=bind,source={SOCKETS},target=/run/remo-broker,readonly"]
         assert f"source={manifest}," in echoed[4]
+        assert ("--group-add=keep-groups" in echoed) == (engine == "podman"), "rootless, it needs its user's group"
     for option in ("--compose", "--nspawn"):
         text = show(project, option)
         assert SOCKETS in text
