@@ -100,12 +100,16 @@ def secret_value(name: str, exchange: Exchange) -> SecretValue:
     """The reply to a `get`."""
     if "value_b64" not in exchange.reply:
         text = exchange.result(Value)
+        if not is_unicode(text.expires_at or ""):
+            raise BadReply(exchange.path, "'expires_at' is not text")
         if not is_unicode(text.value):
             raise BadReply(exchange.path, "'value' is not text")
         return SecretValue(name, text.value, text.ttl_seconds, text.generation, text.expires_at)
     import binascii
 
     binary = exchange.result(BinaryValue)
+    if not is_unicode(binary.expires_at or ""):
+        raise BadReply(exchange.path, "'expires_at' is not text")
     # The decoder skips characters outside the alphabet; Python 3.9 lacks its strict mode.
     digits = binary.value_b64.rstrip("=")
     padding = len(binary.value_b64) - len(digits)

@@ -135,7 +135,8 @@ class QuickClient:
         value, expires = fields.get("value"), fields.get("expires_at")
         ttl, generation = fields.get("ttl_seconds"), fields.get("generation")
         plain = type(value) is str and type(ttl) is int and type(generation) is int
-        if plain and "value_b64" not in fields and (expires is None or type(expires) is str) and _is_unicode(value):
+        plain = plain and "value_b64" not in fields and (expires is None or type(expires) is str)
+        if plain and _is_unicode(value) and _is_unicode(expires or ""):
             return SecretValue(name, value, ttl, generation, expires)  # type: ignore[arg-type]
         from remo_broker.client.exchange import Exchange
         from remo_broker.client.project import secret_value

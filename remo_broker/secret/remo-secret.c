@@ -1,4 +1,4 @@
-/* The static front of remo-secret: get, list, wait and git-credential without Python.
+/* The static front of remo-secret: get, list, wait, git-credential and aws-credentials without Python.
  *
  * Python's remo-secret is the reference. For a command line that this program does not know in full, it executes the
  * Python program with the same arguments; what it does itself, it does byte for byte as Python does. A table of cases
@@ -84,7 +84,7 @@ enum kind {
     BAD_REPLY, MISSING, WRONG_TYPE, OLD_BROKER, NEW_BROKER, REFUSED, UNKNOWN_OP, LOST, TIMED_OUT, TOO_LONG, ABSENT, UNSEEN,
     DIRECTORY, NO_SOCKET, FORBIDDEN, REPLACED, NO_LISTENER, NO_CONNECTION, UNTRUSTED, NO_RUN_DIRECTORY, SHUT_RUN_DIRECTORY,
     NO_PROJECT_SOCKET, SEVERAL_SOCKETS, HOST_SOCKET, NOT_READY, NO_BUNDLE, NO_FIELD, CONTROL_CHARACTERS, GIT_BINARY,
-    GIT_NO_PASSWORD, GIT_LINE_BREAK, GIT_KEY_TWICE, OUTPUT,
+    GIT_NO_PASSWORD, GIT_LINE_BREAK, GIT_KEY_TWICE, NO_AWS_KEY, OUTPUT,
 };
 
 /* And what belongs to it. Spans point into `secret` or the command line. */
@@ -93,7 +93,7 @@ static struct {
     enum status status;
     bool temporary;    /* waiting may help */
     bool no_snapshot;  /* the broker is up but empty */
-    bool for_host;     /* git asked for this secret by the host alone */
+    bool is_named;     /* a helper's caller hides which secret it asked for */
     int number;        /* errno, or a uid */
     long waited;       /* seconds, or -1 */
     struct stat found; /* the socket or directory */
@@ -926,7 +926,7 @@ static bool ask_once(const char *request, struct span *answer, int64_t timeout) 
     size_t size = 0;
     int64_t deadline = now_ms() + timeout;
     bool greet = connection < 0;
-    problem.temporary = problem.no_snapshot = problem.for_host = false;
+    problem.temporary = problem.no_snapshot = problem.is_named = false;
     if (greet) {
         if (!connect_to(socket_path, deadline))
             return false;
@@ -953,22 +953,29 @@ static bool ask(const char *request, struct span *answer, int64_t timeout) {
     return false;
 }
 
-static bool get_secret(const char *name, struct span *content, bool *binary) {
+/* A byte of a JSON string as Python writes it; its size. */
+static size_t escape(char byte, char to[6]) {
     static const char escapes[] = "\"\\\b\f\n\r\t", letters[] = "\"\\bfnrt", hexadecimals[] = "0123456789abcdef";
+    const char *found = byte ? strchr(escapes, byte) : NULL;
+    to[0] = found || (unsigned char)byte < 0x20 ? '\\' : byte;
+    if (*to == byte && !found)
+        return 1;
+    to[1] = found ? letters[found - escapes] : 'u';
+    if (found)
+        return 2;
+    memcpy(to + 2, (char[]){'0', '0', hexadecimals[byte >> 4], hexadecimals[byte & 15]}, 4);
+    return 6;
+}
+
+/* Of the secret that was fetched last; no string where it does not expire. */
+static struct span expires_at;
+
+static bool get_secret(const char *name, struct span *content, bool *binary) {
     char request[MAX_REQUEST] = "{\"op\":\"get\",\"name\":\"";
     size_t size = strlen(request);
     struct span answer;
-    for (; *name; name++) {
-        const char *found = strchr(escapes, *name);
-        unsigned char byte = (unsigned char)*name;
-        if (found || byte < 0x20)
-            request[size++] = '\\';
-        request[size++] = found ? letters[found - escapes] : byte < 0x20 ? 'u' : *name;
-        if (!found && byte < 0x20) {
-            memcpy(request + size, (char[]){'0', '0', hexadecimals[byte >> 4], hexadecimals[byte & 15]}, 4);
-            size += 4;
-        }
-    }
+    for (; *name; name++)
+        size += escape(*name, request + size);
     memcpy(request + size, "\"}\n", 4);
     if (!ask(request, &answer, TIMEOUT_MS))
         return false;
@@ -977,8 +984,11 @@ static bool get_secret(const char *name, struct span *content, bool *binary) {
     if (!require(answer, where, "str", is_string) || !require(answer, "ttl_seconds", "int", is_integer) ||
         !require(answer, "generation", "int", is_integer))
         return false;
-    if (!is_null_or(field(answer, "expires_at"), is_string))
+    expires_at = field(answer, "expires_at");
+    if (!is_null_or(expires_at, is_string))
         return bad_field(WRONG_TYPE, "expires_at", "str");
+    if (is_string(expires_at) && has_surrogate(expires_at))
+        return bad_reply("'expires_at' is not text");
     struct span found = field(answer, where);
     if (!*binary && has_surrogate(found))
         return bad_reply("'value' is not text");
@@ -1332,6 +1342,8 @@ static const char *const messages[] = {
                         "password",
     [GIT_LINE_BREAK] = "%n has a line break or a zero byte, which git does not accept in a password",
     [GIT_KEY_TWICE] = "git's request has the key %t twice\nHint: check the URL of the remote",
+    [NO_AWS_KEY] = "%n is not a bundle with an AWS key\nHint: push a bundle with the fields aws_access_key_id, "
+                   "aws_secret_access_key and, if there is one, aws_session_token",
     [OUTPUT] = "output: %e",
 };
 
@@ -1368,9 +1380,9 @@ static void report(void) {
         say_number(problem.waited);
         say(" s: ");
     }
-    if (problem.for_host) {
+    if (problem.is_named) {
         say_text(problem.name);
-        say(", for ");
+        say(problem.host.at ? ", for " : "");
         say_escaped(problem.host);
         say(": ");
     }
@@ -1440,6 +1452,27 @@ static bool wait_until_ready(long seconds) {
         if (ready)
             return true;
     }
+}
+
+/* `fetch` once the broker has secrets: waits as long as --wait says, by default for a broker that is up but empty. */
+static bool with_secrets(bool (*fetch)(void)) {
+    if (arguments.wait > 0 && !wait_until_ready(arguments.wait))
+        return false;
+    if (fetch())
+        return true;
+    if (arguments.wait >= 0 || !problem.no_snapshot)
+        return false;
+    disconnect();
+    return wait_until_ready(DEFAULT_WAIT_SECONDS) && fetch();
+}
+
+/* For a helper: a refusal names the secret. */
+static bool get_named(const char *name, struct span *content, bool *binary) {
+    bool done = get_secret(name, content, binary);
+    problem.is_named = !done && (problem.kind == REFUSED || problem.kind == UNKNOWN_OP);
+    if (done || problem.is_named)
+        problem.name = name;
+    return done;
 }
 
 static bool wait_command(void) {
@@ -1635,13 +1668,9 @@ static bool answer_git(void) {
         return false;
     if (!name)
         return true;
-    problem.name = name;
     problem.host = asked.host;
-    if (!get_secret(name, &content, &binary)) {
-        problem.for_host = problem.kind == REFUSED || problem.kind == UNKNOWN_OP;
+    if (!get_named(name, &content, &binary))
         return false;
-    }
-    problem.name = name;
     if (binary)
         return from_base64(&content) && fail(GIT_BINARY, EXIT_FAILURE);
     for (size_t i = 0; i < SERVERS; i++)
@@ -1691,19 +1720,67 @@ static bool git_credential(void) {
         explain_port();
         return true;
     }
-    if (arguments.wait > 0 && !wait_until_ready(arguments.wait))
+    return with_secrets(answer_git);
+}
+
+/* --- aws ---------------------------------------------------------------------------------------------------------- */
+
+/* A line of the answer; the string's escapes become those that Python writes. */
+static void say_member(const char *name, struct span text) {
+    struct cursor json = {text.at + 1, text.at + text.size};
+    char bytes[6];
+    uint32_t code;
+    say(",\n  \"");
+    say(name);
+    say("\": \"");
+    while (next_character(&json, &code))
+        put(bytes, code < 0x80 ? escape((char)code, bytes) : utf8(code, bytes));
+    say("\"");
+}
+
+/* The bundle's field under the first of these names that is there. */
+static struct span first_of(struct span bundle, const char *const names[4]) {
+    struct span found = {0};
+    for (int i = 0; i < 4 && !found.at; i++)
+        found = field(bundle, names[i]);
+    return found;
+}
+
+static bool answer_aws(void) {
+    static const char *const key_ids[] = {"aws_access_key_id", "AWS_ACCESS_KEY_ID", "access_key_id", "AccessKeyId"};
+    static const char *const secret_keys[] = {"aws_secret_access_key", "AWS_SECRET_ACCESS_KEY", "secret_access_key",
+                                              "SecretAccessKey"};
+    static const char *const tokens[] = {"aws_session_token", "AWS_SESSION_TOKEN", "session_token", "SessionToken"};
+    struct span content;
+    bool binary;
+    if (!find_socket() || !get_named(arguments.operand, &content, &binary))
         return false;
-    if (answer_git())
-        return true;
-    if (arguments.wait >= 0 || !problem.no_snapshot)
+    if (binary && !from_base64(&content))
         return false;
-    disconnect();
-    return wait_until_ready(DEFAULT_WAIT_SECONDS) && answer_git();
+    if (binary || !is_bundle(content))
+        return fail(NO_AWS_KEY, EXIT_FAILURE);
+    struct span key_id = first_of(content, key_ids), secret_key = first_of(content, secret_keys);
+    struct span token = first_of(content, tokens);
+    if (!key_id.at || !secret_key.at)
+        return fail(NO_AWS_KEY, EXIT_FAILURE);
+    say("{\n  \"Version\": 1");
+    say_member("AccessKeyId", key_id);
+    say_member("SecretAccessKey", secret_key);
+    if (token.at)
+        say_member("SessionToken", token);
+    if (is_string(expires_at))
+        say_member("Expiration", expires_at);
+    say("\n}\n");
+    return true;
+}
+
+static bool aws_credentials(void) {
+    return with_secrets(answer_aws);
 }
 
 /* --- the command line --------------------------------------------------------------------------------------------- */
 
-enum { GET = 1, LIST = 2, WAIT = 4, GIT = 8, ANY = 15 };
+enum { GET = 1, LIST = 2, WAIT = 4, GIT = 8, AWS = 16, ANY = 31 };
 
 static const struct {
     const char *name;
@@ -1715,6 +1792,7 @@ static const struct {
     {"list", LIST, 0, list},
     {"wait", WAIT, 0, wait_command},
     {"git-credential", GIT, 1, git_credential},
+    {"aws-credentials", AWS, 1, aws_credentials},
 };
 
 static const char *timeout_text, *wait_text;
@@ -1729,7 +1807,7 @@ static const struct {
     {"--socket", 0, ANY, &arguments.socket, NULL},
     {"--field", 'f', GET, &arguments.field, NULL},
     {"--timeout", 0, WAIT, &timeout_text, NULL},
-    {"--wait", 0, GET | GIT, &wait_text, "15"},
+    {"--wait", 0, GET | GIT | AWS, &wait_text, "15"},
     {"--username", 0, GIT, &arguments.username, NULL},
     {"--host", 0, GIT, NULL, NULL},
     {"--secret", 0, GIT, NULL, NULL},
@@ -1842,7 +1920,7 @@ static bool parse(int count, char **words, size_t *command) {
     for (size_t i = 0; i < arguments.secret_count; i++)
         if (!is_sendable(arguments.secrets[i]))
             return false;
-    return commands[*command].bit != GET || (arguments.operand && is_sendable(arguments.operand));
+    return !(commands[*command].bit & (GET | AWS)) || (arguments.operand && is_sendable(arguments.operand));
 }
 
 /* --- the Python program ------------------------------------------------------------------------------------------- */
@@ -1871,7 +1949,8 @@ static int without_python(int count, char **words) {
     out.descriptor = STDERR_FILENO;
     say("remo-secret: this command line needs the Python program, which is not here\n"
         "Hint: put remo-secret.pyz beside this program and install Python, or use: get [-f FIELD] [--wait[=SECONDS]] NAME, "
-        "list, wait [--timeout=SECONDS], git-credential [--host=HOST --secret=NAME] OPERATION; each with --socket=PATH\n");
+        "list, wait [--timeout=SECONDS], git-credential [--host=HOST --secret=NAME] OPERATION, aws-credentials NAME; "
+        "each with --socket=PATH\n");
     flush();
     return mine ? EXIT_USAGE : EXIT_FAILURE;
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from typing import TYPE_CHECKING
 
 import pytest
@@ -55,6 +56,32 @@ def test_what_is_installed(machine: Machine) -> None:
         assert machine.path(f"/usr/share/man/man{page[-1]}/{page}").exists()
     for schema in (REPOSITORY / "schema").glob("*.*"):
         assert machine.path(f"/usr/share/remo-broker/{schema.name}").read_bytes() == schema.read_bytes()
+
+
+def test_the_static_client_is_installed_for_each_architecture(machine: Machine) -> None:
+    own, feature = platform.machine(), "/usr/share/remo-broker/feature"
+    client = machine.path("/usr/bin/remo-secret").read_bytes()
+    assert client.startswith(b"\x7fELF")
+    assert machine.path(f"{feature}/remo-secret.{own}").read_bytes() == client
+    assert machine.path("/usr/lib/remo-broker/remo-secret").read_bytes().startswith(b"#!/usr/bin/python3")
+    for other in ("x86_64", "aarch64"):
+        compiler = machine.run(["sh", "-c", f"command -v {other}-linux-gnu-gcc"], check=False).returncode == 0
+        assert machine.path(f"{feature}/remo-secret.{other}").exists() == (compiler or other == own), other
+
+
+def test_where_no_compiler_is_the_installer_says_so(machine: Machine) -> None:
+    """Its step that compiles, where the only programs are those that it calls by name."""
+    script = f"""
+        mkdir -p /tmp/few && ln -sf $(command -v uname) $(command -v mkdir) $(command -v rm) $(command -v cat) /tmp/few
+        cd {SOURCE} && work=$(mktemp -d) python=/usr/bin/python3 PATH=/tmp/few
+        say() {{ echo "$*"; }}
+        . remo_broker/build/install.sh
+        build_static_client
+        echo $work/static/*
+    """
+    printed = machine.run(["sh", "-ec", script]).stdout
+    assert "remo-secret is installed in Python only" in printed
+    assert printed.endswith("/static/*\n"), "there is no file"
 
 
 def test_programs_import_nothing_of_the_callers(machine: Machine) -> None:

@@ -184,6 +184,7 @@ def test_the_package_for_containers_is_the_command_alone(fresh: Machine) -> None
     assert not [one for one in files if "systemd" in one or "site-packages" in one]
     shown = fresh.run(["sh", "-c", "cd / && remo-secret --version"], user="nobody")
     assert shown.stdout.split()[0] == "remo-secret"
+    assert fresh.path("/usr/bin/remo-secret").read_bytes().startswith(b"\x7fELF")
 
 
 def test_what_the_package_has_installed_is_not_replaced_by_run(fresh: Machine) -> None:

@@ -46,8 +46,8 @@ def line(**fields: Any) -> bytes:
 PONG = line(ok=True, broker_version="2.0.0", protocol_version=2, project="myrepo")
 
 
-def value(text: str) -> bytes:
-    return line(ok=True, value=text, ttl_seconds=900, generation=1)
+def value(text: str, **more: object) -> bytes:
+    return line(ok=True, value=text, ttl_seconds=900, generation=1, **more)
 
 
 def raw_value(text: bytes) -> bytes:
@@ -55,8 +55,8 @@ def raw_value(text: bytes) -> bytes:
     return b'{"ok":true,"value":"' + text + b'","ttl_seconds":900,"generation":1}\n'
 
 
-def binary(base64: str) -> bytes:
-    return line(ok=True, value_b64=base64, ttl_seconds=900, generation=1)
+def binary(base64: str, **more: object) -> bytes:
+    return line(ok=True, value_b64=base64, ttl_seconds=900, generation=1, **more)
 
 
 def allowlist(*names: str) -> bytes:

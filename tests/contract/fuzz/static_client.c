@@ -113,6 +113,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         {"remo-secret", "git-credential", "get", NULL},
         {"remo-secret", "git-credential", host, "--secret=T", "--username=u", "get", NULL},
         {"remo-secret", "get", "--wait=1", "T", NULL},
+        {"remo-secret", "aws-credentials", "T", NULL},
     };
     if (size == 0 || data[0] >= sizeof lines / sizeof *lines * CHUNKS * 2)
         return -1;

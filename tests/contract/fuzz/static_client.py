@@ -31,7 +31,7 @@ LONGEST_INPUT = 140_000
 # The larger ones are variations in length alone.
 LONGEST_SEED = 4000
 # The rows of command lines in static_client.c, by the command of a case; each has eight ways of cutting the replies.
-ROWS = {"get": 0, "field": 1, "list": 2, "wait": 3, "git-credential": 4}
+ROWS = {"get": 0, "field": 1, "list": 2, "wait": 3, "git-credential": 4, "aws-credentials": 7}
 WAYS = 8
 
 

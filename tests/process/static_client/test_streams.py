@@ -138,6 +138,10 @@ HANDED = [
     ["git-credential", "get", "x"],
     ["git-credential", "--host=x", "get"],
     ["git-credential", "--host=x", "--secret=A", "--host=X", "--secret=B", "get"],
+    ["aws-credentials"],
+    ["aws-credentials", "A", "B"],
+    ["aws-credentials", "--field=a", "T"],
+    ["docker-credential", "get"],
     ["exec", "--", "echo", "handed"],
     ["render"],
 ]

@@ -47,7 +47,7 @@ class RunResult:
 def reference() -> Iterator[Preloaded]:
     """The Python program."""
     imports = ["client.project", "client.errors", "client.unreachable", "client.trust", "protocol.names"]
-    imports += ["secret.get", "secret.wait", "secret.git", "cli.text"]
+    imports += ["secret.get", "secret.wait", "secret.git", "secret.aws", "cli.text"]
     with preloaded("remo_broker.secret.main", "main", [f"remo_broker.{one}" for one in imports]) as program:
         yield program
 
