@@ -24,7 +24,7 @@ class Units:
         path = self.directory / f"{project or kind}.sock"
         if kind == "mount":
             path = self.directory / "mount" / project / "broker.sock"
-            path.parent.mkdir(parents=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
         self.sockets[name] = listen(path)
 
     def close(self) -> None:

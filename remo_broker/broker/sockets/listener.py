@@ -61,7 +61,9 @@ class Listener:
         on_accept: Callable[[Accepted, Peer], None],
         *,
         held_by_unit: bool = False,
+        has_file: bool = True,
     ) -> None:
+        """`has_file`: whether the file at its path is known to be its own."""
         self.socket = listening
         self.path = str(listening.getsockname())
         self.held_by_unit = held_by_unit
@@ -74,7 +76,7 @@ class Listener:
         """The turn in which a connection was last accepted."""
         self._busy = 0
         """How many consecutive turns up to then accepted connections."""
-        self._file = _identity(self.path)
+        self._file = _identity(self.path) if has_file else None
         self._loop = loop
         loop.watch(listening.fileno(), READ, self._ready)
 
@@ -127,6 +129,17 @@ class Listener:
         if self.socket.fileno() >= 0:
             self._loop.forget(self.socket.fileno())
             self.socket.close()
+
+
+def is_bound(path: str) -> bool:
+    """Whether a process holds the socket of this file. Without a connection that somebody would
+    have to accept: the kernel looks for the socket first, then at its type."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(path)
+        except OSError as error:
+            return error.errno not in (errno.ECONNREFUSED, errno.ENOENT)
+    return True
 
 
 def _identity(path: str) -> tuple[int, int] | None:

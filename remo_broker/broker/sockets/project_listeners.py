@@ -19,7 +19,7 @@ from remo_broker.broker.rate import Bucket
 from remo_broker.broker.refusals import Refused
 from remo_broker.broker.sockets.binder import Binder
 from remo_broker.broker.sockets.connection import Peer
-from remo_broker.broker.sockets.listener import Listener, Overflow, is_held_by_unit, is_revoked, revoke
+from remo_broker.broker.sockets.listener import Listener, Overflow, is_bound, is_held_by_unit, is_revoked, revoke
 from remo_broker.broker.sockets.project import ProjectConnection
 from remo_broker.broker.sockets.refused import LineReader, RefusedConnection, RefusedPeers, unregistered_record
 
@@ -105,6 +105,8 @@ class ProjectListeners:
             listening,
             partial(self._accepted, name),
             held_by_unit=handed_over and is_held_by_unit(listening),
+            # A unit that was started and stopped since has left its file at the path of one from the store.
+            has_file=not handed_over or is_bound(str(listening.getsockname())),
         )
         self._listeners.setdefault(name, ProjectSockets()).listeners.append((kind, listener))
         self._listener_count += 1

@@ -8,6 +8,8 @@ import signal
 import socket
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.support.broker import Link, ask, registration, settle
 from tests.support.machine import poll
 from tests.support.projects import make_project
@@ -101,3 +103,24 @@ def test_the_end_waits_for_what_is_to_be_stored(
     with socket.socket(fileno=os.dup(descriptor)) as kept:
         assert kept.getsockname() == str(broker.project())
     assert broker.project().stat().st_ino == inode
+
+
+@pytest.mark.parametrize("name", ["client-myrepo", "mount-myrepo"])
+def test_a_unit_that_came_and_went_leaves_no_socket_that_nobody_serves(
+    start_broker: StartBroker, units: Units, notify: NotifySocket, directory: pathlib.Path, name: str
+) -> None:
+    """systemd keeps the store over a stop, and lets the unit put its own file at the same path."""
+    broker = start_broker(listeners=units.sockets, notify=notify)
+    path = make_project(directory / "myrepo", "A")
+    assert broker.ask({"op": "register", "name": "myrepo", "project_path": str(path)})["ok"]
+    notify.wait_for(FDSTORE="1", FDNAME=name)
+    place = broker.project() if name == "client-myrepo" else broker.mount()
+    broker.stop()
+    place.unlink()
+    units.add(name)
+    broker = start_broker(listeners=[*units.sockets.items(), *notify.listeners()], notify=notify)
+    assert ask(place, {"op": "ping"})["project"] == "myrepo"
+    broker.stop()
+    units.sockets.pop(name).close()
+    broker = start_broker(listeners=[*units.sockets.items(), *notify.listeners()], notify=notify)
+    assert ask(place, {"op": "ping"})["project"] == "myrepo"
