@@ -1,9 +1,9 @@
 """`./run matrix [SUITE …]`: the tests on other Debian releases, and under other Pythons, with a table at the end.
 
-A SUITE is a release, such as `trixie`. debootstrap makes a minimal system of it, once, in `.cache/roots`. In an overlay
-of that, root runs `./run demo` and the tests that boot no machine, in a copy of this tree in /root. Then tests/machine run on
-the host and boot the release. A SUITE may also be an interpreter, such as `python3.12`: the tests that boot no machine run
-under it on this host.
+A SUITE is a release, such as `trixie`. debootstrap makes a minimal system of it, once, in `.cache/roots`. In a copy of
+that, a newcomer runs `./run demo` and `./run test`, once for each of the `SURROUNDINGS`. Then tests/machine run on the host
+and boot the release. A SUITE may also be an interpreter, such as `python3.12`: the tests that boot no machine run under it on
+this host.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import os
 import pathlib
+import shlex
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from tests.support.installation import pip_options
 from tests.support.machine import REPOSITORY, SOURCE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 SUITES = ("bookworm", "trixie", "forky")
 ROOTS = REPOSITORY / ".cache/roots"
@@ -33,6 +34,58 @@ SCRIPTS = pathlib.Path("/usr/share/debootstrap/scripts")
 NEWEST = SCRIPTS / "sid"
 
 WITHOUT_MACHINE = ("tests/unit", "tests/contract", "tests/process")
+WORKERS = ("-n", "3", "--dist", "loadfile")
+
+
+@dataclasses.dataclass(frozen=True)
+class Surroundings:
+    """How a newcomer's system differs from one that helps, and which tests show what comes of it."""
+
+    name: str
+    nspawn: tuple[str, ...]
+    user: str
+    tests: tuple[str, ...]
+
+
+# In all of them /tmp is a tmpfs, no machine can be booted, and the environment and pip.conf send packages elsewhere.
+SURROUNDINGS = (
+    # As in most containers, there is no memfd_secret(2), and no other user can reach what is below /root.
+    Surroundings("root in a home of mode 0700", (), "root", WITHOUT_MACHINE),
+    Surroundings(
+        "memfd_secret(2) is let through, and nothing may be mounted",
+        ("--system-call-filter=@memlock memfd_secret", "--capability=CAP_IPC_LOCK", "--drop-capability=CAP_SYS_ADMIN"),
+        "root",
+        ("tests/unit/broker", "tests/process/memory", "tests/process/sockets", "tests/process/bus"),
+    ),
+    Surroundings("an ordinary user without sudo", (), "newcomer", WITHOUT_MACHINE),
+)
+# Blanks, and letters that are not ASCII.
+DIRECTORY = "der Code für remo-broker"
+_HOSTILE_PIP = (
+    "--setenv=PIP_USER=1",
+    "--setenv=PIP_TARGET=/nonexistent/target",
+    "--setenv=PIP_PREFIX=/nonexistent/prefix",
+)
+
+# argv: the tree's directory, the user. Standard input is the tree.
+_SETTLE = r"""
+set -e
+[ "$2" = root ] || id "$2" >/dev/null 2>&1 || useradd --create-home "$2"
+home=$(getent passwd "$2" | cut -d : -f 6)
+chmod 0700 "$home"
+mkdir -p "$home/.config/pip" "$home/$1"
+printf '[install]\nuser = true\n' >"$home/.config/pip/pip.conf"
+tar -x -C "$home/$1"
+chown -R "$2:" "$home"
+"""
+# argv: the tree's directory, arguments of pytest.
+_TRY = r"""
+set -e
+cd "$HOME/$1"
+shift
+./run demo >/dev/null
+exec ./run test "$@"
+"""
 
 
 @dataclasses.dataclass
@@ -71,7 +124,7 @@ def main() -> int:
         root = _root(suite)
         machine_root = _machine_root(suite, root)
         if arguments.only in (None, "newcomer"):
-            rows.append(_newcomer(suite, root, machine_root))
+            rows += _newcomer(suite, root, machine_root)
         if arguments.only in (None, "machine"):
             rows.append(_machine(suite, machine_root))
     _show([HEAD, *(row.cells() for row in rows)])
@@ -110,7 +163,10 @@ def _root(suite: str) -> pathlib.Path:
 
 
 def _machine_root(suite: str, base: pathlib.Path) -> pathlib.Path:
-    """A second system, on which all is installed that takes a network."""
+    """A second system, on which all is installed that takes a network.
+
+    It is not changed once it is there: machines that others have booted may be using it.
+    """
     root = ROOTS / f"{suite}.machine"
     if not root.exists():
         _say(f"making {root}")
@@ -120,9 +176,8 @@ def _machine_root(suite: str, base: pathlib.Path) -> pathlib.Path:
         # Both buses: a test machine forgets that the package of the second makes it the system's.
         packages = "dbus dbus-broker"
         install = f"apt-get -qq update && apt-get -qq install -y --no-install-recommends {packages} >/dev/null"
-        subprocess.run([*_nspawn(new), "sh", "-c", install], check=True)
+        subprocess.run([*_nspawn(new), "sh", "-c", f"{install} && exec {SOURCE}/run setup machine"], check=True)
         new.rename(root)
-    subprocess.run([*_nspawn(root), f"{SOURCE}/run", "setup"], check=True)
     return root
 
 
@@ -137,33 +192,62 @@ def _nspawn(root: pathlib.Path, *options: str) -> list[str]:
 
 def _versions(root: pathlib.Path) -> tuple[str, str]:
     """Of systemd and Python, as the packages have them."""
-    query = ["dpkg-query", f"--admindir={root}/var/lib/dpkg", "-W", "-f", "${Version}\\n", "python3", "systemd"]
-    python, systemd = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()
-    return systemd.partition("-")[0].partition("~")[0], python.partition("-")[0]
+    query = [
+        "dpkg-query",
+        f"--admindir={root}/var/lib/dpkg",
+        "-W",
+        "-f",
+        "${Package} ${Version}\\n",
+        "python3",
+        "systemd",
+    ]
+    shown = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+    versions = dict(line.split() for line in shown.splitlines())
+    systemd, python = (versions[name].partition("-")[0].partition("~")[0] for name in ("systemd", "python3"))
+    return systemd, python
 
 
 # --- the runs
 
 
-def _newcomer(suite: str, root: pathlib.Path, machine_root: pathlib.Path) -> Row:
-    """As root, in a home of mode 0700, with /tmp a tmpfs and memfd_secret(2) filtered: `./run demo` and the tests."""
-    script = (
-        "cp -R {source} /root/remo-broker && cd /root/remo-broker && rm -rf .venv .cache && ./run demo >/dev/null"
-        " && exec ./run test -n 3 --dist loadfile --junitxml=/results/tests.xml {tests}"
-    ).format(source=SOURCE, tests=" ".join(WITHOUT_MACHINE))
-    with tempfile.TemporaryDirectory() as results:
-        # Its own copies of what the host's settings of pip name.
-        options = ("--volatile=overlay", f"--bind={results}:/results", *pip_options())
-        row = Row(suite, *_versions(machine_root), tests="demo, unit, contract, process")
-        return _run(row, [*_nspawn(root, *options), "sh", "-c", script], pathlib.Path(results, "tests.xml"))
+def _newcomer(suite: str, root: pathlib.Path, machine_root: pathlib.Path) -> Iterator[Row]:
+    """`./run demo` and the tests in a minimal system, in surroundings that do not help."""
+    with tempfile.TemporaryDirectory(dir=ROOTS, prefix=f"{suite}.") as scratch:
+        system = pathlib.Path(scratch, "root")
+        subprocess.run(["cp", "-a", root, system], check=True)
+        results = pathlib.Path(scratch, "results")
+        results.mkdir()
+        results.chmod(0o777)
+        excluded = [f"--exclude=./{one}" for one in (".git", ".cache", ".venv", "out")]
+        tree = subprocess.run(["tar", "-c", *excluded, "."], cwd=REPOSITORY, capture_output=True, check=True).stdout
+        for number, around in enumerate(SURROUNDINGS):
+            settle = ["sh", "-c", _SETTLE, "sh", DIRECTORY, around.user]
+            subprocess.run([*_nspawn(system), *settle], input=tree, check=True)
+            options = (
+                f"--bind={results}:/results",
+                f"--user={around.user}",
+                *pip_options(),
+                *_HOSTILE_PIP,
+                *around.nspawn,
+            )
+            report = f"{number}.xml"
+            attempt = ["sh", "-c", _TRY, "sh", DIRECTORY, *WORKERS, f"--junitxml=/results/{report}", *around.tests]
+            row = Row(suite, *_versions(machine_root), tests=around.name)
+            yield _run(row, [*_nspawn(system, *options), *attempt], [results / report])
 
 
 def _machine(suite: str, machine_root: pathlib.Path) -> Row:
+    """tests/machine, which boot the system; those that measure how long others wait run alone."""
     with tempfile.TemporaryDirectory() as results:
-        report = pathlib.Path(results, "tests.xml")
-        command = [sys.executable, "-m", "pytest", f"--junitxml={report}", "tests/machine"]
-        row = Row(suite, *_versions(machine_root), tests="machine")
-        return _run(row, command, report, REMO_MACHINE_ROOT=str(machine_root))
+        reports = [pathlib.Path(results, "tests.xml"), pathlib.Path(results, "faults.xml")]
+        pytest = f"{shlex.quote(sys.executable)} -m pytest"
+        faults = "tests/machine/faults"
+        script = (
+            f"{pytest} {' '.join(WORKERS)} --junitxml={reports[0]} --ignore={faults} tests/machine"
+            f" && exec {pytest} --junitxml={reports[1]} {faults}"
+        )
+        row = Row(suite, *_versions(machine_root), tests="tests/machine")
+        return _run(row, ["sh", "-c", script], reports, REMO_MACHINE_ROOT=str(machine_root))
 
 
 def _interpreter(name: str) -> Row:
@@ -178,22 +262,22 @@ def _interpreter(name: str) -> Row:
     version = subprocess.run([python, "-V"], capture_output=True, text=True, check=True).stdout.split()[1]
     with tempfile.TemporaryDirectory() as results:
         report = pathlib.Path(results, "tests.xml")
-        arguments = ("-n", "3", "--dist", "loadfile", f"--junitxml={report}", *WITHOUT_MACHINE)
+        arguments = (*WORKERS, f"--junitxml={report}", *WITHOUT_MACHINE)
         row = Row("the host", "", version, "unit, contract, process")
-        return _run(row, [inside, "-m", "pytest", *arguments], report)
+        return _run(row, [inside, "-m", "pytest", *arguments], [report])
 
 
-def _run(row: Row, command: Sequence[str], report: pathlib.Path, **environment: str) -> Row:
-    """Run tests, and count what their report says."""
+def _run(row: Row, command: Sequence[str], reports: Sequence[pathlib.Path], **environment: str) -> Row:
+    """Run tests, and count what their reports say."""
     _say(f"{row.suite}, systemd {row.systemd or 'none'}, Python {row.python}: {row.tests}")
     began = time.monotonic()
     done = subprocess.run(command, cwd=REPOSITORY, env={**os.environ, **environment}, check=False)
     row.seconds = time.monotonic() - began
-    if report.exists():
-        suite = next(ET.parse(report).iter("testsuite"))
-        row.skipped = int(suite.attrib["skipped"])
-        row.failed = int(suite.attrib["failures"]) + int(suite.attrib["errors"])
-        row.passed = int(suite.attrib["tests"]) - row.skipped - row.failed
+    for suite in (one for report in reports if report.exists() for one in ET.parse(report).iter("testsuite")):
+        skipped, failed = int(suite.attrib["skipped"]), int(suite.attrib["failures"]) + int(suite.attrib["errors"])
+        row.skipped += skipped
+        row.failed += failed
+        row.passed += int(suite.attrib["tests"]) - skipped - failed
     if done.returncode != 0 and not row.failed:
         row.failed = 1  # it did not get as far as the tests
     return row

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.machine import SOURCE, poll
+from tests.support.machine import SOURCE, poll, unavailable
 from tests.support.operator import ADMIN, SERVICE
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def test_the_broker_sees_no_project(machine: Machine, operator: Operator) -> Non
 def test_an_unreadable_manifest_says_which_command_mends_it(machine: Machine, operator: Operator) -> None:
     """Its words are done as they stand until the project can be registered."""
     if machine.run(["sh", "-c", "command -v setfacl"], check=False).returncode != 0:
-        pytest.skip("setfacl (package acl) is not installed here")
+        unavailable("setfacl is not installed here: ./run test installs it")
     machine.run(["sh", "-c", "rm -rf /home/closed; mkdir -p /home/closed; chmod 0700 /home/closed"])
     path = operator.manifest("app", ["A"], parent="/home/closed/src dir")
     machine.run(["chmod", "0700", "/home/closed/src dir"])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.installation import install
-from tests.support.machine import poll
+from tests.support.machine import poll, unavailable
 from tests.support.operator import ADMIN, SERVICE
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def test_a_password_store(machine: Machine, operator: Operator) -> None:
     """pass and gpg as Debian has them, in the unit's sandbox."""
     for program in ("pass", "gpg"):
         if machine.run(["sh", "-c", f"command -v {program}"], check=False).returncode:
-            pytest.skip(f"{program} is not installed here: ./run test installs it")
+            unavailable(f"{program} is not installed here: ./run test installs it")
     operator.register("held", ["A"])
     home = "/var/lib/vault"
     user, group = machine.ids("remo-sidecar")

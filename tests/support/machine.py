@@ -28,6 +28,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 import pytest
 
+from tests.support.bootable import ISOLATED, obstacle, systemd_runs
 from tests.support.containment import HIERARCHIES, children, hierarchies, is_init, removed
 
 if TYPE_CHECKING:
@@ -161,6 +162,8 @@ class Machine:
         for program in ("systemd-nspawn", "nsenter", "setpriv", "unshare"):
             if shutil.which(program) is None:
                 unavailable(f"{program} is not installed here: ./run test installs it")
+        if obstacle():
+            unavailable(f"no machine can be booted here: {obstacle()}")
 
     def start(self) -> None:
         """Boot, and return when the machine has finished starting."""
@@ -185,7 +188,7 @@ class Machine:
         nspawn += [f"--capability={_CAPABILITIES}", f"--system-call-filter={_SYSTEM_CALLS}", "--private-network"]
         repository = str(REPOSITORY).replace("\\", "\\\\").replace(":", "\\:")
         nspawn += [f"--bind-ro={repository}:{SOURCE}", "--register=no", "--resolv-conf=off", "--timezone=off"]
-        if not pathlib.Path("/run/systemd/system").exists():
+        if not systemd_runs():
             # No systemd here to make a unit for it. It still needs its own control groups: its
             # systemd would otherwise share those of the host and of other machines, and kill their
             # processes.
@@ -194,11 +197,9 @@ class Machine:
         if systemd_version() >= UNIFIED_ONLY:
             environment["SYSTEMD_NSPAWN_UNIFIED_HIERARCHY"] = "1"
         nspawn.append("systemd.unit=multi-user.target")
-        isolate = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private"]
-        isolate += ["--pid", "--fork", "--kill-child", "--mount-proc"]
         with (self._top.with_suffix(".log")).open("wb") as log:
             self._supervisor = subprocess.Popen(
-                [*isolate, "sh", "-c", _BOOT, "sh", *nspawn],
+                [*ISOLATED, "sh", "-c", _BOOT, "sh", *nspawn],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
