@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 from hypothesis import HealthCheck, settings
 
+import remo_broker.bus  # noqa: F401 - before the first import of dbus-next: see there
 from tests.support.broker import Broker, short_directory
 from tests.support.machine import poll
 from tests.support.notify import NotifySocket

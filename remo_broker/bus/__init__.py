@@ -2,3 +2,11 @@
 
 See remo-broker-bus(8).
 """
+
+from __future__ import annotations
+
+import typing
+
+# dbus-next 0.2.3 imports it, and Python 3.15 has removed it.
+if not hasattr(typing, "no_type_check_decorator"):
+    typing.no_type_check_decorator = lambda decorator: decorator
