@@ -128,12 +128,21 @@ def test_uninstall_leaves_the_configuration(machine: Machine) -> None:
 
 
 def test_into_a_directory(machine: Machine) -> None:
-    """As a package is built: nothing outside it is touched, nothing that runs is told."""
+    """As a package is built: nothing outside it is touched, nothing that runs is told.
+
+    From a directory whose name has to be quoted, by a user whose pip installs elsewhere."""
     machine.ask(ADMIN, {"op": "status"})
     pid = machine.show(SERVICE, "MainPID")
-    machine.run(["sh", "-c", "rm -rf /tmp/build && mkdir /tmp/build && touch /tmp/build/before"])
-    env = {**pip_environment(), "DESTDIR": "destination"}  # relative to where the caller is
-    machine.run(["sh", "-c", f"cd /tmp/build && exec {SOURCE}/run install"], env=env, timeout=180)
+    source = "/tmp/build/der Code für remo-broker"
+    machine.run(["sh", "-c", f"rm -rf /tmp/build && mkdir -p '{source}' && touch /tmp/build/before"])
+    left_out = " ".join(f"--exclude=./{one}" for one in (".git", ".cache", ".venv"))
+    machine.run(["sh", "-c", f"tar -c -C {SOURCE} {left_out} . | tar -x -C '{source}'"])
+    machine.write("/tmp/build/.config/pip/pip.conf", "[install]\nuser = true\n")
+    elsewhere = {"PIP_USER": "1", "PIP_TARGET": "/tmp/build/target", "PIP_PREFIX": "/tmp/build/prefix"}
+    # Relative to where the caller is.
+    env = {**pip_environment(), **elsewhere, "HOME": "/tmp/build", "DESTDIR": "destination"}
+    machine.run(["sh", "-c", f"cd /tmp/build && exec '{source}/run' install"], env=env, timeout=180)
+    assert machine.run(["find", "/tmp/build/target", "/tmp/build/prefix"], check=False).stdout == ""
 
     assert machine.show(SERVICE, "MainPID") == pid
     touched = machine.run(["find", "/usr", "/etc", "/var/lib", "-xdev", "-newer", "/tmp/build/before", "-type", "f"])
