@@ -157,7 +157,7 @@ def _root(suite: str) -> pathlib.Path:
         with (ROOTS / f"{suite}.log").open("wb") as log:
             subprocess.run(command, stdout=log, stderr=log, check=True)
         # The list of a release that is not out may be older than its own promise, where a mirror lags behind.
-        (new / "etc/apt/apt.conf.d/90remo-broker-matrix").write_text('Acquire::Check-Valid-Until "no";\n')
+        (new / "etc/apt/apt.conf.d/90matrix").write_text('Acquire::Check-Valid-Until "no";\n')
         new.rename(root)
     return root
 

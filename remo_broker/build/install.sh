@@ -176,7 +176,7 @@ install_tree() {
     done
     # Remove files that only the older version had.
     if [ -e "$destdir$lib/installed-files" ]; then
-        grep -vxFf "$work/files" "$destdir$lib/installed-files" | while read -r file; do rm -f "$destdir$file"; done
+        grep -vxFf "$work/files" "$destdir$lib/installed-files" | remove_files
     fi
     install -m 0644 "$work/files" "$new/installed-files"
 
@@ -184,6 +184,15 @@ install_tree() {
     [ ! -e "$destdir$lib" ] || mv "$destdir$lib" "$destdir$lib.old"
     mv "$new" "$destdir$lib"
     rm -rf "$destdir$lib.old"
+}
+
+# Remove the files that standard input lists, and directories of ours that this leaves empty.
+remove_files() {
+    while read -r file; do
+        rm -f "$destdir$file"
+        directory=${file%/*}
+        case ${directory##*/} in remo-*) rmdir "$destdir$directory" 2>/dev/null || : ;; esac
+    done
 }
 
 install_host() {
@@ -229,7 +238,7 @@ uninstall_host() {
         stop_all
     fi
     if [ -e "$destdir$lib/installed-files" ]; then
-        while read -r file; do rm -f "$destdir$file"; done <"$destdir$lib/installed-files"
+        remove_files <"$destdir$lib/installed-files"
     fi
     rm -rf "$destdir$lib" "$destdir$lib.new" "$destdir$lib.old" "$destdir/usr/share/remo-broker"
     [ -z "$destdir" ] || { say "uninstalled below $destdir"; return; }

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
 LIB = "/usr/lib/remo-broker"
 UNITS = "/usr/lib/systemd/system"
-# What the older version had: a socket and a helper of other names, a program, and a drop-in.
+# What the older version had: a socket and a helper of other names, a drop-in for the latter, and a program.
 MOVED = "remo-broker-moved.socket"
 MOVED_SOCKET = "/run/remo-moved.sock"
 HELPER = "remo-broker-former.service"
 OLD_FILES = {
     f"{UNITS}/{MOVED}": f"[Socket]\nListenStream={MOVED_SOCKET}\nService={SERVICE}\n[Install]\nWantedBy=sockets.target\n",
     f"{UNITS}/{HELPER}": "[Service]\nExecStart=/bin/sleep infinity\n",
+    f"{UNITS}/{HELPER}.d/more.conf": "[Service]\nNice=1\n",
     "/usr/bin/remo-former": "#!/bin/sh\n",
 }
 # What the new version has and the older one lacked.
@@ -67,6 +68,7 @@ def test_what_has_moved_is_stopped_and_removed(machine: Machine, older: str) -> 
         poll(f"the end of {unit}", lambda unit=unit: machine.systemctl("is-active", unit, check=False) == "inactive")  # type: ignore[misc]
     for path in OLD_FILES:
         assert not machine.path(path).exists()
+    assert not machine.path(f"{UNITS}/{HELPER}.d").exists()
     assert machine.run(["find", "/etc/systemd/system", "-name", MOVED]).stdout == ""
     assert machine.systemctl("is-enabled", "remo-broker-client@app.socket") == "enabled"
 
