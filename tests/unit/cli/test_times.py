@@ -193,7 +193,7 @@ SYSTEMD_FORMS = [
     *("2026-11-27 11:55:54", "2026-11-27 11:55", "2026-11-27", "26-11-27 11:55", "26-11-27", "2026-1-2 3:4"),
     *("Fri 2026-11-27 11:55:54", "friday 2026-11-27", "FRI 2026-11-27 11:55", "Thu 2026-11-26"),
     *("2026-11-27 11:55:54.5", "2026-11-27 11:55:54.123456", "2026-11-27  11:55", "2026-02-30", "2026-11-27 11:55:60"),
-    *("Fri 2026-11-27 11:55:54 UTC", "2026-11-27 11:55 utc", "2026-07-01 12:00 CEST"),
+    *("Fri 2026-11-27 11:55:54 UTC", "2026-11-27 11:55 UTC", "2026-07-01 12:00 CEST"),
     *("Nov 27 11:55:54", "Nov 27 11:55:54.5", "@1795780554.25"),
 ]
 
@@ -205,6 +205,11 @@ def test_dates_are_what_systemd_takes_them_for(text: str) -> None:
     (expected,) = by_systemd([text])
     assert expected is not None
     assert parse(text, time.time()) == expected
+
+
+def test_utc_is_taken_in_small_letters_as_older_systemds_do() -> None:
+    """systemd 252 takes it so, 262 does not."""
+    assert parse("2026-11-27 11:55 utc", NOW) == parse("2026-11-27 11:55 UTC", NOW) is not None
 
 
 @pytest.mark.parametrize(
