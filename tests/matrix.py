@@ -2,13 +2,14 @@
 
 A SUITE is a release, such as `trixie`. debootstrap makes a minimal system of it, once, in `.cache/roots`. In a copy of
 that, a newcomer runs `./run demo` and `./run test`, once for each of the `SURROUNDINGS`. Then tests/machine run on the host
-and boot the release. A SUITE may also be an interpreter, such as `python3.12`: the tests that boot no machine run under it on
-this host.
+and boot the release. A SUITE may also be an interpreter, such as `python3.12`: the tests that boot no machine run under it, on
+this host, or in a release that has a package of it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -77,6 +78,22 @@ mkdir -p "$home/.config/pip" "$home/$1"
 printf '[install]\nuser = true\n' >"$home/.config/pip/pip.conf"
 tar -x -C "$home/$1"
 chown -R "$2:" "$home"
+"""
+# argv: the interpreter. Standard input is the tree. `./run` itself uses the system's own interpreter.
+_SETTLE_UNDER = r"""
+set -e
+apt-get -qq update
+apt-get -qq install -y --no-install-recommends "$1-venv" "$1-dev" >/dev/null
+mkdir /var/tmp/remo-broker
+cd /var/tmp/remo-broker
+tar -x
+"$1" -m venv /opt/venv
+/opt/venv/bin/pip install -q --use-pep517 -e '.[dev]'
+"""
+# argv: arguments of pytest.
+_UNDER = r"""
+cd /var/tmp/remo-broker
+exec /opt/venv/bin/python -m pytest "$@"
 """
 # argv: the tree's directory, arguments of pytest.
 _TRY = r"""
@@ -181,6 +198,23 @@ def _machine_root(suite: str, base: pathlib.Path) -> pathlib.Path:
     return root
 
 
+@contextlib.contextmanager
+def _copy(root: pathlib.Path) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
+    """A copy of a system that may be changed, and a directory for what is found out there."""
+    with tempfile.TemporaryDirectory(dir=ROOTS, prefix=f"{root.name}.") as scratch:
+        system, results = pathlib.Path(scratch, "root"), pathlib.Path(scratch, "results")
+        subprocess.run(["cp", "-a", root, system], check=True)
+        results.mkdir()
+        results.chmod(0o777)
+        yield system, results
+
+
+def _tree() -> bytes:
+    """This tree as a tar archive, without what `./run` has made in it."""
+    excluded = [f"--exclude=./{one}" for one in (".git", ".cache", ".venv", "out")]
+    return subprocess.run(["tar", "-c", *excluded, "."], cwd=REPOSITORY, capture_output=True, check=True).stdout
+
+
 def _nspawn(root: pathlib.Path, *options: str) -> list[str]:
     """A command that runs another in a system that is not booted, with the host's network and this tree."""
     repository = str(REPOSITORY).replace("\\", "\\\\").replace(":", "\\:")
@@ -212,17 +246,10 @@ def _versions(root: pathlib.Path) -> tuple[str, str]:
 
 def _newcomer(suite: str, root: pathlib.Path, machine_root: pathlib.Path) -> Iterator[Row]:
     """`./run demo` and the tests in a minimal system, in surroundings that do not help."""
-    with tempfile.TemporaryDirectory(dir=ROOTS, prefix=f"{suite}.") as scratch:
-        system = pathlib.Path(scratch, "root")
-        subprocess.run(["cp", "-a", root, system], check=True)
-        results = pathlib.Path(scratch, "results")
-        results.mkdir()
-        results.chmod(0o777)
-        excluded = [f"--exclude=./{one}" for one in (".git", ".cache", ".venv", "out")]
-        tree = subprocess.run(["tar", "-c", *excluded, "."], cwd=REPOSITORY, capture_output=True, check=True).stdout
+    with _copy(root) as (system, results):
         for number, around in enumerate(SURROUNDINGS):
             settle = ["sh", "-c", _SETTLE, "sh", DIRECTORY, around.user]
-            subprocess.run([*_nspawn(system), *settle], input=tree, check=True)
+            subprocess.run([*_nspawn(system), *settle], input=_tree(), check=True)
             options = (
                 f"--bind={results}:/results",
                 f"--user={around.user}",
@@ -251,20 +278,42 @@ def _machine(suite: str, machine_root: pathlib.Path) -> Row:
 
 
 def _interpreter(name: str) -> Row:
-    python = shutil.which(name)
-    if python is None:
-        raise SystemExit(f"matrix: there is no {name} on PATH")
+    """What boots no machine, under the host's interpreter of that name, or that of the first release that has one."""
+    if shutil.which(name) is None:
+        return _packaged_interpreter(name)
     environment = REPOSITORY / ".cache/venv" / name
     if not environment.exists():
-        subprocess.run([python, "-m", "venv", environment], check=True)
+        subprocess.run([name, "-m", "venv", environment], check=True)
     inside = str(environment / "bin/python")
     subprocess.run([inside, "-m", "pip", "install", "-q", "--use-pep517", "-e", ".[dev]"], cwd=REPOSITORY, check=True)
-    version = subprocess.run([python, "-V"], capture_output=True, text=True, check=True).stdout.split()[1]
+    version = subprocess.run([name, "-V"], capture_output=True, text=True, check=True).stdout.split()[1]
     with tempfile.TemporaryDirectory() as results:
         report = pathlib.Path(results, "tests.xml")
         arguments = (*WORKERS, f"--junitxml={report}", *WITHOUT_MACHINE)
         row = Row("the host", "", version, "unit, contract, process")
         return _run(row, [inside, "-m", "pytest", *arguments], [report])
+
+
+def _packaged_interpreter(name: str) -> Row:
+    for suite in SUITES:
+        root = _root(suite)
+        if (
+            subprocess.run(["chroot", root, "apt-cache", "show", name], capture_output=True, check=False).returncode
+            == 0
+        ):
+            break
+    else:
+        raise SystemExit(f"matrix: there is no {name} on PATH, nor in {', '.join(SUITES)}")
+    with _copy(_machine_root(suite, root)) as (system, results):
+        settle = [*_nspawn(system, *pip_options()), "sh", "-c", _SETTLE_UNDER, "sh", name]
+        subprocess.run(settle, input=_tree(), check=True)
+        version = subprocess.run(
+            ["chroot", system, name, "-V"], capture_output=True, text=True, check=True
+        ).stdout.split()[1]
+        arguments = (*WORKERS, "--junitxml=/results/tests.xml", *WITHOUT_MACHINE)
+        command = ["sh", "-c", _UNDER, "sh", *arguments]
+        row = Row(suite, "", version, "unit, contract, process")
+        return _run(row, [*_nspawn(system, f"--bind={results}:/results"), *command], [results / "tests.xml"])
 
 
 def _run(row: Row, command: Sequence[str], reports: Sequence[pathlib.Path], **environment: str) -> Row:
