@@ -4,7 +4,8 @@ systemd.
 `sd_journal_send` reports success if the socket is missing and blocks if its queue is full, so the
 broker speaks the native protocol itself. A datagram can carry several entries, separated by empty
 lines: a turn of the loop hands over all its records with one call, and journald reads them faster
-than separate ones.
+than separate ones. But from systemd 253 on, journald drops all entries behind the first that has a
+MESSAGE=. So datagrams have several entries only where journald is known to be older.
 
 journald also accepts records that it has no room for, and drops them. When the disk of its file is
 full, it closes that file and continues in /run; if there is no room either, it has no file at all.
@@ -18,13 +19,14 @@ import json
 import os
 import select
 import socket
+import sys
 import time
 
 from remo_broker.protocol.clock import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 SOCKETS_DIRECTORY = "/run/systemd/journal"
@@ -41,6 +43,13 @@ SMALLEST_FILE = 512 * 1024
 # of the disk.
 LARGEST_STEP = 8 * 1024 * 1024
 FILES_PER_DISK = 80
+# The last systemd whose journald reads all entries of a datagram, and how the installed version is
+# known: its library bears it. The directories are those of other distributions and of Debian.
+LAST_TO_SPLIT = 252
+LIBRARY_PREFIX = "libsystemd-shared-"
+LIBRARY_DIRECTORIES = ("/usr/lib/systemd", f"/usr/lib/{sys.implementation._multiarch}/systemd")
+# One datagram must fit the socket's send buffer (212,992 bytes by default, half of it bookkeeping).
+MAX_DATAGRAM = 64 * 1024
 # How often to check whether journald has received a record while a secret waits for that (`deny`).
 RECEIVED_POLL_SECONDS = 0.00002
 
@@ -53,12 +62,13 @@ class JournalTransport:
     """The datagram socket of journald."""
 
     name = "journal"
-    # One datagram must fit the socket's send buffer (212,992 bytes by default, half of it
-    # bookkeeping).
-    max_batch = 64 * 1024
 
     def __init__(
-        self, path: str = SOCKET_PATH, directory: str = JOURNAL_DIRECTORY, runtime_directory: str = RUNTIME_DIRECTORY
+        self,
+        path: str = SOCKET_PATH,
+        directory: str = JOURNAL_DIRECTORY,
+        runtime_directory: str = RUNTIME_DIRECTORY,
+        library_directories: Sequence[str] = LIBRARY_DIRECTORIES,
     ) -> None:
         self._path = path
         self._socket: socket.socket | None = None
@@ -68,6 +78,20 @@ class JournalTransport:
         self._has_file = False
         self._runtime_directory = runtime_directory
         self.on_loss: Callable[[], None] = _nothing
+        self._library_directories = library_directories
+        self._splits = True
+        self._libraries_changed: list[int] = []
+
+    @property
+    def max_batch(self) -> int:
+        """The longest datagram, 0 for one record in each. Looks whether systemd has been upgraded."""
+        if self._splits:
+            changed = [_changed(directory) for directory in self._library_directories]
+            if changed != self._libraries_changed:
+                self._libraries_changed = changed
+                versions = [one for directory in self._library_directories for one in _versions(directory)]
+                self._splits = 0 < max(versions, default=0) <= LAST_TO_SPLIT
+        return MAX_DATAGRAM if self._splits else 0
 
     def send(self, records: list[bytes], patience_seconds: float) -> None:
         """Hand over `records` as one datagram. Raises OSError if journald does not accept it within
@@ -169,6 +193,28 @@ def journal_namespace(path: str = MOUNTS_PATH) -> str | None:
     roots = [root for root, mounted in mounts if mounted == SOCKETS_DIRECTORY]
     _, dot, name = roots[-1].rpartition("/")[2].partition(".") if roots else ("", "", "")
     return name if dot else None
+
+
+def _changed(directory: str) -> int:
+    """When a file was last added or removed; 0 without such a directory."""
+    try:
+        return os.stat(directory).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _versions(directory: str) -> list[int]:
+    """The versions of systemd that are installed there, as far as they are numbers."""
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return []
+    found = []
+    for name in names:
+        if name.startswith(LIBRARY_PREFIX):
+            number = name.removeprefix(LIBRARY_PREFIX)[:3]
+            found.append(int(number) if number.isdigit() else LAST_TO_SPLIT + 1)
+    return found
 
 
 def _machine_id() -> str:

@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 
         name: str
         namespace: str | None
-        max_batch: int
+
+        @property
+        def max_batch(self) -> int: ...
+
         on_loss: Callable[[], None]
         """Called when records that were handed over may have been lost before they were
         received."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
 import threading
 import time
@@ -27,10 +28,20 @@ class TrailSetup:
     """A trail, the receiver of its records, and a clock that goes on by a second with each look."""
 
     def __init__(self, directory: pathlib.Path) -> None:
+        self.now = 1
         self.receiver = Receiver(directory / "socket")
-        self.transport = JournalTransport(str(directory / "socket"), str(directory / "none"), str(directory / "none"))
-        self.now = 0
+        self.libraries = directory / "systemd"
+        self.libraries.mkdir()
+        self.install_systemd("252")
+        nowhere = str(directory / "none")
+        self.transport = JournalTransport(str(directory / "socket"), nowhere, nowhere, [nowhere, str(self.libraries)])
         self.trail = AuditTrail(self.transport, clock_usec=self.tick)
+
+    def install_systemd(self, version: str) -> None:
+        for library in self.libraries.iterdir():
+            library.unlink()
+        (self.libraries / f"libsystemd-shared-{version}.so").touch()
+        os.utime(self.libraries, ns=(self.now, self.now))  # the clock of files goes on in steps of milliseconds
 
     def tick(self) -> int:
         self.now += 1_000_000
@@ -84,6 +95,34 @@ def test_what_does_not_fit_a_datagram_goes_in_several(bench: TrailSetup) -> None
     assert numbers(bench.receiver.take()) == list(range(200))
     assert len(bench.receiver.datagrams) == 4
     assert all(len(one) <= bench.transport.max_batch for one in bench.receiver.datagrams)
+
+
+@pytest.mark.parametrize("version", ["253", "255.4-1ubuntu8", "257", "262", "300", "next"])
+def test_from_systemd_253_on_a_record_has_a_datagram_of_its_own(bench: TrailSetup, version: str) -> None:
+    """journald keeps the first of several only. Also where systemd is upgraded while the broker runs."""
+    assert bench.write(1, 2) == 2
+    bench.receiver.take()
+    bench.now += 1
+    bench.install_systemd(version)
+    assert bench.write(3, 4, 5) == 3
+    assert numbers(bench.receiver.take()) == [3, 4, 5]
+    assert len(bench.receiver.datagrams) == 1 + 3
+    bench.receiver.leave()
+    assert bench.write(6, 7) == 0
+    bench.receiver.listen()
+    before = len(bench.receiver.datagrams)
+    assert bench.trail.retry()
+    entries = bench.receiver.take()
+    assert numbers(entries) == [6, 7]
+    assert len(bench.receiver.datagrams) - before == len(entries)
+
+
+def test_a_systemd_of_unknown_version_is_taken_for_a_new_one(bench: TrailSetup) -> None:
+    for library in bench.libraries.iterdir():
+        library.unlink()
+    assert bench.write(1, 2) == 2
+    bench.receiver.take()
+    assert len(bench.receiver.datagrams) == 2
 
 
 def test_nobody_there_and_then_there(bench: TrailSetup) -> None:
