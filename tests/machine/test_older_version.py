@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.installation import install
-from tests.support.load import Load
+from tests.support.load import ConnectionLoad
 from tests.support.machine import poll
 from tests.support.operator import ADMIN, SERVICE, STATUS, Operator
 
@@ -49,7 +49,7 @@ def test_clients_notice_nothing(machine: Machine, operator: Operator, older: str
     sockets = (ADMIN, STATUS, older, operator.mount("app"))
     inodes = [operator.inode(one) for one in sockets]
     before = operator.main_pid()
-    loads = [Load(machine, one) for one in (ADMIN, older)]
+    loads = [ConnectionLoad(machine, one) for one in (ADMIN, older)]
     with contextlib.ExitStack() as stack:
         for load in loads:
             stack.enter_context(load)
