@@ -104,6 +104,19 @@ def test_with_both_the_static_client_hands_over(feature: pathlib.Path) -> None:
     assert done.stdout.endswith(f"remo-secret {__version__} (protocol 2)\n"), done.stderr[-2000:]
 
 
+def test_setup_configures_the_tools_of_the_containers_user(feature: pathlib.Path) -> None:
+    script = """
+        SETUP=git _REMOTE_USER=dev sh /tmp/remo-broker/install.sh
+        su dev -c 'git config --get-all credential.helper'
+        stat -c %U /home/dev/.gitconfig
+    """
+    done = roots.run(roots.with_tools(), script, {feature: "/tmp/remo-broker"})
+    assert done.returncode == 0, done.stderr
+    *_, helper, owner = done.stdout.splitlines()
+    assert "remo-secret git-credential" in helper
+    assert owner == "dev"
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -213,6 +213,10 @@ def test_nobody_outside_the_group_gets_past_the_gate(machine: Machine, operator:
     operator.register("app", ["A"])
     assert intrude(machine, guest, "gate", f"{RUN}/mount", "app") == set()
     assert intrude(machine, guest, "plant", RUN) == set()
+    uid, gid = machine.ids(guest)
+    drop = f"setpriv --reuid={uid} --regid={gid} --clear-groups"
+    script = f"exec {drop} /usr/bin/python3 -IS {INTRUDER} inherited 9 app 9<{RUN}/mount"
+    assert machine.run(["sh", "-c", script]).stdout == ""
     # The same socket in a container, where the gate is not passed.
     machine.run(["sh", "-c", f"mkdir -p /run/inside && mount --bind {RUN}/mount/app /run/inside"])
     try:

@@ -14,7 +14,7 @@ from tests.support import engines
 from tests.support.devcontainers import DEVCONTAINERS, install_devcontainer
 from tests.support.engines import BUSYBOX, MINBASE, SCRATCH, UID, WITH_TOOLS, Podman, RootlessPodman
 from tests.support.installation import install
-from tests.support.machine import REPOSITORY, SOURCE, Machine
+from tests.support.machine import REPOSITORY, SOURCE, Machine, unavailable
 from tests.support.operator import SERVICE
 
 if TYPE_CHECKING:
@@ -105,6 +105,26 @@ def light(machine: Machine) -> list[tuple[Engine, str]]:
     return [(kind(machine), BUSYBOX if issubclass(kind, Podman) else WITH_TOOLS) for kind in engines.ENGINES]
 
 
+@pytest.mark.parametrize("kind", [Podman, RootlessPodman], ids=lambda kind: kind.name)
+def test_what_devcontainer_prints_starts_a_container(
+    machine: Machine, operator: Operator, project: str, kind: type[Podman]
+) -> None:
+    """podman takes docker's line too, if root starts it."""
+    engine = kind(machine)
+    engine.pull(BUSYBOX)
+    directory = operator.manifest(project, list(SECRETS))
+    for option in ("--podman", "--docker"):
+        line = machine.run(["remo-brokerctl", "devcontainer", option, directory]).stdout.strip()
+        assert line.endswith("IMAGE")
+        inside = f"sh -c 'ls {engines.RUN} /workspaces/{project}/.devcontainer'"
+        line = f"{line.removesuffix('IMAGE')} localhost/{BUSYBOX} {inside}".replace("docker run", "podman run")
+        done = machine.run([*engine.environment, "sh", "-c", line], user=engine.user, check=False)
+        if option == "--podman" or engine.user is None:
+            assert done.returncode == 0, done.stderr
+            assert "broker.sock" in done.stdout
+            assert "remo-broker.toml" in done.stdout
+
+
 # --- the static client in images of all kinds -------------------------------------------------------------------------
 
 
@@ -132,6 +152,8 @@ DEVCONTAINER = f"{SOURCE}/{DEVCONTAINERS.relative_to(REPOSITORY)}/node_modules/.
 def test_the_reference_tool_starts_a_dev_container(machine: Machine, operator: Operator) -> None:
     """With rootless podman: the Feature's client is in it, and its entry point has waited."""
     install_devcontainer()
+    if not machine.path("/usr/bin/node").exists():
+        unavailable("the machine has no node to run the tool")
     engine = RootlessPodman(machine)
     engine.pull(WITH_TOOLS)
     directory = operator.manifest("app", list(SECRETS))

@@ -79,6 +79,15 @@ def gate(mount: str, project: str) -> None:
             attempt("root of another process", connect, f"/proc/{process}/root{target}")
 
 
+def inherited(descriptor: str, project: str) -> None:
+    """Try to get past a directory by a descriptor of it that root has opened."""
+    directory = int(descriptor)
+    attempt("descriptor", connect, f"/proc/self/fd/{directory}/{project}/broker.sock")
+    attempt("openat", lambda: os.open(f"{project}/broker.sock", os.O_PATH, dir_fd=directory))
+    attempt("hard link", lambda: os.link(f"{project}/broker.sock", "/tmp/linked.sock", src_dir_fd=directory))
+    attempt("chdir", os.fchdir, directory)
+
+
 def read(path: str) -> bool:
     """Whether there is anything to read: the files of an exited process are empty."""
     with open(path, "rb") as file:
