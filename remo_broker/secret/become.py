@@ -61,8 +61,8 @@ def become(program: str, command: list[str], variables: dict[bytes, bytes]) -> N
     raise Problem(f"{command[0]}: cannot be executed ({why})", status=EXIT_NOT_EXECUTABLE)
 
 
-def start(program: str, command: list[str], variables: dict[bytes, bytes]) -> int:
-    """Start the command as a child, with no signal blocked; returns its process id.
+def start(program: str, command: list[str], variables: dict[bytes, bytes], blocked: set[int]) -> int:
+    """Start the command as a child, with these signals blocked; returns its process id.
 
     Raises `Problem`.
     """
@@ -70,12 +70,12 @@ def start(program: str, command: list[str], variables: dict[bytes, bytes]) -> in
     defaults = [signal.SIGPIPE, signal.SIGXFSZ]
     try:
         try:
-            return os.posix_spawn(program, command, variables, setsigmask=[], setsigdef=defaults)
+            return os.posix_spawn(program, command, variables, setsigmask=blocked, setsigdef=defaults)
         except OSError as error:
             if error.errno != errno.ENOEXEC or not _is_script(program):
                 raise
             argv = [SHELL, program, *command[1:]]
-            return os.posix_spawn(SHELL, argv, variables, setsigmask=[], setsigdef=defaults)
+            return os.posix_spawn(SHELL, argv, variables, setsigmask=blocked, setsigdef=defaults)
     except OSError as error:
         why = os.strerror(error.errno or 0)
     raise Problem(f"{command[0]}: cannot be executed ({why})", status=EXIT_NOT_EXECUTABLE)

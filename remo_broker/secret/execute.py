@@ -6,7 +6,7 @@ import signal
 import sys
 
 from remo_broker.cli.options import Arguments, Usage
-from remo_broker.cli.program import Problem
+from remo_broker.cli.program import Problem, report
 from remo_broker.cli.text import listed
 from remo_broker.client.value import SecretValue
 from remo_broker.manifest.bindings import FileBinding
@@ -99,13 +99,15 @@ def render(arguments: Arguments) -> None:
     from remo_broker.secret.watching import LastFetch, follow
 
     watched = LastFetch(fetch_files)
-    _render(watched.bound, watched.secrets)
+    _render(*watched.current)
 
     def changed() -> None:
-        if watched.refresh():
-            _render(watched.bound, watched.secrets)
+        try:
+            _render(*watched.current)
+        except Problem as error:
+            report(f"remo-secret: the secrets changed and are not used: {error}")
 
-    follow(arguments, changed)
+    follow(arguments, watched, changed)
 
 
 def _render(bound: Bound, secrets: dict[str, SecretValue]) -> None:

@@ -4,6 +4,8 @@ The command is a child in the same process group and on the same terminal. Signa
 reach both processes; signals from other processes are forwarded to the command. When the command
 stops or exits, so does this process, in the same way: a shell or a service manager cannot tell the
 difference.
+
+A thread follows the broker and fetches, so that no signal waits for an answer.
 """
 
 from __future__ import annotations
@@ -29,17 +31,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
 
-    Fetch: TypeAlias = Callable[[], tuple[Bound, dict[str, SecretValue]]]
+    from remo_broker.protocol.replies import ProjectState
 
-# Forwarded to the command unless the terminal sent them. SIGTSTP and SIGCHLD are handled
-# separately.
-FORWARDED = (
-    *(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2),
-    *(signal.SIGALRM, signal.SIGWINCH, signal.SIGCONT, signal.SIGTSTP),
-)
-# Sent by the thread that watches the broker.
+    Fetch: TypeAlias = Callable[[], tuple[Bound, dict[str, SecretValue]]]
+    Prepare: TypeAlias = Callable[[Bound, dict[str, SecretValue]], dict[bytes, bytes]]
+
+# Not forwarded: two that no process can wait for, and those that this process itself may raise.
+KEPT = {
+    *(signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ),
+    *(signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS),
+}
+HANDLED = set(signal.valid_signals()) - KEPT
+# Whoever sends one of these during a restart wants the command to end.
+ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
+# Sent by the thread that follows the broker.
 CHANGED = signal.SIGRTMIN
-HANDLED = {*FORWARDED, signal.SIGCHLD, CHANGED}
 # si_code of signals from the kernel, such as those for keys typed on a terminal; the signal module
 # lacks it.
 SI_KERNEL = 0x80
@@ -52,38 +58,47 @@ class LastFetch:
 
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
-        self.bound, self.secrets = fetch()
+        self.current = fetch()
+
+    def is_of(self, state: ProjectState) -> bool:
+        """Whether the last fetch was answered from this snapshot."""
+        return all(secret.generation == state.generation for secret in self.current[1].values())
 
     def refresh(self) -> bool:
-        """Fetch again; return whether anything changed.
+        """Fetch again, and again while the broker is down; return whether anything changed.
 
-        If the fetch fails, keep the old secrets.
+        If the broker refuses, keep the old secrets.
         """
-        try:
-            bound, secrets = self._fetch()
-        except (Problem, Denied, NotFound) as error:
-            report(f"remo-secret: the secrets changed and are not used: {error}")
-            return False
-        except ClientError:
-            return False  # the broker is down again; the watch reports its return
-        before = {name: secret.reveal_bytes() for name, secret in self.secrets.items()}
+        while True:
+            try:
+                bound, secrets = self._fetch()
+                break
+            except PeerUnexpected:
+                raise
+            except (Problem, Denied, NotFound) as error:
+                report(f"remo-secret: the secrets changed and are not used: {error}")
+                return False
+            except ClientError:
+                time.sleep(RECONNECT_SECONDS)
+        old_bound, old = self.current
+        before = {name: secret.reveal_bytes() for name, secret in old.items()}
         changed = before != {name: secret.reveal_bytes() for name, secret in secrets.items()}
-        changed = changed or bound.bindings != self.bound.bindings
-        self.bound, self.secrets = bound, secrets
-        return changed
+        self.current = (bound, secrets)
+        return changed or bound.bindings != old_bound.bindings
 
 
-def follow(arguments: Arguments, changed: Callable[[], None]) -> None:
-    """Call `changed` at each change to the project, forever; reconnect when the broker restarts."""
+def follow(arguments: Arguments, watched: LastFetch, changed: Callable[[], None]) -> None:
+    """Call `changed` at each change of what is watched, forever; reconnect when the broker restarts."""
     known: tuple[int, int] | None = None
     while True:
         try:
             with open_client(arguments) as client:
                 for state in client.watch():
                     current = (state.start_usec, state.generation)
-                    if known is not None and (current != known or state.event is not None) and state.ready:
-                        changed()
+                    is_news = not watched.is_of(state) if known is None else current != known or state.event is not None
                     known = current
+                    if is_news and state.ready and watched.refresh():
+                        changed()
         except PeerUnexpected:
             raise
         except (ClientError, Problem):
@@ -95,75 +110,150 @@ def run_watched(
     program: str,
     command: list[str],
     fetch: Fetch,
-    prepare: Callable[[Bound, dict[str, SecretValue]], dict[bytes, bytes]],
+    prepare: Prepare,
     arguments: Arguments,
     restart_signal: signal.Signals,
     grace_seconds: int,
     keep: bool,
 ) -> int:
     """Run the command; when one of its secrets changes, restart it or only send the signal."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
     watched = LastFetch(fetch)
-    child = start(program, command, prepare(watched.bound, watched.secrets))
+    environment = prepare(*watched.current)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, no exit status is kept
+    job = WatchedJob(program, command, signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED))
+    job.start(environment)
     main = _thread.get_ident()
-    _thread.start_new_thread(follow, (arguments, lambda: signal.pthread_kill(main, CHANGED)))
+    _thread.start_new_thread(_follow, (arguments, watched, lambda: signal.pthread_kill(main, CHANGED)))
     while True:
-        found = signal.sigwaitinfo(HANDLED)
-        if found.si_signo == CHANGED:
-            if watched.refresh():
-                environment = prepare(watched.bound, watched.secrets)
-                os.kill(child, restart_signal)
-                if not keep:
-                    ended = _wait_for(child, grace_seconds)
-                    if not ended:
-                        os.kill(child, signal.SIGKILL)
-                        os.waitpid(child, 0)
-                    child = start(program, command, environment)
+        found = job.next_signal()
+        if found is None:
+            os.kill(job.child, signal.SIGKILL)
         elif found.si_signo == signal.SIGCHLD:
-            status = _look_at(child)
-            if status is not None:
+            status = job.look()
+            if status is None:
+                continue
+            if job.next_environment is None:
                 return _end_like(status)
-        elif found.si_code != SI_KERNEL:
-            os.kill(child, found.si_signo)
-            if found.si_signo == signal.SIGTSTP:
-                os.kill(os.getpid(), signal.SIGSTOP)
-        elif found.si_signo == signal.SIGTSTP:
-            os.kill(os.getpid(), signal.SIGSTOP)
+            job.start(job.next_environment)
+        elif found.si_signo == CHANGED and found.si_pid == os.getpid():
+            try:
+                environment = prepare(*watched.current)
+            except Problem as error:
+                report(f"remo-secret: the secrets changed and are not used: {error}")
+                continue
+            if keep:
+                os.kill(job.child, restart_signal)
+            else:
+                job.restart(environment, restart_signal, grace_seconds)
+        else:
+            job.forward(found)
 
 
-def _look_at(child: int) -> int | None:
-    """The status of a child that has exited. If the child has stopped, stops this process too."""
-    while True:
-        pid, status = os.waitpid(child, os.WNOHANG | os.WUNTRACED)
-        if pid == 0:
-            return None
-        if not os.WIFSTOPPED(status):
-            return status
-        os.kill(os.getpid(), signal.SIGSTOP)
-        os.kill(child, signal.SIGCONT)
+def _follow(arguments: Arguments, watched: LastFetch, changed: Callable[[], None]) -> None:
+    """`follow` in a thread: the command runs on when it fails."""
+    try:
+        follow(arguments, watched, changed)
+    except Exception as error:  # noqa: BLE001 - its text may hold a value, unless it is one of ours
+        why = str(error) if isinstance(error, ClientError) else type(error).__name__
+        report(f"remo-secret: no longer following the secrets: {why}")
 
 
-def _wait_for(child: int, seconds: int) -> bool:
-    """Wait up to `seconds` for the child to exit; return whether it did."""
-    deadline = monotonic() + seconds
-    while True:
-        pid, _ = os.waitpid(child, os.WNOHANG)
-        if pid:
-            return True
-        left = deadline - monotonic()
-        if left <= 0:
-            return False
-        signal.sigtimedwait({signal.SIGCHLD}, left)
+class WatchedJob:
+    """The command as a child: restarted, stopped and ended as the signals say."""
+
+    def __init__(self, program: str, command: list[str], inherited: set[int]) -> None:
+        self._program = program
+        self._command = command
+        self._inherited = inherited
+        self._deadline: float | None = None
+        self._stopped = False
+        self.child = 0
+        self.next_environment: dict[bytes, bytes] | None = None
+
+    def start(self, environment: dict[bytes, bytes]) -> None:
+        self._deadline = self.next_environment = None
+        self.child = start(self._program, self._command, environment, self._inherited)
+
+    def restart(self, environment: dict[bytes, bytes], number: signal.Signals, grace_seconds: int) -> None:
+        """Ask the command to end; when it has ended, it is to be started with `environment`."""
+        self.next_environment = environment
+        if self._deadline is None:
+            self._deadline = monotonic() + grace_seconds
+            os.kill(self.child, number)
+
+    def next_signal(self) -> signal.struct_siginfo | None:
+        """The next signal; None when a restart has waited for the command long enough."""
+        if self._deadline is None:
+            return signal.sigwaitinfo(HANDLED)
+        found = signal.sigtimedwait(HANDLED, max(0.0, self._deadline - monotonic()))
+        if found is None:
+            self._deadline = monotonic() + RECONNECT_SECONDS  # it is dying, and may take a moment
+        return found
+
+    def forward(self, found: signal.struct_siginfo) -> None:
+        """Send the command a signal that this process got, unless it has got it too."""
+        number = found.si_signo
+        if number in ENDING:
+            self.next_environment = None
+        if found.si_code == SI_KERNEL and not _is_for_leader(number):
+            return  # from the terminal, for the whole process group
+        if number == signal.SIGCONT and self._stopped:
+            self._stopped = False
+            if not _is_stopped(self.child):
+                return  # a shell continues the whole process group
+        os.kill(self.child, number)
+
+    def look(self) -> int | None:
+        """The status of the command if it has exited. If it has stopped, stop this process too.
+
+        Also reaps other children: the first process in a container inherits orphans.
+        """
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
+            except ChildProcessError:
+                return None
+            if pid == 0:
+                return None
+            if pid != self.child:
+                continue
+            if not os.WIFSTOPPED(status):
+                return status
+            self._stopped = True
+            _stop_like(os.WSTOPSIG(status))
+
+
+def _is_for_leader(number: int) -> bool:
+    """Whether the kernel sends the signal to a session's leader alone: when its terminal hangs up."""
+    return number in (signal.SIGHUP, signal.SIGCONT) and os.getsid(0) == os.getpid()
+
+
+def _is_stopped(pid: int) -> bool:
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()[0] == b"T"
+
+
+def _stop_like(number: int) -> None:
+    """Stop this process by the signal that stopped the command, which a shell shows."""
+    if number == signal.SIGSTOP:
+        os.kill(os.getpid(), number)
+        return
+    before = signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)  # while it is blocked: it merges with the terminal's, which may be pending
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    signal.signal(number, before)
 
 
 def _end_like(status: int) -> int:
     """Return the child's exit status, or die by the signal that killed it."""
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        sys.stdout.flush()
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # this process holds secrets
-        if number not in (signal.SIGKILL, signal.SIGSTOP):
-            signal.signal(number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
-        os.kill(os.getpid(), number)
-    return os.waitstatus_to_exitcode(status)
+    if not os.WIFSIGNALED(status):
+        return os.waitstatus_to_exitcode(status)
+    number = os.WTERMSIG(status)
+    sys.stdout.flush()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # this process holds secrets
+    if number != signal.SIGKILL:
+        signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+    os.kill(os.getpid(), number)
+    return 128 + number  # the first process of a container does not die by a signal of its own

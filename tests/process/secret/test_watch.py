@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.process.secret.conftest import KEY_BASE64, SECRETS
+from tests.process.secret.conftest import KEY_BASE64, MANIFEST, SECRETS
 from tests.support import programs
 from tests.support.machine import poll
 
@@ -30,15 +29,18 @@ class WatchedCommand:
     def __init__(self, project: Project, script: str, *options: str) -> None:
         self.project = project
         self.log = project.path / "log"
+        self.errors = project.path / "errors"
         argv = programs.command(programs.SECRET, "exec", "--watch", *options, "--", "sh", "-c", script)
         environment = programs.environment(project.environment)
-        self.process = subprocess.Popen(argv, env=environment, cwd=project.path, stderr=subprocess.PIPE)
+        with self.errors.open("wb") as errors:
+            self.process = subprocess.Popen(argv, env=environment, cwd=project.path, stderr=errors)
 
     def lines(self) -> list[str]:
-        return self.log.read_text().splitlines() if self.log.exists() else []
+        """The lines of the log that are complete."""
+        return self.log.read_text().split("\n")[:-1] if self.log.exists() else []
 
     def wait_for(self, count: int) -> list[str]:
-        poll(f"{count} lines", lambda: len(self.lines()) >= count)
+        poll(f"{count} lines", lambda: len(self.lines()) >= count, 60)
         return self.lines()
 
     def push(self, token: str) -> None:
@@ -47,7 +49,12 @@ class WatchedCommand:
     def end(self) -> None:
         if self.process.poll() is None:
             self.process.terminate()
-        self.process.communicate(timeout=30)
+        try:
+            self.process.wait(60)
+        finally:
+            for line in self.lines():
+                if line.startswith("start "):  # those that ignore SIGTERM
+                    subprocess.run(["kill", "-9", line.split()[1]], check=False, stderr=subprocess.DEVNULL)
 
 
 @pytest.fixture
@@ -58,13 +65,15 @@ def watched(project: Project) -> Iterator[WatchedCommand]:
     found.end()
 
 
-def _settle() -> None:
-    """Long enough for a change to arrive, had there been one."""
-    time.sleep(0.5)
+def assert_next_change_is_the_first(watched: WatchedCommand) -> None:
+    """Whatever happened so far had no effect: a change that has one is the second line."""
+    watched.push("zqLastzq")
+    lines = watched.wait_for(2)
+    assert len(lines) == 2
+    assert lines[1].endswith(" zqLastzq")
 
 
 def test_a_change_restarts_the_command(watched: WatchedCommand) -> None:
-    _settle()
     watched.push("zqNewzq")
     first, second = watched.wait_for(2)
     assert first.endswith(" zqTokenzq")
@@ -72,34 +81,68 @@ def test_a_change_restarts_the_command(watched: WatchedCommand) -> None:
     assert not os.path.exists(f"/proc/{first.split()[1]}"), "the old one has ended"
 
 
+def test_a_change_while_it_starts_is_seen(project: Project) -> None:
+    """Pushed between the first fetch and the watch: by the command itself, so that no watch can be first."""
+    watched = WatchedCommand(project, f"[ $GH_TOKEN != zqTokenzq ] || echo up >go; {RECORD}")
+    try:
+        poll("the command", (project.path / "go").exists)
+        watched.push("zqNewzq")
+        assert watched.wait_for(2)[1].endswith(" zqNewzq")
+    finally:
+        watched.end()
+
+
 def test_what_is_no_change_for_the_command_does_nothing(watched: WatchedCommand) -> None:
-    _settle()
     watched.project.push_all()
     watched.project.broker.push(SECRETS | {"OTHER": "x"}, KEY=KEY_BASE64)
     watched.project.broker.ask({"op": "clear-creds"})
     watched.project.push_all()
-    _settle()
-    assert len(watched.lines()) == 1
+    assert_next_change_is_the_first(watched)
 
 
 def test_the_brokers_restart_does_nothing(watched: WatchedCommand) -> None:
-    _settle()
     watched.project.broker.stop()
     watched.project.broker.start()
     watched.project.push_all()
-    _settle()
-    assert len(watched.lines()) == 1
-    watched.push("zqNewzq")
-    assert watched.wait_for(2)[1].endswith("zqNewzq"), "and the next change is seen"
+    assert_next_change_is_the_first(watched)
+
+
+def test_new_bindings_restart_the_command(watched: WatchedCommand) -> None:
+    watched.project.register(MANIFEST + '[[secrets.KEY2]]\nenv_var = "NEW"\noptional = true\n')
+    watched.wait_for(2)
+
+
+def test_secrets_that_cannot_be_used_leave_the_command_alone(watched: WatchedCommand) -> None:
+    """Missing, denied, or for a place that cannot be written: the old secrets stay in use, and it is told."""
+    watched.project.broker.push({"TOKEN": "zqOnlyzq"})
+    poll("the reason", lambda: "npm" in watched.errors.read_text())
+    watched.project.register(MANIFEST + '[secrets.KEY2]\nenv_var = "GH_TOKEN"\noptional = true\n')
+    watched.project.broker.push(SECRETS | {"KEY2": "x"}, KEY=KEY_BASE64)
+    watched.project.register(MANIFEST)
+    assert_next_change_is_the_first(watched)
+    assert "are not used" in watched.errors.read_text()
+    assert "zq" not in watched.errors.read_text()
 
 
 def test_only_a_signal(project: Project) -> None:
     watched = WatchedCommand(project, RECORD, "--signal=HUP", "--keep")
     try:
         watched.wait_for(1)
-        _settle()
         watched.push("zqNewzq")
         assert watched.wait_for(2)[1] == "hup"
+    finally:
+        watched.end()
+
+
+def test_another_signal_ends_the_command(project: Project) -> None:
+    script = f'trap "echo int >>log; exit" INT; {RECORD}'
+    watched = WatchedCommand(project, script, "--signal=SIGINT")
+    try:
+        watched.wait_for(1)
+        watched.push("zqNewzq")
+        lines = watched.wait_for(3)
+        assert lines[1] == "int"
+        assert lines[2].endswith(" zqNewzq")
     finally:
         watched.end()
 
@@ -108,33 +151,68 @@ def test_a_command_that_ignores_the_signal_is_killed(project: Project) -> None:
     watched = WatchedCommand(project, f'trap "" TERM; {RECORD}', "--grace=1")
     try:
         watched.wait_for(1)
-        _settle()
         watched.push("zqNewzq")
         assert watched.wait_for(2)[1].endswith("zqNewzq")
     finally:
         watched.process.kill()
-        subprocess.run(["kill", "-9", watched.lines()[-1].split()[1]], check=False)
         watched.end()
 
 
-@pytest.mark.parametrize(("script", "status"), [("exit 42", 42), ("kill -TERM $$", -signal.SIGTERM)])
+def test_signals_reach_a_command_that_is_about_to_be_restarted(project: Project) -> None:
+    """It takes its time to end; meanwhile somebody wants all of it to end, and it is not started again."""
+    script = f'trap "echo term >>log" TERM; trap "echo int >>log; exit 9" INT; {RECORD}'
+    watched = WatchedCommand(project, script, "--grace=600")
+    try:
+        watched.wait_for(1)
+        watched.push("zqNewzq")
+        watched.wait_for(2)
+        watched.process.send_signal(signal.SIGINT)
+        assert watched.process.wait(60) == 9
+        assert watched.lines()[1:] == ["term", "int"]
+    finally:
+        watched.process.kill()
+        watched.end()
+
+
+@pytest.mark.parametrize(
+    ("script", "status"),
+    [("exit 42", 42), ("kill -TERM $$", -signal.SIGTERM), ("kill -KILL $$", -signal.SIGKILL)],
+)
 def test_its_end_is_the_commands(project: Project, script: str, status: int) -> None:
     watched = WatchedCommand(project, script)
-    watched.process.communicate(timeout=30)
-    assert watched.process.returncode == status
+    assert watched.process.wait(60) == status
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGRTMIN, signal.SIGRTMAX])
 def test_signals_are_passed_on(project: Project, number: signal.Signals) -> None:
-    script = "trap 'echo got >>log; exit 7' TERM INT USR1; echo up >>log; while :; do sleep 0.05; done"
-    watched = WatchedCommand(project, script)
+    script = f"trap 'echo got >>log; exit 7' {number:d}; echo up >>log; while :; do sleep 0.05; done"
+    watched = WatchedCommand(project, f"exec bash -c '{script.replace(chr(39), chr(34))}'")
     try:
         watched.wait_for(1)
         watched.process.send_signal(number)
-        assert watched.process.wait(30) == 7
+        assert watched.process.wait(60) == 7
         assert watched.lines() == ["up", "got"]
     finally:
         watched.end()
+
+
+def test_signals_that_were_ignored_or_blocked_are_for_the_command_too(project: Project) -> None:
+    """As nohup(1) and a shell's background jobs start it."""
+    command = ["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]
+    found = []
+    for argv in (command, programs.command(programs.SECRET, "exec", "--watch", "--", *command)):
+        done = subprocess.run(
+            ["env", "--ignore-signal=HUP,CHLD", "--block-signal=USR2", *argv],
+            env=programs.environment(project.environment),
+            cwd=project.path,
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        found += [int(line.split()[1], 16) for line in done.stdout.splitlines()]
+    blocked, ignored, blocked_watched, ignored_watched = found
+    assert blocked_watched == blocked == 1 << signal.SIGUSR2 - 1
+    own = 1 << 32 - 1 | 1 << 33 - 1  # the C library's, which posix_spawn ignores
+    assert ignored_watched & ~own | 1 << signal.SIGCHLD - 1 == ignored, "but children can be waited for"
 
 
 def test_a_command_that_stops_is_a_job_that_stops(watched: WatchedCommand) -> None:
@@ -157,8 +235,9 @@ def test_files_follow(project: Project) -> None:
     with subprocess.Popen(argv, env=environment, cwd=project.path, stdout=subprocess.PIPE) as process:
         try:
             poll("the file", target.exists)
-            _settle()
             project.broker.push(SECRETS | {"aws": {"id": "rotated", "key": "k"}}, KEY=KEY_BASE64)
             poll("the new file", lambda: "rotated" in target.read_text())
+            project.push_all()
+            poll("the old file", lambda: "zqIdzq" in target.read_text())
         finally:
             process.terminate()
