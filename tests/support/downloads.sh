@@ -14,8 +14,13 @@ fetch_for_tests() {
     fetch_pnpm &
     started="$started $!:pnpm"
     if command -v apt-get >/dev/null; then
-        fetch_old_python &
+        fetch_python 3.9 bullseye &
         started="$started $!:python3.9"
+        fetch_python 3.13 trixie libc6 libexpat1 zlib1g &
+        started="$started $!:python3.13"
+        # A release that is not out may have another version by now.
+        fetch_python 3.14 forky libc6 libexpat1 zlib1g || say 'there is no Python 3.14 in Debian testing; its tests are skipped' &
+        started="$started $!:python3.14"
         fetch_newer_tools &
         started="$started $!:trixie"
         fetch_dbus_broker &
@@ -50,15 +55,18 @@ fetch_pnpm() {
     mv .cache/pnpm.new .cache/pnpm
 }
 
-# The oldest Python that remo-secret.pyz supports, from the Debian release that had it.
-fetch_old_python() {
-    if [ -e .cache/python3.9 ]; then return; fi
-    say 'making .cache/python3.9: the oldest Python that remo-secret.pyz supports'
-    new=$PWD/.cache/python3.9.new
-    release bullseye "$new"
-    in_release "$new" download python3.9-minimal libpython3.9-minimal libpython3.9-stdlib
+# fetch_python VERSION RELEASE PACKAGE...: another Python that remo-secret.pyz supports, from the
+# Debian release that has it. A newer one needs the C library of its time.
+fetch_python() {
+    version=$1 release=$2
+    shift 2
+    if [ -e ".cache/python$version" ]; then return; fi
+    say "making .cache/python$version"
+    new=$PWD/.cache/python$version.new
+    release "$release" "$new"
+    in_release "$new" download "python$version-minimal" "libpython$version-minimal" "libpython$version-stdlib" "$@"
     unpack "$new"
-    mv "$new" .cache/python3.9
+    mv "$new" ".cache/python$version"
 }
 
 # A git that knows capabilities, a cargo that knows credential providers, kubectl, and docker without
@@ -131,7 +139,7 @@ in_release() {
         shift
         apt-get -qq -o Dir::Etc::sourcelist="$directory/sources.list" -o Dir::Etc::sourceparts=- \
             -o Dir::State::lists="$directory/lists" -o Dir::Cache="$directory" -o Dir::State::status=/dev/null \
-            -o Debug::NoLocking=1 -o APT::Sandbox::User="$(id -un)" "$@"
+            -o Debug::NoLocking=1 -o Acquire::Check-Valid-Until=no -o APT::Sandbox::User="$(id -un)" "$@"
     )
 }
 
