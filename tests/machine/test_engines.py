@@ -216,24 +216,53 @@ def readme_lines() -> list[str]:
     return [line[2:] for line in block.replace("\\\n", " ").splitlines()]
 
 
+TREE = "/var/lib/machines/debian"
+
+
 @pytest.fixture
-def images_of_the_readme(machine: Machine) -> Iterator[list[Podman]]:
-    """What its lines take for granted: `debian:12` in podman, and a tree with a user `dev`."""
+def tree(machine: Machine) -> Iterator[str]:
+    """A tree for systemd-nspawn, in which there is a user `dev`."""
+    engines.Nspawn(machine)
+    layer = f"{engines.STORAGE}/tree"
+    machine.run(["mkdir", "-p", TREE, f"{layer}/upper", f"{layer}/work"])
+    options = f"lowerdir={engines.root_on_machine(WITH_TOOLS)},upperdir={layer}/upper,workdir={layer}/work"
+    machine.run(["mount", "-t", "overlay", "-o", options, "tree", TREE])
+    yield TREE
+    machine.run(["umount", TREE])
+
+
+def in_a_unit(command: str) -> list[str]:
+    """systemd-nspawn makes control groups, which it can below those of a unit."""
+    return ["systemd-run", "--quiet", "--pipe", "--wait", "--property=Delegate=yes", "sh", "-c", command]
+
+
+def test_what_devcontainer_prints_is_a_file_of_settings_for_nspawn(
+    machine: Machine, operator: Operator, project: str, tree: str
+) -> None:
+    directory = operator.manifest(project, list(SECRETS))
+    settings = machine.run(["remo-brokerctl", "devcontainer", "--nspawn", directory]).stdout
+    machine.write("/etc/systemd/nspawn/debian.nspawn", settings)
+    command = f"systemd-nspawn -q -M debian --pipe ls {engines.RUN} /workspaces/{project}/.devcontainer"
+    try:
+        printed = machine.run(in_a_unit(command)).stdout.split()
+    finally:
+        machine.run(["rm", "/etc/systemd/nspawn/debian.nspawn"])
+    assert {"broker.sock", "remo-broker.toml"} <= set(printed)
+
+
+@pytest.fixture
+def images_of_the_readme(machine: Machine) -> list[Podman]:
+    """What its lines take for granted: `debian:12` in podman."""
     podmans = [Podman(machine), RootlessPodman(machine)]
     for podman in podmans:
         podman.pull(MINBASE)
         machine.run(
             [*podman.environment, "podman", "tag", f"localhost/{MINBASE}", "localhost/debian:12"], user=podman.user
         )
-    tree, layer = "/var/lib/machines/debian", f"{engines.STORAGE}/tree"
-    lower = engines.root_on_machine(WITH_TOOLS)
-    machine.run(["mkdir", "-p", tree, f"{layer}/upper", f"{layer}/work"])
-    options = f"lowerdir={lower},upperdir={layer}/upper,workdir={layer}/work"
-    machine.run(["mount", "-t", "overlay", "-o", options, "tree", tree])
-    yield podmans
-    machine.run(["umount", tree])
+    return podmans
 
 
+@pytest.mark.usefixtures("tree")
 def test_the_readmes_lines_work_as_they_stand(
     machine: Machine, operator: Operator, images_of_the_readme: list[Podman]
 ) -> None:
@@ -252,6 +281,5 @@ def test_the_readmes_lines_work_as_they_stand(
         for engine in images_of_the_readme:
             done = machine.run([*engine.environment, "sh", "-c", podman], user=engine.user)
             assert done.stdout == SECRETS["GITHUB_TOKEN"], (event, engine.name)
-        unit = ["systemd-run", "--quiet", "--pipe", "--wait", "--property=Delegate=yes"]
         # On nspawn's terminal, where the client ends the line.
-        assert machine.run([*unit, "sh", "-c", nspawn]).stdout.strip() == SECRETS["GITHUB_TOKEN"], event
+        assert machine.run(in_a_unit(nspawn)).stdout.strip() == SECRETS["GITHUB_TOKEN"], event
