@@ -205,7 +205,7 @@ def fall_asleep(machine: Machine, bus: BusUser, operator: Operator) -> None:
     operator.configure("idle_exit_seconds = 1\n")
     operator.register("myrepo", ["A"])
     # As after a boot: systemd listens for the project, so that the broker may go.
-    machine.systemctl("stop", SERVICE)
+    operator.stop_for_good()
     machine.systemctl("start", "remo-broker-client@myrepo.socket")
     assert bus.get("ProjectCount") == 1
     machine.wait_state(SERVICE, "inactive")

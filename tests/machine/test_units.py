@@ -78,7 +78,7 @@ def test_helpers_that_are_stopped_are_named(machine: Machine, operator: Operator
 def test_a_stop_leaves_the_sockets_to_their_units(machine: Machine, operator: Operator) -> None:
     """Or to the descriptor store, where systemd keeps it: then nobody who has them mounted notices."""
     registered(machine, operator)
-    preserved = machine.show(SERVICE, "FileDescriptorStorePreserve").get("FileDescriptorStorePreserve") == "yes"
+    preserved = operator.store_is_preserved
     before = [operator.inode(path) for path in (operator.socket("app"), operator.mount("app"))]
     machine.systemctl("stop", SERVICE)
     if not preserved:

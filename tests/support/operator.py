@@ -69,6 +69,18 @@ class Operator:
         """The broker's process id in the machine, 0 if it is not running."""
         return int(self.machine.show(SERVICE, "MainPID")["MainPID"])
 
+    @property
+    def store_is_preserved(self) -> bool:
+        """Whether the descriptor store outlives a stop, as since systemd 254."""
+        name = "FileDescriptorStorePreserve"
+        return self.machine.show(SERVICE, name).get(name) == "yes"
+
+    def stop_for_good(self) -> None:
+        """Stop the broker and empty its descriptor store, as a shutdown of the machine does."""
+        self.machine.systemctl("stop", SERVICE)
+        if self.store_is_preserved:
+            self.machine.systemctl("clean", "--what=fdstore", SERVICE)
+
     def inode(self, path: str) -> int:
         return self.machine.path(path).stat().st_ino
 
