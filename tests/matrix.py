@@ -48,9 +48,9 @@ class Surroundings:
     tests: tuple[str, ...]
 
 
-# In all of them /tmp is a tmpfs, no machine can be booted, and the environment and pip.conf send packages elsewhere.
+# In all of them /tmp is a tmpfs, and the environment and pip.conf send packages elsewhere.
 SURROUNDINGS = (
-    # As in most containers, there is no memfd_secret(2), and no other user can reach what is below /root.
+    # As in most containers, there is no memfd_secret(2); and no other user can reach what is below /root.
     Surroundings("root in a home of mode 0700", (), "root", WITHOUT_MACHINE),
     Surroundings(
         "memfd_secret(2) is let through, and nothing may be mounted",

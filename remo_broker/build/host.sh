@@ -23,7 +23,7 @@ stop_units_without_file() {
     systemd_runs || return 0
     systemctl list-units --all --plain --no-legend 'remo-*' | while read -r unit load _; do
         if [ "$load" = not-found ]; then
-            systemctl stop "$unit"
+            systemctl stop "$unit" 2>/dev/null || true # it may have stopped already
             systemctl reset-failed "$unit" 2>/dev/null || true
         fi
     done
@@ -72,6 +72,9 @@ stop_all() {
     systemd_runs || return 0
     # The broker first: when it stops, it leaves the sockets of its projects to their units, which start.
     systemctl stop remo-broker.service
+    # Since systemd 254 its descriptor store outlives the stop: who connects to a socket in it would
+    # wait for nobody, and systemd would not forget the unit.
+    systemctl clean --what=fdstore remo-broker.service 2>/dev/null || true
     # shellcheck disable=SC2046 # a list of patterns
     systemctl stop $(patterns)
     # shellcheck disable=SC2046

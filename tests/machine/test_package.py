@@ -153,8 +153,9 @@ def test_remove_stops_everything_and_keeps_what_was_set_up(fresh: Machine) -> No
 
     active = fresh.systemctl("list-units", "--plain", "--no-legend", "--state=active", "remo-*")
     assert active == ""
-    with pytest.raises(ConnectionRefusedError):
-        fresh.connect(ADMIN)
+    for path in (ADMIN, operator.socket("app")):
+        with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
+            fresh.connect(path)
     for kept in (paths.CONFIG_FILE, "/var/lib/remo-broker/registrations.json"):
         assert fresh.path(kept).exists()
 
