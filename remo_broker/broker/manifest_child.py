@@ -142,7 +142,7 @@ class ManifestReader:
             )
         if isinstance(answer, helpers.HelperUnreachable):
             return _unreadable(
-                "its reader ended without an answer; the file may be made to break it: run 'remo-brokerctl check'"
+                "its reader ended without a reply; the file may be crafted to break it: run 'remo-brokerctl check'"
             )
         return answer
 
@@ -221,7 +221,7 @@ def parse(output: bytes, config: Config) -> Allowed | Refused:
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
     return _unreadable(
-        "its reader sent a malformed answer; the file may be made to break it: run 'remo-brokerctl check'"
+        "its reader sent a malformed reply; the file may be crafted to break it: run 'remo-brokerctl check'"
     )
 
 

@@ -118,17 +118,21 @@ class Operations(ManifestOperations):
         if not is_project_name(name):
             raise protocol_error(
                 Reason.INVALID_NAME,
-                "field name: a project's name has at most 64 of a-z 0-9 _ -, a letter or digit first",
+                "field name: must be 1 to 64 of a-z, 0-9, _ and -, and start with a letter or digit",
             )
         if not os.path.isabs(path) or "\0" in path or len(os.fsencode(path)) > MAX_PATH:
-            raise protocol_error(Reason.BAD_VALUE, f"field project_path: an absolute path of at most {MAX_PATH} bytes")
+            raise protocol_error(
+                Reason.BAD_VALUE, f"field project_path: must be an absolute path of at most {MAX_PATH} bytes"
+            )
         uids = request.allowed_uids
         if len(uids) > MAX_UIDS or any(uid > MAX_UID for uid in uids):
-            raise protocol_error(Reason.BAD_VALUE, f"field allowed_uids: at most {MAX_UIDS} uids, none above {MAX_UID}")
+            raise protocol_error(
+                Reason.BAD_VALUE, f"field allowed_uids: must have at most {MAX_UIDS} uids, none above {MAX_UID}"
+            )
         if name in RESERVED_PROJECT_NAMES:
             taken = ", ".join(sorted(RESERVED_PROJECT_NAMES))
             raise Refused(
-                Code.PROJECT_EXISTS, Reason.NAME_TAKEN, f"the names {taken} are the broker's own; take another"
+                Code.PROJECT_EXISTS, Reason.NAME_TAKEN, f"the names {taken} are reserved for the broker; choose another"
             )
         self._may_register(request)
         allowed = yield from self._read(path, name, peer, any_name=request.any_name)
@@ -291,7 +295,7 @@ class Operations(ManifestOperations):
             Code.INTERNAL_ERROR,
             Reason.STATE_UNWRITABLE,
             f"{self._broker.config.state_dir}: the registration could not be saved ({os.strerror(error.errno or 0)}); "
-            "make room or mend its permissions, then try again",
+            "free space or fix its permissions, then try again",
         )
 
     def _record(self, event: Event, message: str, peer: Peer, **fields: str | int) -> None:

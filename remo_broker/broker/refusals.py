@@ -50,5 +50,5 @@ def protocol_error(reason: Reason, message: str, *, fatal: bool = False) -> Refu
 BUG = Refused(
     Code.INTERNAL_ERROR,
     None,
-    "the broker met a fault of its own; see 'journalctl -u remo-broker.service' and report it",
+    "internal error; see 'journalctl -u remo-broker.service' and report it",
 )

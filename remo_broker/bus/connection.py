@@ -77,7 +77,7 @@ class Error:
 
 Answer = Return | Error
 
-TOO_LONG = Error(LIMITS_EXCEEDED, f"A call may have {MAX_CALL} bytes; no method here takes as much.")
+TOO_LONG = Error(LIMITS_EXCEEDED, f"A call may have {MAX_CALL} bytes; no method here needs more.")
 
 
 class BusConnection(asyncio.Protocol):

@@ -189,7 +189,7 @@ class Follower:
     def _stopped(self) -> None:
         assert self._last is not None
         old, self._last = self._last, self._last.stopped()
-        self._changed(old, self._last, frozenset(), "The broker does not run")
+        self._changed(old, self._last, frozenset(), "The broker is not running")
 
     def _unknown(self) -> None:
         self._changed(self._last, None, frozenset(), self._why)

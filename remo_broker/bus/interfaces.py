@@ -130,7 +130,7 @@ MANAGER = Interface(
             "t",
             Emits.TRUE,
             lambda s: s.broker.start_usec,
-            "When the broker started, microseconds since 1970; 0 while it does not run.",
+            "When the broker started, microseconds since 1970; 0 while it is not running.",
         ),
         _manager("SecretCount", "u", Emits.TRUE, lambda s: s.broker.secret_count, "How many secrets it holds."),
         _manager(
@@ -145,7 +145,7 @@ MANAGER = Interface(
             "t",
             Emits.TRUE,
             lambda s: s.broker.generation,
-            "The number of the snapshot that is served; 0 while the broker does not run.",
+            "The number of the snapshot that is served; 0 while the broker is not running.",
         ),
         _manager("ProjectCount", "u", Emits.TRUE, lambda s: len(s.projects), "How many projects are registered."),
         _manager(
@@ -153,7 +153,7 @@ MANAGER = Interface(
             "s",
             Emits.TRUE,
             lambda s: s.broker.memory_protection,
-            "How secret memory is protected: memfd_secret, mlock or none; the last known value while the broker does not run.",
+            "How secret memory is protected: memfd_secret, mlock or none; the last known value while the broker is not running.",
         ),
         _manager(
             "AuditHealthy",

@@ -156,7 +156,7 @@ class BusService:
         if old and new and old.broker.broker_version != new.broker.broker_version:
             # Version is constant during an object's lifetime, and our own code is probably outdated
             # too.
-            self._end("the broker is of another version by now; a new process of this service will be too")
+            self._end("the broker now has another version; this service exits and starts again with it")
             return
         self._service.snapshot = new
         if new is not None and self._named:
@@ -199,7 +199,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="remo-broker-bus", description="Shows the secret broker's status on the system bus.", allow_abbrev=False
     )
     address = os.environ.get("DBUS_SYSTEM_BUS_ADDRESS") or SYSTEM_BUS
-    parser.add_argument("--bus-address", metavar="ADDRESS", default=address, help="another bus than the system bus")
+    parser.add_argument("--bus-address", metavar="ADDRESS", default=address, help="a bus other than the system bus")
     parser.add_argument(
         "--status-socket",
         metavar="PATH",

@@ -123,7 +123,7 @@ class Incoming:
         """The arguments. Raises BadMessage."""
         values = list(_unmarshal(self.frame).body)
         if bool(values) != bool(self.signature):  # dbus-next accepts any empty body
-            raise BadMessage("a body that is not what its signature says")
+            raise BadMessage("a body that does not match its signature")
         return values
 
 
@@ -195,5 +195,5 @@ def _unmarshal(frame: bytes) -> Message:
         if len(SignatureTree._cache) > MAX_SIGNATURES:
             SignatureTree._cache.clear()
     if message is None:
-        raise BadMessage("a message shorter than it says")
+        raise BadMessage("a message shorter than its header says")
     return message

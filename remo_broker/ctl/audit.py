@@ -103,7 +103,7 @@ def _mode(arguments: Arguments) -> Option | None:
     if mode is FOLLOW and arguments.flag(UNTIL):
         raise Usage("--follow and --until exclude each other")
     if mode in (SUMMARY, REPORT) and arguments.flag(ALL_EVENTS):
-        raise Usage("--all shows events that are no fetches, which are not counted", hint="leave --all out")
+        raise Usage("--all shows events other than fetches, which are not counted", hint="leave --all out")
     if mode in (VERIFY, MARK_NEW):
         for option in (PROJECT_OPTION, RECORDS_OF_UNIT, SECRET_OPTION, DENIED, LINES, WHO, ALL_EVENTS):
             if arguments.flag(option):

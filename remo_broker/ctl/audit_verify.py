@@ -157,7 +157,7 @@ def _show(
         if gaps and start.dropped:
             output.line(f"  the broker itself has counted {start.dropped} at the most as lost")
         for serial in start.forged:
-            output.line(output.paint(f"  serial {serial} stands twice, with different contents", Colour.RED))
+            output.line(output.paint(f"  serial {serial} occurs twice, with different contents", Colour.RED))
         if start.twice:
             output.line(f"  {counted(start.twice, 'record')} written twice by journald, alike")
     if found.unnumbered:

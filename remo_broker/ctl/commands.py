@@ -107,7 +107,7 @@ PROGRAM = Program(
             run="remo_broker.ctl.status:status",
             details=f"""\
 Does not start a broker that is idle. The exit status is 0 when it runs and serves all projects, {EXIT_FAILED} when it has failed,
-cannot start or does not serve a project, {EXIT_IDLE} when it is idle or stopped, {EXIT_UNKNOWN} when that cannot be found out.""",
+cannot start or does not serve a project, {EXIT_IDLE} when it is idle or stopped, {EXIT_UNKNOWN} when that cannot be determined.""",
         ),
         Command("list", "List the registered projects", run="remo_broker.ctl.projects:list_projects"),
         Command(
@@ -195,7 +195,7 @@ of them now. The exit status is 1 if it would not, or if no rule names the unit.
         ),
         Command(
             "explain",
-            "Would a project be given a secret, and if not, why",
+            "Explain whether a project would get a secret",
             run="remo_broker.ctl.explain:explain",
             operands=[PROJECT, Operand("NAME", kind="allowed", optional=True)],
             options=[UID, UNIT],
@@ -242,5 +242,5 @@ This makes a journal namespace remo-broker: its socket takes entries from the br
         ),
     ],
     epilog=f"""\
-Exit status: 0 on success, 1 on failure, 2 on wrong usage; of 'status' {EXIT_FAILED}, {EXIT_IDLE} and {EXIT_UNKNOWN} as its help tells.""",
+Exit status: 0 on success, 1 on failure, 2 on wrong usage; of 'status' {EXIT_FAILED}, {EXIT_IDLE} and {EXIT_UNKNOWN} as its help says.""",
 )

@@ -59,7 +59,7 @@ def explain(arguments: Arguments) -> int:
     project, secret = project_operand(arguments), arguments.operands[1]
     asked = uids(arguments, UID)
     if len(asked) > 1:
-        raise Usage("--uid wants one user; ask for each")
+        raise Usage("--uid takes one user; ask for each")
     uid = asked[0] if asked else None
     detail: ProjectDetail | None = None
     with open_client(arguments) as client:

@@ -123,7 +123,7 @@ def take(content: bytes, source: str, form: str | None, file: Callable[[str], by
 
 def no_files(path: str) -> bytes:
     hint = "give the dotenv file itself, or NAME=@PATH as an argument"
-    raise InputFault(path, "not read, because nobody knows who wrote what comes through a pipe", hint=hint)
+    raise InputFault(path, "not read from a pipe, whose writer is unknown", hint=hint)
 
 
 def empty(source: str) -> InputFault:

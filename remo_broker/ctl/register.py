@@ -126,9 +126,7 @@ class UnitChange:
         """0, or 1 after an error: the broker's change holds, but systemd's part is missing."""
         if self._error is None:
             return 0
-        complain(
-            PROGRAM, f"the broker has done its part, systemd has not: {self._error}", f"run 'sudo {self._command}'"
-        )
+        complain(PROGRAM, f"the broker succeeded, systemd did not: {self._error}", f"run 'sudo {self._command}'")
         return 1
 
 

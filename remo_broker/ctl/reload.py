@@ -98,7 +98,7 @@ def show(output: Output, name: str, found: Difference) -> int:
     if output.json != "off":
         output.show_json({"name": name} | fields(found))
     elif not found.changed:
-        output.line(f"{name}: the manifest says what the broker goes by.")
+        output.line(f"{name}: the manifest matches what is in force.")
     else:
         output.line(f"{name}: {escaped(found.manifest_path)}")
         for line in lines(output, found):
@@ -124,4 +124,4 @@ def lines(output: Output, found: Difference) -> list[str]:
     ):
         if before != after:
             shown.append(f"~ {what}: {before} -> {after}")
-    return [f"  {line}" for line in shown or ["~ nothing that counts: comments or order"]]
+    return [f"  {line}" for line in shown or ["~ no effective change: comments or order"]]

@@ -36,7 +36,7 @@ class ManifestError(Exception):
 def invalid(key: str | None, problem: str, allowed: str, line: int | None = None) -> ManifestError:
     """A breach of a rule.
 
-    "cache.ttl_seconds: out of range; it must be a whole number from 1 to 86400".
+    "cache.ttl_seconds: out of range; it must be an integer from 1 to 86400".
     """
     text = f"{problem}; {allowed}"
     return ManifestError(Code.MANIFEST_INVALID, f"{key}: {text}" if key else text, key, line)

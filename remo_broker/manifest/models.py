@@ -34,8 +34,8 @@ from remo_broker.protocol.names import PROJECT_NAME_PATTERN, SECRET_NAME_PATTERN
 from remo_broker.protocol.replies import ProjectInfo
 
 _SECRET_NAME = "a secret's name is 1 to 128 letters, digits and underscores"
-_TTL = f"a whole number of seconds from 1 to {MAX_TTL_SECONDS}, not above the broker's own"
-_ENTRIES = f"a whole number from 1 to {MAX_LEASES}, not above the broker's own"
+_TTL = f"an integer number of seconds from 1 to {MAX_TTL_SECONDS}, not above the broker's own"
+_ENTRIES = f"an integer from 1 to {MAX_LEASES}, not above the broker's own"
 _FILE_NEEDS = "a file binding needs file_path, file_mode and template"
 
 # What is allowed, by key; `*` stands for a secret's name.
@@ -215,7 +215,7 @@ _KEYS = {
 _PROBLEMS = {
     "missing": "missing",
     "string_type": "not a string",
-    "int_type": "not a whole number",
+    "int_type": "not an integer",
     "bool_type": "not a boolean",
     "literal_error": "unknown",
     "too_short": "empty",
@@ -353,7 +353,7 @@ def _names(document: dict[str, Any], listed: bool) -> list[ManifestError]:
     seen: set[str] = set()
     for index, secret in enumerate(allowlist):
         if secret in seen:
-            found.append(invalid(f"allowlist.secrets[{index}]", f"{secret} stands twice", "name it once"))
+            found.append(invalid(f"allowlist.secrets[{index}]", f"duplicate name {secret}", "remove one of the two"))
         seen.add(secret)
     found += [
         invalid(f"secrets.{secret}", "not in the allowlist", "add it to allowlist.secrets, or take the table out")

@@ -56,7 +56,7 @@ def require_version(document: dict[str, Any]) -> None:
     if version is None:
         raise invalid("schema_version", "missing", allowed)
     if type(version) is not int:
-        raise invalid("schema_version", "not a whole number", allowed)
+        raise invalid("schema_version", "not an integer", allowed)
     if version != SCHEMA_VERSION:
         named = f"version {version}" if 0 <= version <= MAX_NAMED_VERSION else "this version"
         raise invalid("schema_version", f"{named} is not supported", allowed)

@@ -75,9 +75,9 @@ KEYS: dict[str, Number | Directory | Choice] = {
     "rate_limit_burst": Number(1000, 0, 1_000_000, "requests a project may make at once; 0: no limit"),
     "max_connections_per_project": Number(256, 1, 65_536, "open connections per project"),
     "max_connections_admin": Number(32, 1, 1024, "open connections on the admin socket"),
-    "idle_exit_seconds": Number(300, 0, 86_400, "exit after so long without work; 0: never"),
+    "idle_exit_seconds": Number(300, 0, 86_400, "exit after this many seconds without work; 0: never"),
     "credentials_wait_seconds": Number(30, 0, 3600, "how long a unit's credential waits for the first push"),
-    "audit_failure": Choice(SERVE, (SERVE, DENY), "what happens to a get whose audit record is not taken"),
+    "audit_failure": Choice(SERVE, (SERVE, DENY), "what happens to a get whose audit record is not accepted"),
 }
 
 
@@ -132,12 +132,12 @@ def read_file(path: str, *, must_exist: bool) -> dict[str, object]:
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not TOML: not UTF-8") from None
     except (ValueError, RecursionError) as error:  # for absurdly long or deep input
-        raise ConfigError(f"{path}: not TOML: {_key_that_stands_twice(text) or error}") from None
+        raise ConfigError(f"{path}: not TOML: {_duplicate_key(text) or error}") from None
     except OSError as error:
         raise ConfigError(f"{path}: {os.strerror(error.errno or 0)}") from None
 
 
-def _key_that_stands_twice(text: str) -> str:
+def _duplicate_key(text: str) -> str:
     """The error for a duplicate key; empty if there is none. tomllib's own message names neither
     the key nor its line."""
     keys = [line.partition("=")[0].strip() for line in text.splitlines()]

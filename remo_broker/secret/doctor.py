@@ -110,7 +110,7 @@ def git_helpers() -> Iterator[Finding]:
             helpers = []  # an empty value resets the list
     others = [helper for helper in helpers if "remo-secret" not in helper]
     if others:
-        where = "before remo-secret" if "remo-secret" in helpers[-1] else "in place of remo-secret"
+        where = "before remo-secret" if "remo-secret" in helpers[-1] else "instead of remo-secret"
         yield Finding(
             f"git has another credential helper {where}; it sees passwords, and may store them",
             "run 'remo-secret setup git'; it resets the list first",

@@ -58,7 +58,7 @@ def output_of(argv: Sequence[str], label: str, timeout_seconds: int, *, own_sess
         _kill(process, own_session=own_session)
     if content is None:
         raise Problem(
-            f"{label}: not done after {timeout_seconds} s, and killed",
+            f"{label}: timed out after {timeout_seconds} s and was killed",
             hint="see why it hangs, or raise timeout_seconds",
         )
     if status < 0:

@@ -38,7 +38,7 @@ PROGRAM = Program(
             options=SOURCES,
             details=f"""\
 Pushes at its start, when a source changes, when a broker has started again, and on SIGHUP, which also reads the
-configuration again. A source that fails leaves the broker as it is, and is tried again. After somebody else's push or
+configuration again. A source that fails leaves the broker as it is, and is tried again. After another process's push or
 clear it waits for one of the above.
 
 {_SOURCES_HELP}""",

@@ -226,7 +226,7 @@ class Supplier:
         # An operator's act; a pending push would undo it.
         what = "clear" if state.event == CLEARED or not state.secrets_loaded_usec else "push"
         if not self._yields_to:
-            log(INFO, f"somebody else's {what} has replaced the secrets; waiting for a source to change, or SIGHUP")
+            log(INFO, f"another process's {what} has replaced the secrets; waiting for a source to change, or SIGHUP")
         self._held, self._yields_to = False, what
         if self._cause != SIGNAL:
             self._cause = ""
@@ -294,7 +294,7 @@ class Supplier:
         """
         parts = [f"Last push: {self._last_push}" if self._last_push else "Nothing pushed yet"]
         if self._yields_to:
-            parts.append(f"replaced by somebody else's {self._yields_to}")
+            parts.append(f"replaced by another process's {self._yields_to}")
         if self._link is None:
             parts.append(f"no broker: {self._last_error}" if self._last_error else "no broker")
         for label, error in self._failures.items():

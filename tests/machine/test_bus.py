@@ -247,7 +247,7 @@ def test_a_stop_is_not_undone(machine: Machine, bus: BusUser, operator: Operator
     poll("the stopped broker", lambda: bus.get("SecretCount") == 0)
     time.sleep(1)
     assert machine.systemctl("is-active", SERVICE, check=False) == "inactive"
-    assert machine.show(BUS_SERVICE, "StatusText")["StatusText"] == "The broker does not run"
+    assert machine.show(BUS_SERVICE, "StatusText")["StatusText"] == "The broker is not running"
 
 
 @pytest.mark.parametrize("how", ["restart", "kill"])

@@ -246,7 +246,7 @@ class StderrTransport:
             # An unread pipe must not block the broker. It stays in blocking mode, because other
             # processes share it.
             if not poll.poll(patience_seconds * 1000):
-                raise BlockingIOError(errno.EAGAIN, "standard error does not take records")
+                raise BlockingIOError(errno.EAGAIN, "standard error does not accept records")
             data = data[os.write(self._DESCRIPTOR, data[: select.PIPE_BUF]) :]
 
     def received(self, patience_seconds: float) -> bool:  # noqa: ARG002 - a pipe cannot tell

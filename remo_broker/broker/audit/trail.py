@@ -188,7 +188,7 @@ class AuditTrail:
 
     def probe(self) -> int:
         """Write a record like that of a fetch. Returns its serial, or 0 if it was not accepted."""
-        record = records.record(records.Event.PROBED, "Checking that the journal stores what it takes.")
+        record = records.record(records.Event.PROBED, "Checking that the journal stores the records that it accepts.")
         entries = self.numbered([record + records.own_fields()], b"")
         if self.write(entries):
             return self.serial
@@ -219,7 +219,7 @@ class AuditTrail:
             return
         self._storage_was_missing = True
         text = (
-            f"The journal takes audit records and does not store them, such as that with serial {serial}; see MaxLevelStore= "
+            f"The journal accepts audit records but does not store them, such as that with serial {serial}; see MaxLevelStore= "
             "and Storage= of journald.conf(5) and LogLevelMax= of the unit."
         )
         record = records.record(records.Event.DEGRADED, text, dropped=self.dropped, reason=NOT_STORED)
@@ -270,7 +270,7 @@ class AuditTrail:
                 self._probed_at = now
                 # journald looks for room only when it has something to write. If there still is
                 # none, this line is lost, which is not counted: it is no audit record.
-                note = records.note(records.PRIORITY_CONTROL, "Trying whether the journal can be written.")
+                note = records.note(records.PRIORITY_CONTROL, "Checking whether the journal can be written.")
                 if self._try_to_send([note], 0.0):
                     self.unseen -= 1
             return False

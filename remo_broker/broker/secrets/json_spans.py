@@ -134,7 +134,7 @@ def _read_key(
             raise _not_json(position, "expected a colon")
         position = _skip_space(data, position + 1, end)
     if key in members:
-        raise protocol_error(Reason.DUPLICATE_KEY, f"a key stands twice in one object (byte {position})")
+        raise protocol_error(Reason.DUPLICATE_KEY, f"duplicate key in an object (byte {position})")
     return key, position
 
 
@@ -156,9 +156,7 @@ def scan(data: Buffer, start: int, end: int) -> Generator[None, None, Node]:
                 while (found := _plain_member(data, position, end)) is not None:
                     key = found.group(1).decode("ascii")
                     if key in children:
-                        raise protocol_error(
-                            Reason.DUPLICATE_KEY, f"a key stands twice in one object (byte {position})"
-                        )
+                        raise protocol_error(Reason.DUPLICATE_KEY, f"duplicate key in an object (byte {position})")
                     begin, position = found.span(2)
                     children[key] = (STRING, begin, position, None)
                     budget -= 1 + (position - begin >> BYTES_PER_UNIT_SHIFT)
@@ -197,7 +195,7 @@ def scan(data: Buffer, start: int, end: int) -> Generator[None, None, Node]:
                 position = node[2]
                 if not stack:
                     if _skip_space(data, position, end) != end:
-                        raise _not_json(position, "something follows the value")
+                        raise _not_json(position, "unexpected text after the value")
                     return node
                 if in_object:
                     children[key] = node
@@ -211,7 +209,7 @@ def scan(data: Buffer, start: int, end: int) -> Generator[None, None, Node]:
                     position = separator.end()
                     break
                 if (sign == b"}") != in_object:
-                    raise _not_json(position, "the wrong bracket closes")
+                    raise _not_json(position, "mismatched closing bracket")
                 if len(stack) > OBJECT_DEPTH and in_object:
                     yield from forget(children)
                 node = (OBJECT if in_object else ARRAY, opened_at, separator.end(1), children)

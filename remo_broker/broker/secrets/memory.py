@@ -125,7 +125,7 @@ class Arena:
             raise Refused(
                 Code.INTERNAL_ERROR,
                 Reason.OUT_OF_MEMORY,
-                f"no secret memory to be had ({os.strerror(error.errno or 0)}); try again, or raise LimitMEMLOCK= of the unit",
+                f"cannot allocate secret memory ({os.strerror(error.errno or 0)}); try again, or raise LimitMEMLOCK= of the unit",
                 retry_after_seconds=1,
             ) from None
 

@@ -55,7 +55,7 @@ def _is_escaped_base64(view: memoryview, position: int, end: int) -> bool:
 
 
 def too_long(name: str) -> Refused:
-    return invalid(f"secret {name} is too long: the answer to a get may have {MAX_MESSAGE} bytes in all")
+    return invalid(f"secret {name} is too long: the reply to a get may have {MAX_MESSAGE} bytes in all")
 
 
 def invalid(message: str) -> Refused:

@@ -56,7 +56,7 @@ _WHY = {
     Reason.NO_SUCH_FIELD.value: "the secret has no such field",
     Reason.AUDIT_UNAVAILABLE.value: "journald did not accept the audit record",
     Reason.UNIT_MISMATCH.value: "the peer does not run in the control group of the unit that it names",
-    Reason.UID_NOT_ALLOWED.value: "only systemd may ask here",
+    Reason.UID_NOT_ALLOWED.value: "only systemd may use this socket",
     Reason.BAD_VALUE.value: "the peer's address is not one that systemd connects from",
     Reason.TOO_MANY_CONNECTIONS.value: "too many credentials are being loaded",
 }

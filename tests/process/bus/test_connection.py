@@ -57,7 +57,7 @@ def test_a_call_beyond_the_limit_is_refused_unread_and_the_next_is_answered(dire
 
     refusal, answer = asyncio.run(use())
     assert (refusal.kind, refusal.error_name, refusal.reply_serial) == (wire.ERROR, connection.LIMITS_EXCEEDED, 5)
-    assert refusal.body() == ["A call may have 8192 bytes; no method here takes as much."]
+    assert refusal.body() == ["A call may have 8192 bytes; no method here needs more."]
     assert (answer.kind, answer.reply_serial) == (wire.METHOD_RETURN, 8)
     assert seen == [8]
 

@@ -168,7 +168,7 @@ def test_a_broker_of_another_version_ends_the_service_for_a_new_one(
     peer.greeting = (broker_event(broker_version="2.0.1"), SyncedEvent())
     peer.hang_up()
     assert service.wait() == 1
-    assert "the broker is of another version by now" in service.log
+    assert "the broker now has another version" in service.log
     assert not bus.has_owner()
 
 

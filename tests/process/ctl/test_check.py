@@ -72,7 +72,7 @@ def test_keys_limits_and_versions(directory: pathlib.Path) -> None:
     assert found == {"path": str(file), "line": 1, "key": "schema_version", "code": "manifest_invalid"}
     file.write_text("x = \x1b]0;zqMarkerzq\x07\n")
     [line] = faults(check(path))
-    assert line.startswith(f"{file}:1: not TOML at line 1, column 5: ")
+    assert line.startswith(f"{file}:1: not TOML at line 1, column 5; ")
     assert "\x1b" not in line
     assert "zqMarkerzq" not in line
 

@@ -191,7 +191,7 @@ def test_somebody_elses_act_stands(supplied: Supplied, file: pathlib.Path, act: 
             supplied.broker.ask({"op": "clear-creds"})
         else:
             supplied.broker.push({"A": "theirs"})
-        poll("the sidecar to see it", lambda: f"somebody else's {act}" in supplied.status())
+        poll("the sidecar to see it", lambda: f"another process's {act}" in supplied.status())
 
     somebody_acts()
     os.utime(file)
