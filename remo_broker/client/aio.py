@@ -18,6 +18,7 @@ from remo_broker.client.exchange import (
     encode,
     parse_object,
     refusal_in,
+    reply_line,
     wants_version,
 )
 from remo_broker.client.project import checked_info, checked_pong, secret_value
@@ -156,9 +157,7 @@ class AsyncBaseClient:
 
     async def _read_line(self) -> bytes:
         assert self._socket is not None
-        while (line := self._lines.next_line()) is None:
-            if len(self._lines) >= MAX_MESSAGE:
-                raise BadReply(self.path, f"it is longer than {MAX_MESSAGE // 1024} KiB")
+        while (line := reply_line(self.path, self._lines)) is None:
             try:
                 chunk = await asyncio.get_running_loop().sock_recv(self._socket, MAX_MESSAGE)
             except ConnectionResetError:
@@ -166,8 +165,6 @@ class AsyncBaseClient:
             if not chunk:
                 raise ConnectionLost(self.path)
             self._lines.feed(chunk)
-        if len(line) >= MAX_MESSAGE:
-            raise BadReply(self.path, f"it is longer than {MAX_MESSAGE // 1024} KiB")
         return line
 
     async def _ask_version(self) -> None:

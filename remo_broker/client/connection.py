@@ -16,6 +16,7 @@ from remo_broker.client.exchange import (
     encode,
     parse_object,
     refusal_in,
+    reply_line,
     wants_version,
 )
 from remo_broker.protocol.clock import monotonic
@@ -138,9 +139,7 @@ class BaseClient:
         Raises `ConnectionLost` at the end of the stream. No deadline: wait forever.
         """
         assert self._connection is not None
-        while (line := self._lines.next_line()) is None:
-            if len(self._lines) >= MAX_MESSAGE:
-                raise BadReply(self.path, f"it is longer than {MAX_MESSAGE // 1024} KiB")
+        while (line := reply_line(self.path, self._lines)) is None:
             self._connection.settimeout(None if deadline is None else self._left(deadline))
             try:
                 chunk = self._connection.recv(MAX_MESSAGE)
@@ -151,8 +150,6 @@ class BaseClient:
             if not chunk:
                 raise ConnectionLost(self.path)
             self._lines.feed(chunk)
-        if len(line) >= MAX_MESSAGE:
-            raise BadReply(self.path, f"it is longer than {MAX_MESSAGE // 1024} KiB")
         return line
 
     def _left(self, deadline: float) -> float:

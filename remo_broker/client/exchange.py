@@ -11,6 +11,7 @@ import json
 from remo_broker import PROTOCOL_VERSION
 from remo_broker.client import errors
 from remo_broker.protocol.codes import Code, Reason
+from remo_broker.protocol.limits import MAX_MESSAGE
 from remo_broker.protocol.message import FieldError, from_fields
 from remo_broker.protocol.ops import Ping, Request
 from remo_broker.protocol.replies import Failure
@@ -19,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypeVar
 
+    from remo_broker.protocol.lines import LineBuffer
     from remo_broker.protocol.message import Message
 
     M = TypeVar("M", bound=Message)
@@ -76,6 +78,14 @@ def encode(request: Request) -> bytes:
     # Raised outside the handler: UnicodeEncodeError holds the whole text, secrets included, and
     # shows it in its repr.
     raise errors.Unsendable
+
+
+def reply_line(path: str, lines: LineBuffer) -> bytes | None:
+    """The next whole line; None if more has to be read. Raises `BadReply` if it is too long."""
+    line = lines.next_line()
+    if len(lines if line is None else line) >= MAX_MESSAGE:
+        raise errors.BadReply(path, f"it is longer than {MAX_MESSAGE // 1024} KiB")
+    return line
 
 
 def parse_object(path: str, line: bytes) -> dict[str, Any]:

@@ -158,19 +158,10 @@ def fetch_head(
         message = f"Project {project} fetched {shown}."
     else:
         message = f"Project {project} asked for {shown}, which the broker does not hold ({reason})."
+    refused = decision is Decision.DENY
+    subject = {"project": project, "secret": shown}
     where = {} if backend is None else {"backend": backend.value}
-    return record(
-        Event.FETCH,
-        message,
-        priority=PRIORITY_REFUSED if decision is Decision.DENY else PRIORITY_ALLOWED,
-        project=project,
-        secret=shown,
-        decision=decision.value,
-        outcome=outcome.value,
-        reason=reason,
-        generation=generation,
-        **where,
-    )
+    return _head(message, subject, decision, outcome, reason, generation, refused=refused, **where)
 
 
 def credential_head(
@@ -182,15 +173,29 @@ def credential_head(
         message = f"Unit {unit} loaded {secret} as credential {credential}."
     else:
         message = f"Unit {unit} was refused credential {credential} ({reason})."
+    subject = {"unit": unit, "credential": credential} | ({"secret": secret} if secret else {})
+    return _head(message, subject, decision, outcome, reason, generation, refused=outcome is not Outcome.OK)
+
+
+def _head(
+    message: str,
+    subject: dict[str, str],
+    decision: Decision,
+    outcome: Outcome,
+    reason: str,
+    generation: int,
+    *,
+    refused: bool,
+    **more: str,
+) -> bytes:
     return record(
         Event.FETCH,
         message,
-        priority=PRIORITY_ALLOWED if outcome is Outcome.OK else PRIORITY_REFUSED,
-        unit=unit,
-        credential=credential,
-        **({"secret": secret} if secret else {}),
+        priority=PRIORITY_REFUSED if refused else PRIORITY_ALLOWED,
+        **subject,
         decision=decision.value,
         outcome=outcome.value,
         reason=reason,
         generation=generation,
+        **more,
     )
