@@ -220,7 +220,7 @@ def test_what_the_code_sends_is_what_the_schema_says(cls: type[Message], whole: 
         ("WatchReply", {"event": "removed", "name": 1}),
     ],
 )
-def test_what_is_no_message_of_the_protocol(name: str, message: Any) -> None:
+def test_a_malformed_message_is_not_valid(name: str, message: Any) -> None:
     assert not definition(name).is_valid(message)
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tests.support.machine import Machine
     from tests.support.operator import Operator
 
-# Made anew each time, so that no copy of this file, or of what an earlier run wrote, is found in its place.
+# Made again each time, so that no copy of this file, or of what an earlier run wrote, is found in its place.
 VALUE = f"value-{secrets.token_hex(16)}"
 
 

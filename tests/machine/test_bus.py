@@ -225,9 +225,7 @@ def test_an_idle_broker_is_shown_and_sleeps_on(machine: Machine, bus: BusUser, o
 
 
 @pytest.mark.parametrize("how", ["daemon-reload", "daemon-reexec"])
-def test_systemd_beginning_anew_wakes_no_idle_broker(
-    machine: Machine, bus: BusUser, operator: Operator, how: str
-) -> None:
+def test_a_daemon_reexec_wakes_no_idle_broker(machine: Machine, bus: BusUser, operator: Operator, how: str) -> None:
     fall_asleep(machine, bus, operator)
     pid, woken = bus_pid(machine), machine.show(SERVICE, "InvocationID")
     for _ in range(4):  # it is off the bus only for a moment
@@ -283,7 +281,7 @@ def test_a_broker_that_cannot_be_reached_is_said(machine: Machine, bus: BusUser)
     assert bus.get("SecretCount") == 0
 
 
-def test_the_status_socket_made_anew_is_found(machine: Machine, bus: BusUser) -> None:
+def test_a_recreated_status_socket_is_found(machine: Machine, bus: BusUser) -> None:
     assert bus.get("SecretCount") == 0
     machine.systemctl("stop", SERVICE)
     before = machine.path(STATUS).stat().st_ino

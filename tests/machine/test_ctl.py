@@ -71,7 +71,7 @@ def test_register_enables_and_unregister_disables(machine: Machine, operator: Op
     assert machine.systemctl("is-enabled", unit, check=False) == "disabled"
 
 
-def test_half_done_is_told(machine: Machine, operator: Operator) -> None:
+def test_a_half_done_register_is_reported(machine: Machine, operator: Operator) -> None:
     """Who may use the admin socket may not change units: what is left to do is said, and the status is not 0."""
     machine.run(["usermod", "--append", "--groups", "remo-broker-admin", "games"])
     path = operator.manifest("tools-b", ["TOKEN"])

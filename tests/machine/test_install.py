@@ -161,7 +161,7 @@ def test_into_a_directory(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("verb", ["install", "uninstall"])
-def test_not_root_is_told_what_to_do(machine: Machine, verb: str) -> None:
+def test_without_root_the_hint_names_the_next_step(machine: Machine, verb: str) -> None:
     tried = machine.run([f"{SOURCE}/run", verb], user="nobody", check=False)
     assert tried.returncode != 0
     assert f"sudo ./run {verb}" in tried.stderr

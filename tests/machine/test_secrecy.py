@@ -235,7 +235,7 @@ def test_no_core(machine: Machine, operator: Operator, tmp_path: pathlib.Path) -
     broken = operator.main_pid()
     with cores_piped_to(handler):
         machine.run(["kill", "-SEGV", str(broken)])
-        poll("the broker to be started anew", lambda: operator.main_pid() not in (0, broken))
+        poll("the broker to be started again", lambda: operator.main_pid() not in (0, broken))
         assert not list(tmp_path.glob("core.*"))
         with bystander(machine, "remo-broker") as pid:
             machine.run(["kill", "-SEGV", str(pid)])

@@ -122,7 +122,7 @@ def test_clear_stands_and_a_broker_that_is_restarted_is_supplied(machine: Machin
     supply(machine, "A=1\n")
     served(operator, "1")
     machine.run(["remo-brokerctl", "clear"])
-    poll("it to be seen", lambda: "somebody else's clear" in machine.show(SIDECAR, "StatusText")["StatusText"])
+    poll("it to be seen", lambda: "another process's clear" in machine.show(SIDECAR, "StatusText")["StatusText"])
     time.sleep(1)
     assert operator.get("held", "A")["reason"] == "no_snapshot"
     machine.systemctl("restart", SERVICE)

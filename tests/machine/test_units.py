@@ -134,7 +134,7 @@ def test_a_directory_in_the_place_of_a_socket_is_said(machine: Machine, operator
     assert machine.run(["remo-brokerctl", "status"]).returncode == 0
 
 
-def test_a_broken_configuration_is_said_to_whoever_asks(machine: Machine, operator: Operator) -> None:
+def test_a_broken_configuration_is_reported_to_clients(machine: Machine, operator: Operator) -> None:
     registered(machine, operator)
     machine.systemctl("stop", SERVICE)
     machine.wait_state(CLIENT_UNIT, "active")

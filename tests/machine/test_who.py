@@ -51,7 +51,7 @@ def reviewed(machine: Machine, *arguments: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in printed.splitlines()]
 
 
-def test_a_scan_by_a_script_in_a_container_is_told_by_the_review(machine: Machine, path: str) -> None:
+def test_the_review_shows_a_scan_by_a_script_in_a_container(machine: Machine, path: str) -> None:
     # Docker makes such a scope for each container.
     scope = ["systemd-run", "--scope", "--quiet", f"--unit=docker-{CONTAINER}.scope"]
     machine.run([*scope, "/usr/bin/python3", "-ISc", _SCAN, path, "40"])

@@ -104,7 +104,7 @@ def restart(scene: FaultMachine, choose: random.Random) -> float:
 
 
 def reexecute(scene: FaultMachine, choose: random.Random) -> float:
-    """systemd begins anew, as when its package is upgraded, and has to remember whose the listeners are."""
+    """systemd begins again, as when its package is upgraded, and has to remember whose the listeners are."""
     scene.machine.systemctl("daemon-reexec")
     return restart(scene, choose)
 

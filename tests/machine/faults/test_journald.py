@@ -125,7 +125,7 @@ def test_nobody_waits_and_what_is_not_taken_is_kept_or_counted(
 
 
 @pytest.mark.parametrize("trouble", [journald.stopped, journald.gone, journald.full])
-def test_no_secret_without_a_record_where_that_is_wanted(machine: Machine, figures: Figures, trouble: Trouble) -> None:
+def test_deny_hands_out_no_secret_without_a_record(machine: Machine, figures: Figures, trouble: Trouble) -> None:
     with _place(machine, trouble):
         scene = FaultMachine(machine, UNLIMITED + 'audit_failure = "deny"\n')
         watch = LongestWaits(scene)

@@ -154,7 +154,7 @@ def test_changes_are_signalled(bus: Bus, peer: StatusPeer, tmp_path: pathlib.Pat
         ]
 
 
-def test_a_project_that_is_removed_and_back_at_once_is_told(bus: Bus, peer: StatusPeer, tmp_path: pathlib.Path) -> None:
+def test_a_project_replaced_at_once_is_announced(bus: Bus, peer: StatusPeer, tmp_path: pathlib.Path) -> None:
     with monitor(bus, tmp_path) as seen:
         peer.tell(RemovedEvent(name="myrepo"), project_event(allowlist_size=5))
         poll("both", lambda: len(seen.members()) == 4)

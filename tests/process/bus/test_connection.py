@@ -21,7 +21,7 @@ def nothing(_call: wire.Incoming) -> Answer:
     return Return()
 
 
-def test_a_bug_is_told_nobody_but_the_log(directory: pathlib.Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_bug_is_reported_to_the_log_only(directory: pathlib.Path, capfd: pytest.CaptureFixture[str]) -> None:
     def broken(_call: wire.Incoming) -> Answer:
         raise RuntimeError("SENTINEL of an exception")
 

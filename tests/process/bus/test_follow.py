@@ -77,7 +77,7 @@ def test_a_connect_for_all_calls(bus: Bus, peer: StatusPeer, service: BusProcess
 
 
 @pytest.mark.usefixtures("service")
-def test_a_broken_connection_is_made_again_and_nothing_is_told_if_nothing_changed(
+def test_a_broken_connection_is_reopened_without_a_signal_if_nothing_changed(
     bus: Bus, peer: StatusPeer, tmp_path: pathlib.Path
 ) -> None:
     with monitor(bus, tmp_path) as seen:
@@ -90,7 +90,7 @@ def test_a_broken_connection_is_made_again_and_nothing_is_told_if_nothing_change
 
 
 @pytest.mark.usefixtures("service")
-def test_another_broker_is_told_by_what_differs(bus: Bus, peer: StatusPeer, tmp_path: pathlib.Path) -> None:
+def test_a_new_broker_is_announced_by_what_differs(bus: Bus, peer: StatusPeer, tmp_path: pathlib.Path) -> None:
     with monitor(bus, tmp_path) as seen:
         new = broker_event(start_usec=1_770_000_000_000_000, secret_count=0, generation=0)
         peer.greeting = (new, project_event("other"), SyncedEvent())
@@ -142,7 +142,7 @@ def test_nonsense_on_the_status_socket_is_a_new_connection(
     [(), (SyncedEvent(),), (project_event(), SyncedEvent()), (Failure(code="internal_error", message="no"),)],
     ids=["silent", "empty", "no broker", "refusal"],
 )
-def test_while_nothing_is_known_calls_are_told_so(
+def test_calls_fail_while_the_status_is_unknown(
     bus: Bus, peer: StatusPeer, greeting: tuple[Any, ...], tmp_path: pathlib.Path
 ) -> None:
     peer.greeting = greeting
@@ -221,9 +221,7 @@ def test_systemd_hears_of_an_idle_exit_later_than_we(bus: Bus, peer: StatusPeer,
     stays_quiet(peer, connects=1)
 
 
-def test_an_idle_broker_is_not_woken_while_systemd_executes_itself_anew(
-    bus: Bus, peer: StatusPeer, systemd: Systemd1
-) -> None:
+def test_a_daemon_reexec_does_not_wake_an_idle_broker(bus: Bus, peer: StatusPeer, systemd: Systemd1) -> None:
     with bus_service(bus, peer.path):
         systemd.leave()  # before anything but its presence was of interest
         peer.tell(IDLE)
@@ -259,7 +257,7 @@ async def following(bus: Bus, peer: StatusPeer) -> AsyncIterator[None]:
         await connection.closed
 
 
-def test_once_it_was_down_whoever_is_up_is_another(
+def test_a_broker_that_is_up_after_a_stop_is_a_new_one(
     bus: Bus, peer: StatusPeer, systemd: Systemd1, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A restart may be over before it is asked about again, and no time needs to pass after it."""

@@ -69,7 +69,7 @@ def test_every_property_is_what_status_says(bus: Bus, broker: Broker) -> None:
     assert bus.get("CacheEntries", MYREPO, PROJECT) == project["cache_entries"] == 1
     assert bus.get("FetchesAllowed", MYREPO, PROJECT) == project["fetches_allowed"] == 1
     assert bus.get("FetchesDenied", MYREPO, PROJECT) == project["fetches_denied"] == 1
-    # The broker works it out anew each time, from how long ago it was.
+    # The broker works it out again each time, from how long ago it was.
     assert bus.get("LastFetchTimestamp", MYREPO, PROJECT) == pytest.approx(project["last_fetch_usec"], abs=1_000_000)
 
 

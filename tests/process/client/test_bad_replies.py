@@ -56,7 +56,9 @@ def test_another_version_is_named_on_the_admin_socket(serve: Serve, open_client:
 
 
 @pytest.mark.parametrize("then", [pong(2), b"", b"HTTP/1.1\n"])
-def test_an_odd_answer_stands_where_the_version_is_not_why(serve: Serve, open_client: Open, then: bytes) -> None:
+def test_a_malformed_reply_is_reported_if_the_version_is_not_the_cause(
+    serve: Serve, open_client: Open, then: bytes
+) -> None:
     with pytest.raises(client.BadReply, match="'name' is missing"):
         open_client("AdminClient", serve(b'{"ok":true}\n', then).path).show("x")
 

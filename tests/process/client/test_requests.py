@@ -216,7 +216,7 @@ def test_the_longest_answer(start_broker: StartBroker, open_client: Open) -> Non
     assert open_client("Client", broker.project()).get("LONG").reveal() == value
 
 
-def test_a_push_that_is_too_large_is_told(broker: Broker, open_client: Open) -> None:
+def test_a_push_that_is_too_large_is_refused(broker: Broker, open_client: Open) -> None:
     """Though the broker closes the connection before it has read it whole."""
     with pytest.raises(client.PayloadTooLarge):
         open_client("AdminClient", broker.admin).push_creds({f"N{number}": "x" * 60_000 for number in range(40)})

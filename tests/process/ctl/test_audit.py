@@ -64,7 +64,7 @@ def test_nothing_reaches_the_terminal_as_it_is(odd: str, capsys: pytest.CaptureF
     assert all(str(value).isascii() and len(str(value)) <= 1000 for value in audit.fields(record).values())
 
 
-def test_a_field_that_stands_twice_is_the_first() -> None:
+def test_of_a_duplicate_field_the_first_counts() -> None:
     record = fetch(["A", "B"], peer_uid=["0", "1"])
     assert record.text("REMO_SECRET") == "A"
     assert audit_who.peer(record) == "-"

@@ -107,7 +107,7 @@ def test_a_reader_without_a_mouse_or_eyes_gets_all_of_it() -> None:
     assert {value for name, value in page.attributes if name == "aria-labelledby"} <= identifiers
 
 
-def test_counts_denials_and_first_fetches_are_told() -> None:
+def test_counts_denials_and_first_fetches_are_shown() -> None:
     report = Report(records())
     assert (report.total.allowed, report.total.denied) == (73, 2040)
     assert report.new == {("p", "curl in evil", "TOKEN")}

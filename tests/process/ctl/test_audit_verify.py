@@ -47,7 +47,7 @@ def test_whole_starts_have_no_gap(capsys: pytest.CaptureFixture[str]) -> None:
     assert (status, found["missing"], found["records"], len(found["starts"])) == (0, 0, 5, 2)
 
 
-def test_order_is_no_fault(capsys: pytest.CaptureFixture[str]) -> None:
+def test_records_out_of_order_are_not_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     """Records that waited for journald come late."""
     assert verified(numbered([1, 5, 6, 2, 3, 4]), capsys)[0] == 0
 
@@ -76,7 +76,7 @@ def test_what_is_missing_at_the_end_shows_by_the_broker_that_runs(capsys: pytest
     assert gaps(verified(numbered([1], start="b" * 32), capsys, running=running)[1]) == [(1, 9)]
 
 
-def test_a_record_that_journald_wrote_twice_is_no_forgery(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_record_that_journald_wrote_twice_is_not_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     status, found = verified(numbered([1, 2, 2, 3]), capsys)
     assert (status, found["starts"][0]["written_twice"], found["starts"][0]["conflicting_serials"]) == (0, 1, [])
 

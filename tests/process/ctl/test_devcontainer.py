@@ -73,7 +73,7 @@ def test_other_engines(project: pathlib.Path) -> None:
     assert "exclude" in refused(programs.run(programs.BROKERCTL, "devcontainer", "--docker", "--podman"), 2)
 
 
-def test_what_is_no_project(directory: pathlib.Path) -> None:
+def test_a_path_that_is_not_a_project(directory: pathlib.Path) -> None:
     (directory / "empty").mkdir()
     (directory / "No Project").mkdir()
     for path, says in (("empty", "no manifest"), ("none/x", "no such directory"), ("No Project", "valid name")):

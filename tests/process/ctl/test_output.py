@@ -118,7 +118,7 @@ def test_nobody_there(directory: pathlib.Path, command: list[str]) -> None:
     assert "Hint: run 'systemctl enable --now" in line
 
 
-def test_a_project_socket_is_no_admin_socket(start_broker: StartBroker) -> None:
+def test_a_project_socket_is_refused_as_admin_socket(start_broker: StartBroker) -> None:
     broker = start_broker(projects=[registration("myrepo", "TOKEN")])
     done = programs.run(programs.BROKERCTL, f"--socket={broker.project()}", "clear")
     line = refused(done, 1)

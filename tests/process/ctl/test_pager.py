@@ -105,7 +105,7 @@ def test_a_pager_that_cannot_be_started(crowded: CommandLine, pager: str) -> Non
 
 
 @pytest.mark.parametrize("pager", ["", " ", "cat", " cat "])
-def test_no_pager_is_wanted(crowded: CommandLine, pager: str) -> None:
+def test_an_empty_pager_means_none(crowded: CommandLine, pager: str) -> None:
     shown = crowded.on_terminal("list", env={"PAGER": pager})
     assert shown.text.endswith("200 projects listed.\r\n")
     assert shown.status == 0

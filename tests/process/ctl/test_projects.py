@@ -129,7 +129,7 @@ def test_reload_all(operator: CommandLine, directory: pathlib.Path) -> None:
     assert operator.json("show", "one")["allowlist"] == ["TOKEN"], "what fails leaves the old list"
 
 
-def test_a_second_directory_of_the_name_is_told_who_has_it(operator: CommandLine, directory: pathlib.Path) -> None:
+def test_a_taken_name_is_refused_with_its_directory(operator: CommandLine, directory: pathlib.Path) -> None:
     """`reload`, the advice for the same directory, would read the other one's manifest."""
     first = write_project(directory / "a", "myrepo", "TOKEN")
     operator.says("register", first)

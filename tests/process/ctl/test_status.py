@@ -54,7 +54,7 @@ def test_status_of_what_does_not_run(operator: CommandLine) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
-def test_status_that_cannot_be_told(operator: CommandLine) -> None:
+def test_an_unknown_status(operator: CommandLine) -> None:
     operator.broker.admin.chmod(0o660)
     done = programs.run(programs.BROKERCTL, f"--socket={operator.broker.admin}", "status", uid=NOBODY)
     assert "use sudo, or join the group remo-broker-admin" in refused(done, 4)

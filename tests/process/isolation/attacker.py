@@ -23,7 +23,7 @@ NUMBERS = b'{"op":"ping","x":[' + b"1," * (LONGEST // 2 - 20) + b"1]}\n"
 
 
 class Flood:
-    """Many connections that do what they can without waiting, made anew when the broker closes them."""
+    """Many connections that do what they can without waiting, made again when the broker closes them."""
 
     def __init__(
         self, path: str, size: int, sends: bytes, *, reads: bool, piece: int = 1 << 20, pause: float = 0

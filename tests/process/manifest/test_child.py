@@ -93,7 +93,7 @@ def test_a_manifest_that_fails(project: ProjectDirectory, content: bytes | None,
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_bomb_is_told_within_the_deadline(project: ProjectDirectory, name: str) -> None:
+def test_a_costly_manifest_is_refused_within_the_deadline(project: ProjectDirectory, name: str) -> None:
     content, says = BOMBS[name]
     project.write(content)
     began = time.monotonic()

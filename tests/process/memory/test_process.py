@@ -178,7 +178,7 @@ def test_no_core(loaded: Broker, directory: pathlib.Path) -> None:
 
 
 def test_settings_of_the_allocator_are_put_in_force(start_broker: StartBroker) -> None:
-    """Started without them, the broker executes itself anew."""
+    """Started without them, the broker executes itself again."""
     broker = start_broker(environment=dict.fromkeys(MEMORY_ENVIRONMENT, ""))
     assert broker.status()["ok"]
     environment = inside(broker.pid, "environ").read_text()

@@ -41,7 +41,7 @@ def test_a_real_file_is_not_replaced(project: Project) -> None:
     assert not os.path.lexists(credentials), "nor is what comes before it in the manifest"
 
 
-def test_rendering_anew_replaces_what_was_rendered(project: Project) -> None:
+def test_rendering_again_replaces_what_was_rendered(project: Project) -> None:
     project.run("render")
     project.broker.push({"aws": {"id": "new", "key": "k"}}, KEY="AA==")
     assert project.run("render").returncode == 0

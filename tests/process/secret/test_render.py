@@ -72,7 +72,7 @@ def test_a_full_tmpfs(project: Project) -> None:
 
 
 @pytest.mark.parametrize("path", ["keys/app.key", "keys/deeper/app.key"])
-def test_a_file_where_a_directory_is_wanted(project: Project, path: str) -> None:
+def test_a_file_in_place_of_a_directory(project: Project, path: str) -> None:
     project.register(MANIFEST.replace("keys/app.key", path))
     (project.home / "keys").write_text("mine")
     assert f"{project.home}/keys is not a directory\nHint: move it away" in refused(project.run("render"), 1)
@@ -95,7 +95,7 @@ def test_one_file_below_another(project: Project) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "keys/"])
-def test_a_directory_where_a_file_is_wanted(project: Project, path: str) -> None:
+def test_a_directory_in_place_of_a_file(project: Project, path: str) -> None:
     (project.home / "keys").mkdir()
     project.register(MANIFEST.replace("keys/app.key", path))
     assert "is a directory\nHint: use another file_path" in refused(project.run("render"), 1)
@@ -222,7 +222,7 @@ def test_streams_that_are_closed(project: Project) -> None:
         "../remo-secret-{uid}/p/KEY",
     ],
 )
-def test_what_is_no_link_of_ours(directory: pathlib.Path, text: str) -> None:
+def test_a_link_of_another_program(directory: pathlib.Path, text: str) -> None:
     link = directory / "link"
     link.symlink_to(text.format(uid=os.geteuid()))
     assert file_behind(str(link)) is None
@@ -241,7 +241,7 @@ def test_where_a_file_path_leads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
-def test_somebody_elses_runtime_directory(memory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_runtime_directory_of_another_user(memory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`sudo` may keep the variable: who owns the directory could put what he likes in place of root's files."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(memory))
     assert tmpfs.find_memory() == str(memory)

@@ -108,7 +108,7 @@ def test_several_sockets_are_no_reason_to_wait(directory: pathlib.Path, monkeypa
 
 
 @pytest.mark.parametrize("what", ["uid", "registration", "file"])
-def test_what_waiting_does_not_help_is_told_at_once(start_broker: StartBroker, what: str) -> None:
+def test_an_error_that_waiting_cannot_fix_is_reported_at_once(start_broker: StartBroker, what: str) -> None:
     broker: Broker = start_broker(projects=[registration("myrepo", "TOKEN", allowed_uids=[NOBODY])])
     path = broker.project()
     if what == "file":

@@ -92,7 +92,7 @@ def test_a_change_while_it_starts_is_seen(project: Project) -> None:
         watched.end()
 
 
-def test_what_is_no_change_for_the_command_does_nothing(watched: WatchedCommand) -> None:
+def test_an_irrelevant_change_does_nothing(watched: WatchedCommand) -> None:
     watched.project.push_all()
     watched.project.broker.push(SECRETS | {"OTHER": "x"}, KEY=KEY_BASE64)
     watched.project.broker.ask({"op": "clear-creds"})

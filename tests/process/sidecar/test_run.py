@@ -181,7 +181,7 @@ def test_a_broker_that_comes_later(supplied: Supplied, file: pathlib.Path) -> No
 
 
 @pytest.mark.parametrize("act", ["clear", "push"])
-def test_somebody_elses_act_stands(supplied: Supplied, file: pathlib.Path, act: str) -> None:
+def test_a_push_by_another_process_stays_in_force(supplied: Supplied, file: pathlib.Path, act: str) -> None:
     """Until a source gives something else, or the sidecar is told to push."""
     supplied.start("--file", file, "--refresh-seconds=1")
     supplied.serves("1")
@@ -225,7 +225,7 @@ def test_an_operator_who_pushes_while_a_source_fails_is_not_overruled(supplied: 
     body = f"sys.exit(4) if not os.path.exists({str(flag)!r}) else print('A=1')"
     supplied.start("--command", script(supplied, body))
     supplied.broker.push({"A": "theirs"})
-    poll("the sidecar to see it", lambda: "somebody else's push" in supplied.status())
+    poll("the sidecar to see it", lambda: "another process's push" in supplied.status())
     flag.touch()
     settle(2.5)
     assert supplied.broker.get("A")["value"] == "theirs"

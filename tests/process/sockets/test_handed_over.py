@@ -138,7 +138,7 @@ def test_who_waits_at_a_listener_that_is_revoked_is_turned_away(
         assert b'"project"' not in waiting.rest()
 
 
-def test_strange_descriptors_are_closed_and_said(
+def test_unknown_descriptors_are_closed_and_logged(
     start_broker: StartBroker, units: Units, directory: pathlib.Path
 ) -> None:
     with contextlib.ExitStack() as stack:

@@ -183,7 +183,7 @@ def test_a_missing_library_is_named(directory: pathlib.Path) -> None:
 
 
 def test_it_sees_to_its_allocator_itself(directory: pathlib.Path) -> None:
-    """Started without the settings, it starts itself anew with them: the same process, and no warning."""
+    """Started without the settings, it starts itself again with them: the same process, and no warning."""
     process = subprocess.Popen(
         [sys.executable, "-m", "remo_broker", "--socket-dir", str(directory), "--state-dir", str(directory)],
         env={"PYTHONPATH": str(REPOSITORY), "PATH": os.defpath},
@@ -224,7 +224,7 @@ def test_what_it_does_not_import() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_told_to_stop_it_answers_what_has_arrived(start_broker: StartBroker, number: int) -> None:
+def test_on_a_stop_it_answers_what_has_arrived(start_broker: StartBroker, number: int) -> None:
     """Gets whose answers nobody has read yet, a long push, a request without a newline: all answered, then closed."""
     broker = start_broker(projects=[registration("myrepo", "A", "B")], rate_limit_per_second=0)
     broker.push({"A": "a" * 1000})
@@ -329,7 +329,7 @@ def test_what_is_reloaded_at_the_end_is_answered(start_broker: StartBroker, dire
     assert broker.wait() == 0
 
 
-def test_a_silent_stranger_does_not_hold_it_up(start_broker: StartBroker) -> None:
+def test_a_silent_peer_does_not_delay_a_stop(start_broker: StartBroker) -> None:
     broker = start_broker(projects=[registration("myrepo", "A", allowed_uids=[2**32 - 2])])
     with Link(broker.project()), Link(broker.admin):
         broker.status()

@@ -53,7 +53,9 @@ class TestPeers:
         return broker
 
     @pytest.mark.parametrize("request_line", [GET, PING, b'{"op":"info"}\n', b"garbage\n", b"{", b'{"op":"get"}\n' * 3])
-    def test_the_wrong_uid_is_told_so_whatever_it_asks(self, broker: Broker, request_line: bytes) -> None:
+    def test_a_uid_that_is_not_allowed_gets_peer_unexpected_for_any_request(
+        self, broker: Broker, request_line: bytes
+    ) -> None:
         (answer,) = ask_as(NOBODY, broker.project("mine"), request_line).splitlines()
         refusal = json.loads(answer)
         assert (refusal["ok"], refusal["code"], refusal["reason"]) == (False, "peer_unexpected", "uid_not_allowed")

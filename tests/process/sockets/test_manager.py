@@ -39,7 +39,7 @@ def test_ready_and_status(
     assert notify.read()[-1] == {"STOPPING": "1"}
 
 
-def test_why_it_does_not_start_is_told(directory: pathlib.Path, notify: NotifySocket) -> None:
+def test_the_reason_for_a_failed_start_is_reported(directory: pathlib.Path, notify: NotifySocket) -> None:
     """`systemctl status` shows it while systemd waits before the next attempt."""
     path = directory / "config.toml"
     path.write_text("colour = 'red'\n")
@@ -59,7 +59,7 @@ def test_ready_means_that_every_socket_listens(
             pass
 
 
-def test_changes_are_told_once_a_second(start_broker: StartBroker, units: Units, notify: NotifySocket) -> None:
+def test_changes_are_sent_once_a_second(start_broker: StartBroker, units: Units, notify: NotifySocket) -> None:
     broker = start_broker(listeners=units.sockets, notify=notify)
     began = time.monotonic()
     with Link(broker.admin) as operator:
@@ -83,7 +83,7 @@ def test_the_watchdog(start_broker: StartBroker, units: Units, notify: NotifySoc
     assert time.monotonic() - began < 3  # five times in half a second, on an idle machine
 
 
-def test_a_reload_is_told(start_broker: StartBroker, units: Units, notify: NotifySocket) -> None:
+def test_a_reload_is_sent(start_broker: StartBroker, units: Units, notify: NotifySocket) -> None:
     broker = start_broker(listeners=units.sockets, notify=notify)
     broker.signal(signal.SIGHUP)
     notify.wait_for(RELOADING="1")

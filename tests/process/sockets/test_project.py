@@ -102,7 +102,7 @@ def test_from_nothing_to_nothing(start_broker: StartBroker) -> None:
     assert broker.status()["projects"][0]["cache_entries"] == 0
 
 
-def test_a_lease_runs_out_and_begins_anew(start_broker: StartBroker) -> None:
+def test_an_expired_lease_is_renewed(start_broker: StartBroker) -> None:
     broker = start_broker(projects=[registration("myrepo", "A", ttl_seconds=1)])
     broker.push({"A": "a"})
     with Link(broker.project()) as client:
@@ -211,7 +211,7 @@ def test_an_answer_under_way_is_of_the_snapshot_that_it_began_with(start_broker:
         assert all(one["reason"] == "no_snapshot" for one in values[len(whole) :])
 
 
-def test_what_is_no_fetch_is_not_audited(start_broker: StartBroker) -> None:
+def test_requests_other_than_get_are_not_audited(start_broker: StartBroker) -> None:
     broker = start_broker(projects=[registration("myrepo", "A")])
     with Link(broker.project()) as client:
         for request in ({"op": "ping"}, {"op": "info"}, {"op": "ready"}, {"op": "get"}, {"op": "x"}, b"\n"):

@@ -222,7 +222,7 @@ def watcher(broker: Broker) -> Any:
     watcher.link.close()
 
 
-def test_it_begins_with_what_stands(watcher: Watcher) -> None:
+def test_it_begins_with_the_current_state(watcher: Watcher) -> None:
     watcher.until(event="synced")
     assert [event["event"] for event in watcher.events] == ["broker", "project", "project", "synced"]
     assert sorted(watcher.projects) == ["myrepo", "other"]
@@ -261,7 +261,7 @@ def test_changes_come_at_once_and_counters_within_a_second(
     assert len(watcher.events) < 40  # not one for each get
 
 
-def test_counters_alone_are_told_once_a_second_however_much_else_is(
+def test_counters_alone_are_sent_once_a_second_however_much_else_changes(
     broker: Broker, watcher: Watcher, directory: pathlib.Path
 ) -> None:
     watcher.until(event="synced")
@@ -285,7 +285,7 @@ def test_counters_alone_are_told_once_a_second_however_much_else_is(
     assert len(watcher.events) <= changes + 2 * (seconds + 2) + 4
 
 
-def test_nothing_changes_nothing_told(broker: Broker, watcher: Watcher) -> None:
+def test_without_a_change_nothing_is_sent(broker: Broker, watcher: Watcher) -> None:
     watcher.until(event="synced")
     watcher.link.socket.settimeout(1.5)
     with pytest.raises(TimeoutError):

@@ -114,7 +114,7 @@ def test_a_socket_of_the_host_is_refused(both: Both, name: str) -> None:
         assert done.returncode == 1
 
 
-def test_who_may_not_use_it_is_told_whose_it_is(both: Both) -> None:
+def test_a_refused_user_learns_the_owner(both: Both) -> None:
     if os.geteuid() != 0:
         unavailable("another user takes root")
     path = both.directory / "p.sock"
@@ -149,7 +149,7 @@ def listener_of(uid: int, path: pathlib.Path) -> Iterator[None]:
             process.kill()
 
 
-def test_a_listener_that_is_not_the_broker_is_asked_nothing(both: Both) -> None:
+def test_a_listener_that_is_not_the_broker_is_sent_nothing(both: Both) -> None:
     if os.geteuid() != 0:
         unavailable("a listener of another user takes root")
     path = both.directory / "theirs/p.sock"

@@ -309,7 +309,7 @@ def test_explain_knows_whose_connection_it_would_be(desk: Desk) -> None:
 # --- rates and counters
 
 
-def test_refusals_are_told_once_a_second_with_their_count() -> None:
+def test_refusals_are_recorded_once_a_second_with_their_count() -> None:
     with contextlib.closing(Desk(rate_limit_per_second=1, rate_limit_burst=1)) as desk:
         bucket = desk.project.bucket
         told: list[dict[str, str]] = []

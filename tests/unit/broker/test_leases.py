@@ -24,7 +24,7 @@ def test_the_oldest_leaves_first() -> None:
     assert list(leases.until) == ["B", "C"]
 
 
-def test_one_that_begins_anew_is_the_youngest() -> None:
+def test_a_renewed_lease_is_the_youngest() -> None:
     leases = Leases(10, 3)
     leases.begin("A", 0.0)
     leases.begin("B", 1.0)

@@ -53,7 +53,7 @@ def test_a_ready_descriptor_is_handled_until_it_is_forgotten(loop: RecordingLoop
     assert handled == [b"a", b"b"]
 
 
-def test_no_events_wanted_none_handled(loop: RecordingLoop, pipe: tuple[int, int]) -> None:
+def test_without_wanted_events_none_is_handled(loop: RecordingLoop, pipe: tuple[int, int]) -> None:
     handled: list[bytes] = []
     loop.watch(pipe[0], READ, lambda: handled.append(os.read(pipe[0], 1)))
     os.write(pipe[1], b"a")

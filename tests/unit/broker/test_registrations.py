@@ -246,7 +246,7 @@ def test_who_is_told_may_save_again(writer: Writer, tmp_path: pathlib.Path) -> N
     assert [one.name for one in load(str(tmp_path))] == ["second"]
 
 
-def test_an_error_is_told(writer: Writer, tmp_path: pathlib.Path) -> None:
+def test_an_error_is_reported(writer: Writer, tmp_path: pathlib.Path) -> None:
     told: list[OSError | None] = []
     (tmp_path / f"{FILE_NAME}.new").mkdir()
     writer.save([], told.append)

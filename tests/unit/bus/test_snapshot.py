@@ -66,7 +66,7 @@ def test_every_event_is_read(event: Any) -> None:
         (line(Failure(code="internal_error", message="no\n")), r"internal_error: no\n"),
     ],
 )
-def test_what_is_no_event_is_refused_in_one_line(bad: bytes, why: str) -> None:
+def test_a_malformed_event_is_refused_in_one_line(bad: bytes, why: str) -> None:
     with pytest.raises(BadEvent) as refusal:
         decode(bad)
     assert why in str(refusal.value)

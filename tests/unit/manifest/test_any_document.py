@@ -93,7 +93,7 @@ OUR_WORDS = "".join(path.read_text() for path in (REPOSITORY / "remo_broker/mani
 
 
 @given(documents)
-def test_any_tables_are_good_or_told_in_one_clean_line(document: dict[str, Any]) -> None:
+def test_any_fault_is_one_clean_line(document: dict[str, Any]) -> None:
     document = {"schema_version": 1} | document
     found = faults(document, name="myrepo", directory="myrepo")
     for fault in found:

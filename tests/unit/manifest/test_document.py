@@ -62,7 +62,7 @@ def refusal(content: bytes | str) -> str:
         (b"-----BEGIN PRIVATE KEY-----\nMIIE\n", "not TOML at line 1, column 12;"),
     ],
 )
-def test_what_is_not_toml_is_told_by_its_place(content: bytes, says: str) -> None:
+def test_the_place_of_a_syntax_error_is_given(content: bytes, says: str) -> None:
     message = refusal(content)
     assert says in message
     assert "hunter2" not in message
@@ -89,7 +89,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_bomb_is_told_at_once(name: str) -> None:
+def test_a_costly_document_is_refused_at_once(name: str) -> None:
     content, says = BOMBS[name]
     began = time.process_time()
     assert says in refusal(content)

@@ -68,7 +68,7 @@ def project_on_disk() -> Iterator[ProjectDirectory]:
         yield ProjectDirectory(path)
 
 
-@pytest.mark.parametrize("change", ["grows", "is written anew", "shrinks", "is mapped"])
+@pytest.mark.parametrize("change", ["grows", "is written again", "shrinks", "is mapped"])
 def test_a_file_that_changes_while_it_is_read(
     project: ProjectDirectory, change: str, request: pytest.FixtureRequest
 ) -> None:
@@ -103,7 +103,7 @@ def test_a_file_that_changes_while_it_is_read(
         return True
 
     os.lseek(descriptor, 0, os.SEEK_END)
-    work = {"grows": grow, "is written anew": write_anew, "shrinks": shrink, "is mapped": map_it}[change]
+    work = {"grows": grow, "is written again": write_anew, "shrinks": shrink, "is mapped": map_it}[change]
     end = time.monotonic() + 30
     with other_process(work):
         while "it changed while it was read; let what writes it finish" not in attempt(project):

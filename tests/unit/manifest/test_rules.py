@@ -231,7 +231,7 @@ def test_the_brokers_own_numbers_bound_the_manifests() -> None:
     assert refusal(text, max_ttl_seconds=5000, max_entries=999).key == "cache.default_max_entries"
 
 
-def test_every_fault_is_told_in_the_order_of_the_keys() -> None:
+def test_faults_are_listed_in_the_order_of_the_keys() -> None:
     text = 'project = "A"\nsecrets = {B = 1, "c d" = {env_var = 1}}\ncache = 1\nx = 1\nschema_version = 1\n'
     found = faults(parse(text.encode()), name="myrepo", directory="myrepo")
     assert [fault.key for fault in found] == ["project", "secrets.B", "secrets", "cache", "x"]

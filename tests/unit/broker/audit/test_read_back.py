@@ -102,7 +102,7 @@ def test_a_slow_journal_is_healthy(scene: TrailWithHelper) -> None:
 
 
 @pytest.mark.parametrize("answer", [b"unknown\n", b"", b"STORED", b"x" * 1000])
-def test_what_is_not_known_is_said_and_not_held_against_the_journal(scene: TrailWithHelper, answer: bytes) -> None:
+def test_an_unknown_result_is_reported_and_not_counted_as_a_failure(scene: TrailWithHelper, answer: bytes) -> None:
     scene.run(answer)
     assert scene.trail.trouble is None
     assert len(scene.told) == 1

@@ -213,11 +213,11 @@ def test_the_last_thousand_are_kept_and_the_others_counted(bench: TrailSetup) ->
     bench.receiver.listen()
     assert bench.trail.retry()
     assert "REMO_DROPPED" in (last := bench.receiver.take()[-1])
-    assert int(last["REMO_DROPPED"]) == bench.trail.dropped - 500  # counted anew each time
+    assert int(last["REMO_DROPPED"]) == bench.trail.dropped - 500  # counted again each time
     assert bench.trail.dropped >= 500  # for good
 
 
-def test_a_socket_that_was_made_anew_is_found(bench: TrailSetup) -> None:
+def test_a_recreated_socket_is_found(bench: TrailSetup) -> None:
     bench.write(1)
     bench.receiver.take()
     bench.receiver.leave()

@@ -176,7 +176,7 @@ def test_the_longest_names(stock: Stock) -> None:
     assert stock.value("A" * 128) == "y"
 
 
-def test_a_name_stands_in_one_of_the_two(stock: Stock) -> None:
+def test_a_name_in_both_objects_is_refused(stock: Stock) -> None:
     assert "secret A is in both" in stock.refused({"A": "x"}, {"A": "AAAA"})
 
 

@@ -225,7 +225,7 @@ def client(bench: ConnectedPair, transport: Breakable) -> Iterator[ProjectConnec
     arena.give_back(arena.take())
 
 
-def test_a_request_that_is_not_finished_is_given_up(bench: ConnectedPair, client: ProjectConnection) -> None:
+def test_an_unfinished_request_is_dropped(bench: ConnectedPair, client: ProjectConnection) -> None:
     bench.theirs.sendall(PING + b'{"op":')
     bench.turn()
     assert bench.theirs.recv(1000).startswith(b'{"ok":true')
