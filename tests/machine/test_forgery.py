@@ -1,4 +1,4 @@
-"""The audit cannot be forged: neither by the names that are asked for nor by others' entries (requirement A6)."""
+"""The audit cannot be forged: neither by the names that are asked for nor by others' entries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nobody reads a secret out of the real unit, and nothing is written anywhere (requirements M1 to M3, F1)."""
+"""Nobody reads a secret out of the real unit, and nothing is written anywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Searches a running process's memory for secrets, from outside, as root (requirements M1 and M2).
+"""Searches a running process's memory for secrets, from outside, as root.
 
 It searches for each value in every likely form: raw, as stored in a Python string, escaped for JSON
 (once, and twice as in the reply for a bundle), and in base64 at each of the three alignments within
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-# The lengths of values in requirement M1, in raw bytes.
+# The lengths of values tried, in raw bytes.
 LENGTHS = (8, 32, 64, 400, 4000)
 # (Length, number of secrets of every 50, cumulative), longest first. 1,000 such secrets fit a push.
 _SHARES = ((4000, 1), (400, 5), (64, 15), (32, 30), (8, 50))

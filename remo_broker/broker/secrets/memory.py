@@ -1,7 +1,7 @@
 """Memory for secrets, and what the process does to keep them from leaking through the rest of its
 memory.
 
-Requirements M1 to M3. Pages come from `memfd_secret(2)`: the kernel removes them from its own map,
+Pages come from `memfd_secret(2)`: the kernel removes them from its own map,
 so that not even root reads them through `/proc/PID/mem`, and clears them when they are freed. Where
 the kernel lacks the call (or was booted with `secretmem.enable=0`, or a filter forbids it) they are
 anonymous pages, locked and kept out of dumps.

@@ -1,7 +1,7 @@
 """Sends a stream of bytes to a broker's socket and judges what comes back.
 
 Judged is, for each stream: one answer for each line and in order, of a code that the model allows, in the shape of
-protocol.md, repeating nothing of the request; a client of another project is answered meanwhile. And in the end: no
+remo-broker-protocol(7), repeating nothing of the request; a client of another project is answered meanwhile. And in the end: no
 fault of the broker's own in its log, no descriptor more than before, no growth beyond a bound.
 """
 

@@ -1,4 +1,4 @@
-"""What protocol.md says about a line, written a second time and with `json`: what the fuzzers hold the broker against.
+"""What remo-broker-protocol(7) says about a line, written a second time and with `json`: what the fuzzers hold the broker against.
 
 It tells the codes that may answer a line; which of the broker's reasons it is, is for the tests that know the cause.
 """

@@ -166,7 +166,7 @@ def test_a_denied_answer_tells_nothing(start_broker: StartBroker) -> None:
     assert json.loads(answers.pop())["reason"] == "not_in_manifest"
 
 
-# --- one push, one step (requirement F4)
+# --- one push, one step
 
 
 def test_nobody_sees_a_mix_of_two_pushes(start_broker: StartBroker) -> None:

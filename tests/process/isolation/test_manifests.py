@@ -1,5 +1,5 @@
 """Whatever lies where a manifest should be: it is refused in one line, nothing foreign is read, and everybody else is
-served meanwhile (requirements A4 and A5)."""
+served meanwhile."""
 
 from __future__ import annotations
 

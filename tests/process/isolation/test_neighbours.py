@@ -1,4 +1,4 @@
-"""One project's clients at their worst: another project's gets are answered all the same (requirement A4)."""
+"""One project's clients at their worst: another project's gets are answered all the same."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tests.process.isolation.conftest import Attack
 
-# Requirement A4. On a machine of two cores that does other things too, the best of a few rounds is what the broker does.
+# On a machine of two cores that does other things too, the best of a few rounds is what the broker does.
 MAX_P99_SECONDS = 0.050
 ROUND_SECONDS = 1.2
 ROUNDS = 4

@@ -1,4 +1,4 @@
-"""The process gives nothing away: no dump, no ptrace, no swap, whatever the memory (requirement M3).
+"""The process gives nothing away: no dump, no ptrace, no swap, whatever the memory.
 
 What another process of the same user may do is tried in a booted systemd: tests/machine/test_secrecy.py.
 """

@@ -1,4 +1,4 @@
-"""A push that is refused leaves nothing behind (requirement M1), whatever it is refused for."""
+"""A push that is refused leaves nothing behind, whatever it is refused for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No value is left in the broker's memory that should not be there (requirements M1, M2 and F1), seen by root from outside.
+"""No value is left in the broker's memory that should not be there, seen by root from outside.
 
 Most of it runs on the fallback, locked memory that root can read: there whatever is not overwritten is found, while
 `memfd_secret(2)` would hide it.

@@ -1,4 +1,4 @@
-"""A client that vanished in mid-push or in mid-answer leaves nothing behind (requirement M1)."""
+"""A client that vanished in mid-push or in mid-answer leaves nothing behind."""
 
 from __future__ import annotations
 

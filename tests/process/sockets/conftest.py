@@ -21,7 +21,7 @@ BINARY = {"KEYSTORE": "3q2+7w=="}
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Broker]:
-    """A broker with the project `myrepo`, no rate limit, and the secrets of protocol.md pushed once."""
+    """A broker with the project `myrepo`, no rate limit, and the secrets of the manual's examples pushed once."""
     with short_directory() as directory:
         broker = Broker(directory, projects=[registration("myrepo", *ALLOWED)], rate_limit_per_second=0)
         with contextlib.closing(broker):

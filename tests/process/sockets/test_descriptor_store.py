@@ -1,4 +1,4 @@
-"""Listeners in systemd's descriptor store: operations.md, with this process in systemd's place."""
+"""Listeners in systemd's descriptor store, with this process in systemd's place."""
 
 from __future__ import annotations
 

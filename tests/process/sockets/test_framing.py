@@ -1,4 +1,4 @@
-"""Framing: protocol.md, section 1, on every socket."""
+"""Framing, on every socket."""
 
 from __future__ import annotations
 

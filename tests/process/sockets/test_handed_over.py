@@ -1,4 +1,4 @@
-"""Sockets that systemd hands over: operations.md, with this process in systemd's place."""
+"""Sockets that systemd hands over, with this process in systemd's place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The idle exit: operations.md, with this process in systemd's place."""
+"""The idle exit, with this process in systemd's place."""
 
 from __future__ import annotations
 

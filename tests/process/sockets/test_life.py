@@ -1,4 +1,4 @@
-"""Start and end: flags, files, signals; requirements F5 and F8."""
+"""Start and end: flags, files, signals."""
 
 from __future__ import annotations
 

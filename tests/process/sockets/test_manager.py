@@ -1,4 +1,4 @@
-"""What systemd is told: operations.md, with this process in its place."""
+"""Notifications to systemd, with this process in its place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The project socket: protocol.md, sections 2 and 4, over the wire."""
+"""The project socket, over the wire."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""push-creds and clear-creds: protocol.md, section 3, over the wire."""
+"""push-creds and clear-creds, over the wire."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""register and unregister with real manifests: protocol.md, section 3."""
+"""register and unregister with real manifests."""
 
 from __future__ import annotations
 

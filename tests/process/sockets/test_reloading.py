@@ -1,4 +1,4 @@
-"""Manifests read again, by reload and by SIGHUP: protocol.md, section 3."""
+"""Manifests read again, by reload and by SIGHUP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a restart makes of the registrations: operations.md, "Restart widens nothing"."""
+"""A restart keeps the registrations and widens nothing."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 GET = b'{"op":"get","name":"A"}\n'
 
-# protocol.md names the first of them, and its order stands; what has been added comes behind.
+# Version 2 always had the first of them, in this order; additions follow.
 FIELDS = [
     "ok",
     "broker_version",

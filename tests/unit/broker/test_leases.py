@@ -1,4 +1,4 @@
-"""Leases: protocol.md, section 4."""
+"""Leases."""
 
 from __future__ import annotations
 

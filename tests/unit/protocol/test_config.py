@@ -10,7 +10,7 @@ import pytest
 from remo_broker.protocol import paths
 from remo_broker.protocol.config import KEYS, Config, ConfigError, read_file, read_flags
 
-# As operations.md has them.
+# The defaults that remo-broker.toml(5) documents.
 DEFAULTS = {
     "socket_dir": "/run/remo-broker",
     "state_dir": "/var/lib/remo-broker",

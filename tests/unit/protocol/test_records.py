@@ -15,7 +15,7 @@ from remo_broker.protocol.records import Backend, Decision, Event, Outcome
 from tests.support.machine import REPOSITORY
 from tests.support.native import fields
 
-# From operations.md.
+# These are an interface and never change.
 WORDS = [
     "fetch",
     "fetch.first_seen",
