@@ -133,7 +133,7 @@ MUTANTS = (
         READER,
         '("st_size", "st_mtime_ns", "st_ctime_ns")',
         '("st_size",)',
-        "tests/unit/manifest/test_reader.py",
+        "tests/unit/manifest/test_reader_races.py",
     ),
     Mutant(
         "remo_broker/manifest/__main__.py",
