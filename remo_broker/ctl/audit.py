@@ -98,10 +98,10 @@ def _mode(arguments: Arguments) -> Option | None:
     if arguments.flag(SUMMARY) or arguments.flag(BY):
         modes.append(SUMMARY)
     if len(modes) > 1:
-        raise Usage(f"{modes[0].name} and {modes[1].name} exclude each other")
+        raise Usage(f"{modes[0].name} and {modes[1].name} cannot be combined")
     mode = modes[0] if modes else None
     if mode is FOLLOW and arguments.flag(UNTIL):
-        raise Usage("--follow and --until exclude each other")
+        raise Usage("--follow and --until cannot be combined")
     if mode in (SUMMARY, REPORT) and arguments.flag(ALL_EVENTS):
         raise Usage("--all shows events other than fetches, which are not counted", hint="leave --all out")
     if mode in (VERIFY, MARK_NEW):
@@ -118,7 +118,7 @@ def _query(arguments: Arguments) -> Query:
         raise Usage("--since is later than --until")
     directory, namespace = arguments.value(DIRECTORY), arguments.value(NAMESPACE)
     if directory is not None and namespace is not None:
-        raise Usage("--directory and --namespace exclude each other")
+        raise Usage("--directory and --namespace cannot be combined")
     project = arguments.value(PROJECT_OPTION)
     return Query(
         project=None if project is None else checked_project(project),

@@ -144,18 +144,18 @@ def _show(
     for start, gaps in results:
         first = min((usec for usec, _ in start.seen.values()), default=0)
         now = running is not None and running[0] == start.start_id
-        state = "is running" if now else "ended in order" if start.ended else "did not end in order"
+        state = "is running" if now else "ended cleanly" if start.ended else "did not end cleanly"
         output.line(f"Start {start.start_id[:12]} of {shown(first)}: {counted(len(start.seen), 'record')}, {state}")
         for gap in gaps:
             numbers = f"serial {gap.first}" if len(gap) == 1 else f"serials {gap.first} to {gap.last}"
             when = f", between {shown(gap.after)} and {shown(gap.before)}"
             if not gap.after:
-                when = ", all before the first that is there" if gap.before else ""
+                when = ", all before the first one present" if gap.before else ""
             elif not gap.before:
                 when = f", after {shown(gap.after)}"
             output.line(output.paint(f"  missing: {numbers}{when}", Colour.RED))
         if gaps and start.dropped:
-            output.line(f"  the broker itself has counted {start.dropped} at the most as lost")
+            output.line(f"  the broker itself counted at most {start.dropped} as lost")
         for serial in start.forged:
             output.line(output.paint(f"  serial {serial} occurs twice, with different contents", Colour.RED))
         if start.twice:

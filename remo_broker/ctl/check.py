@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def check(arguments: Arguments) -> int:
     if arguments.value(CREDENTIALS) is not None:
         if arguments.operands:
-            raise Usage("--credentials and PATH exclude each other")
+            raise Usage("--credentials and PATH cannot be combined")
         from remo_broker.ctl import credentials
 
         return credentials.check(arguments)

@@ -30,15 +30,15 @@ JSON = Option(
     help="Print JSON on one line, or indented; without MODE like -j",
 )
 JSON_SHORT = Option("-j", help="Print JSON: indented on a terminal, else on one line")
-NO_LEGEND = Option("--no-legend", help="No header and no count around a table")
-NO_PAGER = Option("--no-pager", help="No pager for long output on a terminal")
+NO_LEGEND = Option("--no-legend", help="Omit the header and the count of tables")
+NO_PAGER = Option("--no-pager", help="Do not use a pager")
 
-ALLOW_UID = Option("--allow-uid", value="UID,...", help="Only these users may connect: numbers or names; else anybody")
-NAME = Option("--name", value="NAME", help="Register by this name, whatever the manifest and the directory say")
+ALLOW_UID = Option("--allow-uid", value="UID,...", help="Allow only these users to connect: numbers or names")
+NAME = Option("--name", value="NAME", help="Register under this name, regardless of the manifest and the directory")
 REPLACE = Option("--replace", help="Replace the registered project of the name; its sockets stay")
-NO_ENABLE = Option("--no-enable", help="Leave the unit of the project's socket as it is")
-NAMES = Option("--names", help="Only the names that it may fetch, one a line")
-ALL = Option("--all", help="All registered projects; what would allow more waits")
+NO_ENABLE = Option("--no-enable", help="Do not enable or disable the project's socket unit")
+NAMES = Option("--names", help="Show only the names that it may fetch, one per line")
+ALL = Option("--all", help="All registered projects; adopt only what their manifests remove")
 DIFF = Option("--dry-run", help="Change nothing; show what would change, like diff")
 DRY_RUN = Option("--dry-run", help="Change nothing; show which projects would lack a secret that they may fetch")
 FORMAT = Option("--format", value="FORMAT", choices=FORMATS, help="The format of FILE; guessed by default")
@@ -46,7 +46,7 @@ COMMAND = Option("--command", help="Run a command instead of reading FILE; push 
 STRIP_NEWLINE = Option("--strip-newline", help="Leave out one newline at the end of each @PATH and file of DIR")
 CREDENTIALS = Option("--credentials", value="UNIT", help="Check what this systemd unit loads instead of a manifest")
 UNIT = Option("--unit", value="UNIT", help="Explain a credential of this systemd unit instead")
-UID = Option("--uid", value="UID", help="For a connection of this user: a number or a name")
+UID = Option("--uid", value="UID", help="Answer for a connection of this user: a number or a name")
 PROJECT_OPTION = Option("--project", value="PROJECT", kind="project", help="Only this project")
 RECORDS_OF_UNIT = Option("--unit", value="UNIT", help="Only credentials that this systemd unit loaded")
 SECRET_OPTION = Option("--secret", value="NAME", help="Only this secret")
@@ -54,7 +54,7 @@ DENIED = Option("--denied", help="Only what was denied or refused")
 ALL_EVENTS = Option("-a", "--all", help="Control-plane events too: pushes, registrations, starts")
 SINCE = Option("-S", "--since", value="TIME", help=f"Not before this time: {FORMS}")
 UNTIL = Option("-U", "--until", value="TIME", help="Not after this time")
-FOLLOW = Option("-f", "--follow", help="Go on with what is recorded from now on")
+FOLLOW = Option("-f", "--follow", help="Then show new entries as they are recorded")
 LINES = Option(
     "-n",
     "--lines",
@@ -69,7 +69,7 @@ BY = Option(
     help="With --summary: counts by program, secret, project or day",
 )
 WHO = Option("--who", value="PATTERN", help="Only this container, unit, program or user; * and ? match anything")
-FULL = Option("-l", "--full", help="Cut nothing to fit 100 columns, and show each denial of a long run")
+FULL = Option("-l", "--full", help="Do not truncate columns, and show each denial of a long run")
 VERIFY = Option("--verify", help="Check that no record is missing, by their serials")
 REPORT = Option(
     "--report", value="FILE", kind="file", help="Write the review as one HTML page to FILE, or - for output"

@@ -54,7 +54,7 @@ def devcontainer(arguments: Arguments) -> int:
     kinds = {DOCKER: docker, PODMAN: podman, COMPOSE: compose, NSPAWN: nspawn}
     chosen = [show for option, show in kinds.items() if arguments.flag(option)]
     if len(chosen) + arguments.flag(WRITE) > 1:
-        raise Usage("--docker, --podman, --compose, --nspawn and --write exclude one another")
+        raise Usage("--docker, --podman, --compose, --nspawn and --write cannot be combined")
     project = find(arguments)
     output = open_output(arguments)
     if arguments.flag(WRITE):

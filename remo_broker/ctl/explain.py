@@ -28,7 +28,7 @@ RULES: list[tuple[str, dict[str, str]]] = [
         {Reason.INVALID_NAME: "use 1 to 128 letters, digits and _"},
     ),
     (
-        "the manifest, as last loaded, has the name",
+        "the manifest, as last loaded, lists the name",
         {Reason.NOT_IN_MANIFEST: "add it to the manifest, then: remo-brokerctl reload {project}"},
     ),
     (
@@ -36,7 +36,7 @@ RULES: list[tuple[str, dict[str, str]]] = [
         {Reason.NO_SNAPSHOT: "have the sidecar push, or: remo-brokerctl push FILE"},
     ),
     (
-        "the last push had it",
+        "the last push contained it",
         {Reason.NOT_IN_SNAPSHOT: "add it to what the sidecar pushes"},
     ),
     (

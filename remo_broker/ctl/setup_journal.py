@@ -34,7 +34,7 @@ FILES = {
 LogNamespace={NAMESPACE}
 """,
     f"/etc/systemd/system/{JOURNALD}.socket.d/50-remo-broker.conf": """\
-# Written by remo-brokerctl setup-journal. Nobody but the broker writes to its audit.
+# Written by remo-brokerctl setup-journal. Only the broker writes to its audit.
 [Socket]
 SocketUser=remo-broker
 SocketMode=0600

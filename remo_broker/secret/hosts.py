@@ -109,7 +109,7 @@ def login(
     if fields is None:
         name = user or default or token_user
         if not name:
-            raise _unusable(secret.name, f"is a mere token, but {host} needs a user name too")
+            raise _unusable(secret.name, f"is only a token, but {host} needs a user name too")
         return Login(name, secret.reveal())
     if "password" not in fields:
         raise _unusable(secret.name, "has no field 'password'")

@@ -15,7 +15,7 @@ JSON = Option("--json", value="MODE", choices=("short", "pretty", "off"), help="
 
 COMMAND = Option("--command", value="COMMAND", help="Read what this command prints; it is split into words, no shell")
 FILE = Option("--file", value="PATH", kind="file", help="Read this file, JSON or dotenv")
-DIRECTORY = Option("--directory", value="DIR", kind="directory", help="Read this directory, one file a secret")
+DIRECTORY = Option("--directory", value="DIR", kind="directory", help="Read this directory: each file is a secret")
 WATCH = Option("--watch", value="PATH,...", kind="file", help="With --command: run it again when one of these changes")
 REFRESH = Option("--refresh-seconds", value="N", help="Read again at least this often; never by default")
 SOURCES = (COMMAND, FILE, DIRECTORY, WATCH, REFRESH)

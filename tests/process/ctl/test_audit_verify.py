@@ -98,5 +98,5 @@ def test_the_table_says_what_the_json_says(capsys: pytest.CaptureFixture[str]) -
     output = Output(json_mode="off", legend=True, pager=False)
     assert verify(output, records, whole=True, running=None, bounded=False) == 1
     said = capsys.readouterr().out
-    for fact in ("aaaaaaaaaaaa", "serials 3 to 7", "ended in order", "counted 5", "5 missing"):
+    for fact in ("aaaaaaaaaaaa", "serials 3 to 7", "ended cleanly", "counted at most 5", "5 missing"):
         assert fact in said

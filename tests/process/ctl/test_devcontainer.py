@@ -70,7 +70,7 @@ def test_other_engines(project: pathlib.Path) -> None:
         assert SOCKETS in text
         assert manifest in text
     assert "create_host_path: false" in show(project, "--compose")
-    assert "exclude" in refused(programs.run(programs.BROKERCTL, "devcontainer", "--docker", "--podman"), 2)
+    assert "cannot be combined" in refused(programs.run(programs.BROKERCTL, "devcontainer", "--docker", "--podman"), 2)
 
 
 def test_a_path_that_is_not_a_project(directory: pathlib.Path) -> None:

@@ -186,12 +186,12 @@ def test_explain(operator: CommandLine, directory: pathlib.Path) -> None:
         "  ✓ the project is registered",
         "  ✓ the user may connect: one of 65534 (nobody)",
         "  ✓ the name is one that a secret can have",
-        "  ✓ the manifest, as last loaded, has the name",
+        "  ✓ the manifest, as last loaded, lists the name",
         "  ✓ secrets have been pushed",
-        "  ✓ the last push had it",
+        "  ✓ the last push contained it",
         "  ✓ it has not expired",
     ]
-    assert no("myrepo", "OTHER")[-2:] == ["  ✗ the last push had it", "Add it to what the sidecar pushes."]
+    assert no("myrepo", "OTHER")[-2:] == ["  ✗ the last push contained it", "Add it to what the sidecar pushes."]
     assert no("myrepo", "TOKEN", "--uid=root")[2] == "  ✗ the user may connect: 0 (root)"
     assert no("myrepo", "NEW")[-1] == "Add it to the manifest, then: remo-brokerctl reload myrepo."
     write_project(directory, "myrepo", "TOKEN", "OTHER", "NEW")
