@@ -113,7 +113,7 @@ def docker(project: MountedProject) -> str:
 
 
 def podman(project: MountedProject) -> str:
-    # Rootless, it would drop the group remo-broker before it mounts the sockets.
+    # Rootless, with crun 1.8 among others, it would drop the group remo-broker before it mounts.
     return _command("podman", project, "--group-add=keep-groups")
 
 
