@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 
 from remo_broker.cli.times import USEC, shown, shown_short
 from remo_broker.ctl.audit_report_style import STYLE
-from remo_broker.ctl.audit_summary import QUARTER_USEC, Count, asked, group
+from remo_broker.ctl.audit_summary import ALLOWED, DENIED, QUARTER_USEC, Count, asked, group
 from remo_broker.protocol.clock import now_usec
-from remo_broker.protocol.records import Decision, Event
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -68,13 +67,13 @@ class Report:
         sample = one.sample
         project, secret = sample.project or "-", sample.text("REMO_SECRET")
         counts.append(self.projects.setdefault(project, Count((project,))))
-        name = asked(sample)
-        if is_denial(sample):
+        name = one.who
+        if one.kind == DENIED:
             key = project, name, sample.text("REMO_REASON") or sample.event
             self.denials.setdefault(key, _Denials(key)).add(one)
         if secret is not None:
             counts.append(self.cells.setdefault((name, secret), Count((name, secret))))
-            if sample.text("REMO_OUTCOME") == "ok":
+            if one.kind == ALLOWED and sample.text("REMO_OUTCOME") == "ok":
                 self.firsts.setdefault((project, name, secret), one)
         for count in counts:
             count.add(one, one.count, one.first, one.last)
@@ -134,9 +133,9 @@ class Report:
         named = most[:MOST_COLOURS]
         bars: dict[int, dict[str, int]] = {}
         for one in self.groups:
-            name = "" if is_denial(one.sample) else one.sample.project or "-"
+            name = "" if one.kind == DENIED else one.sample.project or "-"
             kind = name if name == "" or name in named else "others"
-            each = weight(one)
+            each = one.weight
             for quarter, count in one.quarters.items():
                 bar = bars.setdefault((quarter - begin) // step, {})
                 bar[kind] = bar.get(kind, 0) + count * each
@@ -166,7 +165,7 @@ class Report:
         days: dict[date, list[int]] = {}
         day_of: dict[int, date] = {}
         for one in self.groups:
-            denied, each = is_denial(one.sample), weight(one)
+            denied, each = one.kind == DENIED, one.weight
             for quarter, count in one.quarters.items():
                 day = day_of.get(quarter)
                 if day is None:
@@ -263,7 +262,7 @@ class _Denials:
         self.names: dict[str, None] = {}
 
     def add(self, one: Group) -> None:
-        self.count += one.count * weight(one)
+        self.count += one.count * one.weight
         self.first = min(self.first or one.first, one.first)
         self.last = max(self.last, one.last)
         secret = one.sample.text("REMO_SECRET")
@@ -286,18 +285,6 @@ class _Denials:
             f'<td class="names">{shown_names or "-"}</td><td>{escape(reason)}</td>'
             f"<td>{shown_short(self.first)}</td><td>{shown_short(self.last)}</td></tr>"
         )
-
-
-def is_denial(record: Record) -> bool:
-    return record.text("REMO_DECISION") == Decision.DENY or record.event in (
-        Event.PEER_REFUSED.word,
-        Event.RATE_LIMITED.word,
-    )
-
-
-def weight(one: Group) -> int:
-    """How many requests each of the records stands for."""
-    return one.sample.number("REMO_COUNT") or 1
 
 
 def pair(record: Record) -> tuple[str, str, str] | None:

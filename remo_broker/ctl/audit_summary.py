@@ -22,22 +22,39 @@ KEY_FIELDS = (
     *("REMO_PROJECT", "REMO_UNIT", "REMO_SECRET", "REMO_EVENT", "REMO_DECISION", "REMO_OUTCOME", "REMO_COUNT"),
     *("REMO_PEER_CONTAINER", "REMO_PEER_UNIT", "REMO_PEER_COMM", "REMO_PEER_UID"),
 )
+# Events that are refusals, whatever their other fields.
+REFUSALS = frozenset({Event.RATE_LIMITED.word, Event.DENIALS_COUNTED.word, Event.PEER_REFUSED.word})
 # Some zones are offset from others by a quarter of an hour.
 QUARTER_USEC = 900 * USEC
+ALLOWED, DENIED, MISSING = "allowed", "denied", "missing"
 MOST_REMEMBERED = 100_000
 
 
 class Group:
     """Records that differ only in time and process."""
 
-    __slots__ = ("count", "first", "last", "quarters", "sample")
+    __slots__ = ("count", "first", "kind", "last", "quarters", "sample", "weight", "who")
 
     def __init__(self, sample: Record) -> None:
         self.sample = sample
+        self.kind = _kind(sample)
+        """The counter of `Count` that they belong to; None for events that are not counted."""
+        self.weight = sample.number("REMO_COUNT") or 1
+        """How many requests each of them stands for."""
+        self.who = asked(sample)
         self.count = 0
         self.first = self.last = sample.usec
         self.quarters: dict[int, int] = {}
         """Number of records in each quarter of an hour since 1970, if requested."""
+
+
+def _kind(record: Record) -> str | None:
+    event = record.event
+    if event in REFUSALS or record.text("REMO_DECISION") == Decision.DENY:
+        return DENIED
+    if record.text("REMO_OUTCOME") == Outcome.NOT_FOUND:
+        return MISSING
+    return ALLOWED if event == Event.FETCH.word else None
 
 
 def group(records: Iterable[Record], *, by_time: bool = False) -> Iterable[Group]:
@@ -79,20 +96,17 @@ class Count:
         self.who: dict[str, int] = {}
 
     def add(self, group: Group, number: int, first: int, last: int) -> None:
-        sample = group.sample
-        if sample.event in (Event.RATE_LIMITED.word, Event.DENIALS_COUNTED.word):
-            number *= sample.number("REMO_COUNT") or 1
-            self.denied += number
-        elif sample.event == Event.PEER_REFUSED.word or sample.text("REMO_DECISION") == Decision.DENY:
-            self.denied += number
-        elif sample.text("REMO_OUTCOME") == Outcome.NOT_FOUND:
-            self.missing += number
-        elif sample.event == Event.FETCH.word:
+        number *= group.weight
+        if group.kind == ALLOWED:
             self.allowed += number
-        self.first = min(self.first or first, first)
+        elif group.kind == DENIED:
+            self.denied += number
+        elif group.kind == MISSING:
+            self.missing += number
+        if not self.first or first < self.first:
+            self.first = first
         self.last = max(self.last, last)
-        name = asked(sample)
-        self.who[name] = self.who.get(name, 0) + number
+        self.who[group.who] = self.who.get(group.who, 0) + number
 
     def most(self) -> str:
         """The most frequent requester and how many others: `npm in container web and 2 more`."""
@@ -123,7 +137,7 @@ def asked(record: Record) -> str:
 
 KEYS: dict[str, tuple[list[str], Callable[[Group], Key]]] = {
     "": (["PROJECT", "SECRET"], lambda one: (one.sample.project, one.sample.text("REMO_SECRET"))),
-    "who": (["WHO"], lambda one: (asked(one.sample),)),
+    "who": (["WHO"], lambda one: (one.who,)),
     "secret": (["SECRET"], lambda one: (one.sample.text("REMO_SECRET"),)),
     "project": (["PROJECT"], lambda one: (one.sample.project,)),
     "day": (["DAY"], lambda _: ("",)),

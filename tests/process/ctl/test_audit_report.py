@@ -13,6 +13,7 @@ from remo_broker.cli.terminal import Output
 from remo_broker.ctl.audit_journal import Record
 from remo_broker.ctl.audit_report import Report, pair, write_report
 from tests.process.ctl.test_audit import USEC, Entry, fetch
+from tests.support.machine import unavailable
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -144,7 +145,7 @@ def test_the_file_is_whole_and_for_its_owner(tmp_path: pathlib.Path, capsys: pyt
 def test_a_browser_shows_it(tmp_path: pathlib.Path, made: object) -> None:
     browser = next((path for path in map(shutil.which, BROWSERS) if path), None)
     if browser is None:
-        pytest.skip("no Chromium is installed")
+        unavailable("no Chromium is installed: ./run test installs it")
     assert callable(made)
     path = tmp_path / "report.html"
     path.write_text(Report(made()).html())
