@@ -6,6 +6,10 @@ Read once per connection, when it is accepted. The socket refers to the process 
 they were its own; if it has ended, the record says only that. Older kernels have no such reference:
 there, the process must have the same start time before and after the read.
 
+Opening and closing those files is most of the cost, and many programs connect again for each get.
+So the files of the process that connected last stay open: an open one belongs to that process, even
+after its pid was reused, and is read again for each connection.
+
 A process can choose its own comm and exe, and the control groups below its own. So the unit and the
 container recorded are the outermost ones: a container cannot pass for another by naming a group
 like it.
@@ -17,7 +21,6 @@ import os
 import re
 import select
 import socket
-import struct
 
 from remo_broker.protocol import records
 from remo_broker.protocol.names import printable
@@ -26,20 +29,42 @@ from remo_broker.protocol.records import field
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket as Accepted  # noqa: N812 - what accept returns
+    from collections.abc import Callable
 
 # asm-generic/socket.h; Python has no constant for it.
 SO_PEERPIDFD = 77
 LONGEST = 128
-# A path of 4,096 bytes in each of a dozen hierarchies would be longer; this does not occur in
-# practice.
-READ_SIZE = 16_384
+# Read sizes. Memory is filled on allocation and again when freed, so a read asks for no more than
+# the file usually has: a comm is 15 bytes and a newline, a line of cgroup some 60. A longer cgroup
+# takes several reads.
+COMM_SIZE = 32
+READ_SIZE = 1024
 
-# A few control groups connect repeatedly, so their parsed texts are cached; the cache is cleared
-# when it is full.
+# A few control groups and programs connect repeatedly, so their fields are cached. A cache is
+# cleared when it is full.
 KNOWN_PLACES = 64
+KNOWN_COMMS = 256
 
 GONE = b"REMO_PEER_GONE=1\n"
 
+_SOL_SOCKET = int(socket.SOL_SOCKET)
+_OPEN = os.O_RDONLY | os.O_CLOEXEC
+
+# The kernel shows the executable of another user's process to nobody without a capability for it.
+_own_uid = os.geteuid()
+
+
+def _inode_of_anonymous_files() -> int:
+    anonymous = select.epoll()
+    try:
+        return os.fstat(anonymous.fileno()).st_ino
+    finally:
+        anonymous.close()
+
+
+_shared_inode = _inode_of_anonymous_files()
+
+_known_comms: dict[bytes, bytes] = {}
 _known_places: dict[bytes, bytes] = {}
 
 # Each matches one component of a control group's path.
@@ -52,72 +77,132 @@ _container = re.compile(
 _escape = re.compile(r"\\x([0-9a-f]{2})")
 _user_manager = re.compile(r"user@\d+\.service").fullmatch
 
-_int = struct.Struct("i")
-
 
 def peer_fields(connection: Accepted, pid: int, uid: int, gid: int) -> bytes:
     """All record fields about the peer of `connection`; the other arguments are its credentials."""
-    return records.peer_fields(pid, uid, gid) + peer_identity(connection, pid)
+    return records.peer_fields(pid, uid, gid) + peer_identity(connection, pid, uid)
 
 
-def peer_identity(connection: Accepted, pid: int) -> bytes:
+def peer_identity(connection: Accepted, pid: int, uid: int) -> bytes:
     """The fields other than pid, uid and gid. `pid` is the peer's, 0 if it has none in this
     namespace."""
     if pid <= 0:
         return b""
     try:
-        (pidfd,) = _int.unpack(connection.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD, _int.size))
+        pidfd = connection.getsockopt(_SOL_SOCKET, SO_PEERPIDFD)
     except ProcessLookupError:
         return GONE
     except OSError:
-        return _by_start_time(pid)
+        return _by_start_time(pid, uid)
+    files = _last
     try:
-        found = _look(pid)
-        if found is None or _ended(pidfd):
+        inode = os.fstat(pidfd).st_ino
+        try:
+            if inode != files.inode:
+                files.open(pid, inode)
+            found = _fields(files.read_comm(), files.read_cgroup(), pid, uid)
+        except OSError:  # it has ended, or this process may not look, or has no descriptor left
+            files.close()
+            return GONE if _ended(pidfd) else b""
+        if _ended(pidfd):
+            files.close()
             return GONE
-        return found + _inode(pidfd)
     finally:
         os.close(pidfd)
+    if inode == _shared_inode:
+        files.close()
+        return found
+    return b"%bREMO_PEER_PIDFD_INODE=%d\n" % (found, inode)
 
 
-def _by_start_time(pid: int) -> bytes:
-    before = _start_time(pid)
-    found = _look(pid)
-    if found is None or before is None or before != _start_time(pid):
+class _Files:
+    """The /proc files of the process that connected last, open."""
+
+    __slots__ = ("_cgroup", "_comm", "inode")
+
+    def __init__(self) -> None:
+        self._comm = self._cgroup = -1
+        self.inode = 0
+        """Its pidfd's; 0 if none is open."""
+
+    def open(self, pid: int, inode: int) -> None:
+        """Open those of `pid`. Raises OSError if there is no such process."""
+        self.close()
+        self._comm = os.open(b"/proc/%d/comm" % pid, _OPEN)
+        try:
+            self._cgroup = os.open(b"/proc/%d/cgroup" % pid, _OPEN)
+        except OSError:
+            os.close(self._comm)
+            raise
+        self.inode = inode
+
+    def read_comm(self) -> bytes:
+        return os.pread(self._comm, COMM_SIZE, 0)
+
+    def read_cgroup(self) -> bytes:
+        text = part = os.pread(self._cgroup, READ_SIZE, 0)
+        while len(part) == READ_SIZE:
+            part = os.pread(self._cgroup, READ_SIZE, len(text))
+            text += part
+        return text
+
+    def close(self) -> None:
+        if self.inode:
+            self.inode = 0
+            os.close(self._comm)
+            os.close(self._cgroup)
+
+
+_last = _Files()
+
+
+def _by_start_time(pid: int, uid: int) -> bytes:
+    files = _Files()
+    try:
+        before = _start_time(pid)
+        files.open(pid, before)
+        found = _fields(files.read_comm(), files.read_cgroup(), pid, uid)
+        return found if before == _start_time(pid) else GONE
+    except (FileNotFoundError, ProcessLookupError):
         return GONE
-    return found
+    except OSError:
+        return b""
+    finally:
+        files.close()
 
 
-def _start_time(pid: int) -> bytes | None:
-    """In ticks since boot; None for a process that has ended or is a zombie."""
-    stat = _read(pid, b"stat")
-    if stat is None:
-        return None
-    # The name, in parentheses, may contain any character.
-    fields = stat.rpartition(b")")[2].split()
-    return None if len(fields) < 20 or fields[0] in b"ZX" else fields[19]
+def _start_time(pid: int) -> int:
+    """In ticks since boot. Raises ProcessLookupError for a process that has ended or is a zombie."""
+    with open(b"/proc/%d/stat" % pid, "rb") as file:
+        # The name, in parentheses, may contain any character.
+        fields = file.read().rpartition(b")")[2].split()
+    if len(fields) < 20 or fields[0] in b"ZX":
+        raise ProcessLookupError
+    return int(fields[19])
 
 
-def _look(pid: int) -> bytes | None:
-    """The fields from /proc; None if it has no such process."""
-    comm = _read(pid, b"comm")
-    if comm is None:
-        return None
-    found = b"REMO_PEER_COMM=%b\n" % _shown(comm.removesuffix(b"\n"))
-    cgroup = _read(pid, b"cgroup")
-    if cgroup is not None:
-        known = _known_places.get(cgroup)
-        if known is None:
-            known = b"".join(field(name, printable(value, LONGEST)) for name, value in places(cgroup))
-            if len(_known_places) >= KNOWN_PLACES:
-                _known_places.clear()
-            _known_places[cgroup] = known
-        found += known
+def _fields(comm: bytes, cgroup: bytes, pid: int, uid: int) -> bytes:
+    named = _known_comms.get(comm)
+    if named is None:
+        named = b"REMO_PEER_COMM=%b\n" % _shown(comm.removesuffix(b"\n"))
+        _remember(_known_comms, KNOWN_COMMS, comm, named)
+    placed = _known_places.get(cgroup)
+    if placed is None:
+        placed = b"".join(field(name, printable(value, LONGEST)) for name, value in places(cgroup))
+        _remember(_known_places, KNOWN_PLACES, cgroup, placed)
+    if _own_uid not in (uid, 0):
+        return named + placed
     try:
         executable = os.readlink(b"/proc/%d/exe" % pid)
-    except OSError:  # usually because it is another user's
-        return found
-    return b"%bREMO_PEER_EXE=%b\n" % (found, _shown(executable))
+    except OSError:
+        return named + placed
+    return b"%b%bREMO_PEER_EXE=%b\n" % (named, placed, _shown(executable))
+
+
+def _remember(known: dict[bytes, bytes], at_most: int, read: bytes, fields: bytes) -> None:
+    if len(known) >= at_most:
+        known.clear()
+    known[read] = fields
 
 
 def places(cgroup: bytes) -> list[tuple[str, str]]:
@@ -156,36 +241,16 @@ def _systemd_path(cgroup: bytes) -> str:
 
 def _ended(pidfd: int) -> bool:
     """Whether the process has ended (zombies included): its pid may have been reused."""
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
+    poll = _polls.get(pidfd)
+    if poll is None:
+        poller = select.poll()
+        poller.register(pidfd, select.POLLIN)
+        poll = _polls[pidfd] = poller.poll
+    return bool(poll(0))
 
 
-_shared_inode: list[int] = []
-
-
-def _inode(pidfd: int) -> bytes:
-    """An inode number that no other process of this boot has; empty on kernels before 6.9, where
-    all pidfds share one."""
-    if not _shared_inode:
-        anonymous = select.epoll()
-        _shared_inode.append(os.fstat(anonymous.fileno()).st_ino)
-        anonymous.close()
-    inode = os.fstat(pidfd).st_ino
-    return b"" if inode == _shared_inode[0] else b"REMO_PEER_PIDFD_INODE=%d\n" % inode
-
-
-def _read(pid: int, file: bytes) -> bytes | None:
-    try:
-        descriptor = os.open(b"/proc/%d/%b" % (pid, file), os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        return os.read(descriptor, READ_SIZE)
-    except OSError:  # the process has just ended
-        return None
-    finally:
-        os.close(descriptor)
+_polls: dict[int, Callable[[int], list[tuple[int, int]]]] = {}
+"""For each number that a pidfd has had, the call that polls it; few numbers recur."""
 
 
 def _shown(name: bytes) -> bytes:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pathlib
     from collections.abc import Iterator
 
+
 Pair: TypeAlias = "tuple[socket.socket, subprocess.Popen[bytes]]"
 
 A, B = "a" * 64, "b" * 64
@@ -78,7 +79,16 @@ def test_a_users_own_unit_is_apart() -> None:
     }
 
 
-_PEER = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1].encode()); sys.stdin.read()"
+# Calls itself what it reads.
+_PEER = """
+import socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1].encode())
+for line in sys.stdin:
+    with open("/proc/self/comm", "w") as file:
+        file.write(line.rstrip())
+    print(flush=True)
+"""
 
 
 @pytest.fixture
@@ -88,7 +98,7 @@ def pair(directory: pathlib.Path) -> Iterator[tuple[socket.socket, subprocess.Po
         listening.bind(str(directory / "socket"))
         listening.listen()
         argv = [sys.executable, "-ISc", _PEER, str(directory / "socket")]
-        with subprocess.Popen(argv, stdin=subprocess.PIPE) as child:
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
             connection, _ = listening.accept()
             with connection:
                 yield connection, child
@@ -101,7 +111,7 @@ def fields(data: bytes) -> dict[str, str]:
 
 def test_a_living_peer_is_named(pair: Pair) -> None:
     connection, child = pair
-    found = fields(peer_identity(connection, child.pid))
+    found = fields(peer_identity(connection, child.pid, os.getuid()))
     assert found["REMO_PEER_COMM"].startswith("python")
     assert found["REMO_PEER_EXE"] == os.readlink("/proc/self/exe")
     assert "REMO_PEER_GONE" not in found
@@ -111,9 +121,9 @@ def test_a_peer_that_has_ended_is_said_to_be_gone_and_no_more(pair: Pair) -> Non
     connection, child = pair
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert peer_identity(connection, child.pid) == GONE  # a zombie
+    assert peer_identity(connection, child.pid, os.getuid()) == GONE  # a zombie
     child.wait()
-    assert peer_identity(connection, child.pid) == GONE
+    assert peer_identity(connection, child.pid, os.getuid()) == GONE
 
 
 def test_a_number_that_another_process_has_now_names_nobody(pair: Pair) -> None:
@@ -123,7 +133,7 @@ def test_a_number_that_another_process_has_now_names_nobody(pair: Pair) -> None:
         unavailable("the kernel has no SO_PEERPIDFD")
     child.kill()
     child.wait()
-    assert peer_identity(connection, os.getpid()) == GONE
+    assert peer_identity(connection, os.getpid(), os.getuid()) == GONE
 
 
 def _has_peer_pidfd(connection: socket.socket) -> bool:
@@ -138,14 +148,69 @@ def _has_peer_pidfd(connection: socket.socket) -> bool:
 def test_without_a_pidfd_the_start_time_must_be_the_same(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     connection, child = pair
     monkeypatch.setattr(identity, "SO_PEERPIDFD", 9999)  # as a kernel before 6.5 sees it
-    assert fields(peer_identity(connection, child.pid))["REMO_PEER_COMM"]
-    times = iter([b"1", b"2"])
+    assert fields(peer_identity(connection, child.pid, os.getuid()))["REMO_PEER_COMM"]
+    times = iter([1, 2])
     monkeypatch.setattr(identity, "_start_time", lambda _pid: next(times))
-    assert peer_identity(connection, child.pid) == GONE
+    assert peer_identity(connection, child.pid, os.getuid()) == GONE
+
+
+def test_a_peer_that_connects_again_is_looked_at_again(pair: Pair) -> None:
+    """Its files are open by then; what it is called may be another name by now."""
+    connection, child = pair
+    first = fields(peer_identity(connection, child.pid, os.getuid()))
+    if "REMO_PEER_PIDFD_INODE" not in first:
+        unavailable("the kernel numbers no pidfds")
+    assert identity._last.inode == int(first["REMO_PEER_PIDFD_INODE"])
+    assert child.stdin is not None
+    assert child.stdout is not None
+    child.stdin.write(b"renamed\n")
+    child.stdin.flush()
+    child.stdout.readline()
+    again = fields(peer_identity(connection, child.pid, os.getuid()))
+    assert again == {**first, "REMO_PEER_COMM": "renamed"}
+    child.kill()
+    child.wait()
+    assert peer_identity(connection, child.pid, os.getuid()) == GONE
+    assert identity._last.inode == 0
+
+
+def test_two_peers_in_turn_are_each_themselves(pair: Pair) -> None:
+    connection, child = pair
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for _ in range(2):
+            other = fields(peer_identity(connection, child.pid, os.getuid()))
+            own = fields(peer_identity(ours, os.getpid(), os.getuid()))
+            assert own["REMO_PEER_COMM"] == _comm().decode()
+            assert own.get("REMO_PEER_PIDFD_INODE") != other.get("REMO_PEER_PIDFD_INODE", "")
+
+
+def test_another_users_executable_is_left_out(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection, child = pair
+    monkeypatch.setattr(identity, "_own_uid", 4242)
+    assert "REMO_PEER_EXE" not in fields(peer_identity(connection, child.pid, 4243))
+
+
+def test_what_may_not_be_looked_at_is_left_out_and_not_called_gone(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object) -> int:
+        raise PermissionError
+
+    connection, child = pair
+    monkeypatch.setattr(os, "open", denied)
+    assert peer_identity(connection, child.pid, os.getuid()) == b""
+
+
+def test_a_long_control_group_is_read_whole(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection, child = pair
+    whole = fields(peer_identity(connection, child.pid, os.getuid()))
+    identity._last.close()
+    monkeypatch.setattr(identity, "READ_SIZE", 7)
+    monkeypatch.setattr(identity, "_known_places", {})
+    assert fields(peer_identity(connection, child.pid, os.getuid())) == whole
 
 
 def test_a_peer_without_a_number_here_is_nobody(pair: Pair) -> None:
-    assert peer_identity(pair[0], 0) == b""
+    assert peer_identity(pair[0], 0, 0) == b""
 
 
 @pytest.mark.parametrize("name", [b"a\nREMO_X=1", b"\x1b[31m", b"\xff\xfe", b"", b")) S 1", "пайтон".encode()])
@@ -155,7 +220,7 @@ def test_a_program_may_call_itself_anything_and_forges_nothing(name: bytes) -> N
     try:
         with open("/proc/self/comm", "wb", buffering=0) as file:
             file.write(name or b"\n")
-        data = peer_identity(ours, os.getpid())
+        data = peer_identity(ours, os.getpid(), os.getuid())
     finally:
         with open("/proc/self/comm", "wb", buffering=0) as file:
             file.write(own)

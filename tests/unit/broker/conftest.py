@@ -1,0 +1,19 @@
+"""For the parts of the broker, each in the tests' own process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from remo_broker.broker.audit import identity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def _no_files_of_a_peer(_leaves_nothing_behind: None) -> Iterator[None]:
+    """Those of the peer that connected last stay open."""
+    yield
+    identity._last.close()
