@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 
+from tests.process.static_client.aws_cases import AWS
 from tests.process.static_client.cases import REPLIES_OF_ALL_KINDS, Case
 from tests.process.static_client.command_cases import COMMANDS_OF_ALL_KINDS
 from tests.support.scripted_peer import Slowly
@@ -42,7 +43,7 @@ def build(target: pathlib.Path) -> None:
 
 def seeds(directory: pathlib.Path) -> None:
     """Write what the table of cases has as inputs."""
-    for case in [*REPLIES_OF_ALL_KINDS, *COMMANDS_OF_ALL_KINDS]:
+    for case in [*REPLIES_OF_ALL_KINDS, *COMMANDS_OF_ALL_KINDS, *AWS]:
         data = _input(case)
         if len(data) <= LONGEST_SEED:
             (directory / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.process.static_client import cases
+from tests.process.static_client.aws_cases import AWS
 from tests.process.static_client.command_cases import COMMANDS_OF_ALL_KINDS
 from tests.support import programs
 from tests.support.preloaded import Preloaded, preloaded
@@ -52,7 +53,9 @@ def reference() -> Iterator[Preloaded]:
         yield program
 
 
-@pytest.mark.parametrize("case", [*cases.REPLIES_OF_ALL_KINDS, *COMMANDS_OF_ALL_KINDS], ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", [*cases.REPLIES_OF_ALL_KINDS, *COMMANDS_OF_ALL_KINDS, *AWS], ids=lambda case: case.name
+)
 def test_one_behaviour(case: cases.Case, alone: pathlib.Path, reference: Preloaded, directory: pathlib.Path) -> None:
     path = directory / "p.sock"
     environment = programs.environment({"REMO_BROKER_SOCKET": str(path)})
