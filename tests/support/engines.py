@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import shlex
 import subprocess
+import threading
 from typing import TYPE_CHECKING, Self
 
 from tests.support import roots
@@ -71,7 +72,8 @@ for directory in {STORAGE}/{DEVELOPER} /run/{DEVELOPER}; do
 done
 """
 
-COMMAND_SECONDS = 60
+# Generous: making the largest image takes five seconds on an idle machine with two cores.
+COMMAND_SECONDS = 180
 
 
 def mounts(project: str) -> dict[str, str]:
@@ -218,10 +220,15 @@ class Container:
         self._shell.stdin.write(f"( {script}\n) </dev/null 2>&1; status=$?; echo; echo {shlex.quote(end)} $status\n")
         self._shell.stdin.flush()
         printed = ""
-        for line in self._shell.stdout:
-            if line.startswith(end):
-                return int(line.removeprefix(end)), printed.removesuffix("\n")
-            printed += line
+        timer = threading.Timer(COMMAND_SECONDS, self._shell.kill)
+        timer.start()
+        try:
+            for line in self._shell.stdout:
+                if line.startswith(end):
+                    return int(line.removeprefix(end)), printed.removesuffix("\n")
+                printed += line
+        finally:
+            timer.cancel()
         raise RuntimeError(f"the container ended: {printed}{self._shell.stderr.read() if self._shell.stderr else ''}")
 
 
