@@ -12,7 +12,7 @@ from remo_broker import __version__
 from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import EXIT_FAILURE, Problem
 from remo_broker.client.errors import ClientError
-from remo_broker.secret.hosts import REGISTRIES, Login, get_for, login, secret_for
+from remo_broker.secret.hosts import REGISTRIES, Login, get_for, host_of, login, secret_for, servers_for
 from remo_broker.secret.locate import open_quick
 from remo_broker.secret.patience import with_secrets
 
@@ -41,20 +41,13 @@ def docker_credential(arguments: Arguments) -> int:
     return 0
 
 
-def host_of(url: str) -> str:
-    """The registry in a server's URL, with its port: docker sends `https://index.docker.io/v1/` or
-    a host.
-    """
-    return url.strip().partition("://")[2].partition("/")[0].lower() or url.strip().partition("/")[0].lower()
-
-
 def _get(arguments: Arguments) -> dict[str, str]:
     url = sys.stdin.buffer.read(MAX_REQUEST).decode("utf-8", "surrogateescape").strip()
     host = host_of(url)
 
     def fetch() -> Login | None:
         with open_quick(arguments) as client:
-            name = secret_for(host, client.info(), REGISTRIES)
+            name = secret_for(host, client.info(), servers_for(url, REGISTRIES))
             return login(get_for(client, name, host), host, REGISTRIES, None) if name is not None else None
 
     found = with_secrets(arguments, fetch)

@@ -7,7 +7,7 @@ import sys
 from remo_broker.cli.options import Arguments, Usage
 from remo_broker.cli.program import Problem, report
 from remo_broker.secret.commands import HOST, SECRET, USERNAME
-from remo_broker.secret.hosts import GIT_SERVERS, Login, get_for, login, secret_for
+from remo_broker.secret.hosts import GIT_SERVERS, Login, ascii_lower, get_for, login, secret_for
 from remo_broker.secret.locate import open_quick
 from remo_broker.secret.patience import with_secrets
 
@@ -54,11 +54,6 @@ def own_hosts(arguments: Arguments) -> dict[str, str]:
         if own.setdefault(ascii_lower(host), secret) != secret:
             raise Usage(f"--host={host} is given with two secrets")
     return own
-
-
-def ascii_lower(host: str) -> str:
-    """Lower-case ASCII only: some other letters become ASCII ones, and so another host's name."""
-    return host.encode("utf-8", "surrogateescape").lower().decode("utf-8", "surrogateescape")
 
 
 def read_lines() -> list[bytes]:

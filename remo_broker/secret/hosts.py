@@ -65,6 +65,25 @@ class Login:
         return f"Login({self.username!r})"
 
 
+def ascii_lower(host: str) -> str:
+    """Lower-case ASCII only: some other letters become ASCII ones, and so another host's name."""
+    return host.encode("utf-8", "surrogateescape").lower().decode("utf-8", "surrogateescape")
+
+
+def host_of(url: str) -> str:
+    """The host in a URL, with its port; or in a host and a path, as docker sends. No user name."""
+    scheme, separator, rest = url.strip().partition("://")
+    host = rest if separator else scheme
+    for end in "/?#":
+        host = host.partition(end)[0]
+    return ascii_lower(host.rpartition("@")[2])
+
+
+def servers_for(url: str, servers: Mapping[str, Server]) -> Mapping[str, Server]:
+    """The well-known servers if the URL is one of theirs: a token does not go there in plain text."""
+    return {} if ascii_lower(url.strip()).startswith("http:") else servers
+
+
 def get_for(client: QuickClient | Client, name: str, host: str) -> SecretValue:
     """Fetch a secret. A refusal names the secret and the host, since the user typed neither."""
     try:

@@ -12,8 +12,7 @@ from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import EXIT_FAILURE
 from remo_broker.secret.answers import write_json
 from remo_broker.secret.commands import MODE, OUTPUT
-from remo_broker.secret.docker import host_of
-from remo_broker.secret.hosts import INDEXES, Login, get_for, login, secret_for
+from remo_broker.secret.hosts import INDEXES, Login, get_for, host_of, login, secret_for, servers_for
 from remo_broker.secret.locate import open_quick
 from remo_broker.secret.patience import with_secrets
 
@@ -22,11 +21,11 @@ def keyring(arguments: Arguments) -> int:
     operation, *rest = arguments.operands
     if operation != "get" or not rest:
         return EXIT_FAILURE  # `set` and `del`: nothing is stored here
-    host, user = _without_user(host_of(rest[0])), rest[1] if len(rest) > 1 else None
+    host, user = host_of(rest[0]), rest[1] if len(rest) > 1 else None
 
     def fetch() -> Login | None:
         with open_quick(arguments) as client:
-            name = secret_for(host, client.info(), INDEXES)
+            name = secret_for(host, client.info(), servers_for(rest[0], INDEXES))
             return login(get_for(client, name, host), host, INDEXES, user or None) if name is not None else None
 
     found = with_secrets(arguments, fetch)
@@ -39,8 +38,3 @@ def keyring(arguments: Arguments) -> int:
         lines = [found.username, found.password] if creds else [found.password]
         sys.stdout.buffer.write("".join(f"{line}\n" for line in lines).encode("utf-8"))
     return 0
-
-
-def _without_user(host: str) -> str:
-    """Strip the user: pip also asks for URLs that contain it."""
-    return host.rpartition("@")[2]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.process.secret.tools.servers import Answer, Certificate, RecordingServer, unauthorized
 from tests.support import programs
 from tests.support.broker import registration
 from tests.support.machine import REPOSITORY, unavailable
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 
 TOOLS = REPOSITORY / ".cache/tools/bin"
+# Of a newer release than the host's; see downloads.sh.
+NEWER = REPOSITORY / ".cache/trixie/bin"
 LAUNCHER = """#!{python}
 import sys
 sys.path.insert(0, {repository!r})
@@ -83,6 +86,25 @@ def index() -> Iterator[Index]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return Certificate(tmp_path_factory.mktemp("certificate"))
+
+
+@pytest.fixture
+def forge(certificate: Certificate) -> Iterator[RecordingServer]:
+    """A server with TLS, for which `[hosts]` names the secret FORGE; a test says what it answers."""
+    with contextlib.closing(RecordingServer(lambda _: Answer(404), certificate)) as server:
+        yield server
+
+
+@pytest.fixture
+def other() -> Iterator[RecordingServer]:
+    """A server that wants a password which no secret is for."""
+    with contextlib.closing(RecordingServer(lambda _: unauthorized())) as server:
+        yield server
+
+
 class ToolSetup:
     """A broker with a secret for each tool, a home, and the programs on the PATH."""
 
@@ -97,6 +119,21 @@ class ToolSetup:
         launcher.write_text(LAUNCHER.format(python=sys.executable, repository=str(REPOSITORY)))
         launcher.chmod(0o755)
         self.host = host
+
+    def page(self, section: str) -> list[str]:
+        """The literal blocks of a section of remo-secret-tools(7)."""
+        text = (REPOSITORY / "man/remo-secret-tools.7").read_text()
+        section = text.partition(f".Ss {section}\n")[2].partition("\n.Ss ")[0].partition("\n.Sh ")[0]
+        blocks = section.split(".Bd -literal -offset indent\n")[1:]
+        return [(block.partition("\n.Ed")[0] + "\n").replace("\\e", "\\") for block in blocks]
+
+    def files(self) -> dict[str, str]:
+        """What is in the home."""
+        return {
+            str(path.relative_to(self.home)): path.read_text(errors="replace")
+            for path in self.home.rglob("*")
+            if path.is_file()
+        }
 
     @property
     def environment(self) -> dict[str, str]:
@@ -122,20 +159,26 @@ class ToolSetup:
 
 
 @pytest.fixture
-def place(start_broker: StartBroker, directory: pathlib.Path, memory: pathlib.Path, index: Index) -> ToolSetup:
+def place(
+    start_broker: StartBroker, directory: pathlib.Path, memory: pathlib.Path, index: Index, forge: RecordingServer
+) -> ToolSetup:
     manifest = f"""
 schema_version = 1
 project = "myrepo"
 [secrets.aws]
 [secrets.REGISTRY]
+[secrets.FORGE]
 [secrets.PYPI_TOKEN]
 [secrets.KUBE_TOKEN]
 [secrets.GITHUB_TOKEN]
 [secrets.QUOTES]
+[secrets.DOCKERHUB]
+optional = true
 [secrets.LATER]
 optional = true
 [hosts]
 "{index.host}" = "REGISTRY"
+"{forge.host}" = "FORGE"
 "registry.example.org:5000" = "REGISTRY"
 "denied.example.org" = "LATER"
 """
@@ -144,6 +187,7 @@ optional = true
         {
             "aws": {"aws_access_key_id": "AKIAzq", "aws_secret_access_key": "zqkey\u20ac", "aws_session_token": "zqs"},
             "REGISTRY": {"username": "alice", "password": "zqp\u00e4ss"},
+            "FORGE": {"username": "alice", "password": "zqforge"},
             "PYPI_TOKEN": "pypi-zq",
             "KUBE_TOKEN": "zqkube",
             "GITHUB_TOKEN": "zqgithub",
@@ -153,8 +197,8 @@ optional = true
     return ToolSetup(broker, directory, memory, index.host)
 
 
-def tool(name: str) -> str:
-    path = TOOLS / name
+def tool(name: str, directory: pathlib.Path = TOOLS) -> str:
+    path = directory / name
     if not path.exists():
         unavailable(f"{name} is not installed: ./run test installs it")
     return str(path)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING
 
 from tests.process.secret.tools.conftest import tool
+from tests.process.secret.tools.servers import Answer, RecordingServer
 
 if TYPE_CHECKING:
     from tests.process.secret.tools.conftest import ToolSetup
@@ -34,3 +36,33 @@ def test_aws_answers(place: ToolSetup) -> None:
     done = place.remo("aws-credentials", "OTHER")
     assert (done.returncode, done.stdout) == (3, "")
     assert "OTHER: " in done.stderr
+
+
+IDENTITY = b"""<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult>
+<Arn>arn:aws:iam::1:user/zq</Arn><UserId>U</UserId><Account>1</Account></GetCallerIdentityResult>
+</GetCallerIdentityResponse>"""
+
+
+def test_the_command_line(place: ToolSetup) -> None:
+    aws = tool("aws")
+    argv = [aws, "sts", "get-caller-identity", "--region=eu-west-1", "--output=json", "--cli-connect-timeout=20"]
+    before = place.files()
+    with contextlib.closing(RecordingServer(lambda _: Answer(200, IDENTITY, Content_Type="text/xml"))) as server:
+        argv.append(f"--endpoint-url=http://{server.host}")
+        for _ in range(2):
+            assert place.remo("setup", "aws").returncode == 0
+        assert "zq" not in "".join(place.files().values()), "nothing secret"
+        done = place.run(*argv, AWS_EC2_METADATA_DISABLED="true")
+        assert json.loads(done.stdout)["Account"] == "1", done.stderr
+        [asked] = server.asked
+        assert asked.credential.startswith("AWS4-HMAC-SHA256 Credential=AKIAzq/")
+        assert asked.headers["x-amz-security-token"] == "zqs"
+        place.broker.push({"PYPI_TOKEN": "x"})
+        done = place.run(*argv, AWS_EC2_METADATA_DISABLED="true")
+        assert done.returncode != 0
+        assert "aws: " in done.stderr, "the refusal names the secret"
+        assert place.remo("setup", "--remove", "aws").returncode == 0
+        done = place.run(*argv, AWS_EC2_METADATA_DISABLED="true")
+        assert "Unable to locate credentials" in done.stderr
+        assert len(server.asked) == 1
+    assert {name: text for name, text in place.files().items() if "cache" not in name} == before

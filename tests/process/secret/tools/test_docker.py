@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.process.secret.tools.conftest import tool
+from tests.process.secret.tools.conftest import NEWER, tool
+from tests.process.secret.tools.servers import Answer, Asked, RecordingServer, unauthorized
+from tests.support.machine import unavailable
 
 if TYPE_CHECKING:
+    import pathlib
+    import subprocess
+
     from tests.process.secret.tools.conftest import ToolSetup
 
 
@@ -49,3 +57,60 @@ def test_docker_protocol(place: ToolSetup, argv: list[str]) -> None:
         assert "zqstored" not in done.stdout
     assert "registry.example.org:5000" in json.loads(place.run(*argv, "list").stdout)
     assert place.run(*argv, "version").stdout.startswith("docker-credential-remo")
+
+
+REGISTRY = "Basic " + base64.b64encode(b"alice:zqforge").decode()
+
+
+def registry(asked: Asked) -> Answer:
+    """Enough of one: who has a password is let in, and there is no image."""
+    return (
+        Answer(404)
+        if asked.credential and asked.path != "/v2/"
+        else Answer(200)
+        if asked.credential
+        else unauthorized()
+    )
+
+
+@pytest.mark.parametrize("client", ["podman", "skopeo"])
+def test_a_registry_that_wants_a_password(
+    place: ToolSetup, forge: RecordingServer, other: RecordingServer, client: str
+) -> None:
+    if shutil.which(client) is None:
+        unavailable(f"{client} is not installed: ./run test installs it")
+    forge.answer = registry
+    for _ in range(2):
+        assert place.remo("setup", "docker").returncode == 0
+    assert "zq" not in "".join(place.files().values())
+
+    def ask(host: str) -> subprocess.CompletedProcess[str]:
+        login = ["podman", "login", "--tls-verify=false", host]
+        inspect = ["skopeo", "inspect", "--tls-verify=false", f"docker://{host}/x:latest"]
+        return place.run(*(login if client == "podman" else inspect))
+
+    done = ask(forge.host)
+    assert forge.credentials == {REGISTRY}, done.stderr
+    if client == "podman":
+        assert (done.returncode, "Existing credentials are valid" in done.stdout) == (0, True), done.stderr
+    assert ask(other.host).returncode != 0
+    assert other.credentials <= {"Basic Og=="}, "another registry gets nothing: no name, no password"
+    assert {one["REMO_SECRET"] for one in place.broker.records("fetch")} == {"FORGE"}
+    assert place.remo("setup", "--remove", "docker").returncode == 0
+    assert not [name for name in place.files() if "docker" in name]
+
+
+def test_docker_pulls_with_the_credential_of_the_registry(place: ToolSetup, directory: pathlib.Path) -> None:
+    """docker itself asks the helper, and gives its daemon what that says: here, a server that records it."""
+    docker = tool("docker", NEWER)
+    place.broker.push({"DOCKERHUB": {"username": "carol", "password": "zqhub"}, "FORGE": "x"})
+    assert place.remo("setup", "docker").returncode == 0
+    path = directory / "daemon.sock"
+    with contextlib.closing(RecordingServer(lambda _: Answer(200, b"{}", Api_Version="1.41"), path=path)) as daemon:
+        for image in ("registry.example.org:5000/x", "docker.io/library/x", "quay.example/x"):
+            place.run(docker, "--host", f"unix://{path}", "pull", image)
+        sent = [one.headers["x-registry-auth"] for one in daemon.asked if "images/create" in one.path]
+    found = [json.loads(base64.urlsafe_b64decode(one)) for one in sent]
+    assert found[1]["username"] == "carol", "Docker Hub has a key of its own"
+    assert found[1]["password"] == "zqhub"
+    assert found[2].get("username") is None, "another registry gets nothing"

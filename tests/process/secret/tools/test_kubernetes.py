@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING
 
-from tests.process.secret.tools.conftest import tool
+from tests.process.secret.tools.conftest import NEWER, tool
+from tests.process.secret.tools.servers import Answer, Certificate, RecordingServer
 
 if TYPE_CHECKING:
     from tests.process.secret.tools.conftest import ToolSetup
@@ -55,3 +57,55 @@ def test_kubernetes_answers(place: ToolSetup) -> None:
     answer = json.loads(place.remo("kubernetes", "KUBE_TOKEN", KUBERNETES_EXEC_INFO=info).stdout)
     assert answer["apiVersion"] == "client.authentication.k8s.io/v1beta1"
     assert answer["status"] == {"clientCertificateData": "C", "clientKeyData": "K"}
+
+
+def test_kubectl(place: ToolSetup, certificate: Certificate) -> None:
+    """One command: the current context goes on, with the broker's token; and what it was before comes back."""
+    tool("kubectl", NEWER)
+    env = {"PATH": f"{NEWER}:{place.environment['PATH']}"}
+    kubeconfig = place.home / ".kube/config"
+
+    def kubectl(*words: str) -> str:
+        done = place.run("kubectl", *words, **env)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    with contextlib.closing(RecordingServer(lambda _: Answer(200, b"zq-answer"), certificate)) as server:
+        words = [f"--server=https://{server.host}", f"--certificate-authority={certificate.path}"]
+        kubectl("config", "set-cluster", "c", *words)
+        kubectl("config", "set-credentials", "me", "--username=x", "--password=y")
+        kubectl("config", "set-context", "dev", "--cluster=c", "--user=me", "--namespace=n")
+        kubectl("config", "use-context", "dev")
+        before = kubeconfig.read_text()
+        for _ in range(2):
+            done = place.remo("setup", "kubectl", **env)
+            assert done.returncode == 0, done.stderr
+        assert done.stdout == "", "the second time there is nothing to change"
+        assert "zqkube" not in kubeconfig.read_text()
+        assert kubectl("get", "--raw", "/version") == "zq-answer"
+        assert {one.credential for one in server.asked} == {"Bearer zqkube"}
+        assert kubectl("config", "view", "--minify", "-o", "jsonpath={..namespace}") == "n"
+        place.broker.push({"aws": "x"})
+        done = place.run("kubectl", "get", "--raw", "/version", **env)
+        assert done.returncode != 0
+        assert "KUBE_TOKEN: " in done.stderr, "the refusal names the secret"
+        assert place.remo("setup", "--remove", "kubectl", **env).returncode == 0
+        assert kubeconfig.read_text() == before
+        kubectl("get", "--raw", "/version")
+        assert server.asked[-1].credential.startswith("Basic ")
+
+
+def test_setup_of_kubectl_without_a_configuration(place: ToolSetup) -> None:
+    tool("kubectl", NEWER)
+    env = {"PATH": f"{NEWER}:{place.environment['PATH']}"}
+    done = place.remo("setup", "kubectl", **env)
+    assert done.returncode == 0, done.stderr
+    assert "set-context" in done.stdout, "what is left to do"
+    assert place.remo("setup", "--remove", "kubectl", **env).returncode == 0
+    assert not (place.home / ".kube/config").exists()
+    for words in (["set-credentials", "remo", "--token=x"], ["set-context", "c", "--user=remo"]):
+        assert place.run("kubectl", "config", *words, **env).returncode == 0
+    before = (place.home / ".kube/config").read_text()
+    assert "already sets the user remo" in place.remo("setup", "kubectl", **env).stderr
+    assert place.remo("setup", "--remove", "kubectl", **env).returncode == 0
+    assert (place.home / ".kube/config").read_text() == before

@@ -1,0 +1,238 @@
+"""What `remo-secret setup` writes for each tool, and how that is taken out again."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import tempfile
+
+from remo_broker.cli.program import Problem
+from remo_broker.client.errors import ClientError
+from remo_broker.secret.config_lines import AlreadySet, add_line, remove_lines
+from remo_broker.secret.hosts import REGISTRIES, secret_for
+from remo_broker.secret.locate import open_client
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+GIT_HELPER = "!remo-secret git-credential"
+# The two lines that `git config` writes for the recipe, and a section with nothing left in it.
+_git_lines = re.compile(r"^\s*helper =\s*\n\s*helper = !remo-secret git-credential\n", re.MULTILINE)
+_git_empty_section = re.compile(r"^\[credential\]\n(?=\[|\Z)", re.MULTILINE)
+# The default secret of tools that take one by name; TOOL=NAME overrides it.
+DEFAULT_SECRETS = {"aws": "aws", "cargo": "CARGO_REGISTRY_TOKEN", "kubectl": "KUBE_TOKEN", "npm": "NPM_TOKEN"}
+KUBERNETES_API = "client.authentication.k8s.io/v1"
+# A context of ours is a copy of the one whose name follows.
+KUBERNETES_USER = "remo"
+CONTEXT_PREFIX = "remo/"
+# The key for Docker Hub in the configuration of docker itself; podman and others use the host.
+DOCKER_HUB = "https://index.docker.io/v1/"
+# docker's helper, by the end of the program's name.
+DOCKER_HELPER = "remo"
+
+
+class ConfigChange:
+    """A file and its new text; an empty text removes the file."""
+
+    def __init__(self, path: str, after: str) -> None:
+        self.path = path
+        self.after = after
+        self.before = read(path)
+
+
+def read(path: str) -> str:
+    """The file's text with its line ends; empty if there is no file."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise Problem(f"{path}: {os.strerror(error.errno or 0)}") from None
+
+
+def home(*parts: str) -> str:
+    return os.path.join(os.path.expanduser("~"), *parts)
+
+
+def config(*parts: str) -> str:
+    return os.path.join(os.environ.get("XDG_CONFIG_HOME") or home(".config"), *parts)
+
+
+def _lines(path: str, remove: bool, *lines: tuple[str | None, str]) -> ConfigChange:
+    """Add lines to sections of a file; with `remove`, remove the added ones."""
+    text = remove_lines(read(path))
+    if not remove:
+        for section, line in lines:
+            text = add_line(path, text, section, line)
+    return ConfigChange(path, text)
+
+
+def _git(_name: str, remove: bool) -> ConfigChange:
+    """Edit a copy with `git config`: the file may have any form."""
+    path = os.environ.get("GIT_CONFIG_GLOBAL") or home(".gitconfig")
+    if not os.path.exists(path) and os.path.exists(config("git", "config")):
+        path = config("git", "config")
+    before = read(path)
+    text = _git_empty_section.sub("", _git_lines.sub("", before))
+    if remove:
+        return ConfigChange(path, text)
+    with tempfile.NamedTemporaryFile("w+", suffix=".gitconfig", errors="surrogateescape", newline="") as copy:
+        copy.write(text)
+        copy.flush()
+        # The empty value resets the list: git then hands no other helper the password to store.
+        for value in ("", GIT_HELPER):
+            argv = ["git", "config", "--file", copy.name, "--add", "credential.helper", value]
+            _run(argv, f"check {path}")
+        return ConfigChange(path, read(copy.name))
+
+
+def _aws(name: str, remove: bool) -> ConfigChange:
+    path = os.environ.get("AWS_CONFIG_FILE") or home(".aws", "config")
+    return _lines(path, remove, ("default", f"credential_process = remo-secret aws-credentials {name}"))
+
+
+def _docker(_name: str, remove: bool) -> ConfigChange:
+    path = os.path.join(os.environ.get("DOCKER_CONFIG") or home(".docker"), "config.json")
+    try:
+        settings = json.loads(read(path) or "{}")
+        helpers = {host: one for host, one in settings.get("credHelpers", {}).items() if one != DOCKER_HELPER}
+    except (ValueError, AttributeError):
+        raise Problem(f"docker: {path} is not JSON as docker writes it", hint="correct it first") from None
+    if not remove:
+        for host in _registries():
+            if host in helpers:
+                raise AlreadySet(path, f"credHelpers for {host}")
+            helpers[host] = DOCKER_HELPER
+            if host == "index.docker.io":
+                helpers[DOCKER_HUB] = DOCKER_HELPER
+    if helpers == settings.get("credHelpers", {}):
+        return ConfigChange(path, read(path))
+    settings["credHelpers"] = helpers
+    if not helpers:
+        del settings["credHelpers"]
+    return ConfigChange(path, json.dumps(settings, indent="\t", ensure_ascii=False) + "\n" if settings else "")
+
+
+def _registries() -> list[str]:
+    """The registries that this project has secrets for; without a broker, the well-known ones."""
+    from remo_broker.cli.options import Arguments as NoArguments
+
+    try:
+        with open_client(NoArguments()) as client:
+            info = client.info()
+    except (ClientError, Problem):
+        return list(REGISTRIES)
+    known = [host for host in REGISTRIES if secret_for(host, info, REGISTRIES)]
+    return [*known, *(host for host in info.hosts or {} if host not in known)]
+
+
+def _pip(_name: str, remove: bool) -> ConfigChange:
+    path = os.environ.get("PIP_CONFIG_FILE") or config("pip", "pip.conf")
+    return _lines(path, remove, ("global", "keyring-provider = subprocess"))
+
+
+def _uv(_name: str, remove: bool) -> ConfigChange:
+    path = os.environ.get("UV_CONFIG_FILE") or config("uv", "uv.toml")
+    return _lines(path, remove, (None, 'keyring-provider = "subprocess"'))
+
+
+def _npm(name: str, remove: bool) -> ConfigChange:
+    path = os.environ.get("NPM_CONFIG_USERCONFIG") or home(".npmrc")
+    return _lines(path, remove, (None, f"//registry.npmjs.org/:_authToken=${{{name}}}"))
+
+
+def _cargo(name: str, remove: bool) -> ConfigChange:
+    """For crates.io alone: a global provider would give the token to every registry that asks."""
+    directory = os.environ.get("CARGO_HOME") or home(".cargo")
+    path = os.path.join(directory, "config")  # the old name, which cargo prefers
+    if not os.path.exists(path):
+        path = os.path.join(directory, "config.toml")
+    line = f'credential-provider = ["cargo:token-from-stdout", "remo-secret", "get", "{name}"]'
+    return _lines(path, remove, ("registry", line))
+
+
+def _kubectl(name: str, remove: bool) -> ConfigChange:
+    """Edit a copy with `kubectl config`. The current context stays as it is: ours is a copy with
+    another user.
+    """
+    given = [one for one in os.environ.get("KUBECONFIG", "").split(os.pathsep) if one]
+    path = given[0] if given else home(".kube", "config")
+    with tempfile.TemporaryDirectory() as directory:
+        copy = os.path.join(directory, "config")
+        with open(copy, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            file.write(read(path))
+
+        def kubectl(*words: str) -> str:
+            return _run(["kubectl", "config", "--kubeconfig", copy, *words], f"check {path}")
+
+        def settings() -> dict[str, Any]:
+            found: dict[str, Any] = json.loads(kubectl("view", "--raw", "-o", "json"))
+            return found
+
+        before = settings()
+        if not remove:
+            _set_kubernetes_user(path, name, before, kubectl)
+            return ConfigChange(path, read(copy))
+        if not any(one["name"] == KUBERNETES_USER and _is_ours(one["user"]) for one in before["users"] or []):
+            return ConfigChange(path, read(path))
+        current = before["current-context"]
+        for context in before["contexts"] or []:
+            if context["name"].startswith(CONTEXT_PREFIX):
+                kubectl("delete-context", context["name"])
+        if current.startswith(CONTEXT_PREFIX):
+            kubectl("use-context", current.removeprefix(CONTEXT_PREFIX))
+        kubectl("delete-user", KUBERNETES_USER)
+        after = settings()
+        empty = not (after["clusters"] or after["contexts"] or after["users"])
+        return ConfigChange(path, "" if empty else read(copy))
+
+
+def _set_kubernetes_user(path: str, name: str, settings: dict[str, Any], kubectl: Callable[..., str]) -> None:
+    if any(one["name"] == KUBERNETES_USER and not _is_ours(one["user"]) for one in settings["users"] or []):
+        raise AlreadySet(path, f"the user {KUBERNETES_USER}")
+    words = ["--exec-command=remo-secret", f"--exec-api-version={KUBERNETES_API}", "--exec-arg=kubernetes"]
+    words += [f"--exec-arg={name}", "--exec-interactive-mode=Never"]
+    kubectl("set-credentials", KUBERNETES_USER, *words)
+    current = settings["current-context"]
+    context = next((one["context"] for one in settings["contexts"] or [] if one["name"] == current), None)
+    if context is None or current.startswith(CONTEXT_PREFIX):
+        return
+    words = [f"--cluster={context['cluster']}", f"--user={KUBERNETES_USER}"]
+    if "namespace" in context:
+        words.append(f"--namespace={context['namespace']}")
+    kubectl("set-context", CONTEXT_PREFIX + current, *words)
+    kubectl("use-context", CONTEXT_PREFIX + current)
+
+
+def _is_ours(user: dict[str, Any]) -> bool:
+    return (user.get("exec") or {}).get("command") == "remo-secret"
+
+
+def _run(argv: list[str], hint: str) -> str:
+    """What the command wrote to standard output. Raises `Problem`."""
+    try:
+        done = subprocess.run(argv, capture_output=True, check=False)
+    except OSError:
+        raise Problem(
+            f"{argv[0]} is not installed", hint="see remo-secret-tools(7) for the lines to add by hand"
+        ) from None
+    if done.returncode:
+        raise Problem(f"'{argv[0]} config' failed", hint=hint)
+    return done.stdout.decode("utf-8", "surrogateescape")
+
+
+TOOLS: dict[str, Callable[[str, bool], ConfigChange]] = {
+    "git": _git,
+    "aws": _aws,
+    "docker": _docker,
+    "pip": _pip,
+    "uv": _uv,
+    "npm": _npm,
+    "cargo": _cargo,
+    "kubectl": _kubectl,
+}
