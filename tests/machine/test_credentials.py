@@ -233,6 +233,15 @@ def test_only_root_reaches_the_socket(machine: Machine, host: Operator) -> None:
 TOO_MUCH = 1024 * 1024 + 1
 
 
+def test_a_socket_that_was_opened_to_all_still_serves_root_alone(machine: Machine, host: Operator) -> None:
+    host.push({"PASSWORD": "zqSecretzq"})
+    machine.path(SOCKET).chmod(0o666)
+    ask = ["/usr/bin/python3", "-c", ASK, SOCKET, "abc/unit/load@x.service/password"]
+    assert machine.run(ask, user="nobody", check=False).stdout.startswith(f"{TOO_MUCH} ")
+    (entry,) = machine.journal("REMO_EVENT=fetch", "REMO_REASON=uid_not_allowed")
+    assert entry["REMO_DECISION"] == "deny"
+
+
 @pytest.mark.parametrize(
     "address",
     [

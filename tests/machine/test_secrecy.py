@@ -242,6 +242,26 @@ def test_no_core(machine: Machine, operator: Operator, tmp_path: pathlib.Path) -
             poll("the other's core", lambda: list(tmp_path.glob("core.*")))
 
 
+def test_no_core_before_the_broker_forbids_them_itself(
+    machine: Machine, operator: Operator, tmp_path: pathlib.Path
+) -> None:
+    """By the unit's limit alone: whatever the interpreter does before the broker's first line."""
+    handler = tmp_path / "handler"
+    handler.write_text(f"#!/bin/sh\ncat >{tmp_path}/core.$(cat /proc/sys/kernel/random/uuid)\n")
+    handler.chmod(0o755)
+    crash = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+    operator.override(
+        SERVICE, f"[Service]\nType=exec\nRestart=no\nExecStart=\nExecStart=/usr/bin/python3 -SsP -c '{crash}'\n"
+    )
+    with cores_piped_to(handler):
+        machine.systemctl("start", SERVICE, check=False)
+        poll("it to crash", lambda: machine.show(SERVICE, "ExecMainStatus")["ExecMainStatus"] == "11")
+        with bystander(machine, "remo-broker") as pid:
+            machine.run(["kill", "-SEGV", str(pid)])
+            poll("the other's core", lambda: list(tmp_path.glob("core.*")))
+        assert len(list(tmp_path.glob("core.*"))) == 1
+
+
 def test_no_swap(proc: pathlib.Path, machine: Machine, operator: Operator) -> None:
     operator.push({"TOKEN": "value"})
     assert re.search(r"^VmSwap:\s+0 kB$", (proc / "status").read_text(), re.MULTILINE)

@@ -1,15 +1,14 @@
 """`./run mutants [TEXT …]`: take out one defence at a time, and see its test fail.
 
-Each row of `table` is planted in a copy of this tree, and the test that it names runs there. A row whose test passes all
-the same has survived: nothing holds that defence. TEXT picks the rows whose file or test contains it. The tests must pass
-before anything is planted.
+Each row of `table` is planted in a copy of this tree, and the test that it names runs there; rows whose test boots a
+machine share one: see `on_machine`. A row whose test passes all the same has survived: nothing holds that defence. TEXT
+picks the rows whose file or test contains it. The tests must pass before anything is planted.
 """
 
 from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import enum
 import os
 import pathlib
 import queue
@@ -19,9 +18,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import TYPE_CHECKING
 
-from tests.mutants.table import MUTANTS, Mutant
+from tests.mutants.mutant import Fate, Mutant
+from tests.mutants.table import MUTANTS
 from tests.support.machine import REPOSITORY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # What tests read, beside the .venv that runs them.
 COPIED = (
@@ -41,14 +45,6 @@ COPIED = (
 TEST_SECONDS = 300
 # pytest's exit status where tests have failed. Others mean that they did not run.
 FAILED = 1
-
-
-class Fate(enum.Enum):
-    KILLED = "killed"
-    SURVIVED = "SURVIVED"
-    STALE = "STALE: the text is not in the file exactly once"
-    BROKEN = "BROKEN: the test did not run"
-    SKIPPED = "skipped: this host cannot run the test"
 
 
 def main() -> int:
@@ -74,25 +70,38 @@ def main() -> int:
                 trees.put(tree)
 
         began = time.monotonic()
-        tests = list(dict.fromkeys(row.test for row in rows))
-        status, said = _pytest(trees.queue[0], *tests, seconds=TEST_SECONDS * (1 + len(tests)))
+        local, booting = ([row for row in rows if row.boots is boots] for boots in (False, True))
+        tests = list(dict.fromkeys(row.test for row in local))
+        status, said = _pytest(trees.queue[0], *tests, seconds=TEST_SECONDS * (1 + len(tests))) if tests else (0, "")
         if status != 0:
             print(said)
             print("mutants: a test fails although nothing was planted")
             return 1
+        fates = []
         with concurrent.futures.ThreadPoolExecutor(max(arguments.jobs, 1)) as pool:
-            fates = []
-            for row, fate in zip(rows, pool.map(fate_of, rows), strict=True):
-                print(
-                    f"{fate.value:8}  {row.file}  {row.new.strip().splitlines()[0] if row.new.strip() else '(removed)'}  {row.test}",
-                    flush=True,
-                )
+            for row, fate in zip(local, pool.map(fate_of, local), strict=True):
+                print(f"{fate.value:8}  {row}", flush=True)
                 fates.append(fate)
+        for row, fate in _on_machine(trees.queue[0], booting):
+            print(f"{fate.value:8}  {row}", flush=True)
+            fates.append(fate)
     killed = fates.count(Fate.KILLED)
     print(
         f"{len(rows)} planted in {time.monotonic() - began:.0f} s: {killed} killed, {fates.count(Fate.SURVIVED)} survived"
     )
-    return int(any(fate not in (Fate.KILLED, Fate.SKIPPED) for fate in fates) or not rows)
+    return int(any(fate not in (Fate.KILLED, Fate.SKIPPED) for fate in fates) or len(fates) != len(rows) or not rows)
+
+
+def _on_machine(tree: pathlib.Path, rows: list[Mutant]) -> Iterator[tuple[Mutant, Fate]]:
+    """The rows whose test boots a machine, on one machine."""
+    if not rows:
+        return
+    command = [sys.executable, "-m", "tests.mutants.on_machine", *(str(MUTANTS.index(row)) for row in rows)]
+    with subprocess.Popen(command, cwd=tree, env=_environment(tree), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            number, name = line.split()
+            yield MUTANTS[int(number)], Fate[name]
 
 
 def _copy(tree: pathlib.Path) -> pathlib.Path:
@@ -125,14 +134,18 @@ def _plant(tree: pathlib.Path, row: Mutant) -> Fate:
     return Fate.SURVIVED if re.search(r"\d passed", said) else Fate.SKIPPED
 
 
-def _pytest(tree: pathlib.Path, *arguments: str, seconds: int = TEST_SECONDS) -> tuple[int, str]:
+def _environment(tree: pathlib.Path) -> dict[str, str]:
     # A .pyc file is found out of date by the second: a mutant may be younger than that.
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
     environment.pop("CI", None)
+    return environment
+
+
+def _pytest(tree: pathlib.Path, *arguments: str, seconds: int = TEST_SECONDS) -> tuple[int, str]:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
     try:
         done = subprocess.run(
-            command, cwd=tree, env=environment, capture_output=True, text=True, timeout=seconds, check=False
+            command, cwd=tree, env=_environment(tree), capture_output=True, text=True, timeout=seconds, check=False
         )
     except subprocess.TimeoutExpired:
         return FAILED, "it hangs"

@@ -121,6 +121,7 @@ def ask(path: str, line: str) -> None:
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(5)
         client.connect(path)
+        print(f"reached {path}")
         client.sendall(line.encode() + b"\n")
         attempt(f"asked {path}", lambda: json.loads(client.recv(4096))["ok"])
 
@@ -136,9 +137,12 @@ def state(directory: str) -> None:
 
 
 def look() -> None:
-    """Look at what is visible from here."""
+    """Look at what is visible from here, and say as whom."""
+    print(f"uid {os.getuid()}")
     for path in ("/home", "/run/remo-broker", "/run/remo-broker/admin.sock", "/var/lib/remo-broker", "/root"):
         attempt(f"saw {path}", os.listdir if stat.S_ISDIR(os.stat(path).st_mode) else os.stat, path)
+    for path in ("/home/open", "/root/open"):
+        attempt(f"wrote to {path}", lambda path=path: os.close(os.open(f"{path}/planted", os.O_CREAT | os.O_WRONLY)))
     attempt("socket", lambda: socket.socket(socket.AF_UNIX))
 
 

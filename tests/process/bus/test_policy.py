@@ -47,6 +47,28 @@ async def listen():
 asyncio.run(listen())
 """
 
+# The service's user, with the service's name, sends an ordinary client a signal that is none of the service's, then one that is.
+_FORGER = f"""
+import asyncio, sys
+from dbus_next import Message, MessageType
+from dbus_next.aio import MessageBus
+
+async def forge():
+    service = await MessageBus(bus_address=sys.argv[1]).connect()
+    await service.request_name({BUS_NAME!r})
+    client = await MessageBus(bus_address=sys.argv[1]).connect()
+    heard = asyncio.Queue()
+    client.add_message_handler(lambda message: heard.put_nowait(message.interface) if message.path == {ROOT!r} else None)
+    for interface in ("org.example.Forged", {MANAGER.name!r}):
+        signal = Message(
+            message_type=MessageType.SIGNAL, destination=client.unique_name, path={ROOT!r}, interface=interface, member="Any"
+        )
+        await service.send(signal)
+    print(await asyncio.wait_for(heard.get(), 20))
+
+asyncio.run(forge())
+"""
+
 
 @pytest.fixture
 def peer(directory: pathlib.Path) -> Iterator[StatusPeer]:
@@ -122,6 +144,14 @@ def test_signals_reach_everybody(bus: Bus, peer: StatusPeer) -> None:
         peer.tell(project_event("other"))
         heard = [listener.stdout.readline().decode().strip() for _ in range(3)]
     assert heard == ["InterfacesAdded", "ProjectAdded", "PropertiesChanged"]
+
+
+def test_of_the_service_only_its_own_signals_reach_anybody(bus: Bus) -> None:
+    """Its name is no way to reach the programs of others for whoever takes it over."""
+    done = subprocess.run(
+        [*STAND_IN, sys.executable, "-c", _FORGER, bus.address], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"{MANAGER.name}\n"
 
 
 def test_every_rule_names_its_destination_and_what_may_be_said() -> None:

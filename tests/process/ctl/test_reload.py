@@ -58,18 +58,26 @@ def test_reload_of_what_takes_away_asks_nothing(
     assert allowed(operator) == ["B"]
 
 
+CACHE = "[cache]\nttl_seconds = 60\nmax_entries = 5\n"
+
+
 @pytest.mark.parametrize(
-    "extra",
+    ("names", "extra"),
     [
-        "[cache]\nttl_seconds = 61\n",
-        '[cache]\nttl_seconds = 60\n[secrets.A]\nfetch_as = "env"\nenv_var = "LD_PRELOAD"\n',
-        '[cache]\nttl_seconds = 60\n[hosts]\n"git.example.org" = "A"\n',
+        (["A", "B", "NEW"], CACHE),
+        (["A", "B"], CACHE.replace("60", "61")),
+        (["A", "B"], CACHE.replace("5", "6")),
+        (["A", "B"], f'{CACHE}[secrets.A]\nfetch_as = "env"\nenv_var = "LD_PRELOAD"\n'),
+        (["A", "B"], f'{CACHE}[hosts]\n"git.example.org" = "A"\n'),
     ],
+    ids=["name", "lease", "leases", "binding", "host"],
 )
 def test_more_of_any_kind_has_to_be_approved(
-    operator: CommandLine, directory: pathlib.Path, path: pathlib.Path, extra: str
+    operator: CommandLine, directory: pathlib.Path, path: pathlib.Path, names: list[str], extra: str
 ) -> None:
-    write_project(directory, path.name, "A", "B", extra=extra)
+    write_project(directory, path.name, "A", "B", extra=CACHE)
+    operator.says("reload", "--yes", "myrepo")
+    write_project(directory, path.name, *names, extra=extra)
     before = operator.json("show", "myrepo")
     assert "--yes" in refused(operator.run("reload", "myrepo"), 1)
     operator.says("reload", "--all")

@@ -181,6 +181,22 @@ def test_it_writes_nothing_starts_nothing_and_inherits_nothing(project: ProjectD
 # --- the same in one's own process -----------------------------------------------------------------------------------
 
 
+def test_no_plugin_of_another_package_runs(project: ProjectDirectory, tmp_path: Path) -> None:
+    """pydantic runs what other packages name as its plugins."""
+    mark = tmp_path / "ran"
+    (tmp_path / "plugged.py").write_text(f"open({str(mark)!r}, 'w')\nplugin = None\n")
+    metadata = tmp_path / "plugged-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: plugged\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text("[pydantic]\nplugged = plugged:plugin\n")
+    project.write(GOOD)
+    environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join([str(tmp_path), ENVIRONMENT["PYTHONPATH"]])}
+    command = [*PYTHON, "-m", "remo_broker.manifest"]
+    done = subprocess.run(command, input=request(project.path), env=environment, capture_output=True, check=True)
+    assert json.loads(done.stdout)["ok"]
+    assert not mark.exists()
+
+
 def test_load_holds_the_name_to_that_of_the_directory(project: ProjectDirectory) -> None:
     project.write()
     assert load(str(project.path)).allowlist == ("GITHUB_TOKEN",)

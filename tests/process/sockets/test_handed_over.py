@@ -123,6 +123,17 @@ def test_unregistering_revokes_what_a_unit_has_made(
             Link(mounted)
 
 
+def test_a_listener_that_was_revoked_is_not_served_though_it_is_at_its_path(
+    start_broker: StartBroker, units: Units
+) -> None:
+    """As after an unregister that a crash cut short: the registration is back, and the unit still has its dead socket."""
+    units.add("client-myrepo")
+    units.sockets["client-myrepo"].shutdown(socket.SHUT_RDWR)
+    broker = start_broker(projects=[registration("myrepo", "A")], listeners=units.sockets)
+    broker.push({"A": "a"})
+    assert broker.get("A")["value"] == "a"
+
+
 def test_who_waits_at_a_listener_that_is_revoked_is_turned_away(
     start_broker: StartBroker, units: Units, directory: pathlib.Path
 ) -> None:

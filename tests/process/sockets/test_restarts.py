@@ -41,6 +41,17 @@ def test_a_restart_widens_nothing(start_broker: StartBroker, directory: pathlib.
     assert broker.get("C")["value"] == "c"
 
 
+def test_a_restart_keeps_to_limits_that_are_stricter_now(start_broker: StartBroker, directory: pathlib.Path) -> None:
+    broker = start_broker()
+    register(broker, make_project(directory / "myrepo", "A", ttl_seconds=60, max_entries=5))
+    broker.stop()
+    broker = start_broker(cache_default_ttl_seconds=20, cache_default_max_entries=2)
+    shown = broker.ask({"op": "show", "name": "myrepo"})
+    assert (shown["ttl_seconds"], shown["max_entries"]) == (20, 2)
+    broker.push({"A": "a"})
+    assert 0 < broker.get("A")["ttl_seconds"] <= 20
+
+
 def test_a_kill_loses_no_registration(start_broker: StartBroker, directory: pathlib.Path) -> None:
     broker = start_broker()
     register(broker, make_project(directory / "myrepo", "A"))

@@ -29,6 +29,7 @@ from remo_broker.broker.registrations import (
     save,
 )
 from tests.support.broker import registration
+from tests.support.machine import unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -168,7 +169,7 @@ def test_a_file_that_cannot_be_read_stays_where_it_is(tmp_path: pathlib.Path) ->
     assert os.listdir(tmp_path) == [FILE_NAME]
 
 
-@pytest.mark.parametrize("how", ["symlink", "FIFO", "writable by others"])
+@pytest.mark.parametrize("how", ["symlink", "FIFO", "of another user", "writable by others"])
 def test_a_file_that_others_may_have_written_is_not_read(tmp_path: pathlib.Path, how: str) -> None:
     file = tmp_path / FILE_NAME
     save(str(tmp_path), encode([]))
@@ -178,6 +179,10 @@ def test_a_file_that_others_may_have_written_is_not_read(tmp_path: pathlib.Path,
     elif how == "FIFO":
         file.unlink()
         os.mkfifo(file)
+    elif how == "of another user":
+        if os.geteuid() != 0:
+            unavailable("giving a file away takes root")
+        os.chown(file, 65534, -1)
     else:
         file.chmod(0o620)
     with pytest.raises(Unread):

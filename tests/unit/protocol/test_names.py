@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from remo_broker.protocol.names import (
@@ -78,6 +78,10 @@ def test_how_many() -> None:
 
 
 @given(st.text(alphabet="aZ09_-.\n\u00e9 ", max_size=4) | st.text(alphabet="a_-", min_size=60, max_size=130))
+@example("a" * 64)
+@example("a" * 65)
+@example("a" * 128)
+@example("a" * 129)
 def test_names_are_what_their_patterns_say(text: str) -> None:
     assert is_secret_name(text) == (re.fullmatch(SECRET_NAME_PATTERN[1:-1], text) is not None)
     assert is_project_name(text) == (re.fullmatch(PROJECT_NAME_PATTERN[1:-1], text) is not None)

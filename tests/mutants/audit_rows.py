@@ -1,0 +1,120 @@
+"""Defects in the audit: in what the broker records, and in the review."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+TRAIL = "remo_broker/broker/audit/trail.py"
+WAITING = "remo_broker/broker/audit/waiting.py"
+IDENTITY = "remo_broker/broker/audit/identity.py"
+READ_BACK = "remo_broker/broker/audit/read_back.py"
+REFUSED = "remo_broker/broker/sockets/refused.py"
+REVIEW = "remo_broker/ctl/audit_journal.py"
+
+AUDIT = (
+    Mutant(
+        TRAIL,
+        '            self._give_up_unseen(QUEUE_RECORDS)\n            self._degrade("The socket of journald was replaced")\n'.replace(
+            '\\"', '"'
+        ),
+        "            pass\n",
+        "tests/unit/broker/audit/test_trail.py::test_what_was_in_the_queue_of_a_socket_that_is_gone_is_counted",
+    ),
+    Mutant(
+        TRAIL,
+        "            self.serial -= 1",
+        "            pass",
+        "tests/unit/broker/audit/test_trail.py::test_what_is_made_in_vain_while_it_recovers_takes_no_serial",
+    ),
+    Mutant(
+        WAITING,
+        "        if queue.denials:\n",
+        "        if not queue.grants:\n",
+        "tests/unit/broker/audit/test_waiting.py::test_denials_displace_no_grant",
+    ),
+    Mutant(
+        WAITING,
+        "    return len(queue.denials), bool(queue.project), len(queue.grants)",
+        "    return 0, bool(queue.project), len(queue.grants)",
+        "tests/unit/broker/audit/test_waiting.py::test_denials_displace_no_grant",
+    ),
+    Mutant(
+        WAITING,
+        "    return len(queue.denials), bool(queue.project), len(queue.grants)",
+        "    return len(queue.denials), False, len(queue.grants)",
+        "tests/unit/broker/audit/test_waiting.py::test_what_operators_do_gives_way_last",
+    ),
+    Mutant(
+        IDENTITY,
+        "        if found is None or _ended(pidfd):",
+        "        if found is None:",
+        "tests/unit/broker/audit/test_identity.py::test_a_peer_that_has_ended_is_said_to_be_gone_and_no_more",
+    ),
+    Mutant(
+        IDENTITY,
+        "before != _start_time(pid)",
+        'before == b""',
+        "tests/unit/broker/audit/test_identity.py::test_without_a_pidfd_the_start_time_must_be_the_same",
+    ),
+    Mutant(
+        IDENTITY,
+        "0, container.end() if container else len(path))",
+        "0, len(path))",
+        "tests/unit/broker/audit/test_identity.py::test_what_a_control_group_says",
+    ),
+    Mutant(
+        READ_BACK,
+        "ABSENT = 2",
+        "ABSENT = 1",
+        "tests/unit/broker/audit/test_read_back.py::test_a_slow_journal_is_healthy",
+    ),
+    Mutant(
+        READ_BACK,
+        "            self._trail.wait_for_storage()",
+        "            pass",
+        "tests/unit/broker/audit/test_read_back.py::test_before_the_first_answer_nothing_counts_as_stored",
+    ),
+    Mutant(
+        REFUSED,
+        "        key = project, uid\n        if key in self._counts:",
+        "        key = project, 0\n        if key in self._counts:",
+        "tests/machine/test_borders.py::test_silent_connections_of_a_wrong_uid_are_recorded",
+    ),
+    # --- the review
+    Mutant(
+        REVIEW,
+        '[[("_UID", str(broker_uid()))] if self.directory is None',
+        "[[] if self.directory is None",
+        "tests/process/ctl/test_audit.py::test_every_query_is_bound_to_the_user",
+    ),
+    Mutant(
+        REVIEW,
+        "        return printable(value, LONGEST_FIELD)\n",
+        "        return value\n",
+        "tests/process/ctl/test_audit.py::test_nothing_reaches_the_terminal_as_it_is",
+    ),
+    Mutant(
+        REVIEW,
+        "        if query.holds(entry.get_realtime_usec()):\n            yield Record(entry)\n\n\ndef _last",
+        "        if not query.holds(entry.get_realtime_usec()):\n            return\n        yield Record(entry)\n\n\ndef _last",
+        "tests/process/ctl/test_audit_directory.py::test_entries_past_the_end_do_not_end_the_search",
+    ),
+    Mutant(
+        "remo_broker/ctl/audit_report.py",
+        "<td>{escape(reason)}</td>",
+        "<td>{reason}</td>",
+        "tests/process/ctl/test_audit_report.py::test_strings_of_the_journal_make_no_element_and_no_attribute",
+    ),
+    Mutant(
+        "remo_broker/ctl/audit_who.py",
+        "    return machine is None or machine == machine_id()",
+        "    return True",
+        "tests/process/ctl/test_audit_directory.py::test_a_users_number_of_another_host_gets_no_name_of_this_one",
+    ),
+    Mutant(
+        "remo_broker/ctl/audit_verify.py",
+        "            if serial > expected:",
+        "            if serial > expected + 1:",
+        "tests/process/ctl/test_audit_verify.py::test_a_gap_is_shown_with_the_times_around_it",
+    ),
+)

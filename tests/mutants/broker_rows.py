@@ -1,0 +1,305 @@
+"""Defects in the broker's memory, decisions, limits and state, and in the manifest reader."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+MEMORY = "remo_broker/broker/secrets/memory.py"
+STORE = "remo_broker/broker/secrets/store.py"
+SPANS = "remo_broker/broker/secrets/json_spans.py"
+COMPARISON = "remo_broker/broker/secrets/changes.py"
+EXPIRY = "remo_broker/broker/secrets/expiry.py"
+DECISIONS = "remo_broker/broker/decisions.py"
+PROJECTS = "remo_broker/broker/projects.py"
+RATE = "remo_broker/broker/rate.py"
+STATE = "remo_broker/broker/registrations.py"
+CHANGES = "remo_broker/broker/manifest_changes.py"
+RELOADS = "remo_broker/broker/manifest_operations.py"
+DAEMON = "remo_broker/broker/daemon.py"
+ADMIN = "remo_broker/broker/sockets/admin.py"
+LISTENER = "remo_broker/broker/sockets/listener.py"
+LISTENERS = "remo_broker/broker/sockets/project_listeners.py"
+CREDENTIALS = "remo_broker/broker/sockets/credentials.py"
+NAMES = "remo_broker/protocol/names.py"
+READER = "remo_broker/manifest/reader.py"
+DOCUMENT = "remo_broker/manifest/document.py"
+CHILD = "remo_broker/manifest/__main__.py"
+
+BROKER = (
+    # --- secret memory
+    Mutant(
+        MEMORY,
+        "        region.wipe()\n        if small",
+        "        if small",
+        "tests/unit/broker/secrets/test_memory.py::test_a_small_region_is_kept_clean_and_a_large_one_is_unmapped",
+    ),
+    Mutant(
+        MEMORY,
+        "        mapping.madvise(mmap.MADV_DONTDUMP)\n",
+        "",
+        "tests/unit/broker/secrets/test_memory.py::test_the_fallback_is_locked_and_left_out_of_dumps",
+    ),
+    Mutant(
+        MEMORY,
+        "        mapping.madvise(mmap.MADV_DONTFORK)\n",
+        "",
+        "tests/unit/broker/secrets/test_memory.py::test_the_fallback_is_locked_and_left_out_of_dumps",
+    ),
+    Mutant(
+        SPANS,
+        "                yield from forget(unfinished)\n",
+        "                pass\n",
+        "tests/unit/broker/secrets/test_json_spans.py::test_what_was_read_is_forgotten_in_steps",
+    ),
+    Mutant(
+        ADMIN,
+        "            refusal.__traceback__ = None\n",
+        "",
+        "tests/unit/broker/sockets/test_admin.py::test_a_refusal_keeps_no_frame_that_it_passed_through",
+    ),
+    Mutant(
+        EXPIRY,
+        "return min(expiry.wall_usec - self._wall(), expiry.boot_usec - self._boot())",
+        "return expiry.wall_usec - self._wall()",
+        "tests/unit/broker/secrets/test_expiry.py",
+    ),
+    Mutant(
+        EXPIRY,
+        "return min(expiry.wall_usec - self._wall(), expiry.boot_usec - self._boot())",
+        "return expiry.boot_usec - self._boot()",
+        "tests/unit/broker/secrets/test_expiry.py",
+    ),
+    Mutant(
+        COMPARISON,
+        "                binary != was_binary\n                or end",
+        "                end",
+        "tests/unit/broker/secrets/test_changes.py",
+    ),
+    Mutant(
+        COMPARISON,
+        "            if is_retired():\n                return None\n",
+        "",
+        "tests/unit/broker/secrets/test_changes.py",
+    ),
+    # --- who gets what
+    Mutant(
+        DECISIONS,
+        "        if uid is not None and not project.registration.admits(uid):\n            return UID_NOT_ALLOWED\n",
+        "",
+        "tests/unit/broker/test_decisions.py",
+    ),
+    Mutant(
+        LISTENERS,
+        "        elif not project.registration.admits(peer.uid):\n",
+        "        elif False:\n",
+        "tests/process/sockets/test_limits.py",
+    ),
+    Mutant(
+        DECISIONS,
+        "NOT_IN_MANIFEST if is_secret_name(name) else INVALID_NAME",
+        "NOT_IN_MANIFEST if name in self.store.snapshot.secrets else INVALID_NAME",
+        "tests/unit/broker/test_decisions.py",
+    ),
+    Mutant(
+        DECISIONS,
+        "        if record.startswith(grant.from_store):\n            grant.project.leases.end(grant.name)\n",
+        "",
+        "tests/unit/broker/test_decisions.py",
+    ),
+    Mutant(
+        DECISIONS,
+        "        if grant.epoch != store.epoch:\n            self._prepare(grant)\n",
+        "        if not grant.epoch:\n            self._prepare(grant)\n",
+        "tests/unit/broker/test_decisions.py",
+    ),
+    Mutant(
+        PROJECTS,
+        "        self.grants = {name: Grant(self, name) for name in registration.allowlist}\n        self.lines = {}\n        self.info_line",
+        "        self.grants = {name: Grant(self, name) for name in registration.allowlist}\n        self.info_line",
+        "tests/unit/broker/test_decisions.py::test_a_reload_forgets_the_lines",
+    ),
+    Mutant(
+        PROJECTS,
+        "    ttl = min(one.ttl_seconds, config.cache_default_ttl_seconds)\n",
+        "    ttl = one.ttl_seconds\n",
+        "tests/process/sockets/test_restarts.py::test_a_restart_keeps_to_limits_that_are_stricter_now",
+    ),
+    Mutant(
+        PROJECTS,
+        "    entries = min(one.max_entries, config.cache_default_max_entries)\n",
+        "    entries = one.max_entries\n",
+        "tests/process/sockets/test_restarts.py::test_a_restart_keeps_to_limits_that_are_stricter_now",
+    ),
+    Mutant(
+        CREDENTIALS,
+        "        if peer.uid != 0:\n            return Reason.UID_NOT_ALLOWED\n",
+        "",
+        "tests/machine/test_credentials.py::test_a_socket_that_was_opened_to_all_still_serves_root_alone",
+    ),
+    Mutant(
+        CREDENTIALS,
+        "        if unit is not None and unit[1] != printable(asked.unit).encode():\n            return Reason.UNIT_MISMATCH\n",
+        "",
+        "tests/machine/test_credentials.py::test_a_root_process_elsewhere_gets_nothing_under_the_name_of_a_unit",
+    ),
+    # --- limits
+    Mutant(RATE, "        if tokens < 1:\n", "        if tokens < -1000:\n", "tests/unit/broker/test_rate.py"),
+    Mutant(RATE, "min(float(self.burst), ", "max(float(self.burst), ", "tests/unit/broker/test_rate.py"),
+    Mutant(
+        PROJECTS,
+        "        self.bucket = Bucket(rate_per_second, rate_burst)\n",
+        "        self.bucket = Bucket(0, 0)\n",
+        "tests/process/sockets/test_limits.py::test_a_project_that_asks_too_often",
+    ),
+    Mutant(
+        LISTENER,
+        "                    self._loop.change(self.socket.fileno(), 0)\n"
+        "                    self._loop.after(EXHAUSTED_SECONDS, self._resume)\n"
+        "                    return\n",
+        "                    return\n",
+        "tests/process/isolation/test_limits.py::test_out_of_descriptors",
+    ),
+    Mutant(
+        LISTENERS,
+        "        return project.connections >= limit or ",
+        "        return ",
+        "tests/process/isolation/test_limits.py::test_connections",
+    ),
+    Mutant(
+        "remo_broker/broker/audit/floods.py",
+        "        if len(name) <= LONG_NAME:",
+        "        if True:",
+        "tests/process/sockets/test_audit.py::test_denials_of_long_names_are_counted_after_the_first_few",
+    ),
+    # --- names and what is shown
+    Mutant(NAMES, '{0,63}$"', '{0,64}$"', "tests/unit/protocol/test_names.py"),
+    Mutant(NAMES, '.encode("unicode_escape").decode("ascii")', "", "tests/unit/protocol/test_names.py"),
+    Mutant(
+        NAMES,
+        'RESERVED_PROJECT_NAMES = frozenset({"admin", "status", "credentials"})',
+        'RESERVED_PROJECT_NAMES = frozenset({"admin", "status"})',
+        "tests/unit/protocol/test_names.py",
+    ),
+    Mutant(
+        DAEMON,
+        "{type(error).__name__} at {where}",
+        "{error} at {where}",
+        "tests/unit/broker/test_faults.py::test_a_fault_is_logged_without_its_text",
+    ),
+    # --- manifests
+    Mutant(
+        READER,
+        "seen.st_nlink > 1 and seen.st_uid != owner",
+        "seen.st_nlink > 1 and False",
+        "tests/unit/manifest/test_reader.py",
+    ),
+    Mutant(
+        READER,
+        "os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC",
+        "os.O_PATH | os.O_CLOEXEC",
+        "tests/unit/manifest/test_reader.py",
+    ),
+    Mutant(
+        READER,
+        "    if before.st_size > MAX_BYTES:\n",
+        "    if before.st_size > 1 << 40:\n",
+        "tests/unit/manifest/test_reader.py",
+    ),
+    Mutant(
+        READER,
+        "    if before.st_size and _first_hole(file) < before.st_size:\n",
+        "    if False:\n",
+        "tests/unit/manifest/test_reader.py::test_a_sparse_file",
+    ),
+    Mutant(
+        READER,
+        '("st_size", "st_mtime_ns", "st_ctime_ns")',
+        '("st_size",)',
+        "tests/unit/manifest/test_reader.py",
+    ),
+    Mutant(
+        DOCUMENT,
+        "            if dots >= MAX_KEY_PARTS:\n".replace("            if", "                if"),
+        "                if dots >= 1 << 30:\n",
+        "tests/unit/manifest/test_document.py::test_a_costly_document_is_refused_at_once",
+    ),
+    Mutant(
+        CHILD,
+        "    signal.setitimer(signal.ITIMER_REAL, DEADLINE_SECONDS)\n",
+        "",
+        "tests/process/manifest/test_child.py::test_whatever_happens_is_one_line",
+    ),
+    Mutant(
+        CHILD,
+        '    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"\n',
+        "",
+        "tests/process/manifest/test_child.py::test_no_plugin_of_another_package_runs",
+    ),
+    Mutant(
+        CHANGES,
+        "            self.added\n            or ",
+        "            ",
+        "tests/process/ctl/test_reload.py::test_more_of_any_kind_has_to_be_approved[name]",
+    ),
+    Mutant(
+        CHANGES,
+        "            or fresh.ttl_seconds > before.ttl_seconds\n",
+        "",
+        "tests/process/ctl/test_reload.py::test_more_of_any_kind_has_to_be_approved",
+    ),
+    Mutant(
+        CHANGES,
+        "            or fresh.max_entries > before.max_entries\n",
+        "",
+        "tests/process/ctl/test_reload.py::test_more_of_any_kind_has_to_be_approved[leases]",
+    ),
+    Mutant(
+        CHANGES,
+        "            or any(name in kept for name in self.bindings)\n",
+        "",
+        "tests/process/ctl/test_reload.py::test_more_of_any_kind_has_to_be_approved",
+    ),
+    Mutant(
+        RELOADS,
+        "                if sha256 is not None and sha256 != allowed.source.sha256:\n",
+        "                if False:\n",
+        "tests/process/ctl/test_reload.py::test_what_was_approved_is_what_is_adopted",
+    ),
+    # --- state
+    Mutant(
+        STATE,
+        "fcntl.LOCK_EX | fcntl.LOCK_NB",
+        "fcntl.LOCK_SH | fcntl.LOCK_NB",
+        "tests/process/sockets/test_life.py::test_two_brokers_with_one_state",
+    ),
+    Mutant(
+        STATE,
+        "        os.fchmod(descriptor, 0o600)",
+        "        os.fchmod(descriptor, 0o644)",
+        "tests/unit/broker/test_registrations.py",
+    ),
+    Mutant(
+        STATE,
+        "os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC",
+        "os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC",
+        "tests/unit/broker/test_registrations.py",
+    ),
+    Mutant(
+        STATE,
+        "        if found.st_uid not in (0, os.geteuid()):\n",
+        "        if False:\n",
+        "tests/unit/broker/test_registrations.py",
+    ),
+    Mutant(
+        STATE,
+        "        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):\n",
+        "        if False:\n",
+        "tests/unit/broker/test_registrations.py",
+    ),
+    Mutant(
+        STATE,
+        '    temporary = path + ".new"\n'.replace('\\"', '"'),
+        "    temporary = path\n",
+        "tests/unit/broker/test_registrations.py",
+    ),
+)

@@ -1,0 +1,160 @@
+"""Defects in the commands and in the client library."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+CONNECTION = "remo_broker/client/connection.py"
+TRUST = "remo_broker/client/trust.py"
+PLACES = "remo_broker/secret/places.py"
+TMPFS = "remo_broker/secret/tmpfs.py"
+LINKS = "remo_broker/secret/links.py"
+GIT = "remo_broker/secret/git.py"
+SECRET_PATHS = "remo_broker/cli/secret_paths.py"
+TERMINAL = "remo_broker/cli/terminal.py"
+ACL = "remo_broker/ctl/reader_access.py"
+PACK = "remo_broker/build/pack.py"
+
+LINKS_OF_A_PROJECT = "tests/machine/test_borders.py::test_no_link_of_a_project_leads_root_to_another_file"
+
+CLIENT = (
+    Mutant(
+        CONNECTION,
+        "    if not is_broker(uid, admin=bool(kind)):\n",
+        "    if False:\n",
+        "tests/process/client/test_bad_replies.py::test_a_listener_of_another_user_is_sent_nothing",
+    ),
+    Mutant(
+        TRUST,
+        "    if admin:\n        return False\n",
+        "",
+        "tests/process/client/test_bad_replies.py::test_who_may_be_the_broker",
+    ),
+    Mutant(
+        "remo_broker/client/project.py",
+        "    if not all(is_secret_name(name) for name in info.allowlist):\n",
+        "    if False:\n",
+        "tests/process/client/test_bad_replies.py::test_a_name_that_no_broker_would_accept",
+    ),
+    Mutant(
+        PLACES,
+        "                if not binding.explicit and changes_loading(variable):\n",
+        "                if False:\n",
+        "tests/process/secret/test_exec.py::test_a_variable_that_changes_what_programs_load",
+    ),
+    Mutant(
+        PLACES,
+        "OWNER = 0o700\n",
+        "OWNER = 0o777\n",
+        "tests/process/secret/test_exec.py::test_files_lie_in_memory_with_their_mode",
+    ),
+    Mutant(
+        TMPFS,
+        "        if is_in_memory(directory) and is_safe(directory) and",
+        "        if is_safe(directory) and",
+        "tests/process/secret/test_files.py::test_a_disk_is_not_rendered_on",
+    ),
+    Mutant(
+        TMPFS,
+        "    return found.st_uid == os.geteuid() and not",
+        "    return not",
+        "tests/process/secret/test_files.py::test_a_directory_that_is_not_ours_is_not_used",
+    ),
+    Mutant(
+        TMPFS,
+        '    base = f"{usual}-{os.urandom(RANDOM_BYTES).hex()}"\n'.replace('\\"', '"'),
+        "    base = usual\n",
+        "tests/process/secret/test_files.py::test_a_squatted_directory_is_not_waited_for",
+    ),
+    Mutant(
+        LINKS,
+        "    elif found is None and os.path.lexists(target) and not ours:\n",
+        "    elif False:\n",
+        "tests/process/secret/test_files.py::test_a_real_file_is_not_replaced",
+    ),
+    Mutant(
+        "remo_broker/secret/bindings.py",
+        "    if digest != info.manifest_sha256:\n",
+        "    if False:\n",
+        "tests/process/secret/test_exec.py::test_an_edited_manifest_counts_when_it_is_reloaded",
+    ),
+    Mutant(
+        GIT,
+        "        elif key in request:\n",
+        "        elif False:\n",
+        "tests/process/secret/test_git.py",
+    ),
+    Mutant(
+        GIT,
+        '    if request.get("protocol") != "https" or not host:\n',
+        "    if not host:\n",
+        "tests/process/secret/test_git.py",
+    ),
+    Mutant(
+        SECRET_PATHS,
+        "            if target == self.root or os.path.commonpath([self.root, target]) != self.root:\n",
+        "            if False:\n",
+        "tests/process/ctl/test_push.py::test_a_dotenv_file_reads_nothing_outside_its_directory",
+    ),
+    Mutant(
+        SECRET_PATHS,
+        "        self._active = os.geteuid() == 0 and uid != 0\n",
+        "        self._active = False\n",
+        "tests/process/ctl/test_push.py::test_root_reads_what_a_dotenv_names_with_the_rights_of_its_owner",
+    ),
+    Mutant(
+        SECRET_PATHS,
+        "_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY\n",
+        "_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY\n",
+        "tests/process/ctl/test_push.py::test_a_fifo_is_refused_and_a_pipe_is_read",
+    ),
+    Mutant(
+        "remo_broker/ctl/push.py",
+        "    if process.returncode:\n",
+        "    if False:\n",
+        "tests/process/ctl/test_push.py::test_a_command_is_pushed_if_it_succeeds",
+    ),
+    Mutant(
+        ACL,
+        "os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)",
+        "os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)",
+        LINKS_OF_A_PROJECT,
+    ),
+    Mutant(
+        ACL,
+        "os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)",
+        "os.open(name, os.O_PATH | os.O_CLOEXEC, dir_fd=directory)",
+        LINKS_OF_A_PROJECT,
+    ),
+    Mutant(ACL, " or found.st_nlink > 1 or ", " or ", LINKS_OF_A_PROJECT),
+    Mutant(
+        TERMINAL,
+        '        environment["LESSSECURE"] = "1"\n',
+        "        pass\n",
+        "tests/process/ctl/test_pager.py::test_roots_pager_runs_no_command",
+    ),
+    Mutant(
+        "remo_broker/build/completions.py",
+        "| LC_ALL=C sed -n '/^[A-Za-z0-9_]",
+        "| LC_ALL=C sed -n '/^[^ ]",
+        "tests/process/cli/test_completions.py::test_tab",
+    ),
+    Mutant(
+        PACK,
+        "exec python3 -IS ",
+        "exec python3 -S ",
+        "tests/process/secret/test_pack.py::test_nothing_of_the_callers_surroundings_is_imported",
+    ),
+    Mutant(
+        PACK,
+        "if sys.version_info < (3, OLDEST):",
+        "if sys.version_info < (3, 5):",
+        "tests/process/secret/test_pack.py::test_a_version_that_is_too_old_ends_with_a_message",
+    ),
+    Mutant(
+        "remo_broker/secret/remo-secret.c",
+        "static bool is_secret_name(const char *text, size_t size) {\n",
+        "static bool is_secret_name(const char *text, size_t size) {\n    if (size) return text != 0;\n",
+        "tests/process/static_client",
+    ),
+)

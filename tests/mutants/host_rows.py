@@ -1,0 +1,175 @@
+"""Defects in units, in the bus policy, and in what the broker does to its own process."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+BROKER_UNIT = "units/remo-broker.service"
+READER_UNIT = "units/remo-broker-manifest@.service"
+CLIENT_UNIT = "units/remo-broker-client@.socket"
+TMPFILES = "units/remo-broker.tmpfiles"
+POLICY = "policy/io.get2know.RemoBroker1.conf"
+PROCESS = "remo_broker/protocol/process.py"
+BINDER = "remo_broker/binder/files.py"
+LISTENER = "remo_broker/broker/sockets/listener.py"
+LISTENERS = "remo_broker/broker/sockets/project_listeners.py"
+
+IN_FORCE = "tests/process/memory/test_process.py::test_settings_of_the_allocator_are_put_in_force"
+NO_TRACE = "tests/machine/test_borders.py::test_the_brokers_user_cannot_trace_it_at_any_moment"
+GATE = "tests/machine/test_borders.py::test_the_gate_is_closed_where_it_has_to_be_made_again"
+READER_SEES = "tests/machine/test_borders.py::test_the_reader_alone_sees_projects_and_nothing_else"
+PLANT = "tests/machine/test_borders.py::test_nobody_but_root_puts_anything_where_the_sockets_lie"
+OLD_MOUNT = "tests/machine/test_borders.py::test_an_old_mount_is_dead_after_unregistering"
+ENABLES = "tests/machine/test_register.py::test_the_helper_changes_units_of_registered_projects_and_no_others"
+HELPERS = "tests/machine/test_borders.py::test_nobody_of_their_users_reaches_the_helpers_or_the_state"
+
+HOST = (
+    # --- the process
+    Mutant(
+        PROCESS,
+        "prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)",
+        "prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)",
+        "tests/process/memory/test_process.py::test_no_core",
+    ),
+    Mutant(
+        PROCESS,
+        "glibc.malloc.perturb=165",
+        "glibc.malloc.perturb=0",
+        "tests/process/memory/test_traces.py::test_freed_heap_is_overwritten",
+    ),
+    Mutant(PROCESS, ":glibc.malloc.arena_max=1", "", IN_FORCE),
+    Mutant(PROCESS, ":glibc.malloc.tcache_count=0", "", IN_FORCE),
+    Mutant(PROCESS, '    "LD_BIND_NOW": "1",\n', "", IN_FORCE),
+    Mutant(
+        BROKER_UNIT,
+        "Environment=LD_BIND_NOW=1\n",
+        "",
+        "tests/machine/test_sandbox.py::test_the_environment_spares_a_second_start",
+    ),
+    Mutant(
+        BROKER_UNIT,
+        "LimitCORE=1\n",
+        "LimitCORE=infinity\n",
+        "tests/machine/test_secrecy.py::test_no_core_before_the_broker_forbids_them_itself",
+    ),
+    Mutant(BROKER_UNIT, "AmbientCapabilities=CAP_IPC_LOCK\n", "", NO_TRACE),
+    Mutant(
+        "remo_broker/broker/daemon.py",
+        "        drop_capabilities()\n",
+        "",
+        "tests/machine/test_sandbox.py::test_the_process_has_no_privilege",
+    ),
+    Mutant(BROKER_UNIT, "MemorySwapMax=0\n", "", "tests/machine/test_secrecy.py::test_no_swap"),
+    # --- what the units see
+    Mutant(BROKER_UNIT, "ProtectHome=yes\n", "", "tests/machine/test_borders.py::test_the_broker_sees_no_project"),
+    Mutant(
+        BROKER_UNIT,
+        "TemporaryFileSystem=/srv:ro /mnt:ro /media:ro /opt:ro\n",
+        "",
+        "tests/machine/test_borders.py::test_the_broker_sees_no_project",
+    ),
+    Mutant(READER_UNIT, "ProtectHome=read-only\n", "", READER_SEES),
+    Mutant(READER_UNIT, "RestrictAddressFamilies=none\n", "RestrictAddressFamilies=AF_UNIX\n", READER_SEES),
+    Mutant(READER_UNIT, "TemporaryFileSystem=/var/lib/remo-broker:ro\n", "", READER_SEES),
+    Mutant(READER_UNIT, "InaccessiblePaths=-/run/remo-broker -/run/dbus\n", "", READER_SEES),
+    Mutant(READER_UNIT, "User=remo-broker-manifest\n", "User=remo-broker\n", READER_SEES),
+    Mutant(
+        BROKER_UNIT,
+        "NotifyAccess=main\n",
+        "NotifyAccess=main\nKillMode=process\n",
+        "tests/contract/test_units.py::test_no_process_outlives_its_unit",
+    ),
+    # --- sockets and directories
+    Mutant(
+        CLIENT_UNIT,
+        "SocketMode=0660\n",
+        "SocketMode=0666\n",
+        "tests/machine/test_access.py::test_who_may_connect[unit-nobody-may0]",
+    ),
+    Mutant(
+        BINDER,
+        "SOCKET_MODE = 0o660",
+        "SOCKET_MODE = 0o666",
+        "tests/machine/test_access.py::test_who_may_connect[broker-nobody-may0]",
+    ),
+    Mutant(BINDER, "GATE_MODE = 0o750", "GATE_MODE = 0o755", GATE),
+    Mutant(
+        TMPFILES,
+        "d /run/remo-broker/mount 0750",
+        "d /run/remo-broker/mount 0755",
+        GATE.replace("the_gate_is_closed_where_it_has_to_be_made_again", "nobody_outside_the_group_gets_past_the_gate"),
+    ),
+    Mutant(TMPFILES, "d /run/remo-broker 0755 root root", "d /run/remo-broker 0775 root remo-broker", PLANT),
+    Mutant("units/remo-broker-bind.socket", "SocketGroup=remo-broker-private\n", "SocketGroup=remo-broker\n", HELPERS),
+    Mutant(
+        "units/remo-broker-manifest.socket", "SocketGroup=remo-broker-private\n", "SocketGroup=remo-broker\n", HELPERS
+    ),
+    Mutant(
+        TMPFILES,
+        "d /var/lib/remo-broker 0770 root remo-broker-private",
+        "d /var/lib/remo-broker 0770 root remo-broker",
+        HELPERS,
+    ),
+    Mutant(
+        "units/remo-broker-credentials.socket",
+        "SocketMode=0600\n",
+        "SocketMode=0666\n",
+        "tests/machine/test_credentials.py::test_only_root_reaches_the_socket",
+    ),
+    # --- the helper that enables units
+    Mutant("units/remo-broker-enable.socket", "SocketMode=0660\n", "SocketMode=0666\n", ENABLES),
+    Mutant("units/remo-broker-enable.socket", "SocketGroup=remo-broker-admin\n", "SocketGroup=remo-broker\n", ENABLES),
+    Mutant(
+        "units/remo-broker-enable@.service",
+        ">/dev/null 2>&1 || { echo",
+        ">/dev/null 2>&1 || true || { echo",
+        ENABLES,
+    ),
+    Mutant("units/remo-broker-enable@.service", '"" | [!a-z0-9]* | *[!a-z0-9_-]*)', '"")', ENABLES),
+    # --- revocation
+    Mutant(LISTENER, "    listening.shutdown(socket.SHUT_RDWR)\n", "", f"{OLD_MOUNT}[units]"),
+    Mutant(
+        LISTENERS,
+        "        self._revoke(name)\n        try:\n            self._prepared[name]",
+        "        try:\n            self._prepared[name]",
+        "tests/process/sockets/test_handed_over.py::test_a_unit_s_listener_is_not_served_to_a_later_registration",
+    ),
+    Mutant(
+        LISTENERS,
+        "        if handed_over and is_revoked(listening):\n            listening.close()\n            return\n",
+        "",
+        "tests/process/sockets/test_handed_over.py::test_a_listener_that_was_revoked_is_not_served_though_it_is_at_its_path",
+    ),
+    Mutant(BINDER, "_read_marker(marker) != owner", "False", f"{OLD_MOUNT}[broker]"),
+    # --- the bus
+    Mutant(
+        POLICY,
+        '    <deny own="io.get2know.RemoBroker1"/>\n',
+        '    <allow own="io.get2know.RemoBroker1"/>\n',
+        "tests/process/bus/test_policy.py::test_only_the_services_user_may_own_the_name",
+    ),
+    Mutant(
+        POLICY,
+        '    <deny send_destination="io.get2know.RemoBroker1"/>\n',
+        '    <allow send_destination="io.get2know.RemoBroker1"/>\n',
+        "tests/process/bus/test_policy.py::test_everybody_may_read_and_nobody_anything_else",
+    ),
+    Mutant(
+        POLICY,
+        '    <deny receive_sender="io.get2know.RemoBroker1"/>\n',
+        "",
+        "tests/process/bus/test_policy.py::test_of_the_service_only_its_own_signals_reach_anybody",
+    ),
+    Mutant(
+        "remo_broker/bus/budget.py",
+        "max(self._full_at.get(uid, now), now)",
+        "now",
+        "tests/process/bus/test_flood.py",
+    ),
+    Mutant(
+        "remo_broker/bus/connection.py",
+        "MAX_CALL = 8 * 1024",
+        "MAX_CALL = 8 * 1024 * 1024",
+        "tests/process/bus/test_connection.py",
+    ),
+)
