@@ -227,13 +227,15 @@ class Operations(ManifestOperations):
 
     # --- secrets
 
-    def push(self, _request: PushCreds, call: AdminCall) -> Steps:
+    def push(self, request: PushCreds, call: AdminCall) -> Steps:
         """Replace the store with the push in the call's region; the store then owns the region."""
         secrets, secrets_b64 = call.members.get("secrets"), call.members.get("secrets_b64")
         if secrets is None and secrets_b64 is None:
             raise protocol_error(Reason.MISSING_FIELD, "field secrets is missing; push-creds needs it or secrets_b64")
         expires = call.members.get("expires")
-        snapshot = yield from self._broker.store.load(call.memory, secrets, secrets_b64, now_usec(), expires)
+        snapshot = yield from self._broker.store.load(
+            call.memory, secrets, secrets_b64, now_usec(), expires, changes=request.changes
+        )
         self._end_of_snapshot()
         self._watchers.pushed()
         count = len(snapshot.secrets)
@@ -244,7 +246,12 @@ class Operations(ManifestOperations):
             secret_count=count,
             generation=snapshot.generation,
         )
-        return Pushed(loaded_at=timestamp(snapshot.loaded_usec), secret_count=count, generation=snapshot.generation)
+        return Pushed(
+            loaded_at=timestamp(snapshot.loaded_usec),
+            secret_count=count,
+            generation=snapshot.generation,
+            changes=snapshot.changes,
+        )
 
     def clear(self, _request: ClearCreds, call: AdminCall) -> Done:
         store = self._broker.store

@@ -55,9 +55,9 @@ class Output:
     def __init__(self, *, json_mode: str, legend: bool, pager: bool) -> None:
         self.json = json_mode
         self.legend = legend
-        self._terminal = sys.stdout.isatty()
-        self._pager = pager and self._terminal
-        self.colours = self._terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        self.terminal = sys.stdout.isatty()
+        self._pager = pager and self.terminal
+        self.colours = self.terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
     def paint(self, text: str, colour: Colour | None) -> str:
         return f"{colour}{text}{RESET}" if colour is not None and self.colours else text

@@ -136,14 +136,17 @@ class AdminClient(StatusClient):
         secrets: Mapping[str, str | Mapping[str, str]],
         binaries: Mapping[str, bytes] | None = None,
         expires: Mapping[str, str] | None = None,
+        *,
+        changes: bool = False,
     ) -> Pushed:
         """Replace every secret that the broker holds, in one step.
 
         Raises `InvalidPayload` or `PayloadTooLarge`.
 
         `expires` maps names to times (RFC 3339), at which the broker stops handing out the secret.
+        With `changes`, the reply says what was added, removed and changed.
         """
-        return self.ask(push_request(secrets, binaries or {}, expires or {}), Pushed)
+        return self.ask(push_request(secrets, binaries or {}, expires or {}, changes=changes), Pushed)
 
     def clear_creds(self) -> None:
         """Empty the store."""
@@ -171,7 +174,11 @@ def register_request(
 
 
 def push_request(
-    secrets: Mapping[str, str | Mapping[str, str]], binaries: Mapping[str, bytes], expires: Mapping[str, str]
+    secrets: Mapping[str, str | Mapping[str, str]],
+    binaries: Mapping[str, bytes],
+    expires: Mapping[str, str],
+    *,
+    changes: bool = False,
 ) -> PushCreds:
     import binascii
 
@@ -179,4 +186,5 @@ def push_request(
         secrets={name: value if isinstance(value, str) else dict(value) for name, value in secrets.items()},
         secrets_b64={name: binascii.b2a_base64(data, newline=False).decode("ascii") for name, data in binaries.items()},
         expires=dict(expires),
+        changes=changes,
     )

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from remo_broker.cli import secret_paths
+from remo_broker.cli.changes import show_changes
 from remo_broker.cli.input_fault import InputFault
 from remo_broker.cli.options import Arguments, Usage
 from remo_broker.cli.program import Problem
@@ -31,7 +32,7 @@ STANDARD_INPUT_NAME = "standard input"
 
 def push(arguments: Arguments) -> int:
     secrets = gather(arguments)
-    request = push_request(secrets.texts, secrets.binaries, secrets.expires)
+    request = push_request(secrets.texts, secrets.binaries, secrets.expires, changes=True)
     size = len(encode(request))
     if size > MAX_PUSH:
         raise Problem(f"the push has {size} bytes; the limit is {MAX_PUSH}", hint="leave something out")
@@ -47,6 +48,7 @@ def push(arguments: Arguments) -> int:
         output.show_json(fields | {"unsatisfied": [{"name": name, "missing": missing} for name, missing in lacking]})
         return 0
     output.line(f"Pushed {counted(pushed.secret_count, 'secret')}; generation {pushed.generation}.")
+    show_changes(output, pushed.changes)
     for name, missing in lacking:
         output.line(f"{name} now lacks {listed(missing)}.")
     return 0

@@ -159,7 +159,8 @@ class Preview(Request):
 class PushCreds(Request):
     """Replace every secret. The broker reads the three objects in place and never builds them.
 
-    `expires` gives secrets a time (RFC 3339) from which they are no longer served.
+    `expires` gives secrets a time (RFC 3339) from which they are no longer served. With `changes`,
+    the reply says what has changed.
     """
 
     OP = "push-creds"
@@ -170,6 +171,7 @@ class PushCreds(Request):
     secrets: dict[str, str | dict[str, str]] = {}  # noqa: RUF012 - never changed
     secrets_b64: dict[str, str] = {}  # noqa: RUF012 - never changed
     expires: dict[str, str] = {}  # noqa: RUF012 - never changed
+    changes: bool = False
 
 
 class ClearCreds(Request):

@@ -95,10 +95,25 @@ class Difference(Reply):
     max_entries_now: int
 
 
+class PushChanges(Message):
+    """What a push changed, compared with what the broker held before. A value that is written
+    differently counts as changed. The lists have at most `MAX_NAMED` names each."""
+
+    added_count: int
+    removed_count: int
+    changed_count: int
+    added_names: list[str]
+    removed_names: list[str]
+    changed_names: list[str]
+
+
 class Pushed(Reply):
+    """`changes` is there if the request asks for it."""
+
     loaded_at: str
     secret_count: int
     generation: int
+    changes: PushChanges | None = None
 
 
 class AuditStatus(Message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from remo_broker.cli.changes import show_changes
 from remo_broker.cli.program import Problem, complain
 from remo_broker.cli.terminal import Output
 from remo_broker.client.admin import AdminClient, push_request
@@ -31,7 +32,7 @@ def push(arguments: Arguments) -> int:
             complain(PROGRAM, str(problem), problem.hint)
         raise last
     with AdminClient(socket_path(arguments)) as client:
-        pushed = client.ask(request_for(reading.secrets)[0], Pushed)
+        pushed = client.ask(request_for(reading.secrets, changes=True)[0], Pushed)
     output = open_output(arguments)
     if output.json != "off":
         fields = pushed.to_json()
@@ -39,12 +40,13 @@ def push(arguments: Arguments) -> int:
         output.show_json(fields)
     else:
         output.line(f"Pushed {counted(pushed.secret_count, 'secret')}; generation {pushed.generation}.")
+        show_changes(output, pushed.changes)
     return 0
 
 
-def request_for(secrets: Secrets) -> tuple[PushCreds, int]:
+def request_for(secrets: Secrets, *, changes: bool = False) -> tuple[PushCreds, int]:
     """The request that pushes `secrets`, and a hash of it. Raises `Problem` if it is too long."""
-    request = push_request(secrets.texts, secrets.binaries, secrets.expires)
+    request = push_request(secrets.texts, secrets.binaries, secrets.expires, changes=changes)
     line = encode(request)
     size = len(line)
     if size > MAX_PUSH:

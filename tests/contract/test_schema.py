@@ -148,7 +148,10 @@ def sample(cls: type[Message], *, whole: bool) -> Message:
         "secrets": {"A": "x", "B": {"C": "x"}},
         "secrets_b64": {"D": "AA=="},
         "expires": {"D": "2026-05-31T02:30:00Z"},
-        **{key: ["A"] for key in ("added", "removed", "changed_bindings")},
+        **{
+            key: ["A"]
+            for key in ("added", "removed", "changed_bindings", "added_names", "removed_names", "changed_names")
+        },
         "changed_hosts": ["registry.example.org"],
         "sha256": "0" * 64,
         "event": replies.PUSHED,

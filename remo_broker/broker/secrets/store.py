@@ -11,7 +11,10 @@ from it.
 
 from __future__ import annotations
 
+from functools import partial
+
 from remo_broker.broker.secrets.bundles import Bundles
+from remo_broker.broker.secrets.changes import compare
 from remo_broker.broker.secrets.expiry import Clocks, Expiry, parse_time
 from remo_broker.broker.secrets.json_spans import OBJECT, STEP_BUDGET, STRING, text
 from remo_broker.broker.secrets.push_rules import check_fields, check_name, invalid, is_base64, too_long
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
     from remo_broker.broker.secrets.json_spans import Node
     from remo_broker.broker.secrets.memory import Arena, Region, RegionHolder
+    from remo_broker.protocol.replies import PushChanges
 
     # Index of the region, start and end of the literal with its quotes, whether it is base64. A
     # tuple: see `scan`.
@@ -55,7 +59,7 @@ class Snapshot:
     done."""
 
     __slots__ = (
-        *("arena", "expired", "expiries", "generation", "loaded_usec"),
+        *("arena", "changes", "expired", "expiries", "generation", "loaded_usec"),
         *("readers", "regions", "retired", "secrets", "stale", "views"),
     )
 
@@ -82,6 +86,8 @@ class Snapshot:
         """Expired secrets that a reply may still be sent from."""
         self.readers = 0
         self.retired = False
+        self.changes: PushChanges | None = None
+        """What the push changed, if its sender asked."""
 
     def retire(self) -> None:
         """Allow no new readers; wipe now or when the last reader is done."""
@@ -179,9 +185,11 @@ class Store:
         secrets_b64: Node | None,
         loaded_usec: int,
         expires: Node | None = None,
+        *,
+        changes: bool = False,
     ) -> Generator[None, None, Snapshot]:
         """Validate the push in the region of `holder` and make it the snapshot, in steps; all or
-        nothing.
+        nothing. With `changes`, compare it with the one that it replaces.
 
         On success the holder has handed its region over. Otherwise raises `Refused`
         (`invalid_payload`) and changes nothing.
@@ -231,6 +239,10 @@ class Store:
                     budget = STEP_BUDGET
                     yield
             expiries = yield from self._expiries(region, expires, found, limits)
+            compared = None
+            if changes:
+                views = [region.view, *(other.view for other in (bundles.regions if bundles else ()))]
+                compared = yield from self._compare(found, views)
             if generation != self.generation + 1:  # another push began later and finished earlier
                 generation = self.generation + 1
                 if limits.grow(generation):
@@ -243,10 +255,23 @@ class Store:
         old = self.snapshot
         regions = [holder.hand_over(), *(bundles.regions if bundles else ())]
         self.snapshot = Snapshot(self._arena, regions, found, generation, loaded_usec, expiries)
+        self.snapshot.changes = compared
         self.generation = generation
         self.epoch += 1
         self._retire(old)
         return self.snapshot
+
+    def _compare(self, found: dict[str, Secret], views: list[memoryview]) -> Generator[None, None, PushChanges]:
+        """What a push changes, in steps. Starts over if another push replaces the snapshot meanwhile."""
+        while True:
+            old = self.snapshot
+            if old is None:
+                steps = compare(found, views, {}, [], lambda: self.snapshot is not None)
+            else:
+                steps = compare(found, views, old.secrets, old.views, partial(getattr, old, "retired"))
+            changes = yield from steps
+            if changes is not None and self.snapshot is old:
+                return changes
 
     def _expiries(
         self, region: Region, expires: Node | None, found: dict[str, Secret], limits: _Limits

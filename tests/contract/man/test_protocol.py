@@ -29,7 +29,7 @@ CODES = {str(code) for code in (*PROJECT_CODES, *ADMIN_CODES)}
 REASONS = {str(reason) for reason in Reason}
 MESSAGES: list[type[Message]] = [
     *(cls for request in CLASSES for cls in (request, *request.REPLIES)),
-    *(replies.Failure, replies.AuditStatus, replies.ProjectStatus),
+    *(replies.Failure, replies.AuditStatus, replies.ProjectStatus, replies.PushChanges),
 ]
 FIELDS = {field for cls in MESSAGES for field in cls.FIELDS}
 EVENT_FIELDS = {field for cls in EVENTS.values() for field in cls.FIELDS}

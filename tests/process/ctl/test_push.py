@@ -175,6 +175,24 @@ def test_it_tells_which_projects_lack_something(served: CommandLine) -> None:
     assert "lacks" not in served.says("push", stdin=b"A=x\nB=y\nKEY=z\naws=z\n")
 
 
+def test_it_tells_what_came_went_and_changed(served: CommandLine) -> None:
+    assert "Added 3, removed 0, changed 0.\n" in served.says("push", stdin=b'{"A":"1","B":"2","C":{"x":"y"}}')
+    text = served.says("push", stdin=b'{"A":"1","B":"3","D":"4","C":{"x":"z"}}')
+    assert "Added 1, removed 0, changed 2.\n" in text
+    assert "  + D" not in text, "names belong on a terminal, not in a log"
+    found = served.json("push", stdin=b"A=1\nB=3\n")["changes"]
+    assert found == {
+        "added_count": 0,
+        "removed_count": 2,
+        "changed_count": 0,
+        "added_names": [],
+        "removed_names": ["D", "C"],
+        "changed_names": [],
+    }
+    shown = served.on_terminal("push", "--command", "--", "echo", "B=4\nE=5")
+    assert all(line in shown.text for line in ("  + E", "  - A", "  ~ B"))
+
+
 def test_no_value_on_the_command_line(served: CommandLine, directory: pathlib.Path) -> None:
     text = refused(served.run("push", f"A={VALUE}"), 2)
     assert "A=@PATH" in text

@@ -44,7 +44,7 @@ def test_all_kinds_of_sources(supplied: Supplied) -> None:
         + 'rename = { "github-token" = "A" }\n'
     )
     done = supplied.run(f"--config={config}", "push")
-    assert done.stdout == b"Pushed 4 secrets; generation 1.\n", done.stderr
+    assert done.stdout == b"Pushed 4 secrets; generation 1.\nAdded 4, removed 0, changed 0.\n", done.stderr
     assert supplied.broker.get("A")["value"] == "t"
     assert supplied.broker.get("B")["value"] == "two"
     assert supplied.broker.get("b")["value"] == '{"x":"1.50"}'
@@ -67,7 +67,7 @@ def test_credentials_are_a_source(supplied: Supplied) -> None:
     (directory / "B").write_text("given")
     (directory / "vault-token").write_text("for a command")
     done = supplied.run("push", env={"CREDENTIALS_DIRECTORY": str(directory)})
-    assert done.stdout == b"Pushed 2 secrets; generation 1.\n"
+    assert done.stdout == b"Pushed 2 secrets; generation 1.\nAdded 2, removed 0, changed 0.\n"
     assert supplied.broker.get("A")["value"] == "sealed\n", "as it was kept"
     assert supplied.broker.get("B")["value"] == "given"
 
