@@ -1,15 +1,37 @@
 # shellcheck shell=sh
 # Host steps that `./run install` shares with the maintainer scripts of the Debian package. `facts`
-# in install.sh prints the variables: units sysusers tmpfiles users groups state.
+# in install.sh prints the variables: units sysusers tmpfiles users groups state profiles.
 
 systemd_runs() { [ -d /run/systemd/system ]; }
 
 # After files were installed or removed: make the programs that read them reload.
 reload_host() {
     journalctl --update-catalog
+    load_profiles
     systemd_runs || return 0
     systemctl daemon-reload
     ! systemctl -q is-active dbus.service || systemctl reload dbus.service
+}
+
+# Profiles for AppArmor, where the kernel has it. The units start without them, too.
+apparmor_runs() { [ -e /sys/kernel/security/apparmor/profiles ] && command -v apparmor_parser >/dev/null; }
+
+load_profiles() {
+    apparmor_runs || return 0
+    for profile in $profiles; do
+        if [ -e "/etc/apparmor.d/$profile" ]; then
+            apparmor_parser --replace --write-cache "/etc/apparmor.d/$profile" ||
+                echo "The AppArmor profile $profile was not loaded." >&2
+        fi
+    done
+}
+
+# Before their files are removed.
+unload_profiles() {
+    apparmor_runs || return 0
+    for profile in $profiles; do
+        [ ! -e "/etc/apparmor.d/$profile" ] || apparmor_parser --remove "/etc/apparmor.d/$profile" || true
+    done
 }
 
 make_users_and_directories() {

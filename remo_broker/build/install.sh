@@ -71,6 +71,7 @@ facts() {
         esac
     done
     echo "units='$units' sysusers='$sysusers' tmpfiles='$tmpfiles'"
+    echo "profiles='$(basename -s .apparmor policy/*.apparmor | tr '\n' ' ')'"
     # In sysusers.d(5), a u line also creates a group of the same name.
     echo "users='$(awk '$1 ~ /^u/ { printf "%s ", $2 }' units/*.sysusers)'"
     echo "groups='$(awk '$1 ~ /^[ug]/ { printf "%s ", $2 }' units/*.sysusers)'"
@@ -236,6 +237,7 @@ uninstall_host() {
         for file in $(grep "^$unit_dir/[^/]*$" "$lib/installed-files"); do units="$units ${file##*/}"; done
         disable_all
         stop_all
+        unload_profiles
     fi
     if [ -e "$destdir$lib/installed-files" ]; then
         remove_files <"$destdir$lib/installed-files"
