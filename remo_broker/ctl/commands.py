@@ -37,6 +37,9 @@ ALLOW_UID = Option("--allow-uid", value="UID,...", help="Allow only these users 
 NAME = Option("--name", value="NAME", help="Register under this name, regardless of the manifest and the directory")
 REPLACE = Option("--replace", help="Replace the registered project of the name; its sockets stay")
 NO_ENABLE = Option("--no-enable", help="Do not enable or disable the project's socket unit")
+FIX_ACL = Option(
+    "--fix-acl", help="Let the manifest reader pass closed directories and read the manifest, with setfacl"
+)
 NAMES = Option("--names", help="Show only the names that it may fetch, one per line")
 ALL = Option("--all", help="All registered projects; adopt only what their manifests remove")
 DIFF = Option("--dry-run", help="Change nothing; show what would change, like diff")
@@ -122,7 +125,7 @@ cannot start or does not serve a project, {EXIT_IDLE} when it is idle or stopped
             "Serve the project in a directory",
             run="remo_broker.ctl.register:register",
             operands=[Operand("PATH", kind="directory")],
-            options=[NAME, REPLACE, ALLOW_UID, NO_ENABLE],
+            options=[NAME, REPLACE, ALLOW_UID, FIX_ACL, NO_ENABLE],
             details="""\
 The project has the directory's name unless --name gives another. Where systemd runs, its socket's unit remo-broker-client@PROJECT.socket is enabled
 too, so that systemd opens the socket from the next boot on.""",

@@ -17,8 +17,8 @@ from remo_broker.client.errors import (
     ProjectUnknown,
     Unsendable,
 )
-from remo_broker.ctl import shared_places
-from remo_broker.ctl.commands import ALLOW_UID, NAME, NO_ENABLE, PROGRAM, REPLACE
+from remo_broker.ctl import enable, reader_access, shared_places
+from remo_broker.ctl.commands import ALLOW_UID, FIX_ACL, NAME, NO_ENABLE, PROGRAM, REPLACE
 from remo_broker.ctl.session import (
     PROJECT_NAMES,
     checked_project,
@@ -40,6 +40,10 @@ def register(arguments: Arguments) -> int:
     problem = directory_problem(path) if given is None else None
     if problem is not None:
         raise Problem(f"{path}: {problem}", hint=f"give a name with --name; {PROJECT_NAMES}")
+    acl = reader_access.grant(path) if arguments.flag(FIX_ACL) else []
+    if output.json == "off":
+        for command in acl:
+            output.line(f"Ran {escaped(command)}")
     with open_client(arguments) as client:
         try:
             socket = client.register(
@@ -56,12 +60,17 @@ def register(arguments: Arguments) -> int:
             from remo_broker.manifest.reader import PROJECT_PATH
 
             # The broker does not repeat the path it was given.
-            raise Problem(f"{path}: {error.message.removeprefix(f'{PROJECT_PATH}: ')}", hint=error.hint) from None
+            message = error.message.removeprefix(f"{PROJECT_PATH}: ")
+            hint = error.hint
+            if isinstance(error, ManifestUnreadable) and "setfacl" in message:
+                hint = "register it with --fix-acl, which runs what is missing"
+            raise Problem(f"{path}: {message}", hint=hint) from None
     shared_places.warn(path)
     unit = unit_change(arguments, "enable", name)
     if output.json != "off":
         unit_fields = {"unit": unit.name, "unit_enabled": unit.done}
-        output.show_json({"name": name, "socket_path": socket, "allowlist": names} | unit_fields)
+        fields = {"name": name, "socket_path": socket, "allowlist": names}
+        output.show_json(fields | unit_fields | ({"acl": acl} if arguments.flag(FIX_ACL) else {}))
     else:
         output.line(f"Registered {name}; its socket is {escaped(socket)}.")
         output.line(
@@ -134,34 +143,20 @@ def touches_units(arguments: Arguments) -> bool:
     return not arguments.flag(NO_ENABLE) and manages_units(arguments)
 
 
-def socket_unit(project: str) -> str:
-    return f"remo-broker-client@{project}.socket"
-
-
 def has_unit(project: str) -> bool:
     """Whether the project's socket unit is enabled or active."""
     try:
         return any(
-            systemctl("--quiet", asked, socket_unit(project)).returncode == 0 for asked in ("is-enabled", "is-active")
+            systemctl("--quiet", asked, enable.socket_unit(project)).returncode == 0
+            for asked in ("is-enabled", "is-active")
         )
     except OSError:
         return False
 
 
 def unit_change(arguments: Arguments, verb: str, project: str) -> UnitChange:
-    """Enable the project's socket unit without starting it, or disable and stop it.
-
-    It is not started because the broker holds the socket.
-    """
+    """Enable the project's socket unit without starting it, or disable and stop it."""
     if not touches_units(arguments):
         return UnitChange(None)
-    unit = socket_unit(project)
-    words = [verb, *(["--now"] if verb == "disable" else []), unit]
-    try:
-        answer = systemctl(*words)
-    except OSError as error:
-        return UnitChange(unit, " ".join(["systemctl", *words]), f"systemctl: {os.strerror(error.errno or 0)}")
-    if answer.returncode != 0:
-        said = answer.stderr.strip().splitlines() or ["it gave no reason"]
-        return UnitChange(unit, " ".join(["systemctl", *words]), said[-1])
-    return UnitChange(unit)
+    words = ["systemctl", *enable.command(verb, project)]
+    return UnitChange(enable.socket_unit(project), " ".join(words), enable.change(verb, project))

@@ -20,6 +20,8 @@ INTERNAL_DIR = "internal"
 BIND_SOCKET = "bind.sock"
 MANIFEST_SOCKET = "manifest.sock"
 READ_BACK_SOCKET = "read-back.sock"
+# Between remo-brokerctl and the helper that enables projects' socket units.
+ENABLE_SOCKET = "enable.sock"
 CREDENTIALS_SOCKET = "credentials.sock"
 
 

@@ -40,6 +40,7 @@ def test_modes_and_owners(machine: Machine, operator: Operator) -> None:
     assert _owner(machine, "/run/remo-broker/mount") == ("750", "root", "remo-broker")
     for helper in ("bind", "manifest"):
         assert _owner(machine, f"/run/remo-broker/internal/{helper}.sock") == ("660", "root", "remo-broker-private")
+    assert _owner(machine, "/run/remo-broker/internal/enable.sock") == ("660", "root", "remo-broker-admin")
     assert _owner(machine, ADMIN) == ("660", "root", "remo-broker-admin")
     assert _owner(machine, STATUS) == ("600", "remo-broker-bus", "remo-broker-bus")
     for project in ("unit", "running"):

@@ -35,6 +35,7 @@ def intrude(machine: Machine, user: str, *arguments: str) -> set[str]:
 def guest(machine: Machine) -> str:
     """A user of the host who is in none of our groups."""
     machine.run(["useradd", "--no-create-home", "outsider"], check=False)
+    machine.run(["usermod", "--groups", "", "outsider"])  # a test may have put it into one
     return "outsider"
 
 
@@ -164,6 +165,7 @@ def test_a_state_file_of_somebody_else_is_not_read(machine: Machine, operator: O
 def test_the_reader_alone_sees_projects_and_nothing_else(machine: Machine, operator: Operator) -> None:
     """By its unit's own sandbox, with another program in the reader's place."""
     machine.write("/home/dev/projects/seen-by-readers", "")
+    machine.run(["install", "-d", "-m", "777", "/home/open", "/root/open"])
     result = "/run/intruder-result"
     machine.run(["install", "-m", "666", "/dev/null", result])
     machine.write(
@@ -173,9 +175,11 @@ def test_the_reader_alone_sees_projects_and_nothing_else(machine: Machine, opera
     )
     machine.systemctl("daemon-reload")
     operator.ask("register", name="app", project_path="/home/dev/projects/app")
-    seen = poll("the reader's word", lambda: machine.path(result).read_text().splitlines())
-    assert set(seen) == {"saw /home"}
     uid, _ = machine.ids(READER)
+    expected = {"saw /home", f"uid {uid}"}
+    # It writes when it ends.
+    seen = poll("the reader's word", lambda: machine.path(result).read_text().splitlines())
+    assert set(seen) == expected
     assert uid != machine.ids(BROKER)[0]
 
 
@@ -204,6 +208,46 @@ def test_an_unreadable_manifest_says_which_command_mends_it(machine: Machine, op
         assert command.startswith("setfacl -m ")
         machine.run(["sh", "-c", command])
     assert reply["ok"]
+
+
+def test_register_opens_a_closed_home_for_the_reader_alone(machine: Machine, operator: Operator) -> None:
+    """Each in its owner's right, and for good: also for a file that an editor puts in the manifest's place."""
+    if machine.run(["sh", "-c", "command -v setfacl"], check=False).returncode != 0:
+        unavailable("setfacl is not installed here: ./run test installs it")
+    machine.run(["sh", "-c", "rm -rf /home/closed; useradd -M -d /home/closed closed 2>/dev/null; mkdir /home/closed"])
+    path = operator.manifest("app", ["A"], parent="/home/closed/src dir")
+    machine.run(["sh", "-c", "chown -R closed: /home/closed; chmod -R go= /home/closed"])
+    tried = machine.run(["remo-brokerctl", "register", path], check=False)
+    assert (tried.returncode, "--fix-acl" in tried.stderr.splitlines()[1]) == (1, True)
+    done = machine.run(["remo-brokerctl", "register", "--fix-acl", path])
+    assert done.stdout.count("Ran setfacl ") == 6
+    assert "Ran setfacl -m u:remo-broker-manifest:x '/home/closed/src dir'" in done.stdout
+    assert "Ran setfacl" not in machine.run(["remo-brokerctl", "register", "--fix-acl", "--replace", path]).stdout
+    for save in ('cp -p "$1" "$1.x"; echo "# edited" >>"$1.x"', 'umask 077; cat "$1" >"$1.x"; chmod 640 "$1.x"'):
+        manifest = f"{path}/.devcontainer/remo-broker.toml"
+        machine.run(["sh", "-c", f'{save}; mv "$1.x" "$1"', "sh", manifest])
+    assert operator.do("reload", name="app")["allowlist"] == ["A"]
+    for user in ("nobody", BROKER):
+        assert machine.run(["ls", "/home/closed"], user=user, check=False).returncode != 0
+
+
+def test_no_link_of_a_project_leads_root_to_another_file(machine: Machine, operator: Operator) -> None:
+    if machine.run(["sh", "-c", "command -v setfacl"], check=False).returncode != 0:
+        unavailable("setfacl is not installed here: ./run test installs it")
+    machine.run(["sh", "-c", "rm -rf /home/closed; useradd -M -d /home/closed closed 2>/dev/null; mkdir /home/closed"])
+    machine.run(["sh", "-c", "install -d -m 700 /root/kept; install -m 600 /dev/null /root/kept/remo-broker.toml"])
+    for make in (
+        "ln -s /root/kept $p/.devcontainer",
+        "mkdir $p/.devcontainer; ln -s /root/kept/remo-broker.toml $p/.devcontainer/",
+        "mkdir $p/.devcontainer; ln /root/kept/remo-broker.toml $p/.devcontainer/",
+    ):
+        machine.run(
+            ["sh", "-c", f"p=/home/closed/app; rm -rf $p; mkdir -p $p; {make}; chown -h closed: $p $p/*"], check=False
+        )
+        tried = machine.run(["remo-brokerctl", "register", "--fix-acl", "/home/closed/app"], check=False)
+        assert tried.returncode == 1
+        for kept in ("/root/kept", "/root/kept/remo-broker.toml"):
+            assert READER not in machine.run(["getfacl", "-p", kept]).stdout
 
 
 # --- other users -----------------------------------------------------------------------------------------------------

@@ -45,65 +45,6 @@ def audit(machine: Machine, *arguments: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in says(machine, "audit", "-j", *arguments).splitlines()]
 
 
-# --- units
-
-
-def test_register_enables_and_unregister_disables(machine: Machine, operator: Operator) -> None:
-    path = operator.manifest("tools-a", ["TOKEN"])
-    unit = "remo-broker-client@tools-a.socket"
-    text = says(machine, "register", path)
-    for fact in ("/run/remo-broker/tools-a.sock", "TOKEN", f"Enabled {unit}"):
-        assert fact in text
-    assert machine.systemctl("is-enabled", unit) == "enabled"
-    assert machine.systemctl("is-active", unit, check=False) == "inactive", "the broker has the socket until then"
-    # As after a reboot: the unit has it.
-    machine.systemctl("stop", SERVICE)
-    machine.systemctl("start", unit)
-    assert machine.run(["remo-secret", "list", f"--socket={operator.socket('tools-a')}"]).stdout == "TOKEN\n"
-    assert says(machine, "unregister", "tools-a").splitlines() == [
-        "Unregistered tools-a.",
-        f"Disabled {unit}: systemd does not open the socket any more.",
-    ]
-    assert machine.systemctl("is-enabled", unit, check=False) == "disabled"
-    assert machine.systemctl("is-active", unit, check=False) == "inactive"
-    found = json.loads(says(machine, "register", path, "--no-enable", "-j"))
-    assert (found["unit"], found["unit_enabled"]) == (None, False)
-    assert machine.systemctl("is-enabled", unit, check=False) == "disabled"
-
-
-def test_a_half_done_register_is_reported(machine: Machine, operator: Operator) -> None:
-    """Who may use the admin socket may not change units: what is left to do is said, and the status is not 0."""
-    machine.run(["usermod", "--append", "--groups", "remo-broker-admin", "games"])
-    path = operator.manifest("tools-b", ["TOKEN"])
-    done = brokerctl(machine, "register", path, user="games")
-    assert done.returncode == 1
-    assert "/run/remo-broker/tools-b.sock" in done.stdout
-    assert done.stderr.splitlines()[1] == "Hint: run 'sudo systemctl enable remo-broker-client@tools-b.socket'"
-
-
-def test_a_unit_that_was_left_is_disabled(machine: Machine, operator: Operator) -> None:
-    """The broker has forgotten the project, or never knew it: the unit would open its socket at every boot."""
-    path = operator.manifest("tools-b", ["TOKEN"])
-    unit = "remo-broker-client@tools-b.socket"
-    says(machine, "register", path)
-    operator.do("unregister", name="tools-b")
-    left = brokerctl(machine, "unregister", "tools-b", "--no-enable")
-    assert (left.returncode, machine.systemctl("is-enabled", unit)) == (1, "enabled")
-    assert says(machine, "unregister", "tools-b").splitlines() == [
-        "The broker does not know tools-b; its unit was left over.",
-        f"Disabled {unit}: systemd does not open the socket any more.",
-    ]
-    assert machine.systemctl("is-enabled", unit, check=False) == "disabled"
-    again = brokerctl(machine, "unregister", "tools-b")
-    assert (again.returncode, again.stdout) == (1, "")
-    assert "'remo-brokerctl list' shows" in again.stderr
-    machine.systemctl("stop", SERVICE)  # no socket is opened for a service that runs
-    machine.systemctl("start", unit)
-    found = json.loads(says(machine, "unregister", "tools-b", "-j"))
-    assert found == {"name": "tools-b", "unregistered": False, "unit": unit, "unit_disabled": True}
-    assert machine.systemctl("is-active", unit, check=False) == "inactive"
-
-
 # --- status
 
 
@@ -144,7 +85,7 @@ def test_a_broker_that_cannot_start_is_reported_at_once(machine: Machine) -> Non
     """systemd accepts the connection all the same, so the request would wait for its timeout of 30 seconds."""
     machine.write("/etc/remo-broker/config.toml", "nonsense = 1\n")
     for command, stdin in ((["list"], ""), (["push"], "A=x\n")):
-        done = machine.run(["timeout", "10", "remo-brokerctl", *command], check=False, stdin=stdin)
+        done = machine.run(["timeout", "25", "remo-brokerctl", *command], check=False, stdin=stdin)
         assert done.returncode == 1, "not timeout's 124"
         assert "cannot start" in done.stderr
         assert "nonsense" in done.stderr

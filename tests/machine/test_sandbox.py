@@ -20,6 +20,7 @@ UNITS = (
     *("remo-broker.service", "remo-broker-admin.socket", "remo-broker-status.socket"),
     *("remo-broker-client@x.socket", "remo-broker-mount@x.socket"),
     *("remo-broker-bind.socket", "remo-broker-bind@x.service"),
+    *("remo-broker-enable.socket", "remo-broker-enable@x.service"),
     *("remo-broker-manifest.socket", "remo-broker-manifest@x.service"),
     *("remo-broker-read-back.socket", "remo-broker-read-back@x.service"),
     *("remo-broker-first-seen.timer", "remo-broker-first-seen.service"),
@@ -36,7 +37,7 @@ def test_units_verify_clean(machine: Machine) -> None:
     "unit",
     [
         *(SERVICE, "remo-broker-bind@x.service", "remo-broker-manifest@x.service"),
-        *("remo-broker-read-back@x.service", "remo-broker-first-seen.service"),
+        *("remo-broker-read-back@x.service", "remo-broker-first-seen.service", "remo-broker-enable@x.service"),
     ],
 )
 def test_exposure(machine: Machine, unit: str) -> None:
