@@ -7,6 +7,7 @@ from remo_broker.cli.terminal import Output
 from remo_broker.cli.text import escaped
 from remo_broker.client.errors import ProjectUnknown
 from remo_broker.ctl.commands import UID, UNIT
+from remo_broker.ctl.served import problem as unreachable_because
 from remo_broker.ctl.session import open_client, open_output, project_operand, uids, user
 from remo_broker.protocol.codes import Reason
 from remo_broker.protocol.replies import Explanation, ProjectDetail
@@ -69,6 +70,7 @@ def explain(arguments: Arguments) -> int:
         except ProjectUnknown:
             found = Explanation(decision="deny", outcome="denied", reason=Reason.NOT_REGISTERED, generation=0)
     served = found.outcome == "ok"
+    unserved = None if detail is None else unreachable_because(detail)
     advice = advise(found.reason, project)
     if found.reason == Reason.NOT_IN_MANIFEST and detail is not None and is_on_disk(detail, secret):
         advice = f"the manifest on disk has it by now: remo-brokerctl reload {project}"
@@ -76,14 +78,17 @@ def explain(arguments: Arguments) -> int:
         fields = found.to_json()
         del fields["ok"]
         answer = {"project": project, "secret": secret, "uid": uid, "served": served} | fields
-        output.show_json(answer | ({} if served else {"advice": advice}))
-        return 0 if served else 1
+        answer |= {} if served else {"advice": advice}
+        output.show_json(answer | ({} if unserved is None else {"unserved_reason": unserved}))
+        return 0 if served and unserved is None else 1
     word = "would be given" if served else "would not be given"
     output.line(f"{project} {word} {escaped(secret)}{'' if served else f': {escaped(found.reason)}'}")
     show_rules(output, found, uid, detail)
     if not served:
         output.line(advice[:1].upper() + advice[1:] + ".")
-    return 0 if served else 1
+    if unserved is not None:
+        output.line(f"But {project} is not served: {escaped(unserved)}.")
+    return 0 if served and unserved is None else 1
 
 
 def show_rules(output: Output, found: Explanation, uid: int | None, detail: ProjectDetail | None) -> None:

@@ -16,7 +16,7 @@ def list_projects(arguments: Arguments) -> None:
     with open_client(arguments) as client:
         projects = client.status().projects
     if output.json != "off":
-        output.show_json([project.to_json() | served.field(project.socket_path) for project in projects])
+        output.show_json([project.to_json() | served.field(project) for project in projects])
         return
     header = ["PROJECT", "NAMES", "LEASES", "CONNECTIONS", "ALLOWED", "DENIED", "LAST FETCH"]
     rows = [
@@ -31,7 +31,7 @@ def list_projects(arguments: Arguments) -> None:
         ]
         for project in projects
     ]
-    problems = [served.problem(project.socket_path) for project in projects]
+    problems = [served.problem(project) for project in projects]
     if any(problems):
         header.append("STATE")
         rows = [[*row, why or "served"] for row, why in zip(rows, problems, strict=True)]
@@ -46,7 +46,7 @@ def show(arguments: Arguments) -> None:
     if output.json != "off":
         fields = found.to_json()
         del fields["ok"]
-        output.show_json(fields | served.field(found.socket_path))
+        output.show_json(fields | served.field(found))
         return
     if arguments.flag(NAMES):
         for name in found.allowlist:
@@ -59,7 +59,7 @@ def show(arguments: Arguments) -> None:
             [
                 ("Project", escaped(found.name)),
                 ("Directory", escaped(found.project_path)),
-                ("Socket", escaped(served.problem(found.socket_path) or found.socket_path)),
+                ("Socket", escaped(served.problem(found) or found.socket_path)),
                 ("Users", ", ".join(map(user, found.allowed_uids)) or "anybody who can open the socket"),
                 ("Leases", f"{found.ttl_seconds} s, at most {found.max_entries}; {found.cache_entries} live"),
                 ("Connections", str(found.connections)),

@@ -1,9 +1,8 @@
-"""Whether a project's socket is where its clients look for it.
+"""Whether a project's sockets are where its clients look for them.
 
-The broker listens on the socket it bound, whatever happened to the file since: it may have been
-removed, or a container engine may have made a directory in place of a missing mount source. Whether
-a process listens cannot be seen from here: the broker and its helper have their own network
-namespaces, which /proc/net/unix does not show.
+The broker listens on the sockets it bound, whatever happened to their files since: one may have
+been removed, or a container engine may have made a directory in place of a missing mount source.
+The broker says which one clients cannot connect to; what is in its place is looked up here.
 """
 
 from __future__ import annotations
@@ -11,23 +10,34 @@ from __future__ import annotations
 import os
 import stat
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from remo_broker.protocol.replies import ProjectFacts
 
-def problem(socket_path: str) -> str | None:
-    """What is wrong with a project's socket and how to fix it; None if its clients are served."""
+
+def problem(project: ProjectFacts) -> str | None:
+    """What is wrong with a project's sockets and how to fix it; None if its clients are served."""
+    path = project.unserved or project.socket_path
+    again = f"'remo-brokerctl reload {project.name}' makes it again"
     try:
-        mode = os.lstat(socket_path).st_mode
+        mode = os.lstat(path).st_mode
     except FileNotFoundError:
-        return f"{socket_path} was removed; 'remo-brokerctl reload PROJECT' makes it again"
+        return f"{path} was removed; {again}"
     except OSError as error:
-        return f"{socket_path}: {os.strerror(error.errno or 0)}"
+        # The directory of the sockets for containers is closed to most users.
+        if project.unserved is None:
+            return f"{path}: {os.strerror(error.errno or 0)}"
+        return f"clients cannot connect to {path}; {again}"
     if stat.S_ISDIR(mode):
-        return f"{socket_path} is a directory, as container engines make for a missing mount; remove it with rmdir"
+        return f"{path} is a directory, as container engines make for a missing mount; remove it with rmdir"
     if not stat.S_ISSOCK(mode):
-        return f"{socket_path} is not a socket; remove it"
+        return f"{path} is not a socket; remove it"
+    if project.unserved is not None:
+        return f"{path} is not the broker's socket; remove it, then {again}"
     return None
 
 
-def field(socket_path: str) -> dict[str, object]:
+def field(project: ProjectFacts) -> dict[str, object]:
     """The same for JSON: `served`, and the reason if it is false."""
-    why = problem(socket_path)
+    why = problem(project)
     return {"served": why is None} | ({} if why is None else {"unserved_reason": why})

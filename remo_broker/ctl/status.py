@@ -19,7 +19,7 @@ from remo_broker.protocol.replies import AuditStatus, BrokerStatus
 
 PROTECTION = {
     "memfd_secret": (Colour.GREEN, "memory that not even root can read"),
-    "mlock": (None, "locked and kept out of dumps; root could read it, this kernel has no memfd_secret"),
+    "mlock": (None, "locked and kept out of dumps; root could read it. remo-broker(8), MEMORY, says how to get more"),
     "none": (Colour.YELLOW, "may be swapped out: raise LimitMEMLOCK= of the unit"),
 }
 
@@ -85,7 +85,7 @@ def show_stopped(output: Output, path: str, found: units.UnitStates | None) -> i
 
 def show_running(output: Output, found: BrokerStatus) -> int:
     """Return 0, or `EXIT_FAILED` if a project is not served."""
-    unserved = {one.name: why for one in found.projects if (why := served.problem(one.socket_path)) is not None}
+    unserved = {one.name: why for one in found.projects if (why := served.problem(one)) is not None}
     if output.json != "off":
         fields = found.to_json()
         del fields["ok"]

@@ -29,7 +29,7 @@ from remo_broker.secret.locate import open_client
 from remo_broker.secret.patience import with_secrets
 from remo_broker.secret.places import environment, files, variables
 from remo_broker.secret.rendering import File, Rendering, remove
-from remo_broker.secret.tmpfs import rendered_projects
+from remo_broker.secret.tmpfs import ends_with_session, rendered_projects
 
 
 def execute(arguments: Arguments) -> int:
@@ -115,6 +115,9 @@ def _render(bound: Bound, secrets: dict[str, SecretValue]) -> None:
     rendering = write_files(bound.project, found)
     if rendering is not None:
         rendering.close()
+        if sys.stderr.isatty() and ends_with_session(rendering.directory):
+            report("remo-secret: these files are removed at the end of your last session")
+            report("Hint: for commands that outlive it, set XDG_RUNTIME_DIR=/dev/shm or run 'loginctl enable-linger'")
     write_lines([file.target for file in found.values()])
     sys.stdout.flush()
 

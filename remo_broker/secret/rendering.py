@@ -34,6 +34,7 @@ class Rendering:
             ours = os.path.isfile(file.target) and _is_copy(project, name, file.target)
             links.check_place(file.target, project, copy=file.copy, ours=ours)
         self._folder = tmpfs.make_folder(project)
+        self.directory = self._folder.path
         self._directories: list[str] = []
         self._fresh: dict[str, File] = {}
         try:

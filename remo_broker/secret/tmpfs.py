@@ -30,6 +30,9 @@ CANDIDATES = ("/dev/shm", "/run")  # noqa: S108 - meant for this
 DIRECTORY_MODE = 0o700
 PLACE_SUFFIX = ".place"
 COPY_SUFFIX = ".copy"
+# Where logind makes and removes each user's runtime directory, and which users keep theirs.
+SESSIONS = "/run/user"
+LINGERING = "/var/lib/systemd/linger"
 # Another user can create this user's usual directory in /dev/shm first. If so, add a random suffix.
 RANDOM_BYTES = 8
 
@@ -98,6 +101,15 @@ def is_safe(directory: str) -> bool:
     if found.st_uid not in (0, os.geteuid()):
         return False
     return bool(found.st_mode & stat.S_ISVTX) or not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def ends_with_session(directory: str) -> bool:
+    """Whether systemd-logind removes what is there at the end of the user's last session."""
+    if not directory.startswith(f"{SESSIONS}/"):
+        return False
+    from remo_broker.client.unreachable import user_name
+
+    return not os.path.exists(os.path.join(LINGERING, user_name(os.geteuid())))
 
 
 class Folder:

@@ -10,6 +10,7 @@ import pytest
 
 from remo_broker.broker.audit.waiting import WAITING_RECORDS
 from remo_broker.bus.interfaces import MANAGER, PROJECT
+from remo_broker.ctl.status import PROTECTION
 from remo_broker.manifest.rules import SEARCH
 from remo_broker.protocol import records
 from remo_broker.protocol.config import KEYS, Number
@@ -31,6 +32,22 @@ def test_a_page_names_only_pages_of_ours_that_exist(path: Path) -> None:
     ours = re.findall(r"^\.Xr (remo-\S+) (\d)", path.read_text(), re.MULTILINE)
     assert ours
     assert [f"{name}.{section}" for name, section in ours if not (path.parent / f"{name}.{section}").exists()] == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_apropos_finds_a_page_by_the_project(path: Path) -> None:
+    """It searches the section NAME alone."""
+    name = path.read_text().partition(".Sh NAME\n")[2].partition(".Sh ")[0]
+    assert "remo-broker" in name
+
+
+def test_how_to_get_memory_that_root_cannot_read() -> None:
+    """Where the protection is less, the page that `status` names says what to change."""
+    text = page("remo-broker.8")
+    assert "secretmem.enable=1" in text
+    assert "447" in text
+    assert "remo-broker(8)" in PROTECTION["mlock"][1]
+    assert "kernel" not in PROTECTION["mlock"][1], "a container's filter can be the reason as well"
 
 
 def test_every_key_of_the_configuration_with_its_default() -> None:

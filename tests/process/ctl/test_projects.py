@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from tests.process.ctl.conftest import CommandLine, write_project
-from tests.support.broker import NOBODY
+from tests.support.broker import NOBODY, listen
 from tests.support.machine import poll
 from tests.support.programs import refused
 
@@ -160,6 +160,31 @@ def test_a_project_that_is_not_served_is_marked(operator: CommandLine, directory
     socket.unlink()
     operator.says("reload", "myrepo")
     operator.says("status")
+
+
+def test_a_project_whose_containers_are_not_served_is_marked(operator: CommandLine, directory: pathlib.Path) -> None:
+    """Its other socket, for the host, is in place."""
+    operator.says("register", write_project(directory, "myrepo", "TOKEN"))
+    operator.broker.push({"TOKEN": "x"})
+    operator.says("explain", "myrepo", "TOKEN")
+    socket = operator.broker.project().parent / "mount/myrepo/broker.sock"
+    socket.unlink()
+    for kind in ("nothing", "a directory", "another socket"):
+        if kind == "a directory":
+            socket.mkdir()
+        elif kind == "another socket":
+            listen(socket).close()
+        assert str(socket) in operator.says("status", status=1)
+        assert str(socket) in operator.says("list").splitlines()[1]
+        assert str(socket) in operator.says("show", "myrepo")
+        assert f"not served: {socket}" in operator.says("explain", "myrepo", "TOKEN", status=1)
+        assert str(socket) in operator.json("explain", "myrepo", "TOKEN", status=1)["unserved_reason"]
+        if socket.is_dir():
+            socket.rmdir()
+    socket.unlink()
+    operator.says("reload", "myrepo")
+    operator.says("status")
+    operator.says("explain", "myrepo", "TOKEN")
 
 
 def test_unknown_projects(operator: CommandLine) -> None:

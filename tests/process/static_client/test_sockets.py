@@ -211,6 +211,21 @@ def test_both_find_the_same_socket(both: Both, names: list[str], finds: str | No
     assert both.run("wait", "--timeout=0", through=through).returncode == 5
 
 
+@pytest.mark.parametrize("command", [GET, ("list",)])
+def test_a_mounted_socket_that_was_replaced_on_the_host(both: Both, command: Sequence[str]) -> None:
+    """Its inode has no link left: a container has to be started again, no project to be registered."""
+    path, mounted = both.directory / "p.sock", both.directory / "mounted"
+    mounted.touch()
+    make = f"import socket; socket.socket(socket.AF_UNIX).bind('{path}')"
+    through = _in_namespace(f'{sys.executable} -c "{make}" && mount --bind {path} {mounted} && rm {path}')
+    done = both.run("--socket", mounted, *command, through=through)
+    assert done.returncode == 5
+    error, hint = done.stderr.decode().splitlines()
+    assert f"{mounted} was replaced" in error
+    assert "restart this container" in hint
+    assert "register" not in hint
+
+
 def test_no_run_directory(both: Both) -> None:
     done = both.run("list", through=_in_namespace("mount -t tmpfs none /run"))
     assert "/run/remo-broker does not exist" in done.stderr.decode()
