@@ -46,14 +46,14 @@ AUDIT = (
     ),
     Mutant(
         IDENTITY,
-        "        if found is None or _ended(pidfd):",
-        "        if found is None:",
+        "        if _ended(pidfd):",
+        "        if False:",
         "tests/unit/broker/audit/test_identity.py::test_a_peer_that_has_ended_is_said_to_be_gone_and_no_more",
     ),
     Mutant(
         IDENTITY,
-        "before != _start_time(pid)",
-        'before == b""',
+        "return found if before == _start_time(pid) else GONE",
+        "return found",
         "tests/unit/broker/audit/test_identity.py::test_without_a_pidfd_the_start_time_must_be_the_same",
     ),
     Mutant(
