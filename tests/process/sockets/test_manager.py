@@ -77,10 +77,8 @@ def test_the_watchdog(start_broker: StartBroker, units: Units, notify: NotifySoc
     def pats() -> int:
         return sum("WATCHDOG" in one for one in notify.read())
 
-    began = time.monotonic()
     before = pats()
     poll("the watchdog to be patted", lambda: pats() >= before + 5)
-    assert time.monotonic() - began < 3  # five times in half a second, on an idle machine
 
 
 def test_a_reload_is_sent(start_broker: StartBroker, units: Units, notify: NotifySocket) -> None:

@@ -239,7 +239,7 @@ def test_changes_come_at_once_and_counters_within_a_second(
         broker.push({"A": "a"})
         event = watcher.until(event="broker", generation=generation)
         assert event["secrets_loaded_usec"] > 0
-    assert time.monotonic() - began < 4  # eight seconds, were they told with the counters
+    assert time.monotonic() - began < 7.5  # eight seconds, if they were sent with the counters
     broker.ask({"op": "clear-creds"})
     assert watcher.until(event="broker", secret_count=0)["secrets_loaded_usec"] == 0
     path = make_project(directory / "third", "A", "B", "C")
