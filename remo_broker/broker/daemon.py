@@ -79,7 +79,7 @@ class Daemon:
             self.loop, self.sweeper, self.broker, self.trail, deny=config.audit_failure == DENY
         )
         self.project_listeners = ProjectListeners(
-            self.project_server, manager, raise_descriptor_limit(), partial(self._say, PRIORITY_WARNING)
+            self.project_server, manager, raise_descriptor_limit(), partial(self._log, PRIORITY_WARNING)
         )
         self.report = StatusReport(
             self.loop,
@@ -127,7 +127,7 @@ class Daemon:
             self.loop,
             self.trail,
             os.path.join(config.socket_dir, paths.INTERNAL_DIR, paths.READ_BACK_SOCKET),
-            lambda why: self._say(PRIORITY_WARNING, f"Cannot check whether audit records are stored: {why}."),
+            lambda why: self._log(PRIORITY_WARNING, f"Cannot check whether audit records are stored: {why}."),
         )
 
     # --- start
@@ -150,7 +150,7 @@ class Daemon:
             os.makedirs(self.config.state_dir, mode=0o700, exist_ok=True)
         except OSError as error:
             why = os.strerror(error.errno or 0)
-            self._say(PRIORITY_WARNING, f"state_dir: {self.config.state_dir}: {why}; no project can be registered.")
+            self._log(PRIORITY_WARNING, f"state_dir: {self.config.state_dir}: {why}; no project can be registered.")
         if not registrations.claim(self.config.state_dir):
             raise ConfigError(f"state_dir: {self.config.state_dir}: another broker uses it; give each its own")
         try:
@@ -158,15 +158,15 @@ class Daemon:
                 self.broker.projects.register(within_limits(one, self.config))
         except registrations.Damaged as damage:
             self.writer.keep_aside = isinstance(damage, registrations.Unread)
-            self._say(PRIORITY_ERROR, str(damage))
+            self._log(PRIORITY_ERROR, str(damage))
         # Projects whose registrations could not be read may be back at the next start.
         for name in () if self.writer.keep_aside else self.project_listeners.drop_unregistered():
-            self._say(PRIORITY_WARNING, f"The stored socket of {name} was dropped: no such project is registered.")
+            self._log(PRIORITY_WARNING, f"The stored socket of {name} was dropped: no such project is registered.")
         for name, project in self.broker.projects.items():
             try:
                 self.project_listeners.open_at_start(name, project.registration.project_path)
             except Refused as refusal:
-                self._say(PRIORITY_ERROR, f"Project {name} cannot be served: {refusal.message}")
+                self._log(PRIORITY_ERROR, f"Project {name} cannot be served: {refusal.message}")
         self.project_listeners.binder.started()
         if binds_control:
             # Last, so that a client that waits for the admin socket finds all the others.
@@ -174,7 +174,7 @@ class Daemon:
         self._watch_signals()
         self.loop.watch(self.writer.wakeup, READ, self.writer.finished)
         for text in memory.shortcomings(self.arena):
-            self._say(PRIORITY_WARNING, text)
+            self._log(PRIORITY_WARNING, text)
         self.trail.write_or_keep(
             records.record(
                 records.Event.STARTED,
@@ -199,7 +199,7 @@ class Daemon:
             return
         listening = systemd.listening_socket(descriptor)
         if listening is None:
-            self._say(PRIORITY_WARNING, f"Descriptor {printable(name)} is not a listening Unix stream socket; closed.")
+            self._log(PRIORITY_WARNING, f"Descriptor {printable(name)} is not a listening Unix stream socket; closed.")
             return
         kind, _, project = name.partition("-")
         if name in (ADMIN, STATUS, CREDENTIALS) and name not in self._control:
@@ -213,7 +213,7 @@ class Daemon:
             self.project_listeners.adopt(kind, project, listening, handed_over=True)
         else:
             listening.close()
-            self._say(PRIORITY_WARNING, f"Descriptor {printable(name)} has an unknown name; closed.")
+            self._log(PRIORITY_WARNING, f"Descriptor {printable(name)} has an unknown name; closed.")
 
     def _watch_signals(self) -> None:
         read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -257,13 +257,13 @@ class Daemon:
         try:
             self.broker.credentials.rules = self._reread().credentials
         except ConfigError as error:
-            self._say(PRIORITY_ERROR, f"The credential rules were not reloaded: {error}")
+            self._log(PRIORITY_ERROR, f"The credential rules were not reloaded: {error}")
 
     def _reload(self, name: str, peer: OwnPeer) -> Job:
         try:
             yield from self.operations.adopt_narrower(name, peer)  # type: ignore[arg-type]
         except Refused as refusal:
-            self._say(PRIORITY_WARNING, f"The manifest of {name} was not reloaded: {refusal.message}")
+            self._log(PRIORITY_WARNING, f"The manifest of {name} was not reloaded: {refusal.message}")
         except Exception as error:
             self._bug(error)
 
@@ -286,8 +286,8 @@ class Daemon:
         # Twice per interval, as sd_watchdog_enabled(3) recommends.
         self.loop.after(self.manager.watchdog_seconds / 2, self._pat_watchdog)
 
-    def _say(self, priority: int, message: str) -> None:
-        self.trail.say(priority, message)
+    def _log(self, priority: int, message: str) -> None:
+        self.trail.log(priority, message)
 
     def _bug(self, error: BaseException) -> None:
         """Log where the exception occurred and its type, but not its text, which may hold client
@@ -296,7 +296,7 @@ class Daemon:
         while place is not None and place.tb_next is not None:
             place = place.tb_next
         where = f"{os.path.basename(place.tb_frame.f_code.co_filename)}:{place.tb_lineno}" if place else "nowhere"
-        self._say(PRIORITY_ERROR, f"Internal error: {type(error).__name__} at {where}; please report it.")
+        self._log(PRIORITY_ERROR, f"Internal error: {type(error).__name__} at {where}; please report it.")
 
     # --- the end
 

@@ -100,21 +100,21 @@ class Manager:
             self.watchdog_seconds = int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6
 
     def ready(self, status: str) -> None:
-        self._tell(f"READY=1\nSTATUS={status}")
+        self._notify(f"READY=1\nSTATUS={status}")
 
     def reloading(self) -> None:
-        self._tell("RELOADING=1")
+        self._notify("RELOADING=1")
 
     def status(self, status: str) -> None:
         self._forget("STATUS=")
-        self._tell(f"STATUS={status}")
+        self._notify(f"STATUS={status}")
 
     def stopping(self) -> None:
-        self._tell("STOPPING=1")
+        self._notify("STOPPING=1")
 
     def alive(self) -> None:
         self._forget("WATCHDOG=")
-        self._tell("WATCHDOG=1")
+        self._notify("WATCHDOG=1")
 
     def keep(self, kind: str, project: str, descriptor: int) -> None:
         """Have systemd keep a listener across restarts of the broker."""
@@ -123,12 +123,12 @@ class Manager:
                 copy = os.dup(descriptor)
             except OSError:
                 return  # no free descriptor: served now, made again after a restart
-            self._tell(f"FDSTORE=1\nFDNAME={kind}-{project}", copy)
+            self._notify(f"FDSTORE=1\nFDNAME={kind}-{project}", copy)
 
     def drop(self, kind: str, project: str) -> None:
         """Have systemd drop it again."""
         self._forget(f"FDSTORE=1\nFDNAME={kind}-{project}", whole=True)
-        self._tell(f"FDSTOREREMOVE=1\nFDNAME={kind}-{project}")
+        self._notify(f"FDSTOREREMOVE=1\nFDNAME={kind}-{project}")
 
     @property
     def is_there(self) -> bool:
@@ -140,7 +140,7 @@ class Manager:
         """Whether listeners are still queued for the manager: an exit would lose them."""
         return any(descriptor is not None for _, descriptor in self._untold)
 
-    def _tell(self, state: str, descriptor: int | None = None) -> None:
+    def _notify(self, state: str, descriptor: int | None = None) -> None:
         if self._socket is not None:
             self._untold.append((state, descriptor))
             self._send()

@@ -162,7 +162,7 @@ class Follower:
         await asyncio.sleep(wait)
         while True:
             state = await self._unit.state()
-            self._tell(ending, state)
+            self._publish_outage(ending, state)
             if state is State.DOWN:
                 settled_at = 0.0  # a broker that is up from now on is a new process
             if state in {State.DOWN, State.UNANSWERED}:
@@ -176,7 +176,7 @@ class Follower:
         """Whether the running broker is not the one that started at `began`: a restart is quick."""
         return began > 0 and await self._unit.started_after(began)
 
-    def _tell(self, ending: Ending, state: State) -> None:
+    def _publish_outage(self, ending: Ending, state: State) -> None:
         """Publish the disconnected broker's state, from how the connection ended and what systemd
         says.
         """

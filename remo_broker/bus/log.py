@@ -15,14 +15,14 @@ _journal = "JOURNAL_STREAM" in os.environ
 
 
 def notice(text: str) -> None:
-    _say(5, text)
+    _write(5, text)
 
 
 def warning(text: str) -> None:
-    _say(4, text)
+    _write(4, text)
 
 
-def _say(priority: int, text: str) -> None:
+def _write(priority: int, text: str) -> None:
     for line in text.splitlines():
         shown = f"<{priority}>{line}\n" if _journal else f"remo-broker-bus: {line}\n"
         # Not `print`, which would retry at exit and turn its failure into the exit status.

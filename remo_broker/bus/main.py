@@ -60,7 +60,7 @@ class BusService:
 
     async def run(self, bus_address: str, idle_seconds: float) -> None:
         """Serve until idle, cancelled, or disconnected. Raises BusError, Ended."""
-        self._connection = await connect(bus_address, self._called, self._heard)
+        self._connection = await connect(bus_address, self._called, self._on_message)
         self._unit = BrokerUnit(self._connection)
         follower = Follower(self._status_socket, self._unit, self._changed)
         tasks: list[asyncio.Task[None]] = [asyncio.create_task(follower.run())]
@@ -144,11 +144,11 @@ class BusService:
             self._budget.spend(uid, len(answer.body) if isinstance(answer, Return) else 0, now)
         self._connection.reply(call, answer)
 
-    def _heard(self, message: Incoming) -> None:
+    def _on_message(self, message: Incoming) -> None:
         if message.sender == DRIVER and message.member == "NameLost" and message.body() == [BUS_NAME] and self._named:
             self._end(f"another process has taken {BUS_NAME}")
         if self._unit is not None:
-            self._unit.heard(message)
+            self._unit.on_signal(message)
 
     def _changed(
         self, old: StatusSnapshot | None, new: StatusSnapshot | None, replaced: frozenset[str], why: str
@@ -162,9 +162,9 @@ class BusService:
         if new is not None and self._named:
             for emission in differences(old, new, replaced):
                 self._connection.signal(*emission[:4], *emission.values)
-        self._say(why or "Following the broker", is_fault=new is None)
+        self._report(why or "Following the broker", is_fault=new is None)
 
-    def _say(self, status: str, *, is_fault: bool) -> None:
+    def _report(self, status: str, *, is_fault: bool) -> None:
         if status != self._status:
             self._status = status
             (warning if is_fault else notice)(status)

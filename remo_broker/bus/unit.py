@@ -88,7 +88,7 @@ class BrokerUnit:
             return False
         return isinstance(started, int) and started > usec
 
-    def heard(self, signal: Incoming) -> None:
+    def on_signal(self, signal: Incoming) -> None:
         """Handle a signal from any sender."""
         if signal.member == "NameOwnerChanged" and signal.sender == DRIVER:
             self._subscribed = False

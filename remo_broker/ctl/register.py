@@ -76,7 +76,7 @@ def register(arguments: Arguments) -> int:
         output.line(
             f"It may fetch {', '.join(names)}." if names else "It may fetch nothing: its manifest names no secret."
         )
-        unit.tell(output, "Enabled", "systemd opens the socket from the next boot on")
+        unit.report(output, "Enabled", "systemd opens the socket from the next boot on")
     return unit.status()
 
 
@@ -114,7 +114,7 @@ def unregister(arguments: Arguments) -> int:
         output.show_json({"name": name, "unregistered": known, "unit": unit.name, "unit_disabled": unit.done})
     else:
         output.line(f"Unregistered {name}." if known else f"The broker does not know {name}; its unit was left over.")
-        unit.tell(output, "Disabled", "systemd does not open the socket any more")
+        unit.report(output, "Disabled", "systemd does not open the socket any more")
     return unit.status()
 
 
@@ -127,7 +127,7 @@ class UnitChange:
         self._command = command
         self._error = error
 
-    def tell(self, output: Output, verb: str, consequence: str) -> None:
+    def report(self, output: Output, verb: str, consequence: str) -> None:
         if self.done:
             output.line(f"{verb} {self.name}: {consequence}.")
 

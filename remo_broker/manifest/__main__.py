@@ -80,7 +80,7 @@ def answer(request: bytes) -> dict[str, object]:
 
 def main() -> None:
     restrict()
-    say(answer(receive()))
+    reply(answer(receive()))
 
 
 def receive() -> bytes:
@@ -125,10 +125,12 @@ def _failure(code: str, message: str, key: str | None = None) -> dict[str, objec
 
 
 def _too_late(*_: object) -> None:
-    say(_failure("manifest_unreadable", f"reading the manifest took longer than {DEADLINE_SECONDS} s; make it simpler"))
+    reply(
+        _failure("manifest_unreadable", f"reading the manifest took longer than {DEADLINE_SECONDS} s; make it simpler")
+    )
 
 
-def say(fields: dict[str, object]) -> None:
+def reply(fields: dict[str, object]) -> None:
     """Write the line and exit without Python's own cleanup: there is nothing to clean up."""
     signal.setitimer(signal.ITIMER_REAL, 0)
     line = json.dumps(fields, separators=(",", ":")).encode("ascii") + b"\n"

@@ -34,13 +34,13 @@ class Notifier:
 
     def send(self) -> None:
         ready = "" if self._ready else "READY=1\n"
-        self.waiting = not self._told(f"{ready}STATUS={self._status}")
+        self.waiting = not self._notify(f"{ready}STATUS={self._status}")
         self._ready = self._ready or not self.waiting
 
     def stopping(self) -> None:
-        self._told("STOPPING=1")
+        self._notify("STOPPING=1")
 
-    def _told(self, state: str) -> bool:
+    def _notify(self, state: str) -> bool:
         if not self._address:
             return True
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:

@@ -206,8 +206,8 @@ class Supplier:
         self._connect_at = boot_seconds() + self._connect_retry
         self._connect_retry = min(self._connect_retry * 2, CONNECT_RETRY_SECONDS[1])
         if why:
-            self._complain(why)
-        self._say()
+            self._log_failure(why)
+        self._update_status()
 
     def _learn(self, state: StoreState) -> None:
         if state.start_usec != self._start_usec:
@@ -230,7 +230,7 @@ class Supplier:
         self._held, self._yields_to = False, what
         if self._cause != SIGNAL:
             self._cause = ""
-        self._say()
+        self._update_status()
 
     # --- supplying
 
@@ -252,7 +252,7 @@ class Supplier:
             self._retry = RETRY_SECONDS[0]
         # A command that modifies a path it is watched by would run over and over.
         self._watched.rest(futile=cause == CHANGE and not pushed)
-        self._say()
+        self._update_status()
 
     def _push(self, reading: Reading, cause: str) -> bool:
         """Push what was read, unless the broker has it. Raises `Problem` and `ClientError`."""
@@ -277,9 +277,9 @@ class Supplier:
         self._retry = min(self._retry * 2, RETRY_SECONDS[1])
         failures: dict[str, Exception] = dict(reading.failures) or {"": error}
         self._failures = {label: str(one) for label, one in failures.items()}
-        self._complain("; ".join(_told(one) for one in failures.values()))
+        self._log_failure("; ".join(_failure_text(one) for one in failures.values()))
 
-    def _complain(self, text: str) -> None:
+    def _log_failure(self, text: str) -> None:
         """Log an error once, until it changes."""
         if text != self._last_error:
             self._last_error = text
@@ -287,7 +287,7 @@ class Supplier:
 
     # --- what systemd shows
 
-    def _say(self) -> None:
+    def _update_status(self) -> None:
         """Send `STATUS=`; and `READY=1` after the first try.
 
         Success or not: a vault that is down must not delay the boot.
@@ -307,7 +307,7 @@ class Supplier:
         self._manager.status("; ".join(parts))
 
 
-def _told(error: Exception) -> str:
+def _failure_text(error: Exception) -> str:
     hint = getattr(error, "hint", None)
     return f"{error} ({hint})" if hint else str(error)
 

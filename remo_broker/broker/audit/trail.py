@@ -246,7 +246,7 @@ class AuditTrail:
         """Give `record` its serial and hand it over, or keep it."""
         self._write_or_keep(self.numbered([record], b""))
 
-    def say(self, priority: int, message: str) -> None:
+    def log(self, priority: int, message: str) -> None:
         """Log a line that is not an audit record."""
         self._write_or_keep([records.note(priority, message)])
 

@@ -216,7 +216,7 @@ class AdminConnection(Connection):
         if line:
             self.send(line)
         if self.stream is not None and not self.pending:
-            self.stream.tell()
+            self.stream.send_new()
         if no_room is not None:
             self._fail(no_room)
         else:

@@ -101,7 +101,7 @@ class Sweeper:
 class Stream:
     """A long-lived reply: lines that are sent as state changes. See `Connection.stream`."""
 
-    def tell(self) -> None:
+    def send_new(self) -> None:
         """Send what is new until the socket is full (`pending` is not empty). The connection calls
         this when the stream begins and whenever the socket accepts more; the stream itself must
         arrange a call when something changes."""
@@ -258,7 +258,7 @@ class Connection:
         self.want(READ)
         self.sweeper.lift(self)
         if self.stream is not None:
-            self.stream.tell()
+            self.stream.send_new()
             if self.pending or self.closed:
                 return
         self.drained()
@@ -269,7 +269,7 @@ class Connection:
             self.stream.closed()
         self.stream = stream
         if not self.pending:
-            stream.tell()
+            stream.send_new()
 
     def _finished_sending(self) -> None:
         if self._snapshot is not None:

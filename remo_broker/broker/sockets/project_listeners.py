@@ -64,14 +64,14 @@ class ProjectListeners:
     """`say` logs one sentence for the operator."""
 
     def __init__(
-        self, server: ProjectServer, manager: Manager, max_descriptors: int, say: Callable[[str], None]
+        self, server: ProjectServer, manager: Manager, max_descriptors: int, log: Callable[[str], None]
     ) -> None:
         self.server = server
         self.last_activity = server.loop.now
         """When a peer last connected, on the loop's clock."""
         self.binder = Binder(server.loop, server.broker.config.socket_dir)
         self._manager = manager
-        self._say = say
+        self._log = log
         self._max_descriptors = max_descriptors - RESERVED_DESCRIPTORS
         self._listeners: dict[str, ProjectSockets] = {}
         self._listener_count = 0
@@ -148,7 +148,7 @@ class ProjectListeners:
         try:
             yield from self.binder.remove(name, owner)
         except Refused as refusal:
-            self._say(f"The socket files of project {name} were not removed: {refusal.message}")
+            self._log(f"The socket files of project {name} were not removed: {refusal.message}")
 
     def drop_unregistered(self) -> list[str]:
         """At startup: revoke stored listeners of unregistered projects; returns their names. If
@@ -162,7 +162,7 @@ class ProjectListeners:
                 try:
                     self.binder.remove_now(name, "/")
                 except Refused as refusal:
-                    self._say(f"The socket files of {name} were not removed: {refusal.message}")
+                    self._log(f"The socket files of {name} were not removed: {refusal.message}")
         return names
 
     def stop(self) -> None:

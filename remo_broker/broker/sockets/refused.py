@@ -201,21 +201,21 @@ class RefusedPeers:
             # One user may have thousands of uids, such as a range for containers.
             key = project, MANY_UIDS
             if key not in self._counts:
-                self._loop.after(REFUSED_PEERS_SECONDS, lambda: self._tell(key))
+                self._loop.after(REFUSED_PEERS_SECONDS, lambda: self._report(key))
             self._counts[key] = self._counts.get(key, (0, b""))[0] + 1, fields
         else:
             self._record(project, 1, fields)
             self._counts[key] = 0, fields
-            self._loop.after(REFUSED_PEERS_SECONDS, lambda: self._tell(key))
+            self._loop.after(REFUSED_PEERS_SECONDS, lambda: self._report(key))
 
-    def _tell(self, key: tuple[str, int]) -> None:
+    def _report(self, key: tuple[str, int]) -> None:
         count, fields = self._counts.pop(key)
         if not count:
             return
         self._record(key[0], count, fields)
         if key[1] != MANY_UIDS:
             self._counts[key] = 0, fields
-            self._loop.after(REFUSED_PEERS_SECONDS, lambda: self._tell(key))
+            self._loop.after(REFUSED_PEERS_SECONDS, lambda: self._report(key))
 
     def _record(self, project: str, count: int, fields: bytes) -> None:
         record = records.record(

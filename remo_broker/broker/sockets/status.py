@@ -152,7 +152,7 @@ class StatusStream(Stream):
         """From now on, also send lines in which only counters have changed."""
         self._counters_due = True
 
-    def tell(self) -> None:
+    def send_new(self) -> None:
         connection, report = self._connection, self._report
         for name in [name for name in self._sent if not report.has(name)]:
             if connection.pending or connection.closed:
@@ -185,7 +185,7 @@ class StatusStream(Stream):
     def stopping(self, *, idle: bool) -> None:
         """The broker is stopping: send the last changes and a stopping event."""
         if not self._connection.pending:
-            self.tell()
+            self.send_new()
             self._connection.send(encode(StoppingEvent(idle=idle).to_json()))
 
 
@@ -212,7 +212,7 @@ class StatusServer:
     def changed(self) -> None:
         """Something other than a counter has changed."""
         for stream in self._streams():
-            stream.tell()
+            stream.send_new()
 
     def _streams(self) -> list[StatusStream]:
         return [one.stream for one in self.connections if isinstance(one.stream, StatusStream)]

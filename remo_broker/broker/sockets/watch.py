@@ -54,9 +54,9 @@ class WatchStream(Stream):
         self._due = True
         self._event = event
         if not self._connection.pending:
-            self.tell()
+            self.send_new()
 
-    def tell(self) -> None:
+    def send_new(self) -> None:
         if self._due and not self._connection.ending:
             self._due = False
             self._send(encode(self.state(self._event).to_json()))
@@ -121,15 +121,17 @@ class Watchers:
         self.streams: set[WatchStream] = set()
 
     def pushed(self) -> None:
-        self._tell(self.streams, PUSHED)
+        self._changed(self.streams, PUSHED)
 
     def cleared(self) -> None:
-        self._tell(self.streams, CLEARED)
+        self._changed(self.streams, CLEARED)
 
     def reloaded(self, project: Project) -> None:
-        self._tell([one for one in self.streams if isinstance(one, ProjectStream) and one.project is project], RELOADED)
+        self._changed(
+            [one for one in self.streams if isinstance(one, ProjectStream) and one.project is project], RELOADED
+        )
 
-    def _tell(self, streams: Iterable[WatchStream], event: str) -> None:
+    def _changed(self, streams: Iterable[WatchStream], event: str) -> None:
         waiting = list(streams)
         if waiting:
             self.loop.start(self._in_steps(waiting, event))

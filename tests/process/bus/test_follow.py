@@ -243,7 +243,7 @@ async def following(bus: Bus, peer: StatusPeer) -> AsyncIterator[None]:
 
     def heard(signal: Incoming) -> None:
         if unit is not None:
-            unit.heard(signal)
+            unit.on_signal(signal)
 
     connection = await connect(bus.address, lambda _call: Return(), heard)
     unit = BrokerUnit(connection)

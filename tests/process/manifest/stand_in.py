@@ -78,4 +78,4 @@ if __name__ == "__main__":
     parse: Any = globals()[sys.argv[1]]
     document.parse = parse
     child.restrict()
-    child.say(child.answer(child.receive()))
+    child.reply(child.answer(child.receive()))

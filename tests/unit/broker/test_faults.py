@@ -16,7 +16,7 @@ def raised() -> BaseException:
 
 def test_a_fault_is_logged_without_its_text() -> None:
     said: list[str] = []
-    Daemon._bug(SimpleNamespace(_say=lambda _priority, message: said.append(message)), raised())  # type: ignore[arg-type]
+    Daemon._bug(SimpleNamespace(_log=lambda _priority, message: said.append(message)), raised())  # type: ignore[arg-type]
     [line] = said
     assert "zqMarkerqz" not in line
     assert "ValueError" in line

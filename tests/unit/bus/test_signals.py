@@ -27,13 +27,13 @@ def told(*arguments: Any) -> list[tuple[str, str, Any]]:
     return shown
 
 
-def test_nothing_changed_nothing_told() -> None:
+def test_without_a_change_there_is_no_signal() -> None:
     snapshot = snapshot_of(broker_event(), project_event())
     assert told(snapshot, snapshot) == []
     assert told(snapshot, snapshot_of(broker_event(), project_event())) == []
 
 
-def test_counters_are_not_told() -> None:
+def test_counters_are_not_signalled() -> None:
     old = snapshot_of(broker_event(), project_event())
     counted = project_event(
         cache_entries=2, connections=3, fetches_allowed=99, fetches_denied=9, last_fetch_usec=1_770_000_000_000_000
@@ -49,7 +49,7 @@ def test_a_push_is_one_signal_with_all_that_it_changed() -> None:
     ]
 
 
-def test_the_audits_health_is_told() -> None:
+def test_the_audits_health_is_signalled() -> None:
     old, new = snapshot_of(broker_event()), snapshot_of(broker_event(audit_healthy=False))
     assert told(old, new) == [(ROOT, "PropertiesChanged", {"AuditHealthy": False})]
 

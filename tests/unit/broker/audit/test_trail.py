@@ -307,7 +307,7 @@ def test_each_start_has_an_id_of_its_own(bench: TrailSetup) -> None:
 
 
 def test_a_line_of_the_log_takes_no_serial(bench: TrailSetup) -> None:
-    bench.trail.say(records.PRIORITY_CONTROL, "Said.")
+    bench.trail.log(records.PRIORITY_CONTROL, "Said.")
     assert bench.receiver.take() == [{"MESSAGE": "Said.", "PRIORITY": "5", "SYSLOG_IDENTIFIER": "remo-broker"}]
     assert bench.trail.serial == 0
 
