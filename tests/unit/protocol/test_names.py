@@ -23,6 +23,7 @@ from remo_broker.protocol.names import (
 @pytest.mark.parametrize("name", ["a", "0", "my-repo_2", "a" * 64, "a-", "a_"])
 def test_project_names(name: str) -> None:
     assert is_project_name(name)
+    assert re.fullmatch(PROJECT_NAME_PATTERN, name)
 
 
 @pytest.mark.parametrize(
@@ -31,16 +32,19 @@ def test_project_names(name: str) -> None:
 )
 def test_no_project_names(name: str) -> None:
     assert not is_project_name(name)
+    assert not re.fullmatch(PROJECT_NAME_PATTERN, name)
 
 
 @pytest.mark.parametrize("name", ["A", "a", "0", "_", "GITHUB_TOKEN", "A" * 128])
 def test_secret_names(name: str) -> None:
     assert is_secret_name(name)
+    assert re.fullmatch(SECRET_NAME_PATTERN, name)
 
 
 @pytest.mark.parametrize("name", ["", "A-B", "A" * 129, "A\n", "\nA", "A B", "A=B", "é", "\N{KELVIN SIGN}", "٣", "A\0"])
 def test_no_secret_names(name: str) -> None:
     assert not is_secret_name(name)
+    assert not re.fullmatch(SECRET_NAME_PATTERN, name)
 
 
 def test_the_control_sockets_are_reserved() -> None:
