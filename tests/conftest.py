@@ -70,7 +70,7 @@ def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
         return more + [f"child {child}" for child in _children() - children]
 
     if left():
-        gc.collect()  # what only a cycle holds is no leak
+        gc.collect()  # what only a cycle holds is not a leak
         with contextlib.suppress(TimeoutError):  # a thread may be about to close its own
             poll("the end of what the test has started", lambda: not left(), seconds=2)
         assert not left()

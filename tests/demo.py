@@ -201,7 +201,7 @@ def main() -> int:
             f"\nThe directory is removed. {'The demo failed.' if show.failed else 'Next: ./run install; see README.md.'}"
         )
     except (DemoFailed, OSError) as error:
-        with contextlib.suppress(OSError):  # whoever read the output may have left
+        with contextlib.suppress(OSError):  # the reader of the output may have left
             print(f"demo: {error}", file=sys.stderr, flush=True)
         os._exit(1)  # the interpreter would complain once more of an output that nobody reads
     return int(show.failed)
@@ -354,7 +354,7 @@ def _audit(show: Presentation, log: Path) -> None:
     names = ("REMO_DECISION", "REMO_OUTCOME", "REMO_REASON", "REMO_SECRET", "REMO_PEER_UID")
     rows = [names]
     for line in log.read_text().splitlines():
-        with contextlib.suppress(ValueError):  # what is no record is no JSON either
+        with contextlib.suppress(ValueError):  # other lines are not JSON either
             record = json.loads(line)
             if record.get("REMO_EVENT") == Event.FETCH.word:
                 rows.append(tuple(record[name] for name in names))

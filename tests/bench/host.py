@@ -1,4 +1,4 @@
-"""What the machine is, for whoever compares figures."""
+"""What the machine is, for a comparison of figures."""
 
 from __future__ import annotations
 

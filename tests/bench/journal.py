@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 UNIT = "systemd-journald.service"
 SOCKET = "/run/systemd/journal/socket"
 FILES = pathlib.Path("/var/log/journal")
-# The records of the C sender are told from the broker's by this event: as long a word as its `fetch`.
+# This event tells the C sender's records from the broker's; it is as long as `fetch`.
 BLAST_EVENT = "blast"
 
 _runs = itertools.count(int(time.time()) % 1_000_000)

@@ -48,7 +48,7 @@ def test_the_reference_tool_reads_it(devcontainer: list[str], feature: pathlib.P
     shutil.copytree(feature, folder / "remo-broker")
     settings = {"image": "debian:12", "features": {"./remo-broker": {"wait": "3"}}}
     (folder / "devcontainer.json").write_text(json.dumps(settings))
-    # It only wants to know whether there is a container; there is no engine here.
+    # It only checks whether there is a container; no engine is installed here.
     argv = [*devcontainer, "read-configuration", "--workspace-folder", str(folder.parent), "--docker-path", "/bin/true"]
     argv += ["--include-features-configuration"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False)

@@ -1,4 +1,4 @@
-"""On demand: what starts the broker, what it takes over, when it ends by itself."""
+"""On demand: what starts the broker, what it takes over, when it exits."""
 
 from __future__ import annotations
 

@@ -219,7 +219,7 @@ def test_an_idle_broker_is_shown_and_sleeps_on(machine: Machine, bus: BusUser, o
         assert (bus.get("SecretCount"), bus.get("ProjectCount")) == (0, 1)
         time.sleep(0.1)
     assert machine.systemctl("is-active", SERVICE, check=False) == "inactive"
-    operator.push({"A": "x"})  # somebody else wakes it
+    operator.push({"A": "x"})  # another client wakes it
     poll("the push", lambda: bus.get("SecretCount") == 1)
     assert bus_pid(machine) == pid
 

@@ -118,7 +118,7 @@ def test_uninstall_leaves_the_configuration(machine: Machine) -> None:
             assert "remo-broker" not in machine.run(["getent", database]).stdout
         catalog = machine.run(["journalctl", "--list-catalog", "--no-pager"]).stdout
         assert "remo-broker" not in catalog
-        # Twice is no harm.
+        # Running it twice does no harm.
         machine.run([f"{SOURCE}/run", "uninstall"])
     finally:
         install(machine)
@@ -128,7 +128,7 @@ def test_uninstall_leaves_the_configuration(machine: Machine) -> None:
 
 
 def test_into_a_directory(machine: Machine) -> None:
-    """As a package is built: nothing outside it is touched, nothing that runs is told.
+    """As a package is built: nothing outside it is touched, no running service is notified.
 
     From a directory whose name has to be quoted, by a user whose pip installs elsewhere."""
     machine.ask(ADMIN, {"op": "status"})

@@ -57,7 +57,7 @@ def test_the_watchdog_is_fed_and_bites(machine: Machine, operator: Operator) -> 
 def test_sigterm_lets_requests_in_flight_finish(machine: Machine, operator: Operator) -> None:
     path = operator.register("drain", ["BIG"])
     operator.push({"BIG": "b" * 60_000})
-    # More answers than the kernel holds: some are still the broker's to send when it is told to stop.
+    # More replies than the kernel buffers: the broker still has some to send at the stop.
     asked = 40
     with machine.connect(path) as client, client.makefile("rb") as answers:
         client.sendall(b'{"op":"get","name":"BIG"}\n' * asked)

@@ -119,7 +119,7 @@ def test_a_mounted_directory_outlives_a_stop(machine: Machine, operator: Operato
 
 
 def test_a_directory_in_the_place_of_a_socket_is_said(machine: Machine, operator: Operator) -> None:
-    """At a start too, whoever was to make it."""
+    """At a start too, whichever process was to make it."""
     registered(machine, operator)
     machine.systemctl("stop", SERVICE, CLIENT_UNIT, MOUNT_UNIT)
     machine.run(["sh", "-c", f"rm -f {operator.socket('app')} && mkdir {operator.socket('app')}"])

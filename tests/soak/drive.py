@@ -107,7 +107,7 @@ def _look(subject: Subject, workload: Workload, operations: int, begun: float) -
 
 
 def progress(operations: int, *, terminal: bool) -> Callable[[SoakSample], None]:
-    """A bar on standard error, or a line for each tenth of the way where that is no terminal."""
+    """A bar on standard error, or a line for each tenth of the way if that is not a terminal."""
     width = 40
     told = 0
 

@@ -130,7 +130,7 @@ class Workload:
         else:
             expected = {"protocol_version": 2} if request["op"] == "ping" else {"allowlist": list(ALLOWED)}  # type: ignore[dict-item]
         if any(reply.get(key) != value for key, value in expected.items()):
-            # The reply may hold a secret: only its shape is told.
+            # The reply may hold a secret: only its shape is reported.
             raise Failed(f"{request} was answered with {sorted(reply)}, code {reply.get('code')}")
 
     # --- the admin socket

@@ -29,7 +29,7 @@ static uint32_t *lengths, form_count;
 static struct window *windows;
 static uint32_t window_count = 1, *heads, mask;
 static uint8_t maybe[1 << 19]; // a bit for each hash: most places are ruled out without leaving the processor's cache
-static size_t *seen_until; // for each form, the end of its last hit, so that a copy is told once
+static size_t *seen_until; // for each form, the end of its last hit, so that a copy is reported once
 
 static void fail(const char *what) {
     perror(what);

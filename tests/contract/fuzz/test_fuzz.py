@@ -42,7 +42,7 @@ def harness() -> Iterator[Harness]:
         harness.start()
         for kind, name in STREAMS:
             harness.run(Script(kind, streams(kind)[name]))
-        harness.remember()  # what it takes once is no growth
+        harness.remember()  # a first use is not growth
         yield harness
 
 

@@ -39,7 +39,7 @@ def entries(name: str) -> dict[str, str]:
 
 @BOTH
 def test_every_command_has_an_entry_with_its_options(program: Program, name: str) -> None:
-    """No more and no less: an option that was taken away is no longer promised."""
+    """No more and no less: the page does not promise a removed option."""
     found = entries(name)
     assert set(found) == set(program.commands)
     everywhere = names(program.options)

@@ -1,4 +1,4 @@
-"""The manual pages against the code: every option, default, code, reason, field, key and property stands there."""
+"""The manual pages against the code: every option, default, code, reason, field, key and property is documented."""
 
 from __future__ import annotations
 

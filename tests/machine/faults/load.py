@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Gets on one connection, then a new one: both a connect and an open connection shall meet each fault.
 GETS_PER_CONNECTION = 20
-# No client of these waits longer for an answer; what takes longer is told as an error.
+# No client waits longer for a reply; a longer wait is reported as an error.
 ANSWER_SECONDS = 20.0
 
 

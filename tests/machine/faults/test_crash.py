@@ -1,4 +1,4 @@
-"""A broker that dies or is told to end, while many are being served: nothing unaudited, nobody refused, nothing lost.
+"""A broker that is killed or stopped while it serves many clients: nothing unaudited, nobody refused, nothing lost.
 
 A client that was answered has its record in the journal; one whose connection was closed may have one, as the broker may die
 between the record and the answer. There is never more than one of each for a get.

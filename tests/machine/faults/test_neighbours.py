@@ -1,4 +1,4 @@
-"""The bus, its service, whoever reads the status, and process 1: whatever they do, who asks for a secret does not notice."""
+"""Whatever the bus, its service, readers of the status and process 1 do, clients that fetch secrets do not notice."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Trouble = Callable[[FaultMachine], contextlib.AbstractContextManager[object]]
 
 CLIENTS = 10
-# A thousand gets a second, so that whoever takes the processor from the clients is seen, and not their own crowd.
+# A thousand gets a second, so that a process that takes the processor from the clients is seen, and not their own load.
 PAUSE_SECONDS = 0.01
 PHASE_SECONDS = 5.0 if LONG else 0.7
 # Where nothing has to be waited for, what is slow is the machine. Whoever did wait would do so for a whole phase.
@@ -155,7 +155,7 @@ def test_the_sockets_do_not_notice(machine: Machine, figures: Figures) -> None:
             with trouble(scene):
                 until = time.monotonic() + PHASE_SECONDS
                 while time.monotonic() < until:
-                    scene.push()  # a change to be told to whoever watches
+                    scene.push()  # a change for the watchers
                     time.sleep(0.02)
             seen = load.finish()
         slowest[name] = longest_wait(seen)
@@ -171,7 +171,7 @@ def test_the_sockets_do_not_notice(machine: Machine, figures: Figures) -> None:
 
 
 def test_a_manager_that_does_not_read_is_not_waited_for(start_broker: StartBroker, notify: NotifySocket) -> None:
-    """However much there is to tell; and when it reads again, it is told how things are now."""
+    """However much there is to tell; and when it reads again, it gets the current state."""
     broker = start_broker(notify=notify, projects=[registration("myrepo", "A")])
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as another:
         another.setblocking(False)
@@ -183,5 +183,5 @@ def test_a_manager_that_does_not_read_is_not_waited_for(start_broker: StartBroke
         assert broker.get("A")["value"] == str(number)
         time.sleep(0.12)  # longer than states are gathered
     notify.wait_for(STATUS=f"Serving 1 project, 1 secret (generation 5), memory {protection()}")
-    # One may have found room at once; of those that did not, the newest is told.
+    # One may have found room at once; of those that did not, the newest is sent.
     assert json.dumps(notify.messages).count("(generation") <= 2

@@ -1,4 +1,4 @@
-"""A bus that is none: whatever it does while connecting, the process ends, soon, and says why."""
+"""A malformed bus: whatever it does while connecting, the process soon exits and says why."""
 
 from __future__ import annotations
 

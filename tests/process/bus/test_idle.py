@@ -1,4 +1,4 @@
-"""When the service ends by itself, and that no call is lost when it does."""
+"""When the service exits when idle, and that no call is lost when it does."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_it_asks_to_be_ended_before_it_gives_up_its_name(bus: Bus, peer: StatusP
 
 
 def test_calls_that_come_while_it_ends_are_answered_or_find_nobody(bus: Bus, peer: StatusPeer) -> None:
-    """Never silence: for whoever finds nobody the bus starts a new one."""
+    """Every call is answered: if the service has gone, the bus starts a new one."""
 
     async def call_until_gone() -> set[str]:
         async with other_client(bus) as client:

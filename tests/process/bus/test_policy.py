@@ -20,7 +20,7 @@ from tests.support.status import StatusPeer, project_event, status_peer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Somebody for whom no policy has a rule, and who stands in for the service's user, whom this host need not have.
+# A user without a rule in any policy; it takes the place of the service's user, which this host may lack.
 STRANGER = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 STAND_IN = ("setpriv", "--reuid=1", "--regid=1", "--clear-groups")  # "daemon" wherever there is a /etc/passwd
 

@@ -41,7 +41,7 @@ def redirected(redirection: str, module: str, *arguments: str | pathlib.Path) ->
 
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "0<&- 2>&-", "0<&- >&- 2>&-"])
 def test_no_standard_error(broker: Broker, redirection: str) -> None:
-    """A complaint goes there or nowhere: whoever reads standard output would take it for a secret."""
+    """An error goes to standard error or nowhere: a reader of standard output would take it for a secret."""
     for module, arguments, status in (
         (programs.SECRET, ["--socket", broker.project(), "get", "OTHER"], 3),
         (programs.SECRET, ["get"], 2),

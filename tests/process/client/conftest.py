@@ -77,7 +77,7 @@ def broker() -> Iterator[Broker]:
 
 
 class CannedServer:
-    """Something that is no broker of this version: it answers each connection with bytes and closes it.
+    """A listener that is not a broker of this version: it answers each connection with bytes and closes it.
 
     The last of `answers` is for all further connections too. Where `hold` is set it does not close before the end, and
     where `slow` is set it sends a few bytes at a time.
@@ -125,7 +125,7 @@ class Serve(Protocol):
 
 @pytest.fixture
 def serve(directory: pathlib.Path) -> Iterator[Serve]:
-    """`serve(bytes)`: what listens at `.path` and is no broker."""
+    """`serve(bytes)`: a listener at `.path` that is not a broker."""
     with contextlib.ExitStack() as stack:
 
         def start(*answers: bytes, hold: bool = False, slow: bool = False) -> CannedServer:

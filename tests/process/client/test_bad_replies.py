@@ -50,7 +50,7 @@ def test_another_version_is_named(serve: Serve, open_client: Open, version: int,
 
 @pytest.mark.parametrize("odd", [b'{"ok":true,"done":1}\n', b'{"ok":false,"code":"protocol_error","message":"m"}\n'])
 def test_another_version_is_named_on_the_admin_socket(serve: Serve, open_client: Open, odd: bytes) -> None:
-    """There is no ping there: `status` is asked when an answer is odd."""
+    """This socket has no ping: after a malformed reply the client asks for the status."""
     with pytest.raises(client.WrongVersion, match="version 3"):
         open_client("AdminClient", serve(odd, pong(3)).path).show("x")
 
@@ -142,7 +142,7 @@ def test_unknown_code_is_a_broker_error(serve: Serve, open_client: Open) -> None
 
 
 def test_a_full_backlog_is_waited_for(directory: pathlib.Path, open_client: Open) -> None:
-    """Connecting without blocking fails with EAGAIN then, which is no reason to give up."""
+    """Connecting without blocking fails with EAGAIN then, and the client tries again."""
     path = directory / "full.sock"
     with listen(path, backlog=0) as listening, socket.socket(socket.AF_UNIX) as first:
         first.connect(str(path))

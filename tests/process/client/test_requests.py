@@ -79,7 +79,7 @@ def test_no_snapshot(start_broker: StartBroker, open_client: Open) -> None:
     assert not project.ready().ready
     broker.push({})
     assert project.ready().ready
-    assert len(broker.records("fetch")) == 1, "asking whether it is ready is no fetch"
+    assert len(broker.records("fetch")) == 1, "ready is not a fetch"
 
 
 def test_ping_and_info(broker: Broker, open_client: Open) -> None:

@@ -1,4 +1,4 @@
-"""The report: one page that stands by itself, whatever the journal holds."""
+"""The report: one self-contained page, whatever the journal holds."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_reader_without_a_mouse_or_eyes_gets_all_of_it() -> None:
     attributes = dict(page.attributes)
     assert attributes["lang"] == "en"
     assert page.tags.count("h1") == 1
-    # What the drawing shows stands in a table, and what scrolls can be focused and has a name.
+    # A table shows the same as the drawing; what scrolls can be focused and has a name.
     assert ("aria-hidden", "true") in page.attributes
     assert page.tags.count("svg") == 1
     regions = [value for name, value in page.attributes if name == "role"]

@@ -198,7 +198,7 @@ def test_no_value_on_the_command_line(served: CommandLine, directory: pathlib.Pa
     assert "A=@PATH" in text
     assert VALUE not in text
     assert served.broker.status()["secrets_loaded_at"] is None
-    # Not even where what stands before the sign is no name: it may be the beginning of a value.
+    # Not even if the text before the sign is not a name: it may be the beginning of a value.
     for operand in (f"{VALUE}-a={VALUE}", f"{VALUE}-a=@{VALUE}"):
         text = refused(served.run("push", operand), 2)
         assert "Hint: " in text

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ATTACKER = pathlib.Path(__file__).with_name("attacker.py")
 # What is measured is the broker, not who gets the processor: attackers and whatever else runs leave it to the broker and
-# to whoever measures.
+# to the measurement.
 NICE_ATTACKER, NICE_MEASURED = 10, -10
 
 

@@ -47,7 +47,7 @@ class Connections:
 
 
 def test_unfinished_requests(start_broker: StartBroker, crowd: Connections) -> None:
-    """A project's connections keep `MAX_UNREAD` together; who wants more is told so, and the others go on."""
+    """A project's connections keep `MAX_UNREAD` together; one that sends more is refused, and the others go on."""
     broker = start_broker(projects=[registration("evil"), registration("good", "A")])
     links = crowd.join(broker.project("evil"), CONNECTIONS)
     before = broker.resident_kib()
@@ -89,7 +89,7 @@ def test_answers_that_nobody_reads(start_broker: StartBroker, crowd: Connections
 
 
 def test_connections(start_broker: StartBroker, crowd: Connections) -> None:
-    """A project has so many; who is too many is told so, and beyond some, closed without a word."""
+    """Beyond a project's limit a connection is refused with a reply, far beyond it closed without one."""
     broker = start_broker(projects=[registration("evil"), registration("good")])
     links = crowd.join(broker.project("evil"), CONNECTIONS)
     assert links[-1].ask({"op": "ping"})["ok"]
@@ -133,7 +133,7 @@ def _is_served(path: pathlib.Path, op: str) -> bool:
 
 
 def test_passed_descriptors_are_not_kept(start_broker: StartBroker) -> None:
-    """They are closed as the message is read: whoever waits on the other end of one sees it."""
+    """They are closed as the message is read: a process that waits on the other end of one sees it."""
     broker = start_broker(projects=[registration("myrepo", "A")])
     descriptors = broker.descriptors()
     for path in (broker.project(), broker.admin, broker.status_socket):

@@ -32,7 +32,7 @@ def handled(broker: Broker, link: Link) -> None:
         return int(count)
 
     poll("all to be read", lambda: not unread())
-    broker.status()  # one process does it all: whoever answers this has finished what came before
+    broker.status()  # one process does it all: after this reply, earlier requests are finished
 
 
 def assert_one_copy_each(findings: Findings, count: int) -> None:

@@ -178,7 +178,7 @@ def test_it_means_the_same_in_every_directory(project: Project) -> None:
         found = variables(project.run("exec", "env", "-0", cwd=where))
         assert {**found, b"PWD": b""} == {**expected, b"PWD": b""}
     project.path.chmod(0o777)
-    assert variables(project.run("exec", "env", "-0")) == expected, "whoever may write to the directory"
+    assert variables(project.run("exec", "env", "-0")) == expected, "even if others may write to the directory"
 
 
 BARE = 'schema_version = 1\nproject = "myrepo"\n[secrets.TOKEN]\n[secrets.npm]\n[secrets.aws]\n[secrets.KEY]\n'

@@ -60,7 +60,7 @@ def test_binary_is_not_for_a_terminal(project: Project) -> None:
 
 def test_list(project: Project) -> None:
     assert project.run("list").stdout == b"TOKEN\nnpm\naws\nKEY\n"
-    assert not project.broker.records("fetch"), "to ask what may be fetched is no fetch"
+    assert not project.broker.records("fetch"), "info is not a fetch"
 
 
 def test_exit_status_tells_why(project: Project) -> None:

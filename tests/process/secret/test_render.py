@@ -114,7 +114,7 @@ def test_one_place_by_two_names(project: Project, path: str) -> None:
 
 @pytest.mark.parametrize("mode", ["4755", "2640", "1600", "7777"])
 def test_only_permissions(project: Project, mode: str) -> None:
-    """The project writes the template: it would leave a program that runs as whoever has rendered it."""
+    """The project writes the template: it would leave a program that runs as the user who rendered it."""
     project.register(MANIFEST.replace("0440", mode))
     assert "the file_mode of KEY sets more than permissions\nHint: let it begin" in refused(project.run("render"), 1)
     assert everything_below(project.home) == []
@@ -169,7 +169,7 @@ def test_removing_what_is_of_this_project(project: Project, monkeypatch: pytest.
     assert project.run("render", "--remove").returncode == 0, "nor does the second time take the other's"
     assert (project.home / "x").read_bytes() == b"x"
     project.run("render", "--remove", cwd=project.home)
-    assert not os.path.lexists(project.home / "x"), "of one there is no doubt"
+    assert not os.path.lexists(project.home / "x"), "one of them is certain"
 
 
 def test_a_link_that_is_another_by_now_stays(project: Project) -> None:

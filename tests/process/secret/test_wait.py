@@ -32,7 +32,7 @@ def begin(path: pathlib.Path, *arguments: str) -> subprocess.Popen[bytes]:
 
 def test_there_already(project: Project) -> None:
     assert project.run("wait", "--timeout", "0").returncode == 0
-    assert not project.broker.records("fetch"), "waiting is no fetch"
+    assert not project.broker.records("fetch"), "waiting is not a fetch"
 
 
 def test_until_the_push(empty: Project) -> None:

@@ -182,7 +182,7 @@ def test_a_broker_that_comes_later(supplied: Supplied, file: pathlib.Path) -> No
 
 @pytest.mark.parametrize("act", ["clear", "push"])
 def test_a_push_by_another_process_stays_in_force(supplied: Supplied, file: pathlib.Path, act: str) -> None:
-    """Until a source gives something else, or the sidecar is told to push."""
+    """Until a source changes, or SIGHUP makes the sidecar push."""
     supplied.start("--file", file, "--refresh-seconds=1")
     supplied.serves("1")
 

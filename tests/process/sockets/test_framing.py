@@ -204,7 +204,7 @@ def test_only_a_push_may_be_longer(operator: Link) -> None:
 )
 @pytest.mark.parametrize("newline", [b"\n", b""])
 def test_a_long_line_that_cannot_be_read_ends_the_connection(operator: Link, line: bytes, newline: bytes) -> None:
-    """It is no push as far as can be told, so it is longer than it may be."""
+    """It cannot be recognised as a push, so the shorter limit applies."""
     operator.send(line + b"x" * (not newline) + newline + (STATUS if newline else b""))
     operator.say_no_more()
     (answer,) = operator.rest().splitlines()

@@ -84,7 +84,7 @@ def test_a_project_that_is_not_registered(start_broker: StartBroker, units: Unit
 def test_a_unit_s_listener_is_not_served_to_a_later_registration(
     start_broker: StartBroker, units: Units, directory: pathlib.Path, notify: NotifySocket
 ) -> None:
-    """It is older than the registration: whoever has it mounted belongs to something else."""
+    """It is older than the registration: its mounts belong to something else."""
     units.add("client-myrepo")
     broker = start_broker(listeners=units.sockets, notify=notify)
     mounted = directory / "mounted"

@@ -260,7 +260,7 @@ def test_on_a_stop_it_answers_what_has_arrived(start_broker: StartBroker, number
 
 
 def test_a_request_that_is_cut_short_by_the_end_is_not_called_malformed(start_broker: StartBroker) -> None:
-    """Who is told that it is malformed does not try again; who is told nothing does."""
+    """A client does not retry after `protocol_error`; without a reply it does."""
     broker = start_broker(projects=[registration("myrepo", "A")])
     push = b'{"op":"push-creds","secrets":{"A":"' + b"a" * 100_000
     with contextlib.ExitStack() as stack:
@@ -303,7 +303,7 @@ def test_what_is_registered_at_the_end_accepts_nobody(start_broker: StartBroker,
     broker.push({"A": "a" * 60_000})
     path = make_project(directory / "myrepo", "SLOW")
     with Link(broker.project("slow")) as reader, Link(broker.admin) as operator:
-        reader.send(GET * 100)  # whoever does not read his answers holds up the end
+        reader.send(GET * 100)  # a client that does not read its replies delays the end
         operator.send({"op": "register", "name": "myrepo", "project_path": str(path)})
         poll("the manifest's reader", lambda: a_reader_is_slow(broker))
         broker.signal(signal.SIGTERM)

@@ -36,7 +36,7 @@ def needs_root() -> None:
 
 @pytest.mark.usefixtures("needs_root")
 class TestPeers:
-    """`allowed_uids`, with a client that really runs as somebody else."""
+    """`allowed_uids`, with a client that really runs as another user."""
 
     @pytest.fixture
     def broker(self, start_broker: StartBroker) -> Broker:
@@ -148,7 +148,7 @@ def test_refusals_are_recorded_once_a_second_and_none_is_forgotten(start_broker:
     def counts() -> list[int]:
         return [int(one["REMO_COUNT"]) for one in broker.records("fetch.rate_limited")]
 
-    # What was refused last is told although nobody asks again.
+    # The last refusal is recorded even if no request follows.
     poll("the last record", lambda: sum(counts()) == refused)
     assert counts()[0] == 1
     assert 2 <= len(counts()) <= time.monotonic() - began + 1

@@ -320,7 +320,7 @@ def test_a_watcher_that_is_gone_costs_nothing(broker: Broker, watcher: Watcher) 
 
 
 def test_a_watcher_that_does_not_read_gets_the_latest(start_broker: StartBroker) -> None:
-    """It costs the broker nothing, keeps nobody waiting, and is told where things stand when it reads again."""
+    """It costs the broker nothing, delays no other client, and gets the current state when it reads again."""
     names = [f"p{number}" for number in range(1000)]
     broker = start_broker(projects=[registration(name, "A") for name in names])
     watcher = Watcher(broker)

@@ -21,7 +21,7 @@ from tests.support.machine import poll, unavailable
 if TYPE_CHECKING:
     from tests.conftest import StartBroker
 
-# Connects the socket that is its standard input, asks, and ends at once: the answer is for whoever holds the socket too.
+# Connects the socket that is its standard input, asks, and ends at once: the reply is for the other holder of the socket.
 _ASK_AND_END = """
 import socket, sys
 s = socket.socket(fileno=0)
@@ -52,7 +52,7 @@ def answered(client: socket.socket) -> None:
 
 
 def ask_and_end(broker: Broker, client: socket.socket) -> int:
-    """The pid of a process that has asked over `client` and is no more."""
+    """The pid of a process that has asked over `client` and has exited."""
     argv = [sys.executable, "-ISc", _ASK_AND_END, str(broker.project())]
     with subprocess.Popen(argv, stdin=client.fileno()) as process:
         assert process.wait(20) == 0

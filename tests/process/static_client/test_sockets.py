@@ -1,4 +1,4 @@
-"""Both forms of `remo-secret` where the socket is missing, dead, shut, somebody else's, or has to be found."""
+"""Both forms of `remo-secret` where the socket is missing, dead, closed to the user, of another user, or has to be found."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def test_what_the_manifest_lacks_is_denied_alike(desk: Desk, name: str) -> None:
 @given(st.text(max_size=200))
 def test_a_denied_get_never_reaches_the_store(name: str) -> None:
     with contextlib.closing(Desk()) as desk:
-        del desk.broker.store.snapshot  # whoever looks at it now fails
+        del desk.broker.store.snapshot  # an access to it now fails
         if name not in desk.project.grants:
             fields, record = desk.get(name)
             assert fields["code"] == record["REMO_OUTCOME"] == "denied"

@@ -67,7 +67,7 @@ def test_anything_else_is_closed(directory: pathlib.Path, kind: str) -> None:
 def test_a_listener_that_waits_for_the_manager_may_be_closed(
     directory: pathlib.Path, notify: NotifySocket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The manager's queue is full. It is a copy that waits, and until it is told there is something to be lost."""
+    """The manager's queue is full. A copy waits; until it is sent, the listener could be lost."""
     monkeypatch.setenv("NOTIFY_SOCKET", str(notify.path))
     manager = Manager()
     again: list[Callable[[], None]] = []

@@ -1,4 +1,4 @@
-"""What changes is told, what is annotated as not emitting is not, objects come before what refers to them."""
+"""Changes are signalled, except for properties annotated as not emitting; objects come before references to them."""
 
 from __future__ import annotations
 

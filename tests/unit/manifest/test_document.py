@@ -16,7 +16,7 @@ from remo_broker.manifest.document import parse
 from remo_broker.manifest.rules import MAX_BYTES, MAX_KEY_PARTS, MAX_NESTING
 from remo_broker.protocol.codes import Code
 
-# The deadline of the child that reads manifests is 1.5 s; what is told at once takes some hundredths.
+# The deadline of the child that reads manifests is 1.5 s; an immediate refusal takes some hundredths.
 AT_ONCE = 0.75
 
 

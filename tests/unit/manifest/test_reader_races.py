@@ -112,14 +112,14 @@ def test_a_file_that_changes_while_it_is_read(
 
 
 def test_a_file_that_holds_more_than_its_size_says(project: ProjectDirectory) -> None:
-    """Such as those that a kernel makes up; nothing but root puts one where a manifest is."""
+    """Such as those that a kernel makes up; only root can put one where a manifest is."""
     with open("/proc/self/status", "rb") as made_up, pytest.raises(ManifestError, match="it changed"):
         _read_unchanged(made_up.fileno(), PLACES[0])
 
 
 @pytest.mark.parametrize("what", ["the file", "the folder"])
 def test_swapped_for_a_symlink_while_it_is_read(project: ProjectDirectory, what: str) -> None:
-    """A racing project never gets a foreign file read, whatever stands at the path at which moment."""
+    """A racing project never gets a foreign file read, whatever is at the path at any moment."""
     outside = project.path.parent / "outside"
     outside.mkdir()
     (outside / Path(PLACES[0]).name).write_bytes(FOREIGN)

@@ -1,4 +1,4 @@
-"""Reading a manifest where there is nothing but Python: `remo-secret` in a container."""
+"""Reading a manifest with Python alone: `remo-secret` in a container."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names, and how what is none is shown."""
+"""Names, and how text that is not a name is shown."""
 
 from __future__ import annotations
 

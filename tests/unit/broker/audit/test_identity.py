@@ -127,7 +127,7 @@ def test_a_peer_that_has_ended_is_said_to_be_gone_and_no_more(pair: Pair) -> Non
 
 
 def test_a_number_that_another_process_has_now_names_nobody(pair: Pair) -> None:
-    """This very process stands for the one that has the peer's number now."""
+    """This process takes the place of the one that has the peer's pid now."""
     connection, child = pair
     if not _has_peer_pidfd(connection):
         unavailable("the kernel has no SO_PEERPIDFD")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class TrailWithHelper:
-    """A trail whose journal takes everything, and a helper that answers what it is told to."""
+    """A trail whose journal takes everything, and a helper with given answers."""
 
     def __init__(self, directory: pathlib.Path) -> None:
         self.asked: list[bytes] = []

@@ -47,7 +47,7 @@ values = st.recursive(
 
 
 def value_of(data: Buffer, node: Node) -> Any:
-    """What a node stands for, taken from nothing but its spans."""
+    """The value of a node, read from its spans alone."""
     kind, start, end, children = node
     literal = bytes(data[start:end])
     if kind == OBJECT:
