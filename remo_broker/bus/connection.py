@@ -309,7 +309,7 @@ async def connect(
     gets every signal. Raises BusError.
     """
     refusals = []
-    for path in _socket_paths(address):
+    for path in socket_paths(address):
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 _transport, connection = await asyncio.get_running_loop().create_unix_connection(
@@ -328,7 +328,7 @@ async def connect(
     )
 
 
-def _socket_paths(address: str) -> list[str]:
+def socket_paths(address: str) -> list[str]:
     """The Unix sockets of an address, in order; an abstract one begins with NUL."""
     found = []
     for one in address.split(";"):

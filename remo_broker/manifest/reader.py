@@ -149,12 +149,12 @@ def _content(file: int, place: str, path: str, owner: int) -> bytes:
         raise _refused(error, place, path) from None
     with _Descriptor(opened):
         try:
-            return _read_unchanged(opened, place)
+            return read_unchanged(opened, place)
         except OSError as error:
             raise _refused(error, place, path) from None
 
 
-def _read_unchanged(file: int, place: str) -> bytes:
+def read_unchanged(file: int, place: str) -> bytes:
     before = os.fstat(file)
     if before.st_size > MAX_BYTES:
         raise unreadable(place, f"larger than {MAX_BYTES} bytes", "make it smaller")

@@ -163,4 +163,4 @@ def test_our_own_calls_end_too(directory: pathlib.Path, monkeypatch: pytest.Monk
     ],
 )
 def test_addresses(address: str, paths: list[str]) -> None:
-    assert connection._socket_paths(address) == paths
+    assert connection.socket_paths(address) == paths

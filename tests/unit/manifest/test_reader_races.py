@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from remo_broker.manifest import ManifestError
-from remo_broker.manifest.reader import _read_unchanged, read
+from remo_broker.manifest.reader import read, read_unchanged
 from tests.support.machine import unavailable
 from tests.support.manifests import GOOD, PLACES, ProjectDirectory
 from tests.unit.manifest.reading import attempt, other_process, refusal
@@ -114,7 +114,7 @@ def test_a_file_that_changes_while_it_is_read(
 def test_a_file_that_holds_more_than_its_size_says(project: ProjectDirectory) -> None:
     """Such as those that a kernel makes up; only root can put one where a manifest is."""
     with open("/proc/self/status", "rb") as made_up, pytest.raises(ManifestError, match="it changed"):
-        _read_unchanged(made_up.fileno(), PLACES[0])
+        read_unchanged(made_up.fileno(), PLACES[0])
 
 
 @pytest.mark.parametrize("what", ["the file", "the folder"])

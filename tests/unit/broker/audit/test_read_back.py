@@ -68,7 +68,7 @@ def scene(directory: pathlib.Path) -> Iterator[TrailWithHelper]:
     if scene.transport._socket is not None:
         scene.transport._socket.close()
     scene.read_back._close()
-    scene.loop._epoll.close()
+    scene.loop.close()
 
 
 def test_the_helper_is_asked_for_a_record_like_that_of_a_fetch(scene: TrailWithHelper) -> None:
