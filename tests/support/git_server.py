@@ -17,7 +17,7 @@ import sys
 import threading
 
 
-class Handler(http.server.SimpleHTTPRequestHandler):
+class GitHandler(http.server.SimpleHTTPRequestHandler):
     """git's plain protocol needs a file server only."""
 
     password = ""
@@ -47,9 +47,9 @@ def make(directory: str) -> None:
 
 
 def main() -> None:
-    directory, port, Handler.password = sys.argv[1:]
+    directory, port, GitHandler.password = sys.argv[1:]
     make(directory)
-    handler = functools.partial(Handler, directory=os.path.join(directory, "served"))
+    handler = functools.partial(GitHandler, directory=os.path.join(directory, "served"))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", int(port)), handler)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(os.path.join(directory, "certificate.pem"), os.path.join(directory, "key.pem"))

@@ -41,7 +41,7 @@ KEY = bytes(range(256))
 KEY_BASE64 = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIjJCUmJygpKissLS4vMDEyMzQ1Njc4OTo7PD0+P0BBQkNERUZHSElKS0xNTk9QUVJTVFVWV1hZWltcXV5fYGFiY2RlZmdoaWprbG1ub3BxcnN0dXZ3eHl6e3x9fn+AgYKDhIWGh4iJiouMjY6PkJGSk5SVlpeYmZqbnJ2en6ChoqOkpaanqKmqq6ytrq+wsbKztLW2t7i5uru8vb6/wMHCw8TFxsfIycrLzM3Oz9DR0tPU1dbX2Nna29zd3t/g4eLj5OXm5+jp6uvs7e7v8PHy8/T19vf4+fr7/P3+/w=="
 
 
-class Project:
+class Workspace:
     """Where `remo-secret` runs: the project's directory, a home, a tmpfs to render on, and the broker's socket."""
 
     def __init__(self, broker: Broker, directory: pathlib.Path, memory: pathlib.Path) -> None:
@@ -113,15 +113,15 @@ def memory() -> Iterator[pathlib.Path]:
 
 
 @pytest.fixture
-def empty(start_broker: StartBroker, directory: pathlib.Path, memory: pathlib.Path) -> Project:
+def empty(start_broker: StartBroker, directory: pathlib.Path, memory: pathlib.Path) -> Workspace:
     """The project at a broker that has started just now."""
     path = str(directory / "myrepo")
     broker = start_broker(projects=[registration("myrepo", project_path=path, manifest=MANIFEST)])
-    return Project(broker, directory, memory)
+    return Workspace(broker, directory, memory)
 
 
 @pytest.fixture
-def project(empty: Project) -> Project:
+def project(empty: Workspace) -> Workspace:
     """The project with its secrets pushed."""
     empty.push_all()
     return empty

@@ -13,16 +13,16 @@ from tests.support.machine import unavailable
 from tests.support.programs import refused
 
 if TYPE_CHECKING:
-    from tests.process.secret.conftest import Project
+    from tests.process.secret.conftest import Workspace
 
 
-def test_render_without_files(project: Project) -> None:
+def test_render_without_files(project: Workspace) -> None:
     project.register('schema_version = 1\nproject = "myrepo"\n[secrets.TOKEN]\n')
     done = project.run("render")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
-def test_manifest_by_name(project: Project) -> None:
+def test_manifest_by_name(project: Workspace) -> None:
     for path in (str(project.manifest), str(project.path), os.path.relpath(project.path, project.home)):
         done = project.run("exec", "--manifest", path, "env", "-0", cwd=project.home)
         assert variables(done)[b"GH_TOKEN"] == b"zqTokenzq"
@@ -52,7 +52,7 @@ optional = true
 """
 
 
-def test_several_bindings_and_fields(project: Project) -> None:
+def test_several_bindings_and_fields(project: Workspace) -> None:
     project.register(SEVERAL)
     found = variables(project.run("exec", "env", "-0"))
     assert (found[b"AWS_ACCESS_KEY_ID"], found[b"AWS_SECRET"], found[b"A"]) == (b"zqIdzq", b"zq{{id}}zq", b"zqTokenzq")
@@ -64,7 +64,7 @@ def test_several_bindings_and_fields(project: Project) -> None:
     assert "is not a bundle" in refused(project.run("exec", "true"), 1)
 
 
-def test_an_optional_secret_may_be_missing(project: Project) -> None:
+def test_an_optional_secret_may_be_missing(project: Workspace) -> None:
     project.register(SEVERAL)
     project.broker.push({"aws": {"id": "1", "key": "2"}, "TOKEN": "x"})
     done = project.run("exec", "env", "-0")
@@ -86,7 +86,7 @@ base = "project"
 """
 
 
-def test_a_file_in_the_project_unless_git_would_track_it(project: Project) -> None:
+def test_a_file_in_the_project_unless_git_would_track_it(project: Workspace) -> None:
     if shutil.which("git") is None:
         unavailable("git is not installed")
     project.register(IN_PROJECT)
@@ -100,7 +100,7 @@ def test_a_file_in_the_project_unless_git_would_track_it(project: Project) -> No
     assert "is not here" in refused(project.run("render", cwd=project.home), 1)
 
 
-def test_a_copy_is_a_file_on_a_tmpfs(project: Project) -> None:
+def test_a_copy_is_a_file_on_a_tmpfs(project: Workspace) -> None:
     target = project.memory / "docker/config.json"
     text = IN_PROJECT.replace('base = "project"', 'place = "copy"')
     project.register(text.replace("secrets/token", str(target)))
@@ -121,7 +121,7 @@ def test_a_copy_is_a_file_on_a_tmpfs(project: Project) -> None:
     assert "is not on a tmpfs" in refused(project.run("render"), 1)
 
 
-def test_two_secrets_for_one_place(project: Project) -> None:
+def test_two_secrets_for_one_place(project: Workspace) -> None:
     project.register(MANIFEST + '[secrets.KEY2]\nenv_var = "NPM"\n')
     project.register(MANIFEST.replace("[secrets.npm]", '[secrets.npm]\nenv_var = "GH_TOKEN"'))
     assert "same variable GH_TOKEN" in refused(project.run("exec", "true"), 1)

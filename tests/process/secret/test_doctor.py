@@ -13,7 +13,7 @@ from tests.support import programs
 from tests.support.broker import listen
 
 if TYPE_CHECKING:
-    from tests.process.secret.conftest import Project
+    from tests.process.secret.conftest import Workspace
 
 TOKEN = "zqTokenInAFilezq"
 FILES = {
@@ -28,12 +28,12 @@ FILES = {
 }
 
 
-def doctor(project: Project, **env: str) -> subprocess.CompletedProcess[bytes]:
+def doctor(project: Workspace, **env: str) -> subprocess.CompletedProcess[bytes]:
     environment = {"GIT_CONFIG_NOSYSTEM": "1", **env}
     return project.run("doctor", env=environment, cwd=project.home)
 
 
-def test_nothing_to_find(project: Project) -> None:
+def test_nothing_to_find(project: Workspace) -> None:
     (project.home / ".npmrc").write_text("//registry.npmjs.org/:_authToken=${NPM_TOKEN}\n")
     (project.home / ".env").write_text("GITHUB_TOKEN=\nAPI_KEY=$OTHER\n")
     project.run("render")
@@ -43,7 +43,7 @@ def test_nothing_to_find(project: Project) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_token_in_a_file(project: Project, name: str) -> None:
+def test_a_token_in_a_file(project: Workspace, name: str) -> None:
     path = project.home / name
     path.parent.mkdir(exist_ok=True)
     path.write_text(FILES[name])
@@ -54,7 +54,7 @@ def test_a_token_in_a_file(project: Project, name: str) -> None:
     assert TOKEN.encode() not in done.stdout + done.stderr
 
 
-def test_a_forwarded_agent(project: Project) -> None:
+def test_a_forwarded_agent(project: Workspace) -> None:
     done = doctor(project, SSH_AUTH_SOCK="/tmp/agent")
     assert done.returncode == 1
     assert b"SSH_AUTH_SOCK" in done.stdout
@@ -69,7 +69,7 @@ def test_a_forwarded_agent(project: Project) -> None:
         (["", "!remo-secret git-credential", "store"], True),
     ],
 )
-def test_another_helper_of_git(project: Project, helpers: list[str], found: bool) -> None:
+def test_another_helper_of_git(project: Workspace, helpers: list[str], found: bool) -> None:
     for helper in helpers:
         subprocess.run(
             ["git", "config", "--global", "--add", "credential.helper", helper],
@@ -81,7 +81,7 @@ def test_another_helper_of_git(project: Project, helpers: list[str], found: bool
     assert (b"remo-secret setup git" in done.stdout) == found
 
 
-def test_a_dead_socket(project: Project) -> None:
+def test_a_dead_socket(project: Workspace) -> None:
     path = project.home / "dead.sock"
     listen(path).close()
     done = doctor(project, REMO_BROKER_SOCKET=str(path))
@@ -89,7 +89,7 @@ def test_a_dead_socket(project: Project) -> None:
     assert b"nothing listens" in done.stdout
 
 
-def test_an_old_client(project: Project) -> None:
+def test_an_old_client(project: Workspace) -> None:
     code = (
         "import sys, remo_broker\n"
         "remo_broker.__version__ = '1.9.0'\n"
@@ -104,7 +104,7 @@ def test_an_old_client(project: Project) -> None:
     assert remo_broker.__version__ in done.stdout
 
 
-def test_a_manifest_that_was_edited(project: Project) -> None:
+def test_a_manifest_that_was_edited(project: Workspace) -> None:
     with open(project.manifest, "a") as file:
         file.write("# edited\n")
     done = project.run("doctor", env={"GIT_CONFIG_NOSYSTEM": "1"})

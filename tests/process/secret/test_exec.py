@@ -20,10 +20,10 @@ from tests.support.programs import refused
 
 if TYPE_CHECKING:
     from tests.conftest import StartBroker
-    from tests.process.secret.conftest import Project
+    from tests.process.secret.conftest import Workspace
 
 
-def test_variables_and_files(project: Project) -> None:
+def test_variables_and_files(project: Workspace) -> None:
     found = variables(project.run("exec", "--", "env", "-0"))
     assert found[b"GH_TOKEN"] == b"zqTokenzq"
     assert found[b"NPM"] == b"zqNpm\nzq="
@@ -36,7 +36,7 @@ def test_variables_and_files(project: Project) -> None:
     assert (project.home / "keys/app.key").read_bytes() == KEY
 
 
-def test_files_lie_in_memory_with_their_mode(project: Project) -> None:
+def test_files_lie_in_memory_with_their_mode(project: Workspace) -> None:
     done = project.run("render")
     targets = [str(project.home / ".aws/credentials"), str(project.home / "keys/app.key")]
     assert done.stdout.decode().splitlines() == targets
@@ -51,7 +51,7 @@ def test_files_lie_in_memory_with_their_mode(project: Project) -> None:
     assert {one["REMO_SECRET"] for one in project.broker.records("fetch")} == {"aws", "KEY"}, "only what it renders"
 
 
-def test_the_command_is_the_process(project: Project) -> None:
+def test_the_command_is_the_process(project: Workspace) -> None:
     """Its exit status, its signals, its process id: nobody stands between."""
     assert project.run("exec", "sh", "-c", "exit 42").returncode == 42
     assert project.run("exec", "--", "sh", "-c", "kill -TERM $$").returncode == -signal.SIGTERM
@@ -62,19 +62,19 @@ def test_the_command_is_the_process(project: Project) -> None:
         assert int(process.stdout.read()) == process.pid
 
 
-def test_signals_are_as_every_program_expects_them(project: Project) -> None:
+def test_signals_are_as_every_program_expects_them(project: Workspace) -> None:
     """Python ignores SIGPIPE, and an ignored signal stays ignored over execve: `yes | head` would not end."""
     done = project.run("exec", "--only=npm", "sh", "-c", "grep SigIgn /proc/self/status")
     assert int(done.stdout.split()[1], 16) & (1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1) == 0
 
 
-def test_arguments_are_the_commands_own(project: Project) -> None:
+def test_arguments_are_the_commands_own(project: Workspace) -> None:
     done = project.run("exec", "printf", "%s.", "--only", "--", "-h", "get")
     assert done.stdout == b"--only.--.-h.get."
     assert project.run("exec", "--only", "npm", "--", "printf", "%s.", "--").stdout == b"--."
 
 
-def test_standard_streams_are_the_commands_own(project: Project) -> None:
+def test_standard_streams_are_the_commands_own(project: Workspace) -> None:
     assert project.run("exec", "cat", stdin=b"to the command").stdout == b"to the command"
     done = subprocess.run(
         programs.command(programs.SECRET, "exec", "ls", "/proc/self/fd"),
@@ -87,7 +87,7 @@ def test_standard_streams_are_the_commands_own(project: Project) -> None:
     assert done.stdout.split() == [b"0", b"1", b"2", b"3"], "ls has its directory open, and no connection of ours"
 
 
-def test_nothing_starts_when_a_secret_is_missing(project: Project) -> None:
+def test_nothing_starts_when_a_secret_is_missing(project: Workspace) -> None:
     mark = project.path / "started"
     project.broker.push({"TOKEN": "x", "aws": {"id": "x", "key": "x"}})
     line = refused(project.run("exec", "touch", str(mark)), 4)
@@ -106,7 +106,7 @@ def test_more_names_than_may_be_fetched_at_once(start_broker: StartBroker) -> No
     assert found.keys() >= {name.encode() for name in names}
 
 
-def test_an_edited_manifest_counts_when_it_is_reloaded(project: Project) -> None:
+def test_an_edited_manifest_counts_when_it_is_reloaded(project: Workspace) -> None:
     edited = MANIFEST.replace("GH_TOKEN", "OTHER") + "[secrets.LATER]\n"
     project.manifest.write_text(edited)
     assert b"OTHER" not in variables(project.run("exec", "env", "-0"))
@@ -118,13 +118,13 @@ def test_an_edited_manifest_counts_when_it_is_reloaded(project: Project) -> None
     assert variables(project.run("exec", "env", "-0"))[b"OTHER"] == b"zqTokenzq"
 
 
-def test_no_snapshot(empty: Project) -> None:
+def test_no_snapshot(empty: Workspace) -> None:
     line = refused(empty.run("exec", "--wait=0", "true"), 4)
     assert "no secrets yet" in line
     assert "waited 1 s" in refused(empty.run("render", "--wait=1"), 4)
 
 
-def test_a_push_that_comes_late_is_waited_for(empty: Project) -> None:
+def test_a_push_that_comes_late_is_waited_for(empty: Workspace) -> None:
     argv = programs.command(programs.SECRET, "exec", "--only=TOKEN", "env", "-0")
     environment = programs.environment(empty.environment)
     with subprocess.Popen(argv, env=environment, cwd=empty.path, stdout=subprocess.PIPE) as process:
@@ -143,7 +143,7 @@ def test_a_variable_that_changes_what_programs_load(start_broker: StartBroker, n
     assert "env_var" in line
 
 
-def test_the_operators_manifest_may_name_such_a_variable(project: Project) -> None:
+def test_the_operators_manifest_may_name_such_a_variable(project: Workspace) -> None:
     project.register('schema_version = 1\nproject = "myrepo"\n[secrets.TOKEN]\nenv_var = "NODE_OPTIONS"\n')
     assert variables(project.run("exec", "env", "-0"))[b"NODE_OPTIONS"] == b"zqTokenzq"
 
@@ -156,7 +156,7 @@ def test_however_many_are_missing_it_is_one_line_to_read(start_broker: StartBrok
     assert ", S19, ... and 180 more: the manifest allows" in line
 
 
-def test_only(project: Project) -> None:
+def test_only(project: Workspace) -> None:
     found = variables(project.run("exec", "--only", "TOKEN,npm", "env", "-0"))
     assert {b"GH_TOKEN", b"NPM"} <= found.keys()
     assert not (project.home / ".aws").exists()
@@ -168,7 +168,7 @@ def test_only(project: Project) -> None:
     assert b"GH_TOKEN" not in variables(project.run("exec", "--only", "", "env", "-0"))
 
 
-def test_it_means_the_same_in_every_directory(project: Project) -> None:
+def test_it_means_the_same_in_every_directory(project: Workspace) -> None:
     expected = variables(project.run("exec", "env", "-0"))
     assert expected[b"GH_TOKEN"] == b"zqTokenzq"
     vendored = project.path / "vendor/myrepo"
@@ -184,7 +184,7 @@ def test_it_means_the_same_in_every_directory(project: Project) -> None:
 BARE = 'schema_version = 1\nproject = "myrepo"\n[secrets.TOKEN]\n[secrets.npm]\n[secrets.aws]\n[secrets.KEY]\n'
 
 
-def test_without_bindings_secrets_go_into_variables(project: Project) -> None:
+def test_without_bindings_secrets_go_into_variables(project: Workspace) -> None:
     project.register(BARE)
     project.broker.push({"TOKEN": "t", "npm": "n", "aws": {"id": "1"}, "KEY": "k"})
     found = variables(project.run("exec", "env", "-0"))
@@ -192,7 +192,7 @@ def test_without_bindings_secrets_go_into_variables(project: Project) -> None:
     assert json.loads(found[b"AWS"]) == {"id": "1"}
 
 
-def test_binary_in_a_variable(project: Project) -> None:
+def test_binary_in_a_variable(project: Workspace) -> None:
     project.register(BARE)
     project.broker.push({"TOKEN": "t", "npm": "n", "aws": "a"}, KEY="//4=")
     assert variables(project.run("exec", "env", "-0"))[b"KEY"] == b"\xff\xfe"
@@ -200,7 +200,7 @@ def test_binary_in_a_variable(project: Project) -> None:
     assert "KEY has a zero byte" in refused(project.run("exec", "true", cwd=project.home), 1)
 
 
-def test_commands_that_cannot_be_run(project: Project) -> None:
+def test_commands_that_cannot_be_run(project: Workspace) -> None:
     assert "command not found" in refused(project.run("exec", "no-such", env={"PATH": "/usr/bin:/nowhere"}), 127)
     assert "cannot be executed (Permission denied)" in refused(project.run("exec", "/etc/passwd"), 126)
     assert "cannot be executed (it is a directory)" in refused(project.run("exec", "/etc"), 126)
@@ -213,7 +213,7 @@ def test_commands_that_cannot_be_run(project: Project) -> None:
 @pytest.mark.parametrize(
     ("content", "why"), [("#!/no/such/program\n", "the interpreter"), ("\x7fELF\0", "Exec format error")]
 )
-def test_a_command_that_fails_at_the_last_moment(project: Project, content: str, why: str) -> None:
+def test_a_command_that_fails_at_the_last_moment(project: Workspace, content: str, why: str) -> None:
     script = project.path / "script"
     script.write_text(content)
     script.chmod(0o755)
@@ -225,14 +225,14 @@ def test_a_command_that_fails_at_the_last_moment(project: Project, content: str,
     assert (project.home / "keys/app.key").read_bytes() == KEY, "but what was there before is"
 
 
-def test_a_script_without_an_interpreter_runs_as_under_a_shell(project: Project) -> None:
+def test_a_script_without_an_interpreter_runs_as_under_a_shell(project: Workspace) -> None:
     script = project.path / "script"
     script.write_text("echo $0 $1 $GH_TOKEN\n")
     script.chmod(0o755)
     assert project.run("exec", "./script", "a b").stdout == b"./script a b zqTokenzq\n"
 
 
-def test_a_command_in_the_working_directory(project: Project) -> None:
+def test_a_command_in_the_working_directory(project: Workspace) -> None:
     script = project.path / "script"
     script.write_text("#!/bin/sh\necho $0\n")
     script.chmod(0o755)

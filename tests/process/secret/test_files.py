@@ -19,10 +19,10 @@ from tests.support.programs import refused
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.process.secret.conftest import Project
+    from tests.process.secret.conftest import Workspace
 
 
-def test_a_real_file_is_not_replaced(project: Project) -> None:
+def test_a_real_file_is_not_replaced(project: Workspace) -> None:
     (project.home / ".aws").mkdir()
     credentials = project.home / ".aws/credentials"
     credentials.write_text("mine")
@@ -41,14 +41,14 @@ def test_a_real_file_is_not_replaced(project: Project) -> None:
     assert not os.path.lexists(credentials), "nor is what comes before it in the manifest"
 
 
-def test_rendering_again_replaces_what_was_rendered(project: Project) -> None:
+def test_rendering_again_replaces_what_was_rendered(project: Workspace) -> None:
     project.run("render")
     project.broker.push({"aws": {"id": "new", "key": "k"}}, KEY="AA==")
     assert project.run("render").returncode == 0
     assert "id=new" in (project.home / ".aws/credentials").read_text()
 
 
-def test_a_reader_never_sees_half_a_file(project: Project) -> None:
+def test_a_reader_never_sees_half_a_file(project: Workspace) -> None:
     """The link and the file are each put in place in one step; an open file keeps its old content."""
     project.run("render")
     with (project.home / "keys/app.key").open("rb") as before:
@@ -57,7 +57,7 @@ def test_a_reader_never_sees_half_a_file(project: Project) -> None:
         assert before.read() == KEY
 
 
-def test_remove(project: Project) -> None:
+def test_remove(project: Workspace) -> None:
     project.run("render")
     assert project.run("render", "--remove").returncode == 0
     assert not os.path.lexists(project.home / ".aws/credentials")
@@ -70,7 +70,7 @@ def test_remove(project: Project) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
-def test_a_directory_that_is_not_ours_is_not_used(project: Project) -> None:
+def test_a_directory_that_is_not_ours_is_not_used(project: Workspace) -> None:
     """/dev/shm is everybody's: somebody may have made our directory before us, to read what we put there."""
     outer = project.rendered.parent
     outer.mkdir()
@@ -88,7 +88,7 @@ def test_a_directory_that_is_not_ours_is_not_used(project: Project) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
-def test_a_squatted_directory_is_not_waited_for(project: Project) -> None:
+def test_a_squatted_directory_is_not_waited_for(project: Workspace) -> None:
     """In /dev/shm anybody can create this user's usual directory first."""
     project.memory.chmod(0o1777)
     squatted = project.rendered.parent
@@ -106,7 +106,7 @@ def test_a_squatted_directory_is_not_waited_for(project: Project) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
-def test_a_link_that_another_user_left(project: Project) -> None:
+def test_a_link_that_another_user_left(project: Workspace) -> None:
     """`sudo remo-secret render` was run once: that user's file may be in use; when it is gone, the link is."""
     theirs = project.memory / "remo-secret-1234/myrepo/KEY"
     theirs.parent.mkdir(parents=True)

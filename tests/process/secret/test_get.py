@@ -20,30 +20,30 @@ from tests.support.programs import refused
 
 if TYPE_CHECKING:
     from tests.conftest import StartBroker
-    from tests.process.secret.conftest import Project
+    from tests.process.secret.conftest import Workspace
 
 
-def test_the_bytes_as_pushed(project: Project) -> None:
+def test_the_bytes_as_pushed(project: Workspace) -> None:
     assert project.run("get", "TOKEN").stdout == b"zqTokenzq"
     assert project.run("get", "npm").stdout == b"zqNpm\nzq="
     assert project.run("get", "KEY").stdout == KEY
     assert json.loads(project.run("get", "aws").stdout) == SECRETS["aws"]
 
 
-def test_one_field(project: Project) -> None:
+def test_one_field(project: Workspace) -> None:
     assert project.run("get", "--field", "id", "aws").stdout == b"zqIdzq"
     assert project.run("get", "aws", "-fkey").stdout == b"zq{{id}}zq"
     assert "Hint: it has id, key" in refused(project.run("get", "aws", "-f", "other"), 4)
     assert "not a bundle" in refused(project.run("get", "TOKEN", "-f", "id"), 1)
 
 
-def test_on_a_terminal_a_newline_ends_it(project: Project) -> None:
+def test_on_a_terminal_a_newline_ends_it(project: Workspace) -> None:
     assert project.on_terminal("get", "TOKEN").text == "zqTokenzq\r\n"
     assert project.on_terminal("get", "aws", "-f", "id").text == "zqIdzq\r\n"
 
 
 @pytest.mark.parametrize("value", ["\x1b]0;owned\x07", "a\x9bb", "\u202egnp"])
-def test_a_terminal_is_not_sent_what_it_would_obey(project: Project, value: str) -> None:
+def test_a_terminal_is_not_sent_what_it_would_obey(project: Workspace, value: str) -> None:
     project.broker.push({"TOKEN": value})
     shown = project.on_terminal("get", "TOKEN")
     assert shown.status == 1
@@ -52,18 +52,18 @@ def test_a_terminal_is_not_sent_what_it_would_obey(project: Project, value: str)
     assert project.run("get", "TOKEN").stdout == value.encode()
 
 
-def test_binary_is_not_for_a_terminal(project: Project) -> None:
+def test_binary_is_not_for_a_terminal(project: Workspace) -> None:
     shown = project.on_terminal("get", "KEY")
     assert shown.status == 1
     assert "redirect the output" in shown.text
 
 
-def test_list(project: Project) -> None:
+def test_list(project: Workspace) -> None:
     assert project.run("list").stdout == b"TOKEN\nnpm\naws\nKEY\n"
     assert not project.broker.records("fetch"), "info is not a fetch"
 
 
-def test_exit_status_tells_why(project: Project) -> None:
+def test_exit_status_tells_why(project: Workspace) -> None:
     assert "not in the manifest" in refused(project.run("get", "OTHER"), 3)
     assert "letters, digits and _" in refused(project.run("get", "no name"), 3)
     project.broker.push({})
@@ -71,7 +71,7 @@ def test_exit_status_tells_why(project: Project) -> None:
     assert "does not exist" in refused(project.run("--socket", "/nowhere/x.sock", "list"), 5)
 
 
-def test_no_snapshot(empty: Project) -> None:
+def test_no_snapshot(empty: Workspace) -> None:
     assert "no secrets yet" in refused(empty.run("get", "TOKEN"), 4)
 
 
@@ -142,7 +142,7 @@ def test_help_and_version() -> None:
     assert programs.run(programs.SECRET, "--version").stdout == b"remo-secret 2.0.0 (protocol 2)\n"
 
 
-def test_output_that_nobody_takes(project: Project) -> None:
+def test_output_that_nobody_takes(project: Workspace) -> None:
     argv = programs.command(programs.SECRET, "get", "TOKEN")
     environment = programs.environment(project.environment)
     with open("/dev/full", "wb") as full:
@@ -158,13 +158,13 @@ def test_output_that_nobody_takes(project: Project) -> None:
 # --- which socket
 
 
-def test_option_before_variable(project: Project, start_broker: StartBroker) -> None:
+def test_option_before_variable(project: Workspace, start_broker: StartBroker) -> None:
     done = project.run("list", "--socket", "/nowhere/a.sock", env={"REMO_BROKER_SOCKET": str(project.broker.project())})
     assert "/nowhere/a.sock" in refused(done, 5)
 
 
 @pytest.mark.parametrize("command", [("list",), ("wait", "--timeout=60"), ("exec", "true")])
-def test_a_socket_of_the_host(project: Project, command: tuple[str, ...]) -> None:
+def test_a_socket_of_the_host(project: Workspace, command: tuple[str, ...]) -> None:
     assert "is a socket of the host" in refused(
         project.run(*command, env={"REMO_BROKER_SOCKET": str(project.broker.admin)}), 1
     )

@@ -19,7 +19,7 @@ from tests.support.machine import REPOSITORY, unavailable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.process.secret.conftest import Project
+    from tests.process.secret.conftest import Workspace
 
 # Debian's next release has it, or already a later one.
 NEXT = "3.14"
@@ -49,7 +49,7 @@ def interpreter(version: str) -> list[str]:
 
 
 @pytest.mark.parametrize("version", ["this", "3.9", "3.13", NEXT])
-def test_every_command(project: Project, packed: pathlib.Path, version: str) -> None:
+def test_every_command(project: Workspace, packed: pathlib.Path, version: str) -> None:
     """`-I` and `-S` keep out whatever else is installed; the working directory has nothing of ours."""
     python = interpreter(version)
 

@@ -21,13 +21,13 @@ from tests.support.broker import NOBODY
 from tests.support.programs import refused
 
 if TYPE_CHECKING:
-    from tests.process.secret.conftest import Project
+    from tests.process.secret.conftest import Workspace
 
 # Longer than a name may be: everything that can be looked at beforehand is fine, and the link cannot be made.
 TOO_LONG = "keys/" + "x" * 300
 
 
-def shell(project: Project, script: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+def shell(project: Workspace, script: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     """A shell script with `"$@"` as the program and its arguments."""
     argv = ["sh", "-c", script, "sh", *programs.command(programs.SECRET, *arguments)]
     environment = programs.environment(project.environment)
@@ -37,7 +37,7 @@ def shell(project: Project, script: str, *arguments: str) -> subprocess.Complete
 # --- all or none
 
 
-def test_a_link_that_cannot_be_made(project: Project) -> None:
+def test_a_link_that_cannot_be_made(project: Workspace) -> None:
     """It is the second one; the first is there by then."""
     project.register(MANIFEST.replace("keys/app.key", TOO_LONG))
     assert "File name too long; nothing was started" in refused(project.run("render"), 1)
@@ -50,7 +50,7 @@ def test_a_link_that_cannot_be_made(project: Project) -> None:
     assert (project.home / ".aws/credentials").read_text().startswith("[default]"), "what was there before stays"
 
 
-def test_a_file_that_cannot_be_written(project: Project) -> None:
+def test_a_file_that_cannot_be_written(project: Workspace) -> None:
     project.register(MANIFEST.replace('template = "{{value}}"', f'template = "{"x" * 4096}"'))
     line = refused(shell(project, 'ulimit -f 1; exec "$@"', "render"), 1)
     assert f"{project.rendered}/KEY: File too large" in line
@@ -59,7 +59,7 @@ def test_a_file_that_cannot_be_written(project: Project) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
-def test_a_full_tmpfs(project: Project) -> None:
+def test_a_full_tmpfs(project: Workspace) -> None:
     size = resource.getpagesize()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", project.memory], check=True)
     try:
@@ -72,7 +72,7 @@ def test_a_full_tmpfs(project: Project) -> None:
 
 
 @pytest.mark.parametrize("path", ["keys/app.key", "keys/deeper/app.key"])
-def test_a_file_in_place_of_a_directory(project: Project, path: str) -> None:
+def test_a_file_in_place_of_a_directory(project: Workspace, path: str) -> None:
     project.register(MANIFEST.replace("keys/app.key", path))
     (project.home / "keys").write_text("mine")
     assert f"{project.home}/keys is not a directory\nHint: move it away" in refused(project.run("render"), 1)
@@ -88,14 +88,14 @@ def test_a_place_that_may_not_be_written_to(directory: pathlib.Path) -> None:
     assert f"you may not write to {directory}" in done.stderr
 
 
-def test_one_file_below_another(project: Project) -> None:
+def test_one_file_below_another(project: Workspace) -> None:
     project.register(MANIFEST.replace("keys/app.key", "~/.aws/credentials/key"))
     assert "cannot both be files\nHint: use another file_path for KEY" in refused(project.run("render"), 1)
     assert everything_below(project.home) == []
 
 
 @pytest.mark.parametrize("path", ["/", "keys/"])
-def test_a_directory_in_place_of_a_file(project: Project, path: str) -> None:
+def test_a_directory_in_place_of_a_file(project: Workspace, path: str) -> None:
     (project.home / "keys").mkdir()
     project.register(MANIFEST.replace("keys/app.key", path))
     assert "is a directory\nHint: use another file_path" in refused(project.run("render"), 1)
@@ -103,7 +103,7 @@ def test_a_directory_in_place_of_a_file(project: Project, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["other/credentials", "/{home}/.aws/credentials", "~/no/../.aws/credentials"])
-def test_one_place_by_two_names(project: Project, path: str) -> None:
+def test_one_place_by_two_names(project: Workspace, path: str) -> None:
     (project.home / "other").symlink_to(project.home / ".aws")
     (project.home / ".aws").mkdir()
     project.register(MANIFEST.replace("keys/app.key", path.format(home=project.home)))
@@ -113,14 +113,14 @@ def test_one_place_by_two_names(project: Project, path: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["4755", "2640", "1600", "7777"])
-def test_only_permissions(project: Project, mode: str) -> None:
+def test_only_permissions(project: Workspace, mode: str) -> None:
     """The project writes the template: it would leave a program that runs as the user who rendered it."""
     project.register(MANIFEST.replace("0440", mode))
     assert "the file_mode of KEY sets more than permissions\nHint: let it begin" in refused(project.run("render"), 1)
     assert everything_below(project.home) == []
 
 
-def test_only_what_is_a_file(project: Project) -> None:
+def test_only_what_is_a_file(project: Workspace) -> None:
     assert "TOKEN is bound to a variable" in refused(project.run("render", "--only=aws,TOKEN"), 1)
     assert project.run("render", "--only=aws").stdout.decode() == f"{project.home}/.aws/credentials\n"
 
@@ -128,7 +128,7 @@ def test_only_what_is_a_file(project: Project) -> None:
 # --- removing
 
 
-def test_removing_needs_neither_the_broker_nor_the_manifest_of_then(project: Project) -> None:
+def test_removing_needs_neither_the_broker_nor_the_manifest_of_then(project: Workspace) -> None:
     project.run("render")
     project.broker.stop()
     project.manifest.write_text(
@@ -141,7 +141,7 @@ def test_removing_needs_neither_the_broker_nor_the_manifest_of_then(project: Pro
 
 
 @pytest.mark.parametrize("manifest", ["not TOML", None])
-def test_removing_without_a_manifest(project: Project, manifest: str | None) -> None:
+def test_removing_without_a_manifest(project: Workspace, manifest: str | None) -> None:
     project.run("render")
     if manifest is None:
         project.manifest.unlink()
@@ -151,14 +151,14 @@ def test_removing_without_a_manifest(project: Project, manifest: str | None) -> 
     assert os.listdir(project.rendered) == []
 
 
-def test_removing_some(project: Project) -> None:
+def test_removing_some(project: Workspace) -> None:
     project.run("render")
     assert project.run("render", "--remove", "--only=aws,OTHER").returncode == 0
     assert sorted(os.listdir(project.rendered)) == ["KEY", "KEY.place"]
     assert "names of secrets" in refused(project.run("render", "--remove", "--only=../x"), 2)
 
 
-def test_removing_what_is_of_this_project(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_removing_what_is_of_this_project(project: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     project.run("render")
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(project.memory))
     Rendering("other", {"X": File(str(project.home / "x"), b"x", 0o600)}).close()
@@ -172,7 +172,7 @@ def test_removing_what_is_of_this_project(project: Project, monkeypatch: pytest.
     assert not os.path.lexists(project.home / "x"), "one of them is certain"
 
 
-def test_a_link_that_is_another_by_now_stays(project: Project) -> None:
+def test_a_link_that_is_another_by_now_stays(project: Workspace) -> None:
     project.run("render")
     credentials = project.home / ".aws/credentials"
     credentials.unlink()
@@ -188,7 +188,7 @@ def test_a_link_that_is_another_by_now_stays(project: Project) -> None:
 
 
 @pytest.mark.parametrize("umask", ["000", "022", "077"])
-def test_modes_do_not_depend_on_the_umask(project: Project, umask: str) -> None:
+def test_modes_do_not_depend_on_the_umask(project: Workspace, umask: str) -> None:
     project.register(MANIFEST.replace("keys/app.key", "a/b/c/app.key"))
     assert shell(project, f'umask {umask}; exec "$@"', "render").returncode == 0
     modes = [(project.home / path).stat().st_mode & 0o7777 for path in ("a", "a/b", "a/b/c", "a/b/c/app.key")]
@@ -196,7 +196,7 @@ def test_modes_do_not_depend_on_the_umask(project: Project, umask: str) -> None:
     assert project.rendered.stat().st_mode & 0o7777 == 0o700
 
 
-def test_streams_that_are_closed(project: Project) -> None:
+def test_streams_that_are_closed(project: Workspace) -> None:
     """None of the files, nor the connection, becomes what the command takes for its standard output."""
     assert shell(project, 'exec "$@" <&- >&- 2>&-', "render").returncode == 1, "it cannot say what it has written"
     assert (project.home / "keys/app.key").read_bytes() == KEY

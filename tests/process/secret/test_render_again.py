@@ -18,7 +18,7 @@ from tests.support import programs
 from tests.support.programs import refused
 
 if TYPE_CHECKING:
-    from tests.process.secret.conftest import Project
+    from tests.process.secret.conftest import Workspace
 
 # The program, which the kernel ends at its Nth step, before that is done.
 KILLED_AT_STEP = """
@@ -37,7 +37,7 @@ sys.exit(main(sys.argv[2:]))
 
 
 @pytest.mark.parametrize("again", [["render"], ["render", "--remove"]], ids=" ".join)
-def test_killed_at_any_step(project: Project, again: list[str]) -> None:
+def test_killed_at_any_step(project: Workspace, again: list[str]) -> None:
     """Whatever it was about to change, the next run finds all of it: SIGKILL before each call that changes a directory."""
     steps = 0
     while True:
@@ -68,7 +68,7 @@ def test_killed_at_any_step(project: Project, again: list[str]) -> None:
     assert steps > 10, "it has not been killed where it matters"
 
 
-def test_a_run_that_was_killed(project: Project) -> None:
+def test_a_run_that_was_killed(project: Workspace) -> None:
     project.run("render")
     (project.rendered / ".aws").write_text("half a secret")
     (project.rendered / ".aws").chmod(0o400)
@@ -84,7 +84,7 @@ def test_a_run_that_was_killed(project: Project) -> None:
     assert credentials.read_text().startswith("[default]")
 
 
-def test_two_at_a_time(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_at_a_time(project: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """One waits for the other, and does not take what it has staged for the rest of a run that was killed."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(project.memory))
     folder = tmpfs.make_folder("myrepo")
@@ -102,7 +102,7 @@ def test_two_at_a_time(project: Project, monkeypatch: pytest.MonkeyPatch) -> Non
     assert (project.home / ".aws/credentials").read_text().startswith("[default]")
 
 
-def test_a_file_path_that_was_changed(project: Project) -> None:
+def test_a_file_path_that_was_changed(project: Workspace) -> None:
     project.run("render")
     project.register(MANIFEST.replace("keys/app.key", "keys/new.key"))
     project.run("render")
@@ -111,7 +111,7 @@ def test_a_file_path_that_was_changed(project: Project) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
-def test_a_place_that_cannot_be_left(project: Project) -> None:
+def test_a_place_that_cannot_be_left(project: Workspace) -> None:
     project.run("render")
     keys = project.home / "keys"
     subprocess.run(["mount", "--bind", keys, keys], check=True)
@@ -157,7 +157,7 @@ def test_two_secrets_that_change_places(
     assert sorted(os.listdir(memory / tmpfs.own_name() / "p")) == ["B", "B.place", "C", "C.place"]
 
 
-def test_another_project_has_the_place(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_project_has_the_place(project: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """What runs there would get this project's credentials instead of its own."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(project.memory))
     credentials = project.home / ".aws/credentials"

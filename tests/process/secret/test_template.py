@@ -16,10 +16,10 @@ from tests.process.secret.conftest import MANIFEST
 from tests.support.programs import refused
 
 if TYPE_CHECKING:
-    from tests.process.secret.conftest import Project
+    from tests.process.secret.conftest import Workspace
 
 
-def test_an_unknown_field_is_named(project: Project) -> None:
+def test_an_unknown_field_is_named(project: Workspace) -> None:
     project.broker.push({"aws": {"id": "zqSecretzq"}}, KEY="AA==")
     line = refused(project.run("render"), 1)
     assert "{{key}}, a field that the secret lacks\nHint: it has {{id}}" in line

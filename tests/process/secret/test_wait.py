@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pathlib
 
     from tests.conftest import StartBroker
-    from tests.process.secret.conftest import Project
+    from tests.process.secret.conftest import Workspace
 
 
 def begin(path: pathlib.Path, *arguments: str) -> subprocess.Popen[bytes]:
@@ -30,12 +30,12 @@ def begin(path: pathlib.Path, *arguments: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(argv, env=programs.environment(), stderr=subprocess.PIPE)
 
 
-def test_there_already(project: Project) -> None:
+def test_there_already(project: Workspace) -> None:
     assert project.run("wait", "--timeout", "0").returncode == 0
     assert not project.broker.records("fetch"), "waiting is not a fetch"
 
 
-def test_until_the_push(empty: Project) -> None:
+def test_until_the_push(empty: Workspace) -> None:
     with begin(empty.broker.project(), "--timeout=60") as waiting:
         time.sleep(0.5)
         assert waiting.poll() is None
@@ -70,12 +70,12 @@ def test_until_another_broker_when_one_dies_with_the_question(
         assert waiting.wait(30) == 0
 
 
-def test_a_cleared_store_is_waited_for(project: Project) -> None:
+def test_a_cleared_store_is_waited_for(project: Workspace) -> None:
     assert project.broker.ask({"op": "clear-creds"})["ok"]
     assert "waited 0 s: the broker has no secrets yet" in refused(project.run("wait", "--timeout=0"), 4)
 
 
-def test_the_time_is_up(empty: Project, directory: pathlib.Path) -> None:
+def test_the_time_is_up(empty: Workspace, directory: pathlib.Path) -> None:
     begun = time.monotonic()
     assert "waited 1 s: the broker has no secrets yet" in refused(empty.run("wait", "--timeout=1"), 4)
     assert time.monotonic() - begun >= 1

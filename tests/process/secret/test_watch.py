@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pathlib
     from collections.abc import Iterator
 
-    from tests.process.secret.conftest import Project
+    from tests.process.secret.conftest import Workspace
 
 # A program that records each of its starts and each SIGHUP.
 RECORD = 'echo "start $$ $GH_TOKEN" >>log; trap "echo hup >>log" HUP; while :; do sleep 0.05; done'
@@ -26,7 +26,7 @@ RECORD = 'echo "start $$ $GH_TOKEN" >>log; trap "echo hup >>log" HUP; while :; d
 class WatchedCommand:
     """`remo-secret exec --watch` of a shell script, in a directory with its log."""
 
-    def __init__(self, project: Project, script: str, *options: str) -> None:
+    def __init__(self, project: Workspace, script: str, *options: str) -> None:
         self.project = project
         self.log = project.path / "log"
         self.errors = project.path / "errors"
@@ -58,7 +58,7 @@ class WatchedCommand:
 
 
 @pytest.fixture
-def watched(project: Project) -> Iterator[WatchedCommand]:
+def watched(project: Workspace) -> Iterator[WatchedCommand]:
     found = WatchedCommand(project, RECORD)
     found.wait_for(1)
     yield found
@@ -81,7 +81,7 @@ def test_a_change_restarts_the_command(watched: WatchedCommand) -> None:
     assert not os.path.exists(f"/proc/{first.split()[1]}"), "the old one has ended"
 
 
-def test_a_change_while_it_starts_is_seen(project: Project) -> None:
+def test_a_change_while_it_starts_is_seen(project: Workspace) -> None:
     """Pushed between the first fetch and the watch: by the command itself, so that no watch can be first."""
     watched = WatchedCommand(project, f"[ $GH_TOKEN != zqTokenzq ] || echo up >go; {RECORD}")
     try:
@@ -124,7 +124,7 @@ def test_secrets_that_cannot_be_used_leave_the_command_alone(watched: WatchedCom
     assert "zq" not in watched.errors.read_text()
 
 
-def test_only_a_signal(project: Project) -> None:
+def test_only_a_signal(project: Workspace) -> None:
     watched = WatchedCommand(project, RECORD, "--signal=HUP", "--keep")
     try:
         watched.wait_for(1)
@@ -134,7 +134,7 @@ def test_only_a_signal(project: Project) -> None:
         watched.end()
 
 
-def test_another_signal_ends_the_command(project: Project) -> None:
+def test_another_signal_ends_the_command(project: Workspace) -> None:
     script = f'trap "echo int >>log; exit" INT; {RECORD}'
     watched = WatchedCommand(project, script, "--signal=SIGINT")
     try:
@@ -147,7 +147,7 @@ def test_another_signal_ends_the_command(project: Project) -> None:
         watched.end()
 
 
-def test_a_command_that_ignores_the_signal_is_killed(project: Project) -> None:
+def test_a_command_that_ignores_the_signal_is_killed(project: Workspace) -> None:
     watched = WatchedCommand(project, f'trap "" TERM; {RECORD}', "--grace=1")
     try:
         watched.wait_for(1)
@@ -158,7 +158,7 @@ def test_a_command_that_ignores_the_signal_is_killed(project: Project) -> None:
         watched.end()
 
 
-def test_signals_reach_a_command_that_is_about_to_be_restarted(project: Project) -> None:
+def test_signals_reach_a_command_that_is_about_to_be_restarted(project: Workspace) -> None:
     """It takes its time to end; meanwhile somebody wants all of it to end, and it is not started again."""
     script = f'trap "echo term >>log" TERM; trap "echo int >>log; exit 9" INT; {RECORD}'
     watched = WatchedCommand(project, script, "--grace=600")
@@ -178,13 +178,13 @@ def test_signals_reach_a_command_that_is_about_to_be_restarted(project: Project)
     ("script", "status"),
     [("exit 42", 42), ("kill -TERM $$", -signal.SIGTERM), ("kill -KILL $$", -signal.SIGKILL)],
 )
-def test_its_end_is_the_commands(project: Project, script: str, status: int) -> None:
+def test_its_end_is_the_commands(project: Workspace, script: str, status: int) -> None:
     watched = WatchedCommand(project, script)
     assert watched.process.wait(60) == status
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGRTMIN, signal.SIGRTMAX])
-def test_signals_are_passed_on(project: Project, number: signal.Signals) -> None:
+def test_signals_are_passed_on(project: Workspace, number: signal.Signals) -> None:
     script = f"trap 'echo got >>log; exit 7' {number:d}; echo up >>log; while :; do sleep 0.05; done"
     watched = WatchedCommand(project, f"exec bash -c '{script.replace(chr(39), chr(34))}'")
     try:
@@ -196,7 +196,7 @@ def test_signals_are_passed_on(project: Project, number: signal.Signals) -> None
         watched.end()
 
 
-def test_signals_that_were_ignored_or_blocked_are_for_the_command_too(project: Project) -> None:
+def test_signals_that_were_ignored_or_blocked_are_for_the_command_too(project: Workspace) -> None:
     """As nohup(1) and a shell's background jobs start it."""
     command = ["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]
     found = []
@@ -228,7 +228,7 @@ def test_a_command_that_stops_is_a_job_that_stops(watched: WatchedCommand) -> No
     poll("both to go on", lambda: state(child) != "T" and state(watched.process.pid) != "T")
 
 
-def test_files_follow(project: Project) -> None:
+def test_files_follow(project: Workspace) -> None:
     argv = programs.command(programs.SECRET, "render", "--watch")
     environment = programs.environment(project.environment)
     target: pathlib.Path = project.home / ".aws/credentials"

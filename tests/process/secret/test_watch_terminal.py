@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pathlib
     from collections.abc import Iterator
 
-    from tests.process.secret.conftest import Project
+    from tests.process.secret.conftest import Workspace
 
 WAIT_SECONDS = 30.0
 SUSPEND, INTERRUPT, QUIT, END_OF_FILE = "\x1a", "\x03", "\x1c", "\x04"
@@ -83,7 +83,7 @@ class TerminalSession:
 
 
 @contextlib.contextmanager
-def interactive_shell(project: Project) -> Iterator[TerminalSession]:
+def interactive_shell(project: Workspace) -> Iterator[TerminalSession]:
     env = programs.environment(project.environment | {"TERM": "dumb", "PS1": "", "HISTFILE": ""})
     with TerminalSession(["bash", "--norc", "--noprofile", "--noediting", "-i"], env, project.path) as session:
         session.type("stty -echo; echo rea''dy\n")
@@ -204,7 +204,7 @@ SCENARIOS = [
 ]
 
 
-def test_a_shell_sees_what_it_sees_under_env(project: Project) -> None:
+def test_a_shell_sees_what_it_sees_under_env(project: Workspace) -> None:
     seen = {}
     for name, prefix in prefixes().items():
         with interactive_shell(project) as session:
@@ -224,7 +224,7 @@ def test_a_shell_sees_what_it_sees_under_env(project: Project) -> None:
     }
 
 
-def test_a_restart_keeps_the_terminal(project: Project) -> None:
+def test_a_restart_keeps_the_terminal(project: Workspace) -> None:
     with interactive_shell(project) as session:
         session.type(f'{prefixes()["watch"]} sh -c \'echo "up $GH_TOKEN"; read line; echo "got $line"; exit 5\'\n')
         session.expect("up zqTokenzq\n")
@@ -236,7 +236,7 @@ def test_a_restart_keeps_the_terminal(project: Project) -> None:
 
 
 @pytest.mark.parametrize("prefix", prefixes().values(), ids=prefixes())
-def test_a_terminal_that_hangs_up(project: Project, prefix: str) -> None:
+def test_a_terminal_that_hangs_up(project: Workspace, prefix: str) -> None:
     """The first process of a session, as in a container with a terminal, is the only one that is told."""
     log = project.path / "log"
     script = f'mkfifo idle; trap "echo hup >{log}; exit" HUP; {IDLE}'

@@ -44,7 +44,7 @@ class Index:
         self.credentials: list[str] = []
         owner = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
+        class IndexHandler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 if (self.headers.get("Authorization") or "").startswith("Bearer "):  # npm
                     owner.credentials.append(str(self.headers["Authorization"]))
@@ -69,7 +69,7 @@ class Index:
             def log_message(self, *args: object) -> None:
                 """Quiet."""
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), IndexHandler)
         self.host = f"127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()

@@ -54,7 +54,7 @@ class RecordingServer:
         self.answer = answer
         owner = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
+        class RecordingHandler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
@@ -79,7 +79,7 @@ class RecordingServer:
             def log_message(self, *args: object) -> None:
                 """Quiet."""
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler, bind_and_activate=False)
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), RecordingHandler, bind_and_activate=False)
         self._server.daemon_threads = True
         if path is None:
             self._server.server_bind()
