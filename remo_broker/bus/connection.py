@@ -305,9 +305,8 @@ async def connect(
 ) -> BusConnection:
     """Connect to the bus at `address`, in D-Bus syntax.
 
-    `answer` gets every call and returns None if it replies later with `BusConnection.reply`; `heard`
-    gets every signal. Raises BusError.
-    """
+    `answer` gets every call and returns None if it replies later with `BusConnection.reply`;
+    `heard` gets every signal. Raises BusError."""
     refusals = []
     for path in socket_paths(address):
         try:

@@ -20,7 +20,8 @@ MAX_UID = 2**32 - 2
 # The most uids in a registration: a project has a handful of users, and each connect searches the
 # list.
 MAX_UIDS = 64
-# The most names in each list of what a push changed: of the longest names, all three fit in a reply.
+# The most names in each list of what a push changed: of the longest names, all three fit in a
+# reply.
 MAX_NAMED = 100
 
 # A watch that has sent nothing for this long sends an empty object: both sides learn that the other

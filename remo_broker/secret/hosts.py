@@ -80,7 +80,8 @@ def host_of(url: str) -> str:
 
 
 def servers_for(url: str, servers: Mapping[str, Server]) -> Mapping[str, Server]:
-    """The well-known servers if the URL is one of theirs: a token does not go there in plain text."""
+    """The well-known servers if the URL is one of theirs: a token does not go there in plain
+    text."""
     return {} if ascii_lower(url.strip()).startswith("http:") else servers
 
 

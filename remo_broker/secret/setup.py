@@ -90,7 +90,8 @@ def show(change: ConfigChange) -> None:
 
 
 def write(change: ConfigChange, mode: int) -> None:
-    """Replace the file atomically; keep its mode, `mode` if it is new. Follows symlinks, as dot files often are."""
+    """Replace the file atomically; keep its mode, `mode` if it is new. Follows symlinks, as dot
+    files often are."""
     path = os.path.realpath(change.path)
     if not change.after:
         if os.path.exists(path):

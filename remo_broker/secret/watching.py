@@ -88,7 +88,8 @@ class LastFetch:
 
 
 def follow(arguments: Arguments, watched: LastFetch, changed: Callable[[], None]) -> None:
-    """Call `changed` at each change of what is watched, forever; reconnect when the broker restarts."""
+    """Call `changed` at each change of what is watched, forever; reconnect when the broker
+    restarts."""
     known: tuple[int, int] | None = None
     while True:
         try:
@@ -224,7 +225,8 @@ class WatchedJob:
 
 
 def _is_for_leader(number: int) -> bool:
-    """Whether the kernel sends the signal to a session's leader alone: when its terminal hangs up."""
+    """Whether the kernel sends the signal to a session's leader alone: when its terminal hangs
+    up."""
     return number in (signal.SIGHUP, signal.SIGCONT) and os.getsid(0) == os.getpid()
 
 

@@ -84,7 +84,8 @@ class JournalTransport:
 
     @property
     def max_batch(self) -> int:
-        """The longest datagram, 0 for one record in each. Looks whether systemd has been upgraded."""
+        """The longest datagram, 0 for one record in each. Looks whether systemd has been
+        upgraded."""
         if self._splits:
             changed = [_changed(directory) for directory in self._library_directories]
             if changed != self._libraries_changed:

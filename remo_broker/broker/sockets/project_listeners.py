@@ -105,7 +105,8 @@ class ProjectListeners:
             listening,
             partial(self._accepted, name),
             held_by_unit=handed_over and is_held_by_unit(listening),
-            # A unit that was started and stopped since has left its file at the path of one from the store.
+            # A unit that was started and stopped since has left its file at the path of one from
+            # the store.
             has_file=not handed_over or is_bound(str(listening.getsockname())),
         )
         self._listeners.setdefault(name, ProjectSockets()).listeners.append((kind, listener))
