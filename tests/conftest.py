@@ -85,7 +85,8 @@ def directory() -> Iterator[pathlib.Path]:
 
 @pytest.fixture
 def start_broker(directory: pathlib.Path) -> Iterator[StartBroker]:
-    """`start_broker(projects=[…], …)`: a broker of the test's own, running; see `Broker` for the options."""
+    """`start_broker(projects=[…], …)`: a broker of the test's own, running; see `Broker` for the
+    options."""
     with contextlib.ExitStack() as stack:
 
         def start(**options: Any) -> Broker:

@@ -1,9 +1,10 @@
-"""`./run demo`: the whole of the broker's work in a directory of its own, each step with the command a user would type.
+"""`./run demo`: the whole of the broker's work in a directory of its own, each step with the
+command a user would type.
 
-Nothing here is staged. The sockets are opened first, as socket units do, and the broker is started by the first connect
-with the descriptors handed over; the commands are the installed programs; the audit lines are what the broker wrote.
-The system is not touched, and the directory is removed at the end, however the demo ends.
-"""
+Nothing here is staged. The sockets are opened first, as socket units do, and the broker is started
+by the first connect with the descriptors handed over; the commands are the installed programs; the
+audit lines are what the broker wrote. The system is not touched, and the directory is removed at
+the end, however the demo ends."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ name = "myrepo"
 [allowlist]
 secrets = ["GITHUB_TOKEN", "aws"]
 """
-# What a sidecar would have fetched from wherever the host's credentials are. Made up, as everything here.
+# What a sidecar would have fetched from wherever the host's credentials are. Made up, as everything
+# here.
 SECRETS = {
     "GITHUB_TOKEN": "demo-token-of-nobody",
     "NPM_TOKEN": "demo-token-that-myrepo-does-not-name",
@@ -59,7 +61,8 @@ class DemoFailed(Exception):
 
 
 class SocketUnits:
-    """What `remo-broker-admin.socket` and its like do: listen, and start the service when somebody connects."""
+    """What `remo-broker-admin.socket` and its like do: listen, and start the service when somebody
+    connects."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -119,7 +122,8 @@ class SocketUnits:
 
 
 class Presentation:
-    """Says what is done, does it, and shows what it answers, in lines that the terminal need not break."""
+    """Says what is done, does it, and shows what it answers, in lines that the terminal need not
+    break."""
 
     def __init__(self, directory: Path, signals: Sequence[int]) -> None:
         self._directory = directory
@@ -130,7 +134,8 @@ class Presentation:
         self.failed = False
 
     def go_on(self) -> None:
-        """End the demo if it was told to end. Asked between steps, so that nothing is ever half started."""
+        """End the demo if it was told to end. Asked between steps, so that nothing is ever half
+        started."""
         if self._signals:
             raise SystemExit(128 + self._signals[0])
 
@@ -278,7 +283,8 @@ def _steps(show: Presentation, units: SocketUnits, manifest: Path) -> None:
 
 @contextlib.contextmanager
 def _supplied(show: Presentation, units: SocketUnits, secret: Sequence[str]) -> Iterator[None]:
-    """The broker is killed and supplied again, without anybody's hand; the sidecar runs on in the block."""
+    """The broker is killed and supplied again, without anybody's hand; the sidecar runs on in the
+    block."""
     directory = units.directory
     vault = directory / "vault.json"
     vault.write_text(json.dumps(SECRETS))

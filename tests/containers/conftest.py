@@ -17,7 +17,8 @@ SOURCE = REPOSITORY / "feature"
 
 @pytest.fixture(scope="session")
 def feature(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """What `./run install` puts into /usr/share/remo-broker/feature, with the one file that is copied beside it."""
+    """What `./run install` puts into /usr/share/remo-broker/feature, with the one file that is
+    copied beside it."""
     directory = tmp_path_factory.mktemp("feature") / "remo-broker"
     shutil.copytree(SOURCE, directory)
     try:

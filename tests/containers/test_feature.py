@@ -1,4 +1,5 @@
-"""The dev container Feature: read by the reference tool, and its install.sh run in a Debian that has nothing."""
+"""The dev container Feature: read by the reference tool, and its install.sh run in a Debian that
+has nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The AppArmor profiles: the parser takes them, and the units name them. No test here needs a kernel that has AppArmor."""
+"""The AppArmor profiles: the parser takes them, and the units name them. No test here needs a
+kernel that has AppArmor."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Which part may import which. The folders of the package are its processes, and this is what holds their borders.
+"""Which part may import which. The folders of the package are its processes, and this is what holds
+their borders.
 
-By the syntax tree, imports inside functions and for type checkers included; and once by what a real broker has loaded
-after it served a `get`.
-"""
+By the syntax tree, imports inside functions and for type checkers included; and once by what a real
+broker has loaded after it served a `get`."""
 
 from __future__ import annotations
 
@@ -166,7 +166,8 @@ def test_a_broker_that_served_a_get_has_loaded_nothing_heavy(tmp_path: pathlib.P
             assert broker.status()["secret_count"] == 1
         finally:
             broker.close()
-    # What an installation's site packages load at the start of any program is not the broker's doing.
+    # What an installation's site packages load at the start of any program is not the broker's
+    # doing.
     bare = subprocess.run([sys.executable, "-X", "importtime", "-c", ""], capture_output=True, text=True, check=True)
     loaded = loaded_by(report.read_text()) - loaded_by(bare.stderr)
     assert "remo_broker.broker.daemon" in loaded
@@ -175,6 +176,7 @@ def test_a_broker_that_served_a_get_has_loaded_nothing_heavy(tmp_path: pathlib.P
         name for name in FILES if is_in(name, "remo_broker.broker") or is_in(name, "remo_broker.protocol")
     } | {
         *("remo_broker", "remo_broker.__main__"),
-        # How sockets are made: by the broker itself where systemd does not start the helper that makes them as root.
+        # How sockets are made: by the broker itself where systemd does not start the helper that
+        # makes them as root.
         *("remo_broker.binder", "remo_broker.binder.files"),
     }

@@ -1,4 +1,5 @@
-"""The published introspection data is what the code says, and well-formed by the specification's own grammar."""
+"""The published introspection data is what the code says, and well-formed by the specification's
+own grammar."""
 
 from __future__ import annotations
 

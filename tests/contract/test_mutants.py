@@ -1,4 +1,5 @@
-"""The defects of `./run mutants` can be planted: each row still names a text of the tree and a test."""
+"""The defects of `./run mutants` can be planted: each row still names a text of the tree and a
+test."""
 
 from __future__ import annotations
 

@@ -283,7 +283,8 @@ def test_the_schema_and_the_models_agree(document: dict[str, Any]) -> None:
         TypeAdapter(AllowlistForm | BindingForm).validate_python(document)
     except ValidationError:
         expected = False
-    # What pydantic does not look at: that a list has no name twice, and that `true` is not the 1 of the version.
+    # What pydantic does not look at: that a list has no name twice, and that `true` is not the 1 of
+    # the version.
     listed = document.get("allowlist")
     if isinstance(listed, dict) and isinstance(names := listed.get("secrets"), list):
         expected = expected and len(set(map(str, names))) == len(names)

@@ -43,10 +43,12 @@ def test_shell_clients_that_read_once(machine: Machine, operator: Operator) -> N
 
 
 def test_a_client_socket_starts_it_after_a_reboot(machine: Machine, operator: Operator) -> None:
-    """Registrations come back with what was validated, whatever the manifest on disk says meanwhile."""
+    """Registrations come back with what was validated, whatever the manifest on disk says
+    meanwhile."""
     operator.register("early", ["OLD"])
     operator.register("other", ["OLD"])
-    # What `remo-brokerctl register` does beside: from the next boot on systemd opens the socket first.
+    # What `remo-brokerctl register` does beside: from the next boot on systemd opens the socket
+    # first.
     machine.systemctl("enable", "remo-broker-client@early.socket")
     operator.manifest("early", ["OLD", "NEW"])
 
@@ -61,7 +63,8 @@ def test_a_client_socket_starts_it_after_a_reboot(machine: Machine, operator: Op
     assert (denied["code"], denied["reason"]) == ("denied", "not_in_manifest")
     empty = operator.get("early", "OLD")
     assert (empty["code"], empty["reason"], empty["retry_after_seconds"]) == ("not_found", "no_snapshot", 1)
-    # The other one has no unit: the broker opens it when it starts, for whatever reason it was started.
+    # The other one has no unit: the broker opens it when it starts, for whatever reason it was
+    # started.
     assert machine.ask(operator.socket("other"), {"op": "ping"})["project"] == "other"
     assert operator.do("reload", name="early")["allowlist"] == ["OLD", "NEW"]
 

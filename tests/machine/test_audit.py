@@ -1,4 +1,5 @@
-"""The audit as the journal shows it: one entry for each get, with its fields, and no value anywhere."""
+"""The audit as the journal shows it: one entry for each get, with its fields, and no value
+anywhere."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ if TYPE_CHECKING:
     from tests.support.machine import Machine
     from tests.support.operator import Operator
 
-# Made again each time, so that no copy of this file, or of what an earlier run wrote, is found in its place.
+# Made again each time, so that no copy of this file, or of what an earlier run wrote, is found in
+# its place.
 VALUE = f"value-{secrets.token_hex(16)}"
 
 

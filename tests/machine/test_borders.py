@@ -1,4 +1,5 @@
-"""What other users, the broker's own user and the manifest reader's reach: nothing, by the kernel's word."""
+"""What other users, the broker's own user and the manifest reader's reach: nothing, by the kernel's
+word."""
 
 from __future__ import annotations
 
@@ -64,7 +65,8 @@ def mounted(machine: Machine) -> Iterator[tuple[str, str]]:
 def test_an_old_mount_is_dead_after_unregistering(
     machine: Machine, operator: Operator, mounted: tuple[str, str], made_by: str
 ) -> None:
-    """Also when another directory has the name, in this broker and in the next, and the unit is still active."""
+    """Also when another directory has the name, in this broker and in the next, and the unit is
+    still active."""
     operator.register("app", ["OWN"])
     if made_by == "units":
         machine.systemctl("stop", SERVICE)
@@ -211,7 +213,8 @@ def test_an_unreadable_manifest_says_which_command_mends_it(machine: Machine, op
 
 
 def test_register_opens_a_closed_home_for_the_reader_alone(machine: Machine, operator: Operator) -> None:
-    """Each in its owner's right, and for good: also for a file that an editor puts in the manifest's place."""
+    """Each in its owner's right, and for good: also for a file that an editor puts in the
+    manifest's place."""
     if machine.run(["sh", "-c", "command -v setfacl"], check=False).returncode != 0:
         unavailable("setfacl is not installed here: ./run test installs it")
     machine.run(["sh", "-c", "rm -rf /home/closed; useradd -M -d /home/closed closed 2>/dev/null; mkdir /home/closed"])

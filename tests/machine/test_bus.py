@@ -1,4 +1,5 @@
-"""The status service as it is installed: activated by a call on a real system bus, of either kind, and confined."""
+"""The status service as it is installed: activated by a call on a real system bus, of either kind,
+and confined."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ MAX_EXPOSURE = 1.0
 # A name and a value that nothing on the bus may hold.
 SENTINEL = re.compile("sentinel", re.IGNORECASE)
 
-# What a user without any privilege can send at most, from one process: calls, as fast as the bus takes them, no answer read.
+# What a user without any privilege can send at most, from one process: calls, as fast as the bus
+# takes them, no answer read.
 _FLOOD = f"""
 import socket, sys, time
 sys.path.append("/usr/lib/remo-broker/lib/python3.%d/site-packages" % sys.version_info[1])
@@ -114,7 +116,8 @@ def test_it_ends_when_nobody_asks_and_the_next_call_starts_it(
 
 
 def test_no_call_is_lost_while_it_comes_and_goes(machine: Machine, bus: BusUser, operator: Operator) -> None:
-    """Calls that meet the end of one process in all its moments are answered, by it or by the next."""
+    """Calls that meet the end of one process in all its moments are answered, by it or by the
+    next."""
     operator.override(BUS_SERVICE, "[Unit]\nStartLimitIntervalSec=0\n")
     assert bus.get("SecretCount") == 0
     call = f"busctl get-property {BUS_NAME} {ROOT} {MANAGER.name} SecretCount"
@@ -318,7 +321,8 @@ def test_a_flood_by_an_unprivileged_user(machine: Machine, bus: BusUser, operato
     pid, before = bus_pid(machine), processor_ticks()
     sent = int(machine.run(["/usr/bin/python3", "-c", _FLOOD], user="nobody").stdout)
     assert sent > 200
-    # A hundred ticks a second: what following costs it, and as good as nothing more, whatever was sent.
+    # A hundred ticks a second: what following costs it, and as good as nothing more, whatever was
+    # sent.
     assert processor_ticks() - before < 30
     assert bus.get("ProjectCount") == 20
     assert bus_pid(machine) == pid

@@ -82,7 +82,8 @@ def test_status_of_a_broker_that_cannot_start(machine: Machine, operator: Operat
 
 
 def test_a_broker_that_cannot_start_is_reported_at_once(machine: Machine) -> None:
-    """systemd accepts the connection all the same, so the request would wait for its timeout of 30 seconds."""
+    """systemd accepts the connection all the same, so the request would wait for its timeout of 30
+    seconds."""
     machine.write("/etc/remo-broker/config.toml", "nonsense = 1\n")
     for command, stdin in ((["list"], ""), (["push"], "A=x\n")):
         done = machine.run(["timeout", "25", "remo-brokerctl", *command], check=False, stdin=stdin)
@@ -214,7 +215,8 @@ def test_summary(machine: Machine, operator: Operator, reviewed: str) -> None:
 
 @pytest.mark.parametrize("user", ["nobody", "root"])
 def test_forged_records_are_not_shown(machine: Machine, reviewed: str, user: str) -> None:
-    """Whoever sends journald our fields, with the unit's name for good measure: the trusted fields tell."""
+    """Whoever sends journald our fields, with the unit's name for good measure: the trusted fields
+    tell."""
     record = (
         "MESSAGE=Project tools-c fetched FORGED.\nSYSLOG_IDENTIFIER=remo-broker\nPRIORITY=6\n"
         "MESSAGE_ID=646507820fc6454c85c2413b72918c0a\nREMO_EVENT=fetch\nREMO_PROJECT=tools-c\nREMO_SECRET=FORGED\n"

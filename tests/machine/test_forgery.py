@@ -40,7 +40,8 @@ def reviewed(machine: Machine, operator: Operator) -> Operator:
 
 
 def test_names_forge_nothing(machine: Machine, reviewed: Operator) -> None:
-    """One entry for each, denied, in printable ASCII, with the fields of every other and no more."""
+    """One entry for each, denied, in printable ASCII, with the fields of every other and no
+    more."""
     reviewed.get(PROJECT, "TOKEN", user="remo-broker")
     for name in FORGED.values():
         assert reviewed.get(PROJECT, name, user="remo-broker")["reason"] == "invalid_name"
@@ -76,7 +77,8 @@ def documented_queries() -> list[list[str]]:
 
 @pytest.mark.parametrize("user", ["nobody", "root"])
 def test_other_peoples_entries_are_not_shown(machine: Machine, reviewed: Operator, user: str) -> None:
-    """Whoever writes an entry with our fields: the documented queries do not show it. The review: see test_ctl."""
+    """Whoever writes an entry with our fields: the documented queries do not show it. The review:
+    see test_ctl."""
     reviewed.get(PROJECT, "TOKEN")
     reviewed.get(PROJECT, "FOREIGN")
     stolen = f"STOLEN_{user}"

@@ -85,7 +85,8 @@ def test_where_no_compiler_is_the_installer_says_so(machine: Machine) -> None:
 
 
 def test_programs_import_nothing_of_the_callers(machine: Machine) -> None:
-    """An operator runs them in a project's directory, with whatever variables the project's tools have set."""
+    """An operator runs them in a project's directory, with whatever variables the project's tools
+    have set."""
     place = "/tmp/hostile"
     for name in ("encodings", "json", "socket", "subprocess", "usercustomize", "remo_broker"):
         machine.write(f"{place}/{name}.py", "import os\nos.write(2, b'imported')\n")
@@ -168,7 +169,8 @@ def test_without_root_the_hint_names_the_next_step(machine: Machine, verb: str) 
 
 
 def test_without_packages_root_and_sudo_it_says_what_to_install(machine: Machine) -> None:
-    """A host on which dpkg knows no package, and with nothing else that ./run would need up to there."""
+    """A host on which dpkg knows no package, and with nothing else that ./run would need up to
+    there."""
     machine.run(["sh", "-c", "mkdir -p /tmp/bare && cd /tmp/bare && ln -sf /usr/bin/dirname /usr/bin/id ."])
     machine.run(["sh", "-c", "cd /tmp/bare && ln -sf /usr/bin/false dpkg-query && ln -sf /usr/bin/false apt-get"])
     bare = ["/usr/bin/env", "PATH=/tmp/bare", "/bin/sh", f"{SOURCE}/run", "lint"]

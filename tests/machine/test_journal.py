@@ -1,4 +1,5 @@
-"""A journal of the audit's own: nobody else writes to it, delays it or displaces it, and everything follows."""
+"""A journal of the audit's own: nobody else writes to it, delays it or displaces it, and everything
+follows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""`./run install` over another version that is in use: units that have moved since, sockets with clients, another Python."""
+"""`./run install` over another version that is in use: units that have moved since, sockets with
+clients, another Python."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 LIB = "/usr/lib/remo-broker"
 UNITS = "/usr/lib/systemd/system"
-# What the older version had: a socket and a helper of other names, a drop-in for the latter, and a program.
+# What the older version had: a socket and a helper of other names, a drop-in for the latter, and a
+# program.
 MOVED = "remo-broker-moved.socket"
 MOVED_SOCKET = "/run/remo-moved.sock"
 HELPER = "remo-broker-former.service"
@@ -87,7 +89,8 @@ def test_a_socket_that_the_older_version_lacked_listens_afterwards(
 
 
 def test_what_was_made_for_another_python_is_replaced(machine: Machine, operator: Operator, older: str) -> None:
-    """The release was upgraded: no program starts, the sockets listen, and those who connect wait for the new version."""
+    """The release was upgraded: no program starts, the sockets listen, and those who connect wait
+    for the new version."""
     broken = (
         f"cd {LIB}/lib && mv python3.* python3.9 && sed -i 's/^if sys.version_info.*/if True:/' /usr/bin/remo-broker"
     )

@@ -1,4 +1,5 @@
-"""The Debian packages that `./run deb` builds: installed, upgraded, removed and purged by dpkg on the machine."""
+"""The Debian packages that `./run deb` builds: installed, upgraded, removed and purged by dpkg on
+the machine."""
 
 from __future__ import annotations
 

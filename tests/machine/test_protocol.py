@@ -1,4 +1,5 @@
-"""Every operation through the real units: what the sidecar, the operator and the projects' tools do."""
+"""Every operation through the real units: what the sidecar, the operator and the projects' tools
+do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""`remo-brokerctl register` and `unregister` on a real host: the units of a project's sockets, and who may change them."""
+"""`remo-brokerctl register` and `unregister` on a real host: the units of a project's sockets, and
+who may change them."""
 
 from __future__ import annotations
 
@@ -102,7 +103,8 @@ def test_a_half_done_register_is_reported(machine: Machine, operator: Operator, 
 
 
 def test_a_unit_that_was_left_is_disabled(machine: Machine, operator: Operator) -> None:
-    """The broker has forgotten the project, or never knew it: the unit would open its socket at every boot."""
+    """The broker has forgotten the project, or never knew it: the unit would open its socket at
+    every boot."""
     path = operator.manifest("tools-b", ["TOKEN"])
     unit = "remo-broker-client@tools-b.socket"
     says(machine, "register", path)

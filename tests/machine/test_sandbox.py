@@ -81,7 +81,8 @@ def test_what_the_process_sees(machine: Machine, operator: Operator) -> None:
 
 
 def test_the_environment_spares_a_second_start(machine: Machine, operator: Operator) -> None:
-    """The daemon executes itself again where the allocator's settings are missing; the unit has them."""
+    """The daemon executes itself again where the allocator's settings are missing; the unit has
+    them."""
     unit = (REPOSITORY / "units" / SERVICE).read_text()
     for name, value in MEMORY_ENVIRONMENT.items():
         assert f"Environment={name}={value}\n" in unit

@@ -96,7 +96,8 @@ def test_hangup_reloads_all_manifests(machine: Machine, operator: Operator) -> N
 
 
 def _survives(machine: Machine, operator: Operator, happen: Callable[[], object]) -> None:
-    """`happen` refuses no connect, on sockets of units and of the descriptor store, and moves no socket."""
+    """`happen` refuses no connect, on sockets of units and of the descriptor store, and moves no
+    socket."""
     unit = operator.register("unit", ["TOKEN"])
     machine.systemctl("stop", SERVICE)
     machine.systemctl("start", "remo-broker-client@unit.socket")
@@ -169,7 +170,8 @@ def test_a_bind_mounted_socket_outlives_a_restart(machine: Machine, operator: Op
 
 
 def test_a_stop_without_journald_exits_with_status_0(machine: Machine, operator: Operator) -> None:
-    """Nobody takes its last words, on standard error neither: systemd still sees a service that ended well."""
+    """Nobody takes its last words, on standard error neither: systemd still sees a service that
+    ended well."""
     operator.do("status")
     with journald.gone(machine):
         operator.ask("clear-creds")  # whose record finds out

@@ -1,4 +1,5 @@
-"""What a get costs the installed broker, counted and not timed: its system calls, by strace. One call more is red."""
+"""What a get costs the installed broker, counted and not timed: its system calls, by strace. One
+call more is red."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from tests.support.machine import Machine
     from tests.support.operator import Operator
 
-# argv: socket, how many gets, whether each has a connection of its own. It says when it is ready, and goes on with a line.
+# argv: socket, how many gets, whether each has a connection of its own. It says when it is ready,
+# and goes on with a line.
 _CLIENT = """
 import socket, sys
 path, times, fresh = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "fresh"

@@ -1,4 +1,5 @@
-"""Whatever an operator does to the units, in whatever order: it is served, or it is said what is down and what mends it."""
+"""Whatever an operator does to the units, in whatever order: it is served, or it is said what is
+down and what mends it."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ CLIENT_UNIT, MOUNT_UNIT = "remo-broker-client@app.socket", "remo-broker-mount@ap
 HELPERS = ("remo-broker-bind.socket", "remo-broker-manifest.socket")
 # FileDescriptorStorePreserve= came with this version of systemd.
 PRESERVES = 254
-# More than the 2 s that a client may wait for the reason, as the machine may be busy; less than its own 30 s.
+# More than the 2 s that a client may wait for the reason, as the machine may be busy; less than its
+# own 30 s.
 SAID_WITHIN = 25
 
 
@@ -78,7 +80,8 @@ def test_helpers_that_are_stopped_are_named(machine: Machine, operator: Operator
 
 
 def test_a_stop_leaves_the_sockets_to_their_units(machine: Machine, operator: Operator) -> None:
-    """Or to the descriptor store, where systemd keeps it: then nobody who has them mounted notices."""
+    """Or to the descriptor store, where systemd keeps it: then nobody who has them mounted
+    notices."""
     registered(machine, operator)
     preserved = operator.store_is_preserved
     assert preserved == (systemd_version() >= PRESERVES), "the drop-in is installed where systemd knows its setting"

@@ -1,4 +1,5 @@
-"""Who it was, from the review alone: containers, units and programs, and those who would pass for others."""
+"""Who it was, from the review alone: containers, units and programs, and those who would pass for
+others."""
 
 from __future__ import annotations
 
@@ -96,7 +97,8 @@ def test_a_service_of_another_user_is_named(machine: Machine, path: str) -> None
 
 
 def test_the_broker_sees_no_more_of_others_than_everybody(machine: Machine, operator: Operator, path: str) -> None:
-    """Its unit shows it the processes of others, for their control groups; what is theirs alone stays closed."""
+    """Its unit shows it the processes of others, for their control groups; what is theirs alone
+    stays closed."""
     pid = operator.main_pid()
     inside = ["nsenter", "-t", str(pid), "-m", "--setuid", str(machine.ids("remo-broker")[0]), "--", "sh", "-c"]
     for file in ("environ", "maps", "mem", "fd/0", "root/etc"):

@@ -1,4 +1,5 @@
-"""`./run demo`: it goes through, can be read in a terminal of 80 columns, and leaves nothing behind however it ends."""
+"""`./run demo`: it goes through, can be read in a terminal of 80 columns, and leaves nothing behind
+however it ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Drive the workload against a broker and watch it; in a machine: progress on standard error, JSON on standard output.
+"""Drive the workload against a broker and watch it; in a machine: progress on standard error, JSON
+on standard output.
 
 usage: python -m tests.soak.drive OPERATIONS PROJECTS SEED bar|lines
 """
@@ -55,7 +56,8 @@ class SoakResult:
 
     @property
     def growth_bytes(self) -> int:
-        """From the end of the warm-up to the median of the last tenth: a peak counts if it lasts."""
+        """From the end of the warm-up to the median of the last tenth: a peak counts if it
+        lasts."""
         settled = next(one for one in self.samples if one.operations >= WARM_UP * self.samples[-1].operations)
         last = self.samples[-max(len(self.samples) // 10, 1) :]
         return round(statistics.median(one.resident_bytes for one in last)) - settled.resident_bytes

@@ -1,5 +1,5 @@
-"""The broker that is soaked, and how its audit records are counted: as a unit from the journal, as a process from its
-standard error."""
+"""The broker that is soaked, and how its audit records are counted: as a unit from the journal, as
+a process from its standard error."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ class Subject:
         self.pid = pid
 
     def finish(self) -> tuple[int, int]:
-        """End the broker; how many fetches it has audited, and how many of them may be counted twice."""
+        """End the broker; how many fetches it has audited, and how many of them may be counted
+        twice."""
         raise NotImplementedError
 
 

@@ -16,7 +16,8 @@ from tests.bench.generator import Failed
 if TYPE_CHECKING:
     from tests.bench.broker import BenchBroker
 
-# Of 10,000 operations. A reload and a registration start a process each, so more of them would be a test of that.
+# Of 10,000 operations. A reload and a registration start a process each, so more of them would be a
+# test of that.
 WEIGHTS = {"get": 8_896, "ping": 500, "info": 500, "push": 100, "reload": 2, "register": 2}
 # Names that projects may fetch; the last is never pushed. NOBODYS is in no manifest.
 STRINGS = tuple(f"STRING_{number}" for number in range(8))
@@ -64,7 +65,8 @@ class Workload:
         self.done: collections.Counter[str] = collections.Counter()
         """Operations by kind."""
         self.gets = 0
-        """Gets in all, those of the probes and of registrations included: as many records must there be."""
+        """Gets in all, those of the probes and of registrations included: as many records must
+        there be."""
         self._broker = broker
         self._random = random.Random(seed)
         self._guests = 0

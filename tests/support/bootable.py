@@ -1,4 +1,5 @@
-"""Whether this host can boot a machine for tests, and what that takes: root in a container often cannot."""
+"""Whether this host can boot a machine for tests, and what that takes: root in a container often
+cannot."""
 
 from __future__ import annotations
 

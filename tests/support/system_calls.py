@@ -1,4 +1,5 @@
-"""The system calls that the broker makes for a get, as HACKING.md lists them, and how to count them."""
+"""The system calls that the broker makes for a get, as HACKING.md lists them, and how to count
+them."""
 
 from __future__ import annotations
 
@@ -34,10 +35,10 @@ CONNECTION = {
 }
 TO_JOURNALD = {"sendto": 1}
 TO_STANDARD_ERROR = {"poll": 1, "write": 1}
-# What the audit learns about the peer, which connects again and again: its pidfd, the pidfd's inode,
-# its comm and cgroup from files that are open already, and whether it still runs. Before Linux 6.9
-# a process is not known again, so they are opened each time; before 6.5, without SO_PEERPIDFD, its
-# start time is read before and after instead.
+# What the audit learns about the peer, which connects again and again: its pidfd, the pidfd's
+# inode, its comm and cgroup from files that are open already, and whether it still runs. Before
+# Linux 6.9 a process is not known again, so they are opened each time; before 6.5, without
+# SO_PEERPIDFD, its start time is read before and after instead.
 SO_PEERPIDFD = 77
 WITH_INODE = {"getsockopt": 1, "newfstatat": 1, "pread64": 2, "poll": 1, "close": 1}
 WITH_PIDFD = {**WITH_INODE, "openat": 2, "close": 3}

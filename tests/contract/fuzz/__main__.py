@@ -1,8 +1,9 @@
-"""`./run fuzz [--seconds N] [--seed N] [FILE...]`: hostile input for the broker's sockets by chance, until time is up.
+"""`./run fuzz [--seconds N] [--seed N] [FILE...]`: hostile input for the broker's sockets by
+chance, until time is up.
 
-Streams that are answered in a new way join the pool that the next ones are made of. One that the broker gets wrong is
-written to a file, and `./run fuzz FILE` sends it again: FILE lies in a directory that is named like the socket.
-"""
+Streams that are answered in a new way join the pool that the next ones are made of. One that the
+broker gets wrong is written to a file, and `./run fuzz FILE` sends it again: FILE lies in a
+directory that is named like the socket."""
 
 from __future__ import annotations
 

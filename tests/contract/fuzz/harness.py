@@ -1,9 +1,9 @@
 """Sends a stream of bytes to a broker's socket and judges what comes back.
 
-Judged is, for each stream: one answer for each line and in order, of a code that the model allows, in the shape of
-remo-broker-protocol(7), repeating nothing of the request; a client of another project is answered meanwhile. And in the end: no
-fault of the broker's own in its log, no descriptor more than before, no growth beyond a bound.
-"""
+Judged is, for each stream: one answer for each line and in order, of a code that the model allows,
+in the shape of remo-broker-protocol(7), repeating nothing of the request; a client of another
+project is answered meanwhile. And in the end: no fault of the broker's own in its log, no
+descriptor more than before, no growth beyond a bound."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ ALLOWED = frozenset({"TOKEN", "bundle", "BINARY", "MISSING"})
 MAX_STALL_SECONDS = 2.0
 # From one answer to the next.
 ANSWER_SECONDS = 20.0
-# What the heap does not give back: a line of a megabyte takes some twenty while it is read, and what is made meanwhile
-# and stays keeps parts of them. It does not grow with the number of such lines.
+# What the heap does not give back: a line of a megabyte takes some twenty while it is read, and
+# what is made meanwhile and stays keeps parts of them. It does not grow with the number of such
+# lines.
 MAX_GROWTH_KIB = 8 * 1024
 _CODES: dict[str, set[str]] = {
     "project": {*PROJECT_CODES},
@@ -91,7 +92,8 @@ class Harness:
         # No rate limit, as that would answer most of it; no idle exit.
         self.broker = Broker(directory, projects=projects, rate_limit_per_second=0, idle_exit_seconds=0)
         self.signatures: set[tuple[str, ...]] = set()
-        """What was answered so far, without what differs each time: new ones tell that something new was reached."""
+        """What was answered so far, without what differs each time: new ones tell that something
+        new was reached."""
         self._log_read = 0
 
     def start(self) -> None:
@@ -217,7 +219,8 @@ class Harness:
         return self.broker.descriptors() if os.geteuid() == 0 else 0
 
     def check_growth(self) -> None:
-        """No descriptor more than when it was to be remembered, and no more memory than the bound."""
+        """No descriptor more than when it was to be remembered, and no more memory than the
+        bound."""
         self.reset()
         try:
             poll("its descriptors to be closed", lambda: self._open_descriptors() <= self.descriptors, 10)
@@ -253,7 +256,8 @@ class _Stream:
                     rest = rest[self._connection.send(rest) :]
 
     def wait_until_read(self) -> None:
-        """Until the broker has taken all that was sent, so that what comes next is a read of its own."""
+        """Until the broker has taken all that was sent, so that what comes next is a read of its
+        own."""
         while struct.unpack("i", fcntl.ioctl(self._connection, termios.TIOCOUTQ, bytes(4)))[0] and not self._ended:
             self._receive()
 

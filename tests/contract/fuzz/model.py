@@ -1,7 +1,8 @@
-"""What remo-broker-protocol(7) says about a line, written a second time and with `json`: what the fuzzers hold the broker against.
+"""What remo-broker-protocol(7) says about a line, written a second time and with `json`: what the
+fuzzers hold the broker against.
 
-It tells the codes that may answer a line; which of the broker's reasons it is, is for the tests that know the cause.
-"""
+It tells the codes that may answer a line; which of the broker's reasons it is, is for the tests
+that know the cause."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ PROTOCOL_ERROR = "protocol_error"
 
 @dataclass(frozen=True)
 class Expected:
-    """`codes` that may answer a line (`ok` for success); `fatal` when the connection ends with it, None for either."""
+    """`codes` that may answer a line (`ok` for success); `fatal` when the connection ends with it,
+    None for either."""
 
     codes: frozenset[str]
     fatal: bool | None = False
@@ -95,7 +97,8 @@ def on_status(line: bytes) -> Expected:
 
 
 def on_admin(line: bytes) -> Expected:
-    """A line on the admin socket. What becomes of a project depends on the file system, so several codes may answer."""
+    """A line on the admin socket. What becomes of a project depends on the file system, so several
+    codes may answer."""
     if len(line) > MAX_PUSH:
         return _verdict("payload_too_large", fatal=True)
     request = _request(line)
@@ -139,7 +142,8 @@ def on_admin(line: bytes) -> Expected:
                 "manifest_unreadable",
                 "internal_error",
             )
-            # Names, paths and lists of uids that are legal JSON and illegal otherwise are the unit tests'.
+            # Names, paths and lists of uids that are legal JSON and illegal otherwise are the unit
+            # tests'.
             return _verdict(OK, PROTOCOL_ERROR, *(codes if _PROJECT_NAME.fullmatch(name) else ()))
     return _verdict(PROTOCOL_ERROR)
 
@@ -161,7 +165,8 @@ def _push(request: dict[str, Any]) -> Expected:
     good = not secrets.keys() & binary.keys() and all(map(_SECRET_NAME.fullmatch, [*secrets, *binary]))
     good = good and all(isinstance(one, str) or _is_bundle(one) for one in secrets.values())
     good = good and all(isinstance(one, str) and _is_base64(one) for one in binary.values())
-    # Whether the answer to a get would be too long depends on how the value was escaped: near the limit either may be.
+    # Whether the answer to a get would be too long depends on how the value was escaped: near the
+    # limit either may be.
     long = any(len(json.dumps(one)) > MAX_LINE // 6 for one in [*secrets.values(), *binary.values()])
     # So it does on the clock, whether a time is past.
     long = long or bool(expires)

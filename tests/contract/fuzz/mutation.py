@@ -61,7 +61,8 @@ _VERY_LONG = (200_000, 1_048_575, 1_048_577)
 
 
 def mutate(random_: random.Random, pool: Sequence[bytes]) -> bytes:
-    """A stream of the pool, with a few changes; most changes are small, so that it gets far before it is refused."""
+    """A stream of the pool, with a few changes; most changes are small, so that it gets far before
+    it is refused."""
     data = random_.choice(pool)
     for _ in range(random_.choice((1, 1, 1, 2, 2, 3, 5, 8))):
         data = random_.choice(_CHANGES)(random_, data, pool)

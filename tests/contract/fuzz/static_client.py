@@ -1,8 +1,8 @@
-"""`python -m tests.contract.fuzz.static_client [SECONDS]`: fuzz the static client with clang's sanitizers.
+"""`python -m tests.contract.fuzz.static_client [SECONDS]`: fuzz the static client with clang's
+sanitizers.
 
-It starts from the replies of the table of cases, and from what earlier runs have found: corpus/static_client. An input
-that breaks the client is left in the working directory.
-"""
+It starts from the replies of the table of cases, and from what earlier runs have found:
+corpus/static_client. An input that breaks the client is left in the working directory."""
 
 from __future__ import annotations
 
@@ -31,13 +31,15 @@ FLAGS = ("-g", "-O1", "-std=gnu11", "-Wall", "-Wextra", "-Werror", SANITIZERS, "
 LONGEST_INPUT = 140_000
 # The larger ones are variations in length alone.
 LONGEST_SEED = 4000
-# The rows of command lines in static_client.c, by the command of a case; each has eight ways of cutting the replies.
+# The rows of command lines in static_client.c, by the command of a case; each has eight ways of
+# cutting the replies.
 ROWS = {"get": 0, "field": 1, "list": 2, "wait": 3, "git-credential": 4, "aws-credentials": 7}
 WAYS = 8
 
 
 def build(target: pathlib.Path) -> None:
-    """Compile the fuzzer. Raises FileNotFoundError without clang, CalledProcessError where compiling fails."""
+    """Compile the fuzzer. Raises FileNotFoundError without clang, CalledProcessError where
+    compiling fails."""
     subprocess.run(["clang", *FLAGS, "-o", target, SOURCE], check=True)
 
 
@@ -60,7 +62,8 @@ def _input(case: Case) -> bytes:
 
 
 def fuzz(seconds: int, work: pathlib.Path) -> int:
-    """The fuzzer's status: 0 where nothing was found. Without time, every known input is run once."""
+    """The fuzzer's status: 0 where nothing was found. Without time, every known input is run
+    once."""
     fuzzer, pool = work / "fuzzer", work / "pool"
     build(fuzzer)
     pool.mkdir()

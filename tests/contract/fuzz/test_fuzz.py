@@ -1,4 +1,5 @@
-"""Any bytes on any socket: an answer to each line, no fault, no stall, no growth. `./run fuzz` goes on for longer."""
+"""Any bytes on any socket: an answer to each line, no fault, no stall, no growth. `./run fuzz` goes
+on for longer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The manual pages against the code: every option, default, code, reason, field, key and property is documented."""
+"""The manual pages against the code: every option, default, code, reason, field, key and property
+is documented."""
 
 from __future__ import annotations
 

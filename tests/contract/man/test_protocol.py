@@ -1,4 +1,5 @@
-"""The page of the protocol against its messages, in both directions: words, numbers and examples."""
+"""The page of the protocol against its messages, in both directions: words, numbers and
+examples."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""`./run faults [ARGUMENT...]`: these tests alone, in their long form, with their figures. As root; arguments go to pytest.
+"""`./run faults [ARGUMENT...]`: these tests alone, in their long form, with their figures. As root;
+arguments go to pytest.
 
-It sends 200 kills where `./run test` sends a few, and repeats the other faults accordingly; it takes some ten minutes.
-"""
+It sends 200 kills where `./run test` sends a few, and repeats the other faults accordingly; it
+takes some ten minutes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A machine of their own for the faults, which leave scars; and the figures at the end of the run."""
+"""A machine of their own for the faults, which leave scars; and the figures at the end of the
+run."""
 
 from __future__ import annotations
 

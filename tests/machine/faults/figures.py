@@ -1,4 +1,5 @@
-"""What the tests have measured, for the end of the run and for HACKING.md; and how long they may take."""
+"""What the tests have measured, for the end of the run and for HACKING.md; and how long they may
+take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What can happen to journald. Each is a context: within it journald takes nothing, or nothing that it can keep."""
+"""What can happen to journald. Each is a context: within it journald takes nothing, or nothing that
+it can keep."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ _FILL = "dd if=/dev/zero of={directory}/ballast bs=4k 2>/dev/null || test -s {di
 
 
 def pid(machine: Machine) -> int:
-    """journald's process as the host sees it. Never 0, which would be a signal to this process itself."""
+    """journald's process as the host sees it. Never 0, which would be a signal to this process
+    itself."""
     return poll("journald to run", lambda: _pid(machine))
 
 

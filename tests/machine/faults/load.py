@@ -1,10 +1,11 @@
-"""Clients under load, run inside the machine: `python3 -IS load.py` with a job as JSON in argv, a summary on stdout.
+"""Clients under load, run inside the machine: `python3 -IS load.py` with a job as JSON in argv, a
+summary on stdout.
 
-Each client is a process of its own, so that the journal tells them apart by `REMO_PEER_PID`. A client asks for a name
-that only it asks for, and now and then for one that nobody ever asked for (denied), so that each record has one origin.
-What it was answered and what it was not (the connection closed on it) is counted; the test compares that to the journal.
-The load ends when standard input does.
-"""
+Each client is a process of its own, so that the journal tells them apart by `REMO_PEER_PID`. A
+client asks for a name that only it asks for, and now and then for one that nobody ever asked for
+(denied), so that each record has one origin. What it was answered and what it was not (the
+connection closed on it) is counted; the test compares that to the journal. The load ends when
+standard input does."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# Gets on one connection, then a new one: both a connect and an open connection shall meet each fault.
+# Gets on one connection, then a new one: both a connect and an open connection shall meet each
+# fault.
 GETS_PER_CONNECTION = 20
 # No client waits longer for a reply; a longer wait is reported as an error.
 ANSWER_SECONDS = 20.0

@@ -1,4 +1,5 @@
-"""One save of the registrations, to be killed: `python3 -S saving.py DIRECTORY`. The two calls of getppid(2) mark where it is."""
+"""One save of the registrations, to be killed: `python3 -S saving.py DIRECTORY`. The two calls of
+getppid(2) mark where it is."""
 
 from __future__ import annotations
 

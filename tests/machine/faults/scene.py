@@ -1,8 +1,9 @@
-"""What the faults happen to: two registered projects on the booted machine, and clients that keep the broker busy.
+"""What the faults happen to: two registered projects on the booted machine, and clients that keep
+the broker busy.
 
-`owned` is a project whose socket a socket unit holds; `stored` was registered while the broker ran, so that its listener lies
-in systemd's descriptor store. Faults are sent from outside the machine, where no service manager stands between.
-"""
+`owned` is a project whose socket a socket unit holds; `stored` was registered while the broker ran,
+so that its listener lies in systemd's descriptor store. Faults are sent from outside the machine,
+where no service manager stands between."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ PROJECTS = ("owned", "stored")
 # As many names as there may be clients, each its own.
 NAMES = [f"S{number:02d}" for number in range(40)]
 SECRETS = {name: f"value of {name}" for name in NAMES}
-# The load makes more gets than a project may by default, and what is limited is not audited one by one.
+# The load makes more gets than a project may by default, and what is limited is not audited one by
+# one.
 UNLIMITED = "rate_limit_per_second = 0\n"
 # What is promised: so long may it take after a crash until a client is answered again.
 BACK_SECONDS = 2.0
@@ -90,7 +92,8 @@ class LoadInMachine:
 
 
 class FaultMachine:
-    """One machine with both kinds of projects, secrets pushed, and a mark in the journal from which records count."""
+    """One machine with both kinds of projects, secrets pushed, and a mark in the journal from which
+    records count."""
 
     def __init__(self, machine: Machine, config: str = UNLIMITED, unit: str = "") -> None:
         """`config` goes to config.toml, `unit` into a drop-in of the service."""
@@ -145,7 +148,8 @@ class FaultMachine:
         leader = self.machine.leader
         for child in pathlib.Path(f"/proc/{leader}/task/{leader}/children").read_text().split():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                # Its interpreter gives the process its name. One that is dead and not waited for has no arguments.
+                # Its interpreter gives the process its name. One that is dead and not waited for
+                # has no arguments.
                 if b"/usr/bin/remo-broker" in pathlib.Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
                     return int(child)
         return 0
@@ -206,7 +210,8 @@ class FaultMachine:
                 asked = answered[name] + unanswered[name]
                 if count > asked:
                     (twice if count == asked + 1 else unasked).append(f"{client['pid']} {name}: {count} records")
-        # journald itself writes an entry twice now and then, when it takes a new file: see `rotations`.
+        # journald itself writes an entry twice now and then, when it takes a new file: see
+        # `rotations`.
         if len(twice) > rotations(self.machine.path(str(FILES))):
             unasked += twice
         unasked += [f"{pid} {name}: {count} records, never asked" for (pid, name), count in records.items()]
@@ -228,7 +233,8 @@ class FaultMachine:
 
 
 def longest_wait(clients: list[dict[str, Any]]) -> float:
-    """Seconds of the slowest answer, less what the machine kept the clients waiting for the processor."""
+    """Seconds of the slowest answer, less what the machine kept the clients waiting for the
+    processor."""
     slowest: float = max(client["slowest"] for client in clients)
     late: float = max(client["late"] for client in clients)
     return max(0.0, slowest - late)

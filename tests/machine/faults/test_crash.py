@@ -1,8 +1,9 @@
-"""A broker that is killed or stopped while it serves many clients: nothing unaudited, nobody refused, nothing lost.
+"""A broker that is killed or stopped while it serves many clients: nothing unaudited, nobody
+refused, nothing lost.
 
-A client that was answered has its record in the journal; one whose connection was closed may have one, as the broker may die
-between the record and the answer. There is never more than one of each for a get.
-"""
+A client that was answered has its record in the journal; one whose connection was closed may have
+one, as the broker may die between the record and the answer. There is never more than one of each
+for a get."""
 
 from __future__ import annotations
 
@@ -36,11 +37,11 @@ WATCHDOG_SECONDS = 1
 
 
 class Registrar:
-    """An operator who registers a third project and takes it back, for as long as nobody says `stop`.
+    """An operator who registers a third project and takes it back, for as long as nobody says
+    `stop`.
 
-    What was answered holds: a registration, once it was acknowledged, is there after whatever happens, and one that was
-    taken back is not.
-    """
+    What was answered holds: a registration, once it was acknowledged, is there after whatever
+    happens, and one that was taken back is not."""
 
     def __init__(self, scene: FaultMachine) -> None:
         self._scene = scene
@@ -84,7 +85,8 @@ class Registrar:
 
 
 def kill(scene: FaultMachine, choose: random.Random) -> float:
-    # At any moment of its life: while it starts, takes over the sockets, meets the crowd that waits, or serves.
+    # At any moment of its life: while it starts, takes over the sockets, meets the crowd that
+    # waits, or serves.
     time.sleep(choose.choice((0.0, 0.02, 0.1, 0.6)) * choose.random())
     scene.signal(signal.SIGKILL)
     return time.monotonic()
@@ -104,7 +106,8 @@ def restart(scene: FaultMachine, choose: random.Random) -> float:
 
 
 def reexecute(scene: FaultMachine, choose: random.Random) -> float:
-    """systemd begins again, as when its package is upgraded, and has to remember whose the listeners are."""
+    """systemd begins again, as when its package is upgraded, and has to remember whose the
+    listeners are."""
     scene.machine.systemctl("daemon-reexec")
     return restart(scene, choose)
 

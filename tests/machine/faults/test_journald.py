@@ -1,9 +1,9 @@
-"""journald hangs, is gone, is restarted, has no room: nobody waits for it, and what is not taken is kept, or counted.
+"""journald hangs, is gone, is restarted, has no room: nobody waits for it, and what is not taken is
+kept, or counted.
 
-With `audit_failure = "deny"` a secret is not given out unless its record was taken. What taking means is journald's word:
-when its disks are full it takes records and drops them. The broker finds out within `LOOK_SECONDS`, twice, and counts what was
-taken since it was last known to be well.
-"""
+With `audit_failure = "deny"` a secret is not given out unless its record was taken. What taking
+means is journald's word: when its disks are full it takes records and drops them. The broker finds
+out within `LOOK_SECONDS`, twice, and counts what was taken since it was last known to be well."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 CLIENTS = 20
 # Some 4,000 gets a second: more than may wait, within a second.
 PAUSE_SECONDS = 0.005
-# No client waits longer for its answer than journald is waited for, and for a machine that has other things to do.
+# No client waits longer for its answer than journald is waited for, and for a machine that has
+# other things to do.
 ANSWER_SECONDS = PATIENCE_SECONDS + 0.4
 # What is promised.
 DENIED_SECONDS = RECOVERED_SECONDS = 2.0
@@ -44,7 +45,8 @@ DENIALS, GRANTS = 20_000, 100
 
 
 class LongestWaits:
-    """Asks for the status and for a secret while there is trouble, and remembers the longest that it took."""
+    """Asks for the status and for a secret while there is trouble, and remembers the longest that
+    it took."""
 
     def __init__(self, scene: FaultMachine) -> None:
         self._scene = scene
@@ -117,7 +119,8 @@ def test_nobody_waits_and_what_is_not_taken_is_kept_or_counted(
         assert 0 < missing <= dropped
     assert sum(told) == dropped
     assert len(degraded) == len(told)
-    # Those that were kept are in the order in which they happened, each with its own time; denials gave way first, and are counted.
+    # Those that were kept are in the order in which they happened, each with its own time; denials
+    # gave way first, and are counted.
     assert len(replayed) >= WAITING_RECORDS
     times = [int(record["REMO_EVENT_USEC"]) for record in replayed]
     assert times == sorted(times)
@@ -155,8 +158,9 @@ def test_deny_hands_out_no_secret_without_a_record(machine: Machine, figures: Fi
     if trouble is journald.stopped:
         assert bare == 0
     elif trouble is journald.gone:
-        # When a socket unit is stopped after its service, process 1 reads what is in the queue and throws it away; no sender can
-        # tell it from journald. That is a turn's records at the most, one of each client.
+        # When a socket unit is stopped after its service, process 1 reads what is in the queue and
+        # throws it away; no sender can tell it from journald. That is a turn's records at the most,
+        # one of each client.
         assert bare <= CLIENTS
     else:
         assert bare <= dropped
@@ -191,7 +195,8 @@ def test_a_restart_of_journald_loses_nothing(machine: Machine, figures: Figures)
 
 
 def test_a_killed_journald_loses_what_it_was_reading(machine: Machine, figures: Figures) -> None:
-    """One datagram, which is a turn of the loop: a record of each client at the most. The queue is process 1's, and stays."""
+    """One datagram, which is a turn of the loop: a record of each client at the most. The queue is
+    process 1's, and stays."""
     scene = FaultMachine(machine)
     with scene.load(CLIENTS, SEED, pause_seconds=PAUSE_SECONDS) as load:
         for _ in range(JOURNALD_KILLS):
@@ -223,7 +228,8 @@ def test_a_stop_waits_a_little_for_records_to_be_taken(machine: Machine) -> None
 
 
 def test_the_last_records_of_a_broker_that_was_killed_are_in_the_review(machine: Machine) -> None:
-    """journald reads them when the process is no more, and does not find out which unit it was of."""
+    """journald reads them when the process is no more, and does not find out which unit it was
+    of."""
     scene = FaultMachine(machine)
     with journald.stopped(machine):
         for name in NAMES:

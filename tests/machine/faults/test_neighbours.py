@@ -1,4 +1,5 @@
-"""Whatever the bus, its service, readers of the status and process 1 do, clients that fetch secrets do not notice."""
+"""Whatever the bus, its service, readers of the status and process 1 do, clients that fetch secrets
+do not notice."""
 
 from __future__ import annotations
 
@@ -28,10 +29,12 @@ if TYPE_CHECKING:
     Trouble = Callable[[FaultMachine], contextlib.AbstractContextManager[object]]
 
 CLIENTS = 10
-# A thousand gets a second, so that a process that takes the processor from the clients is seen, and not their own load.
+# A thousand gets a second, so that a process that takes the processor from the clients is seen, and
+# not their own load.
 PAUSE_SECONDS = 0.01
 PHASE_SECONDS = 5.0 if LONG else 0.7
-# Where nothing has to be waited for, what is slow is the machine. Whoever did wait would do so for a whole phase.
+# Where nothing has to be waited for, what is slow is the machine. Whoever did wait would do so for
+# a whole phase.
 ANSWER_SECONDS = 0.6
 STATUS = "/run/remo-broker/status.sock"
 # As many answers as no socket takes unread.
@@ -115,7 +118,8 @@ def bus_service_stopped(scene: FaultMachine) -> Iterator[None]:
 
 @contextlib.contextmanager
 def status_unread(scene: FaultMachine) -> Iterator[None]:
-    """As many as may connect there, who watch, ask for more than a socket takes, and read nothing."""
+    """As many as may connect there, who watch, ask for more than a socket takes, and read
+    nothing."""
     with contextlib.ExitStack() as stack:
         for _ in range(MAX_CONNECTIONS):
             client = stack.enter_context(scene.machine.connect(STATUS))

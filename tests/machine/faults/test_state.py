@@ -1,8 +1,8 @@
-"""The registrations on disk: after a kill, an error or a full disk at any point of a save, the old ones or the new ones.
+"""The registrations on disk: after a kill, an error or a full disk at any point of a save, the old
+ones or the new ones.
 
-What would be left by a power failure follows from the order of the calls: the new file is synced before it takes the place of
-the old one, and the directory after that.
-"""
+What would be left by a power failure follows from the order of the calls: the new file is synced
+before it takes the place of the old one, and the directory after that."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ NEW = ["new", "newer"]
 
 
 class SystemCall(NamedTuple):
-    """A system call of a save: its name, the how manieth of this name in the whole process it is, and its line."""
+    """A system call of a save: its name, the how manieth of this name in the whole process it is,
+    and its line."""
 
     name: str
     number: int
@@ -42,7 +43,8 @@ class SystemCall(NamedTuple):
 
 
 def _save(directory: pathlib.Path, *options: str) -> tuple[int, list[str]]:
-    """Save once under strace; the exit status, negative for a signal, and the lines of the trace."""
+    """Save once under strace; the exit status, negative for a signal, and the lines of the
+    trace."""
     trace = directory / "trace"
     # -B: each run makes the same calls, whether or not its modules have been compiled before.
     program = [sys.executable, "-S", "-B", saving.__file__, str(directory / "state")]
@@ -131,7 +133,8 @@ def test_everything_is_on_disk_in_the_right_order(calls: list[SystemCall]) -> No
 
 @contextlib.contextmanager
 def _small_disk(scene: FaultMachine) -> Iterator[pathlib.Path]:
-    """The broker's state on a disk with room for what is there and no more; yields the file that takes the room."""
+    """The broker's state on a disk with room for what is there and no more; yields the file that
+    takes the room."""
     machine = scene.machine
     uid, gid = machine.ids("remo-broker")
     script = f"""
@@ -222,8 +225,8 @@ def test_a_damaged_file_stops_nothing(machine: Machine, damage: object) -> None:
     damage(file)
     scene.signal(signal.SIGKILL)
     time.sleep(0.1)
-    # A project whose socket a unit holds is answered what is the matter; the others' sockets are gone, or wait for a file
-    # that can be read.
+    # A project whose socket a unit holds is answered what is the matter; the others' sockets are
+    # gone, or wait for a file that can be read.
     reply = machine.ask(socket_path("owned"), {"op": "get", "name": NAMES[0]})
     assert (reply["code"], reply["reason"]) == ("denied", "not_registered")
     assert _projects(scene) == []

@@ -1,4 +1,5 @@
-"""`remo-secret wait` takes a project's tools over the time from a restart to the next push, whatever happens meanwhile."""
+"""`remo-secret wait` takes a project's tools over the time from a restart to the next push,
+whatever happens meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The connection itself, against a peer that plays the bus: bounds for what strangers send, and bugs kept inside."""
+"""The connection itself, against a peer that plays the bus: bounds for what strangers send, and
+bugs kept inside."""
 
 from __future__ import annotations
 

@@ -45,8 +45,8 @@ class Caller:
         return wire.encode(wire.METHOD_CALL, self.serial, signature, body, **fields)
 
 
-# Connects as another user, by a directory that only its parent may reach, and sends what it reads from standard input
-# again and again, as fast as the bus takes it. It never reads.
+# Connects as another user, by a directory that only its parent may reach, and sends what it reads
+# from standard input again and again, as fast as the bus takes it. It never reads.
 _FLOOD = """
 import contextlib, socket, sys
 calls = sys.stdin.buffer.read()
@@ -64,7 +64,8 @@ while True:
 """
 _DRIVER = {"destination": DRIVER, "path": DRIVER_PATH, "interface": DRIVER}
 _HELLO = wire.encode(wire.METHOD_CALL, 1, "", b"", member="Hello", **_DRIVER)
-# What a flood repeats: enough calls for each to have a signature of its own, or this many bytes of large ones.
+# What a flood repeats: enough calls for each to have a signature of its own, or this many bytes of
+# large ones.
 MAX_CALLS, MAX_BYTES = 200, 2**20
 
 

@@ -1,4 +1,5 @@
-"""The service and the broker's life: crash, restart, stop, idle exit; what is shown meanwhile, and when it connects."""
+"""The service and the broker's life: crash, restart, stop, idle exit; what is shown meanwhile, and
+when it connects."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
 MYREPO = f"{ROOT}/project/myrepo"
 UNAVAILABLE = "see `systemctl status remo-broker-status.socket remo-broker.service`"
 
-# Long enough for a connect that should not happen to happen: twice the longest wait but one between two connects.
+# Long enough for a connect that should not happen to happen: twice the longest wait but one between
+# two connects.
 QUIET_SECONDS = 1.5
 
 

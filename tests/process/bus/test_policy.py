@@ -1,4 +1,5 @@
-"""The bus policy, on a bus that denies by default as the system bus does: who may own the name, who may call what."""
+"""The bus policy, on a bus that denies by default as the system bus does: who may own the name, who
+may call what."""
 
 from __future__ import annotations
 
@@ -20,11 +21,13 @@ from tests.support.status import StatusPeer, project_event, status_peer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# A user without a rule in any policy; it takes the place of the service's user, which this host may lack.
+# A user without a rule in any policy; it takes the place of the service's user, which this host may
+# lack.
 STRANGER = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 STAND_IN = ("setpriv", "--reuid=1", "--regid=1", "--clear-groups")  # "daemon" wherever there is a /etc/passwd
 
-# Not a monitor, which nothing is kept from: an ordinary client that adds a match and prints the first three signals.
+# Not a monitor, which nothing is kept from: an ordinary client that adds a match and prints the
+# first three signals.
 _LISTENER = f"""
 import asyncio, sys
 from dbus_next import Message, MessageType
@@ -47,7 +50,8 @@ async def listen():
 asyncio.run(listen())
 """
 
-# The service's user, with the service's name, sends an ordinary client a signal that is none of the service's, then one that is.
+# The service's user, with the service's name, sends an ordinary client a signal that is none of the
+# service's, then one that is.
 _FORGER = f"""
 import asyncio, sys
 from dbus_next import Message, MessageType

@@ -1,4 +1,5 @@
-"""Every call has its answer, and no call has any other effect. No bus: what goes in and what comes out."""
+"""Every call has its answer, and no call has any other effect. No bus: what goes in and what comes
+out."""
 
 from __future__ import annotations
 

@@ -64,7 +64,8 @@ HOSTILE = (
 
 @pytest.fixture
 def place(directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
-    """The files of both programs, made for a socket directory of the test's own; `remo-secret` lists two names."""
+    """The files of both programs, made for a socket directory of the test's own; `remo-secret`
+    lists two names."""
     sockets = directory / "sockets"
     sockets.mkdir()
     for name in ("admin", "status", "alpha", "beta"):
@@ -115,7 +116,8 @@ def fish(place: pathlib.Path, line: str) -> list[str]:
 
 
 def zsh(place: pathlib.Path, line: str) -> list[str]:
-    """zsh completes at a prompt only: one on a terminal of zsh's own, whose `compadd` tells what it is given."""
+    """zsh completes at a prompt only: one on a terminal of zsh's own, whose `compadd` tells what it
+    is given."""
     code = f"""
 zmodload zsh/zpty
 zpty tab zsh -f -i

@@ -1,4 +1,5 @@
-"""Standard streams that are closed, full or a directory: what is said where, and with which exit status."""
+"""Standard streams that are closed, full or a directory: what is said where, and with which exit
+status."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ def broker(start_broker: StartBroker) -> Broker:
 
 
 def redirected(redirection: str, module: str, *arguments: str | pathlib.Path) -> subprocess.CompletedProcess[bytes]:
-    """A program run by a shell that closes or turns its streams first; what it leaves of them is captured."""
+    """A program run by a shell that closes or turns its streams first; what it leaves of them is
+    captured."""
     return subprocess.run(
         ["sh", "-c", f'exec "$@" {redirection}', "sh", *programs.command(module, *arguments)],
         input=b"",
@@ -41,7 +43,8 @@ def redirected(redirection: str, module: str, *arguments: str | pathlib.Path) ->
 
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "0<&- 2>&-", "0<&- >&- 2>&-"])
 def test_no_standard_error(broker: Broker, redirection: str) -> None:
-    """An error goes to standard error or nowhere: a reader of standard output would take it for a secret."""
+    """An error goes to standard error or nowhere: a reader of standard output would take it for a
+    secret."""
     for module, arguments, status in (
         (programs.SECRET, ["--socket", broker.project(), "get", "OTHER"], 3),
         (programs.SECRET, ["get"], 2),

@@ -1,4 +1,5 @@
-"""The library's two forms behind one face, so that each test holds for both, and brokers to talk to."""
+"""The library's two forms behind one face, so that each test holds for both, and brokers to talk
+to."""
 
 from __future__ import annotations
 
@@ -77,11 +78,11 @@ def broker() -> Iterator[Broker]:
 
 
 class CannedServer:
-    """A listener that is not a broker of this version: it answers each connection with bytes and closes it.
+    """A listener that is not a broker of this version: it answers each connection with bytes and
+    closes it.
 
-    The last of `answers` is for all further connections too. Where `hold` is set it does not close before the end, and
-    where `slow` is set it sends a few bytes at a time.
-    """
+    The last of `answers` is for all further connections too. Where `hold` is set it does not close
+    before the end, and where `slow` is set it sends a few bytes at a time."""
 
     def __init__(self, path: pathlib.Path, *answers: bytes, hold: bool = False, slow: bool = False) -> None:
         self.path = path

@@ -1,4 +1,5 @@
-"""No value shows where nobody asked for it, and importing the library costs what it must and no more."""
+"""No value shows where nobody asked for it, and importing the library costs what it must and no
+more."""
 
 from __future__ import annotations
 
@@ -172,7 +173,8 @@ def test_the_synchronous_client_does_without_asyncio() -> None:
 
 
 def test_types_are_for_users_too(tmp_path: pathlib.Path) -> None:
-    """A checker of another project takes the library's annotations only where `py.typed` says so."""
+    """A checker of another project takes the library's annotations only where `py.typed` says
+    so."""
     (tmp_path / "uses.py").write_text(
         "from remo_broker.client import AsyncClient, Client\n"
         "reveal_type(Client('/x').get('A').reveal())\n"

@@ -1,4 +1,5 @@
-"""What the review makes of records: rows, JSON and counts. The journal itself is read in tests/machine/test_ctl.py."""
+"""What the review makes of records: rows, JSON and counts. The journal itself is read in
+tests/machine/test_ctl.py."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ USEC = 1780221600 * 1_000_000
 
 
 class Entry:
-    """An entry as cysystemd gives it: text fields, those that stand twice as lists, and the journal's own time."""
+    """An entry as cysystemd gives it: text fields, those that stand twice as lists, and the
+    journal's own time."""
 
     def __init__(self, usec: int = USEC, **fields: str | list[str]) -> None:
         self.data = {name if name.startswith("_") else f"REMO_{name.upper()}": value for name, value in fields.items()}
@@ -53,7 +55,8 @@ def test_the_time_of_the_event_where_the_record_waited() -> None:
 
 @pytest.mark.parametrize("odd", ["\x1b[2J", "a\nb", "\u202ex", "é", "x" * 5000])
 def test_nothing_reaches_the_terminal_as_it_is(odd: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever the journal holds: the broker writes printable ASCII, but the review does not rely on it."""
+    """Whatever the journal holds: the broker writes printable ASCII, but the review does not rely
+    on it."""
     record = fetch(odd, project=odd, reason=odd, decision=odd, event=odd)
     list(table([record]))
     list(table([record], live=True))

@@ -28,7 +28,8 @@ class Gathered:
         self.directory = directory
 
     def host(self, name: str, *entries: tuple[int, dict[str, str]]) -> None:
-        """The journal of a host: entries with the time at which they were taken, one after the other."""
+        """The journal of a host: entries with the time at which they were taken, one after the
+        other."""
         machine = name.encode().hex().ljust(32, "0")[:32]
         text = ""
         for place, (usec, fields) in enumerate(entries, 1):
@@ -119,7 +120,8 @@ def test_entries_of_other_units_are_left_out(gathered: Gathered, forged: dict[st
 
 
 def test_entries_past_the_end_do_not_end_the_search(gathered: Gathered) -> None:
-    """The clock was an hour ahead for a while, and set back: within a boot, the order of the journal is not that of time."""
+    """The clock was an hour ahead for a while, and set back: within a boot, the order of the
+    journal is not that of time."""
     ahead = 3600 * SECOND
     entries = [
         (USEC, fetch(1, "FIRST")),

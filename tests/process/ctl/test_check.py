@@ -33,7 +33,8 @@ def test_a_good_one(directory: pathlib.Path) -> None:
 
 
 def test_a_directory_that_anybody_may_write_to(directory: pathlib.Path) -> None:
-    """As volumes of virtual machines often are: a user who can write there decides what the next reload reads."""
+    """As volumes of virtual machines often are: a user who can write there decides what the next
+    reload reads."""
     path = write_project(directory, "myrepo", "TOKEN")
     file = path / ".devcontainer/remo-broker.toml"
     for place in (path, file.parent, file):

@@ -1,4 +1,5 @@
-"""`remo-brokerctl devcontainer`: what it prints is what engines take, and what it writes loses nothing."""
+"""`remo-brokerctl devcontainer`: what it prints is what engines take, and what it writes loses
+nothing."""
 
 from __future__ import annotations
 

@@ -61,7 +61,8 @@ def test_with_less(crowded: CommandLine) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, whose pager is in question")
 def test_roots_pager_runs_no_command(crowded: CommandLine, directory: pathlib.Path) -> None:
-    """Who may run this by sudo could otherwise run anything: by the pager's own commands, or by naming the pager."""
+    """Who may run this by sudo could otherwise run anything: by the pager's own commands, or by
+    naming the pager."""
     tools = directory / "tools"
     tools.mkdir()
     for name in ("pager", "more", "mine", "less"):
@@ -119,7 +120,8 @@ def test_a_pager_that_fails_does_not_change_the_status(crowded: CommandLine, dir
 
 
 def test_interrupted_while_the_pager_shows_it_all(crowded: CommandLine, directory: pathlib.Path) -> None:
-    """^C reaches both: who started the pager waits for it, else both would read from the terminal."""
+    """^C reaches both: who started the pager waits for it, else both would read from the
+    terminal."""
     env = script(directory, "cat >/dev/null; kill -INT $PPID; sleep 1; echo still here")
     shown = crowded.on_terminal("list", env=env)
     assert "still here" in shown.text

@@ -1,4 +1,5 @@
-"""`remo-brokerctl push`: secrets come from files and standard input, never from the command line, and nowhere else go."""
+"""`remo-brokerctl push`: secrets come from files and standard input, never from the command line,
+and nowhere else go."""
 
 from __future__ import annotations
 
@@ -142,7 +143,8 @@ def test_root_reads_what_a_dotenv_names_with_the_rights_of_its_owner(
 
 
 def test_a_fifo_is_refused_and_a_pipe_is_read(served: CommandLine, directory: pathlib.Path) -> None:
-    """A FIFO that nobody writes to would keep an operator waiting; what a shell passes for <(COMMAND) is a pipe."""
+    """A FIFO that nobody writes to would keep an operator waiting; what a shell passes for
+    <(COMMAND) is a pipe."""
     os.mkfifo(directory / "fifo")
     assert "is a FIFO" in refused(served.run("push", directory / "fifo"), 1)
     assert "is a FIFO" in refused(served.run("push", f"A=@{directory}/fifo"), 1)

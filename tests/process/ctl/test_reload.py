@@ -1,4 +1,5 @@
-"""A project's code can write its manifest: what it would allow beyond before counts only when an operator says so."""
+"""A project's code can write its manifest: what it would allow beyond before counts only when an
+operator says so."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""A client at its worst: `python attacker.py KIND SOCKET`, until it is killed. Prints a line once it has begun.
+"""A client at its worst: `python attacker.py KIND SOCKET`, until it is killed. Prints a line once
+it has begun.
 
-On the standard library alone and by itself, as it runs as other users and under other limits than the tests.
-"""
+On the standard library alone and by itself, as it runs as other users and under other limits than
+the tests."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ NUMBERS = b'{"op":"ping","x":[' + b"1," * (LONGEST // 2 - 20) + b"1]}\n"
 
 
 class Flood:
-    """Many connections that do what they can without waiting, made again when the broker closes them."""
+    """Many connections that do what they can without waiting, made again when the broker closes
+    them."""
 
     def __init__(
         self, path: str, size: int, sends: bytes, *, reads: bool, piece: int = 1 << 20, pause: float = 0

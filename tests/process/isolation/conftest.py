@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     Attack = Callable[..., subprocess.Popen[bytes]]
 
 ATTACKER = pathlib.Path(__file__).with_name("attacker.py")
-# What is measured is the broker, not who gets the processor: attackers and whatever else runs leave it to the broker and
-# to the measurement.
+# What is measured is the broker, not who gets the processor: attackers and whatever else runs leave
+# it to the broker and to the measurement.
 NICE_ATTACKER, NICE_MEASURED = 10, -10
 
 
@@ -67,7 +67,8 @@ def attack() -> Iterator[Attack]:
 
 
 class Polite:
-    """A client of another project: a get every few milliseconds, now and then on a new connection."""
+    """A client of another project: a get every few milliseconds, now and then on a new
+    connection."""
 
     EVERY_SECONDS = 0.008
     CONNECT_EVERY = 5

@@ -1,4 +1,5 @@
-"""What clients can make the broker hold is bounded by named limits, and running into them harms nobody else."""
+"""What clients can make the broker hold is bounded by named limits, and running into them harms
+nobody else."""
 
 from __future__ import annotations
 
@@ -47,7 +48,8 @@ class Connections:
 
 
 def test_unfinished_requests(start_broker: StartBroker, crowd: Connections) -> None:
-    """A project's connections keep `MAX_UNREAD` together; one that sends more is refused, and the others go on."""
+    """A project's connections keep `MAX_UNREAD` together; one that sends more is refused, and the
+    others go on."""
     broker = start_broker(projects=[registration("evil"), registration("good", "A")])
     links = crowd.join(broker.project("evil"), CONNECTIONS)
     before = broker.resident_kib()
@@ -73,7 +75,8 @@ def test_unfinished_requests(start_broker: StartBroker, crowd: Connections) -> N
 
 
 def test_answers_that_nobody_reads(start_broker: StartBroker, crowd: Connections) -> None:
-    """The longest values and the longest `info`, asked for as often as the burst allows: they are not copied."""
+    """The longest values and the longest `info`, asked for as often as the burst allows: they are
+    not copied."""
     names = tuple(f"{number:0128}" for number in range(490))
     broker = start_broker(projects=[registration("evil", "A", *names)])
     broker.push({"A": "x" * 65_000})
@@ -89,7 +92,8 @@ def test_answers_that_nobody_reads(start_broker: StartBroker, crowd: Connections
 
 
 def test_connections(start_broker: StartBroker, crowd: Connections) -> None:
-    """Beyond a project's limit a connection is refused with a reply, far beyond it closed without one."""
+    """Beyond a project's limit a connection is refused with a reply, far beyond it closed without
+    one."""
     broker = start_broker(projects=[registration("evil"), registration("good")])
     links = crowd.join(broker.project("evil"), CONNECTIONS)
     assert links[-1].ask({"op": "ping"})["ok"]
@@ -133,7 +137,8 @@ def _is_served(path: pathlib.Path, op: str) -> bool:
 
 
 def test_passed_descriptors_are_not_kept(start_broker: StartBroker) -> None:
-    """They are closed as the message is read: a process that waits on the other end of one sees it."""
+    """They are closed as the message is read: a process that waits on the other end of one sees
+    it."""
     broker = start_broker(projects=[registration("myrepo", "A")])
     descriptors = broker.descriptors()
     for path in (broker.project(), broker.admin, broker.status_socket):
@@ -153,7 +158,8 @@ def test_passed_descriptors_are_not_kept(start_broker: StartBroker) -> None:
 
 
 def test_a_denied_answer_tells_nothing(start_broker: StartBroker) -> None:
-    """The same bytes whether or not the broker holds the secret, another project may have it, or nothing was pushed."""
+    """The same bytes whether or not the broker holds the secret, another project may have it, or
+    nothing was pushed."""
     broker = start_broker(projects=[registration("mine", "A"), registration("other", "B")])
     answers = set()
     with Link(broker.project("mine")) as link:
@@ -170,7 +176,8 @@ def test_a_denied_answer_tells_nothing(start_broker: StartBroker) -> None:
 
 
 def test_nobody_sees_a_mix_of_two_pushes(start_broker: StartBroker) -> None:
-    """Every secret that is fetched at one time is of one push, and its generation is that push's."""
+    """Every secret that is fetched at one time is of one push, and its generation is that
+    push's."""
     names = [f"S{number}" for number in range(20)]
     broker = start_broker(projects=[registration("myrepo", *names)], rate_limit_per_second=0)
     stop = threading.Event()

@@ -1,5 +1,5 @@
-"""Whatever lies where a manifest should be: it is refused in one line, nothing foreign is read, and everybody else is
-served meanwhile."""
+"""Whatever lies where a manifest should be: it is refused in one line, nothing foreign is read, and
+everybody else is served meanwhile."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def program(code: str, *arguments: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def everybody_else_is_served(broker: Broker) -> Iterator[Callable[[], bool]]:
-    """Another project's gets are all answered, and in the best round as fast as ever. Yields what tells whether there has
-    been such a round, or enough of others."""
+    """Another project's gets are all answered, and in the best round as fast as ever. Yields what
+    tells whether there has been such a round, or enough of others."""
     polite = Polite(broker.project("good"), "TOKEN", "value")
     done = threading.Event()
     rounds: list[float] = []
@@ -170,7 +170,8 @@ def _control_characters(place: pathlib.Path, _stack: contextlib.ExitStack) -> No
     place.write_text(GOOD + '[secrets."A\\u001b[2J\\u202e"]\n"\\u0007" = 1\n')
 
 
-# What the refusal says: a reader that waited for one of these until it was ended would be a refusal too.
+# What the refusal says: a reader that waited for one of these until it was ended would be a refusal
+# too.
 FILES = {
     _symlink: "a symlink, not a regular file",
     _fifo: "a FIFO, not a regular file",
@@ -223,8 +224,8 @@ def children(broker: Broker) -> list[str]:
 
 
 def reader_of(broker: Broker) -> int:
-    """The broker's child, which is there for a moment only; not before it is a program of its own, as the broker waits for
-    that."""
+    """The broker's child, which is there for a moment only; not before it is a program of its own,
+    as the broker waits for that."""
     end = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < end:
         for child in children(broker):
@@ -248,7 +249,8 @@ def test_a_reader_that_hangs(broker: Broker, place: pathlib.Path) -> None:
 
 
 def test_readers_that_cannot_be_ended(broker: Broker, place: pathlib.Path, directory: pathlib.Path) -> None:
-    """Their places are given to others, and when their file system is there again nothing is left of them."""
+    """Their places are given to others, and when their file system is there again nothing is left
+    of them."""
     place.write_text(GOOD)
     hanging = MAX_READERS + 1
     (directory / "silent").mkdir()

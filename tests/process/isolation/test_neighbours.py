@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
     from tests.process.isolation.conftest import Attack
 
-# On a machine of two cores that does other things too, the best of a few rounds is what the broker does.
+# On a machine of two cores that does other things too, the best of a few rounds is what the broker
+# does.
 MAX_P99_SECONDS = 0.050
 ROUND_SECONDS = 1.2
 ROUNDS = 4
-# All that one project can make the broker keep, see `MAX_UNREAD`, one read of each of its 256 connections, and their
-# objects: 5 MiB as measured. The rest is what the heap does not give back.
+# All that one project can make the broker keep, see `MAX_UNREAD`, one read of each of its 256
+# connections, and their objects: 5 MiB as measured. The rest is what the heap does not give back.
 MAX_GROWTH_KIB = 10 * 1024
 # As much as a manifest can allow: the answer to `info` has nearly 64 KiB.
 LONG_ALLOWLIST = tuple(f"{number:0128}" for number in range(490))

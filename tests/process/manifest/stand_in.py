@@ -1,4 +1,5 @@
-"""The manifest reader with its TOML parser replaced by one that does what no parser should: see test_child.
+"""The manifest reader with its TOML parser replaced by one that does what no parser should: see
+test_child.
 
 python -m tests.process.manifest.stand_in WHAT DESCRIPTOR
 """

@@ -27,7 +27,8 @@ Refusal = tuple[bytes, str]
 
 
 def refused_pushes(values: list[str]) -> dict[str, Refusal]:
-    """Every way in which a push is refused, each with values in it, and the code that it is refused with."""
+    """Every way in which a push is refused, each with values in it, and the code that it is refused
+    with."""
     filling: dict[str, Any] = {f"V{number}": value for number, value in enumerate(values)}
     good = json.dumps({"op": "push-creds", "secrets": filling}).encode()
 
@@ -155,7 +156,8 @@ def test_refused_push_before_an_unfinished_line(
 
 
 def test_refused_push_before_lines_that_wait(fallback: Broker, look: Callable[[list[str | bytes]], Findings]) -> None:
-    """Lines behind it wait where they were received for as long as the answers before them are not read."""
+    """Lines behind it wait where they were received for as long as the answers before them are not
+    read."""
     refused = make_secrets(100, "waiting")
     marker = plain(random.Random("marker"), 400)
     with Link(fallback.admin) as link:
@@ -170,7 +172,8 @@ def test_refused_push_before_lines_that_wait(fallback: Broker, look: Callable[[l
 
 @pytest.mark.parametrize("kind", ["too long", "too many"])
 def test_what_still_comes_is_not_kept(scanner: Scanner, start_broker: StartBroker, kind: str) -> None:
-    """After a last answer the connection is read on for a while, and what is thrown away may be the rest of a push."""
+    """After a last answer the connection is read on for a while, and what is thrown away may be the
+    rest of a push."""
     broker = start_broker(max_connections_admin=1 if kind == "too many" else 2)
     before = broker.descriptors()
     require_memfd_secret()
@@ -200,7 +203,8 @@ def send_until_closed(link: Link, data: bytes) -> None:
 def test_the_keys_of_a_line_that_is_too_long_are_not_kept(
     fallback: Broker, look: Callable[[list[str | bytes]], Findings]
 ) -> None:
-    """The refusal is a constant: what it was raised through would hold on to them until it is raised again."""
+    """The refusal is a constant: what it was raised through would hold on to them until it is
+    raised again."""
     random_ = random.Random(1)
     keys = [plain(random_, length) for length in (40, 100, 400)]
     line = json.dumps({"op": "reload", **dict.fromkeys(keys, 1), "filling": "x" * MAX_MESSAGE}).encode()

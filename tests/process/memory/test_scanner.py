@@ -19,7 +19,8 @@ from tests.support.scanner import LENGTHS, Scanner, awkward, forms, make_secrets
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Holds a value once, at a given place: the kernel writes it there, as decoding would leave it on the stack too.
+# Holds a value once, at a given place: the kernel writes it there, as decoding would leave it on
+# the stack too.
 _HOLDER = """
 import ctypes, mmap, os, sys
 held = []

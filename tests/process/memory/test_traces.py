@@ -1,8 +1,7 @@
 """No value is left in the broker's memory that should not be there, seen by root from outside.
 
-Most of it runs on the fallback, locked memory that root can read: there whatever is not overwritten is found, while
-`memfd_secret(2)` would hide it.
-"""
+Most of it runs on the fallback, locked memory that root can read: there whatever is not overwritten
+is found, while `memfd_secret(2)` would hide it."""
 
 from __future__ import annotations
 
@@ -29,7 +28,8 @@ if TYPE_CHECKING:
 
 
 def test_memfd_secret_hides_everything(scanner: Scanner, start_broker: StartBroker) -> None:
-    """A thousand secrets, pushed and fetched: nobody reads one of them, and nothing is left of what carried them."""
+    """A thousand secrets, pushed and fetched: nobody reads one of them, and nothing is left of what
+    carried them."""
     broker = start_broker(projects=[registration("myrepo", *NAMES)], rate_limit_per_second=0)
     require_memfd_secret()
     secrets, others = make_secrets(SECRETS, "hidden"), make_secrets(SECRETS, "other")
@@ -69,7 +69,8 @@ def test_fallback_keeps_one_copy(
 
 
 def test_whatever_stands_around_the_secrets(fallback: Broker, look: Callable[[list[str | bytes]], Findings]) -> None:
-    """Keys in another order, unknown fields with values, spaces: it is one push, and gone with the next."""
+    """Keys in another order, unknown fields with values, spaces: it is one push, and gone with the
+    next."""
     random_ = random.Random("around")
     values: list[str | bytes] = [*(plain(random_, 64) for _ in range(6)), *(awkward(random_, 400) for _ in range(2))]
     push = {
@@ -89,7 +90,8 @@ def test_whatever_stands_around_the_secrets(fallback: Broker, look: Callable[[li
 
 
 def test_pipelined_pushes(fallback: Broker, look: Callable[[list[str | bytes]], Findings]) -> None:
-    """What follows a push in the same read moves to memory of its own; nothing of it stays behind."""
+    """What follows a push in the same read moves to memory of its own; nothing of it stays
+    behind."""
     first, second, third = (make_secrets(300, f"pipelined {number}") for number in range(3))
     with Link(fallback.admin) as link:
         link.send(b'{"op":"status"}\n' + first.line() + second.line() + third.line() + b'{"op":"status"}\n')
@@ -102,7 +104,8 @@ def test_unfinished_push_moves_to_the_front(fallback: Broker, look: Callable[[li
     """So that there is room for the longest; it leaves no copy where it was."""
     unfinished = make_secrets(100, "unfinished")
     with Link(fallback.admin) as link:
-        # Short of its last brackets too: what only lacks the newline is a push when the connection ends.
+        # Short of its last brackets too: what only lacks the newline is a push when the connection
+        # ends.
         link.send(b'{"op":"status","x":"' + b"x" * 60_000 + b'"}\n' + unfinished.line()[:-3])
         assert link.reply()["ok"]
         handled(fallback, link)
@@ -113,7 +116,8 @@ def test_unfinished_push_moves_to_the_front(fallback: Broker, look: Callable[[li
 
 
 def test_freed_heap_is_overwritten(fallback: Broker, look: Callable[[list[str | bytes]], Findings]) -> None:
-    """A token that somebody sends where none belongs goes through ordinary objects; they are overwritten when freed."""
+    """A token that somebody sends where none belongs goes through ordinary objects; they are
+    overwritten when freed."""
     random_ = random.Random("heap")
     values: list[str | bytes] = [awkward(random_, length) for length in LENGTHS if length > 8]
     with Link(fallback.project()) as link:

@@ -1,4 +1,5 @@
-"""What the tests of traces share: a broker's secrets, fetched, counted, and looked for in what it writes."""
+"""What the tests of traces share: a broker's secrets, fetched, counted, and looked for in what it
+writes."""
 
 from __future__ import annotations
 

@@ -42,7 +42,8 @@ KEY_BASE64 = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIjJCUmJygpKissLS4vMD
 
 
 class Workspace:
-    """Where `remo-secret` runs: the project's directory, a home, a tmpfs to render on, and the broker's socket."""
+    """Where `remo-secret` runs: the project's directory, a home, a tmpfs to render on, and the
+    broker's socket."""
 
     def __init__(self, broker: Broker, directory: pathlib.Path, memory: pathlib.Path) -> None:
         self.broker = broker

@@ -1,4 +1,5 @@
-"""Where the manifest's bindings put secrets: variables, and files in the home, the project, or a tmpfs."""
+"""Where the manifest's bindings put secrets: variables, and files in the home, the project, or a
+tmpfs."""
 
 from __future__ import annotations
 

@@ -63,7 +63,8 @@ def test_the_command_is_the_process(project: Workspace) -> None:
 
 
 def test_signals_are_as_every_program_expects_them(project: Workspace) -> None:
-    """Python ignores SIGPIPE, and an ignored signal stays ignored over execve: `yes | head` would not end."""
+    """Python ignores SIGPIPE, and an ignored signal stays ignored over execve: `yes | head` would
+    not end."""
     done = project.run("exec", "--only=npm", "sh", "-c", "grep SigIgn /proc/self/status")
     assert int(done.stdout.split()[1], 16) & (1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1) == 0
 

@@ -49,7 +49,8 @@ def test_rendering_again_replaces_what_was_rendered(project: Workspace) -> None:
 
 
 def test_a_reader_never_sees_half_a_file(project: Workspace) -> None:
-    """The link and the file are each put in place in one step; an open file keeps its old content."""
+    """The link and the file are each put in place in one step; an open file keeps its old
+    content."""
     project.run("render")
     with (project.home / "keys/app.key").open("rb") as before:
         project.broker.push({"aws": {"id": "new", "key": "k"}}, KEY="AA==")
@@ -71,7 +72,8 @@ def test_remove(project: Workspace) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
 def test_a_directory_that_is_not_ours_is_not_used(project: Workspace) -> None:
-    """/dev/shm is everybody's: somebody may have made our directory before us, to read what we put there."""
+    """/dev/shm is everybody's: somebody may have made our directory before us, to read what we put
+    there."""
     outer = project.rendered.parent
     outer.mkdir()
     os.chown(outer, 65534, 65534)
@@ -107,7 +109,8 @@ def test_a_squatted_directory_is_not_waited_for(project: Workspace) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
 def test_a_link_that_another_user_left(project: Workspace) -> None:
-    """`sudo remo-secret render` was run once: that user's file may be in use; when it is gone, the link is."""
+    """`sudo remo-secret render` was run once: that user's file may be in use; when it is gone, the
+    link is."""
     theirs = project.memory / "remo-secret-1234/myrepo/KEY"
     theirs.parent.mkdir(parents=True)
     theirs.write_text("x")

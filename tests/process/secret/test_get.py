@@ -1,4 +1,5 @@
-"""`remo-secret get` and `list`: the bytes that were pushed, and one line for whatever goes wrong."""
+"""`remo-secret get` and `list`: the bytes that were pushed, and one line for whatever goes
+wrong."""
 
 from __future__ import annotations
 

@@ -50,7 +50,8 @@ def interpreter(version: str) -> list[str]:
 
 @pytest.mark.parametrize("version", ["this", "3.9", "3.13", NEXT])
 def test_every_command(project: Workspace, packed: pathlib.Path, version: str) -> None:
-    """`-I` and `-S` keep out whatever else is installed; the working directory has nothing of ours."""
+    """`-I` and `-S` keep out whatever else is installed; the working directory has nothing of
+    ours."""
     python = interpreter(version)
 
     def run(*arguments: str, stdin: bytes = b"") -> bytes:

@@ -1,4 +1,5 @@
-"""`remo-secret render`: all files or none, none forgotten, and removed whatever has changed since."""
+"""`remo-secret render`: all files or none, none forgotten, and removed whatever has changed
+since."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ from tests.support.programs import refused
 if TYPE_CHECKING:
     from tests.process.secret.conftest import Workspace
 
-# Longer than a name may be: everything that can be looked at beforehand is fine, and the link cannot be made.
+# Longer than a name may be: everything that can be looked at beforehand is fine, and the link
+# cannot be made.
 TOO_LONG = "keys/" + "x" * 300
 
 
@@ -114,7 +116,8 @@ def test_one_place_by_two_names(project: Workspace, path: str) -> None:
 
 @pytest.mark.parametrize("mode", ["4755", "2640", "1600", "7777"])
 def test_only_permissions(project: Workspace, mode: str) -> None:
-    """The project writes the template: it would leave a program that runs as the user who rendered it."""
+    """The project writes the template: it would leave a program that runs as the user who rendered
+    it."""
     project.register(MANIFEST.replace("0440", mode))
     assert "the file_mode of KEY sets more than permissions\nHint: let it begin" in refused(project.run("render"), 1)
     assert everything_below(project.home) == []
@@ -197,7 +200,8 @@ def test_modes_do_not_depend_on_the_umask(project: Workspace, umask: str) -> Non
 
 
 def test_streams_that_are_closed(project: Workspace) -> None:
-    """None of the files, nor the connection, becomes what the command takes for its standard output."""
+    """None of the files, nor the connection, becomes what the command takes for its standard
+    output."""
     assert shell(project, 'exec "$@" <&- >&- 2>&-', "render").returncode == 1, "it cannot say what it has written"
     assert (project.home / "keys/app.key").read_bytes() == KEY
     report = project.home / "report"
@@ -242,7 +246,8 @@ def test_where_a_file_path_leads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
 def test_a_runtime_directory_of_another_user(memory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`sudo` may keep the variable: who owns the directory could put what he likes in place of root's files."""
+    """`sudo` may keep the variable: who owns the directory could put what he likes in place of
+    root's files."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(memory))
     assert tmpfs.find_memory() == str(memory)
     tmpfs.make_folder("p").close()

@@ -1,4 +1,5 @@
-"""`remo-secret render` where an earlier run has left something: killed, of another manifest, or of another project."""
+"""`remo-secret render` where an earlier run has left something: killed, of another manifest, or of
+another project."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ sys.exit(main(sys.argv[2:]))
 
 @pytest.mark.parametrize("again", [["render"], ["render", "--remove"]], ids=" ".join)
 def test_killed_at_any_step(project: Workspace, again: list[str]) -> None:
-    """Whatever it was about to change, the next run finds all of it: SIGKILL before each call that changes a directory."""
+    """Whatever it was about to change, the next run finds all of it: SIGKILL before each call that
+    changes a directory."""
     steps = 0
     while True:
         steps += 1
@@ -85,7 +87,8 @@ def test_a_run_that_was_killed(project: Workspace) -> None:
 
 
 def test_two_at_a_time(project: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One waits for the other, and does not take what it has staged for the rest of a run that was killed."""
+    """One waits for the other, and does not take what it has staged for the rest of a run that was
+    killed."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(project.memory))
     folder = tmpfs.make_folder("myrepo")
     folder.stage("aws", b"of the first", 0o600, "/nowhere")
@@ -127,7 +130,8 @@ def test_a_place_that_cannot_be_left(project: Workspace) -> None:
 def test_another_runtime_directory(
     memory: pathlib.Path, directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A login session has $XDG_RUNTIME_DIR, a shell in a container does not: its link is known as ours all the same."""
+    """A login session has $XDG_RUNTIME_DIR, a shell in a container does not: its link is known as
+    ours all the same."""
     for name in ("login", "shell"):
         (memory / name).mkdir(mode=0o700)
     monkeypatch.setattr(tmpfs, "CANDIDATES", (str(memory / "shell"), str(memory / "login")))

@@ -1,4 +1,5 @@
-"""`exec --watch` and `render --watch`: a rotated secret reaches the program, and nothing else changes for it."""
+"""`exec --watch` and `render --watch`: a rotated secret reaches the program, and nothing else
+changes for it."""
 
 from __future__ import annotations
 
@@ -82,7 +83,8 @@ def test_a_change_restarts_the_command(watched: WatchedCommand) -> None:
 
 
 def test_a_change_while_it_starts_is_seen(project: Workspace) -> None:
-    """Pushed between the first fetch and the watch: by the command itself, so that no watch can be first."""
+    """Pushed between the first fetch and the watch: by the command itself, so that no watch can be
+    first."""
     watched = WatchedCommand(project, f"[ $GH_TOKEN != zqTokenzq ] || echo up >go; {RECORD}")
     try:
         poll("the command", (project.path / "go").exists)
@@ -113,7 +115,8 @@ def test_new_bindings_restart_the_command(watched: WatchedCommand) -> None:
 
 
 def test_secrets_that_cannot_be_used_leave_the_command_alone(watched: WatchedCommand) -> None:
-    """Missing, denied, or for a place that cannot be written: the old secrets stay in use, and it is told."""
+    """Missing, denied, or for a place that cannot be written: the old secrets stay in use, and it
+    is told."""
     watched.project.broker.push({"TOKEN": "zqOnlyzq"})
     poll("the reason", lambda: "npm" in watched.errors.read_text())
     watched.project.register(MANIFEST + '[secrets.KEY2]\nenv_var = "GH_TOKEN"\noptional = true\n')
@@ -159,7 +162,8 @@ def test_a_command_that_ignores_the_signal_is_killed(project: Workspace) -> None
 
 
 def test_signals_reach_a_command_that_is_about_to_be_restarted(project: Workspace) -> None:
-    """It takes its time to end; meanwhile somebody wants all of it to end, and it is not started again."""
+    """It takes its time to end; meanwhile somebody wants all of it to end, and it is not started
+    again."""
     script = f'trap "echo term >>log" TERM; trap "echo int >>log; exit 9" INT; {RECORD}'
     watched = WatchedCommand(project, script, "--grace=600")
     try:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 WAIT_SECONDS = 30.0
 SUSPEND, INTERRUPT, QUIT, END_OF_FILE = "\x1a", "\x03", "\x1c", "\x04"
-# Says that it is up, and works until a signal ends it. A single process: one that is stopped between
-# vfork and exec keeps its parent from stopping.
+# Says that it is up, and works until a signal ends it. A single process: one that is stopped
+# between vfork and exec keeps its parent from stopping.
 WORK = "sh -c 'echo up; exec sleep 1000'"
 # The end of a script of bash's with traps: waits without children, on a FIFO.
 IDLE = "echo up; while :; do read -t 0.05 -u 3; done 3<>idle"
@@ -237,7 +237,8 @@ def test_a_restart_keeps_the_terminal(project: Workspace) -> None:
 
 @pytest.mark.parametrize("prefix", prefixes().values(), ids=prefixes())
 def test_a_terminal_that_hangs_up(project: Workspace, prefix: str) -> None:
-    """The first process of a session, as in a container with a terminal, is the only one that is told."""
+    """The first process of a session, as in a container with a terminal, is the only one that is
+    told."""
     log = project.path / "log"
     script = f'mkfifo idle; trap "echo hup >{log}; exit" HUP; {IDLE}'
     argv = [*shlex.split(prefix), "bash", "-c", script]

@@ -24,7 +24,8 @@ def packed(directory: pathlib.Path) -> pathlib.Path:
 
 
 def test_every_command_but_the_hosts_own(supplied: Supplied) -> None:
-    """`-I` and `-S` keep out whatever else is installed; a configuration file needs no package either."""
+    """`-I` and `-S` keep out whatever else is installed; a configuration file needs no package
+    either."""
     file = packed(supplied.directory)
     (supplied.directory / "vault.env").write_text("A=1\nB=2\nKEY=3\nb=4\n")
     config = supplied.configure(f'[[source]]\nfile = "{supplied.directory}/vault.env"\n')

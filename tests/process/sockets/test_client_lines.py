@@ -1,8 +1,8 @@
 """Lines as version 0.1.0 of the broker answered them, which its clients may rely on.
 
-Version 0.1.0 was given the same lines, each with a newline and with the end of the stream in its place. What differs on
-purpose (duplicate keys, deep nesting, numbers beyond a double) is with the refused lines of `support.lines`.
-"""
+Version 0.1.0 was given the same lines, each with a newline and with the end of the stream in its
+place. What differs on purpose (duplicate keys, deep nesting, numbers beyond a double) is with the
+refused lines of `support.lines`."""
 
 from __future__ import annotations
 

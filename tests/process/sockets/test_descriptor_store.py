@@ -88,7 +88,8 @@ def test_a_stored_socket_of_nobody_is_dropped(
 def test_the_end_waits_for_what_is_to_be_stored(
     start_broker: StartBroker, units: Units, notify: NotifySocket, directory: pathlib.Path
 ) -> None:
-    """systemd is busy, as it is while many units are restarted: a listener that it has not been given yet would be lost."""
+    """systemd is busy, as it is while many units are restarted: a listener that it has not been
+    given yet would be lost."""
     broker = start_broker(listeners=units.sockets, notify=notify)
     notify.wait_for(READY="1")
     notify.fill()

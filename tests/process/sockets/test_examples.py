@@ -1,4 +1,5 @@
-"""Every example of the protocol, asked of a real broker: the answer has the example's fields, in its order."""
+"""Every example of the protocol, asked of a real broker: the answer has the example's fields, in
+its order."""
 
 from __future__ import annotations
 

@@ -33,7 +33,8 @@ def harmless(which: str) -> bytes:
 
 
 def padded(request: dict[str, object], size: int) -> bytes:
-    """The request as a line of exactly `size` bytes, newline included, by a field that nobody knows."""
+    """The request as a line of exactly `size` bytes, newline included, by a field that nobody
+    knows."""
     line = json.dumps(request | {"pad": ""}).encode() + b"\n"
     return json.dumps(request | {"pad": "x" * (size - len(line))}).encode() + b"\n"
 
@@ -135,7 +136,8 @@ def test_a_pipelining_client_that_reads_late_gets_everything(shared: Broker, cli
 
 
 def test_what_a_pipelining_client_asks_is_not_hoarded(shared: Broker) -> None:
-    """The broker reads no faster than it answers: its memory does not grow with what is asked of it."""
+    """The broker reads no faster than it answers: its memory does not grow with what is asked of
+    it."""
     before = shared.resident_kib()
     with Link(shared.project()) as link:
         answers = 0
@@ -183,7 +185,8 @@ def test_one_byte_too_many(shared: Broker, which: str) -> None:
 
 
 def test_only_a_push_may_be_longer(operator: Link) -> None:
-    """Longer than others may be, and no push as far as can be told: the line is refused and the connection closed."""
+    """Longer than others may be, and no push as far as can be told: the line is refused and the
+    connection closed."""
     operator.send(padded({"op": "nonsense"}, MAX_MESSAGE + 1) + STATUS)
     (answer,) = operator.rest().splitlines()
     assert_failure(json.loads(answer), "protocol_error", "too_long")

@@ -64,7 +64,8 @@ def test_only_what_was_handed_over_to_this_process_is_taken(start_broker: StartB
 
 
 def test_a_project_that_is_not_registered(start_broker: StartBroker, units: Units) -> None:
-    """Its socket unit is there, the registration is not: whatever is asked is denied, then closed."""
+    """Its socket unit is there, the registration is not: whatever is asked is denied, then
+    closed."""
     units.add("client-myrepo")
     broker = start_broker(listeners=units.sockets)
     broker.push({"A": "a"})
@@ -99,7 +100,8 @@ def test_a_unit_s_listener_is_not_served_to_a_later_registration(
 def test_unregistering_revokes_what_a_unit_has_made(
     start_broker: StartBroker, units: Units, directory: pathlib.Path, notify: NotifySocket
 ) -> None:
-    """Neither the broker that did it nor the next one serves it to another directory of the same name."""
+    """Neither the broker that did it nor the next one serves it to another directory of the same
+    name."""
     units.add("client-myrepo")
     broker = start_broker(projects=[registration("myrepo", "A")], listeners=units.sockets, notify=notify)
     broker.push({"A": "a"})
@@ -126,7 +128,8 @@ def test_unregistering_revokes_what_a_unit_has_made(
 def test_a_listener_that_was_revoked_is_not_served_though_it_is_at_its_path(
     start_broker: StartBroker, units: Units
 ) -> None:
-    """As after an unregister that a crash cut short: the registration is back, and the unit still has its dead socket."""
+    """As after an unregister that a crash cut short: the registration is back, and the unit still
+    has its dead socket."""
     units.add("client-myrepo")
     units.sockets["client-myrepo"].shutdown(socket.SHUT_RDWR)
     broker = start_broker(projects=[registration("myrepo", "A")], listeners=units.sockets)
@@ -180,7 +183,8 @@ def test_unknown_descriptors_are_closed_and_logged(
         assert f"socket:[{inode}]" not in held
 
 
-# A launcher that listens itself and executes the broker, as systemd-socket-activate(1) does: `LAUNCHER NAME=PATH ... -- COMMAND`.
+# A launcher that listens itself and executes the broker, as systemd-socket-activate(1) does:
+# `LAUNCHER NAME=PATH ... -- COMMAND`.
 _LAUNCHER = """
 import os, socket, sys
 split = sys.argv.index("--")
@@ -210,7 +214,8 @@ def launcher(directory: pathlib.Path, *names: str) -> list[str]:
 def test_what_a_launcher_has_made_is_served_for_good(
     start_broker: StartBroker, directory: pathlib.Path, notify: NotifySocket, *, told: bool
 ) -> None:
-    """Nobody else holds it, so the broker does not exit, and the sockets are not its own to remove."""
+    """Nobody else holds it, so the broker does not exit, and the sockets are not its own to
+    remove."""
     broker = start_broker(
         through=launcher(directory, "status", "client-myrepo", "admin"),  # the last is waited for
         projects=[registration("myrepo", "A")],
@@ -227,7 +232,8 @@ def test_what_a_launcher_has_made_is_served_for_good(
 def test_a_socket_that_a_unit_has_put_in_its_place_is_left(
     start_broker: StartBroker, directory: pathlib.Path, units: Units, notify: NotifySocket
 ) -> None:
-    """systemd unlinks what is in its way: what the broker had bound is then no longer what the path leads to."""
+    """systemd unlinks what is in its way: what the broker had bound is then no longer what the path
+    leads to."""
     broker = start_broker(projects=[registration("myrepo", "A")], listeners=units.sockets, notify=notify)
     broker.project().unlink()
     units.add("client-myrepo")

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 def test_idle_exit_when_it_may_and_not_when_it_may_not(directory: pathlib.Path) -> None:
-    """All at once, as each takes its time: who is free to go goes after a second, who is not stays."""
+    """All at once, as each takes its time: who is free to go goes after a second, who is not
+    stays."""
     with contextlib.ExitStack() as stack:
 
         def started(*, handed_over: bool = True, seconds: int = 1, **options: object) -> Broker:

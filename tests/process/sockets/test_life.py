@@ -183,7 +183,8 @@ def test_a_missing_library_is_named(directory: pathlib.Path) -> None:
 
 
 def test_it_sees_to_its_allocator_itself(directory: pathlib.Path) -> None:
-    """Started without the settings, it starts itself again with them: the same process, and no warning."""
+    """Started without the settings, it starts itself again with them: the same process, and no
+    warning."""
     process = subprocess.Popen(
         [sys.executable, "-m", "remo_broker", "--socket-dir", str(directory), "--state-dir", str(directory)],
         env={"PYTHONPATH": str(REPOSITORY), "PATH": os.defpath},
@@ -225,7 +226,8 @@ def test_what_it_does_not_import() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_on_a_stop_it_answers_what_has_arrived(start_broker: StartBroker, number: int) -> None:
-    """Gets whose answers nobody has read yet, a long push, a request without a newline: all answered, then closed."""
+    """Gets whose answers nobody has read yet, a long push, a request without a newline: all
+    answered, then closed."""
     broker = start_broker(projects=[registration("myrepo", "A", "B")], rate_limit_per_second=0)
     broker.push({"A": "a" * 1000})
     push = json.dumps({"op": "push-creds", "secrets": {f"N{item}": "x" * 1000 for item in range(150)}}).encode() + b"\n"
@@ -296,7 +298,8 @@ def test_who_does_not_read_holds_it_up_for_five_seconds_at_most(start_broker: St
 
 
 def test_what_is_registered_at_the_end_accepts_nobody(start_broker: StartBroker, directory: pathlib.Path) -> None:
-    """Its manifest was being read when the broker was told to stop: it is registered, for the next broker."""
+    """Its manifest was being read when the broker was told to stop: it is registered, for the next
+    broker."""
     broker = start_broker(
         projects=[registration("slow", "A")], rate_limit_per_second=0, environment=slow_parser(directory)
     )

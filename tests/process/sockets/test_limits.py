@@ -84,7 +84,8 @@ class TestPeers:
         assert fetch["REMO_PEER_UID"] == str(NOBODY)
 
     def test_a_flood_of_the_refused_is_counted(self, broker: Broker) -> None:
-        """The first is recorded at once, the others together; past a rate they are closed without a word."""
+        """The first is recorded at once, the others together; past a rate they are closed without a
+        word."""
         for _ in range(400):
             with Link(broker.project("nobodys")) as client, contextlib.suppress(OSError, EOFError):
                 client.ask(PING)
@@ -237,8 +238,8 @@ def test_connections_of_onlookers(start_broker: StartBroker) -> None:
 
 
 def test_who_does_not_finish_a_request(start_broker: StartBroker) -> None:
-    """All that have five seconds, at once: half requests on each socket, and a refused peer that asks nothing. Who is
-    welcome and has said nothing may stay."""
+    """All that have five seconds, at once: half requests on each socket, and a refused peer that
+    asks nothing. Who is welcome and has said nothing may stay."""
     broker = start_broker(projects=[registration("myrepo", "A"), registration("closed", "A", allowed_uids=[2**32 - 2])])
     with contextlib.ExitStack() as stack:
         paths = [broker.project(), broker.admin, broker.status_socket]

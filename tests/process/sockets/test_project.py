@@ -150,8 +150,8 @@ def test_the_brokers_own_limits_hold_for_what_was_registered_under_others(start_
 
 
 def test_no_client_sees_a_mix_of_two_pushes(start_broker: StartBroker) -> None:
-    """Twenty clients read while the store is replaced: every answer is of the generation that it names, and both fields
-    of the bundle are of one push."""
+    """Twenty clients read while the store is replaced: every answer is of the generation that it
+    names, and both fields of the bundle are of one push."""
     names = ["A", "B", "bundle", "KEY"]
     broker = start_broker(projects=[registration("myrepo", *names)], rate_limit_per_second=0)
     pushes = 150
@@ -195,7 +195,8 @@ def test_no_client_sees_a_mix_of_two_pushes(start_broker: StartBroker) -> None:
 
 
 def test_an_answer_under_way_is_of_the_snapshot_that_it_began_with(start_broker: StartBroker) -> None:
-    """A client that stops reading in the middle of an answer gets the rest of it after the store was replaced."""
+    """A client that stops reading in the middle of an answer gets the rest of it after the store
+    was replaced."""
     broker = start_broker(projects=[registration("myrepo", "A")])
     old = "old" * 20_000
     broker.push({"A": old})

@@ -56,7 +56,8 @@ def test_a_project_has_a_socket_to_be_mounted(broker: Broker, project: pathlib.P
 
 
 def test_a_mounted_directory_follows_its_project(broker: Broker, project: pathlib.Path) -> None:
-    """Registered again from the same directory, it has the new socket; another directory gets one of its own."""
+    """Registered again from the same directory, it has the new socket; another directory gets one
+    of its own."""
     register(broker, project)
     mounted = os.open(broker.mount().parent, os.O_PATH)
     try:
@@ -246,7 +247,8 @@ def test_unregistering(broker: Broker, project: pathlib.Path) -> None:
 
 
 def test_requests_in_flight_are_answered(broker: Broker, project: pathlib.Path) -> None:
-    """Gets whose answers nobody has read, and more of them than the kernel holds; then unregister, then the answers."""
+    """Gets whose answers nobody has read, and more of them than the kernel holds; then unregister,
+    then the answers."""
     register(broker, project)
     broker.push({"A": "a" * 1000})
     with Link(broker.project()) as client:

@@ -1,4 +1,5 @@
-"""A megabyte of the strangest JSON costs the broker neither memory for good nor its other clients their time."""
+"""A megabyte of the strangest JSON costs the broker neither memory for good nor its other clients
+their time."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from tests.conftest import StartBroker
     from tests.support.broker import Broker
 
-# What a line may take while it is read, where nothing of it can be of use: its own megabyte, and room.
+# What a line may take while it is read, where nothing of it can be of use: its own megabyte, and
+# room.
 PEAK_KIB = 12 * 1024
 # A hundred thousand secrets are some 500 bytes each, and there are those of the push before.
 PEAK_OF_SECRETS_KIB = 128 * 1024

@@ -320,7 +320,8 @@ def test_a_watcher_that_is_gone_costs_nothing(broker: Broker, watcher: Watcher) 
 
 
 def test_a_watcher_that_does_not_read_gets_the_latest(start_broker: StartBroker) -> None:
-    """It costs the broker nothing, delays no other client, and gets the current state when it reads again."""
+    """It costs the broker nothing, delays no other client, and gets the current state when it reads
+    again."""
     names = [f"p{number}" for number in range(1000)]
     broker = start_broker(projects=[registration(name, "A") for name in names])
     watcher = Watcher(broker)
@@ -345,7 +346,8 @@ def test_watching_and_asking_on_one_connection(broker: Broker, watcher: Watcher)
 
 
 def test_a_socket_that_nobody_can_connect_to_is_shown(start_broker: StartBroker, directory: pathlib.Path) -> None:
-    """Removed, or a directory in its place, as container engines make one; until a reload can make it again."""
+    """Removed, or a directory in its place, as container engines make one; until a reload can make
+    it again."""
     path = make_project(directory / "myrepo", "A")
     projects = [registration("myrepo", "A", project_path=str(path)), registration("other", "A")]
     broker = start_broker(projects=projects)

@@ -1,4 +1,5 @@
-"""What a get costs, counted and not timed: the broker's system calls, by strace. One call more is red."""
+"""What a get costs, counted and not timed: the broker's system calls, by strace. One call more is
+red."""
 
 from __future__ import annotations
 

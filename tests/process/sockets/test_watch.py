@@ -1,4 +1,5 @@
-"""`watch` on the admin and on the project socket, and secrets that expire while they are watched."""
+"""`watch` on the admin and on the project socket, and secrets that expire while they are
+watched."""
 
 from __future__ import annotations
 

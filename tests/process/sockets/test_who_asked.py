@@ -1,4 +1,5 @@
-"""Who a record says it was, also where the peer does what it can not to be known, or to pass for another."""
+"""Who a record says it was, also where the peer does what it can not to be known, or to pass for
+another."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ from tests.support.machine import poll, unavailable
 if TYPE_CHECKING:
     from tests.conftest import StartBroker
 
-# Connects the socket that is its standard input, asks, and ends at once: the reply is for the other holder of the socket.
+# Connects the socket that is its standard input, asks, and ends at once: the reply is for the other
+# holder of the socket.
 _ASK_AND_END = """
 import socket, sys
 s = socket.socket(fileno=0)
@@ -103,7 +105,8 @@ def test_a_process_that_has_the_number_now_is_not_blamed(broker: Broker) -> None
 def with_pid(pid: int) -> int:
     """Start `sleep` as the process with this number, which somebody else may have just now."""
     numbers = (ctypes.c_int32 * 1)(pid)
-    # flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size
+    # flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid,
+    # set_tid_size
     arguments = (ctypes.c_uint64 * 10)(0, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, ctypes.addressof(numbers), 1)
     libc = ctypes.CDLL(None, use_errno=True)
 

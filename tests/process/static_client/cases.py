@@ -15,7 +15,8 @@ HTTPS = b"protocol=https\nhost=github.com\n\n"
 
 
 class Case:
-    """`scripts` are the peer's, one a connection; `stdout` is None where only both programs' are compared."""
+    """`scripts` are the peer's, one a connection; `stdout` is None where only both programs' are
+    compared."""
 
     def __init__(
         self,

@@ -1,4 +1,5 @@
-"""Cases for both forms of `remo-secret`: refusals, versions, the four commands, and how a peer may end."""
+"""Cases for both forms of `remo-secret`: refusals, versions, the four commands, and how a peer may
+end."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ STATUSES = {
     "": 1,
     "Denied": 1,
 }
-# `wait` goes on where a later try may succeed, and says in the end that the broker could not be asked.
+# `wait` goes on where a later try may succeed, and says in the end that the broker could not be
+# asked.
 WAITED_STATUSES = STATUSES | {"rate_limited": 5}
 
 TEXTS = {

@@ -1,4 +1,5 @@
-"""The static program alone, with Python's beside it, and both forms run side by side: Python is the reference."""
+"""The static program alone, with Python's beside it, and both forms run side by side: Python is the
+reference."""
 
 from __future__ import annotations
 
@@ -65,7 +66,8 @@ class Both:
         stdout: Callable[[], int] | None = None,
         through: Sequence[str] = (),
     ) -> subprocess.CompletedProcess[bytes]:
-        """What came of it, the same for both. `stdout` opens another standard output, `through` is a wrapper."""
+        """What came of it, the same for both. `stdout` opens another standard output, `through` is
+        a wrapper."""
         found = []
         for argv in self.argvs(*arguments):
             out = subprocess.PIPE if stdout is None else stdout()

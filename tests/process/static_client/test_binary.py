@@ -1,4 +1,5 @@
-"""What the static program is, apart from what it does: small, hardened, without a heap, and not to be looked into."""
+"""What the static program is, apart from what it does: small, hardened, without a heap, and not to
+be looked into."""
 
 from __future__ import annotations
 

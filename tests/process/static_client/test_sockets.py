@@ -1,4 +1,5 @@
-"""Both forms of `remo-secret` where the socket is missing, dead, closed to the user, of another user, or has to be found."""
+"""Both forms of `remo-secret` where the socket is missing, dead, closed to the user, of another
+user, or has to be found."""
 
 from __future__ import annotations
 
@@ -213,7 +214,8 @@ def test_both_find_the_same_socket(both: Both, names: list[str], finds: str | No
 
 @pytest.mark.parametrize("command", [GET, ("list",)])
 def test_a_mounted_socket_that_was_replaced_on_the_host(both: Both, command: Sequence[str]) -> None:
-    """Its inode has no link left: a container has to be started again, no project to be registered."""
+    """Its inode has no link left: a container has to be started again, no project to be
+    registered."""
     path, mounted = both.directory / "p.sock", both.directory / "mounted"
     mounted.touch()
     make = f"import socket; socket.socket(socket.AF_UNIX).bind('{path}')"

@@ -1,4 +1,5 @@
-"""Both forms of `remo-secret` with odd streams, terminals, locales and signals, and what the static one hands on."""
+"""Both forms of `remo-secret` with odd streams, terminals, locales and signals, and what the static
+one hands on."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """The static front of `remo-secret` and the Python program: one behaviour, byte for byte.
 
-Each case is run against both; Python is the reference. The static program stands alone, so that what it cannot do by
-itself shows. Its requests to the peer are the same too.
-"""
+Each case is run against both; Python is the reference. The static program stands alone, so that
+what it cannot do by itself shows. Its requests to the peer are the same too."""
 
 from __future__ import annotations
 

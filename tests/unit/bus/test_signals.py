@@ -1,4 +1,5 @@
-"""Changes are signalled, except for properties annotated as not emitting; objects come before references to them."""
+"""Changes are signalled, except for properties annotated as not emitting; objects come before
+references to them."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ MYREPO = f"{ROOT}/project/myrepo"
 
 
 def told(*arguments: Any) -> list[tuple[str, str, Any]]:
-    """Object, member and what it says: the property values of PropertiesChanged, the arguments of others."""
+    """Object, member and what it says: the property values of PropertiesChanged, the arguments of
+    others."""
     shown: list[tuple[str, str, Any]] = []
     for one in differences(*arguments):
         if one.member == "PropertiesChanged":

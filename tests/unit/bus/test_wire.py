@@ -80,7 +80,8 @@ def test_what_is_not_dbus_is_seen_by_its_first_bytes(head: bytes) -> None:
         call()[:20],
         call(signature="s", body=b"\xff\xff\xff\xff"),
         call(signature="s", body=b"\x01\0\0\0\xff\0"),
-        # A body that is another than its signature says: an array longer than the message, variants in variants for ever.
+        # A body that is another than its signature says: an array longer than the message, variants
+        # in variants for ever.
         call(signature="ai", body=b"\xff\xff\xff\0"),
         call(signature="v", body=b"\x01v\0" * 2000),
         b"l\x09" + call()[2:],

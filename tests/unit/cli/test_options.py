@@ -131,7 +131,8 @@ def test_any_line_is_read_or_refused_in_one_line(argv: list[str]) -> None:
 
 @pytest.mark.parametrize("program", [BROKERCTL, SECRET], ids=lambda program: program.name)
 def test_tables(program: Program) -> None:
-    """What each command names is there, no option has two meanings in one place, and all is explained."""
+    """What each command names is there, no option has two meanings in one place, and all is
+    explained."""
     text = program_help(program)
     for command in program.commands.values():
         assert callable(load(command.run))

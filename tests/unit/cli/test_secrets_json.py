@@ -1,4 +1,5 @@
-"""JSON as people and other programs write it: understood where the meaning is certain, else an error with advice."""
+"""JSON as people and other programs write it: understood where the meaning is certain, else an
+error with advice."""
 
 from __future__ import annotations
 

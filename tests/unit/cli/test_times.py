@@ -139,7 +139,8 @@ def as_shown(text: str, usec: int) -> bool:
 
 
 def wall_clocks() -> list[str]:
-    """Local times around every change: those that are skipped, and those that come twice, with the zone and without."""
+    """Local times around every change: those that are skipped, and those that come twice, with the
+    zone and without."""
     texts: dict[str, None] = {}
     for year in YEARS if os.environ["TZ"] == "Pacific/Apia" else YEARS[-1:]:
         for change in changes(year)[:4]:
@@ -162,7 +163,8 @@ def test_hours_that_are_skipped_or_come_twice_are_what_systemd_takes_them_for(
     compared = 0
     for text in [*wall_clocks(), "2026-07-01 12:00", "2026-01-01 12:00 UTC"]:
         (expected,) = by_systemd([text])
-        # systemd knows the two abbreviations that count today, and takes them for times at which they do not.
+        # systemd knows the two abbreviations that count today, and takes them for times at which
+        # they do not.
         if expected is None or (text.count(" ") == 2 and not as_shown(text, expected)):
             continue
         compared += 1

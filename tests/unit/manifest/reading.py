@@ -42,7 +42,8 @@ def attempt(project: ProjectDirectory) -> str:
 
 @contextlib.contextmanager
 def other_process(work: Callable[[], object]) -> Iterator[int]:
-    """`work` in a process of its own: once it says that it is ready by returning, else over and over."""
+    """`work` in a process of its own: once it says that it is ready by returning, else over and
+    over."""
     context = multiprocessing.get_context("fork")
     ready = context.Event()
 

@@ -1,4 +1,5 @@
-"""Manifests that version 0.1.0 of the broker took or refused, which projects may rely on: it was given the same ones."""
+"""Manifests that version 0.1.0 of the broker took or refused, which projects may rely on: it was
+given the same ones."""
 
 from __future__ import annotations
 

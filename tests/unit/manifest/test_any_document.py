@@ -76,7 +76,8 @@ documents = st.fixed_dictionaries({}, optional=dict.fromkeys(KEYS, values)) | st
 
 
 def foreign_texts(value: Any) -> set[str]:
-    """Every text of a document that must not be in a message: no known word, no name that a secret can have."""
+    """Every text of a document that must not be in a message: no known word, no name that a secret
+    can have."""
     if isinstance(value, str):
         return (
             {value}
@@ -88,7 +89,8 @@ def foreign_texts(value: Any) -> set[str]:
     return set().union(*(foreign_texts(part) for part in value)) if isinstance(value, list) else set()
 
 
-# A text that our own words hold says nothing: hypothesis tries the strings that it finds in the code.
+# A text that our own words hold says nothing: hypothesis tries the strings that it finds in the
+# code.
 OUR_WORDS = "".join(path.read_text() for path in (REPOSITORY / "remo_broker/manifest").glob("*.py"))
 
 

@@ -16,7 +16,8 @@ from remo_broker.manifest.document import parse
 from remo_broker.manifest.rules import MAX_BYTES, MAX_KEY_PARTS, MAX_NESTING
 from remo_broker.protocol.codes import Code
 
-# The deadline of the child that reads manifests is 1.5 s; an immediate refusal takes some hundredths.
+# The deadline of the child that reads manifests is 1.5 s; an immediate refusal takes some
+# hundredths.
 AT_ONCE = 0.75
 
 
@@ -180,7 +181,8 @@ def attempt(content: bytes) -> tuple[dict[str, Any] | None, str | None]:
 
 @given(st.lists(pieces, max_size=60).map("".join))
 def test_any_text_is_read_as_tomllib_reads_it_or_refused(text: str) -> None:
-    """The look ahead agrees with tomllib on where strings end: it refuses nothing that is TOML and not too deep."""
+    """The look ahead agrees with tomllib on where strings end: it refuses nothing that is TOML and
+    not too deep."""
     expected: dict[str, Any] | None
     try:
         expected = tomllib.loads(text)

@@ -93,7 +93,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 @pytest.fixture
 def forge(certificate: Certificate) -> Iterator[RecordingServer]:
-    """A server with TLS, for which `[hosts]` names the secret FORGE; a test says what it answers."""
+    """A server with TLS, for which `[hosts]` names the secret FORGE; a test says what it
+    answers."""
     with contextlib.closing(RecordingServer(lambda _: Answer(404), certificate)) as server:
         yield server
 

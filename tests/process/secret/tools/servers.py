@@ -42,7 +42,8 @@ def unauthorized(scheme: str = "Basic") -> Answer:
 
 
 class RecordingServer:
-    """An HTTP server, with TLS if there is a certificate, on a port of loopback or a Unix socket."""
+    """An HTTP server, with TLS if there is a certificate, on a port of loopback or a Unix
+    socket."""
 
     def __init__(
         self,
@@ -92,7 +93,8 @@ class RecordingServer:
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate.path, certificate.key)
-            # The handshake is the handler's: a client that does not trust us must not end the server.
+            # The handshake is the handler's: a client that does not trust us must not end the
+            # server.
             self._server.socket = context.wrap_socket(
                 self._server.socket, server_side=True, do_handshake_on_connect=False
             )

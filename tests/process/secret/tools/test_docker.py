@@ -101,7 +101,8 @@ def test_a_registry_that_wants_a_password(
 
 
 def test_docker_pulls_with_the_credential_of_the_registry(place: ToolSetup, directory: pathlib.Path) -> None:
-    """docker itself asks the helper, and gives its daemon what that says: here, a server that records it."""
+    """docker itself asks the helper, and gives its daemon what that says: here, a server that
+    records it."""
     docker = tool("docker", NEWER)
     place.broker.push({"DOCKERHUB": {"username": "carol", "password": "zqhub"}, "FORGE": "x"})
     assert place.remo("setup", "docker").returncode == 0

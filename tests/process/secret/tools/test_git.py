@@ -1,4 +1,5 @@
-"""`remo-secret git-credential`, with the git of the host and a newer one asking, and a server that wants a password."""
+"""`remo-secret git-credential`, with the git of the host and a newer one asking, and a server that
+wants a password."""
 
 from __future__ import annotations
 
@@ -64,7 +65,8 @@ def test_a_repository_that_wants_a_password(
 def test_a_newer_git_tells_other_helpers_not_to_store(
     place: ToolSetup, forge: RecordingServer, certificate: Certificate
 ) -> None:
-    """By `ephemeral`, which not every helper heeds: git's own `store` does not, so the list is reset."""
+    """By `ephemeral`, which not every helper heeds: git's own `store` does not, so the list is
+    reset."""
     git = tool("git", NEWER)
     forge.answer = advertise
     script = '!f() { echo "operation=$1" >>seen; cat >>seen; }; f'

@@ -60,7 +60,8 @@ def test_kubernetes_answers(place: ToolSetup) -> None:
 
 
 def test_kubectl(place: ToolSetup, certificate: Certificate) -> None:
-    """One command: the current context goes on, with the broker's token; and what it was before comes back."""
+    """One command: the current context goes on, with the broker's token; and what it was before
+    comes back."""
     tool("kubectl", NEWER)
     env = {"PATH": f"{NEWER}:{place.environment['PATH']}"}
     kubeconfig = place.home / ".kube/config"

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 
 class Database:
-    """Enough of a PostgreSQL server to be told a password: it records user and password, and refuses them."""
+    """Enough of a PostgreSQL server to be told a password: it records user and password, and
+    refuses them."""
 
     def __init__(self) -> None:
         self.logins: list[tuple[str, str]] = []

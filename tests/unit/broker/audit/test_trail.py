@@ -99,7 +99,8 @@ def test_what_does_not_fit_a_datagram_goes_in_several(bench: TrailSetup) -> None
 
 @pytest.mark.parametrize("version", ["253", "255.4-1ubuntu8", "257", "262", "300", "next"])
 def test_from_systemd_253_on_a_record_has_a_datagram_of_its_own(bench: TrailSetup, version: str) -> None:
-    """journald keeps the first of several only. Also where systemd is upgraded while the broker runs."""
+    """journald keeps the first of several only. Also where systemd is upgraded while the broker
+    runs."""
     assert bench.write(1, 2) == 2
     bench.receiver.take()
     bench.now += 1
@@ -173,7 +174,8 @@ def test_a_full_queue_is_waited_for_and_then_nobody_waits(bench: TrailSetup) -> 
 
 
 def test_a_queue_that_is_full_for_a_moment_degrades_nothing(bench: TrailSetup) -> None:
-    """As under load, with a journald that is perfectly well: the record waits, and so does the reply."""
+    """As under load, with a journald that is perfectly well: the record waits, and so does the
+    reply."""
     entries: list[dict[str, str]] = []
     done = threading.Event()
 
@@ -240,7 +242,8 @@ def test_received_is_what_has_been_read(bench: TrailSetup) -> None:
 
 
 def test_troubles_may_come_again_while_it_recovers(bench: TrailSetup) -> None:
-    """The receiver takes some of what waits and hangs once more: nothing is lost, nothing comes twice."""
+    """The receiver takes some of what waits and hangs once more: nothing is lost, nothing comes
+    twice."""
     bench.receiver.leave()
     for number in range(900):
         bench.write(number)
@@ -313,7 +316,8 @@ def test_a_line_of_the_log_takes_no_serial(bench: TrailSetup) -> None:
 
 
 def test_what_was_in_the_queue_of_a_socket_that_is_gone_is_counted(bench: TrailSetup) -> None:
-    """Nobody can tell whether it was read: the counter is a bound, and only what was not looked at counts."""
+    """Nobody can tell whether it was read: the counter is a bound, and only what was not looked at
+    counts."""
     assert bench.write(1, 2, 3) == 3
     bench.receiver.leave()
     bench.receiver.listen()

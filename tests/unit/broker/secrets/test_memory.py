@@ -1,4 +1,5 @@
-"""Secret memory: where it comes from, that it is overwritten, and what is said when there is less of it."""
+"""Secret memory: where it comes from, that it is overwritten, and what is said when there is less
+of it."""
 
 from __future__ import annotations
 

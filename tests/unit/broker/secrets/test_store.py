@@ -199,7 +199,8 @@ def test_a_fault_at_the_end_changes_nothing(stock: Stock) -> None:
 
 
 def longest(head: bytes, generation: int) -> int:
-    """How long the literal may be, quotes included, so that the answer is one message at the longest lease."""
+    """How long the literal may be, quotes included, so that the answer is one message at the
+    longest lease."""
     return MAX_MESSAGE - len(head) - len(VALUE_TAIL % generation % 900)
 
 
@@ -235,7 +236,8 @@ def test_the_longest_binary(stock: Stock) -> None:
 
 
 def test_bundles_may_take_more_room_than_the_push(stock: Stock) -> None:
-    """Each quote grows when a bundle is made a string; a push of the longest size is taken all the same."""
+    """Each quote grows when a bundle is made a string; a push of the longest size is taken all the
+    same."""
     bundles: dict[str, Any] = {}
     size = len('{"secrets": {}}')
     while size < MAX_PUSH:

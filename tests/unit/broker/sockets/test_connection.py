@@ -193,7 +193,8 @@ def test_who_connected(bench: ConnectedPair) -> None:
 
 
 class Breakable(JournalTransport):
-    """Takes records to nobody; breaks once, by a fault of its own, after as many calls as `breaks_in` says."""
+    """Takes records to nobody; breaks once, by a fault of its own, after as many calls as
+    `breaks_in` says."""
 
     breaks_in = 0
 
@@ -266,7 +267,8 @@ def test_who_says_nothing_may_stay(bench: ConnectedPair, client: ProjectConnecti
 def test_a_fault_on_the_way_to_the_audit_ends_whose_record_it_was_and_nobody_else(
     bench: ConnectedPair, client: ProjectConnection, transport: Breakable, breaks_in: int
 ) -> None:
-    """At the end of a turn, or among those who wait for the next one. Who went on would take one answer for another."""
+    """At the end of a turn, or among those who wait for the next one. Who went on would take one
+    answer for another."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)
