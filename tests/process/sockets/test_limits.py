@@ -203,6 +203,9 @@ def connects(broker: Broker) -> bool:
 
 def test_a_hoard_of_connections_ends_without_a_trace(start_broker: StartBroker) -> None:
     broker = start_broker(projects=[registration("myrepo", "A")], max_connections_per_project=50)
+    with Link(broker.project()) as link:
+        link.ask({"op": "ping"})  # the broker keeps the /proc files of who connected last
+    poll("the connection to be closed", lambda: broker.status()["projects"][0]["connections"] == 0)
     before = broker.descriptors()
     with contextlib.ExitStack() as stack:
         for _ in range(200):
