@@ -22,24 +22,29 @@ from remo_broker.secret.manifests import nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 # Reads at most this much of a dot file.
 MAX_BYTES = 1024 * 1024
 # The start of this release's year: with an earlier clock, TLS and expiry times fail.
 OLDEST_CLOCK_USEC = 1_767_225_600_000_000
 OLDEST_PYTHON = (3, 9)
+# git's setting for all servers.
+GIT_HELPERS = "credential.helper"
 
 # A token in a file: a setting whose value is not a reference to a variable.
 _npm_token = re.compile(r"^[^#;\n]*(_authToken|_password|_auth)\s*=\s*(?!\s*\$\{)\S", re.MULTILINE).search
 _netrc_password = re.compile(r"\bpassword\s+\S").search
 _url_password = re.compile(r"://[^/\s:@]*:[^/\s@]+@").search
 _env_secret = re.compile(
-    r"^(?:export\s+)?[A-Z0-9_]*(?:TOKEN|SECRET|PASSWORD|PASSWD|API_KEY|PRIVATE_KEY|ACCESS_KEY)[A-Z0-9_]*=(?!\s*$|[\"']?\$)",
-    re.MULTILINE,
+    r"^\s*(?:export\s+)?[A-Z0-9_]*(?:TOKEN|SECRET|PASSWORD|PASSWD|API_KEY|PRIVATE_KEY|ACCESS_KEY)[A-Z0-9_]*\s*="
+    r"(?!\s*(?:\"\"|'')?\s*(?:#|$)|\s*[\"']?\$)",
+    re.MULTILINE | re.IGNORECASE,
 ).search
 _aws_key = re.compile(r"^\s*aws_secret_access_key\s*=\s*\S", re.MULTILINE).search
 _pypi_password = re.compile(r"^\s*password\s*[=:]\s*\S", re.MULTILINE).search
+_yaml_token = re.compile(r"^\s*(?:oauth_)?token:\s*[^\s$]", re.MULTILINE).search
+_pgpass_line = re.compile(r"^[^#\n]*(?::[^:\n]*){3}:[^\n]", re.MULTILINE).search
 _cargo_token = re.compile(r"^\s*token\s*=\s*[\"']\S", re.MULTILINE).search
 
 
@@ -53,7 +58,7 @@ class Finding:
 
 def doctor(arguments: Arguments) -> int:
     """Exit status 1 if there is a finding."""
-    findings = [*files(), *agents(), *git_helpers(), *broker(arguments), *surroundings()]
+    findings = [*files(), *agents(), *git_helpers(), *docker_helpers(), *broker(arguments), *surroundings()]
     for finding in findings:
         write_lines([finding.what, f"  {finding.step}"])
     if not findings:
@@ -66,24 +71,61 @@ def files() -> Iterator[Finding]:
     home = os.path.expanduser("~")
     seen: set[str] = set()
     setup = "remove it, revoke the token, and run 'remo-secret setup {}'"
-    for path, search, step in (
-        (os.path.join(home, ".netrc"), _netrc_password, setup.format("git")),
+    setting = os.environ.get
+    places: list[tuple[str, Callable[[str], object], str]] = [
+        (setting("NETRC") or os.path.join(home, ".netrc"), _netrc_password, setup.format("git")),
         (os.path.join(home, ".git-credentials"), _url_password, setup.format("git")),
-        (os.path.join(home, ".npmrc"), _npm_token, setup.format("npm")),
+        (os.path.join(home, ".config/git/credentials"), _url_password, setup.format("git")),
+        (os.path.join(home, ".gitconfig"), _url_password, setup.format("git")),
+        (os.path.abspath(".git/config"), _url_password, setup.format("git")),
+        (os.path.join(home, ".config/gh/hosts.yml"), _yaml_token, setup.format("git")),
+        (setting("NPM_CONFIG_USERCONFIG") or os.path.join(home, ".npmrc"), _npm_token, setup.format("npm")),
         (os.path.abspath(".npmrc"), _npm_token, setup.format("npm")),
         (os.path.join(home, ".pypirc"), _pypi_password, setup.format("pip")),
-        (os.path.join(home, ".aws/credentials"), _aws_key, setup.format("aws")),
+        (os.path.join(home, ".config/pip/pip.conf"), _url_password, setup.format("pip")),
+        (
+            setting("AWS_SHARED_CREDENTIALS_FILE") or os.path.join(home, ".aws/credentials"),
+            _aws_key,
+            setup.format("aws"),
+        ),
+        (setting("AWS_CONFIG_FILE") or os.path.join(home, ".aws/config"), _aws_key, setup.format("aws")),
         (os.path.join(home, ".cargo/credentials.toml"), _cargo_token, setup.format("cargo")),
-        (os.path.abspath(".env"), _env_secret, "remove it, revoke the token, and use 'remo-secret exec' or 'env'"),
-    ):
+        (os.path.join(home, ".cargo/credentials"), _cargo_token, setup.format("cargo")),
+        (os.path.join(home, ".kube/config"), _yaml_token, setup.format("kubectl")),
+        (setting("PGPASSFILE") or os.path.join(home, ".pgpass"), _pgpass_line, "remove it; see remo-secret-tools(7)"),
+        *(
+            (path, _env_secret, "remove it, revoke the token, and use 'remo-secret exec' or 'env'")
+            for path in env_files()
+        ),
+        *((path, _docker_auth, setup.format("docker")) for path in docker_files(home)),
+    ]
+    for path, search, step in places:
         if os.path.realpath(path) in seen or _own_link(path):
             continue  # the working directory is the home, or we rendered it on a tmpfs
         seen.add(os.path.realpath(path))
         if search(_text(path)):
             yield Finding(f"{path} has a token or a password", step)
-    path = os.path.join(os.environ.get("DOCKER_CONFIG") or os.path.join(home, ".docker"), "config.json")
-    if not _own_link(path) and _docker_auth(_text(path)):
-        yield Finding(f"{path} has a token or a password", setup.format("docker"))
+
+
+def env_files() -> list[str]:
+    """`.env` and its variants here, without templates."""
+    try:
+        names = sorted(os.listdir("."))
+    except OSError:
+        return []
+    templates = (".example", ".sample", ".template", ".dist")
+    found = [name for name in names if name == ".env" or (name.startswith(".env.") and not name.endswith(templates))]
+    return [os.path.abspath(name) for name in found]
+
+
+def docker_files(home: str) -> list[str]:
+    """Where docker and podman write what somebody logged in with."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return [
+        os.path.join(os.environ.get("DOCKER_CONFIG") or os.path.join(home, ".docker"), "config.json"),
+        os.environ.get("REGISTRY_AUTH_FILE") or os.path.join(home, ".config/containers/auth.json"),
+        *([os.path.join(runtime, "containers/auth.json")] if runtime else []),
+    ]
 
 
 def agents() -> Iterator[Finding]:
@@ -95,26 +137,56 @@ def agents() -> Iterator[Finding]:
 
 
 def git_helpers() -> Iterator[Finding]:
-    """Helpers that git asks before or in addition to this program's."""
+    """Helpers that git asks before or in addition to this program's, for any server or for one."""
     try:
         done = subprocess.run(
-            ["git", "config", "--get-all", "credential.helper"], capture_output=True, text=True, check=False
+            ["git", "config", "--null", "--get-regexp", r"^credential\.(.*\.)?helper$"],
+            capture_output=True,
+            text=True,
+            check=False,
         )
     except OSError:
         return
-    helpers: list[str] = []
-    for line in done.stdout.splitlines():
-        if line:
-            helpers.append(line)
+    settings = [one.partition("\n")[::2] for one in done.stdout.split("\0") if one]
+    scopes = dict.fromkeys([GIT_HELPERS, *(key for key, _ in settings)])
+    for scope in scopes:
+        helpers = _in_force(settings, {GIT_HELPERS, scope})
+        others = [helper for helper in helpers if "remo-secret" not in helper]
+        if not others or (scope != GIT_HELPERS and helpers == _in_force(settings, {GIT_HELPERS})):
+            continue
+        where = "before remo-secret" if "remo-secret" in helpers[-1] else "in place of remo-secret"
+        server = scope.removeprefix("credential.").removesuffix(".helper")
+        if scope == GIT_HELPERS:
+            step = "run 'remo-secret setup git'; it resets the list first"
+            yield Finding(f"git has another credential helper {where}; it sees passwords, and may store them", step)
         else:
-            helpers = []  # an empty value resets the list
-    others = [helper for helper in helpers if "remo-secret" not in helper]
-    if others:
-        where = "before remo-secret" if "remo-secret" in helpers[-1] else "instead of remo-secret"
-        yield Finding(
-            f"git has another credential helper {where}; it sees passwords, and may store them",
-            "run 'remo-secret setup git'; it resets the list first",
-        )
+            step = f"run 'git config --global --unset-all {scope}', unless a broker's secret is not for that server"
+            yield Finding(
+                f"git has another credential helper for {server}; it sees passwords, and may store them", step
+            )
+
+
+def _in_force(settings: list[tuple[str, str]], scopes: set[str]) -> list[str]:
+    """The helpers that these settings leave; an empty value resets the list."""
+    helpers: list[str] = []
+    for key, helper in settings:
+        if key in scopes:
+            helpers = [*helpers, helper] if helper else []
+    return helpers
+
+
+def docker_helpers() -> Iterator[Finding]:
+    """A store for all registries, as dev container tools set it on attach: the credentials of the host's user."""
+    for path in docker_files(os.path.expanduser("~")):
+        try:
+            store = json.loads(_text(path)).get("credsStore")
+        except (ValueError, AttributeError):
+            continue
+        if store:
+            yield Finding(
+                f"{path} has a credsStore: another helper is asked for the registries that remo-secret is not set up for",
+                "remove credsStore from it, and run 'remo-secret setup docker'",
+            )
 
 
 def broker(arguments: Arguments) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING, Any
 
-from tests.bench import echo, journal, sidecar, static_client
+from tests.bench import echo, helpers, journal, sidecar, static_client
 from tests.bench.broker import ALLOWED, descriptors, push_of_size, push_request, resident, secrets
 from tests.bench.figures import Figure
 from tests.bench.generator import FetchCommand
@@ -272,6 +272,21 @@ def sidecar_changes(setting: Setting, unit: Unit) -> list[Check]:
     ]
 
 
+def helper_starts(setting: Setting, unit: Unit) -> list[Check]:
+    """H1: the whole command, as installed."""
+    return [
+        Check("H1", f"remo-secret {name}, against python3 -c pass", "times", helpers.START_LIMIT, ratio, detail)
+        for name, (ratio, detail) in helpers.starts(setting, unit).items()
+    ]
+
+
+def secret_rotation(setting: Setting, unit: Unit) -> list[Check]:
+    """H2."""
+    took, detail = helpers.rotation(setting, unit)
+    limit = helpers.CHANGE_LIMIT_SECONDS * 1000 * MS
+    return [Check("H2", "exec --watch: a push until the program runs with it", "milliseconds", limit, took, detail)]
+
+
 CHECKS: dict[tuple[str, ...], Callable[[Setting, Unit], list[Check]]] = {
     ("N1", "N2"): get_latency,
     ("N3",): get_throughput,
@@ -284,6 +299,8 @@ CHECKS: dict[tuple[str, ...], Callable[[Setting, Unit], list[Check]]] = {
     ("N11",): sidecar_recovery,
     ("N12",): sidecar_changes,
     ("N18",): client,
+    ("H1",): helper_starts,
+    ("H2",): secret_rotation,
 }
 
 

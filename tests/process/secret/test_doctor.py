@@ -25,6 +25,15 @@ FILES = {
     ".pypirc": f"[pypi]\npassword = {TOKEN}\n",
     ".cargo/credentials.toml": f'[registry]\ntoken = "{TOKEN}"\n',
     ".env": f"A=1\nGITHUB_TOKEN={TOKEN}\n",
+    ".env.local": f"  export github_token = '{TOKEN}'\n",
+    ".config/git/credentials": f"https://x:{TOKEN}@github.com\n",
+    ".git/config": f'[remote "origin"]\n\turl = https://x:{TOKEN}@github.com/x\n',
+    ".config/gh/hosts.yml": f"github.com:\n    oauth_token: {TOKEN}\n",
+    ".config/pip/pip.conf": f"[global]\nindex-url = https://x:{TOKEN}@pypi.example.org/simple\n",
+    ".config/containers/auth.json": f'{{"auths": {{"ghcr.io": {{"auth": "{TOKEN}"}}}}}}',
+    ".kube/config": f"users:\n- name: x\n  user:\n    token: {TOKEN}\n",
+    ".pgpass": f"db.example.org:5432:*:me:{TOKEN}\n",
+    ".cargo/credentials": f'[registry]\ntoken = "{TOKEN}"\n',
 }
 
 
@@ -35,7 +44,8 @@ def doctor(project: Workspace, **env: str) -> subprocess.CompletedProcess[bytes]
 
 def test_nothing_to_find(project: Workspace) -> None:
     (project.home / ".npmrc").write_text("//registry.npmjs.org/:_authToken=${NPM_TOKEN}\n")
-    (project.home / ".env").write_text("GITHUB_TOKEN=\nAPI_KEY=$OTHER\n")
+    (project.home / ".env").write_text("GITHUB_TOKEN=\nAPI_KEY=$OTHER\nA_TOKEN=\"\"\nB_TOKEN='' # later\n")
+    (project.home / ".env.example").write_text("GITHUB_TOKEN=put-yours-here\n")
     project.run("render")
     done = doctor(project)
     assert (done.returncode, done.stdout) == (0, b"No findings.\n"), done
@@ -45,7 +55,7 @@ def test_nothing_to_find(project: Workspace) -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_a_token_in_a_file(project: Workspace, name: str) -> None:
     path = project.home / name
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(FILES[name])
     done = doctor(project)
     assert done.returncode == 1
@@ -79,6 +89,31 @@ def test_another_helper_of_git(project: Workspace, helpers: list[str], found: bo
     done = doctor(project)
     assert done.returncode == int(found), done.stdout
     assert (b"remo-secret setup git" in done.stdout) == found
+
+
+def test_another_helper_of_git_for_one_server(project: Workspace) -> None:
+    """As `gh auth setup-git` writes it, beside ours."""
+    for key, helper in (
+        ("credential.helper", ""),
+        ("credential.helper", "!remo-secret git-credential"),
+        ("credential.https://github.com.helper", ""),
+        ("credential.https://github.com.helper", "!gh auth git-credential"),
+    ):
+        argv = ["git", "config", "--global", "--add", key, helper]
+        subprocess.run(argv, env=programs.environment(project.environment), check=True)
+    done = doctor(project)
+    assert done.returncode == 1
+    assert b"helper for https://github.com" in done.stdout
+    assert done.stdout.count(b"\n") == 2
+
+
+def test_another_helper_of_docker(project: Workspace) -> None:
+    """As dev container tools set it on attach."""
+    (project.home / ".docker").mkdir()
+    (project.home / ".docker/config.json").write_text('{"credsStore": "dev-containers-zq", "auths": {"ghcr.io": {}}}')
+    done = doctor(project)
+    assert done.returncode == 1
+    assert b"credsStore" in done.stdout
 
 
 def test_a_dead_socket(project: Workspace) -> None:
