@@ -14,6 +14,7 @@ import os
 import sys
 
 from remo_broker import PROTOCOL_VERSION
+from remo_broker.client.scanner import scan
 from remo_broker.client.value import SecretValue
 from remo_broker.protocol.limits import MAX_MESSAGE, REPLY_SECONDS
 from remo_broker.protocol.names import is_project_name, is_secret_name
@@ -32,29 +33,6 @@ _UCRED_BYTES = 12
 _PING = b'{"op":"ping"}\n'
 
 
-class _Settings:
-    """The settings of `json.loads`, as the scanner reads them."""
-
-    strict = True
-    object_hook = None
-    object_pairs_hook = None
-    parse_float = float
-    parse_int = int
-
-    @staticmethod
-    def parse_constant(_name: str) -> None:
-        raise ValueError
-
-
-_scan: Any
-try:
-    from _json import make_scanner
-except ImportError:  # another implementation of Python
-    _scan = None
-else:
-    _scan = make_scanner(_Settings)  # type: ignore[arg-type]
-
-
 class QuickInfo:
     """The part of `ProjectInfo` that helpers use."""
 
@@ -70,7 +48,7 @@ def open_project(path: str) -> QuickClient | Client:
 
     Otherwise its first request reports the reason.
     """
-    connection = _connect(path) if _scan is not None else None
+    connection = _connect(path) if scan is not None else None
     if connection is not None:
         return QuickClient(path, connection)
     from remo_broker.client.project import Client
@@ -232,7 +210,7 @@ def _fields(line: bytes) -> dict[str, Any] | None:
         return None
     try:
         text = line.decode("utf-8")
-        found, end = _scan(text, 0)
+        found, end = scan(text, 0)
     except (ValueError, StopIteration, RecursionError):
         return None
     return found if end == len(text) and type(found) is dict else None

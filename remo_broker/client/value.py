@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from remo_broker.client.scanner import loads
+
 
 class SecretValue:
     """One fetched secret: a string, a bundle (the compact JSON of an object of strings) or bytes.
@@ -44,12 +46,10 @@ class SecretValue:
         """
         if isinstance(self._content, bytes) or not self._content.startswith("{"):
             return None
-        import json  # most secrets are not bundles
-
         from remo_broker.protocol.names import is_secret_name
 
         try:
-            fields = json.loads(self._content)
+            fields = loads(self._content)
             if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):
                 return None
             # The broker accepts only valid names in a bundle, and no lone surrogate such as

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 from remo_broker.cli.options import Arguments
+from remo_broker.client.scanner import quote
 from remo_broker.client.value import SecretValue
 from remo_broker.secret.hosts import named
 from remo_broker.secret.locate import open_quick
@@ -34,4 +34,19 @@ def first_of(fields: dict[str, str], *names: str) -> str | None:
 
 
 def write_json(value: object) -> None:
-    sys.stdout.buffer.write(json.dumps(value, ensure_ascii=False, indent=2).encode("utf-8") + b"\n")
+    """Write it as `json.dumps` does with an indentation of two."""
+    sys.stdout.buffer.write(to_json(value, "").encode("utf-8", "surrogateescape") + b"\n")
+
+
+def to_json(value: object, indentation: str) -> str:
+    if quote is None:
+        import json
+
+        return json.dumps(value, ensure_ascii=False, indent=2)
+    if not isinstance(value, dict):
+        return quote(value) if isinstance(value, str) else str(int(value))  # type: ignore[call-overload]
+    if not value:
+        return "{}"
+    inner = f"{indentation}  "
+    members = (f"{inner}{quote(name)}: {to_json(one, inner)}" for name, one in value.items())
+    return "{\n" + ",\n".join(members) + f"\n{indentation}}}"

@@ -5,13 +5,12 @@ Errors go to standard output, where the callers read them, with exit status 1.
 
 from __future__ import annotations
 
-import json
 import sys
 
 from remo_broker import __version__
 from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import EXIT_FAILURE, Problem
-from remo_broker.client.errors import ClientError
+from remo_broker.secret.answers import write_json
 from remo_broker.secret.hosts import REGISTRIES, Login, get_for, host_of, login, secret_for, servers_for
 from remo_broker.secret.locate import open_quick
 from remo_broker.secret.patience import with_secrets
@@ -26,15 +25,19 @@ def docker_credential(arguments: Arguments) -> int:
     operation = arguments.operands[0]
     try:
         if operation == "get":
-            _write(_get(arguments))
+            write_json(_get(arguments))
         elif operation == "list":
-            _write(_list(arguments))
+            write_json(_list(arguments))
         elif operation == "version":
             _print(f"docker-credential-remo (remo-secret) {__version__}")
         else:
             sys.stdin.buffer.read(MAX_REQUEST)  # a password, perhaps; the caller writes first
             raise Problem("remo-broker does not store credentials; have the sidecar push them")
-    except (Problem, ClientError) as error:
+    except Exception as error:
+        from remo_broker.client.errors import ClientError  # which loads what a `get` does not need
+
+        if not isinstance(error, (Problem, ClientError)):
+            raise
         hint = f". {error.hint}" if error.hint else ""
         _print(f"{error}{hint}")
         return EXIT_FAILURE
@@ -66,10 +69,6 @@ def _list(arguments: Arguments) -> dict[str, str]:
     own = dict.fromkeys(info.hosts or {}, "")
     known = {host: server.token_user for host, server in REGISTRIES.items() if secret_for(host, info, REGISTRIES)}
     return known | own
-
-
-def _write(value: dict[str, str]) -> None:
-    _print(json.dumps(value, ensure_ascii=False))
 
 
 def _print(text: str) -> None:

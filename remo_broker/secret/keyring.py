@@ -10,7 +10,6 @@ import sys
 
 from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import EXIT_FAILURE
-from remo_broker.secret.answers import write_json
 from remo_broker.secret.commands import MODE, OUTPUT
 from remo_broker.secret.hosts import INDEXES, Login, get_for, host_of, login, secret_for, servers_for
 from remo_broker.secret.locate import open_quick
@@ -33,6 +32,8 @@ def keyring(arguments: Arguments) -> int:
         return EXIT_FAILURE
     creds = arguments.value(MODE) == "creds"
     if arguments.value(OUTPUT) == "json":
+        from remo_broker.secret.answers import write_json
+
         write_json({"username": found.username, "password": found.password} if creds else {"password": found.password})
     else:
         lines = [found.username, found.password] if creds else [found.password]

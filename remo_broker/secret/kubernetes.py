@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import Problem
+from remo_broker.client.scanner import loads
 from remo_broker.secret.answers import fetch_named, first_of, write_json
 
 # Set by kubectl: the API version that the reply must have.
@@ -40,7 +40,7 @@ def kubernetes(arguments: Arguments) -> None:
 
 def _api_version() -> str:
     try:
-        asked = json.loads(os.environ.get(INFO_VARIABLE, "{}"))["apiVersion"]
+        asked = loads(os.environ.get(INFO_VARIABLE, "{}"))["apiVersion"]
     except (ValueError, KeyError, TypeError):
         return VERSIONS[0]
     if asked not in VERSIONS:

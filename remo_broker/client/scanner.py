@@ -1,0 +1,52 @@
+"""The C parts of `json`, without its Python parts: importing those takes as long as a whole `get`.
+
+They exist in CPython only; elsewhere `scan` and `quote` are None.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+class _Settings:
+    """The settings of `json.loads`, as the scanner reads them."""
+
+    strict = True
+    object_hook = None
+    object_pairs_hook = None
+    parse_float = float
+    parse_int = int
+
+    @staticmethod
+    def parse_constant(_name: str) -> None:
+        raise ValueError
+
+
+# Returns the value that begins at an offset of a text, and the offset after it.
+scan: Any
+# Returns a string as JSON, characters outside ASCII as they are.
+quote: Callable[[str], str] | None
+try:
+    from _json import encode_basestring, make_scanner
+except ImportError:  # another implementation of Python
+    scan = quote = None
+else:
+    scan = make_scanner(_Settings)  # type: ignore[arg-type]
+    quote = encode_basestring
+
+
+def loads(text: str) -> Any:
+    """What `json.loads` returns. Raises ValueError or RecursionError."""
+    if scan is not None:
+        try:
+            found, end = scan(text, 0)
+        except (StopIteration, ValueError):
+            end = -1
+        if end == len(text):
+            return found
+    import json  # for what is not as the broker writes it, and to say why it is none
+
+    return json.loads(text)

@@ -1,0 +1,46 @@
+"""What a helper loads: each module is time for everybody who waits for a `git fetch` or a `docker pull`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.machine import REPOSITORY
+
+if TYPE_CHECKING:
+    from tests.process.secret.tools.conftest import ToolSetup
+
+HOST = "registry.example.org:5000"
+COMMANDS = {
+    "git-credential": (["git-credential", "get"], f"protocol=https\nhost={HOST}\n\n"),
+    "keyring": (["keyring", "get", f"https://{HOST}/simple/", "alice"], ""),
+    "docker-credential": (["docker-credential", "get"], HOST),
+    "aws-credentials": (["aws-credentials", "aws"], ""),
+    "kubernetes": (["kubernetes", "KUBE_TOKEN"], ""),
+}
+# Beside what the interpreter has loaded by itself.
+MOST_MODULES = 31
+# Of the standard library: what loads much more, and what no helper needs.
+HEAVY = {"argparse", "asyncio", "dataclasses", "enum", "functools", "json", "re", "socket", "subprocess", "typing"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_helper_loads_what_it_needs(place: ToolSetup, command: str) -> None:
+    words, stdin = COMMANDS[command]
+    code = (
+        "import sys\n"
+        "before = set(sys.modules)\n"
+        f"sys.path.append({str(REPOSITORY)!r})\n"
+        "from remo_broker.secret.main import main\n"
+        f"status = main(['--socket', {str(place.broker.project())!r}, *{words!r}])\n"
+        "sys.stdout.flush()\n"
+        "print(status, *sorted(set(sys.modules) - before), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-ISc", code], input=stdin, capture_output=True, text=True, check=True)
+    status, *modules = done.stderr.split()
+    assert (status, "zq" in done.stdout) == ("0", True), done
+    assert sorted(HEAVY & set(modules)) == []
+    assert len(modules) <= MOST_MODULES, modules
