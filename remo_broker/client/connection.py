@@ -19,6 +19,7 @@ from remo_broker.client.exchange import (
     reply_line,
     wants_version,
 )
+from remo_broker.client.sockets import send_at_once, wait_readable
 from remo_broker.protocol.clock import monotonic
 from remo_broker.protocol.limits import MAX_MESSAGE, REPLY_SECONDS
 from remo_broker.protocol.lines import LineBuffer
@@ -123,9 +124,12 @@ class BaseClient:
 
     def _send(self, data: bytes, deadline: float) -> None:
         connection = self._connected(deadline)
-        connection.settimeout(self._left(deadline))
         try:
-            connection.sendall(data)
+            sent = send_at_once(connection, data)
+            if sent < len(data):
+                connection.settimeout(self._left(deadline))
+                connection.sendall(memoryview(data)[sent:])
+                connection.setblocking(False)
         except TimeoutError:
             raise TimedOut(self.path, self.timeout) from None
         except (BrokenPipeError, ConnectionResetError):
@@ -140,8 +144,8 @@ class BaseClient:
         """
         assert self._connection is not None
         while (line := reply_line(self.path, self._lines)) is None:
-            self._connection.settimeout(None if deadline is None else self._left(deadline))
             try:
+                wait_readable(self._connection, None if deadline is None else self._left(deadline))
                 chunk = self._connection.recv(MAX_MESSAGE)
             except TimeoutError:
                 raise TimedOut(self.path, self.timeout) from None
@@ -191,12 +195,11 @@ def watch(client: BaseClient, request: Request, kind: type[M]) -> Iterator[M]:
 
 
 def connect(path: str, kind: str, deadline: float, timeout: float) -> _socket.socket:
-    """A connected socket. `kind` is the client's `SOCKET`, `deadline` on the monotonic clock.
+    """A connected, non-blocking socket. `kind` is the client's `SOCKET`, `deadline` on the monotonic clock.
 
     Raises `Unreachable`, `Untrusted` or `TimedOut`.
     """
-    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    connection.setblocking(False)
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK)
     try:
         while True:
             try:
@@ -224,7 +227,7 @@ def check_listener(connection: _socket.socket, path: str, kind: str) -> None:
     """
     peer = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _UCRED_BYTES)
     uid = int.from_bytes(peer[4:8], sys.byteorder)
-    if uid in (0, os.geteuid()):
+    if uid == 0 or uid == os.geteuid():  # usually it is root, which saves a system call
         return
     from remo_broker.client.errors import Untrusted
     from remo_broker.client.trust import is_broker

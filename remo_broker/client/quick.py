@@ -15,6 +15,7 @@ import sys
 
 from remo_broker import PROTOCOL_VERSION
 from remo_broker.client.scanner import scan
+from remo_broker.client.sockets import send_at_once, wait_readable
 from remo_broker.client.value import SecretValue
 from remo_broker.protocol.limits import MAX_MESSAGE, REPLY_SECONDS
 from remo_broker.protocol.names import is_project_name, is_secret_name
@@ -58,13 +59,12 @@ def open_project(path: str) -> QuickClient | Client:
 
 def _connect(path: str) -> _socket.socket | None:
     """A connection to a listener that is root or this user (see `trust`), otherwise None."""
-    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK)
     try:
-        connection.setblocking(False)
         connection.connect(path)
         peer = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _UCRED_BYTES)
-        if int.from_bytes(peer[4:8], sys.byteorder) in (0, os.geteuid()):
-            connection.settimeout(REPLY_SECONDS)
+        uid = int.from_bytes(peer[4:8], sys.byteorder)
+        if uid == 0 or uid == os.geteuid():  # usually it is root, which saves a system call
             return connection
     except OSError:
         pass
@@ -171,8 +171,12 @@ class QuickClient:
         return exchange.reply
 
     def _send(self, data: bytes) -> None:
-        try:  # noqa: SIM105 - importing contextlib takes longer than the exchange
-            self._connection.sendall(data)
+        try:
+            sent = send_at_once(self._connection, data)
+            if sent < len(data):
+                self._connection.settimeout(REPLY_SECONDS)
+                self._connection.sendall(data[sent:])
+                self._connection.setblocking(False)
         except (BrokenPipeError, ConnectionResetError):
             pass  # it may have replied first
 
@@ -180,6 +184,7 @@ class QuickClient:
         """The next line without its newline. Raises `ClientError` and TimeoutError."""
         while b"\n" not in self._pending and len(self._pending) < MAX_MESSAGE:
             try:
+                wait_readable(self._connection, REPLY_SECONDS)
                 chunk = self._connection.recv(MAX_MESSAGE)
             except ConnectionResetError:
                 chunk = b""
