@@ -9,21 +9,24 @@ import sys
 
 import pytest
 
-from tests.bench import contest, inside, measure, peers, programs, report, static_client
+from tests.bench import clients, contest, inside, measure, original, programs, report
 
 DESCRIPTION = f"""\
-Measures in a booted systemd of its own (root needed), prints tables, and ends with status 1 if one of the limits N1 to N9 and N18 is
-missed. Contestants that are not installed are left out, and named.
+Measures in a booted systemd of its own (root needed), prints tables, and ends with status 1 if one of the limits N1 to N18 is
+missed (N14 is the time of `./run test`). Contestants that are not installed are left out, and named. Without PART, measures
+all of them: {", ".join(measure.PARTS)}.
 
 environment:
   {contest.EXECUTABLE}   one more executable that speaks this protocol, measured beside the others. It is started as
                           `EXECUTABLE --socket-dir D --state-dir S`, opens D/admin.sock within 15 s, accepts `register` of a
                           project named bench and `push-creds` there, then answers `get` on D/bench.sock. It limits no
-                          rate; one that fails is left out, and named. It may not be
-                          below /run or /proc, of which the machine has its own. A script that adapts is fine.
-  {peers.RUST_BROKER}             the binary of the Rust original, version 0.1.0, measured beside the others
-  {static_client.FNOX}                    fnox's executable, timed beside remo-secret where {static_client.FNOX_DIRECTORY} names a directory whose
-                          fnox.toml has the secret {static_client.SECRET}.
+                          rate; one that fails is left out, and named. A script that adapts is fine.
+  {original.RUST_BROKER}             the binary of the Rust original, version 0.1.0, measured beside this broker. N15, most of N16 and
+                          of N17 compare with it, and are left out without it.
+  {clients.FNOX}                    fnox's executable, timed beside remo-secret where {clients.FNOX_DIRECTORY} names a directory whose
+                          fnox.toml has the secret {clients.SECRET}.
+
+A file of the host that the machine does not have at the same path is copied into it.
 """
 
 
@@ -36,10 +39,7 @@ def main() -> int:
     parser.add_argument(
         "--realtime", action="store_true", help="put what is measured before all else: for a machine that is not idle"
     )
-    known = ", ".join(measure.PARTS)
-    parser.add_argument(
-        "--only", action="append", choices=measure.PARTS, metavar="PART", help=f"of {known}; repeatable"
-    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help="measure only this")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="everything that was measured")
     parser.add_argument("--svg", type=pathlib.Path, metavar="FILE", help="charts")
     parser.add_argument(
@@ -49,12 +49,15 @@ def main() -> int:
         "--here", action="store_true", help="boot nothing; only the contestants, the broker as a plain process"
     )
     options = parser.parse_args()
+    unknown = set(options.parts) - set(measure.PARTS)
+    if unknown:
+        parser.error(f"unknown part {min(unknown)}; the parts are {', '.join(measure.PARTS)}")
 
     if options.from_json:
         found = json.loads(options.from_json.read_text())
     else:
         rounds = options.rounds or (3 if options.quick else 5)
-        wanted = options.only or measure.PARTS
+        wanted = options.parts or measure.PARTS
         programs.build()  # here, as the machine sees this directory read-only
         if options.here:
             parts = frozenset({measure.CONTESTANTS})

@@ -10,7 +10,7 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tests.bench import broker, echo, journal, peers
+from tests.bench import broker, clients, echo, journal, peers
 from tests.bench.contestant import Contestant, Missing
 from tests.bench.figures import Figure
 from tests.bench.generator import Failed, FetchCommand, OwnClient, Sample, Target
@@ -18,6 +18,8 @@ from tests.bench.setting import Setting, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.bench.broker import Unit
 
 EXECUTABLE = "REMO_BENCH_EXECUTABLE"
 
@@ -121,7 +123,14 @@ def _broker(setting: Setting) -> Iterator[list[Contestant]]:
     if setting.unit is not None:
         protection = setting.unit.settle()
         with setting.place.holding(setting.unit.pid, setting.place.server_cpu):
-            yield _rows("remo-broker", "every get, to the journal", protection, setting.unit)
+            audit = "every get, to the journal"
+            yield [
+                *_rows("remo-broker", audit, protection, setting.unit),
+                _client(
+                    "remo-secret get", "the program, as a shell starts it", audit, "/usr/bin/remo-secret", setting.unit
+                ),
+                _client("remo-secret get, in Python", "the same", audit, clients.PYTHON_PROGRAM, setting.unit),
+            ]
         return
     argv = [sys.executable, "-m", "remo_broker", "--rate-limit-per-second", "0"]
     with broker.started(setting.place, "remo-broker", argv) as measured:
@@ -140,9 +149,14 @@ def _executable(setting: Setting) -> Iterator[list[Contestant]]:
         yield _rows(name, "its own", "its own", measured)
 
 
+def _client(name: str, does: str, audit: str, program: str, unit: Unit) -> Contestant:
+    command = FetchCommand((program, "--socket", unit.project_socket(), "get", clients.SECRET))
+    return Contestant(name, does, audit, "per project", "-", command)
+
+
 def _rows(name: str, audit: str, memory: str, measured: broker.BenchBroker) -> list[Contestant]:
     fresh = dataclasses.replace(measured.get, fresh=True)
     return [
         Contestant(name, "get", audit, "per project", memory, measured.get),
-        Contestant(f"{name}, connecting", "connect, get", audit, "per project", memory, fresh),
+        Contestant(f"{name}, connecting", "connect, get, close", audit, "per project", memory, fresh),
     ]

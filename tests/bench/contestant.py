@@ -84,26 +84,36 @@ class Place:
 
     @contextlib.contextmanager
     def holding(self, pid: int, cpu: int | None) -> Iterator[None]:
-        """Keep a process that runs already on a processor (None: where it was), and with that priority."""
-        before, policy, parameters = os.sched_getaffinity(pid), os.sched_getscheduler(pid), os.sched_getparam(pid)
-        if cpu is not None:
-            os.sched_setaffinity(pid, {cpu})
-        if self.realtime:
-            os.sched_setscheduler(pid, os.SCHED_FIFO, os.sched_param(REALTIME_PRIORITY))
+        """Keep a process that runs already, with all of its threads, on a processor (None: where it was), and with that priority."""
+        before = {
+            one: (os.sched_getaffinity(one), os.sched_getscheduler(one), os.sched_getparam(one))
+            for one in _threads(pid)
+        }
+        for thread in before:
+            if cpu is not None:
+                os.sched_setaffinity(thread, {cpu})
+            if self.realtime:
+                os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(REALTIME_PRIORITY))
         try:
             yield
         finally:
-            os.sched_setaffinity(pid, before)
-            os.sched_setscheduler(pid, policy, parameters)
+            for thread, (processors, policy, parameters) in before.items():
+                with contextlib.suppress(ProcessLookupError):
+                    os.sched_setaffinity(thread, processors)
+                    os.sched_setscheduler(thread, policy, parameters)
 
     @contextlib.contextmanager
     def server(
-        self, argv: Sequence[str], path: pathlib.Path, env: Mapping[str, str] | None = None
+        self, argv: Sequence[str], path: pathlib.Path, env: Mapping[str, str] | None = None, *, pinned: bool = True
     ) -> Iterator[subprocess.Popen[bytes]]:
         """Run a server until the block ends; the block begins when it listens on `path`. What it writes is kept in a file."""
         with (self.work / f"{path.name}.log").open("wb") as log:
             process = subprocess.Popen(
-                self.pinned(argv), env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self.pinned(argv) if pinned else self.preferred(argv),
+                env={**os.environ, **(env or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
             try:
                 if not wait_for(path, process):
@@ -117,6 +127,10 @@ class Place:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
+
+
+def _threads(pid: int) -> list[int]:
+    return [int(one.name) for one in pathlib.Path(f"/proc/{pid}/task").iterdir()]
 
 
 def wait_for(path: pathlib.Path, process: subprocess.Popen[bytes]) -> bool:

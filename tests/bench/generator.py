@@ -25,6 +25,7 @@ class Sample:
     seconds: float
     per_second: float
     errors: int
+    refused: int
     reply_bytes: int
     min_ns: int
     median_ns: int
@@ -77,9 +78,17 @@ class Generator:
         """One connection, one request after another."""
         return self._socket("latency", target, cpu, "--requests", requests, "--warmup", warmup)
 
-    def throughput(self, target: Target, requests: int, connections: int, *, cpu: int | None = None) -> Sample:
-        """`connections` connections, on each one request after another; `requests` in all."""
-        return self._socket("throughput", target, cpu, "--requests", requests, "--connections", connections)
+    def throughput(
+        self, target: Target, requests: int, connections: int, *, cpu: int | None = None, seconds: float = 0
+    ) -> Sample:
+        """`connections` connections, on each one request after another; `requests` in all, or as many as fit into `seconds`."""
+        many = ("--requests", requests, "--seconds", seconds, "--connections", connections)
+        return self._socket("throughput", target, cpu, *many)
+
+    def open_loop(self, target: Target, rate: int, seconds: float, *, cpu: int | None = None) -> Sample:
+        """`rate` new connections a second, one request on each, whatever is answered. What was not answered as expected
+        counts as refused."""
+        return self._socket("open", target, cpu, "--rate", rate, "--requests", int(rate * seconds))
 
     def spawn(self, command: FetchCommand, times: int, *, cpu: int | None = None) -> Sample:
         """Start to end of a program, its output thrown away. A status that is not 0 counts as an error."""

@@ -79,7 +79,7 @@ def starts(setting: Setting, unit: Unit) -> dict[str, tuple[Figure, str]]:
                     raise RuntimeError(f"remo-secret {name} failed {sample.errors} times")
                 ratios.append(sample.median_ns / interpreter)
                 took.append(sample.median_ns)
-            found[name] = Figure.of(ratios), milliseconds(Figure.of(took).median)
+            found[name] = Figure.of(ratios), milliseconds(Figure.of(took).value)
     return found
 
 

@@ -14,7 +14,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -22,13 +25,15 @@
 static const char usage[] =
     "usage: load latency    --socket PATH --request FILE [OPTION...]   one connection, one request at a time\n"
     "       load throughput --socket PATH --request FILE [OPTION...]   many connections, one request at a time on each\n"
+    "       load open       --socket PATH --request FILE --rate N [OPTION...]   new connections at a rate, whatever is answered\n"
     "       load spawn      [OPTION...] -- PROGRAM [ARGUMENT...]       start to end of a program that reads the request\n"
     "  --requests N       how many are timed (1000)\n"
     "  --seconds S        or as many as fit into this time\n"
     "  --warmup N         requests before those (0)\n"
     "  --connections N    for throughput (50)\n"
     "  --pace USEC        rest so long before each request\n"
-    "  --fresh            a new connection for each request; connecting is part of the time\n"
+    "  --rate N           for open: new connections per second, one request on each\n"
+    "  --fresh            a new connection for each request; connecting and closing are part of the time\n"
     "  --greeting         the server speaks first: one line\n"
     "  --reply RULE       where a reply ends: line (default), eof, length32 (a big-endian length before it), bytes:N\n"
     "  --expect PREFIX    what a reply begins with\n"
@@ -41,10 +46,13 @@ static struct {
     char *request;
     size_t request_size, expect_size, reply_bytes;
     enum rule rule;
-    unsigned long requests, warmup, connections, pace_usec;
+    unsigned long requests, warmup, connections, pace_usec, rate;
     double seconds;
     int fresh, greeting, cpu;
 } options = {.requests = 1000, .connections = 50, .cpu = -1};
+
+/* A server that answers nothing for so long has failed. */
+#define PATIENCE_MSEC 30000
 
 /* Longer than the longest reply of any contestant. */
 #define REPLY_ROOM (128 * 1024)
@@ -56,7 +64,7 @@ struct connection {
     char *reply;
 };
 
-static unsigned long errors;
+static unsigned long errors, refused;
 static size_t reply_size;
 
 static void open_connection(struct connection *connection)
@@ -134,10 +142,10 @@ static uint64_t one_request(struct connection *connection)
     send_request(connection);
     while (!receive(connection))
         ;
-    uint64_t took = now_ns() - begin;
-    check_reply(connection);
     if (options.fresh)
         close(connection->fd);
+    uint64_t took = now_ns() - begin;
+    check_reply(connection);
     return took;
 }
 
@@ -205,6 +213,98 @@ static double throughput(struct samples *samples)
     return (double)(at - begin) / 1e9;
 }
 
+/* The most connections of the open loop that wait for their reply at one time; one more counts as refused. */
+#define MOST_OPEN 8192
+
+/* Start one connection. False if the server's queue has no room for it. */
+static int begin_connection(struct connection *connection, const struct sockaddr_un *address, int loop)
+{
+    connection->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (connection->fd < 0)
+        die("socket");
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = connection};
+    connection->received = 0;
+    if (connect(connection->fd, (const struct sockaddr *)address, sizeof *address) ||
+        send(connection->fd, options.request, options.request_size, MSG_NOSIGNAL) != (ssize_t)options.request_size ||
+        epoll_ctl(loop, EPOLL_CTL_ADD, connection->fd, &event)) {
+        close(connection->fd);
+        return 0;
+    }
+    return 1;
+}
+
+/* True once the reply is whole; a connection that ends before it, or gets another, counts as refused. */
+static int end_connection(struct connection *connection)
+{
+    ssize_t count = recv(connection->fd, connection->reply + connection->received, REPLY_ROOM - connection->received, 0);
+    if (count < 0 && (errno == EAGAIN || errno == EINTR))
+        return 0;
+    if (count > 0 && !take(connection, (size_t)count) && connection->received < REPLY_ROOM)
+        return 0;
+    if (count <= 0 || connection->received < options.expect_size ||
+        memcmp(connection->reply, options.expect, options.expect_size))
+        refused++;
+    reply_size = connection->received;
+    close(connection->fd);
+    return 1;
+}
+
+/* New connections at a fixed rate. A reply is timed from the moment its connection was due, so a server that stalls
+ * does not slow its clients down, as it would not in earnest. */
+static double open_loop(struct samples *samples)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(options.socket) >= sizeof address.sun_path)
+        die("%s is too long", options.socket);
+    strcpy(address.sun_path, options.socket);
+    struct rlimit files = {MOST_OPEN + 64, MOST_OPEN + 64};
+    if (setrlimit(RLIMIT_NOFILE, &files))
+        die("setrlimit");
+    struct connection *connections = allocate(MOST_OPEN * sizeof *connections), **idle = allocate(MOST_OPEN * sizeof *idle);
+    size_t left = MOST_OPEN;
+    for (size_t i = 0; i < MOST_OPEN; i++) {
+        connections[i].reply = NULL;
+        idle[i] = &connections[MOST_OPEN - 1 - i];
+    }
+    int loop = epoll_create1(EPOLL_CLOEXEC), timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL}, ready[256];
+    if (loop < 0 || timer < 0 || epoll_ctl(loop, EPOLL_CTL_ADD, timer, &event))
+        die("timerfd");
+    uint64_t step = 1000000000u / options.rate, begin = now_ns(), end = deadline(begin), due = begin, at = begin;
+    unsigned long begun = 0;
+    while (left < MOST_OPEN || (begun < options.requests && due < end)) {
+        for (; due <= now_ns() && begun < options.requests && due < end; due += step, begun++) {
+            struct connection *connection = left ? idle[left - 1] : NULL;
+            if (connection && !connection->reply)
+                connection->reply = allocate(REPLY_ROOM);
+            if (connection && begin_connection(connection, &address, loop)) {
+                connection->sent_at = due;
+                left--;
+            } else
+                refused++;
+        }
+        struct itimerspec next = {.it_value = {(time_t)(due / 1000000000u), (long)(due % 1000000000u)}};
+        int more = begun < options.requests && due < end;
+        if (more && timerfd_settime(timer, TFD_TIMER_ABSTIME, &next, NULL))
+            die("timerfd_settime");
+        int count = epoll_wait(loop, ready, sizeof ready / sizeof *ready, PATIENCE_MSEC);
+        if (!count)
+            die("%s: %zu connections got no reply", options.socket, MOST_OPEN - left);
+        for (int i = 0; i < count; i++) {
+            struct connection *connection = ready[i].data.ptr;
+            uint64_t expirations;
+            if (!connection) {
+                if (read(timer, &expirations, sizeof expirations) < 0 && errno != EAGAIN)
+                    die("timerfd");
+            } else if (end_connection(connection)) {
+                samples_add(samples, (at = now_ns()) - connection->sent_at);
+                idle[left++] = connection;
+            }
+        }
+    }
+    return (double)(at - begin) / 1e9;
+}
+
 extern char **environ;
 
 static double spawn(struct samples *samples, char **argv)
@@ -250,7 +350,7 @@ static void read_options(int argc, char **argv)
         {"socket", 1, NULL, 's'},  {"request", 1, NULL, 'f'}, {"requests", 1, NULL, 'n'},    {"seconds", 1, NULL, 't'},
         {"warmup", 1, NULL, 'w'},  {"pace", 1, NULL, 'p'},    {"connections", 1, NULL, 'c'}, {"fresh", 0, NULL, 'F'},
         {"greeting", 0, NULL, 'g'}, {"reply", 1, NULL, 'r'},  {"expect", 1, NULL, 'e'},      {"cpu", 1, NULL, 'C'},
-        {NULL, 0, NULL, 0},
+        {"rate", 1, NULL, 'R'},    {NULL, 0, NULL, 0},
     };
     for (int option; (option = getopt_long(argc, argv, "+", known, NULL)) != -1;) {
         switch (option) {
@@ -261,6 +361,7 @@ static void read_options(int argc, char **argv)
         case 'w': options.warmup = number(optarg, "warmup"); break;
         case 'p': options.pace_usec = number(optarg, "pace"); break;
         case 'c': options.connections = number(optarg, "connections"); break;
+        case 'R': options.rate = number(optarg, "rate"); break;
         case 'F': options.fresh = 1; break;
         case 'g': options.greeting = 1; break;
         case 'r': set_rule(optarg); break;
@@ -295,10 +396,12 @@ int main(int argc, char **argv)
         seconds = latency(&samples);
     else if (!strcmp(mode, "throughput") && options.connections)
         seconds = throughput(&samples);
+    else if (!strcmp(mode, "open") && options.rate)
+        seconds = open_loop(&samples);
     else
         return fputs(usage, stderr), 2;
-    printf("{\"seconds\":%.6f,\"per_second\":%.1f,\"errors\":%lu,\"reply_bytes\":%zu,", seconds,
-           (double)samples.count / seconds, errors, reply_size);
+    printf("{\"seconds\":%.6f,\"per_second\":%.1f,\"errors\":%lu,\"refused\":%lu,\"reply_bytes\":%zu,", seconds,
+           (double)samples.count / seconds, errors, refused, reply_size);
     samples_print(&samples);
     puts("}");
     return 0;

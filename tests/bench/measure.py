@@ -14,15 +14,20 @@ import tempfile
 from typing import Any
 
 import remo_broker
-from tests.bench import contest, growth, host, limits, programs
+from tests.bench import contest, growth, host, limits, open_loop, programs
 from tests.bench.broker import Unit
 from tests.bench.contestant import Place
 from tests.bench.generator import Generator
 from tests.bench.setting import Setting
 
-CONTESTANTS, GROWTH = "contestants", "growth"
-LIMITS = tuple(name for names in limits.CHECKS for name in names)
-PARTS = (CONTESTANTS, *LIMITS, GROWTH)
+LOAD, DISTURBANCE, GROWTH, CONTESTANTS = "load", "disturbance", "growth", "contestants"
+PARTS = (*limits.CHECKS, LOAD, DISTURBANCE, GROWTH, CONTESTANTS)
+
+
+def _place(check: dict[str, Any]) -> tuple[int, str]:
+    """Where a check is in the table: by the number of its requirement, those without one last."""
+    number = check["id"].removeprefix("N")
+    return (int(number), "") if number.isdigit() else (sys.maxsize, number)
 
 
 def measure(unit: Unit | None, rounds: int, *, quick: bool, realtime: bool, parts: frozenset[str]) -> dict[str, Any]:
@@ -42,8 +47,13 @@ def measure(unit: Unit | None, rounds: int, *, quick: bool, realtime: bool, part
         found["pinned"] = setting.place.server_cpu is not None
         if unit is not None:
             unit.prepare()
-            if parts.intersection(LIMITS):
-                found["limits"] = limits.measure(setting, parts)
+            checks = limits.measure(setting, parts)
+            for part, measure in ((LOAD, open_loop.measure), (DISTURBANCE, open_loop.disturbances)):
+                if part in parts:
+                    more, found[part] = measure(setting, unit)
+                    checks += [check.to_json() for check in more]
+            if checks:
+                found["limits"] = sorted(checks, key=_place)
             if GROWTH in parts:
                 found["growth"] = growth.measure(setting)
         if CONTESTANTS in parts:

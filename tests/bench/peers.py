@@ -5,14 +5,13 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
-import json
 import os
 import socket
 import struct
 import subprocess
-import tempfile
 from typing import TYPE_CHECKING
 
+from tests.bench import original
 from tests.bench.contestant import SECRET, Contestant, Missing, Place, program
 from tests.bench.generator import FetchCommand, OwnClient, Target
 
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     Peer = Callable[[Place], AbstractContextManager[list[Contestant]]]
 
 # draft-miller-ssh-agent
-# Names the binary of the original broker, which is not ours to ship.
-RUST_BROKER = "RUST_BROKER"
-
 _SSH_LIST_REQUEST = 11
 _SSH_SIGN_REQUEST = 13
 
@@ -161,46 +157,13 @@ def secret_service(place: Place) -> Iterator[list[Contestant]]:
 
 @contextlib.contextmanager
 def rust_broker(place: Place) -> Iterator[list[Contestant]]:
-    """The daemon in Rust that this broker replaces, version 0.1.0; its audit is a line in a file in memory."""
-    binary = os.environ.get(RUST_BROKER)
-    if binary is None:
-        raise Missing(f"{RUST_BROKER} names no binary")
-    home = place.directory("rust-broker")
-    project, sockets = home / "rp", home / "s"
-    (project / ".remo").mkdir(parents=True)
-    manifest = 'schema_version = 1\n[project]\nname = "rp"\n[allowlist]\nsecrets = ["T"]\n'
-    (project / ".remo/broker.toml").write_text(manifest)
-    provider = (
-        f'[providers]\nplain = {{ type = "plain" }}\n[secrets]\nT = {{ provider = "plain", value = "{SECRET}" }}\n'
-    )
-    for name, text in {"tok": "tok", "fnox.toml": provider, "config.toml": ""}.items():
-        (home / name).write_text(text)
-    options = ["--config", home / "config.toml", "--bootstrap-token-path", home / "tok"]
-    options += ["--fnox-config", home / "fnox.toml", "--socket-dir", sockets]
-    with (
-        tempfile.NamedTemporaryFile(dir="/dev/shm", prefix="remo-bench-") as audit,
-        place.server([binary, *map(str, options), "--audit-log-path", audit.name], sockets / "admin.sock"),
-    ):
-        with socket.socket(socket.AF_UNIX) as admin:
-            admin.settimeout(10)
-            admin.connect(str(sockets / "admin.sock"))
-            register = {"op": "register", "name": "rp", "project_path": str(project)}
-            admin.sendall(json.dumps(register).encode() + b"\n")
-            answer = admin.recv(4096)
-        if b'"ok":true' not in answer:
-            raise Missing(f"it did not register a project: {answer[:200]!r}")
-        get = Target(str(sockets / "rp.sock"), b'{"op":"get","name":"T"}\n', expect='{"ok":true')
+    """The daemon in Rust that this broker replaces."""
+    with original.running(place) as daemon, place.holding(daemon.pid, place.server_cpu):
         kept = "every get, to a file, may lose some"
+        fresh = dataclasses.replace(daemon.get, fresh=True)
         yield [
-            Contestant("Rust original 0.1.0", "get", kept, "per project", "plain", get),
-            Contestant(
-                "Rust original 0.1.0, connecting",
-                "connect, get",
-                kept,
-                "per project",
-                "plain",
-                dataclasses.replace(get, fresh=True),
-            ),
+            Contestant("Rust original 0.1.0", "get", kept, "per project", "plain", daemon.get),
+            Contestant("Rust original 0.1.0, connecting", "connect, get, close", kept, "per project", "plain", fresh),
         ]
 
 

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from tests.bench import host
 from tests.bench.chart import Bar, Chart, Line, bars, lines, page
-from tests.bench.figures import SHOWERS, Figure, duration, mebibytes, milliseconds, per_second, plain, times
+from tests.bench.figures import (
+    SHOWERS,
+    Figure,
+    duration,
+    mebibytes,
+    microseconds,
+    milliseconds,
+    per_second,
+    plain,
+    times,
+)
 from tests.bench.table import table
 
 if TYPE_CHECKING:
@@ -20,6 +30,10 @@ def tables(found: dict[str, Any]) -> str:
     parts = [host.one_line(found["machine"]), _conditions(found)]
     if "limits" in found:
         parts.append(_limits(found["limits"]))
+    if "load" in found:
+        parts.append(_loads(found["load"]))
+    if "disturbance" in found:
+        parts.append(_disturbances(found["disturbance"]))
     if "contestants" in found:
         parts.append(_contestants(found["contestants"]))
         parts += [f"not measured: {name}: {why}" for name, why in found["absent"].items()]
@@ -37,7 +51,7 @@ def _conditions(found: dict[str, Any]) -> str:
     pinned = "one connection: client and server on one processor; fifty: on two" if found["pinned"] else "not pinned"
     quick = ", short" if found["quick"] else ""
     pinned += "; before all else that ran there (realtime)" if found["realtime"] else ""
-    return f"remo-broker {found['version']}; {found['rounds']} rounds in turn{quick}, medians and their range; {pinned}"
+    return f"remo-broker {found['version']}; {found['rounds']} rounds or more in turn{quick}, and their range; {pinned}"
 
 
 def _limits(checks: list[dict[str, Any]]) -> str:
@@ -50,7 +64,7 @@ def _limits(checks: list[dict[str, Any]]) -> str:
                 check["id"],
                 check["what"],
                 f"{bound} {show(check['limit'])}",
-                show(measured.median),
+                show(measured.value),
                 measured.spread(show),
                 f"{check['ratio']:.2f}",
                 "ok" if check["ok"] else "MISSED",
@@ -61,15 +75,38 @@ def _limits(checks: list[dict[str, Any]]) -> str:
     return table(head, rows, right=("limit", "measured", "rounds", "ratio"))
 
 
+def _loads(loads: list[dict[str, Any]]) -> str:
+    rows = []
+    for one in loads:
+        median, p99, processor = (Figure.from_json(one[name]) for name in ("median_ns", "p99_ns", "processor_ns"))
+        shown = [duration(median.value), duration(p99.value), p99.spread(duration), duration(one["max_ns"])]
+        kept = f"{one['recorded']:,} of {one['asked']:,}"
+        more = [microseconds(processor.value), f"{one['refused']:,}", kept]
+        where = "pinned" if one["pinned"] else "unpinned"
+        rows.append([f"{one['rate']:,}/s for {one['seconds']} s, {where}", one["server"], *shown, *more])
+    right = ("median", "p99", "rounds", "worst", "processor time", "refused", "recorded")
+    return table(["new connections, one get each", "server", *right], rows, right=right)
+
+
+def _disturbances(rows: list[dict[str, Any]]) -> str:
+    names = ("median_ns", "p99_ns", "max_ns")
+    shown = [
+        [one["what"], f"{one['times']}", *(duration(one[name]) for name in names), f"{one['refused']:,}"]
+        for one in rows
+    ]
+    right = ("times", "median", "p99", "worst", "not served")
+    return table(["500 connections a second and", *right], shown, right=right)
+
+
 def _contestants(contestants: list[dict[str, Any]]) -> str:
     rows = []
-    bare = contestants[0]["median_ns"]["median"]
+    bare = contestants[0]["median_ns"]["value"]
     for one in contestants:
         median = Figure.from_json(one["median_ns"])
-        rate = per_second(one["per_second"]["median"]) if one["per_second"] else ""
-        tails = [duration(one[name]["median"]) for name in ("p99_ns", "p999_ns")]
-        against = times(median.median / bare)
-        shown = [duration(median.median), median.spread(duration), *tails, against, rate]
+        rate = per_second(one["per_second"]["value"]) if one["per_second"] else ""
+        tails = [duration(one[name]["value"]) for name in ("p99_ns", "p999_ns")]
+        against = times(median.value / bare)
+        shown = [duration(median.value), median.spread(duration), *tails, against, rate]
         rows.append([one["name"], one["does"], *shown, one["audit"], one["allowlist"], one["memory"]])
     head = [
         "one fetch",
@@ -92,10 +129,10 @@ def _growth(populations: list[dict[str, Any]]) -> str:
         [
             f"{one['projects']:,}",
             f"{one['secrets']:,}",
-            duration(one["median_ns"]["median"]),
-            duration(one["p99_ns"]["median"]),
-            milliseconds(one["start_ns"]["median"]),
-            mebibytes(one["resident_bytes"]["median"]),
+            duration(one["median_ns"]["value"]),
+            duration(one["p99_ns"]["value"]),
+            milliseconds(one["start_ns"]["value"]),
+            mebibytes(one["resident_bytes"]["value"]),
         ]
         for one in populations
     ]
@@ -109,7 +146,7 @@ def chart(found: dict[str, Any]) -> str:
     if "contestants" in found:
         charts.append(
             bars(
-                "One fetch over one connection, median (logarithmic)",
+                "One fetch: over an open connection, with a connection of its own, by a program; median (logarithmic)",
                 [_bar(one) for one in found["contestants"]],
                 duration,
             )
@@ -121,8 +158,8 @@ def chart(found: dict[str, Any]) -> str:
 
 def _bar(one: dict[str, Any]) -> Bar:
     median = Figure.from_json(one["median_ns"])
-    own = one["name"].startswith("remo-broker")
-    return Bar(f"{one['name']}: {one['does']}", median.median, median.low, median.high, strong=own)
+    own = one["name"].startswith("remo-")
+    return Bar(f"{one['name']}: {one['does']}", median.value, median.low, median.high, strong=own)
 
 
 def _growth_charts(populations: list[dict[str, Any]]) -> list[Chart]:
@@ -131,8 +168,8 @@ def _growth_charts(populations: list[dict[str, Any]]) -> list[Chart]:
 
     def chart(title: str, name: str, unit: float, shower: Shower) -> Chart:
         series = [
-            Line("projects, 10 secrets", [(one["projects"], one[name]["median"] / unit) for one in projects]),
-            Line("secrets, 1 project", [(one["secrets"], one[name]["median"] / unit) for one in secrets]),
+            Line("projects, 10 secrets", [(one["projects"], one[name]["value"] / unit) for one in projects]),
+            Line("secrets, 1 project", [(one["secrets"], one[name]["value"] / unit) for one in secrets]),
         ]
         return lines(f"{title}, against the number of projects and of secrets", series, shower)
 

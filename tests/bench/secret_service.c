@@ -81,7 +81,7 @@ int main(int argc, char **argv)
             samples_add(&samples, now_ns() - started);
     }
     double seconds = (double)(now_ns() - begin) / 1e9;
-    printf("{\"seconds\":%.6f,\"per_second\":%.1f,\"errors\":%lu,\"reply_bytes\":%zu,", seconds,
+    printf("{\"seconds\":%.6f,\"per_second\":%.1f,\"errors\":%lu,\"refused\":0,\"reply_bytes\":%zu,", seconds,
            (double)requests / seconds, errors, size);
     samples_print(&samples);
     puts("}");

@@ -123,4 +123,4 @@ def start(setting: Setting, unit: Unit) -> tuple[Figure, str]:
             raise RuntimeError(f"remo-sidecar push failed {sample.errors} times")
         ratios.append(sample.median_ns / interpreter)
         took.append(sample.median_ns)
-    return Figure.of(ratios), milliseconds(Figure.of(took).median)
+    return Figure.of(ratios), milliseconds(Figure.of(took).value)

@@ -16,10 +16,10 @@ import pytest
 
 from tests.bench import contest, echo, journal, programs, report
 from tests.bench.broker import push_of_size
+from tests.bench.check import Check
 from tests.bench.contestant import Place
 from tests.bench.figures import Figure
 from tests.bench.generator import Failed, FetchCommand, Generator
-from tests.bench.limits import Check
 from tests.bench.setting import Setting
 from tests.support.machine import unavailable
 
@@ -47,6 +47,21 @@ def test_every_request_is_timed_and_its_reply_whole(place: Place, generator: Gen
     assert (many.count, many.reply_bytes) == (500, 20_000)
     for sample in (alone, many):
         assert 0 < sample.min_ns <= sample.median_ns <= sample.p99_ns <= sample.p999_ns <= sample.max_ns
+
+
+def test_the_open_loop_makes_all_its_connections_and_counts_what_was_not_served(
+    place: Place, generator: Generator
+) -> None:
+    with echo.plain(place, 64) as target:
+        served = generator.open_loop(target, 1000, 0.2)
+        others = generator.open_loop(dataclasses.replace(target, expect="{"), 1000, 0.2)
+    assert (served.count, served.refused) == (200, 0)
+    assert (others.count, others.refused) == (200, 200)
+
+
+def test_noise_only_adds_so_the_lower_quartile_counts() -> None:
+    assert Figure.of_noisy([9, 1, 2, 3, 50]) == Figure(2, 1, 50)
+    assert Figure.of_noisy([7]) == Figure(7, 7, 7)
 
 
 def test_replies_that_were_not_expected_fail_the_run(place: Place, generator: Generator) -> None:
@@ -114,7 +129,7 @@ def test_a_limit_holds_by_its_median_and_when_nothing_else_is_wrong() -> None:
 
 
 def test_tables_and_charts_of_everything() -> None:
-    figure = {"median": 20_500.0, "low": 19_000.0, "high": 3e6}
+    figure = {"value": 20_500.0, "low": 19_000.0, "high": 3e6}
     contestant = {"does": "<get>", "audit": "none", "allowlist": "none", "memory": "-", "per_second": None}
     times = dict.fromkeys(("median_ns", "p99_ns", "p999_ns"), figure)
     found = {
@@ -130,6 +145,22 @@ def test_tables_and_charts_of_everything() -> None:
             Check("N5", "resident", "mebibytes", 2**21, Figure.of([2**20]), "").to_json(),
         ],
         "contestants": [{"name": name, **contestant, **times} for name in ("C echo", "remo-broker")],
+        "load": [
+            {
+                "server": "remo-broker",
+                "rate": 500,
+                "pinned": True,
+                "seconds": 4,
+                "max_ns": 3e6,
+                "refused": 1,
+                "asked": 2000,
+                "recorded": 1999,
+                **dict.fromkeys(("median_ns", "p99_ns", "processor_ns"), figure),
+            }
+        ],
+        "disturbance": [
+            {"what": "a push", "times": 8, "refused": 3, **dict.fromkeys(("median_ns", "p99_ns", "max_ns"), 2e6)}
+        ],
         "absent": {"redis": "redis-check-rdb is not installed"},
         "growth": [
             {"projects": projects, "secrets": secrets, "start_ns": figure, "resident_bytes": figure, **times}
@@ -138,6 +169,8 @@ def test_tables_and_charts_of_everything() -> None:
     }
     text = report.tables(found)
     assert "MISSED" in text
+    assert "1,999 of 2,000" in text
+    assert "a push" in text
     assert "20.5 µs" in text
     assert "not measured: redis" in text
     assert report.missed(found) == ["N1"]

@@ -1,0 +1,210 @@
+"""N1, N2, N13 and N15 to N17: a get and a connection beside the audited echo and the Rust original.
+
+All of them in turn, round by round; a figure is the lower quartile of the rounds, as other work on a shared machine only adds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pathlib
+import statistics
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+from tests.bench import echo, journal, original
+from tests.bench.broker import ALLOWED, UNIT
+from tests.bench.check import Check
+from tests.bench.contestant import Missing
+from tests.bench.figures import Figure, microseconds
+from tests.bench.setting import Setting, say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.bench.broker import Unit
+    from tests.bench.generator import Sample, Target
+
+ROUNDS = 7
+QUICK_ROUNDS = 5
+REQUESTS = 5_000
+WARM_UP = 300
+MS = 1e6
+
+ECHO, ORIGINAL, OURS = "C echo, audited", "Rust original", "remo-broker"
+# Requirement N13, in nanoseconds.
+ATTRIBUTION_NS = 15_000
+# The broker without what it reads about its peers, for N13.
+WITHOUT = """\
+[Service]
+ExecStart=
+ExecStart=/usr/bin/python3 -SsP /usr/src/remo-broker/tests/bench/without_identity.py
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """A server that is measured."""
+
+    name: str
+    get: Target
+    pid: Callable[[], int]
+    records: Callable[[], int]
+
+
+class Rounds:
+    """What was measured, in nanoseconds: by (side, pinned, a connection per get) a value a round."""
+
+    def __init__(self) -> None:
+        self.took: dict[tuple[str, bool, bool], list[float]] = {}
+        self.tails: dict[tuple[str, bool, bool], list[float]] = {}
+        self.processor: dict[tuple[str, bool, bool], list[float]] = {}
+
+    def add(self, key: tuple[str, bool, bool], sample: Sample, processor: float) -> None:
+        self.took.setdefault(key, []).append(sample.median_ns)
+        self.tails.setdefault(key, []).append(sample.p99_ns)
+        self.processor.setdefault(key, []).append(processor)
+
+    def figure(self, name: str, *, pinned: bool, fresh: bool) -> Figure:
+        return Figure.of_noisy(self.took[name, pinned, fresh])
+
+    def work(self, name: str, *, pinned: bool, fresh: bool) -> Figure:
+        """Processor time of the server for one operation."""
+        return Figure.of_noisy(self.processor[name, pinned, fresh])
+
+
+def processor_ns(pid: int) -> int:
+    """Processor time that a process, with all of its threads, has had."""
+    return time.clock_gettime_ns(~pid << 3 | 2)  # the clock of another process: see clock_getcpuclockid(3)
+
+
+def measure(setting: Setting, unit: Unit) -> list[Check]:
+    """All sides in turn."""
+    unit.settle()
+    size = setting.generator.latency(unit.get, 10).reply_bytes
+    like = journal.newest_fetch()
+    generation = unit.push(len(ALLOWED))
+    rounds = Rounds()
+    asked = 0
+    with contextlib.ExitStack() as stack:
+        recorded, process = stack.enter_context(echo.audited_process(setting.place, size, like))
+        sides = [
+            Side(ECHO, recorded, lambda: process.pid, lambda: 0),
+            Side(OURS, unit.get, lambda: unit.pid, lambda: journal.count(*unit.audited(generation))),
+        ]
+        try:
+            peer = stack.enter_context(original.running(setting.place))
+        except Missing as why:
+            say(f"{ORIGINAL} is not measured: {why}")
+        else:
+            sides.insert(1, Side(ORIGINAL, peer.get, lambda: peer.pid, peer.records))
+        for _ in range(max(setting.rounds, QUICK_ROUNDS if setting.quick else ROUNDS)):
+            for pinned in (True, False):
+                for fresh in (False, True):
+                    for side in sides:
+                        sample, processor = once(setting, side, pinned=pinned, fresh=fresh)
+                        rounds.add((side.name, pinned, fresh), sample, processor)
+                    asked += REQUESTS + WARM_UP
+        kept = {side.name: side.records() for side in sides}
+    return checks(rounds, asked, kept) + attribution(setting, unit)
+
+
+def once(setting: Setting, side: Side, *, pinned: bool, fresh: bool) -> tuple[Sample, float]:
+    """One run against one side, and its processor time for one operation."""
+    cpu, journal_cpu = (setting.place.server_cpu, setting.place.client_cpu) if pinned else (None, None)
+    target = dataclasses.replace(side.get, fresh=fresh)
+    pid = side.pid()
+    with setting.place.holding(pid, cpu), journal.held(setting.place, journal_cpu):
+        before = processor_ns(pid)
+        sample = setting.generator.latency(target, REQUESTS, cpu=cpu, warmup=WARM_UP)
+        time.sleep(0.01)  # the end of the last connection
+        spent = processor_ns(pid) - before
+    return sample, spent / (REQUESTS + WARM_UP)
+
+
+def checks(rounds: Rounds, asked: int, kept: dict[str, int]) -> list[Check]:
+    def ratio(one: Figure, other: Figure) -> Figure:
+        return Figure(one.value / other.value, one.low / other.value, one.high / other.value)
+
+    def both(one: Figure, name: str, other: Figure) -> str:
+        return f"{microseconds(one.value)} to {name}'s {microseconds(other.value)}"
+
+    complete = asked <= kept[OURS] <= asked + journal.rotations()
+    audit = f"{kept[OURS]:,} of {asked:,} audited"
+    get = rounds.figure(OURS, pinned=True, fresh=False)
+    bottom = rounds.figure(ECHO, pinned=True, fresh=False)
+    beside_echo, said = ratio(get, bottom), f"{both(get, 'the echo', bottom)}; {audit}"
+    tail = Figure.of_noisy(rounds.tails[OURS, True, False])
+    found = [
+        Check("N1", "get, pinned, against the audited C echo", "times", 1.5, beside_echo, said, holds=complete),
+        Check("N2", "get, p99", "milliseconds", 1 * MS, tail, audit, holds=complete),
+        Check("N16", "get, pinned, against the audited C echo", "times", 1.3, beside_echo, said, holds=complete),
+    ]
+    if ORIGINAL not in kept:
+        return found
+    for pinned in (True, False):
+        where = "pinned" if pinned else "unpinned"
+        connection, theirs = (rounds.figure(name, pinned=pinned, fresh=True) for name in (OURS, ORIGINAL))
+        limit = theirs.value + ATTRIBUTION_NS
+        detail = (
+            f"{both(connection, 'the original', theirs)}: {connection.value / theirs.value:.2f} x, "
+            f"with at most {microseconds(ATTRIBUTION_NS)} of N13"
+        )
+        found.append(
+            Check("N15", f"connect, get, close, {where}", "microseconds", limit, connection, detail, holds=complete)
+        )
+        get, theirs = (rounds.figure(name, pinned=pinned, fresh=False) for name in (OURS, ORIGINAL))
+        what = f"get, {where}, against the original"
+        lost = f"the original recorded {kept[ORIGINAL]:,} of {asked:,}"
+        found.append(
+            Check("N16", what, "times", 1.1, ratio(get, theirs), f"{both(get, 'the original', theirs)}; {lost}")
+        )
+    for fresh, what in ((True, "connect, get, close"), (False, "get")):
+        mine, theirs = (rounds.work(name, pinned=True, fresh=fresh) for name in (OURS, ORIGINAL))
+        wide, their_wide = (rounds.work(name, pinned=False, fresh=fresh) for name in (OURS, ORIGINAL))
+        detail = f"{both(mine, 'the original', theirs)}; unpinned {both(wide, 'the original', their_wide)}"
+        found.append(
+            Check("N17", f"processor time of {what}, against the original", "times", 1.5, ratio(mine, theirs), detail)
+        )
+    return found
+
+
+def attribution(setting: Setting, unit: Unit) -> list[Check]:
+    """N13: the service as it is and without what it reads about its peers, in turn."""
+    place, fresh = setting.place, dataclasses.replace(unit.get, fresh=True)
+
+    def connection() -> float:
+        unit.push(len(ALLOWED))
+        with place.holding(unit.pid, place.server_cpu), journal.held(place, place.client_cpu):
+            return setting.generator.latency(fresh, REQUESTS, cpu=place.server_cpu, warmup=WARM_UP).median_ns
+
+    whole, bare = [], []
+    for _ in range(max(setting.rounds, QUICK_ROUNDS if setting.quick else ROUNDS)):
+        whole.append(connection())
+        with changed(WITHOUT):
+            bare.append(connection())
+    with_it, without = statistics.quantiles(whole, n=4)[0], statistics.quantiles(bare, n=4)[0]
+    added = [one - without for one in whole]
+    detail = f"connect, get, close: {microseconds(with_it)} with it, {microseconds(without)} without"
+    what = "what attribution adds to a connection"
+    return [Check("N13", what, "microseconds", ATTRIBUTION_NS, Figure.of_noisy(added), detail)]
+
+
+@contextlib.contextmanager
+def changed(settings: str) -> Iterator[None]:
+    """The service restarted with these settings, and at the end without them."""
+    file = pathlib.Path(f"/run/systemd/system/{UNIT}.d/bench.conf")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(settings)
+    try:
+        _restart()
+        yield
+    finally:
+        file.unlink()
+        _restart()
+
+
+def _restart() -> None:
+    subprocess.run(["systemctl", "daemon-reload"], check=True)
+    subprocess.run(["systemctl", "restart", UNIT], check=True)
