@@ -17,6 +17,7 @@ from remo_broker.cli.program import EXIT_FAILURE, Problem
 from remo_broker.client.errors import ClientError
 from remo_broker.protocol.clock import now_usec
 from remo_broker.secret.get import write_lines
+from remo_broker.secret.hosts import GIT_SERVERS, host_of
 from remo_broker.secret.locate import open_client
 from remo_broker.secret.manifests import nearest
 
@@ -58,7 +59,7 @@ class Finding:
 
 def doctor(arguments: Arguments) -> int:
     """Exit status 1 if there is a finding."""
-    findings = [*files(), *agents(), *git_helpers(), *docker_helpers(), *broker(arguments), *surroundings()]
+    findings = [*files(), *agents(), *git_helpers(arguments), *docker_helpers(), *broker(arguments), *surroundings()]
     for finding in findings:
         write_lines([finding.what, f"  {finding.step}"])
     if not findings:
@@ -136,8 +137,10 @@ def agents() -> Iterator[Finding]:
         )
 
 
-def git_helpers() -> Iterator[Finding]:
-    """Helpers that git asks before or in addition to this program's, for any server or for one."""
+def git_helpers(arguments: Arguments) -> Iterator[Finding]:
+    """Helpers that git asks before or in addition to this program's, for any server or for one that
+    has a secret here.
+    """
     try:
         done = subprocess.run(
             ["git", "config", "--null", "--get-regexp", r"^credential\.(.*\.)?helper$"],
@@ -148,6 +151,7 @@ def git_helpers() -> Iterator[Finding]:
     except OSError:
         return
     settings = [one.partition("\n")[::2] for one in done.stdout.split("\0") if one]
+    served = _served_hosts(arguments)
     scopes = dict.fromkeys([GIT_HELPERS, *(key for key, _ in settings)])
     for scope in scopes:
         helpers = _in_force(settings, {GIT_HELPERS, scope})
@@ -156,14 +160,24 @@ def git_helpers() -> Iterator[Finding]:
             continue
         where = "before remo-secret" if "remo-secret" in helpers[-1] else "in place of remo-secret"
         server = scope.removeprefix("credential.").removesuffix(".helper")
+        if scope != GIT_HELPERS and host_of(server) not in served:
+            continue
         if scope == GIT_HELPERS:
             step = "run 'remo-secret setup git'; it resets the list first"
             yield Finding(f"git has another credential helper {where}; it sees passwords, and may store them", step)
         else:
-            step = f"run 'git config --global --unset-all {scope}', unless a broker's secret is not for that server"
+            step = f"run 'git config --global --unset-all {scope}'"
             yield Finding(
                 f"git has another credential helper for {server}; it sees passwords, and may store them", step
             )
+
+
+def _served_hosts(arguments: Arguments) -> set[str]:
+    try:
+        with open_client(arguments) as client:
+            return {*GIT_SERVERS, *(client.info().hosts or {})}
+    except (ClientError, Problem):  # which `broker` reports
+        return set(GIT_SERVERS)
 
 
 def _in_force(settings: list[tuple[str, str]], scopes: set[str]) -> list[str]:
@@ -176,7 +190,7 @@ def _in_force(settings: list[tuple[str, str]], scopes: set[str]) -> list[str]:
 
 
 def docker_helpers() -> Iterator[Finding]:
-    """A store for all registries, as dev container tools set it on attach: the credentials of the host's user."""
+    """A store for all registries, as dev container tools set it on attach."""
     for path in docker_files(os.path.expanduser("~")):
         try:
             store = json.loads(_text(path)).get("credsStore")

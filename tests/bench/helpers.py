@@ -1,4 +1,4 @@
-"""What people wait for when a tool asks a helper, and when a secret that a program uses is rotated."""
+"""What people wait for when a tool asks a helper, and when a program's secret is rotated."""
 
 from __future__ import annotations
 

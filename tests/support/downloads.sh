@@ -69,8 +69,8 @@ fetch_python() {
     mv "$new" ".cache/python$version"
 }
 
-# A git that knows capabilities, a cargo that knows credential providers, kubectl, and docker without
-# its daemon. They run with their release's C library, which their children must not get.
+# A git that knows capabilities, a cargo that knows credential providers, kubectl, and docker
+# without its daemon. They run with their release's C library, which their children must not get.
 fetch_newer_tools() {
     if [ -e .cache/trixie ]; then return; fi
     say 'making .cache/trixie: git, cargo, kubectl and docker of that release'

@@ -98,6 +98,7 @@ def test_another_helper_of_git_for_one_server(project: Workspace) -> None:
         ("credential.helper", "!remo-secret git-credential"),
         ("credential.https://github.com.helper", ""),
         ("credential.https://github.com.helper", "!gh auth git-credential"),
+        ("credential.https://no-secret-is-for.example.helper", "other"),
     ):
         argv = ["git", "config", "--global", "--add", key, helper]
         subprocess.run(argv, env=programs.environment(project.environment), check=True)

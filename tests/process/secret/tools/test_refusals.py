@@ -1,4 +1,4 @@
-"""What a helper says when the broker refuses: in its protocol's own way, with the secret's name, and audited."""
+"""What a helper says when the broker refuses: in its protocol's own way, and audited."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a helper loads: each module is time for everybody who waits for a `git fetch` or a `docker pull`."""
+"""What a helper loads: each module is time for everybody who waits for a `docker pull`."""
 
 from __future__ import annotations
 
