@@ -36,6 +36,8 @@ NEWEST = SCRIPTS / "sid"
 
 WITHOUT_MACHINE = ("tests/unit", "tests/contract", "tests/process")
 WORKERS = ("-n", "3", "--dist", "loadfile")
+# Where releases of systemd have differed most: how it starts the broker, what it keeps for it, and what journald stores.
+BRIEF = tuple(f"tests/machine/test_{one}.py" for one in ("activation", "audit", "units"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +131,11 @@ HEAD = ["SUITE", "SYSTEMD", "PYTHON", "TESTS", "PASSED", "SKIPPED", "FAILED", "T
 def main() -> int:
     parser = argparse.ArgumentParser(prog="./run matrix", description="Run the tests on other systems and Pythons.")
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"a Debian release or pythonX.Y; default: {SUITES}")
-    parser.add_argument("--only", choices=("newcomer", "machine"), help="one of the two runs on a release")
+    parser.add_argument(
+        "--only",
+        choices=("newcomer", "machine", "brief"),
+        help="one of the two runs on a release, or a part of the latter",
+    )
     arguments = parser.parse_args()
     if os.geteuid() != 0:
         parser.error("making and booting systems takes root: sudo ./run matrix")
@@ -144,6 +150,8 @@ def main() -> int:
             rows += _newcomer(suite, root, machine_root)
         if arguments.only in (None, "machine"):
             rows.append(_machine(suite, machine_root))
+        if arguments.only == "brief":
+            rows.append(_brief(suite, machine_root))
     _show([HEAD, *(row.cells() for row in rows)])
     return int(any(row.failed or not row.passed for row in rows))
 
@@ -275,6 +283,15 @@ def _machine(suite: str, machine_root: pathlib.Path) -> Row:
         )
         row = Row(suite, *_versions(machine_root), tests="tests/machine")
         return _run(row, ["sh", "-c", script], reports, REMO_MACHINE_ROOT=str(machine_root))
+
+
+def _brief(suite: str, machine_root: pathlib.Path) -> Row:
+    """A few of tests/machine, for continuous integration."""
+    with tempfile.TemporaryDirectory() as results:
+        report = pathlib.Path(results, "tests.xml")
+        row = Row(suite, *_versions(machine_root), tests="activation, audit, units")
+        command = [sys.executable, "-m", "pytest", f"--junitxml={report}", *BRIEF]
+        return _run(row, command, [report], REMO_MACHINE_ROOT=str(machine_root))
 
 
 def _interpreter(name: str) -> Row:
