@@ -140,6 +140,7 @@ install_tree() {
     "$new/bin/python" -m pip freeze --all | grep -qi '^setuptools==' && "$new/bin/python" -m pip uninstall -q -y setuptools
     "$new/bin/python" -m pip uninstall -q -y pip
     find "$new/bin" -mindepth 1 ! -name 'python*' -delete
+    rm -f "$new/.gitignore" # venv makes it since Python 3.13
     sed -i '/^command = /d' "$new/pyvenv.cfg" # it names the build path, not the final one
     "$python" -m compileall -q -j 0 -s "$new" -p "$lib" "$new/lib"
     chmod -R a+rX,go-w "$new"
