@@ -52,6 +52,8 @@ WITHOUT_PIDFD = {
     "pread64": 2,
     "close": 4,
 }
+# What a newer C library calls, by the name of what an older one calls for the same.
+SAME = {"fstat": "newfstatat"}
 # The executable, of which the kernel tells root and the process's own user only.
 EXECUTABLE = {"readlink": 1}
 
@@ -75,7 +77,7 @@ def read_trace(text: str) -> collections.Counter[str]:
     for line in text.splitlines():
         name = line.split(maxsplit=1)[1].partition("(")[0]
         if name.isidentifier():
-            counts[name] += 1
+            counts[SAME.get(name, name)] += 1
     return counts
 
 
