@@ -66,17 +66,15 @@ def _setup_tool(tool: str, name: str, arguments: Arguments) -> None:
     remove = arguments.flag(REMOVE)
     program = _program(tool, remove=remove)
     configuration = TOOLS[tool](name, remove)
-    changed = False
-    for change in [one for one in (program, configuration) if one is not None]:
-        if change.before == change.after:
-            continue
-        changed = True
+    changes = [one for one in (program, configuration) if one is not None and one.before != one.after]
+    for change in changes:
         if os.path.exists(change.path) and not os.path.isfile(change.path):
             raise Problem(f"{tool}: {change.path} is not a file")
+    for change in changes:
         show(change)
         if not arguments.flag(DRY_RUN):
             write(change, 0o755 if change is program else 0o600)
-    if changed and not remove and not arguments.flag(DRY_RUN):
+    if changes and not remove and not arguments.flag(DRY_RUN):
         if program is not None and not _is_found(program.path):
             directory, file = os.path.split(program.path)
             write_lines([f"add {directory} to the PATH: {tool} looks for {file} there"])

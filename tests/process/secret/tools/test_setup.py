@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from typing import TYPE_CHECKING
+
+import pytest
 
 from tests.support.machine import REPOSITORY
 
@@ -74,3 +78,46 @@ def test_recipes_of_the_manual_are_what_setup_writes(place: ToolSetup) -> None:
             assert line in page, line
     for helper in ("''", "'!remo-secret git-credential'"):
         assert f"credential.helper {helper}" in page
+
+
+def test_pip_and_uv_share_a_program(place: ToolSetup) -> None:
+    program = place.home / ".local/bin/keyring"
+    assert place.remo("setup", "pip", "uv").returncode == 0
+    assert place.remo("setup", "--remove", "pip").returncode == 0
+    assert program.exists(), "uv runs it"
+    assert place.remo("setup", "--remove", "uv").returncode == 0
+    assert place.files() == {}
+
+
+def test_another_program_of_the_same_name(place: ToolSetup) -> None:
+    """In the way only where the tool would find it first."""
+    other = place.bin / "keyring"
+    other.write_text("#!/bin/sh\nexit 1\n")
+    other.chmod(0o755)
+    done = place.remo("setup", "pip", PATH=f"{place.bin}:{place.home}/.local/bin:{os.environ['PATH']}")
+    assert (done.returncode, place.files()) == (1, {})
+    assert str(other) in done.stderr
+    assert place.remo("setup", "pip").returncode == 0
+    own = place.home / ".local/bin/keyring"
+    own.write_text("mine")
+    assert place.remo("setup", "--remove", "pip").returncode == 0
+    assert own.read_text() == "mine"
+
+
+def test_one_tool_that_fails_does_not_keep_others(place: ToolSetup) -> None:
+    (place.home / ".npmrc").write_text("//registry.npmjs.org/:_authToken=mine\n")
+    done = place.remo("setup", "npm", "aws")
+    assert done.returncode == 1
+    assert "_authToken" in done.stderr
+    assert "credential_process" in (place.home / ".aws/config").read_text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="making a device takes root")
+def test_a_device_is_not_replaced(place: ToolSetup) -> None:
+    """As with PIP_CONFIG_FILE=/dev/null, which tells pip to read no file."""
+    null = place.home / "null"
+    os.mknod(null, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    done = place.remo("setup", "pip", PIP_CONFIG_FILE=str(null))
+    assert done.returncode == 1
+    assert stat.S_ISCHR(null.stat().st_mode)
+    assert place.files() == {}, "nor is anything else changed"
