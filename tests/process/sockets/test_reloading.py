@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.broker import Broker, Link
 from tests.support.machine import poll
-from tests.support.projects import allowlist, make_project, register
+from tests.support.projects import allowlist, make_project, register, reload
 from tests.support.slow_reader import a_reader_is_slow, slow_parser
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def test_open_connections_see_a_reload_on_their_next_request(broker: Broker, pro
         assert [got(name) for name in "ABC"] == ["a", "b", "not_in_manifest"]
         make_project(project, "C", "A")
         assert [got(name) for name in "ABC"] == ["a", "b", "not_in_manifest"]  # not before somebody says so
-        assert broker.ask({"op": "reload", "name": "myrepo"}) == {"ok": True, "allowlist": ["C", "A"]}
+        assert reload(broker) == {"ok": True, "allowlist": ["C", "A"]}
         assert [got(name) for name in "ABC"] == ["a", "not_in_manifest", "c"]
         assert client.ask({"op": "info"})["allowlist"] == ["C", "A"]
     a = broker.records("fetch", secret="A")
@@ -54,15 +54,15 @@ def test_a_reload_that_fails_leaves_everything_as_it_was(broker: Broker, project
     register(broker, project)
     broker.push({"A": "a"})
     make_project(project, "A-")
-    assert broker.ask({"op": "reload", "name": "myrepo"})["code"] == "manifest_invalid"
+    assert reload(broker)["code"] == "manifest_invalid"
     shutil.rmtree(project)
-    assert broker.ask({"op": "reload", "name": "myrepo"})["code"] == "manifest_not_found"
+    assert reload(broker)["code"] == "manifest_not_found"
     assert allowlist(broker) == ["A", "B"]
     assert broker.get("A")["value"] == "a"
     make_project(project, "C")
     obstacle = broker.state / "registrations.json.new"
     obstacle.mkdir()
-    assert broker.ask({"op": "reload", "name": "myrepo"})["reason"] == "state_unwritable"
+    assert reload(broker)["reason"] == "state_unwritable"
     assert allowlist(broker) == ["A", "B"]
     assert broker.records("manifest.reloaded") == []
 
@@ -70,10 +70,10 @@ def test_a_reload_that_fails_leaves_everything_as_it_was(broker: Broker, project
 def test_a_reload_that_changes_nothing_writes_nothing(broker: Broker, project: pathlib.Path) -> None:
     register(broker, project)
     (broker.state / "registrations.json.new").mkdir()  # what is written would fail
-    assert broker.ask({"op": "reload", "name": "myrepo"}) == {"ok": True, "allowlist": ["A", "B"]}
+    assert reload(broker) == {"ok": True, "allowlist": ["A", "B"]}
     assert len(broker.records("manifest.reloaded")) == 1
     make_project(project, "B", "A")  # another order is another answer to `info`
-    assert broker.ask({"op": "reload", "name": "myrepo"})["reason"] == "state_unwritable"
+    assert reload(broker)["reason"] == "state_unwritable"
 
 
 def test_a_hangup_reloads_all_manifests(broker: Broker, directory: pathlib.Path) -> None:
@@ -100,16 +100,20 @@ def test_of_two_reloads_the_later_one_counts(start_broker: StartBroker, director
     broker = start_broker(environment=slow_parser(directory))
     project = make_project(directory / "myrepo", "FIRST")
     register(broker, project)
-    make_project(project, "SLOW", "QUICK", "LATER")
     with Link(broker.admin) as operator:
-        operator.send({"op": "reload", "name": "myrepo"})
-        poll("the reader", lambda: a_reader_is_slow(broker))
-        make_project(project, "QUICK", "LATER")
-        if later == "hangup":
-            broker.signal(signal.SIGHUP)
-        else:
-            assert broker.ask({"op": "reload", "name": "myrepo"})["allowlist"] == ["QUICK", "LATER"]
-        operator.reply()
+        for _ in range(5):  # on a busy machine a reader may miss its deadline
+            make_project(project, "SLOW", "QUICK", "LATER")
+            operator.send({"op": "reload", "name": "myrepo"})
+            poll("the reader", lambda: a_reader_is_slow(broker))
+            make_project(project, "QUICK", "LATER")
+            second = {"ok": True}
+            if later == "hangup":
+                broker.signal(signal.SIGHUP)
+            else:
+                second = broker.ask({"op": "reload", "name": "myrepo"})
+                assert second.get("allowlist", ["QUICK", "LATER"]) == ["QUICK", "LATER"]
+            if operator.reply()["ok"] and second["ok"]:
+                break
         poll("the later one", lambda: broker.records("manifest.reloaded", allowlist_size="2"))
     assert allowlist(broker) == ["QUICK", "LATER"]
 
