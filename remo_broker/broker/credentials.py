@@ -7,12 +7,14 @@ rule is denied, whether or not the broker holds such a secret.
 
 from __future__ import annotations
 
+from remo_broker.broker.secrets.plain import write_binary, write_field, write_string
 from remo_broker.protocol.codes import Reason
 from remo_broker.protocol.records import Decision, Outcome
 from remo_broker.protocol.replies import UnitCredential, UnitCredentials
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from remo_broker.broker.secrets.memory import Region
     from remo_broker.broker.secrets.store import Store
     from remo_broker.protocol.credential_rules import CredentialRule
 
@@ -69,11 +71,34 @@ class Credentials:
             return CredentialVerdict(Decision.ALLOW, Outcome.NOT_FOUND, Reason.NOT_IN_SNAPSHOT.value, rule)
         return CredentialVerdict(Decision.ALLOW, Outcome.OK, IN_CONFIGURATION, rule)
 
+    def write(self, region: Region, rule: CredentialRule) -> tuple[int, int] | None:
+        """Write the plain value of the rule's secret, which the store holds, into `region`. Returns
+        its start and end there, or None if the secret has no such field."""
+        snapshot = self._store.snapshot
+        assert snapshot is not None
+        index, start, end, binary = snapshot.secrets[rule.secret]
+        data = snapshot.views[index]
+        if rule.field is not None:
+            return None if binary else write_field(region, data, start, end, rule.field)
+        if binary:
+            return 0, write_binary(region, data, start, end)
+        return 0, write_string(region, 0, data, start, end)
+
+    def _has_field(self, rule: CredentialRule) -> bool:
+        region = self._store.arena.take()
+        try:
+            return self.write(region, rule) is not None
+        finally:
+            self._store.arena.give_back(region)
+
     def explain(self, unit: str) -> UnitCredentials:
-        """What a request for each credential of the unit would lead to now. Serves nothing."""
+        """What a request for each credential of the unit would lead to now. Serves nothing. Raises
+        `Refused` if there is no memory to look for the field of a bundle."""
         found = []
         for rule in self.of_unit(unit):
             verdict = self.verdict(unit, rule.credential)
+            if verdict.outcome is Outcome.OK and rule.field is not None and not self._has_field(rule):
+                verdict = CredentialVerdict(Decision.ALLOW, Outcome.NOT_FOUND, Reason.NO_SUCH_FIELD.value, rule)
             found.append(
                 UnitCredential(
                     credential=rule.credential,

@@ -25,13 +25,12 @@ from remo_broker.broker.secrets.store import Store
 from remo_broker.broker.sockets.admin import AdminServer
 from remo_broker.broker.sockets.connection import PEER_SECONDS, Sweeper
 from remo_broker.broker.sockets.control import ControlListeners
-from remo_broker.broker.sockets.credentials import KIND as CREDENTIAL
 from remo_broker.broker.sockets.credentials import CredentialServer
 from remo_broker.broker.sockets.project import ProjectServer
 from remo_broker.broker.sockets.project_listeners import ProjectListeners
 from remo_broker.broker.sockets.status import StatusServer
 from remo_broker.broker.status import StatusReport
-from remo_broker.broker.systemd import ADMIN, CREDENTIALS, PROJECT_KINDS, STATUS
+from remo_broker.broker.systemd import ADMIN, CREDENTIAL, CREDENTIALS, PROJECT_KINDS, STATUS
 from remo_broker.protocol import paths, records
 from remo_broker.protocol.clock import monotonic, now_usec
 from remo_broker.protocol.config import DENY, Config, ConfigError, configure
@@ -387,7 +386,8 @@ def main() -> int:
         print(f"remo-broker: {text}", file=sys.stderr)
         # While systemd waits before a restart, `systemctl status` shows no journal lines. It does
         # show this.
-        systemd.Manager().status(f"Not started: {text}")
-        not_started.answer_all(text)
+        manager = systemd.Manager()
+        manager.status(f"Not started: {text}")
+        not_started.answer_all(text, manager)
         return 1
     return daemon.run()

@@ -6,21 +6,38 @@ systemd tries again after half a second; that attempt answers later clients.
 from __future__ import annotations
 
 import os
+import select
 import socket
+import sys
+import time
 
+from remo_broker.broker import credential_refusal
 from remo_broker.broker.refusals import Refused
-from remo_broker.broker.systemd import ADMIN, CREDENTIALS, listening_socket
+from remo_broker.broker.systemd import ADMIN, CREDENTIAL, CREDENTIALS, listening_socket
+from remo_broker.protocol.clock import monotonic
 from remo_broker.protocol.codes import Code, Reason
+from remo_broker.protocol.credential_rules import peer_of
 from remo_broker.protocol.limits import MAX_MESSAGE
+from remo_broker.protocol.names import printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from remo_broker.broker.systemd import Manager
 
 # As systemd passes them: sd_listen_fds(3).
 FIRST_DESCRIPTOR = 3
 RETRY_AFTER_SECONDS = 1
 # Connections answered in one attempt; the rest wait for the next.
 MAX_ANSWERED = 1024
+# How long all peers of the credentials socket may take to read their refusals. systemd reads at
+# once.
+CREDENTIALS_SECONDS = 2.0
+WHY = "the broker cannot start"
 
 
-def answer_all(why: str) -> None:
+def answer_all(why: str, manager: Manager) -> None:
     """Refuse every client that waits on an inherited socket. Only an operator learns `why`.
 
     Does not use systemd's own library, which may be what is missing.
@@ -29,13 +46,100 @@ def answer_all(why: str) -> None:
         return
     count = int(os.environ.get("LISTEN_FDS", "0"))
     names = os.environ.get("LISTEN_FDNAMES", "").split(":")
+    units = _Units(manager)
     for number, name in zip(range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + count), names, strict=False):
-        if name == CREDENTIALS:
-            continue  # a unit would take the answer for its credential; it waits, and fails by its own time limit
+        if name.startswith(f"{CREDENTIAL}-"):
+            units.resume(number, name.removeprefix(f"{CREDENTIAL}-"))
+            continue
         listening = listening_socket(number)
-        if listening is not None:
+        if listening is None:
+            continue
+        if name == CREDENTIALS:
+            units.take_waiting(listening)
+        else:
             text = why if name == ADMIN else "an operator sees why with 'systemctl status remo-broker'"
             _answer(listening, f"the broker cannot start: {text}")
+    units.refuse_all()
+
+
+class _Refusal:
+    """One connection of the credentials socket, which systemd stores under `name`."""
+
+    def __init__(self, connection: socket.socket, name: str) -> None:
+        connection.setblocking(False)
+        self.connection = connection
+        self.name = name
+        self.unit, self.credential = peer_of(connection.getpeername()) or ("?", "?")
+        self._pieces = credential_refusal.pieces(self.unit, self.credential, WHY)
+        self._left = memoryview(b"")
+
+    def advance(self) -> bool:
+        """Send as much as the peer takes now. Returns whether that was the last of it."""
+        while True:
+            if not self._left:
+                piece = next(self._pieces, None)
+                if piece is None:
+                    self.connection.shutdown(socket.SHUT_WR)
+                    return True
+                self._left = memoryview(piece)
+            try:
+                self._left = self._left[self.connection.send(self._left) :]
+            except BlockingIOError:
+                return False
+
+
+class _Units:
+    """Refuses credentials, so that the units fail and systemd says so."""
+
+    def __init__(self, manager: Manager) -> None:
+        self._manager = manager
+        self._deadline = monotonic() + CREDENTIALS_SECONDS
+        self._refusals: dict[int, _Refusal] = {}
+        manager.later = self._later
+
+    def _later(self, seconds: float, call: Callable[[], None]) -> None:
+        if monotonic() < self._deadline:
+            time.sleep(seconds)
+            call()
+
+    def take_waiting(self, listening: socket.socket) -> None:
+        for number in range(MAX_ANSWERED):
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return
+            name = f"{os.getpid()}-{number}"
+            # Half a refusal would be a credential. If the peer does not read all of it in time, or
+            # this process is killed, systemd keeps the connection for the next attempt.
+            self._manager.keep(CREDENTIAL, name, connection.fileno())
+            self._refusals[connection.fileno()] = _Refusal(connection, name)
+
+    def resume(self, descriptor: int, name: str) -> None:
+        """Take a connection that an earlier process has not answered."""
+        try:
+            self._refusals[descriptor] = _Refusal(socket.socket(fileno=descriptor), name)
+        except OSError:
+            self._manager.drop(CREDENTIAL, name)  # closed by the peer, or before the start failed
+
+    def refuse_all(self) -> None:
+        writable = select.poll()
+        for descriptor in self._refusals:
+            writable.register(descriptor, select.POLLOUT)
+        while self._refusals and (left := self._deadline - monotonic()) > 0:
+            for descriptor, _ in writable.poll(left * 1000):
+                refusal = self._refusals[descriptor]
+                try:
+                    if not refusal.advance():
+                        continue
+                except OSError:
+                    pass  # the peer has gone
+                else:
+                    text = f"Credential {refusal.credential} of unit {printable(refusal.unit)} was refused: {WHY}."
+                    print(f"remo-broker: {text}", file=sys.stderr)
+                writable.unregister(descriptor)
+                del self._refusals[descriptor]
+                refusal.connection.close()
+                self._manager.drop(CREDENTIAL, refusal.name)
 
 
 def _answer(listening: socket.socket, message: str) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 ADMIN = "admin"
 STATUS = "status"
 CREDENTIALS = "credentials"
+# A stored connection of that socket; followed by a hyphen and its own name.
+CREDENTIAL = "credential"
 # Followed by a hyphen and the project's name.
 PROJECT_KINDS = ("client", "mount")
 # Delay before trying again when the manager's queue was full.

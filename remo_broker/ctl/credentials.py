@@ -18,6 +18,7 @@ ADVICE = {
     Reason.NO_SNAPSHOT.value: "push secrets: remo-brokerctl push FILE; until then the unit waits",
     Reason.EXPIRED.value: "have the sidecar push a secret that has not expired",
     Reason.NOT_IN_SNAPSHOT.value: "add the secret to what the sidecar pushes",
+    Reason.NO_SUCH_FIELD.value: "push the secret as a bundle that has the field, or correct the rule",
 }
 
 

@@ -36,7 +36,7 @@ class CredentialRule:
         self.credential = credential
         self.secret = secret
         self.field = field
-        self._matches = re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL).fullmatch
+        self._matches = re.compile(".*".join(map(re.escape, pattern.split("*")))).fullmatch
 
     def applies_to(self, unit: str) -> bool:
         return self._matches(unit) is not None
@@ -76,14 +76,18 @@ def _rule(key: str, pattern: str, credential: str, source: object) -> Credential
     return CredentialRule(pattern, credential, secret, field if dot else None)
 
 
-def is_unit_pattern(text: str) -> bool:
+def is_unit_name(text: str) -> bool:
     # A unit name has a suffix. It has no path or shell characters except those that systemd escapes
     # with.
     return (
         0 < len(text) <= MAX_UNIT_NAME
         and "." in text
-        and re.fullmatch(r"[A-Za-z0-9:_.\\@*-]+", text, re.ASCII) is not None
+        and re.fullmatch(r"[A-Za-z0-9:_.\\@-]+", text, re.ASCII) is not None
     )
+
+
+def is_unit_pattern(text: str) -> bool:
+    return is_unit_name(text.replace("*", "x"))
 
 
 def is_credential_name(text: str) -> bool:
@@ -100,12 +104,12 @@ def peer_of(address: object) -> tuple[str, str] | None:
 
     systemd binds `\\0HEX/unit/UNIT/CREDENTIAL`. None if the address does not have this form.
     """
-    if not isinstance(address, bytes) or not address.startswith(b"\0"):
+    if not isinstance(address, bytes) or not address.startswith(b"\0") or not address.isascii():
         return None
-    parts = address[1:].decode("utf-8", "backslashreplace").split("/", 3)
+    parts = address[1:].decode("ascii").split("/", 3)
     if len(parts) != 4 or parts[1] != "unit" or re.fullmatch("[0-9a-f]+", parts[0]) is None:
         return None
     _, _, unit, credential = parts
-    if not unit or not credential or len(unit) > MAX_UNIT_NAME or not is_credential_name(credential):
+    if not is_unit_name(unit) or not is_credential_name(credential):
         return None
     return unit, credential

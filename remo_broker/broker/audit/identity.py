@@ -1,5 +1,5 @@
-"""Peer identity: the process's unit, container and program, for audit records and never for a
-decision.
+"""Peer identity: the process's unit, container and program, for audit records. Only one decision
+depends on it: whether a peer of the credentials socket is systemd's own.
 
 Read once per connection, when it is accepted. The socket refers to the process that connected
 (`SO_PEERPIDFD`, Linux 6.5). If that process is still running after its /proc files have been read,
@@ -225,14 +225,34 @@ def places(cgroup: bytes) -> list[tuple[str, str]]:
     return found
 
 
+def runs_in(pid: int, unit: str) -> bool:
+    """Whether a process runs in the control group of `unit`; false if it has ended."""
+    try:
+        with open(b"/proc/%d/cgroup" % pid, "rb") as file:
+            return is_of(file.read(), unit)
+    except OSError:
+        return False
+
+
+def is_of(cgroup: bytes, unit: str) -> bool:
+    """Whether the text of a /proc/PID/cgroup is of a process in the control group of `unit`. Also
+    true in the root group, where processes are that neither systemd nor a container engine
+    started."""
+    path = _systemd_path(cgroup)
+    outermost = next((one for one in path.split("/") if one and not one.endswith(".slice")), "")
+    # systemd adds an underscore to names that the kernel could use too, such as `cpu.service`.
+    return path == "/" or outermost.removeprefix("_") == unit
+
+
 def _systemd_path(cgroup: bytes) -> str:
     """The path in the hierarchy that systemd manages: the unified one, or systemd's own if there
-    are several."""
-    found = b""
+    are several. A container's systemd uses the unified one even if the host's uses its own, in
+    which the container is then in the root group."""
+    found = b"/"
     for line in cgroup.split(b"\n"):
         number, _, rest = line.partition(b":")
         controllers, _, path = rest.partition(b":")
-        if controllers == b"name=systemd":
+        if controllers == b"name=systemd" and path != b"/":
             return path.decode("utf-8", "surrogateescape")
         if number == b"0":
             found = path

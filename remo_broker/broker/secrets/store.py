@@ -137,7 +137,7 @@ class Store:
         self.epoch = 0
         self.outdated: list[dict[str, Secret]] = []
         """The entries of former snapshots, for a caller with time to `forget` them."""
-        self._arena = arena
+        self.arena = arena
         self._max_ttl_seconds = max_ttl_seconds
 
     @property
@@ -209,7 +209,7 @@ class Store:
                     limits.check(name, VALUE_HEAD, end - start)
                     found[name] = (0, start, end, False)
                 elif kind == OBJECT:
-                    bundles = bundles or Bundles(self._arena)
+                    bundles = bundles or Bundles(self.arena)
                     limits.check(name, VALUE_HEAD, len(fields) * SHORTEST_FIELD)
                     check_fields(name, fields)
                     begin, after = start, end
@@ -250,11 +250,11 @@ class Store:
                         limits.check(name, BINARY_HEAD if binary else VALUE_HEAD, end - start, expires=name in expiries)
         except BaseException:  # GeneratorExit too: the client may disconnect in mid-push
             for other in bundles.regions if bundles else ():
-                self._arena.give_back(other)
+                self.arena.give_back(other)
             raise
         old = self.snapshot
         regions = [holder.hand_over(), *(bundles.regions if bundles else ())]
-        self.snapshot = Snapshot(self._arena, regions, found, generation, loaded_usec, expiries)
+        self.snapshot = Snapshot(self.arena, regions, found, generation, loaded_usec, expiries)
         self.snapshot.changes = compared
         self.generation = generation
         self.epoch += 1

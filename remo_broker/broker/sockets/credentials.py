@@ -1,24 +1,23 @@
 """The credentials socket: systemd connects and reads one secret up to the end of the stream.
 
-The protocol cannot signal an error: if the stream ends without data, even with a reset, systemd
-starts the unit with an empty credential. systemd rejects only a reply of more than 1 MiB, so every
-refusal is `REFUSAL_BYTES` long and begins with the reason as text. For the same reason every
-connection stays in systemd's descriptor store until it is answered: if the broker is killed while
-systemd waits, the connection stays open and the next broker answers it.
+The protocol cannot signal an error, so a refusal is a reply that systemd rejects: see
+`credential_refusal`. For the same reason every connection stays in systemd's descriptor store until
+it is answered: if the broker is killed while systemd waits, the connection stays open and the next
+broker answers it.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-import re
 import socket
 from functools import partial
 
+from remo_broker.broker import credential_refusal
 from remo_broker.broker.audit import identity
 from remo_broker.broker.refusals import Refused
-from remo_broker.broker.secrets.plain import write_binary, write_field, write_string
 from remo_broker.broker.sockets.connection import Connection, Peer
+from remo_broker.broker.systemd import CREDENTIAL
 from remo_broker.protocol import records
 from remo_broker.protocol.codes import Reason
 from remo_broker.protocol.credential_rules import peer_of
@@ -31,23 +30,15 @@ if TYPE_CHECKING:
 
     from remo_broker.broker.audit.trail import AuditTrail
     from remo_broker.broker.credentials import Credentials, CredentialVerdict
-    from remo_broker.broker.loop import Loop
+    from remo_broker.broker.loop import Loop, Timer
     from remo_broker.broker.secrets.memory import Arena, Region
     from remo_broker.broker.secrets.store import Store
     from remo_broker.broker.sockets.connection import Sweeper
     from remo_broker.broker.systemd import Manager
 
-# systemd reads at most 1 MiB (CREDENTIALS_TOTAL_SIZE_MAX) and fails the unit at step CREDENTIALS if
-# there is more.
-REFUSAL_BYTES = 1024 * 1024 + 1
 # Concurrent connections. A unit requests one credential after another, so this many units may wait.
 # Further connections are refused.
 MAX_CONNECTIONS = 1024
-# The kind of these connections in systemd's descriptor store.
-KIND = "credential"
-
-_unit_field = re.compile(rb"REMO_PEER_UNIT=([^\n]*)\n")
-
 _WHY = {
     Reason.NOT_IN_CONFIGURATION.value: "no rule in the broker's configuration gives this unit this credential",
     Reason.NO_SNAPSHOT.value: "nothing has been pushed to the broker in time",
@@ -59,13 +50,15 @@ _WHY = {
     Reason.UID_NOT_ALLOWED.value: "only systemd may use this socket",
     Reason.BAD_VALUE.value: "the peer's address is not one that systemd connects from",
     Reason.TOO_MANY_CONNECTIONS.value: "too many credentials are being loaded",
+    Reason.OUT_OF_MEMORY.value: "there is no secret memory left",
+    Reason.NOT_STARTED.value: "the broker ended before it had answered",
 }
 
 
 class CredentialConnection(Connection):
     """One credential that a unit is loading. Input from the peer is discarded."""
 
-    __slots__ = ("_half_closed", "credential", "due", "identity", "name", "region", "server", "unit")
+    __slots__ = ("_half_closed", "credential", "due", "identity", "name", "region", "server", "timer", "unit")
 
     def __init__(self, server: CredentialServer, connection: Accepted, name: str) -> None:
         super().__init__(server.loop, server.sweeper, connection)
@@ -77,7 +70,9 @@ class CredentialConnection(Connection):
         self.identity = b""
         """The audit record's fields that identify the peer."""
         self.due = 0.0
-        """The deadline for a push to arrive, on the loop's clock."""
+        """How long it may wait, on the loop's clock."""
+        self.timer: Timer | None = None
+        """Ends the wait."""
         self.region: Region | None = None
         """Contains the reply that is being sent."""
 
@@ -104,10 +99,21 @@ class CredentialConnection(Connection):
         if self.ending and not self.pending:
             self.close()
 
-    def give(self, answer: bytes | memoryview) -> None:
-        """Send the reply, then close."""
+    def give(self, value: memoryview) -> None:
+        """Send the value, then close."""
         self.ending = True
-        self.send([b"", answer, b""])
+        self.send([b"", value, b""])
+        self._end_when_sent()
+
+    def refuse(self, why: str) -> None:
+        """Send a refusal, then close."""
+        self.release()  # a refusal may wait for its peer, and the value must not wait with it
+        self.ending = True
+        for piece in credential_refusal.pieces(self.unit, self.credential, why):
+            self.send([b"", piece, b""])
+        self._end_when_sent()
+
+    def _end_when_sent(self) -> None:
         if not self.closed and not self.pending:
             self.release()
             self.linger()
@@ -125,13 +131,14 @@ class CredentialConnection(Connection):
     def close(self) -> None:
         if not self.closed:
             super().close()
+            if self.timer is not None:
+                self.timer.cancel()
             self.release()
             self.server.left(self)
 
 
 class CredentialServer:
-    """All connections on the credentials socket: those that wait for the first push, and those
-    being answered."""
+    """All connections on the credentials socket: those that wait, and those being answered."""
 
     def __init__(
         self,
@@ -176,7 +183,7 @@ class CredentialServer:
 
     def _take(self, asked: CredentialConnection, peer: Peer) -> None:
         self.connections.add(asked)
-        self._manager.keep(KIND, asked.name, asked.fd)
+        self._manager.keep(CREDENTIAL, asked.name, asked.fd)
         asked.identity = identity.peer_fields(asked.socket, peer.pid, peer.uid, peer.gid)
         who = peer_of(asked.socket.getpeername())
         if who is not None:
@@ -194,55 +201,57 @@ class CredentialServer:
             return Reason.UID_NOT_ALLOWED
         if not is_systemd:
             return Reason.BAD_VALUE
-        unit = _unit_field.search(asked.identity)
         # Any root process, such as one in a container, can bind any address. systemd's own runs in
-        # the unit's control group.
-        if unit is not None and unit[1] != printable(asked.unit).encode():
+        # the unit's control group until it is answered.
+        if identity.GONE in asked.identity or not identity.runs_in(peer.pid, asked.unit):
             return Reason.UNIT_MISMATCH
+        # An earlier broker was killed while it answered, and what it sent is part of the reply.
+        if credential_refusal.has_unread(asked.socket):
+            return Reason.NOT_STARTED
         return Reason.TOO_MANY_CONNECTIONS if len(self.connections) > MAX_CONNECTIONS else None
 
     def _decide(self, asked: CredentialConnection) -> None:
         verdict = self.credentials.verdict(asked.unit, asked.credential)
-        if verdict.may_wait and self.loop.now < asked.due:
-            if asked not in self._waiting:
-                self._waiting.append(asked)
-                self.loop.after(max(0.0, asked.due - self.loop.now), partial(self._overdue, asked))
+        if verdict.may_wait:
+            self._wait(asked, verdict, verdict.reason)
             return
         if verdict.outcome is not Outcome.OK:
             self._refuse(asked, verdict.reason, verdict)
+            return
+        if self._deny and self._trail.trouble is not None:
+            self._wait(asked, verdict, Reason.AUDIT_UNAVAILABLE.value)
             return
         try:
             asked.region = self.arena.take()
         except Refused as refusal:
             self._refuse(asked, str(refusal.reason), verdict)
             return
-        span = self._write(asked.region, verdict)
+        assert verdict.rule is not None
+        span = self.credentials.write(asked.region, verdict.rule)
         if span is None:
             self._refuse(asked, Reason.NO_SUCH_FIELD.value, verdict)
         elif self._record(asked, verdict.decision, verdict.outcome, verdict.reason, verdict):
             self.credentials.served += 1
             asked.give(asked.region.view[slice(*span)])
         else:
-            self._refuse(asked, Reason.AUDIT_UNAVAILABLE.value, verdict)
+            asked.release()
+            self._wait(asked, verdict, Reason.AUDIT_UNAVAILABLE.value)
 
-    def _write(self, region: Region, verdict: CredentialVerdict) -> tuple[int, int] | None:
-        """Write the plain value into `region`. Returns its start and end there, or None if the
-        bundle has no such field."""
-        snapshot, rule = self._store.snapshot, verdict.rule
-        assert snapshot is not None
-        assert rule is not None
-        index, start, end, binary = snapshot.secrets[rule.secret]
-        data = snapshot.views[index]
-        if rule.field is not None:
-            return None if binary else write_field(region, data, start, end, rule.field)
-        if binary:
-            return 0, write_binary(region, data, start, end)
-        return 0, write_string(region, 0, data, start, end)
+    def _wait(self, asked: CredentialConnection, verdict: CredentialVerdict, reason: str) -> None:
+        """Let the unit wait for a push or for journald; past its deadline, refuse it for
+        `reason`."""
+        if self.loop.now >= asked.due:
+            self._refuse(asked, reason, verdict)
+            return
+        self._waiting.append(asked)
+        if asked.timer is None:
+            asked.timer = self.loop.after(asked.due - self.loop.now, partial(self._overdue, asked))
 
     def _refuse(self, asked: CredentialConnection, reason: str, verdict: CredentialVerdict | None = None) -> None:
-        asked.release()  # a refusal may wait for its peer, and the value must not wait with it
         self.credentials.refused += 1
-        allowed = verdict is not None and verdict.rule is not None
+        allowed = (
+            verdict is not None and verdict.rule is not None and reason != Reason.AUDIT_UNAVAILABLE.value
+        )  # as a fetch is recorded
         self._record(
             asked,
             Decision.ALLOW if allowed else Decision.DENY,
@@ -250,12 +259,7 @@ class CredentialServer:
             reason,
             verdict,
         )
-        why = _WHY.get(reason, reason)
-        text = (
-            f"remo-broker refused credential {asked.credential or '?'} of unit {asked.unit or '?'}: {why}. "
-            "See: journalctl -u remo-broker.service\n"
-        )
-        asked.give(text.encode("ascii", "backslashreplace").ljust(REFUSAL_BYTES))
+        asked.refuse(_WHY.get(reason, reason))
 
     def _record(
         self,
@@ -285,7 +289,7 @@ class CredentialServer:
         return True
 
     def changed(self) -> None:
-        """The store has changed: decide again on the connections that wait for the first push."""
+        """The store or the audit has changed: decide again on the connections that wait for it."""
         if self._waiting and self._store.snapshot is not None:
             waiting, self._waiting = self._waiting, []
             for asked in waiting:
@@ -302,11 +306,12 @@ class CredentialServer:
         self.connections.discard(asked)
         if asked in self._waiting:
             self._waiting.remove(asked)
-        self._manager.drop(KIND, asked.name)
+        self._manager.drop(CREDENTIAL, asked.name)
 
     def stop(self) -> None:
         """The broker is stopping: refuse waiting connections, because the descriptor store may be
         lost with the service."""
         waiting, self._waiting = self._waiting, []
         for asked in waiting:
-            self._refuse(asked, Reason.NO_SNAPSHOT.value, self.credentials.verdict(asked.unit, asked.credential))
+            asked.due = 0.0
+            self._decide(asked)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.broker import Broker, Link, registration, short_directory
+from tests.support.stderr_pipe import Pipe
 from tests.support.units import Units
 
 if TYPE_CHECKING:
@@ -50,3 +51,10 @@ def units(directory: pathlib.Path) -> Iterator[Units]:
         units.add("admin")
         units.add("status")
         yield units
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    with contextlib.closing(Pipe()) as pipe:
+        pipe.flow()
+        yield pipe

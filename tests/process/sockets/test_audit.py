@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import pathlib
 import re
-import select
-import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -21,10 +18,9 @@ from remo_broker.protocol.records import Event
 from tests.support.broker import Broker, Link, ask, registration
 from tests.support.host_memory import of_this_host
 from tests.support.machine import poll
+from tests.support.stderr_pipe import Pipe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.conftest import StartBroker
 
 GET = b'{"op":"get","name":"A"}\n'
@@ -166,54 +162,6 @@ def test_start_and_stop(start_broker: StartBroker) -> None:
 
 
 # --- when nobody takes the records
-
-
-class Pipe:
-    """Standard error as a pipe that somebody may forget to read."""
-
-    def __init__(self) -> None:
-        self.read_end, self.write_end = os.pipe()
-        fcntl.fcntl(self.write_end, fcntl.F_SETPIPE_SZ, 4096)
-        self.data = b""
-        self._reads = threading.Event()
-        self._ends = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while not self._ends.is_set():
-            if self._reads.wait(0.02) and select.select([self.read_end], [], [], 0.02)[0]:
-                data = os.read(self.read_end, 65536)
-                if not data:
-                    return
-                self.data += data
-
-    def flow(self) -> None:
-        self._reads.set()
-
-    def stop(self) -> None:
-        """Read no more, and fill it up."""
-        self._reads.clear()
-        time.sleep(0.1)  # a read may be under way
-        while select.select([], [self.write_end], [], 0)[1]:
-            os.write(self.write_end, b"\n" * 512)
-
-    def records(self, event: str | None = None) -> list[dict[str, str]]:
-        found = [json.loads(line) for line in self.data.splitlines(keepends=True) if line.startswith(b"{")]
-        return [one for one in found if event is None or one.get("REMO_EVENT") == event]
-
-    def close(self) -> None:
-        self._ends.set()
-        self._thread.join()
-        os.close(self.read_end)
-        os.close(self.write_end)
-
-
-@pytest.fixture
-def pipe() -> Iterator[Pipe]:
-    with contextlib.closing(Pipe()) as pipe:
-        pipe.flow()
-        yield pipe
 
 
 def audit_status(broker: Broker) -> dict[str, object]:

@@ -32,7 +32,6 @@ A, B = "a" * 64, "b" * 64
         ("/system.slice/build.service/worker", "build.service", None),
         ("/user.slice/user-1000.slice/session-3.scope", "session-3.scope", None),
         ("/init.scope", "init.scope", None),
-        ("/", None, None),
         ("/a/b", None, None),
         # Engines, with systemd's driver of control groups and without.
         (f"/system.slice/docker-{A}.scope", f"docker-{A}.scope", A),
@@ -69,6 +68,44 @@ def test_what_a_control_group_says(path: str, unit: str | None, container: str |
         assert found == {
             name: value for name, value in (("REMO_PEER_UNIT", unit), ("REMO_PEER_CONTAINER", container)) if value
         }
+
+
+def test_a_container_may_have_the_unified_hierarchy_where_the_host_has_systemds_own() -> None:
+    unified = b"0::/system.slice/build.service\n"
+    assert dict(places(b"1:name=systemd:/\n" + unified)) == {"REMO_PEER_UNIT": "build.service"}
+    assert places(b"1:name=systemd:/\n0::/\n") == places(b"0::/\n") == places(b"1:name=systemd:/\n") == []
+
+
+@pytest.mark.parametrize(
+    ("path", "unit", "runs"),
+    [
+        ("/system.slice/build.service", "build.service", True),
+        ("/system.slice/build.service/worker", "build.service", True),
+        ("/system.slice/system-build.slice/build@a\\x2db.service", "build@a\\x2db.service", True),
+        ("/system.slice/build.socket", "build.socket", True),
+        ("/system.slice/_cpu.service", "cpu.service", True),
+        ("/system.slice/__x.service", "_x.service", True),
+        (f"/{'x' * 247}.service", f"{'x' * 247}.service", True),
+        ("/", "build.service", True),
+        ("/system.slice/other.service", "build.service", False),
+        ("/system.slice/other.service/build.service", "build.service", False),
+        ("/system.slice", "system.slice", False),
+        ("/system.slice/__x.service", "x.service", False),
+        ("/../build.service", "build.service", False),
+        (f"/docker/{A}", "build.service", False),
+        (f"/docker/{A}/build.service", "build.service", False),
+        (f"/system.slice/docker-{A}.scope/system.slice/build.service", "build.service", False),
+        ("/user.slice/user-0.slice/user@0.service/app.slice/build.service", "build.service", False),
+    ],
+)
+def test_which_unit_a_process_runs_in(path: str, unit: str, *, runs: bool) -> None:
+    assert identity.is_of(f"0::{path}\n".encode(), unit) is runs
+
+
+def test_a_process_that_has_ended_runs_in_no_unit() -> None:
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    assert identity.runs_in(process.pid, "build.service") is False
 
 
 def test_a_users_own_unit_is_apart() -> None:

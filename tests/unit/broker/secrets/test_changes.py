@@ -24,7 +24,7 @@ def store() -> Store:
 
 
 def steps(store: Store, **push: Any) -> Generator[None, None, Any]:
-    holder = RegionHolder(store._arena)
+    holder = RegionHolder(store.arena)
     region = holder.fill()
     line = json.dumps(push).encode()
     region.view[: len(line)] = line
