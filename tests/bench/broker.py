@@ -112,7 +112,7 @@ class BenchBroker:
 class Unit(BenchBroker):
     """The installed service under the systemd that runs here."""
 
-    _CONFIG = pathlib.Path("/etc/remo-broker/config.toml")
+    config_file = pathlib.Path("/etc/remo-broker/config.toml")
     _STATE = pathlib.Path("/var/lib/remo-broker")
 
     def __init__(self) -> None:
@@ -120,7 +120,7 @@ class Unit(BenchBroker):
 
     def prepare(self) -> None:
         """A socket unit for the project, and the directory for the registrations."""
-        self._CONFIG.parent.mkdir(exist_ok=True)
+        self.config_file.parent.mkdir(exist_ok=True)
         _systemctl("enable", "--quiet", "--now", *SOCKETS)
         self.start()
 
@@ -145,9 +145,9 @@ class Unit(BenchBroker):
         """
         self.stop()
         if configured:
-            self._CONFIG.write_text("rate_limit_per_second = 0\nidle_exit_seconds = 0\n")
+            self.config_file.write_text("rate_limit_per_second = 0\nidle_exit_seconds = 0\n")
         else:
-            self._CONFIG.unlink(missing_ok=True)
+            self.config_file.unlink(missing_ok=True)
         names = [PROJECT, *(f"project-{number:04}" for number in range(1, projects))][:projects]
         registrations = [Registration(name, f"/srv/remo-bench/{name}", ALLOWED, 900, 64, ()) for name in names]
         state = self._STATE / FILE_NAME

@@ -9,7 +9,7 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING, Any
 
-from tests.bench import clients, helpers, journal, review, sidecar, speed
+from tests.bench import clients, credentials, helpers, journal, review, sidecar, speed
 from tests.bench.broker import ALLOWED, descriptors, push_of_size, push_request, resident, secrets
 from tests.bench.check import Check
 from tests.bench.figures import Figure
@@ -214,6 +214,13 @@ def secret_rotation(setting: Setting, unit: Unit) -> list[Check]:
     return [Check("H2", "exec --watch: a push until the program runs with it", "milliseconds", limit, took, detail)]
 
 
+def waiting_units(setting: Setting, unit: Unit) -> list[Check]:
+    """C1: two services with `LoadCredential=` that the next push lets start."""
+    took, detail = credentials.waiting_units(setting, unit)
+    what = "push until two units that wait for it are active"
+    return [Check("C1", what, "milliseconds", 200 * MS, took, detail)]
+
+
 CHECKS: dict[str, tuple[Callable[[Setting, Unit], list[Check]], ...]] = {
     "speed": (speed.measure,),
     "throughput": (get_throughput,),
@@ -225,6 +232,7 @@ CHECKS: dict[str, tuple[Callable[[Setting, Unit], list[Check]], ...]] = {
     "review": (review.report,),
     "sidecar": (sidecar_recovery, sidecar_changes),
     "helpers": (helper_starts, secret_rotation),
+    "credentials": (waiting_units,),
 }
 """By the name of the part of the bench that has them."""
 

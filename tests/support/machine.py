@@ -190,17 +190,18 @@ class Machine:
         self._top.rmdir()
         self._top.with_suffix(".log").unlink()
 
-    def reboot(self) -> None:
-        """Shut down and boot again from the same disk."""
+    def reboot(self, *, until: str = "") -> None:
+        """Shut down and boot again from the same disk; until that has finished, or until the manager is in the
+        state `until`."""
         before = self.leader
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.run(["systemctl", "reboot"], check=False, timeout=10)
-        self._wait_until_booted(other_than=before)
+        self._wait_until_booted(other_than=before, until=until)
 
-    def _wait_until_booted(self, other_than: int) -> None:
+    def _wait_until_booted(self, other_than: int, until: str = "") -> None:
         self.leader = poll("the container", lambda: self._find_leader(other_than), BOOT_SECONDS)
         try:
-            poll("the machine to boot", self._is_booted, BOOT_SECONDS)
+            poll("the machine to boot", lambda: self._is_booted(until), BOOT_SECONDS)
         except TimeoutError as error:
             log = self._top.with_suffix(".log").read_text(errors="replace")
             raise RuntimeError(f"{error}; its console: {log}") from error
@@ -217,10 +218,10 @@ class Machine:
                         return child
         return 0
 
-    def _is_booted(self) -> bool:
+    def _is_booted(self, until: str) -> bool:
         state = self.run(["systemctl", "is-system-running"], check=False, timeout=10).stdout.strip()
         # "degraded": a unit of the host's distribution fails in containers.
-        return state in {"running", "degraded"}
+        return state in {"running", "degraded", until or "running"}
 
     # --- commands ---------------------------------------------------------------------------------
 
