@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.process.memory.test_process import cores_piped_to
+from tests.support.cores import cores_piped_to
 from tests.support.host_memory import require_memfd_secret, require_mlock
 from tests.support.machine import poll
 from tests.support.operator import ADMIN, SERVICE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from tests.support.operator import Operator
 
 SIDECAR = "remo-sidecar.service"
-VALUE = "zqSealedSecretqz"
+# In no file of the host, which may be edited meanwhile: the machine's disk shows them too.
+VALUE = f"zq{uuid.uuid4().hex}qz"
 VAULT = "/var/lib/vault/vault.env"
 KILLS = 5
 

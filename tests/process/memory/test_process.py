@@ -5,7 +5,6 @@ What another process of the same user may do is tried in a booted systemd: tests
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import os
@@ -21,16 +20,13 @@ import pytest
 from remo_broker.broker.secrets.memory import Arena
 from remo_broker.protocol.process import MEMORY_ENVIRONMENT
 from tests.support.broker import Broker, inside, registration
+from tests.support.cores import cores_piped_to
 from tests.support.host_memory import require_memfd_secret, require_mlock
 from tests.support.machine import poll, unavailable
 from tests.support.scanner import Scanner, make_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.conftest import StartBroker
-
-CORE_PATTERN = pathlib.Path("/proc/sys/kernel/core_pattern")
 
 
 def mappings(pid: int, name: str) -> list[tuple[int, int]]:
@@ -142,20 +138,6 @@ def test_no_memory_to_lock(start_broker: StartBroker, without_memfd_secret: tupl
     broker.push({"A": "value"})
     assert broker.get("A")["value"] == "value"
     assert any("protection 'none'" in one.get("MESSAGE", "") for one in broker.records())
-
-
-@contextlib.contextmanager
-def cores_piped_to(program: pathlib.Path) -> Iterator[None]:
-    """The kernel hands every core of this machine to `program`, for as long as it takes."""
-    before = CORE_PATTERN.read_text()
-    try:
-        CORE_PATTERN.write_text(f"|{program} %p")
-    except OSError:
-        unavailable("this container may not choose who gets the cores")
-    try:
-        yield
-    finally:
-        CORE_PATTERN.write_text(before)
 
 
 def test_no_core(loaded: Broker, directory: pathlib.Path) -> None:

@@ -1,0 +1,37 @@
+"""What a watcher gets while nothing changes."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+
+import pytest
+
+from remo_broker.broker.decisions import Broker
+from remo_broker.broker.loop import Loop
+from remo_broker.broker.secrets.memory import Arena
+from remo_broker.broker.secrets.store import Store
+from remo_broker.broker.sockets import watch
+from remo_broker.broker.sockets.connection import Connection, Sweeper
+from remo_broker.protocol.config import Config
+
+
+def test_a_watcher_gets_an_empty_object_as_a_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "SIGN_OF_LIFE_SECONDS", 0.05)
+    bugs: list[BaseException] = []
+    loop = Loop(bugs.append)
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(20)
+    with ours, theirs, theirs.makefile("rb") as lines:
+        connection = Connection(loop, Sweeper(loop), ours)
+        broker = Broker(Config({}), Store(Arena(), 900))
+        connection.begin(watch.StoreStream(watch.Watchers(loop, broker), connection))
+        began = time.monotonic()
+        while time.monotonic() - began < 0.2:
+            loop.turn()
+        assert json.loads(lines.readline())["ok"]
+        assert json.loads(lines.readline()) == {}
+        connection.close()
+    loop.close()
+    assert bugs == []
