@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 # Other machines change their files, or the host of a virtual machine does.
 REMOTE = frozenset(
@@ -22,7 +23,7 @@ def remote(path: str) -> str | None:
         return None
     for line in lines:
         fields = line.split()
-        point = fields[4].encode("utf-8", "surrogateescape").decode("unicode_escape")
+        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
         # If two are mounted on one place, the later one is on top.
         inside = path == point or path.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= longest:

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from remo_broker.broker.decisions import Broker
+from remo_broker.broker.decisions import Decisions
 from remo_broker.broker.loop import Loop
 from remo_broker.broker.secrets.memory import Arena
 from remo_broker.broker.secrets.store import Store
@@ -25,8 +25,8 @@ def test_a_watcher_gets_an_empty_object_as_a_sign_of_life(monkeypatch: pytest.Mo
     theirs.settimeout(20)
     with ours, theirs, theirs.makefile("rb") as lines:
         connection = Connection(loop, Sweeper(loop), ours)
-        broker = Broker(Config({}), Store(Arena(), 900))
-        connection.begin(watch.StoreStream(watch.Watchers(loop, broker), connection))
+        decisions = Decisions(Config({}), Store(Arena(), 900))
+        connection.begin(watch.StoreStream(watch.Watchers(loop, decisions), connection))
         began = time.monotonic()
         while time.monotonic() - began < 0.2:
             loop.turn()

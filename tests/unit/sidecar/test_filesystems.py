@@ -1,0 +1,46 @@
+"""Which paths are on file systems that inotify does not cover, from a table of mounts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from remo_broker.sidecar import filesystems
+
+if TYPE_CHECKING:
+    import pathlib
+
+MOUNTS = """\
+22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+30 22 0:30 / /nowhere/nfs rw shared:9 master:3 - nfs4 server:/x rw
+31 22 0:31 / /nowhere/a\\040b rw - virtiofs tag rw
+32 22 0:32 / /nowhere/ä rw - 9p tag rw
+33 30 0:33 / /nowhere/nfs/local rw - tmpfs tmpfs rw
+34 22 0:34 / /nowhere/twice rw - tmpfs tmpfs rw
+35 34 0:35 / /nowhere/twice rw - cifs //server/x rw
+36 22 0:36 / /nowhere/back\\134slash rw - nfs server:/y rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/nowhere/vault.env", None),
+        ("/nowhere/nfs/vault.env", "nfs4"),
+        ("/nowhere/nfs", "nfs4"),
+        ("/nowhere/nfs-is-another/vault.env", None),
+        ("/nowhere/nfs/local/vault.env", None),
+        ("/nowhere/a b/vault.env", "virtiofs"),
+        ("/nowhere/ä/vault.env", "9p"),
+        ("/nowhere/back\\slash/vault.env", "nfs"),
+        ("/nowhere/twice/vault.env", "cifs"),
+    ],
+)
+def test_the_mount_that_a_path_is_on_decides(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, path: str, kind: str | None
+) -> None:
+    table = tmp_path / "mountinfo"
+    table.write_text(MOUNTS)
+    monkeypatch.setattr(filesystems, "MOUNTS", str(table))
+    assert filesystems.remote(path) == kind
