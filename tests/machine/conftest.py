@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from tests.support.installation import install, installed
+from tests.support.loading import open_host
 from tests.support.machine import Bus, Machine
 from tests.support.operator import Operator
 
@@ -47,3 +48,10 @@ def machine(machines: Machines) -> Machine:
 @pytest.fixture
 def operator(machine: Machine) -> Operator:
     return Operator(machine)
+
+
+@pytest.fixture
+def host(machine: Machine) -> Iterator[Operator]:
+    """An operator on a machine whose units may load credentials from the broker."""
+    with open_host(machine) as host:
+        yield host
