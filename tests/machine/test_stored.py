@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.machine.faults import journald
+from tests.support.loading import RULES, fails, unit
 from tests.support.machine import poll
 from tests.support.operator import SERVICE
 
@@ -57,6 +58,15 @@ def test_what_is_not_stored_is_reported_and_no_secret_is_given_out_without(
         assert "does not store" in machine.run(["remo-brokerctl", "status"]).stdout
         poll("systemd to hear of it", lambda: "does not store" in machine.show(SERVICE, "StatusText")["StatusText"])
         assert operator.get("kept", "OTHER")["reason"] == "not_in_manifest"
+
+
+def test_a_unit_gets_no_secret_whose_record_is_not_stored(machine: Machine, host: Operator) -> None:
+    host.configure('audit_failure = "deny"\ncredentials_wait_seconds = 1\n' + RULES)
+    with dropping(machine, "MaxLevelStore=notice"):
+        host.push({"PASSWORD": "value"})
+        poll("the trouble to be found", lambda: host.do("status")["audit"].get("reason") == "not_stored")
+        unit(machine, "load@unstored.service", "password")
+        fails(machine, "load@unstored.service", "audit_unavailable")
 
 
 def test_with_a_journal_that_stores_secrets_are_given_out_and_it_is_healthy(

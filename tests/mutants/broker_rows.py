@@ -19,7 +19,6 @@ DAEMON = "remo_broker/broker/daemon.py"
 ADMIN = "remo_broker/broker/sockets/admin.py"
 LISTENER = "remo_broker/broker/sockets/listener.py"
 LISTENERS = "remo_broker/broker/sockets/project_listeners.py"
-CREDENTIALS = "remo_broker/broker/sockets/credentials.py"
 NAMES = "remo_broker/protocol/names.py"
 READER = "remo_broker/manifest/reader.py"
 DOCUMENT = "remo_broker/manifest/document.py"
@@ -129,18 +128,6 @@ BROKER = (
         "    entries = min(one.max_entries, config.cache_default_max_entries)\n",
         "    entries = one.max_entries\n",
         "tests/process/sockets/test_restarts.py::test_a_restart_keeps_to_limits_that_are_stricter_now",
-    ),
-    Mutant(
-        CREDENTIALS,
-        "        if peer.uid != 0:\n            return Reason.UID_NOT_ALLOWED\n",
-        "",
-        "tests/machine/test_credentials.py::test_a_socket_that_was_opened_to_all_still_serves_root_alone",
-    ),
-    Mutant(
-        CREDENTIALS,
-        "        if unit is not None and unit[1] != printable(asked.unit).encode():\n            return Reason.UNIT_MISMATCH\n",
-        "",
-        "tests/machine/test_credentials.py::test_a_root_process_elsewhere_gets_nothing_under_the_name_of_a_unit",
     ),
     # --- limits
     Mutant(RATE, "        if tokens < 1:\n", "        if tokens < -1000:\n", "tests/unit/broker/test_rate.py"),

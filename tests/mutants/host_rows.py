@@ -114,7 +114,7 @@ HOST = (
         "units/remo-broker-credentials.socket",
         "SocketMode=0600\n",
         "SocketMode=0666\n",
-        "tests/machine/test_credentials.py::test_only_root_reaches_the_socket",
+        "tests/machine/test_credential_peers.py::test_only_root_reaches_the_socket",
     ),
     # --- the helper that enables units
     Mutant("units/remo-broker-enable.socket", "SocketMode=0660\n", "SocketMode=0666\n", ENABLES),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants.audit_rows import AUDIT
 from tests.mutants.broker_rows import BROKER
 from tests.mutants.client_rows import CLIENT
+from tests.mutants.credential_rows import CREDENTIALS
 from tests.mutants.host_rows import HOST
 
-MUTANTS = (*BROKER, *AUDIT, *CLIENT, *HOST)
+MUTANTS = (*BROKER, *AUDIT, *CLIENT, *CREDENTIALS, *HOST)
