@@ -42,7 +42,7 @@ def test_only_root_reaches_the_socket(machine: Machine, host: Operator) -> None:
 def test_a_unit_of_a_users_own_service_manager_gets_nothing(machine: Machine, host: Operator, user: str) -> None:
     """Not even of root's: it asks as root, but for a unit that is not the system's."""
     host.push({"PASSWORD": "zqSecretzq"})
-    runtime = "/run/manager"
+    runtime, name = "/run/manager", f"load@{user}.service"
     machine.run(
         [
             *(
@@ -59,16 +59,16 @@ def test_a_unit_of_a_users_own_service_manager_gets_nothing(machine: Machine, ho
     )
     try:
         machine.write(
-            f"{runtime}/systemd/user/load@mine.service",
+            f"{runtime}/systemd/user/{name}",
             f"[Service]\nType=exec\nLoadCredential=password:{SOCKET}\nExecStart=/bin/cp %d/password {runtime}/loaded\n",
         )
         manage = ["env", f"XDG_RUNTIME_DIR={runtime}", "systemctl", "--user"]
-        machine.run([*manage, "start", "load@mine.service"], user=user, check=False)
-        shown = machine.run([*manage, "show", "-pExecMainStatus", "--value", "load@mine.service"], user=user).stdout
+        machine.run([*manage, "start", name], user=user, check=False)
+        shown = machine.run([*manage, "show", "-pExecMainStatus", "--value", name], user=user).stdout
         assert shown.strip() == EXIT_CREDENTIALS
         assert not machine.path(f"{runtime}/loaded").exists()
-        refused = [one for one in refusals(machine) if one[0] == "load@mine.service"]
-        assert refused == ([("load@mine.service", "password", "unit_mismatch")] if user == "root" else [])
+        refused = [one for one in refusals(machine) if one[0] == name]
+        assert refused == ([(name, "password", "unit_mismatch")] if user == "root" else [])
     finally:
         machine.systemctl("stop", "manager.service")
 

@@ -34,7 +34,7 @@ def test_a_unit_loads_the_bytes_of_its_secrets(machine: Machine, host: Operator)
     assert loaded(machine, "load@one.service", "password") == odd.encode()
     assert loaded(machine, "load@one.service", "key") == BINARY
     assert loaded(machine, "load@one.service", "user") == b"me\n"
-    [record] = [one for one in machine.journal("REMO_EVENT=fetch") if one["REMO_CREDENTIAL"] == "password"]
+    [record] = machine.journal("REMO_UNIT=load@one.service", "REMO_CREDENTIAL=password")
     assert (record["REMO_UNIT"], record["REMO_SECRET"], record["REMO_OUTCOME"], record["REMO_PEER_UID"]) == (
         *("load@one.service", "PASSWORD"),
         *("ok", "0"),
