@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from remo_broker.sidecar import filesystems
+from remo_broker.sidecar.check import unwatched
+from remo_broker.sidecar.configuration import Source
 
 if TYPE_CHECKING:
     import pathlib
@@ -40,7 +42,28 @@ MOUNTS = """\
 def test_the_mount_that_a_path_is_on_decides(
     monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, path: str, kind: str | None
 ) -> None:
-    table = tmp_path / "mountinfo"
+    use(monkeypatch, tmp_path)
+    assert filesystems.remote(path) == kind
+
+
+def test_check_names_what_is_not_seen_and_not_refreshed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    use(monkeypatch, tmp_path)
+    unseen, refreshed, local, command = (
+        Source("one", {"file": "/nowhere/nfs/vault.env"}),
+        Source("two", {"file": "/nowhere/nfs/vault.env", "refresh_seconds": 60}),
+        Source("three", {"file": "/nowhere/vault.env"}),
+        Source("four", {"command": ("vault",), "watch": ("/nowhere/a b/vault", "/nowhere/vault")}),
+    )
+    assert unwatched([unseen, refreshed, local, command]) == [
+        ("one", "/nowhere/nfs/vault.env", "nfs4"),
+        ("four", "/nowhere/a b/vault", "virtiofs"),
+    ]
+
+
+def use(monkeypatch: pytest.MonkeyPatch, directory: pathlib.Path) -> None:
+    """Let the process see these mounts."""
+    table = directory / "mountinfo"
     table.write_text(MOUNTS)
     monkeypatch.setattr(filesystems, "MOUNTS", str(table))
-    assert filesystems.remote(path) == kind
