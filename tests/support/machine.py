@@ -17,6 +17,7 @@ import json
 import os
 import pathlib
 import re
+import select
 import shlex
 import shutil
 import socket
@@ -180,9 +181,15 @@ class Machine:
         """Kill the machine. Leaves nothing on the host."""
         if self._supervisor is None:
             return
-        self._supervisor.kill()  # this also kills the container, see _BOOT
-        self._supervisor.wait()
-        poll("the container to end", lambda: not pathlib.Path(f"/proc/{self.leader}").exists())
+        with contextlib.ExitStack() as stack:
+            leader = None
+            with contextlib.suppress(OSError):  # it did not boot, or has ended
+                # Not its number, which another process may get at once.
+                leader = os.pidfd_open(self.leader)
+                stack.callback(os.close, leader)
+            self._supervisor.kill()  # this also kills the container, see _BOOT
+            self._supervisor.wait()
+            poll("the container to end", lambda: leader is None or select.select([leader], [], [], 0)[0])
         for group in hierarchies(self.name):
             for directory, _, _ in os.walk(group, topdown=False):
                 poll(f"{directory} to be empty", lambda directory=directory: removed(directory))  # type: ignore[misc]
