@@ -314,10 +314,9 @@ def _interpreter(name: str) -> Row:
 def _packaged_interpreter(name: str) -> Row:
     for suite in SUITES:
         root = _root(suite)
-        if (
-            subprocess.run(["chroot", root, "apt-cache", "show", name], capture_output=True, check=False).returncode
-            == 0
-        ):
+        # `apt-cache show` would take it for a pattern.
+        named = ["chroot", root, "apt-cache", "pkgnames", name]
+        if name in subprocess.run(named, capture_output=True, text=True, check=True).stdout.split():
             break
     else:
         raise SystemExit(f"matrix: there is no {name} on PATH, nor in {', '.join(SUITES)}")
