@@ -315,7 +315,7 @@ def _packaged_interpreter(name: str) -> Row:
     for suite in SUITES:
         root = _root(suite)
         # `apt-cache show` would take it for a pattern.
-        named = ["chroot", root, "apt-cache", "pkgnames", name]
+        named = ["chroot", str(root), "apt-cache", "pkgnames", name]
         if name in subprocess.run(named, capture_output=True, text=True, check=True).stdout.split():
             break
     else:
