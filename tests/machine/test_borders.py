@@ -164,25 +164,38 @@ def test_a_state_file_of_somebody_else_is_not_read(machine: Machine, operator: O
 # --- the manifest reader ---------------------------------------------------------------------------------------------
 
 
-def test_the_reader_alone_sees_projects_and_nothing_else(machine: Machine, operator: Operator) -> None:
-    """By its unit's own sandbox, with another program in the reader's place."""
-    machine.write("/home/dev/projects/seen-by-readers", "")
+def seen_by_the_reader(machine: Machine, operator: Operator, changed: str = "") -> set[str]:
+    """What another program in the reader's place reaches; `changed` are settings of its unit."""
+    operator.register("other", ["A"])  # so that there is a state, and a project
     machine.run(["install", "-d", "-m", "777", "/home/open", "/root/open"])
     result = "/run/intruder-result"
     machine.run(["install", "-m", "666", "/dev/null", result])
     machine.write(
         "/run/systemd/system/remo-broker-manifest@.service.d/test.conf",
         f"[Service]\nExecStart=\nExecStart=/usr/bin/python3 -IS {INTRUDER} look\nStandardOutput=append:{result}\n"
-        "LimitFSIZE=infinity\n",
+        f"LimitFSIZE=infinity\n{changed}",
     )
     machine.systemctl("daemon-reload")
     operator.ask("register", name="app", project_path="/home/dev/projects/app")
-    uid, _ = machine.ids(READER)
-    expected = {"saw /home", f"uid {uid}"}
     # It writes when it ends.
-    seen = poll("the reader's word", lambda: machine.path(result).read_text().splitlines())
-    assert set(seen) == expected
+    return set(poll("the reader's word", lambda: machine.path(result).read_text().splitlines()))
+
+
+def test_the_reader_alone_sees_projects_and_nothing_else(machine: Machine, operator: Operator) -> None:
+    """By its unit's own sandbox, with another program in the reader's place."""
+    uid, _ = machine.ids(READER)
+    assert seen_by_the_reader(machine, operator) == {"saw /home", f"uid {uid}"}
     assert uid != machine.ids(BROKER)[0]
+
+
+@pytest.mark.parametrize("gone", ["ProtectSystem=no\n", "SystemCallFilter=\n", "mode of the state"])
+def test_each_wall_around_the_reader_stands_alone(machine: Machine, operator: Operator, gone: str) -> None:
+    """Without the one in front of it."""
+    uid, _ = machine.ids(READER)
+    if gone == "mode of the state":
+        machine.path(STATE).chmod(0o777)
+        gone = ""
+    assert seen_by_the_reader(machine, operator, gone) == {"saw /home", f"uid {uid}"}
 
 
 def test_the_broker_sees_no_project(machine: Machine, operator: Operator) -> None:

@@ -139,8 +139,12 @@ def state(directory: str) -> None:
 def look() -> None:
     """Look at what is visible from here, and say as whom."""
     print(f"uid {os.getuid()}")
+
+    def is_seen(path: str) -> bool:
+        return not stat.S_ISDIR(os.stat(path).st_mode) or os.listdir(path) != []
+
     for path in ("/home", "/run/remo-broker", "/run/remo-broker/admin.sock", "/var/lib/remo-broker", "/root"):
-        attempt(f"saw {path}", os.listdir if stat.S_ISDIR(os.stat(path).st_mode) else os.stat, path)
+        attempt(f"saw {path}", is_seen, path)
     for path in ("/home/open", "/root/open"):
         attempt(f"wrote to {path}", lambda path=path: os.close(os.open(f"{path}/planted", os.O_CREAT | os.O_WRONLY)))
     attempt("socket", lambda: socket.socket(socket.AF_UNIX))
