@@ -142,8 +142,8 @@ def test_a_directory_in_the_place_of_a_socket_is_said(machine: Machine, operator
 
 def test_a_broken_configuration_is_reported_to_clients(machine: Machine, operator: Operator) -> None:
     registered(machine, operator)
-    machine.systemctl("stop", SERVICE)
-    machine.wait_state(CLIENT_UNIT, "active")
+    operator.stop_for_good()
+    machine.systemctl("start", CLIENT_UNIT)
     operator.configure("idle_exit_secnds = 1\n")
     for arguments, stdin in ((["list"], ""), (["push"], '{"A":"a"}')):
         said = machine.run(["remo-brokerctl", *arguments], stdin=stdin, check=False, timeout=SAID_WITHIN)
