@@ -48,11 +48,12 @@ def output_of(argv: Sequence[str], label: str, timeout_seconds: int, *, own_sess
         raise Problem(f"{label}: {argv[0]}: {why}", hint="give the path of an executable program") from None
     deadline = monotonic() + timeout_seconds
     try:
-        content = _read(process, deadline, label)
-        try:
-            status = process.wait(max(0.0, deadline - monotonic()))
-        except subprocess.TimeoutExpired:
-            content = None
+        content, status = _read(process, deadline, label), 0
+        if content is not None:
+            try:
+                status = process.wait(max(0.0, deadline - monotonic()))
+            except subprocess.TimeoutExpired:
+                content = None
     finally:
         # Also if this process is being stopped.
         _kill(process, own_session=own_session)
@@ -93,6 +94,7 @@ def _read(process: subprocess.Popen[bytes], deadline: float, label: str) -> byte
 def _kill(process: subprocess.Popen[bytes], *, own_session: bool) -> None:
     assert process.stdout is not None
     process.stdout.close()
+    # Not reaped yet: its group is still its own, even if it has exited and only a child is left.
     if process.returncode is None:
         try:
             if own_session:

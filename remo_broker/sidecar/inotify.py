@@ -143,7 +143,10 @@ def places(path: str) -> Iterator[tuple[str, str | None]]:
             links += 1
             if links > MAX_LINKS:
                 return
-            target = os.readlink(full)
+            try:
+                target = os.readlink(full)
+            except OSError:  # replaced just now, of which the watch on `here` will tell
+                return
             here = "/" if target.startswith("/") else here
             steps += [step for step in target.split("/") if step not in ("", ".")][::-1]
         elif steps:

@@ -13,6 +13,7 @@ from remo_broker.protocol.process import forbid_dumps
 from remo_broker.protocol.replies import Pushed
 from remo_broker.sidecar import configuration
 from remo_broker.sidecar.commands import ADMIN_SOCKET, JSON, PROGRAM, SOCKET
+from remo_broker.sidecar.sizes import check_sizes
 from remo_broker.sidecar.sources import read_all
 
 TYPE_CHECKING = False
@@ -45,7 +46,9 @@ def push(arguments: Arguments) -> int:
 
 
 def request_for(secrets: Secrets, *, changes: bool = False) -> tuple[PushCreds, int]:
-    """The request that pushes `secrets`, and a hash of it. Raises `Problem` if it is too long."""
+    """The request that pushes `secrets`, and a hash of it. Raises `Problem` if it, or a value, is
+    too long."""
+    check_sizes(secrets)
     request = push_request(secrets.texts, secrets.binaries, secrets.expires, changes=changes)
     line = encode(request)
     size = len(line)

@@ -122,7 +122,9 @@ class Supplier:
         until = min(self._refresh_at, self._watched.due)
         if self._link is not None:
             poll.register(self._link.descriptor, select.POLLIN)
-            until = min(until, self._heard_at + SILENCE_SECONDS, self._due if self._cause else NEVER)
+            until = min(
+                until, self._heard_at + SILENCE_SECONDS, self._due if self._cause and self._start_usec else NEVER
+            )
         else:
             until = min(until, self._connect_at)
         if self._manager.waiting:
@@ -259,6 +261,10 @@ class Supplier:
         if reading.failure is not None:
             raise reading.failure
         request, digest = request_for(reading.secrets)
+        yielded_to = self._yields_to
+        self._catch_up()
+        if self._yields_to and not yielded_to and cause != SIGNAL:
+            return False  # an operator acted while the sources were read
         if digest == self._digest and (self._held or (self._yields_to and cause == CHANGE)):
             return False
         with AdminClient(self._path) as client:
@@ -271,6 +277,12 @@ class Supplier:
         )
         log(INFO, f"pushed {counted(pushed.secret_count, 'secret')}; generation {pushed.generation}")
         return True
+
+    def _catch_up(self) -> None:
+        """Learn what has happened at the broker while the sources were read."""
+        link = self._link
+        if link is not None and select.select([link.descriptor], [], [], 0)[0]:
+            self._hear(link)
 
     def _failed(self, error: Exception, reading: Reading) -> None:
         self._due = boot_seconds() + self._retry

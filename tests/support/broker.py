@@ -356,8 +356,13 @@ class Broker:
 
     def processor_seconds(self) -> float:
         """Its user and system time."""
-        fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return processor_seconds(self.pid)
+
+
+def processor_seconds(pid: int) -> float:
+    """A process's user and system time."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def inside(pid: int, name: str) -> pathlib.Path:

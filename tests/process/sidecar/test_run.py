@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import time
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.process.sidecar.test_sources import VALUE, script, source
-from tests.support.broker import inside, settle
+from tests.support.broker import inside, processor_seconds, settle
 from tests.support.cores import cores_piped_to
 from tests.support.machine import poll
 
@@ -231,6 +232,53 @@ def test_an_operator_who_pushes_while_a_source_fails_is_not_overruled(supplied: 
     flag.touch()
     settle(2.5)
     assert supplied.broker.get("A")["value"] == "theirs"
+
+
+def test_an_operator_who_clears_while_the_sources_are_read_is_not_overruled(supplied: Supplied) -> None:
+    """Each time the command gives another value, so that there is something to push."""
+    pause, reading = supplied.directory / "pause", supplied.directory / "reading"
+    body = (
+        f"pause, reading = {str(pause)!r}, {str(reading)!r}\n"
+        "if os.path.exists(pause):\n    open(reading, 'w').close()\n"
+        "while os.path.exists(pause): time.sleep(0.01)\nprint('A=%d' % time.time_ns())"
+    )
+    supplied.start("--command", script(supplied, body), "--refresh-seconds=1")
+    poll("the first push", lambda: supplied.broker.get("A").get("value"))
+    pause.touch()
+    poll("the sources to be read", reading.exists)
+    supplied.broker.ask({"op": "clear-creds"})
+    pause.unlink()
+    poll("the sidecar to see it", lambda: "another process's clear" in supplied.status())
+    settle(1.5)  # beyond refresh_seconds
+    assert supplied.broker.get("A")["reason"] == "no_snapshot"
+    supplied.hangup()
+    poll("the push that is asked for", lambda: supplied.broker.get("A").get("value"))
+
+
+def test_a_broker_that_accepts_and_says_nothing_is_waited_for_idly(supplied: Supplied, file: pathlib.Path) -> None:
+    supplied.broker.stop()
+    supplied.start("--file", file)
+    with socket.socket(socket.AF_UNIX) as silent:
+        supplied.broker.admin.unlink(missing_ok=True)
+        silent.bind(str(supplied.broker.admin))
+        silent.listen(4)
+        silent.settimeout(20)
+        connection, _ = silent.accept()
+        with connection:
+            before = processor_seconds(supplied.process.pid)
+            settle(1)
+            assert processor_seconds(supplied.process.pid) - before < 0.3
+    supplied.broker.admin.unlink()
+
+
+def test_a_child_that_outlives_its_command_is_killed_at_the_timeout(supplied: Supplied) -> None:
+    pid = supplied.directory / "pid"
+    body = f"import subprocess; p = subprocess.Popen(['sleep', '600'])\nopen({str(pid)!r}, 'w').write(str(p.pid))\nprint('A=1')"
+    config = supplied.configure(source(command=[script(supplied, body)], timeout_seconds=1))
+    supplied.start(f"--config={config}")
+    assert "timed out after 1 s and was killed" in supplied.status()
+    child = pid.read_text()
+    poll("the end of its child", lambda: not pathlib.Path(f"/proc/{child}").exists() or _is_zombie(child))
 
 
 def test_sighup_reads_the_configuration_again(supplied: Supplied, file: pathlib.Path) -> None:

@@ -105,6 +105,28 @@ def test_a_source_that_fails_leaves_the_broker_as_it_is(supplied: Supplied, body
     assert supplied.broker.get("A")["value"] == "kept"
 
 
+@pytest.mark.parametrize("value", [b"\xff" * 50_000, b'"' * 40_000, b"x" * 65_600])
+def test_a_value_that_no_project_could_fetch_is_named_by_check_too(supplied: Supplied, value: bytes) -> None:
+    """Its reply would be too long, escapes and base64 included."""
+    supplied.broker.push({"A": "kept"})
+    (supplied.directory / "secrets").mkdir()
+    file = supplied.directory / "secrets/B"
+    file.write_bytes(value)
+    for command in ("check", "push"):
+        done = supplied.run(command, "--directory", "secrets")
+        assert done.returncode == 1
+        assert f"source 1 ({file.parent}): B: too long\nHint: " in done.stderr.decode()
+    assert supplied.broker.get("A")["value"] == "kept"
+
+
+@pytest.mark.parametrize("value", [b"\xff" * 49_000, b'"' * 32_650, b"x" * 65_400])
+def test_a_value_that_a_project_can_just_fetch_is_pushed(supplied: Supplied, value: bytes) -> None:
+    (supplied.directory / "secrets").mkdir()
+    (supplied.directory / "secrets/B").write_bytes(value)
+    assert supplied.run("push", "--directory", "secrets").returncode == 0
+    assert supplied.broker.get("B")["ok"]
+
+
 def test_files_that_are_no_source(supplied: Supplied) -> None:
     os.mkfifo(supplied.directory / "fifo")
     (supplied.directory / "empty").touch()
