@@ -65,6 +65,11 @@ def test_three_commands_from_a_bare_machine_to_a_secret_in_a_container(machine: 
     machine.path("/root/key").unlink()
     assert operator.get("held", "B")["value_b64"] == "/wAK"
     assert operator.get("held", "A")["value"] == VALUE
+    # What no project could fetch is not kept, and more sets in a row than systemd would let a service start.
+    done = machine.run(["remo-sidecar", "set", "C"], stdin="\\" * 40_000, check=False)
+    assert (done.returncode, "C: too long" in done.stderr) == (1, True)
+    for _ in range(4):
+        machine.run(["remo-sidecar", "set", "A"], stdin=f"{VALUE}\n")
     listed = json.loads(machine.run(["remo-sidecar", "--json=short", "list"]).stdout)
     assert [one["name"] for one in listed] == ["A", "B"]
     # Everything that was written to the disk since the boot, the journal included.
