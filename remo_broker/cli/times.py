@@ -37,7 +37,7 @@ _UNITS = {
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _WORDS = {"yesterday": -1, "today": 0, "tomorrow": 1}
-_span = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Zµμ]*)")
+_span = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*([a-zA-Zµμ]*)\s*")
 _CLOCK = r"(?P<hour>[01]?\d|2[0-3]):(?P<minute>[0-5]?\d)(?::(?P<second>[0-5]?\d|60)(?P<fraction>\.\d+)?)?"
 _DATE = r"(?P<year>\d{2}|\d{4})-(?P<month>0?[1-9]|1[0-2])-(?P<day>0?[1-9]|[12]\d|3[01])"
 _forms = tuple(
@@ -48,7 +48,7 @@ _forms = tuple(
         _CLOCK,
     )
 )
-_offset = re.compile(r"(?P<sign>[+-])(?P<hours>\d{2})(?::?(?P<minutes>[0-5]\d))?").fullmatch
+_offset = re.compile(r"(?P<sign>[+-])(?P<hours>[01]\d|2[0-3])(?::?(?P<minutes>[0-5]\d))?").fullmatch
 # An offset or Z may directly follow a time of day, as in RFC 3339.
 _suffix = re.compile(r"(?P<time>.*\d:\d{1,2}(?:\.\d+)?)(?P<zone>Z|[+-]\d{2}(?::?\d{2})?)", re.IGNORECASE).fullmatch
 _zone_name = re.compile(r"[A-Za-z][A-Za-z0-9_+/-]*").fullmatch
@@ -86,6 +86,7 @@ def _timestamp(text: str, now: float) -> int | None:
 def _usec(number: str) -> int | None:
     """Seconds with a fraction, to the microsecond: a float has too few digits."""
     whole, _, fraction = number.partition(".")
+    whole = whole or ("0" if fraction else "")
     if not (whole.isascii() and whole.isdigit() and (fraction or "0").isascii() and (fraction or "0").isdigit()):
         return None
     return int(whole) * USEC + _fraction(fraction)
@@ -114,6 +115,10 @@ def _with_zone(text: str, now: float) -> int | None:
         return _in_zone(rest, now, f"<ISO>{west}{offset['hours']}:{offset['minutes'] or '00'}")
     if _zone_name(word) and os.path.isfile(f"{ZONES}/{word}"):
         return _in_zone(rest, now, f":{word}")
+    for daylight, name in enumerate(time.tzname):
+        # Summer time in winter, and the reverse: systemd accepts both.
+        if word.upper() == name.upper():
+            return _local(rest, now, daylight)
     return _local(text, now)
 
 
@@ -177,7 +182,7 @@ def _local(text: str, now: float, daylight: int = -1) -> int | None:
         return None
     given = found.groupdict()
     month = _MONTHS.index(given["name"].lower()) + 1 if given.get("name") else int(given.get("month") or today.tm_mon)
-    year = _year(given.get("year")) or today.tm_year
+    year = _year(given["year"]) if given.get("year") else today.tm_year
     day_of_month = int(given.get("day") or today.tm_mday)
     hour, minute, second = (int(given[name] or 0) for name in ("hour", "minute", "second"))
     usec = _mktime(year, month, day_of_month, hour, minute, second, daylight)
@@ -191,10 +196,8 @@ def _weekday(word: str) -> int | None:
     return next((number for number, day in enumerate(_DAYS) if lower in (day, day[:3])), None)
 
 
-def _year(digits: str | None) -> int:
+def _year(digits: str) -> int:
     """Two-digit years as in strptime(3)."""
-    if not digits:
-        return 0
     year = int(digits)
     return year if len(digits) == 4 else year + (1900 if year >= 69 else 2000)
 

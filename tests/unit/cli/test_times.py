@@ -50,7 +50,12 @@ def _berlin(monkeypatch: pytest.MonkeyPatch) -> object:
         ("1d12h ago", NOW - 36 * 3600),
         ("90 ago", NOW - 90),
         ("0.5s ago", NOW - 0.5),
+        (".5h ago", NOW - 1800),
+        ("5min  ago", NOW - 300),
+        ("2026-05-31 11:00 CET", NOW - 3600),  # a zone of its own, with summer time
+        ("2026-01-31 13:00 CEST", NOW - 120 * 86400 + 3600),
         ("@1780221600", NOW),
+        ("@.5", 0.5),
         ("@0", 0),
     ],
 )
@@ -63,7 +68,17 @@ def test_times(text: str, seconds: float) -> None:
     [
         *("", "tomorrow-ish", "-", "ago", "-5 parsecs", "25:00", "2026-13-01", "@x", "@1e400", "1h ago ago", "@nan"),
         # Times that no journal has: it would take them for others.
-        *("@-1", "@1e12", "1969-12-31 UTC", "0001-01-01", "9999-12-31 23:59:59 UTC", "100y ago", "+9000y"),
+        *(
+            "@-1",
+            "@1e12",
+            "1969-12-31 UTC",
+            "0000-01-01",
+            "0001-01-01",
+            "9999-12-31 23:59:59 UTC",
+            "100y ago",
+            "+9000y",
+        ),
+        *("@.", "@", "2026-05-31 12:00 +25:00", "2026-05-31 12:00 AEST"),
         *("-" + "9" * 400 + "y", "+" + "9" * 400 + "s", "@" + "9" * 5000),
     ],
 )
