@@ -44,7 +44,7 @@ _UNCERTAIN_ESCAPES = frozenset("abfv'\n\r")
 # Characters that only bash treats as special; unprintable ones are checked separately.
 _uncertain = re.compile(r"[\s#$`\\'\"&|;<>()]").search
 _home = re.compile(r"(?:^|[:=])~").search
-_like_yaml = re.compile(r"(?:---\s*$|-\s|[\w.\"'-]+:(?:\s|$))").match
+_like_yaml = re.compile(r"(?:%YAML\s|---\s*$|-\s|[\w.\"'-]+:(?:\s|$))").match
 _like_toml = re.compile(r"\[+[\w.\"-]+\]+\s*(?:#.*)?$").match
 
 
@@ -171,5 +171,5 @@ def _no_assignment(content: str, source: str, line: int) -> InputFault:
     if _like_toml(content.strip()):
         hint = "write NAME=value lines without sections, or JSON"
         return InputFault(source, "not NAME=value; this looks like TOML or INI", line=line, hint=hint)
-    hint = "put quotes around a value of several lines"
+    hint = "write NAME=value on each line, with quotes around a value of several lines; or write JSON"
     return InputFault(source, "not NAME=value", line=line, hint=hint)

@@ -20,10 +20,22 @@ MAX_NESTING = 64
 
 _space = re.compile(r"[ \t\r\n]*").match
 _literal = re.compile(r"(?:-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?|true|false|null)(?![\w.+-])").match
+# NaN and Infinity, as Python prints them; True, 007, 0x1f, .5.
+_word = re.compile(r"[\w.+-]").match
+# At the end it is the line end after a document that is cut off.
+_control = re.compile(r'"(?:[^"\\\x00-\x1f]|\\.)*+[\x00-\x1f](?!\s*\Z)').match
 _surrogate = re.compile("[\ud800-\udfff]").search
 # Keys that an error may repeat. Anything else may be a misplaced value.
 _plain_key = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z").match
 _identifier = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z").match
+
+# What to do about the character where JSON ends, as other notations have it.
+_ADVICE = {
+    "": "correct the JSON there; if a program wrote it, it may have failed",
+    "'": 'correct the JSON there: strings are in double quotes, "…"',
+    "/": "correct the JSON there: it has no comments",
+    "#": "correct the JSON there: it has no comments",
+}
 
 
 class Node:
@@ -96,7 +108,10 @@ class _JsonReader:
 
     def document(self) -> Node:
         node = self._value(NodePath(None, "", 0))
-        if self._peek():
+        sign = self._peek()
+        if sign and sign not in '{["':
+            raise self._fault("text after the JSON document", "remove it")
+        if sign:
             raise self._fault(
                 "more than one JSON document", "put all secrets into one object; 'jq -s add' merges several"
             )
@@ -133,6 +148,10 @@ class _JsonReader:
             return node
         found = _literal(self._text, self._position)
         if found is None:
+            if _word(self._text, self._position):
+                what = "neither a string nor a number, true or false as JSON writes them"
+                hint = 'put quotes around it, if it is a value: "…"'
+                raise InputFault(self._source, what, line=line, key=place.key, hint=hint)
             raise self._not_json()
         self._position = found.end()
         return Node("null" if found.group() == "null" else "literal", line, place, found.group())
@@ -166,6 +185,7 @@ class _JsonReader:
             value: str
             value, self._position = scanstring(self._text, self._position + 1, True)
         except JSONDecodeError as error:
+            control = _control(self._text, self._position) is not None
             self._line += self._text.count("\n", self._position, error.pos)
             self._position = error.pos
             value = ""
@@ -176,13 +196,19 @@ class _JsonReader:
             hint = "write both halves, or the character itself; push bytes that are not text in secrets_b64"
             raise InputFault(self._source, what, line=self._line, key=place.key, hint=hint)
         # Not raised from the decoder's error, which holds the document.
+        if control:
+            what = "a line break or another control character in a string"
+            hint = r"write \n for a line break, \t for a tab, \u00.. for others"
+            raise InputFault(self._source, what, line=self._line, key=place.key, hint=hint)
         raise self._not_json()
 
     def _not_json(self) -> InputFault:
         column = self._position - self._text.rfind("\n", 0, self._position)
-        ended = not self._text[self._position :].strip()
-        what = "the JSON document is cut off" if ended else f"not JSON from column {column} on"
-        return self._fault(what, "correct the JSON there")
+        sign = self._text[self._position :].lstrip()[:1]
+        what = f"not JSON from column {column} on" if sign else "the JSON document is cut off"
+        if sign and sign in "}]" and self._text[: self._position].rstrip().endswith(","):
+            return self._fault(what, "correct the JSON there: remove the comma before it")
+        return self._fault(what, _ADVICE.get(sign, "correct the JSON there"))
 
     def _fault(self, what: str, hint: str) -> InputFault:
         return InputFault(self._source, what, line=self._line, hint=hint)

@@ -143,7 +143,9 @@ class Document:
             raise self.fault(
                 node, "an object inside an object", f"select the object that holds the secrets, or {as_text}"
             )
-        if node.jq and node.items and all(item.kind in ("string", "literal") for item in node.items):
+        if node.jq and node.items and all(_VALUE in item.members for item in node.items):
+            as_text = f"if each is a secret, push what 'jq {node.jq}' makes of it; if not, {as_text}"
+        elif node.jq and node.items and all(item.kind in ("string", "literal") for item in node.items):
             as_text = f"join it: jq '{node.jq} |= join(\",\")'; or {as_text}"
         raise self.fault(node, _a(node), as_text)
 

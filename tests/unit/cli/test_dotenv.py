@@ -175,6 +175,7 @@ def test_any_text_is_secrets_or_one_line(text: str) -> None:
         (f"A= {VALUE}\n", 1, "blanks around the = of A"),
         (f"A: {VALUE}\n", 1, "YAML"),
         (f"---\nA: {VALUE}\n", 1, "YAML"),
+        (f"%YAML 1.2\n---\nA: {VALUE}\n", 1, "YAML"),
         (f"[secrets]\nA={VALUE}\n", 1, "TOML"),
         ("A='\0'\n", 1, "NUL"),
     ],
