@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -104,7 +105,7 @@ def add_directory(directory: str, strip_newline: bool, secrets: Secrets) -> None
     beneath = secret_paths.Beneath(directory, os.stat(directory).st_uid)
     found = beneath.names()
     if not found:
-        raise empty(directory)
+        raise empty(directory, "empty")
     for name in found:
         path = os.path.join(directory, name)
         if not is_secret_name(name):
@@ -117,10 +118,18 @@ def add_directory(directory: str, strip_newline: bool, secrets: Secrets) -> None
 
 
 def take(content: bytes, source: str, form: str | None, file: Callable[[str], bytes] | None, secrets: Secrets) -> None:
-    """Parse the input. Empty input most likely means that the program before the pipe failed."""
-    if not content.strip():
-        raise empty(source)
+    """Parse the input.
+
+    Empty input, or a list without a secret, most likely means that the program before the pipe
+    failed or found nothing.
+    """
+    written = content.removeprefix(codecs.BOM_UTF8).strip()
+    if not written:
+        raise empty(source, "empty")
+    before = len(secrets.names())
     parse(content, source, file, form, secrets)
+    if written.startswith(b"[") and len(secrets.names()) == before:
+        raise empty(source, "a list without a secret")
 
 
 def no_files(path: str) -> bytes:
@@ -128,8 +137,8 @@ def no_files(path: str) -> bytes:
     raise InputFault(path, "not read from a pipe, whose writer is unknown", hint=hint)
 
 
-def empty(source: str) -> InputFault:
-    return InputFault(source, "empty", hint="to remove all secrets, run 'remo-brokerctl clear', or push {}")
+def empty(source: str, what: str) -> InputFault:
+    return InputFault(source, what, hint="to remove all secrets, run 'remo-brokerctl clear', or push {}")
 
 
 def output_of(argv: list[str]) -> bytes:
