@@ -77,7 +77,7 @@ def explain(arguments: Arguments) -> int:
     if output.json != "off":
         fields = found.to_json()
         del fields["ok"]
-        answer = {"project": project, "secret": secret, "uid": uid, "served": served} | fields
+        answer = {"project": project, "secret": secret, "uid": uid, "served": served and unserved is None} | fields
         answer |= {} if served else {"advice": advice}
         output.show_json(answer | ({} if unserved is None else {"unserved_reason": unserved}))
         return 0 if served and unserved is None else 1

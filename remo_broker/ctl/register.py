@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 
 from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import Problem, complain
@@ -58,12 +59,19 @@ def register(arguments: Arguments) -> int:
             raise taken(client, error, name, path) from None
         except (ManifestInvalid, ManifestNotFound, ManifestUnreadable, Unsendable) as error:
             from remo_broker.manifest.reader import PROJECT_PATH
+            from remo_broker.manifest.rules import ANOTHER_NAME
 
             # The broker does not repeat the path it was given.
             message = error.message.removeprefix(f"{PROJECT_PATH}: ")
             hint = error.hint
             if isinstance(error, ManifestUnreadable) and "setfacl" in message:
                 hint = "register it with --fix-acl, which runs what is missing"
+            elif isinstance(error, ManifestInvalid):
+                hint = f"'remo-brokerctl check {shlex.quote(path)}' shows all faults and their lines"
+                if f": {ANOTHER_NAME} " in message:
+                    hint = (
+                        f"if that is meant, as in a worktree: remo-brokerctl register --name={name} {shlex.quote(path)}"
+                    )
             raise Problem(f"{path}: {message}", hint=hint) from None
     shared_places.warn(path)
     unit = unit_change(arguments, "enable", name)

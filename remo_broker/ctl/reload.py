@@ -6,6 +6,7 @@ takes effect.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import Any
 
@@ -14,9 +15,10 @@ from remo_broker.cli.program import Problem, complain
 from remo_broker.cli.terminal import Colour, Output, confirmed
 from remo_broker.cli.text import escaped
 from remo_broker.client.admin import AdminClient
-from remo_broker.client.errors import ClientError
+from remo_broker.client.errors import ClientError, ManifestInvalid, ManifestNotFound
 from remo_broker.ctl.commands import ALL, DIFF, PROGRAM, YES
 from remo_broker.ctl.session import open_client, open_output, project_operand
+from remo_broker.manifest.reader import PROJECT_PATH
 from remo_broker.protocol.replies import Difference
 
 NO_NAMES = "no names, everything is denied"
@@ -25,7 +27,20 @@ NO_NAMES = "no names, everything is denied"
 def diff(arguments: Arguments) -> int:
     name = project_operand(arguments)
     with open_client(arguments) as client:
-        return show(open_output(arguments), name, client.preview(name))
+        return show(open_output(arguments), name, preview(client, name))
+
+
+def preview(client: AdminClient, name: str) -> Difference:
+    """What the manifest on disk would change. An error names the project's directory."""
+    try:
+        return client.preview(name)
+    except (ManifestInvalid, ManifestNotFound) as error:
+        path = client.show(name).project_path
+        hint = f"'remo-brokerctl check {shlex.quote(path)}' shows all faults and their lines"
+        if isinstance(error, ManifestNotFound):
+            hint = f"put it back, or 'remo-brokerctl unregister {name}'"
+        message = error.message.removeprefix(f"{PROJECT_PATH}: ")
+        raise Problem(f"{path}: {message}", hint=hint) from None
 
 
 def reload(arguments: Arguments) -> int:
@@ -36,7 +51,7 @@ def reload(arguments: Arguments) -> int:
         if arguments.flag(ALL):
             return reload_all(output, client, dry_run=arguments.flag(DIFF))
         name = project_operand(arguments)
-        found = client.preview(name)
+        found = preview(client, name)
         if arguments.flag(DIFF):
             return show(output, name, found)
         if found.widens and not arguments.flag(YES):

@@ -29,9 +29,11 @@ def problem(project: ProjectFacts) -> str | None:
             return f"{path}: {os.strerror(error.errno or 0)}"
         return f"clients cannot connect to {path}; {again}"
     if stat.S_ISDIR(mode):
-        return f"{path} is a directory, as container engines make for a missing mount; remove it with rmdir"
+        return (
+            f"{path} is a directory, as container engines make for a missing mount; remove it with rmdir, then {again}"
+        )
     if not stat.S_ISSOCK(mode):
-        return f"{path} is not a socket; remove it"
+        return f"{path} is not a socket; remove it, then {again}"
     if project.unserved is not None:
         return f"{path} is not the broker's socket; remove it, then {again}"
     return None

@@ -19,6 +19,7 @@ from remo_broker.manifest.binding_rules import binding_faults
 from remo_broker.manifest.fault import ManifestError, dotted, invalid, is_showable
 from remo_broker.manifest.result import is_allowlist_form, require_version
 from remo_broker.manifest.rules import (
+    ANOTHER_NAME,
     DEFAULT_MAX_ENTRIES,
     DEFAULT_TTL_SECONDS,
     ENV_VAR_PATTERN,
@@ -341,7 +342,9 @@ def _identity(document: dict[str, Any], listed: bool, name: str | None, director
         return [invalid(key, f"it is registered as {name}, but its directory has another name", "use the directory's")]
     for wanted, what in ((name, "it is registered by"), (directory, "of its directory")):
         if wanted is not None and project != wanted:
-            return [invalid(key, f"not the name {what}", f"it must be {wanted}" if is_showable(wanted) else "use that")]
+            return [
+                invalid(key, f"{ANOTHER_NAME} {what}", f"it must be {wanted}" if is_showable(wanted) else "use that")
+            ]
     return []
 
 

@@ -17,6 +17,9 @@ SEARCH = (
     (".remo", "manifest.toml"),
 )
 
+# How an error begins about a manifest whose project has another name than it is registered by.
+ANOTHER_NAME = "not the name"
+
 # Of one file. Room for some 4,000 names with a binding each; tomllib reads this much within half a
 # second.
 MAX_BYTES = 64 * 1024

@@ -178,7 +178,10 @@ def test_a_project_whose_containers_are_not_served_is_marked(operator: CommandLi
         assert str(socket) in operator.says("list").splitlines()[1]
         assert str(socket) in operator.says("show", "myrepo")
         assert f"not served: {socket}" in operator.says("explain", "myrepo", "TOKEN", status=1)
-        assert str(socket) in operator.json("explain", "myrepo", "TOKEN", status=1)["unserved_reason"]
+        found = operator.json("explain", "myrepo", "TOKEN", status=1)
+        assert str(socket) in found["unserved_reason"]
+        assert (found["decision"], found["served"]) == ("allow", False)
+        assert "remo-brokerctl reload myrepo" in found["unserved_reason"]
         if socket.is_dir():
             socket.rmdir()
     socket.unlink()

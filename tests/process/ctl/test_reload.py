@@ -129,6 +129,21 @@ def test_what_was_approved_is_what_is_adopted(
     assert operator.broker.ask({"op": "reload", "name": "myrepo"})["allowlist"] == ["A", "B", "HARMLESS", "PRECIOUS"]
 
 
+def test_what_cannot_be_read_is_named_with_the_next_step(operator: CommandLine, path: pathlib.Path) -> None:
+    (path / ".devcontainer/remo-broker.toml").write_text("nonsense")
+    ways = (["diff", "myrepo"], ["reload", "myrepo"], ["reload", "--dry-run", "myrepo"])
+    for command in ways:
+        text = refused(operator.run(*command), 1)
+        assert f"{path}: not TOML" in text
+        assert f"'remo-brokerctl check {path}'" in text
+    assert "remo-brokerctl check" in refused(operator.run("register", "--replace", path), 1)
+    path.rename(path.with_name("elsewhere"))
+    for command in ways:
+        text = refused(operator.run(*command), 1)
+        assert f"{path}: there is no such directory" in text
+        assert "'remo-brokerctl unregister myrepo'" in text
+
+
 # --- register
 
 
@@ -137,6 +152,9 @@ def test_a_name_of_the_operators_choice(operator: CommandLine, directory: pathli
     path = write_project(directory / "clone", "myrepo", "A")
     odd = path.rename(directory / "My.App")
     assert "--name" in refused(operator.run("register", odd), 1)
+    worktree = write_project(directory / "tree", "myrepo", "A").rename(directory / "myrepo-feature")
+    assert "--name" in refused(operator.run("register", worktree), 1)
+    operator.says("register", "--name=myrepo-feature", worktree)
     operator.says("register", "--name=myrepo-2", odd)
     assert operator.json("show", "myrepo-2")["project_path"] == str(odd)
     operator.says("reload", "myrepo-2")
