@@ -14,9 +14,9 @@ from tests.support.operator import ADMIN, SERVICE, Operator
 if TYPE_CHECKING:
     from tests.support.machine import Machine
 
-# Everything of the machine that bears the project's name, its journal aside.
+# Everything of the machine that bears the project's name, its journal and other tests' containers aside.
 NAMED = (
-    "find /usr /etc /opt /run /var/lib /var/cache /var/spool -path /usr/src -prune"
+    "find /usr /etc /opt /run /var/lib /var/cache /var/spool ( -path /usr/src -o -path /var/lib/containers ) -prune"
     " -o ( -name *remo-broker* -o -name *remo_broker* -o -name *RemoBroker* -o -name *remo-secret* ) -print"
 )
 PROGRAMS = ("remo-broker", "remo-broker-bus", "remo-brokerctl", "remo-secret")
