@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from tests.bench.broker import Unit
     from tests.bench.setting import Setting
 
-SOCKET_UNIT = "remo-broker-credentials.socket"
 SERVICE = "remo-broker.service"
 NAMES = ("waits-a.service", "waits-b.service")
 UNITS = pathlib.Path("/run/systemd/system")
@@ -36,7 +35,6 @@ def waiting_units(setting: Setting, unit: Unit) -> tuple[Figure, str]:
             "ExecStart=/bin/sleep infinity\n"
         )
     _systemctl("daemon-reload")
-    _systemctl("start", SOCKET_UNIT)
     _systemctl("restart", SERVICE)
     times = []
     try:
@@ -51,7 +49,7 @@ def waiting_units(setting: Setting, unit: Unit) -> tuple[Figure, str]:
             times.append(max(1000.0 * int(_show(name, "ActiveEnterTimestampMonotonic")) - pushed for name in NAMES))
             _systemctl("stop", *NAMES)
     finally:
-        _systemctl("stop", *NAMES, SOCKET_UNIT)
+        _systemctl("stop", *NAMES)
         for name in NAMES:
             (UNITS / name).unlink()
         _systemctl("daemon-reload")

@@ -55,7 +55,9 @@ def test_the_manuals_example_is_a_backup_that_gets_its_password(machine: Machine
     assert len(then) == 3
     for path, text in blocks.items():
         machine.write(path, text.replace("restic backup /home", "cp ${RESTIC_PASSWORD_FILE} /run/loaded-backup"))
+    assert host.main_pid() == 0
     host.push({"RESTIC_PASSWORD": "zq"})
+    assert host.main_pid() != 0  # systemd starts no socket unit now
     try:
         for command in then:
             machine.run(command.split())

@@ -79,7 +79,7 @@ def purge(machine: Machine) -> None:
 def test_a_fresh_installation_listens_and_runs_nothing(fresh: Machine) -> None:
     dpkg(fresh, "--install", BROKER)
 
-    for socket in ("remo-broker-admin.socket", "remo-broker-status.socket"):
+    for socket in ("remo-broker-admin.socket", "remo-broker-status.socket", "remo-broker-credentials.socket"):
         assert fresh.systemctl("is-enabled", socket) == "enabled"
         assert fresh.systemctl("is-active", socket) == "active"
     running = fresh.systemctl("list-units", "--plain", "--no-legend", "--type=service", "--state=active", "remo-*")

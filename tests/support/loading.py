@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from tests.support.machine import Machine
 
 SOCKET = "/run/remo-broker/credentials.sock"
-SOCKET_UNIT = "remo-broker-credentials.socket"
 # systemd.exec(5): the exit status for a credential that cannot be set up.
 EXIT_CREDENTIALS = "243"
 RULES = """
@@ -30,16 +29,14 @@ WRITTEN = (
 
 @contextlib.contextmanager
 def open_host(machine: Machine) -> Iterator[Operator]:
-    """An operator on a machine with the credentials socket open and rules for `load@`."""
+    """An operator on a machine with rules for `load@`."""
     host = Operator(machine)
     host.configure(RULES)
-    machine.systemctl("enable", "--now", SOCKET_UNIT)
     try:
         yield host
     finally:
         machine.systemctl("stop", "load@*.service", "other.service", "new.service", check=False)
         machine.systemctl("reset-failed", "load@*.service", "other.service", "new.service", check=False)
-        machine.systemctl("disable", "--now", SOCKET_UNIT)
         machine.run(["sh", "-c", f"rm -rf {WRITTEN}"])
         machine.systemctl("daemon-reload")
 

@@ -72,7 +72,7 @@ _MASKED = (
 # In one command, because it runs before every test. Units are stopped before their files are
 # removed.
 _RESET = """
-systemctl -q disable remo-broker-admin.socket remo-broker-status.socket remo-broker-client@.socket remo-broker-mount@.socket
+systemctl -q disable remo-broker-admin.socket remo-broker-status.socket remo-broker-credentials.socket remo-broker-client@.socket remo-broker-mount@.socket
 systemctl -q disable remo-sidecar.service
 systemctl stop 'remo-*'
 systemctl reset-failed 'remo-*' 2>/dev/null
