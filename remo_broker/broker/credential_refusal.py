@@ -7,8 +7,7 @@ the unit at step CREDENTIALS. So a refusal is that long, and begins with the rea
 
 from __future__ import annotations
 
-import fcntl
-import struct
+import socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,9 +19,10 @@ REFUSAL_BYTES = 1024 * 1024 + 1
 # All refusals that wait for their peers share the blanks that follow the text.
 _BLANKS = b" " * (64 * 1024)
 
-# sockios.h: how much the peer has not read. The termios module has the number, and costs an import.
-_SIOCOUTQ = 0x5411
-_int = struct.Struct("i")
+# Marks a connection whose answer has begun. The kernel keeps the mark with the connection, so the
+# next broker finds it. The priority itself means nothing to a Unix socket.
+_BEGUN = 1
+_SOL_SOCKET, _SO_PRIORITY = int(socket.SOL_SOCKET), int(socket.SO_PRIORITY)
 
 
 def pieces(unit: str, credential: str, why: str) -> Iterator[bytes]:
@@ -38,7 +38,12 @@ def pieces(unit: str, credential: str, why: str) -> Iterator[bytes]:
     yield _BLANKS[: left % len(_BLANKS)]
 
 
-def has_unread(connection: Socket) -> bool:
-    """Whether the peer has yet to read something that was sent to it."""
-    (count,) = _int.unpack(fcntl.ioctl(connection.fileno(), _SIOCOUTQ, bytes(_int.size)))
-    return bool(count)
+def begin(connection: Socket) -> None:
+    """Mark the connection. Call this before the first byte of any answer is sent."""
+    connection.setsockopt(_SOL_SOCKET, _SO_PRIORITY, _BEGUN)
+
+
+def has_begun(connection: Socket) -> bool:
+    """Whether a broker, perhaps an earlier one, has begun to answer: its peer may have read a part
+    of that."""
+    return connection.getsockopt(_SOL_SOCKET, _SO_PRIORITY) == _BEGUN

@@ -91,14 +91,17 @@ class Credentials:
         finally:
             self._store.arena.give_back(region)
 
-    def explain(self, unit: str) -> UnitCredentials:
-        """What a request for each credential of the unit would lead to now. Serves nothing. Raises
-        `Refused` if there is no memory to look for the field of a bundle."""
+    def explain(self, unit: str, *, withheld: bool) -> UnitCredentials:
+        """What a request for each credential of the unit would lead to now. `withheld`: no secret is
+        released, because its record would be lost. Serves nothing. Raises `Refused` if there is no
+        memory to look for the field of a bundle."""
         found = []
         for rule in self.of_unit(unit):
             verdict = self.verdict(unit, rule.credential)
             if verdict.outcome is Outcome.OK and rule.field is not None and not self._has_field(rule):
                 verdict = CredentialVerdict(Decision.ALLOW, Outcome.NOT_FOUND, Reason.NO_SUCH_FIELD.value, rule)
+            if verdict.outcome is Outcome.OK and withheld:
+                verdict = CredentialVerdict(Decision.DENY, Outcome.DENIED, Reason.AUDIT_UNAVAILABLE.value, rule)
             found.append(
                 UnitCredential(
                     credential=rule.credential,

@@ -207,7 +207,8 @@ class Daemon:
                 STATUS: self.status_server.accepted,
                 CREDENTIALS: self.credential_server.accepted,
             }
-            self._control.adopt(name, listening, accepted[name])
+            may_accept = self.credential_server.may_accept if name == CREDENTIALS else None
+            self._control.adopt(name, listening, accepted[name], may_accept)
         elif kind in PROJECT_KINDS and is_project_name(project):
             self.project_listeners.adopt(kind, project, listening, handed_over=True)
         else:
@@ -241,14 +242,17 @@ class Daemon:
         self._reloads += 1
         if self._reloads > 1:
             return  # the reload in progress starts over when it finishes
-        self._reload_rules()
         peer = OwnPeer()
-        while self._reloads:
-            self._reloads = 1
-            self.manager.reloading()
-            for name in sorted(self.broker.projects):
-                yield from self._reload(name, peer)
-            self._reloads -= 1
+        try:
+            while self._reloads:
+                self._reloads = 1
+                self.manager.reloading()
+                self._reload_rules()
+                for name in sorted(self.broker.projects):
+                    yield from self._reload(name, peer)
+                self._reloads -= 1
+        finally:
+            self._reloads = 0  # or every later SIGHUP would wait for this one
         self.manager.ready(self.report.line())
 
     def _reload_rules(self) -> None:
@@ -257,6 +261,8 @@ class Daemon:
             self.broker.credentials.rules = self._reread().credentials
         except ConfigError as error:
             self._log(PRIORITY_ERROR, f"The credential rules were not reloaded: {error}")
+        except Exception as error:
+            self._bug(error)
 
     def _reload(self, name: str, peer: OwnPeer) -> Job:
         try:

@@ -13,7 +13,7 @@ import time
 
 from remo_broker.broker import credential_refusal
 from remo_broker.broker.refusals import Refused
-from remo_broker.broker.systemd import ADMIN, CREDENTIAL, CREDENTIALS, listening_socket
+from remo_broker.broker.systemd import ADMIN, CREDENTIAL, CREDENTIALS, RETRY_SECONDS, listening_socket
 from remo_broker.protocol.clock import monotonic
 from remo_broker.protocol.codes import Code, Reason
 from remo_broker.protocol.credential_rules import peer_of
@@ -67,6 +67,7 @@ class _Refusal:
 
     def __init__(self, connection: socket.socket, name: str) -> None:
         connection.setblocking(False)
+        credential_refusal.begin(connection)
         self.connection = connection
         self.name = name
         self.unit, self.credential = peer_of(connection.getpeername()) or ("?", "?")
@@ -95,15 +96,23 @@ class _Units:
         self._manager = manager
         self._deadline = monotonic() + CREDENTIALS_SECONDS
         self._refusals: dict[int, _Refusal] = {}
+        self._again: Callable[[], None] | None = None
+        """Sends what the manager has not accepted."""
         manager.later = self._later
 
-    def _later(self, seconds: float, call: Callable[[], None]) -> None:
-        if monotonic() < self._deadline:
-            time.sleep(seconds)
-            call()
+    def _later(self, _seconds: float, call: Callable[[], None]) -> None:
+        self._again = call
+
+    def _retry(self) -> None:
+        time.sleep(RETRY_SECONDS)
+        again, self._again = self._again, None
+        if again is not None:
+            again()
 
     def take_waiting(self, listening: socket.socket) -> None:
         for number in range(MAX_ANSWERED):
+            if not self._manager.has_room():
+                return  # those that wait in the queue are systemd's until the next attempt
             try:
                 connection, _ = listening.accept()
             except OSError:
@@ -111,7 +120,9 @@ class _Units:
             name = f"{os.getpid()}-{number}"
             # Half a refusal would be a credential. If the peer does not read all of it in time, or
             # this process is killed, systemd keeps the connection for the next attempt.
-            self._manager.keep(CREDENTIAL, name, connection.fileno())
+            self._manager.hold(CREDENTIAL, name, connection.fileno())
+            while self._manager.lacks_listeners:
+                self._retry()
             self._refusals[connection.fileno()] = _Refusal(connection, name)
 
     def resume(self, descriptor: int, name: str) -> None:
@@ -140,6 +151,8 @@ class _Units:
                 del self._refusals[descriptor]
                 refusal.connection.close()
                 self._manager.drop(CREDENTIAL, refusal.name)
+        while self._again is not None and monotonic() < self._deadline:
+            self._retry()
 
 
 def _answer(listening: socket.socket, message: str) -> None:

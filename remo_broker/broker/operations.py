@@ -220,7 +220,7 @@ class Operations(ManifestOperations):
         return self._broker.explain(self._known(request.name), request.secret, request.uid)
 
     def explain_unit(self, request: ExplainUnit, _call: AdminCall) -> UnitCredentials:
-        return self._broker.credentials.explain(request.unit)
+        return self._broker.credentials.explain(request.unit, withheld=self._trail.withholds)
 
     def status(self, request: Status, _call: AdminCall) -> BrokerStatus:
         return self._report.page(request.after)

@@ -7,6 +7,7 @@ Outside systemd every call here does nothing, and systemd-python is not even imp
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
 
@@ -87,10 +88,12 @@ class Manager:
         watchdog."""
         self.later: Callable[[float, Callable[[], None]], object] = lambda _seconds, _call: None
         """The loop's `after`, once there is one."""
-        self._untold: list[tuple[str, int | None]] = []
-        """Unsent messages in order, each with its descriptor, if any: a copy, because the listener
-        may be closed first."""
+        self._untold: list[tuple[str, int | None, int | None]] = []
+        """Unsent messages in order, each with its descriptor, if any, and again if it is a copy, to
+        be closed."""
         self._due = False
+        self._room: tuple[socket.socket, select.poll] | None = None
+        """Shows whether the manager's queue is full; see `has_room`."""
         self._socket: socket.socket | None = None
         path = os.environ.get("NOTIFY_SOCKET")
         if path is None:
@@ -119,13 +122,18 @@ class Manager:
         self._notify("WATCHDOG=1")
 
     def keep(self, kind: str, project: str, descriptor: int) -> None:
-        """Have systemd keep a listener across restarts of the broker."""
+        """Have systemd keep a listener across restarts of the broker. The caller may close it before
+        the message is sent."""
         if self._socket is not None:
             try:
                 copy = os.dup(descriptor)
             except OSError:
                 return  # no free descriptor: served now, made again after a restart
-            self._notify(f"FDSTORE=1\nFDNAME={kind}-{project}", copy)
+            self._notify(f"FDSTORE=1\nFDNAME={kind}-{project}", copy, copy)
+
+    def hold(self, kind: str, name: str, descriptor: int) -> None:
+        """Have systemd keep a connection. The caller drops it when it closes it."""
+        self._notify(f"FDSTORE=1\nFDNAME={kind}-{name}", descriptor)
 
     def drop(self, kind: str, project: str) -> None:
         """Have systemd drop it again."""
@@ -140,11 +148,35 @@ class Manager:
     @property
     def lacks_listeners(self) -> bool:
         """Whether listeners are still queued for the manager: an exit would lose them."""
-        return any(descriptor is not None for _, descriptor in self._untold)
+        return any(descriptor is not None for _, descriptor, _ in self._untold)
 
-    def _notify(self, state: str, descriptor: int | None = None) -> None:
+    def has_room(self) -> bool:
+        """Whether the manager would accept a message now. Another process may be faster, so a
+        message sent next may still have to wait."""
+        if self._socket is None:
+            return True
+        if self._untold:
+            return False
+        if self._room is None:
+            # poll(2) looks at the queue at the other end only if the socket is connected. What is
+            # sent goes through the other socket, so that it reaches a manager that has bound the
+            # address again.
+            connected = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            try:
+                connected.connect(self._address)
+            except OSError:
+                connected.close()
+                return True  # nobody receives messages, so none waits
+            poll = select.poll()
+            poll.register(connected, select.POLLOUT)
+            poll.register(self._socket, select.POLLOUT)
+            self._room = connected, poll
+        _, poll = self._room
+        return sum(bool(events & select.POLLOUT) for _, events in poll.poll(0)) == 2
+
+    def _notify(self, state: str, descriptor: int | None = None, copy: int | None = None) -> None:
         if self._socket is not None:
-            self._untold.append((state, descriptor))
+            self._untold.append((state, descriptor, copy))
             self._send()
 
     def _forget(self, state: str, *, whole: bool = False) -> None:
@@ -153,7 +185,7 @@ class Manager:
         kept = []
         for one in self._untold:
             if one[0] == state if whole else one[0].startswith(state):
-                _close(one[1])
+                _close(one[2])
             else:
                 kept.append(one)
         self._untold = kept
@@ -162,7 +194,7 @@ class Manager:
         """Send as much as the manager accepts, the rest later."""
         assert self._socket is not None
         while self._untold:
-            state, descriptor = self._untold[0]
+            state, descriptor, copy = self._untold[0]
             rights = (
                 [] if descriptor is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", descriptor))]
             )
@@ -176,7 +208,7 @@ class Manager:
             except OSError:
                 pass  # a deaf manager stops neither serving nor exiting
             del self._untold[0]
-            _close(descriptor)
+            _close(copy)
 
     def _send_later(self) -> None:
         self._due = False
@@ -184,8 +216,11 @@ class Manager:
 
     def close(self) -> None:
         """Discard unsent messages."""
-        for _, descriptor in self._untold:
-            _close(descriptor)
+        for _, _, copy in self._untold:
+            _close(copy)
         self._untold.clear()
+        if self._room is not None:
+            self._room[0].close()
+            self._room = None
         if self._socket is not None:
             self._socket.close()

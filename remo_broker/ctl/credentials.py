@@ -13,11 +13,12 @@ from remo_broker.protocol.replies import UnitCredential, UnitCredentials
 # What to do about each reason that keeps a unit from starting.
 ADVICE = {
     Reason.NOT_IN_CONFIGURATION.value: (
-        "add a rule to /etc/remo-broker/config.toml, then run: systemctl reload remo-broker.service"
+        "add a rule to /etc/remo-broker/config.toml, then run: systemctl try-reload-or-restart remo-broker.service"
     ),
     Reason.NO_SNAPSHOT.value: "push secrets: remo-brokerctl push FILE; until then the unit waits",
     Reason.EXPIRED.value: "have the sidecar push a secret that has not expired",
     Reason.NOT_IN_SNAPSHOT.value: "add the secret to what the sidecar pushes",
+    Reason.AUDIT_UNAVAILABLE.value: "have journald accept and store records; until then the unit waits",
     Reason.NO_SUCH_FIELD.value: "push the secret as a bundle that has the field, or correct the rule",
 }
 

@@ -94,7 +94,7 @@ def is_credential_name(text: str) -> bool:
     return (
         0 < len(text) <= MAX_CREDENTIAL_NAME
         and text not in (".", "..")
-        and re.fullmatch(r"[!-~]+", text) is not None
+        and re.fullmatch(r"[ -~]+", text) is not None
         and not set(text) & set("/:")
     )
 

@@ -140,9 +140,7 @@ BROKER = (
     ),
     Mutant(
         LISTENER,
-        "                    self._loop.change(self.socket.fileno(), 0)\n"
-        "                    self._loop.after(EXHAUSTED_SECONDS, self._resume)\n"
-        "                    return\n",
+        "                    self._pause(EXHAUSTED_SECONDS)\n                    return\n",
         "                    return\n",
         "tests/process/isolation/test_limits.py::test_out_of_descriptors",
     ),

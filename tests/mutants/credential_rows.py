@@ -5,16 +5,19 @@ from __future__ import annotations
 from tests.mutants.mutant import Mutant
 
 SERVER = "remo_broker/broker/sockets/credentials.py"
+CONNECTION = "remo_broker/broker/sockets/credential_connection.py"
+FAULTS = "tests/unit/broker/sockets/test_credentials.py"
 REFUSAL = "remo_broker/broker/credential_refusal.py"
 NOT_STARTED = "remo_broker/broker/not_started.py"
 IDENTITY = "remo_broker/broker/audit/identity.py"
 
 TESTS = "tests/process/sockets/test_credentials.py"
+KILLS = "tests/process/sockets/test_credential_kills.py"
 
 CREDENTIALS = (
     Mutant(
         SERVER,
-        "if identity.GONE in asked.identity or not identity.runs_in(peer.pid, asked.unit):",
+        "if not runs_in_unit or identity.GONE in asked.identity:",
         "if False:",
         f"{TESTS}::test_a_peer_that_has_ended_gets_nothing",
     ),
@@ -26,12 +29,80 @@ CREDENTIALS = (
     ),
     Mutant(
         SERVER,
-        "if credential_refusal.has_unread(asked.socket):",
-        "if False:",
-        f"{TESTS}::test_a_refusal_that_a_kill_cuts_short_stays_one",
+        "return Reason.NOT_STARTED if credential_refusal.has_begun(asked.socket) else None",
+        "return None",
+        f"{KILLS}::test_no_value_follows_what_a_killed_broker_has_sent",
     ),
     Mutant(
         SERVER,
+        "len(self.connections) < MAX_CONNECTIONS and ",
+        "",
+        f"{KILLS}::test_units_past_the_most_connections_wait_in_the_queue",
+    ),
+    Mutant(
+        SERVER,
+        "            self._attempt(asked, self._decide)\n",
+        "            self._decide(asked)\n",
+        f"{FAULTS}::test_a_fault_of_one_decision_leaves_no_other_unit_waiting",
+    ),
+    Mutant(
+        SERVER,
+        "            self._unwatched.append(connection)\n",
+        "",
+        f"{FAULTS}::test_a_connection_that_cannot_be_watched_is_not_closed",
+    ),
+    Mutant(
+        SERVER,
+        "            next(iter(self._silent)).close()\n",
+        "            pass\n",
+        f"{KILLS}::test_few_peers_outside_their_units_are_waited_for",
+    ),
+    Mutant(
+        SERVER,
+        "        if hung_up(descriptor):",
+        "        if False:",
+        f"{KILLS}::test_a_unit_that_fails_while_no_broker_runs_is_not_refused_again",
+    ),
+    Mutant(
+        CONNECTION,
+        "        self.server.fail(self)\n",
+        "        super().end_with(reply)\n",
+        f"{FAULTS}::test_a_fault_while_it_reads_is_answered_with_a_refusal",
+    ),
+    Mutant(
+        CONNECTION,
+        "if not self.pending or not self.is_kept:",
+        "if not self.pending:",
+        f"{KILLS}::test_peers_that_are_not_systemd_are_not_waited_for",
+    ),
+    Mutant(
+        "remo_broker/broker/daemon.py",
+        "            while self._reloads:\n                self._reloads = 1\n"
+        "                self.manager.reloading()\n                self._reload_rules()\n",
+        "            self._reload_rules()\n            while self._reloads:\n                self._reloads = 1\n"
+        "                self.manager.reloading()\n",
+        "tests/process/sockets/test_reloading.py::test_a_hangup_during_a_reload_also_reads_the_credential_rules_again",
+    ),
+    Mutant(
+        SERVER,
+        " and self._manager.has_room()",
+        "",
+        f"{KILLS}::test_a_kill_while_the_manager_is_busy_gives_no_unit_an_empty_credential",
+    ),
+    Mutant(
+        NOT_STARTED,
+        "        credential_refusal.begin(connection)\n",
+        "",
+        f"{KILLS}::test_no_value_follows_what_a_broker_that_did_not_start_has_sent",
+    ),
+    Mutant(
+        NOT_STARTED,
+        "if not self._manager.has_room():",
+        "if False:",
+        f"{KILLS}::test_a_failed_start_while_the_manager_is_busy_gives_no_unit_an_empty_credential",
+    ),
+    Mutant(
+        CONNECTION,
         "        self.release()  # a refusal may wait",
         "        # a refusal may wait",
         f"{TESTS}::test_a_refusal_waits_for_its_peer_without_the_value",
@@ -50,14 +121,14 @@ CREDENTIALS = (
     ),
     Mutant(
         NOT_STARTED,
-        "            self._manager.keep(CREDENTIAL, name, connection.fileno())\n",
+        "            self._manager.hold(CREDENTIAL, name, connection.fileno())\n",
         "",
         f"{TESTS}::test_a_broker_that_does_not_start_refuses_every_unit",
     ),
     Mutant(
         IDENTITY,
-        'return path == "/" or outermost.removeprefix("_") == unit',
-        'return path == "/" or path.endswith(unit)',
+        'return outermost.removeprefix("_") == unit or',
+        "return path.endswith(unit) or",
         "tests/unit/broker/audit/test_identity.py::test_which_unit_a_process_runs_in",
     ),
 )

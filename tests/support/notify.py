@@ -5,7 +5,9 @@ from __future__ import annotations
 import array
 import contextlib
 import os
+import select
 import socket
+import threading
 from typing import TYPE_CHECKING
 
 from tests.support.machine import poll
@@ -28,6 +30,28 @@ class NotifySocket:
         self._socket.bind(str(path))
         self._socket.setblocking(False)
         self._handed_over: list[socket.socket] = []
+        self._lock = threading.RLock()
+        self._reader: threading.Thread | None = None
+        self._stop = -1
+        """Closed to end the thread."""
+
+    def attend(self) -> None:
+        """Read what arrives at once, as a manager does that is not busy."""
+        read_end, self._stop = os.pipe()
+        self._reader = threading.Thread(target=self._read_until, args=(read_end,))
+        self._reader.start()
+
+    def _read_until(self, end: int) -> None:
+        while end not in select.select([self._socket.fileno(), end], [], [])[0]:
+            self.read()
+        os.close(end)
+
+    def neglect(self) -> None:
+        """Read only when told to."""
+        if self._reader is not None:
+            os.close(self._stop)
+            self._reader.join()
+            self._reader = None
 
     def fill(self) -> None:
         """Fill the queue, as with a busy manager: it accepts nothing until `read`."""
@@ -38,6 +62,10 @@ class NotifySocket:
 
     def read(self) -> list[dict[str, str]]:
         """Receive pending messages; return all messages so far."""
+        with self._lock:
+            return self._read()
+
+    def _read(self) -> list[dict[str, str]]:
         room = socket.CMSG_SPACE(16 * 4)
         while True:
             try:
@@ -68,12 +96,16 @@ class NotifySocket:
 
     def listeners(self) -> list[tuple[str, socket.socket]]:
         """The stored descriptors, as passed at a start."""
-        self.read()
-        found = [(name, socket.socket(fileno=os.dup(one))) for name, stored in self.stored.items() for one in stored]
-        self._handed_over += [one for _, one in found]
-        return found
+        with self._lock:
+            self.read()
+            found = [
+                (name, socket.socket(fileno=os.dup(one))) for name, stored in self.stored.items() for one in stored
+            ]
+            self._handed_over += [one for _, one in found]
+            return found
 
     def close(self) -> None:
+        self.neglect()
         self._socket.close()
         for listening in self._handed_over:
             listening.close()

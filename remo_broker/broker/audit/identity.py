@@ -229,19 +229,21 @@ def runs_in(pid: int, unit: str) -> bool:
     """Whether a process runs in the control group of `unit`; false if it has ended."""
     try:
         with open(b"/proc/%d/cgroup" % pid, "rb") as file:
-            return is_of(file.read(), unit)
+            cgroup = file.read()
+        with open("/proc/self/cgroup", "rb") as file:
+            return is_of(cgroup, unit, file.read())
     except OSError:
         return False
 
 
-def is_of(cgroup: bytes, unit: str) -> bool:
-    """Whether the text of a /proc/PID/cgroup is of a process in the control group of `unit`. Also
-    true in the root group, where processes are that neither systemd nor a container engine
-    started."""
+def is_of(cgroup: bytes, unit: str, own: bytes) -> bool:
+    """Whether the text of a /proc/PID/cgroup is of a process in the control group of `unit`. If
+    this process, whose text is `own`, is in the root group, nothing assigns groups to units, and
+    any other process there counts as well."""
     path = _systemd_path(cgroup)
     outermost = next((one for one in path.split("/") if one and not one.endswith(".slice")), "")
     # systemd adds an underscore to names that the kernel could use too, such as `cpu.service`.
-    return path == "/" or outermost.removeprefix("_") == unit
+    return outermost.removeprefix("_") == unit or path == _systemd_path(own) == "/"
 
 
 def _systemd_path(cgroup: bytes) -> str:

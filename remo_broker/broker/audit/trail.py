@@ -125,6 +125,11 @@ class AuditTrail:
         return NOT_STORED if self._storage_was_missing else UNCHECKED
 
     @property
+    def withholds(self) -> bool:
+        """Whether secrets are withheld because their records would be lost."""
+        return self._strict and self.trouble is not None
+
+    @property
     def queued(self) -> int:
         return len(self._waiting)
 

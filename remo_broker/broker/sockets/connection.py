@@ -297,7 +297,7 @@ class Connection:
 
     def end_of_requests(self) -> None:
         """The peer has sent its last request: close, unless it still reads a stream."""
-        if self.stream is None or self._dismissed or _hung_up(self.fd):
+        if self.stream is None or self._dismissed or hung_up(self.fd):
             self.end()
         elif not self.pending:
             self.want(0)
@@ -355,8 +355,9 @@ class Connection:
             self.stream.closed()
 
 
-def _hung_up(descriptor: int) -> bool:
-    """Whether the peer has also stopped reading. epoll would report that in every turn."""
+def hung_up(descriptor: int) -> bool:
+    """Whether both directions are shut down: the peer does not read either, or gets no more. epoll
+    would report that in every turn."""
     poll = select.poll()
     poll.register(descriptor, 0)
     return bool(poll.poll(0))

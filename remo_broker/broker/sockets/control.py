@@ -36,10 +36,16 @@ class ControlListeners:
     def __contains__(self, name: str) -> bool:
         return name in self._listeners
 
-    def adopt(self, name: str, listening: socket.socket, accepted: Callable[[Accepted, Peer], None]) -> None:
+    def adopt(
+        self,
+        name: str,
+        listening: socket.socket,
+        accepted: Callable[[Accepted, Peer], None],
+        may_accept: Callable[[], bool] | None = None,
+    ) -> None:
         """Serve a listener that was handed over."""
         held = is_held_by_unit(listening)
-        self._listeners[name] = Listener(self._loop, listening, accepted, held_by_unit=held)
+        self._listeners[name] = Listener(self._loop, listening, accepted, held_by_unit=held, may_accept=may_accept)
 
     def bind(self, name: str, file: str, accepted: Callable[[Accepted, Peer], None]) -> None:
         """Bind the socket unless it was handed over. Raises `Refused`."""

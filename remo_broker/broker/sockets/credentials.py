@@ -16,10 +16,11 @@ from functools import partial
 from remo_broker.broker import credential_refusal
 from remo_broker.broker.audit import identity
 from remo_broker.broker.refusals import Refused
-from remo_broker.broker.sockets.connection import Connection, Peer
+from remo_broker.broker.sockets.connection import Peer, hung_up
+from remo_broker.broker.sockets.credential_connection import CredentialConnection, CredentialConnections
 from remo_broker.broker.systemd import CREDENTIAL
 from remo_broker.protocol import records
-from remo_broker.protocol.codes import Reason
+from remo_broker.protocol.codes import Code, Reason
 from remo_broker.protocol.credential_rules import peer_of
 from remo_broker.protocol.names import printable
 from remo_broker.protocol.records import Decision, Outcome
@@ -27,18 +28,23 @@ from remo_broker.protocol.records import Decision, Outcome
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket as Accepted  # noqa: N812 - what accept returns
+    from collections.abc import Callable
 
     from remo_broker.broker.audit.trail import AuditTrail
     from remo_broker.broker.credentials import Credentials, CredentialVerdict
-    from remo_broker.broker.loop import Loop, Timer
-    from remo_broker.broker.secrets.memory import Arena, Region
+    from remo_broker.broker.loop import Loop
+    from remo_broker.broker.secrets.memory import Arena
     from remo_broker.broker.secrets.store import Store
     from remo_broker.broker.sockets.connection import Sweeper
     from remo_broker.broker.systemd import Manager
 
 # Concurrent connections. A unit requests one credential after another, so this many units may wait.
-# Further connections are refused.
+# Further ones wait in the listener's queue: descriptors and systemd's store are needed by others.
 MAX_CONNECTIONS = 1024
+# Peers outside the unit's control group, such as another service manager's, whose refusals wait
+# to be read past the deadline. Of more, the oldest is closed, though that cuts its refusal short.
+MAX_SILENT = 64
+INTERNAL_ERROR = Code.INTERNAL_ERROR.value
 _WHY = {
     Reason.NOT_IN_CONFIGURATION.value: "no rule in the broker's configuration gives this unit this credential",
     Reason.NO_SNAPSHOT.value: "nothing has been pushed to the broker in time",
@@ -49,95 +55,15 @@ _WHY = {
     Reason.UNIT_MISMATCH.value: "the peer does not run in the control group of the unit that it names",
     Reason.UID_NOT_ALLOWED.value: "only systemd may use this socket",
     Reason.BAD_VALUE.value: "the peer's address is not one that systemd connects from",
-    Reason.TOO_MANY_CONNECTIONS.value: "too many credentials are being loaded",
     Reason.OUT_OF_MEMORY.value: "there is no secret memory left",
     Reason.NOT_STARTED.value: "the broker ended before it had answered",
+    INTERNAL_ERROR: "internal error",
 }
+# Refusals of peers that are not systemd. Cutting them short gives no unit a credential.
+_NOT_SYSTEMD = (Reason.UID_NOT_ALLOWED, Reason.BAD_VALUE)
 
 
-class CredentialConnection(Connection):
-    """One credential that a unit is loading. Input from the peer is discarded."""
-
-    __slots__ = ("_half_closed", "credential", "due", "identity", "name", "region", "server", "timer", "unit")
-
-    def __init__(self, server: CredentialServer, connection: Accepted, name: str) -> None:
-        super().__init__(server.loop, server.sweeper, connection)
-        self.server = server
-        self.name = name
-        """The connection's name in systemd's descriptor store."""
-        self.unit = self.credential = ""
-        self._half_closed = False
-        self.identity = b""
-        """The audit record's fields that identify the peer."""
-        self.due = 0.0
-        """How long it may wait, on the loop's clock."""
-        self.timer: Timer | None = None
-        """Ends the wait."""
-        self.region: Region | None = None
-        """Contains the reply that is being sent."""
-
-    def readable(self) -> None:
-        try:
-            if self.discard():
-                return
-        except BlockingIOError:
-            return
-        except OSError:
-            self.close()
-            return
-        if self._half_closed:  # now fully closed: the unit is no longer being started
-            self.close()
-            return
-        # systemd sends nothing and shuts down its side before it reads. With no event registered,
-        # epoll still reports when the connection is fully closed.
-        self._half_closed = True
-        self.loop.change(self.fd, 0)
-
-    def timed_out(self) -> None:
-        """Close only after the whole reply was sent. If the peer, a process of root, does not read,
-        closing would cut a refusal short, and systemd would take it as a credential."""
-        if self.ending and not self.pending:
-            self.close()
-
-    def give(self, value: memoryview) -> None:
-        """Send the value, then close."""
-        self.ending = True
-        self.send([b"", value, b""])
-        self._end_when_sent()
-
-    def refuse(self, why: str) -> None:
-        """Send a refusal, then close."""
-        self.release()  # a refusal may wait for its peer, and the value must not wait with it
-        self.ending = True
-        for piece in credential_refusal.pieces(self.unit, self.credential, why):
-            self.send([b"", piece, b""])
-        self._end_when_sent()
-
-    def _end_when_sent(self) -> None:
-        if not self.closed and not self.pending:
-            self.release()
-            self.linger()
-
-    def _finished_sending(self) -> None:
-        super()._finished_sending()
-        self.release()
-
-    def release(self) -> None:
-        """Overwrite the plain value, if there is one."""
-        if self.region is not None:
-            self.server.arena.give_back(self.region)
-            self.region = None
-
-    def close(self) -> None:
-        if not self.closed:
-            super().close()
-            if self.timer is not None:
-                self.timer.cancel()
-            self.release()
-            self.server.left(self)
-
-
-class CredentialServer:
+class CredentialServer(CredentialConnections):
     """All connections on the credentials socket: those that wait, and those being answered."""
 
     def __init__(
@@ -154,9 +80,7 @@ class CredentialServer:
         deny: bool,
     ) -> None:
         """`deny`: release a secret only if journald has received its record."""
-        self.loop = loop
-        self.sweeper = sweeper
-        self.arena = arena
+        super().__init__(loop, sweeper, arena)
         self.credentials = credentials
         self.connections: set[CredentialConnection] = set()
         self.last_activity = loop.now
@@ -166,49 +90,94 @@ class CredentialServer:
         self._manager = manager
         self._wait_seconds = wait_seconds
         self._deny = deny
-        self._waiting: list[CredentialConnection] = []
+        self._waiting: dict[CredentialConnection, None] = {}
+        """In the order of their arrival."""
+        self._silent: dict[CredentialConnection, None] = {}
+        """See `MAX_SILENT`; the oldest first."""
+        self._unwatched: list[Accepted] = []
+        """Connections that only the next broker can answer: closed here, they would be empty
+        credentials."""
         self._numbers = itertools.count(1)
+
+    def may_accept(self) -> bool:
+        """Whether to accept another connection. If this process were killed before systemd's store
+        has the connection, its unit would start with an empty credential; one in the listener's
+        queue is safe."""
+        return len(self.connections) < MAX_CONNECTIONS and self._manager.has_room()
 
     def accepted(self, connection: Accepted, peer: Peer) -> None:
         """Handle a new connection, from systemd or another process."""
         self.last_activity = self.loop.now
-        self._take(CredentialConnection(self, connection, f"{os.getpid()}-{next(self._numbers)}"), peer)
+        self._take(connection, f"{os.getpid()}-{next(self._numbers)}", peer)
 
     def restored(self, descriptor: int, name: str) -> None:
         """Resume a connection from systemd's descriptor store that an earlier broker did not
         answer."""
         connection = socket.socket(fileno=descriptor)
+        if hung_up(descriptor):  # the unit has gone, or the whole answer was sent
+            connection.close()
+            self._manager.drop(CREDENTIAL, name)
+            return
         connection.setblocking(False)
-        self._take(CredentialConnection(self, connection, name), Peer(connection))
+        self._take(connection, name, Peer(connection))
 
-    def _take(self, asked: CredentialConnection, peer: Peer) -> None:
+    def _take(self, connection: Accepted, name: str, peer: Peer) -> None:
+        try:
+            asked = CredentialConnection(self, connection, name)
+        except Exception as error:
+            self._unwatched.append(connection)
+            self._manager.hold(CREDENTIAL, name, connection.fileno())
+            self.loop.on_bug(error)
+            return
         self.connections.add(asked)
-        self._manager.keep(CREDENTIAL, asked.name, asked.fd)
-        asked.identity = identity.peer_fields(asked.socket, peer.pid, peer.uid, peer.gid)
+        self._attempt(asked, partial(self._admit, peer))
+
+    def _admit(self, peer: Peer, asked: CredentialConnection) -> None:
         who = peer_of(asked.socket.getpeername())
         if who is not None:
             asked.unit, asked.credential = who
-        refusal = self._refusal(asked, peer, who is not None)
+        asked.is_kept = peer.uid == 0 and who is not None
+        if asked.is_kept:
+            self._manager.hold(CREDENTIAL, asked.name, asked.fd)
+        refusal = self._refusal(asked, peer)
         if refusal is not None:
+            asked.is_outside = refusal is Reason.UNIT_MISMATCH
             self._refuse(asked, refusal.value)
             return
         asked.due = self.loop.now + self._wait_seconds
         self._decide(asked)
 
-    def _refusal(self, asked: CredentialConnection, peer: Peer, is_systemd: bool) -> Reason | None:
+    def _refusal(self, asked: CredentialConnection, peer: Peer) -> Reason | None:
         """The reason to refuse this peer any credential, or None."""
+        # Any root process, such as one in a container, can bind any address. systemd's own runs in
+        # the unit's control group until it is answered. First, so that the look at whether the peer
+        # has ended, which comes with its identity, covers it.
+        runs_in_unit = asked.is_kept and identity.runs_in(peer.pid, asked.unit)
+        asked.identity = identity.peer_fields(asked.socket, peer.pid, peer.uid, peer.gid)
         if peer.uid != 0:
             return Reason.UID_NOT_ALLOWED
-        if not is_systemd:
+        if not asked.is_kept:
             return Reason.BAD_VALUE
-        # Any root process, such as one in a container, can bind any address. systemd's own runs in
-        # the unit's control group until it is answered.
-        if identity.GONE in asked.identity or not identity.runs_in(peer.pid, asked.unit):
+        if not runs_in_unit or identity.GONE in asked.identity:
             return Reason.UNIT_MISMATCH
         # An earlier broker was killed while it answered, and what it sent is part of the reply.
-        if credential_refusal.has_unread(asked.socket):
-            return Reason.NOT_STARTED
-        return Reason.TOO_MANY_CONNECTIONS if len(self.connections) > MAX_CONNECTIONS else None
+        return Reason.NOT_STARTED if credential_refusal.has_begun(asked.socket) else None
+
+    def _attempt(self, asked: CredentialConnection, step: Callable[[CredentialConnection], None]) -> None:
+        """Take a step that must not end without an answer."""
+        try:
+            step(asked)
+        except Exception as error:
+            self.loop.on_bug(error)
+            self.fail(asked)
+
+    def fail(self, asked: CredentialConnection) -> None:
+        self._waiting.pop(asked, None)
+        try:
+            self._refuse(asked, INTERNAL_ERROR)
+        except Exception as error:
+            self.loop.on_bug(error)
+            asked.refuse(_WHY[INTERNAL_ERROR])
 
     def _decide(self, asked: CredentialConnection) -> None:
         verdict = self.credentials.verdict(asked.unit, asked.credential)
@@ -243,7 +212,7 @@ class CredentialServer:
         if self.loop.now >= asked.due:
             self._refuse(asked, reason, verdict)
             return
-        self._waiting.append(asked)
+        self._waiting[asked] = None
         if asked.timer is None:
             asked.timer = self.loop.after(asked.due - self.loop.now, partial(self._overdue, asked))
 
@@ -291,27 +260,32 @@ class CredentialServer:
     def changed(self) -> None:
         """The store or the audit has changed: decide again on the connections that wait for it."""
         if self._waiting and self._store.snapshot is not None:
-            waiting, self._waiting = self._waiting, []
-            for asked in waiting:
-                self._decide(asked)
+            for asked in tuple(self._waiting):
+                self._decide_again(asked)
+
+    def _decide_again(self, asked: CredentialConnection) -> None:
+        if asked in self._waiting:
+            del self._waiting[asked]
+            self._attempt(asked, self._decide)
 
     def _overdue(self, asked: CredentialConnection) -> None:
-        if asked in self._waiting:
-            self._waiting.remove(asked)
-            asked.due = 0.0
-            self._decide(asked)
+        asked.due = 0.0
+        self._decide_again(asked)
+
+    def silent(self, asked: CredentialConnection) -> None:
+        self._silent[asked] = None
+        if len(self._silent) > MAX_SILENT:
+            next(iter(self._silent)).close()
 
     def left(self, asked: CredentialConnection) -> None:
-        """The connection is closed."""
         self.connections.discard(asked)
-        if asked in self._waiting:
-            self._waiting.remove(asked)
-        self._manager.drop(CREDENTIAL, asked.name)
+        self._waiting.pop(asked, None)
+        self._silent.pop(asked, None)
+        if asked.is_kept:
+            self._manager.drop(CREDENTIAL, asked.name)
 
     def stop(self) -> None:
         """The broker is stopping: refuse waiting connections, because the descriptor store may be
         lost with the service."""
-        waiting, self._waiting = self._waiting, []
-        for asked in waiting:
-            asked.due = 0.0
-            self._decide(asked)
+        for asked in tuple(self._waiting):
+            self._overdue(asked)

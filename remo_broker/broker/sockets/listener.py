@@ -31,6 +31,8 @@ MAX_WAITING = 4096
 BUSY_TURNS = 16
 # How long to ignore a listener after descriptors have run out; the loop would spin otherwise.
 EXHAUSTED_SECONDS = 0.2
+# The same while it may not accept, which systemd changes within milliseconds.
+MAY_NOT_SECONDS = 0.02
 # Excess connections of one plane that get an error reply, at one time. Further ones are closed
 # without a reply: each holds a descriptor until its peer has read the error, and descriptors are
 # scarce.
@@ -62,13 +64,16 @@ class Listener:
         *,
         held_by_unit: bool = False,
         has_file: bool = True,
+        may_accept: Callable[[], bool] | None = None,
     ) -> None:
-        """`has_file`: whether the file at its path is known to be its own."""
+        """`has_file`: whether the file at its path is known to be its own. `may_accept`: asked
+        before each connection is accepted; if it may not be, it waits in the queue."""
         self.socket = listening
         self.path = str(listening.getsockname())
         self.held_by_unit = held_by_unit
         """A connect starts the broker if it is not running."""
         self.on_accept = on_accept
+        self._may_accept = may_accept
         # Not `accept`, which creates an object of Python's own class, looks up two enums and checks
         # timeouts.
         self._accept: Callable[[], tuple[int, object]] = listening._accept  # type: ignore[attr-defined]
@@ -94,6 +99,9 @@ class Listener:
 
     def _take(self, at_most: int) -> None:
         for _ in range(at_most):
+            if self._may_accept is not None and not self._may_accept():
+                self._pause(MAY_NOT_SECONDS)
+                return
             try:
                 descriptor, _ = self._accept()
             except BlockingIOError:
@@ -101,12 +109,15 @@ class Listener:
                 return
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    self._loop.change(self.socket.fileno(), 0)
-                    self._loop.after(EXHAUSTED_SECONDS, self._resume)
+                    self._pause(EXHAUSTED_SECONDS)
                     return
                 continue  # this connection is already gone
             connection = Accepted(_FAMILY, _KIND, 0, descriptor)
             self.on_accept(connection, Peer(connection))
+
+    def _pause(self, seconds: float) -> None:
+        self._loop.change(self.socket.fileno(), 0)
+        self._loop.after(seconds, self._resume)
 
     def _resume(self) -> None:
         if self.socket.fileno() >= 0:

@@ -68,7 +68,7 @@ def test_check_says_of_each_credential_whether_the_unit_would_get_it(operator: C
 def test_check_of_a_unit_that_no_rule_names(operator: CommandLine) -> None:
     text = operator.says("check", "--credentials", "other.service", status=1)
     assert "other.service" in text
-    assert "systemctl reload remo-broker.service" in text
+    assert "systemctl try-reload-or-restart remo-broker.service" in text
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.broker import Broker, Link, registration, short_directory
+from tests.support.credential_peer import RULES, Systemd
+from tests.support.machine import unavailable
 from tests.support.stderr_pipe import Pipe
 from tests.support.units import Units
 
 if TYPE_CHECKING:
     import pathlib
     from collections.abc import Iterator
+
+    from tests.conftest import StartBroker
+    from tests.support.notify import NotifySocket
 
 ALLOWED = ("GITHUB_TOKEN", "aws", "KEYSTORE", "MISSING")
 SECRETS = {"GITHUB_TOKEN": "ghp_example", "aws": {"aws_access_key_id": "AKIAEXAMPLE", "aws_secret_access_key": "wJalr"}}
@@ -58,3 +64,24 @@ def pipe() -> Iterator[Pipe]:
     with contextlib.closing(Pipe()) as pipe:
         pipe.flow()
         yield pipe
+
+
+@pytest.fixture
+def credential_rules(directory: pathlib.Path) -> pathlib.Path:
+    """A configuration file."""
+    path = directory / "config.toml"
+    path.write_text(RULES)
+    return path
+
+
+@pytest.fixture
+def systemd(
+    start_broker: StartBroker, units: Units, notify: NotifySocket, credential_rules: pathlib.Path
+) -> Iterator[Systemd]:
+    if os.geteuid() != 0:
+        unavailable("systemd is root")
+    units.add("credentials")
+    notify.attend()
+    broker = start_broker(listeners=units.sockets, notify=notify, flags=("--config", str(credential_rules)))
+    with contextlib.closing(Systemd(units, broker)) as systemd:
+        yield systemd

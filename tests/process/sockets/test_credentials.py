@@ -15,6 +15,7 @@ import pytest
 
 from remo_broker.broker.credential_refusal import REFUSAL_BYTES
 from tests.support.broker import NOBODY, WAIT_SECONDS, Broker
+from tests.support.credential_peer import VALUE, Systemd, is_refusal, rest, restart
 from tests.support.machine import poll, unavailable
 
 if TYPE_CHECKING:
@@ -24,96 +25,6 @@ if TYPE_CHECKING:
     from tests.support.notify import NotifySocket
     from tests.support.stderr_pipe import Pipe
     from tests.support.units import Units
-
-VALUE = "zqMarkerqz"
-RULES = """
-[credentials."*.*"]
-password = "PASSWORD"
-whole = "aws"
-user = "aws.user"
-field-of-none = "PASSWORD.user"
-"""
-
-
-def own_unit() -> str:
-    """The unit of the control group that this process is in: systemd's peers are in the unit's they name."""
-    path = pathlib.Path("/proc/self/cgroup").read_text()
-    groups = {name: group for _, name, group in (line.split(":", 2) for line in path.splitlines())}
-    found = groups.get("name=systemd", "/")
-    if found == "/":
-        found = groups.get("", "/")
-    outermost = next((one for one in found.split("/") if one and not one.endswith(".slice")), "load.service")
-    if "." not in outermost:
-        unavailable(f"these tests run in the control group {found}, which is no unit's")
-    return outermost.removeprefix("_")
-
-
-class Systemd:
-    """Connects as systemd does."""
-
-    def __init__(self, units: Units, broker: Broker) -> None:
-        self.path = units.directory / "credentials.sock"
-        self.broker = broker
-        self.unit = own_unit()
-        self._open = contextlib.ExitStack()
-        self._asked = 0
-
-    def connect(
-        self, credential: str = "password", address: bytes | None = None, *, half: bool = True
-    ) -> socket.socket:
-        """`half`: close the sending side, as systemd does before it reads."""
-        self._asked += 1
-        client = self._open.enter_context(socket.socket(socket.AF_UNIX))
-        client.bind(b"\0%x%x/unit/" % (os.getpid(), self._asked) + (address or f"{self.unit}/{credential}".encode()))
-        client.connect(str(self.path))  # may wait for room in the queue
-        client.settimeout(WAIT_SECONDS)
-        if half:
-            client.shutdown(socket.SHUT_WR)
-        return client
-
-    def load(self, credential: str = "password") -> bytes:
-        return rest(self.connect(credential))
-
-    def records(self, **fields: str) -> list[dict[str, str]]:
-        return self.broker.records("fetch", unit=self.unit, **fields)
-
-    def close(self) -> None:
-        self._open.close()
-
-
-def rest(client: socket.socket) -> bytes:
-    with client, client.makefile("rb") as stream:
-        return stream.read()
-
-
-def is_refusal(answer: bytes) -> bool:
-    return len(answer) == REFUSAL_BYTES and answer.startswith(b"remo-broker refused credential ")
-
-
-@pytest.fixture
-def config(directory: pathlib.Path) -> pathlib.Path:
-    path = directory / "config.toml"
-    path.write_text(RULES)
-    return path
-
-
-@pytest.fixture
-def systemd(start_broker: StartBroker, units: Units, notify: NotifySocket, config: pathlib.Path) -> Iterator[Systemd]:
-    if os.geteuid() != 0:
-        unavailable("systemd is root")
-    units.add("credentials")
-    broker = start_broker(listeners=units.sockets, notify=notify, flags=("--config", str(config)))
-    with contextlib.closing(Systemd(units, broker)) as systemd:
-        yield systemd
-
-
-def restart(systemd: Systemd, start_broker: StartBroker, units: Units, notify: NotifySocket) -> Broker:
-    """Kill the broker, and start another as systemd does."""
-    systemd.broker.process.kill()
-    systemd.broker.wait()
-    config = systemd.broker.flags
-    systemd.broker = start_broker(listeners=[*units.sockets.items(), *notify.listeners()], notify=notify, flags=config)
-    return systemd.broker
 
 
 def test_each_credential_is_the_bytes_of_its_secret(systemd: Systemd) -> None:
@@ -136,6 +47,7 @@ def test_each_credential_is_the_bytes_of_its_secret(systemd: Systemd) -> None:
 @pytest.mark.parametrize("credential", ["password", "other"])
 def test_the_broker_closes_a_connection_whose_answer_was_read(systemd: Systemd, credential: str, *, half: bool) -> None:
     systemd.broker.push({"PASSWORD": VALUE})
+    systemd.load(credential)
     before = systemd.broker.descriptors()
     clients = [systemd.connect(credential, half=half) for _ in range(20)]
     for client in clients:
@@ -162,7 +74,9 @@ def regions(broker: Broker) -> int:
 
 
 @pytest.fixture
-def unheard(units: Units, config: pathlib.Path, pipe: Pipe, request: pytest.FixtureRequest) -> Iterator[Systemd]:
+def unheard(
+    units: Units, credential_rules: pathlib.Path, pipe: Pipe, request: pytest.FixtureRequest
+) -> Iterator[Systemd]:
     """Records are not taken, and secrets are not given out without: `audit_failure = "deny"`."""
     if os.geteuid() != 0:
         unavailable("systemd is root")
@@ -173,7 +87,7 @@ def unheard(units: Units, config: pathlib.Path, pipe: Pipe, request: pytest.Fixt
         stderr=pipe.write_end,
         audit_failure="deny",
         credentials_wait_seconds=request.param,
-        flags=("--config", str(config)),
+        flags=("--config", str(credential_rules)),
     )
     with contextlib.closing(broker), contextlib.closing(Systemd(units, broker)) as systemd:
         broker.start()
@@ -188,6 +102,8 @@ def test_a_unit_waits_for_journald_where_no_secret_goes_unrecorded(unheard: Syst
     clients = [unheard.connect() for _ in range(3)]
     poll("the trouble to be found", lambda: not unheard.broker.status()["audit"]["healthy"])
     assert unheard.broker.status()["credentials_served"] == 0
+    explained = unheard.broker.ask({"op": "explain-unit", "unit": unheard.unit})["credentials"]
+    assert [one["reason"] for one in explained if one["credential"] == "password"] == ["audit_unavailable"]
     pipe.flow()
     assert {rest(client) for client in clients} == {VALUE.encode()}
     poll("the records", lambda: len([one for one in pipe.records("fetch") if one["REMO_OUTCOME"] == "ok"]) == 3)
@@ -316,7 +232,7 @@ def test_a_refusal_that_a_kill_cuts_short_stays_one(
 
 
 def test_a_broker_that_does_not_start_refuses_every_unit(
-    systemd: Systemd, units: Units, notify: NotifySocket, config: pathlib.Path
+    systemd: Systemd, units: Units, notify: NotifySocket, credential_rules: pathlib.Path
 ) -> None:
     """Those that a broker before had accepted, and those in the queue; the slow ones at its next attempt."""
     held = systemd.connect()
@@ -324,7 +240,7 @@ def test_a_broker_that_does_not_start_refuses_every_unit(
     systemd.broker.process.kill()
     systemd.broker.wait()
     silent, queued = systemd.connect("user"), systemd.connect("whole")
-    config.write_text("nonsense = 1\n")
+    credential_rules.write_text("nonsense = 1\n")
 
     def attempt(*clients: socket.socket) -> list[bytes]:
         broken = Broker(

@@ -130,3 +130,21 @@ def test_a_hangup_during_a_reload_reads_all_once_more(start_broker: StartBroker,
     make_project(under_way, "SECOND")
     broker.signal(signal.SIGHUP)
     poll("the second", lambda: allowlist(broker, "a") == allowlist(broker, "b") == ["SECOND"])
+
+
+def test_a_hangup_during_a_reload_also_reads_the_credential_rules_again(
+    start_broker: StartBroker, directory: pathlib.Path
+) -> None:
+    config = directory / "config.toml"
+    config.write_text('[credentials."a.service"]\nx = "X"\n')
+    broker = start_broker(environment=slow_parser(directory), flags=("--config", str(config)))
+    project = make_project(directory / "myrepo", "FIRST", "SECOND")
+    register(broker, project)
+    make_project(project, "SECOND", "SLOW")
+    broker.signal(signal.SIGHUP)
+    poll("the reader", lambda: a_reader_is_slow(broker))
+    config.write_text("")
+    make_project(project, "SECOND")
+    broker.signal(signal.SIGHUP)
+    poll("the second", lambda: allowlist(broker) == ["SECOND"])
+    assert broker.ask({"op": "explain-unit", "unit": "a.service"})["rules"] == 0

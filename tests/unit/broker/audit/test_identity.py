@@ -86,7 +86,7 @@ def test_a_container_may_have_the_unified_hierarchy_where_the_host_has_systemds_
         ("/system.slice/_cpu.service", "cpu.service", True),
         ("/system.slice/__x.service", "_x.service", True),
         (f"/{'x' * 247}.service", f"{'x' * 247}.service", True),
-        ("/", "build.service", True),
+        ("/", "build.service", False),
         ("/system.slice/other.service", "build.service", False),
         ("/system.slice/other.service/build.service", "build.service", False),
         ("/system.slice", "system.slice", False),
@@ -99,7 +99,12 @@ def test_a_container_may_have_the_unified_hierarchy_where_the_host_has_systemds_
     ],
 )
 def test_which_unit_a_process_runs_in(path: str, unit: str, *, runs: bool) -> None:
-    assert identity.is_of(f"0::{path}\n".encode(), unit) is runs
+    assert identity.is_of(f"0::{path}\n".encode(), unit, b"0::/system.slice/remo-broker.service\n") is runs
+
+
+def test_where_nothing_assigns_groups_to_units_any_process_without_one_is_taken() -> None:
+    assert identity.is_of(b"0::/\n", "build.service", own=b"0::/\n")
+    assert not identity.is_of(b"0::/system.slice/other.service\n", "build.service", own=b"0::/\n")
 
 
 def test_a_process_that_has_ended_runs_in_no_unit() -> None:

@@ -1,0 +1,160 @@
+"""What the credentials socket does about faults of the broker's own: no peer reads anything but a refusal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+
+from remo_broker.broker.audit.journal import StderrTransport
+from remo_broker.broker.audit.trail import AuditTrail
+from remo_broker.broker.credential_refusal import REFUSAL_BYTES
+from remo_broker.broker.credentials import Credentials
+from remo_broker.broker.loop import Loop
+from remo_broker.broker.secrets.memory import Arena
+from remo_broker.broker.secrets.store import Store
+from remo_broker.broker.sockets.connection import Peer, Sweeper
+from remo_broker.broker.sockets.credentials import CredentialServer
+from remo_broker.broker.systemd import Manager
+from remo_broker.protocol.credential_rules import parse_rules
+from tests.support.broker import listen
+from tests.support.credential_peer import own_unit
+from tests.support.machine import unavailable
+
+if TYPE_CHECKING:
+    import pathlib
+    from collections.abc import Iterator
+
+
+class Bench:
+    """A server whose peers are in this process; nothing was pushed to it."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self.bugs: list[BaseException] = []
+        self.loop = Loop(self.bugs.append)
+        self.arena = arena = Arena()
+        self.store = Store(arena, 300)
+        self.credentials = Credentials(parse_rules({own_unit(): {"password": "PASSWORD"}}), self.store)
+        self.server = CredentialServer(
+            self.loop,
+            Sweeper(self.loop),
+            arena,
+            self.store,
+            self.credentials,
+            AuditTrail(StderrTransport(), clock_usec=lambda: 0),
+            Manager(),
+            wait_seconds=30,
+            deny=False,
+        )
+        self._closing = contextlib.ExitStack()
+        self._path = str(directory / "s")
+        self._listening = self._closing.enter_context(listen(directory / "s"))
+        self._number = 0
+
+    def connect(self) -> socket.socket:
+        self._number += 1
+        client = self._closing.enter_context(socket.socket(socket.AF_UNIX))
+        client.bind(b"\0%x%x/unit/%s/password" % (os.getpid(), self._number, own_unit().encode()))
+        client.connect(self._path)
+        descriptor, _ = self._listening._accept()  # type: ignore[attr-defined]
+        connection = socket.socket(fileno=descriptor)
+        self.server.accepted(connection, Peer(connection))
+        return client
+
+    def turn(self) -> None:
+        self.loop.after(0, lambda: None)  # so that it does not wait
+        self.loop.turn()
+
+    def read(self, client: socket.socket) -> bytes:
+        """To the end, as systemd does."""
+        client.setblocking(False)
+        client.shutdown(socket.SHUT_WR)
+        data = b""
+        while True:
+            self.turn()
+            try:
+                part = client.recv(1 << 20)
+            except BlockingIOError:
+                continue
+            if not part:
+                return data
+            data += part
+
+    def close(self) -> None:
+        self._closing.close()
+        for connection in tuple(self.server.connections):
+            connection.close()
+        for unwatched in self.server._unwatched:
+            unwatched.close()
+        self.arena.SPARES = 0
+        self.arena.give_back(self.arena.take())
+        self.loop.close()
+
+
+@pytest.fixture
+def bench(directory: pathlib.Path) -> Iterator[Bench]:
+    if os.geteuid() != 0:
+        unavailable("systemd is root")
+    with contextlib.closing(Bench(directory)) as bench:
+        yield bench
+
+
+def fail(*_: object) -> NoReturn:
+    raise MemoryError
+
+
+def is_refusal(answer: bytes) -> bool:
+    return len(answer) >= REFUSAL_BYTES and b"internal error" in answer[:200]
+
+
+def test_a_fault_while_it_reads_is_answered_with_a_refusal(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = bench.connect()
+    monkeypatch.setattr(bench.loop, "change", fail)
+    client.shutdown(socket.SHUT_WR)
+    bench.turn()
+    monkeypatch.undo()
+    assert is_refusal(bench.read(client))
+    assert set(map(type, bench.bugs)) == {MemoryError}
+
+
+def test_a_fault_of_one_decision_leaves_no_other_unit_waiting(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    clients = [bench.connect() for _ in range(3)]
+    decide, calls = bench.credentials.verdict, []
+
+    def verdict(unit: str, credential: str) -> object:
+        calls.append(credential)
+        return fail() if len(calls) == 1 else decide(unit, credential)
+
+    monkeypatch.setattr(bench.credentials, "verdict", verdict)
+    bench.server.stop()
+    answers = [bench.read(client) for client in clients]
+    assert list(map(len, answers)) == [REFUSAL_BYTES] * 3
+    assert [is_refusal(answer) for answer in answers] == [True, False, False]
+    assert bench.credentials.refused == 3
+
+
+@pytest.mark.parametrize("part", ["decision and record", "record"])
+def test_a_fault_of_a_record_is_answered_with_a_refusal(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """And not even the refusal can be recorded."""
+    client = bench.connect()
+    if part != "record":
+        monkeypatch.setattr(bench.credentials, "verdict", fail)
+    monkeypatch.setattr("remo_broker.protocol.records.credential_head", fail)
+    bench.server.stop()
+    assert is_refusal(bench.read(client))
+    assert len(bench.bugs) == 2
+
+
+def test_a_connection_that_cannot_be_watched_is_not_closed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its unit would start with an empty credential; the next broker finds it in systemd's store."""
+    monkeypatch.setattr(bench.loop, "watch", fail)
+    client = bench.connect()
+    client.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        client.recv(1)
+    assert len(bench.bugs) == 1
