@@ -50,7 +50,7 @@ def _get(arguments: Arguments) -> dict[str, str]:
 
     def fetch() -> Login | None:
         with open_quick(arguments) as client:
-            name = secret_for(host, client.info(), servers_for(url, REGISTRIES))
+            name = secret_for(host, client.info(), servers_for(url, REGISTRIES, bare_host=True))
             return login(get_for(client, name, host), host, REGISTRIES, None) if name is not None else None
 
     found = with_secrets(arguments, fetch)

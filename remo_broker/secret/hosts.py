@@ -79,10 +79,13 @@ def host_of(url: str) -> str:
     return ascii_lower(host.rpartition("@")[2])
 
 
-def servers_for(url: str, servers: Mapping[str, Server]) -> Mapping[str, Server]:
-    """The well-known servers if the URL is one of theirs: a token does not go there in plain
-    text."""
-    return {} if ascii_lower(url.strip()).startswith("http:") else servers
+def servers_for(url: str, servers: Mapping[str, Server], *, bare_host: bool) -> Mapping[str, Server]:
+    """The well-known servers, unless a token might go there in plain text.
+
+    `bare_host` says whether a host without a scheme is asked for by https alone.
+    """
+    scheme, separator, _ = ascii_lower(url.strip()).partition("://")
+    return servers if (scheme == "https" if separator else bare_host) else {}
 
 
 def get_for(client: QuickClient | Client, name: str, host: str) -> SecretValue:

@@ -21,10 +21,12 @@ def keyring(arguments: Arguments) -> int:
     if operation != "get" or not rest:
         return EXIT_FAILURE  # `set` and `del`: nothing is stored here
     host, user = host_of(rest[0]), rest[1] if len(rest) > 1 else None
+    # After a URL without an answer, pip and uv ask for its host alone, also where the URL was http.
+    servers = servers_for(rest[0], INDEXES, bare_host=False)
 
     def fetch() -> Login | None:
         with open_quick(arguments) as client:
-            name = secret_for(host, client.info(), servers_for(rest[0], INDEXES))
+            name = secret_for(host, client.info(), servers)
             return login(get_for(client, name, host), host, INDEXES, user or None) if name is not None else None
 
     found = with_secrets(arguments, fetch)

@@ -74,6 +74,7 @@ def test_text_is_utf8_in_every_locale(place: ToolSetup, locale: str) -> None:
     ("arguments", "stdin"),
     [
         (["keyring", "get", "http://upload.pypi.org/legacy/", "__token__"], ""),
+        (["keyring", "get", "upload.pypi.org", "__token__"], ""),
         (["keyring", "get", "https://UPLOAD.pypi.org.example/", "__token__"], ""),
         (["keyring", "get", "https://example.org/?@upload.pypi.org", "__token__"], ""),
         (["keyring", "get", "https://upload.pypi.org@example.org/", "__token__"], ""),
@@ -83,6 +84,7 @@ def test_text_is_utf8_in_every_locale(place: ToolSetup, locale: str) -> None:
     ],
 )
 def test_a_url_that_is_not_the_servers(place: ToolSetup, arguments: list[str], stdin: str) -> None:
-    """In plain text, of another host, or with the server's name where a browser would see none."""
+    """In plain text, of another host, or with the server's name where a browser would see none. A
+    host alone is what pip and uv ask for after an http URL."""
     assert place.remo(*arguments, stdin=stdin).returncode == 1
     assert not place.broker.records("fetch")
