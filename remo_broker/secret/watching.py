@@ -24,6 +24,7 @@ from remo_broker.client.value import SecretValue
 from remo_broker.protocol.clock import monotonic
 from remo_broker.secret.become import start
 from remo_broker.secret.bindings import Bound
+from remo_broker.secret.commands import DEFAULT_GRACE_SECONDS
 from remo_broker.secret.locate import open_client
 
 TYPE_CHECKING = False
@@ -44,6 +45,8 @@ KEPT = {
 HANDLED = set(signal.valid_signals()) - KEPT
 # Whoever sends one of these during a restart wants the command to end.
 ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
+# Of these, those after which a change does not start it again: to many programs SIGHUP means "reload".
+ENDING_FOR_GOOD = ENDING - {signal.SIGHUP}
 # Sent by the thread that follows the broker.
 CHANGED = signal.SIGRTMIN
 # si_code of signals from the kernel, such as those for keys typed on a terminal; the signal module
@@ -133,7 +136,7 @@ def run_watched(
             status = job.look()
             if status is None:
                 continue
-            if job.next_environment is None:
+            if job.next_environment is None or job.was_told_to_end(grace_seconds):
                 return _end_like(status)
             job.start(job.next_environment)
         elif found.si_signo == CHANGED and found.si_pid == os.getpid():
@@ -168,11 +171,12 @@ class WatchedJob:
         self._inherited = inherited
         self._deadline: float | None = None
         self._stopped = False
+        self._told_to_end: float | None = None
         self.child = 0
         self.next_environment: dict[bytes, bytes] | None = None
 
     def start(self, environment: dict[bytes, bytes]) -> None:
-        self._deadline = self.next_environment = None
+        self._deadline = self.next_environment = self._told_to_end = None
         self.child = start(self._program, self._command, environment, self._inherited)
 
     def restart(self, environment: dict[bytes, bytes], number: signal.Signals, grace_seconds: int) -> None:
@@ -181,6 +185,13 @@ class WatchedJob:
         if self._deadline is None:
             self._deadline = monotonic() + grace_seconds
             os.kill(self.child, number)
+
+    def was_told_to_end(self, grace_seconds: int) -> bool:
+        """Whether somebody has just told the command to end: a change while it ends does not start
+        it again.
+        """
+        patience = max(grace_seconds, DEFAULT_GRACE_SECONDS)
+        return self._told_to_end is not None and monotonic() - self._told_to_end < patience
 
     def next_signal(self) -> signal.struct_siginfo | None:
         """The next signal; None when a restart has waited for the command long enough."""
@@ -196,6 +207,8 @@ class WatchedJob:
         number = found.si_signo
         if number in ENDING:
             self.next_environment = None
+        if number in ENDING_FOR_GOOD:
+            self._told_to_end = monotonic()
         if found.si_code == SI_KERNEL and not _is_for_leader(number):
             return  # from the terminal, for the whole process group
         if number == signal.SIGCONT and self._stopped:

@@ -178,6 +178,24 @@ def test_signals_reach_a_command_that_is_about_to_be_restarted(project: Workspac
         watched.end()
 
 
+def test_a_change_does_not_start_what_was_told_to_end(project: Workspace) -> None:
+    """It takes its time to end, and a push comes meanwhile."""
+    script = f'trap "echo term >>log" TERM; trap "exit 9" USR1; {RECORD}'
+    watched = WatchedCommand(project, script, "--grace=600")
+    try:
+        watched.wait_for(1)
+        watched.process.terminate()
+        watched.wait_for(2)
+        watched.push("zqNewzq")
+        watched.wait_for(3)
+        watched.process.send_signal(signal.SIGUSR1)
+        assert watched.process.wait(60) == 9
+        assert watched.lines()[1:] == ["term", "term"]
+    finally:
+        watched.process.kill()
+        watched.end()
+
+
 @pytest.mark.parametrize(
     ("script", "status"),
     [("exit 42", 42), ("kill -TERM $$", -signal.SIGTERM), ("kill -KILL $$", -signal.SIGKILL)],
