@@ -36,7 +36,7 @@ GIT_HELPERS = "credential.helper"
 # A token in a file: a setting whose value is not a reference to a variable.
 _npm_token = re.compile(r"^[^#;\n]*(_authToken|_password|_auth)\s*=\s*(?!\s*\$\{)\S", re.MULTILINE).search
 _netrc_password = re.compile(r"\bpassword\s+\S").search
-_url_password = re.compile(r"://[^/\s:@]*:[^/\s@]+@").search
+_url_password = re.compile(r"://[^/\s:@]*:(?!\$)[^/\s@]+@").search
 _env_secret = re.compile(
     r"^\s*(?:export\s+)?[A-Z0-9_]*(?:TOKEN|SECRET|PASSWORD|PASSWD|API_KEY|PRIVATE_KEY|ACCESS_KEY)[A-Z0-9_]*\s*="
     r"(?!\s*(?:\"\"|'')?\s*(?:#|$)|\s*[\"']?\$)",
@@ -95,7 +95,7 @@ def files() -> Iterator[Finding]:
         (os.path.join(home, ".kube/config"), _yaml_token, setup.format("kubectl")),
         (setting("PGPASSFILE") or os.path.join(home, ".pgpass"), _pgpass_line, "remove it; see remo-secret-tools(7)"),
         *(
-            (path, _env_secret, "remove it, revoke the token, and use 'remo-secret exec' or 'env'")
+            (path, _env_token, "remove it, revoke the token, and use 'remo-secret exec' or 'env'")
             for path in env_files()
         ),
         *((path, _docker_auth, setup.format("docker")) for path in docker_files(home)),
@@ -117,6 +117,10 @@ def env_files() -> list[str]:
     templates = (".example", ".sample", ".template", ".dist")
     found = [name for name in names if name == ".env" or (name.startswith(".env.") and not name.endswith(templates))]
     return [os.path.abspath(name) for name in found]
+
+
+def _env_token(text: str) -> object:
+    return _env_secret(text) or _url_password(text)
 
 
 def docker_files(home: str) -> list[str]:
@@ -145,7 +149,8 @@ def git_helpers(arguments: Arguments) -> Iterator[Finding]:
         done = subprocess.run(
             ["git", "config", "--null", "--get-regexp", r"^credential\.(.*\.)?helper$"],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="surrogateescape",
             check=False,
         )
     except OSError:
@@ -158,13 +163,16 @@ def git_helpers(arguments: Arguments) -> Iterator[Finding]:
         others = [helper for helper in helpers if "remo-secret" not in helper]
         if not others or (scope != GIT_HELPERS and helpers == _in_force(settings, {GIT_HELPERS})):
             continue
-        where = "before remo-secret" if "remo-secret" in helpers[-1] else "in place of remo-secret"
+        ours = [number for number, helper in enumerate(helpers) if "remo-secret" in helper]
+        where = "in place of" if not ours else "before" if ours[-1] == len(helpers) - 1 else "after"
         server = scope.removeprefix("credential.").removesuffix(".helper")
         if scope != GIT_HELPERS and host_of(server) not in served:
             continue
         if scope == GIT_HELPERS:
             step = "run 'remo-secret setup git'; it resets the list first"
-            yield Finding(f"git has another credential helper {where}; it sees passwords, and may store them", step)
+            yield Finding(
+                f"git has another credential helper {where} remo-secret; it sees passwords, and may store them", step
+            )
         else:
             step = f"run 'git config --global --unset-all {scope}'"
             yield Finding(
@@ -248,6 +256,8 @@ def _own_link(path: str) -> bool:
 
 def _text(path: str) -> str:
     try:
+        if not os.path.isfile(path):  # opening a FIFO, as some secret managers make .env, would wait
+            return ""
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read(MAX_BYTES)
     except OSError:

@@ -25,6 +25,7 @@ FILES = {
     ".pypirc": f"[pypi]\npassword = {TOKEN}\n",
     ".cargo/credentials.toml": f'[registry]\ntoken = "{TOKEN}"\n',
     ".env": f"A=1\nGITHUB_TOKEN={TOKEN}\n",
+    ".env.production": f"DATABASE_URL=postgres://me:{TOKEN}@db.example.org/x\n",
     ".env.local": f"  export github_token = '{TOKEN}'\n",
     ".config/git/credentials": f"https://x:{TOKEN}@github.com\n",
     ".git/config": f'[remote "origin"]\n\turl = https://x:{TOKEN}@github.com/x\n',
@@ -44,7 +45,9 @@ def doctor(project: Workspace, **env: str) -> subprocess.CompletedProcess[bytes]
 
 def test_nothing_to_find(project: Workspace) -> None:
     (project.home / ".npmrc").write_text("//registry.npmjs.org/:_authToken=${NPM_TOKEN}\n")
-    (project.home / ".env").write_text("GITHUB_TOKEN=\nAPI_KEY=$OTHER\nA_TOKEN=\"\"\nB_TOKEN='' # later\n")
+    (project.home / ".env").write_text(
+        "GITHUB_TOKEN=\nAPI_KEY=$OTHER\nA_TOKEN=\"\"\nB_TOKEN='' # later\nDB=postgres://me:$PW@db/x\n"
+    )
     (project.home / ".env.example").write_text("GITHUB_TOKEN=put-yours-here\n")
     project.run("render")
     done = doctor(project)
@@ -77,6 +80,7 @@ def test_a_forwarded_agent(project: Workspace) -> None:
         (["/x/vscode-helper", "!remo-secret git-credential"], True),
         (["store", "", "!remo-secret git-credential"], False),
         (["", "!remo-secret git-credential", "store"], True),
+        (["/x/\udcff", "!remo-secret git-credential"], True),
     ],
 )
 def test_another_helper_of_git(project: Workspace, helpers: list[str], found: bool) -> None:
