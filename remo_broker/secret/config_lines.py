@@ -40,8 +40,11 @@ def add_line(path: str, text: str, section: str | None, line: str) -> str:
     return result
 
 
-def remove_lines(text: str) -> str:
-    """`text` without the marked lines, and without an added section that is now empty."""
+def remove_lines(text: str, keys: set[str]) -> str:
+    """`text` without the marked lines, and without an added section that is now empty.
+
+    A mark before another key than `keys` is a mark whose line the user has removed: that line stays.
+    """
     lines = _split(text)
     kept: list[str] = []
     number = 0
@@ -52,7 +55,8 @@ def remove_lines(text: str) -> str:
             continue
         marked = lines[number + 1 : number + 2]
         number += 2
-        if marked and _head(marked[0]) is not None and not _empty_after(lines, number):
+        is_head = bool(marked) and _head(marked[0]) is not None
+        if not _empty_after(lines, number, keys) if is_head else marked and not _has_key(marked[0], keys):
             kept += marked
     return "".join(kept)
 
@@ -71,11 +75,17 @@ def _head(line: str) -> str | None:
     return line[1:].partition("]")[0].strip()
 
 
-def _empty_after(lines: list[str], number: int) -> bool:
+def _has_key(line: str, keys: set[str]) -> bool:
+    return line.partition("=")[0].strip() in keys
+
+
+def _empty_after(lines: list[str], number: int, keys: set[str]) -> bool:
     """Whether the section that begins before `number` has only marked lines."""
     while number < len(lines) and _head(lines[number]) is None:
         if lines[number].strip() == MARK:
-            number += 2
+            number += 1
+            if number < len(lines) and _has_key(lines[number], keys):
+                number += 1
         elif lines[number].strip():
             return False
         else:

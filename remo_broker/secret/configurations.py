@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import subprocess
 import tempfile
 
@@ -47,6 +48,8 @@ class ConfigChange:
 def read(path: str) -> str:
     """The file's text with its line ends; empty if there is no file."""
     try:
+        if stat.S_ISFIFO(os.stat(path).st_mode):
+            raise Problem(f"{path} is not a file")  # and opening it would wait for a writer
         with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             return file.read()
     except FileNotFoundError:
@@ -65,7 +68,7 @@ def config(*parts: str) -> str:
 
 def _lines(path: str, remove: bool, *lines: tuple[str | None, str]) -> ConfigChange:
     """Add lines to sections of a file; with `remove`, remove the added ones."""
-    text = remove_lines(read(path))
+    text = remove_lines(read(path), {line.partition("=")[0].strip() for _, line in lines})
     if not remove:
         for section, line in lines:
             text = add_line(path, text, section, line)
@@ -81,8 +84,8 @@ def _git(_name: str, remove: bool) -> ConfigChange:
     text = _git_empty_section.sub("", _git_lines.sub("", before))
     if remove:
         return ConfigChange(path, text)
-    with tempfile.NamedTemporaryFile("w+", suffix=".gitconfig", errors="surrogateescape", newline="") as copy:
-        copy.write(text)
+    with tempfile.NamedTemporaryFile(suffix=".gitconfig") as copy:
+        copy.write(text.encode("utf-8", "surrogateescape"))
         copy.flush()
         # The empty value resets the list: git then hands no other helper the password to store.
         for value in ("", GIT_HELPER):
@@ -181,11 +184,13 @@ def _kubectl(name: str, remove: bool) -> ConfigChange:
         if not any(one["name"] == KUBERNETES_USER and _is_ours(one["user"]) for one in before["users"] or []):
             return ConfigChange(path, read(path))
         current = before["current-context"]
-        for context in before["contexts"] or []:
-            if context["name"].startswith(CONTEXT_PREFIX):
-                kubectl("delete-context", context["name"])
-        if current.startswith(CONTEXT_PREFIX):
-            kubectl("use-context", current.removeprefix(CONTEXT_PREFIX))
+        ours = [one["name"] for one in before["contexts"] or [] if _is_our_context(one)]
+        for context in ours:
+            kubectl("delete-context", context)
+        if current in ours:
+            original = current.removeprefix(CONTEXT_PREFIX)
+            is_there = any(one["name"] == original for one in before["contexts"])
+            kubectl(*(["use-context", original] if is_there else ["unset", "current-context"]))
         kubectl("delete-user", KUBERNETES_USER)
         after = settings()
         empty = not (after["clusters"] or after["contexts"] or after["users"])
@@ -211,6 +216,11 @@ def _set_kubernetes_user(path: str, name: str, settings: dict[str, Any], kubectl
 
 def _is_ours(user: dict[str, Any]) -> bool:
     return (user.get("exec") or {}).get("command") == "remo-secret"
+
+
+def _is_our_context(context: dict[str, Any]) -> bool:
+    name: str = context["name"]
+    return name.startswith(CONTEXT_PREFIX) and context["context"].get("user") == KUBERNETES_USER
 
 
 def _run(argv: list[str], hint: str) -> str:

@@ -7,7 +7,9 @@ These files contain no secrets. `setup` puts a comment before each line that it 
 from __future__ import annotations
 
 import difflib
+import errno
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -26,6 +28,11 @@ PROGRAMS = {
     "pip": ("keyring", "keyring"),
     "uv": ("keyring", "keyring"),
 }
+# A setting whose value is a secret, but no reference to a variable.
+_secret_setting = re.compile(
+    r"((?:token|password|passwd|secret|secret[-_]access[-_]key|_auth|\"auth|key-data)\"?\s*[:=]\s*)(?!\$\{)\S.*",
+    re.IGNORECASE,
+)
 # What is left to do by hand, or to know.
 NOTES = {
     "pip": "pip asks for an index whose URL has a user name, such as https://USER@HOST/simple",
@@ -73,7 +80,11 @@ def _setup_tool(tool: str, name: str, arguments: Arguments) -> None:
     for change in changes:
         show(change)
         if not arguments.flag(DRY_RUN):
-            write(change, 0o755 if change is program else 0o600)
+            try:
+                write(change, 0o755 if change is program else 0o600)
+            except OSError as error:
+                hint = "change it where it is mounted from" if error.errno == errno.EBUSY else None
+                raise Problem(f"{tool}: {change.path}: {os.strerror(error.errno or 0)}", hint=hint) from None
     if changes and not remove and not arguments.flag(DRY_RUN):
         if program is not None and not _is_found(program.path):
             directory, file = os.path.split(program.path)
@@ -83,8 +94,10 @@ def _setup_tool(tool: str, name: str, arguments: Arguments) -> None:
 
 
 def show(change: ConfigChange) -> None:
+    """Only the changed lines, and no token or password in them: the user's files may have some."""
     before, after = change.before.splitlines(), change.after.splitlines()
-    write_lines(list(difflib.unified_diff(before, after, change.path, change.path, lineterm="")))
+    lines = difflib.unified_diff(before, after, change.path, change.path, lineterm="", n=0)
+    write_lines([_secret_setting.sub(r"\1...", line) for line in lines])
 
 
 def write(change: ConfigChange, mode: int) -> None:
@@ -98,10 +111,14 @@ def write(change: ConfigChange, mode: int) -> None:
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     mode = os.stat(path).st_mode & 0o777 if os.path.exists(path) else mode
     descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path))
-    with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        file.write(change.after)
-        os.fchmod(descriptor, mode)
-    os.rename(temporary, path)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            file.write(change.after)
+            os.fchmod(descriptor, mode)
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
 
 
 def _installed() -> list[str]:

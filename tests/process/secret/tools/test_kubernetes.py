@@ -110,3 +110,24 @@ def test_setup_of_kubectl_without_a_configuration(place: ToolSetup) -> None:
     assert "already sets the user remo" in place.remo("setup", "kubectl", **env).stderr
     assert place.remo("setup", "--remove", "kubectl", **env).returncode == 0
     assert (place.home / ".kube/config").read_text() == before
+
+
+def test_contexts_of_the_users_stay(place: ToolSetup) -> None:
+    """Also when the one that was copied is gone."""
+    tool("kubectl", NEWER)
+    env = {"PATH": f"{NEWER}:{place.environment['PATH']}"}
+
+    def config(*words: str) -> str:
+        done = place.run("kubectl", "config", *words, **env)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    for name in ("dev", "remo/theirs"):
+        config("set-context", name, "--cluster=c", "--user=me")
+    config("use-context", "dev")
+    assert place.remo("setup", "kubectl", **env).returncode == 0
+    assert config("current-context") == "remo/dev\n"
+    config("delete-context", "dev")
+    done = place.remo("setup", "--remove", "kubectl", **env)
+    assert done.returncode == 0, done.stderr
+    assert config("get-contexts", "-o", "name") == "remo/theirs\n"

@@ -121,3 +121,66 @@ def test_a_device_is_not_replaced(place: ToolSetup) -> None:
     assert done.returncode == 1
     assert stat.S_ISCHR(null.stat().st_mode)
     assert place.files() == {}, "nor is anything else changed"
+
+
+def test_tokens_in_the_users_files_are_not_shown(place: ToolSetup) -> None:
+    """Neither those next to a line that is added, nor those in lines that are written in another
+    form."""
+    files = {
+        ".npmrc": "//a.example/:_authToken=zqOld\n",
+        ".aws/config": "[default]\naws_secret_access_key = zqOld\n",
+        ".docker/config.json": '{"auths": {"a.example": {"auth": "zqOld", "identitytoken": "zqOld"}}}',
+    }
+    for name, text in files.items():
+        (place.home / name).parent.mkdir(parents=True, exist_ok=True)
+        (place.home / name).write_text(text)
+    for options in (["--dry-run"], [], ["--remove"]):
+        done = place.remo("setup", *options, "npm", "aws", "docker")
+        assert done.returncode == 0, done.stderr
+        assert "_authToken=${NPM_TOKEN}" in done.stdout
+        assert "zqOld" not in done.stdout + done.stderr
+    assert all("zqOld" in place.files()[name] for name in files)
+
+
+def test_text_of_any_language_stays_in_every_locale(place: ToolSetup) -> None:
+    before = "[user]\n\tname = J\u00f6rg \u20ac\n".encode() + b"\temail = \xff\n"
+    (place.home / ".gitconfig").write_bytes(before)
+    for locale in ("C", "en_US.iso88591"):
+        env = {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+        done = place.remo("setup", "git", **env)
+        assert done.returncode == 0, done.stderr
+        assert (place.home / ".gitconfig").read_bytes().startswith(before)
+        assert place.remo("setup", "--remove", "git", **env).returncode == 0
+        assert (place.home / ".gitconfig").read_bytes() == before
+
+
+def test_a_line_of_the_users_below_our_mark_stays(place: ToolSetup) -> None:
+    """They have removed the added line, and left the comment."""
+    path = place.home / ".aws/config"
+    assert place.remo("setup", "aws").returncode == 0
+    lines = [line for line in path.read_text().splitlines() if "credential_process" not in line]
+    path.write_text("\n".join([*lines, "region = eu-west-1", ""]))
+    assert place.remo("setup", "--remove", "aws").returncode == 0
+    assert path.read_text() == "[default]\nregion = eu-west-1\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
+def test_a_file_that_is_mounted_is_left_alone(place: ToolSetup) -> None:
+    """As dev container tools mount a user's dot files, which cannot be renamed over."""
+    path = place.home / ".npmrc"
+    path.write_text("fund=false\n")
+    done = place.run("unshare", "-m", "sh", "-c", f"mount --bind {path} {path} && exec remo-secret setup npm")
+    assert done.returncode == 1
+    assert f"npm: {path}: " in done.stderr
+    assert "Hint: " in done.stderr
+    assert place.files() == {".npmrc": "fund=false\n"}, "and no other file is left"
+
+
+def test_a_fifo_is_not_waited_for(place: ToolSetup) -> None:
+    """As some secret managers make .env."""
+    for name in (".npmrc", ".env"):
+        os.mkfifo(place.home / name)
+    done = place.remo("setup", "npm")
+    assert (done.returncode, place.files()) == (1, {})
+    assert "is not a file" in done.stderr
+    assert place.remo("doctor").returncode in (0, 1)
