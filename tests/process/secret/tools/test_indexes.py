@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import TYPE_CHECKING
 
@@ -11,17 +12,25 @@ from tests.process.secret.tools.conftest import tool
 
 if TYPE_CHECKING:
     from tests.process.secret.tools.conftest import Index, ToolSetup
+    from tests.process.secret.tools.servers import RecordingServer
+
+NAME_ALONE = "Basic " + base64.b64encode(b"alice:").decode()
 
 
 @pytest.mark.parametrize("program", ["pip", "uv"])
-def test_package_index(place: ToolSetup, index: Index, program: str) -> None:
+def test_package_index(place: ToolSetup, index: Index, other: RecordingServer, program: str) -> None:
     tool(program)
     assert place.remo("setup", program).returncode == 0
     argv = {"pip": ["pip", "install", "--no-deps"], "uv": ["uv", "pip", "install", "--system", "--no-cache"]}[program]
-    url = f"http://alice@{index.host}/simple"
-    done = place.run(*argv, "--index-url", url, "zq-no-such-package", PIP_DISABLE_PIP_VERSION_CHECK="1")
+    # Where pip may not ask the user, it asks a keyring only if the configuration says so.
+    env = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
+    done = place.run(*argv, "--index-url", f"http://alice@{index.host}/simple", "zq-no-such-package", **env)
     assert done.returncode != 0, "the index has no package"
     assert set(index.credentials) == {"alice:zqp\u00e4ss"}, done.stderr
+    place.run(*argv, "--index-url", f"http://alice@{other.host}/simple", "zq-no-such-package", **env)
+    assert other.asked
+    assert other.credentials <= {NAME_ALONE}, "another index gets no password"
+    assert {one["REMO_SECRET"] for one in place.broker.records("fetch")} == {"REGISTRY"}
 
 
 def test_keyring_protocol(place: ToolSetup) -> None:

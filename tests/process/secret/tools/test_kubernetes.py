@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,10 @@ def test_kubernetes_answers(place: ToolSetup) -> None:
         "kind": "ExecCredential",
         "status": {"token": "zqkube"},
     }
+    at = (dt.datetime.now(dt.UTC) + dt.timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert place.broker.ask({"op": "push-creds", "secrets": {"KUBE_TOKEN": "t"}, "expires": {"KUBE_TOKEN": at}})["ok"]
+    answer = json.loads(place.remo("kubernetes", "KUBE_TOKEN").stdout)
+    assert answer["status"] == {"token": "t", "expirationTimestamp": at}
     place.broker.push({"KUBE_TOKEN": {"certificate": "C", "key": "K"}})
     info = json.dumps({"apiVersion": "client.authentication.k8s.io/v1beta1", "kind": "ExecCredential"})
     answer = json.loads(place.remo("kubernetes", "KUBE_TOKEN", KUBERNETES_EXEC_INFO=info).stdout)
