@@ -17,6 +17,7 @@ from remo_broker import PROTOCOL_VERSION
 from remo_broker.client.scanner import scan
 from remo_broker.client.sockets import send_at_once, wait_readable
 from remo_broker.client.value import SecretValue
+from remo_broker.protocol.clock import monotonic
 from remo_broker.protocol.limits import MAX_MESSAGE, REPLY_SECONDS
 from remo_broker.protocol.names import is_project_name, is_secret_name
 
@@ -133,6 +134,8 @@ class QuickClient:
         names: Any = fields.get("allowlist")
         hosts: Any = fields.get("hosts", {})
         usual = type(names) is list and type(hosts) is dict and type(fields.get("schema_version")) is int
+        manifest = fields.get("manifest_path"), fields.get("manifest_sha256")
+        usual = usual and all(one is None or type(one) is str for one in manifest)
         if usual and all(type(name) is str and is_secret_name(name) for name in (*names, *hosts.values())):
             project = fields.get("project")
             if type(project) is str and is_project_name(project):
@@ -146,17 +149,18 @@ class QuickClient:
     def _ask(self, line: bytes, request: Callable[[], Request]) -> dict[str, Any]:
         """Send `line`, the encoded `request`; return the reply's fields. Raises `ClientError`."""
         exchange = None
+        deadline = monotonic() + REPLY_SECONDS
         try:
             self._send(line if self._greeted else _PING + line)
             if not self._greeted:
                 self._greeted = True
-                pong = self._line()
+                pong = self._line(deadline)
                 if not _is_pong(_fields(pong)):
                     from remo_broker.client.exchange import Exchange
 
                     exchange = Exchange(self.path, request(), greet=True)
                     exchange.feed(pong)
-            reply = self._line()
+            reply = self._line(deadline)
         except TimeoutError:
             from remo_broker.client.errors import TimedOut
 
@@ -180,11 +184,11 @@ class QuickClient:
         except (BrokenPipeError, ConnectionResetError):
             pass  # it may have replied first
 
-    def _line(self) -> bytes:
+    def _line(self, deadline: float) -> bytes:
         """The next line without its newline. Raises `ClientError` and TimeoutError."""
         while b"\n" not in self._pending and len(self._pending) < MAX_MESSAGE:
             try:
-                wait_readable(self._connection, REPLY_SECONDS)
+                wait_readable(self._connection, max(0.0, deadline - monotonic()))
                 chunk = self._connection.recv(MAX_MESSAGE)
             except ConnectionResetError:
                 chunk = b""

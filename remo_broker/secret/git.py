@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from remo_broker.cli.options import Arguments, Usage
@@ -18,7 +19,10 @@ LIST_SUFFIX = "[]"
 
 
 def git_credential(arguments: Arguments) -> None:
-    lines = read_lines()  # for every operation: git may still be writing
+    try:
+        lines = read_lines()  # for every operation: git may still be writing
+    except OSError as error:
+        raise Problem(f"standard input: {os.strerror(error.errno or 0)}") from None
     # gitcredentials(7): a helper silently ignores unknown operations.
     if arguments.operands[0] != "get":
         return
@@ -41,7 +45,7 @@ def git_credential(arguments: Arguments) -> None:
 
     name, found = with_secrets(arguments, fetch)
     if found is not None:
-        write(name, found, ephemeral="authtype" in request.get("capability[]", "").split())
+        write(name, found, ephemeral="authtype" in request.get("capability[]", "").split(" "))
 
 
 def own_hosts(arguments: Arguments) -> dict[str, str]:

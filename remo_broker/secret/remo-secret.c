@@ -84,7 +84,7 @@ enum kind {
     BAD_REPLY, MISSING, WRONG_TYPE, OLD_BROKER, NEW_BROKER, REFUSED, UNKNOWN_OP, LOST, TIMED_OUT, TOO_LONG, ABSENT, UNSEEN,
     DIRECTORY, NO_SOCKET, FORBIDDEN, REPLACED, NO_LISTENER, NO_CONNECTION, UNTRUSTED, NO_RUN_DIRECTORY, SHUT_RUN_DIRECTORY,
     NO_PROJECT_SOCKET, SEVERAL_SOCKETS, HOST_SOCKET, NOT_READY, NO_BUNDLE, NO_FIELD, CONTROL_CHARACTERS, GIT_BINARY,
-    GIT_NO_PASSWORD, GIT_LINE_BREAK, GIT_KEY_TWICE, NO_AWS_KEY, OUTPUT,
+    GIT_NO_PASSWORD, GIT_LINE_BREAK, GIT_KEY_TWICE, NO_AWS_KEY, INPUT, OUTPUT,
 };
 
 /* And what belongs to it. Spans point into `secret` or the command line. */
@@ -94,7 +94,7 @@ static struct {
     bool temporary;    /* waiting may help */
     bool no_snapshot;  /* the broker is up but empty */
     bool is_named;     /* a helper's caller hides which secret it asked for */
-    int number;        /* errno, or a uid */
+    long number;       /* errno, or a uid */
     long waited;       /* seconds, or -1 */
     struct stat found; /* the socket or directory */
     struct span text;
@@ -114,22 +114,12 @@ static struct {
     long timeout, wait; /* seconds, or -1 */
 } arguments = {.timeout = -1, .wait = -1};
 
-static char socket_path[PATH_MAX];
+static const char *socket_path;
 static int connection = -1;
 static size_t received; /* bytes in secret.answer */
 static size_t consumed; /* of these, bytes of lines that were read */
 
 /* --- small things ------------------------------------------------------------------------------------------------- */
-
-static void wipe(void) {
-    explicit_bzero(&secret, sizeof secret);
-}
-
-static void interrupted(int number) {
-    (void)number;
-    wipe();
-    _exit(EXIT_INTERRUPTED);
-}
 
 static int64_t now_ms(void) {
     struct timespec now;
@@ -198,9 +188,13 @@ static bool is_host_socket(const char *path) {
 
 /* --- characters ----------------------------------------------------------------------------------------------------- */
 
-/* The character at `at`, and its bytes in `*width`; a surrogate's three bytes are one too, as Python has such halves.
- * What is not UTF-8 is a byte, as the low surrogate that Python puts in its place. */
-static uint32_t character(const char *at, size_t left, size_t *width) {
+static bool is_surrogate(uint32_t code) {
+    return code >= 0xd800 && code < 0xe000;
+}
+
+/* The character at `at`, and its bytes in `*width`. What is not UTF-8 is a byte, as the low surrogate that Python puts in
+ * its place. With `halves`, in what an answer had as escapes, a surrogate's three bytes are a character too. */
+static uint32_t character(const char *at, size_t left, size_t *width, bool halves) {
     const unsigned char *byte = (const unsigned char *)at;
     unsigned first = byte[0];
     size_t wanted = first < 0x80 ? 1 : first >= 0xc2 && first < 0xe0 ? 2 : first >= 0xe0 && first < 0xf0 ? 3
@@ -218,12 +212,10 @@ static uint32_t character(const char *at, size_t left, size_t *width) {
     }
     if ((wanted == 3 && code < 0x800) || (wanted == 4 && (code < 0x10000 || code > 0x10ffff)))
         return 0xdc00 + first;
+    if (is_surrogate(code) && !halves)
+        return 0xdc00 + first;
     *width = wanted;
     return code;
-}
-
-static bool is_surrogate(uint32_t code) {
-    return code >= 0xd800 && code < 0xe000;
 }
 
 /* Control, format, separating and private characters, as in remo_broker.cli.text. */
@@ -247,7 +239,7 @@ static bool is_plain(uint32_t code) {
 /* Whether a terminal shows `content` without obeying it. */
 static bool is_text(struct span content) {
     for (size_t i = 0, width; i < content.size; i += width) {
-        uint32_t code = character(content.at + i, content.size - i, &width);
+        uint32_t code = character(content.at + i, content.size - i, &width, false);
         if (!is_plain(code) && code != '\t' && code != '\r' && code != '\n')
             return false;
     }
@@ -276,6 +268,17 @@ static struct {
     int error;
     char bytes[1024];
 } out = {.descriptor = STDOUT_FILENO};
+
+static void wipe(void) {
+    explicit_bzero(&secret, sizeof secret);
+    explicit_bzero(out.bytes, sizeof out.bytes);
+}
+
+static void interrupted(int number) {
+    (void)number;
+    wipe();
+    _exit(EXIT_INTERRUPTED);
+}
 
 static void flush(void) {
     if (out.error == 0 && !write_all(out.descriptor, out.bytes, out.used))
@@ -316,10 +319,10 @@ static void say_number(long number) {
 }
 
 /* Text from elsewhere, for people: what could mislead them or their terminal is escaped as Python escapes it. */
-static void say_escaped(struct span text) {
+static void say_characters(struct span text, bool halves) {
     static const char hexadecimal[] = "0123456789abcdef";
     for (size_t i = 0, width; i < text.size; i += width) {
-        uint32_t code = character(text.at + i, text.size - i, &width);
+        uint32_t code = character(text.at + i, text.size - i, &width, halves);
         if (is_plain(code)) {
             put(text.at + i, width);
         } else if (code == '\t' || code == '\n' || code == '\r') {
@@ -331,6 +334,10 @@ static void say_escaped(struct span text) {
                 put(&hexadecimal[code >> (4 * digits) & 15], 1);
         }
     }
+}
+
+static void say_escaped(struct span text) {
+    say_characters(text, false);
 }
 
 static void say_text(const char *text) {
@@ -449,7 +456,7 @@ static bool next_character(struct cursor *json, uint32_t *code) {
     if (byte < 0x20)
         return false;
     if (byte != '\\') {
-        *code = character(from.at, (size_t)(from.end - from.at), &width);
+        *code = character(from.at, (size_t)(from.end - from.at), &width, false);
         if (is_surrogate(*code)) /* as bytes it is not UTF-8 */
             return false;
         json->at = from.at + width;
@@ -624,6 +631,23 @@ static struct span member(struct span object, struct span wanted) {
     return found;
 }
 
+/* Whether a later member of the object has the same name: of these, the last one counts. */
+static bool is_overridden(struct span object, struct span name, struct span item) {
+    struct span other;
+    while (next_member(object, &other, &item)) {
+        struct cursor one = {name.at + 1, name.at + name.size}, two = {other.at + 1, other.at + other.size};
+        uint32_t first = 0, second = 0;
+        bool more, too;
+        do {
+            more = next_character(&one, &first);
+            too = next_character(&two, &second);
+        } while (more && too && first == second);
+        if (!more && !too)
+            return true;
+    }
+    return false;
+}
+
 static struct span field(struct span object, const char *name) {
     return member(object, text_span(name));
 }
@@ -714,9 +738,15 @@ static bool look_up(const char *file, const char *wanted, long *id, char name[MA
     char chunk[4096], line[MAX_USER + 64]; /* as much of a line as matters */
     size_t used = 0;
     ssize_t size;
-    bool found = false;
+    bool found = false, whole = false;
     int descriptor = open(file, O_RDONLY | O_CLOEXEC);
-    while (descriptor >= 0 && !found && (size = read(descriptor, chunk, sizeof chunk)) > 0)
+    while (descriptor >= 0 && !found && !whole) {
+        size = read(descriptor, chunk, sizeof chunk);
+        if (size <= 0) { /* the last line need not have its end */
+            whole = true;
+            chunk[0] = '\n';
+            size = 1;
+        }
         for (ssize_t at = 0; at < size && !found; at++) {
             if (chunk[at] != '\n') {
                 if (used < sizeof line - 1)
@@ -736,6 +766,7 @@ static bool look_up(const char *file, const char *wanted, long *id, char name[MA
                 memcpy(name, line, strlen(line) + 1);
             }
         }
+    }
     if (descriptor >= 0)
         close(descriptor);
     return found;
@@ -775,7 +806,7 @@ static bool is_trusted(void) {
         return true;
     const char *given = getenv("REMO_BROKER_UID");
     char digits[24], name[MAX_USER];
-    long id = problem.number = (int)peer.uid;
+    long id = problem.number = (long)peer.uid;
     if ((given && !strcmp(given, decimal(id, digits))) || id == unmapped_uid())
         return true;
     if (look_up("/etc/passwd", "remo-broker", &id, name))
@@ -895,7 +926,7 @@ static bool refused(struct span answer) {
     enum status status = status_of(field(answer, "code"));
     bool unknown_op = is_string(reason) && string_is(reason, text_span("unknown_op"));
     problem.temporary = status == EXIT_RATE_LIMITED;
-    problem.no_snapshot = status == EXIT_NOT_FOUND && is_string(reason) && string_is(reason, text_span("no_snapshot"));
+    problem.no_snapshot = is_string(reason) && string_is(reason, text_span("no_snapshot"));
     problem.text = decoded(field(answer, "message"));
     return fail(unknown_op ? UNKNOWN_OP : REFUSED, status);
 }
@@ -1053,7 +1084,7 @@ static bool is_bundle(struct span content) {
     if (content.size == 0 || *content.at != '{' || !is_object(&content))
         return false;
     while (next_member(content, &name, &item))
-        if (!is_name(name) || !is_string(item) || has_surrogate(item))
+        if (!is_name(name) || ((!is_string(item) || has_surrogate(item)) && !is_overridden(content, name, item)))
             return false;
     return true;
 }
@@ -1083,7 +1114,7 @@ static bool get_info(struct span *allowlist, struct span *hosts) {
     if (*hosts->at != '{')
         return bad_field(WRONG_TYPE, "hosts", "dict[str, str]");
     for (item.at = NULL; next_member(*hosts, &name, &item);)
-        if (!is_string(item))
+        if (!is_string(item) && !is_overridden(*hosts, name, item))
             return bad_field(WRONG_TYPE, "hosts", "str");
     if (!is_project_name(field(answer, "project")))
         return bad_reply("'project' is not a valid name");
@@ -1091,7 +1122,7 @@ static bool get_info(struct span *allowlist, struct span *hosts) {
         if (!is_name(item))
             return bad_reply("'allowlist' has a name that is not valid");
     for (item.at = NULL; next_member(*hosts, &name, &item);)
-        if (!is_name(item))
+        if (!is_overridden(*hosts, name, item) && !is_name(item))
             return bad_reply("'hosts' has a name that is not valid");
     return true;
 }
@@ -1130,12 +1161,10 @@ static bool find_socket(void) {
         problem.text = (struct span){(char *)given, strlen(given)};
         if (is_host_socket(given))
             return fail(HOST_SOCKET, EXIT_FAILURE);
-        size_t size = strlen(given);
-        memcpy(socket_path, given, size < PATH_MAX ? size + 1 : PATH_MAX);
-        socket_path[PATH_MAX - 1] = 0;
+        socket_path = given;
         return true;
     }
-    strcpy(socket_path, SOCKET_DIR "/broker.sock");
+    socket_path = SOCKET_DIR "/broker.sock";
     if (access(socket_path, F_OK) == 0)
         return true;
     found_sockets = 0;
@@ -1161,8 +1190,9 @@ static bool find_socket(void) {
     problem.temporary = found_sockets == 0;
     if (found_sockets != 1)
         return fail(found_sockets ? SEVERAL_SOCKETS : NO_PROJECT_SOCKET, EXIT_UNREACHABLE);
-    strcpy(socket_path, SOCKET_DIR "/");
-    strcat(socket_path, several[0]);
+    static char only[sizeof SOCKET_DIR + sizeof several[0]] = SOCKET_DIR "/";
+    strcpy(only + sizeof SOCKET_DIR, several[0]);
+    socket_path = only;
     return true;
 }
 
@@ -1308,8 +1338,8 @@ static const char *const messages[] = {
                    "\nHint: upgrade the broker",
     [NEW_BROKER] = "%p: the broker speaks protocol version %t, this client version " PROTOCOL_VERSION
                    "\nHint: upgrade the client",
-    [REFUSED] = "%t",
-    [UNKNOWN_OP] = "%p: %t",
+    [REFUSED] = "%h",
+    [UNKNOWN_OP] = "%p: %h",
     [LOST] = "%p: the broker closed the connection before it replied\nHint: try again",
     [TIMED_OUT] = "%p: no reply within 30 s\nHint: run 'systemctl status remo-broker.service' on the host",
     [TOO_LONG] = "%p: longer than 107 bytes, the limit for a socket's path",
@@ -1344,6 +1374,7 @@ static const char *const messages[] = {
     [GIT_KEY_TWICE] = "git's request has the key %t twice\nHint: check the URL of the remote",
     [NO_AWS_KEY] = "%n is not a bundle with an AWS key\nHint: push a bundle with the fields aws_access_key_id, "
                    "aws_secret_access_key and, if there is one, aws_session_token",
+    [INPUT] = "standard input: %e",
     [OUTPUT] = "output: %e",
 };
 
@@ -1356,8 +1387,9 @@ static void say_problem(const char *text) {
         switch (*++text) {
         case 'b': say_fields(problem.text); break;
         case 'd': say_nearest(socket_path); break;
-        case 'e': say_error(problem.number); break;
+        case 'e': say_error((int)problem.number); break;
         case 'f': say_text(arguments.field); break;
+        case 'h': say_characters(problem.text, true); break;
         case 'i': say_number(problem.number); break;
         case 'k': say(problem.type); break;
         case 'm': say_mode(&problem.found); break;
@@ -1445,7 +1477,7 @@ static bool wait_until_ready(long seconds) {
         timeout = deadline - now_ms();
         if (!ready && timeout <= 0) {
             problem.waited = seconds;
-            problem.status = problem.kind == REFUSED ? EXIT_UNREACHABLE : problem.status;
+            problem.status = problem.status == EXIT_RATE_LIMITED ? EXIT_UNREACHABLE : problem.status;
             return false;
         }
         disconnect();
@@ -1462,6 +1494,7 @@ static bool with_secrets(bool (*fetch)(void)) {
         return true;
     if (arguments.wait >= 0 || !problem.no_snapshot)
         return false;
+    problem.is_named = false;
     disconnect();
     return wait_until_ready(DEFAULT_WAIT_SECONDS) && fetch();
 }
@@ -1555,19 +1588,23 @@ static void split(struct span line, struct span *key, struct span *value) {
 }
 
 /* Reads up to an empty line or the end, whatever the operation is: git may still be writing. */
-static void read_request(void) {
+static bool read_request(void) {
     size_t begun = 0; /* where the last line begins */
     for (;;) {
         ssize_t some = read(STDIN_FILENO, secret.asked + asked.size, sizeof secret.asked - asked.size);
         if (some < 0 && errno == EINTR)
             continue;
-        if (some <= 0)
-            return;
+        if (some < 0) {
+            problem.number = errno;
+            return fail(INPUT, EXIT_FAILURE);
+        }
+        if (some == 0)
+            return true;
         asked.size += (size_t)some;
         for (char *newline; (newline = memchr(secret.asked + begun, '\n', asked.size - begun)) != NULL;) {
             size_t size = (size_t)(newline - secret.asked) - begun;
             if (size == 0 || (size == 1 && secret.asked[begun] == '\r'))
-                return;
+                return true;
             begun += size + 1;
         }
     }
@@ -1576,7 +1613,7 @@ static void read_request(void) {
 /* Whether a word of a list is "authtype". */
 static bool has_authtype(struct span list) {
     for (size_t at = 0, end; at < list.size; at = end + 1) {
-        for (end = at; end < list.size && list.at[end] != ' ' && list.at[end] != '\t'; end++)
+        for (end = at; end < list.size && list.at[end] != ' '; end++)
             ;
         if (span_is((struct span){list.at + at, end - at}, text_span("authtype")))
             return true;
@@ -1625,6 +1662,9 @@ static void explain_port(void) {
         say("\nHint: give --host=");
         say_escaped(asked.host);
         say(" if the secret is for it\n");
+        flush();
+        out.error = 0;
+        out.descriptor = STDOUT_FILENO;
         return;
     }
 }
@@ -1704,7 +1744,8 @@ static bool answer_git(void) {
 
 static bool git_credential(void) {
     bool own = false;
-    read_request();
+    if (!read_request())
+        return false;
     if (strcmp(arguments.operand, "get"))
         return true;
     if (!parse_request())
@@ -1828,7 +1869,7 @@ static bool parse_seconds(const char *text, long *seconds) {
 static bool is_sendable(const char *text) {
     size_t size = strlen(text);
     for (size_t i = 0, width; i < size; i += width)
-        if (is_surrogate(character(text + i, size - i, &width)))
+        if (is_surrogate(character(text + i, size - i, &width, false)))
             return false;
     return size > 0 && size <= MAX_SENT;
 }

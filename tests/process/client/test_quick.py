@@ -13,8 +13,10 @@ from remo_broker import client
 from remo_broker.client import quick
 from tests.process.client.conftest import SECRETS
 from tests.support.machine import REPOSITORY
+from tests.support.scripted_peer import NEXT, ScriptedPeer, Slowly, Step
 
 if TYPE_CHECKING:
+    import pathlib
     from collections.abc import Callable
 
     from tests.process.client.conftest import Serve
@@ -95,6 +97,8 @@ REPLIES = [
     info(hosts={"h": "A B"}),
     info(hosts=[]),
     info(schema_version=None),
+    info(manifest_path=1),
+    info(manifest_sha256=["x"]),
 ]
 
 
@@ -117,6 +121,20 @@ def test_it_says_what_the_ordinary_client_says(serve: Serve, reply: bytes) -> No
     for ask in (get, names):
         expected = outcome(lambda ask=ask: ask(client.Client(path)))  # type: ignore[misc]
         assert outcome(lambda ask=ask: ask(quick.open_project(path))) == expected  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("half", ["greeting", "reply"])
+def test_a_slow_reply_takes_no_longer_than_a_reply_may(
+    directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch, half: str
+) -> None:
+    """However often a byte comes."""
+    monkeypatch.setattr(quick, "REPLY_SECONDS", 0.5)
+    slow = Slowly((PONG if half == "greeting" else b"") + value()[len(PONG) :], pause=0.05)
+    script: list[Step] = [NEXT, slow] if half == "greeting" else [NEXT, PONG, slow]
+    with ScriptedPeer(directory / "p.sock", script), quick.open_project(str(directory / "p.sock")) as asked:
+        assert isinstance(asked, quick.QuickClient)
+        with pytest.raises(client.TimedOut):
+            asked.get("A")
 
 
 def test_with_a_broker(broker: Broker) -> None:

@@ -201,6 +201,8 @@ WAITS = [
     Case("wait-over-losses", ["wait", "--timeout=5"], [], [NEXT], [NEXT, PONG], answered(ready())),
     Case("wait-over-rate-limit", ["wait", "--timeout=5"], answered(failure("rate_limited")), answered(ready())),
     Case("wait-until-denied", ["wait", "--timeout=5"], answered(ready(False)), answered(failure("denied")), status=3),
+    Case("wait-over-a-rate-limit-of-an-unknown-op", ["wait", "--timeout=0"], answered(failure("rate_limited", reason="unknown_op")), status=5),
+    Case("wait-for-a-slow-reply", ["wait", "--timeout=1"], [NEXT, Slowly(PONG + ready(), pause=0.05)], status=5, stdout=b""),
     Case("get-wait", ["get", "--wait", "T"], answered(ready(False)), answered(ready()), answered(value("x")), stdout=b"x"),
     Case("get-wait-seconds", ["get", "--wait=2", "T"], answered(ready()), answered(value("x")), stdout=b"x"),
     Case("get-wait-nothing", ["get", "--wait=0", "T"], answered(failure("not_found", reason="no_snapshot")), status=4),
@@ -290,6 +292,7 @@ GIT = [
     git("equals-in-the-value", asks("github.com", "path=a=b"), NAMES, TOKEN, stdout=says("x-access-token")),
     git("host-twice", asks("github.com", "host=example.org"), status=1, stdout=b""),
     git("other-key-twice", asks("github.com", "p\x1bth=a", "p\x1bth=b"), status=1, stdout=b""),
+    git("key-of-half-twice", b"\xed\xa0\x80=a\n\xed\xa0\x80=b\n" + asks(), status=1, stdout=b""),
     git("empty-key-twice", b"=a\n=b\n" + asks(), status=1, stdout=b""),
     git("list-twice", asks("github.com", "wwwauth[]=a", "wwwauth[]=b"), NAMES, TOKEN, stdout=says("x-access-token")),
     git("longest-request", asks("github.com", "path=" + "x" * 70000)[:-1], NAMES, TOKEN, stdout=says("x-access-token")),
@@ -297,6 +300,10 @@ GIT = [
     git("authtype-and-state", asks("github.com", "capability[]=state", "capability[]=authtype"), NAMES, TOKEN, stdout=EPHEMERAL),
     git("authtype-in-a-list", asks("github.com", "capability[]=authtype state"), NAMES, TOKEN, stdout=EPHEMERAL),
     git("authtype-reset", asks("github.com", "capability[]=authtype", "capability[]="), NAMES, TOKEN, stdout=says("x-access-token")),
+    *(
+        git(f"authtype-behind-{ord(odd):x}", asks("github.com", f"capability[]=state{odd}authtype"), NAMES, TOKEN, stdout=says("x-access-token"))
+        for odd in "\t\v\x85\xa0\u2003"
+    ),
     git("authtype-alike", asks("github.com", "capability[]=authtypes"), NAMES, TOKEN, stdout=says("x-access-token")),
     git("asks-for-a-user", asks("github.com", "username=me"), NAMES, TOKEN, stdout=says("me")),
     git("asks-for-no-user", asks("github.com", "username="), NAMES, TOKEN, stdout=says("x-access-token")),
@@ -329,8 +336,15 @@ GIT = [
     git("unknown-op", asks(), NAMES, failure("protocol_error", reason="unknown_op"), status=1, stdout=b""),
     git("hosts", asks("h.org"), line(**(json.loads(NAMES) | {"hosts": {"h.org": "OTHER"}})), TOKEN, stdout=says("x-access-token")),
     git("hosts-first", asks(), line(**(json.loads(NAMES) | {"hosts": {"github.com": "OTHER"}})), TOKEN, stdout=says("x-access-token")),
+    git("hosts-twice-the-last-counts", asks("h.org"), NAMES[:-2] + b',"hosts":{"h.org":1,"\\u0068.org":"OTHER"}}\n', TOKEN, stdout=says("x-access-token")),
+    git("hosts-twice-the-last-is-wrong", asks("h.org"), NAMES[:-2] + b',"hosts":{"h.org":"OTHER","h.org":1}}\n', status=1, stdout=b""),
+    *(
+        git(f"with-{field}-a-number", asks(), line(**(json.loads(NAMES) | {field: 1})), status=1, stdout=b"")
+        for field in ("manifest_path", "manifest_sha256")
+    ),
     git("hosts-escaped", asks("h.org"), b'{"ok":true,"project":"x","allowlist":[],"schema_version":1,"hosts":{"h.\\u006frg":"\\u0041"}}\n', TOKEN, stdout=says("x-access-token")),
     Case("git-waits-for-the-first-push", ["git-credential", *OWN, "get"], answered(failure("not_found", reason="no_snapshot")), answered(ready(False)), answered(ready()), answered(TOKEN), stdin=asks("example.org"), stdout=says("x-access-token")),
+    Case("git-waits-whatever-the-code", ["git-credential", *OWN, "get"], answered(failure("denied", reason="no_snapshot")), answered(ready()), answered(TOKEN), stdin=asks("example.org"), stdout=says("x-access-token")),
     Case("git-wait", ["git-credential", *OWN, "--wait=5", "get"], [], answered(ready()), answered(TOKEN), stdin=asks("example.org"), stdout=says("x-access-token")),
     Case("git-asks-again-where-the-connection-was-lost", ["git-credential", "get"], [NEXT, PONG, NAMES], [NEXT, PONG, TOKEN], stdin=asks(), stdout=says("x-access-token")),
     Case("git-does-not-ask-a-third-time", ["git-credential", "get"], [NEXT, PONG, NAMES], [NEXT, PONG], stdin=asks(), status=5, stdout=b""),

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tests.process.static_client.conftest import Both
 
 STRANGER = 12_345
+# No int has room for it.
+HIGHEST = 4_294_967_294
 # Beside the option or variable that names the socket.
 GET = ("get", "T")
 
@@ -88,6 +90,8 @@ def test_nobody_to_talk_to(both: Both, make: Callable[[pathlib.Path], None], com
         "n\u00e4me.sock",
         "\x1b[31m.sock",
         "\udcff.sock",
+        "\udced\udca0\udc80.sock",
+        "x" * 5000,
         "-",
         "..",
         "/",
@@ -150,18 +154,30 @@ def listener_of(uid: int, path: pathlib.Path) -> Iterator[None]:
             process.kill()
 
 
-def test_a_listener_that_is_not_the_broker_is_sent_nothing(both: Both) -> None:
+@pytest.mark.parametrize("uid", [STRANGER, HIGHEST])
+def test_a_listener_that_is_not_the_broker_is_sent_nothing(both: Both, uid: int) -> None:
     if os.geteuid() != 0:
         unavailable("a listener of another user takes root")
     path = both.directory / "theirs/p.sock"
-    with listener_of(STRANGER, path):
+    with listener_of(uid, path):
         done = both.run("--socket", path, *GET)
         assert (done.returncode, done.stdout) == (5, b"")
-        assert f"REMO_BROKER_UID={STRANGER}" in done.stderr.decode()
+        assert f"REMO_BROKER_UID={uid}" in done.stderr.decode()
         assert both.run("--socket", path, "wait", "--timeout=5").returncode == 5
-        assert both.run("--socket", path, *GET, env={"REMO_BROKER_UID": str(STRANGER)}).stdout == b"s3cret"
+        assert both.run("--socket", path, *GET, env={"REMO_BROKER_UID": str(uid)}).stdout == b"s3cret"
         assert both.run("--socket", path, *GET, env={"REMO_BROKER_UID": "1"}).returncode == 5
-        assert both.run("--socket", path, *GET, uid=STRANGER).stdout == b"s3cret"
+        assert both.run("--socket", path, *GET, uid=uid).stdout == b"s3cret"
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_the_owner_is_named_by_the_last_line_of_passwd(both: Both, end: str) -> None:
+    """A line that a person or an image's recipe has added may have no end."""
+    (both.directory / "passwd").write_text(f"root:x:0:0::/:/bin/sh\nwe:x:{STRANGER}:{STRANGER}::/:/bin/sh{end}")
+    path = both.directory / "p.sock"
+    dead(path)
+    os.chown(path, STRANGER, STRANGER)
+    through = _in_namespace(f"mount --bind {both.directory}/passwd /etc/passwd")
+    assert f", we:{STRANGER})" in both.run("--socket", path, *GET, through=through).stderr.decode()
 
 
 def test_a_system_user_may_be_the_broker_of_another_host(both: Both) -> None:

@@ -53,6 +53,20 @@ def test_streams_that_the_caller_has_closed(both: Both, closed: str, path: str) 
     assert done.returncode == (5 if "missing" in path else 1 if "1>" in closed else 0)
 
 
+@pytest.mark.parametrize("operation", ["get", "store"])
+def test_git_whose_request_cannot_be_read(both: Both, operation: str) -> None:
+    done = both.run("git-credential", operation, through=["sh", "-c", 'exec "$@" 0<&-', "sh"])
+    assert (done.returncode, done.stderr) == (1, b"remo-secret: standard input: Bad file descriptor\n")
+
+
+@pytest.mark.parametrize("stderr", ["2>&1", "2>&-", "2>/dev/full"])
+def test_a_remark_that_cannot_be_written_changes_no_status(both: Both, stderr: str) -> None:
+    request = r"printf 'protocol=https\nhost=example.org\n\n'"
+    through = ["sh", "-c", f'{request} | "$@" {stderr}', "sh"]
+    done = both.run("git-credential", "--host=example.org:8443", "--secret=T", "get", through=through)
+    assert (done.returncode, b"another server" in done.stdout) == (0, stderr == "2>&1")
+
+
 @pytest.mark.parametrize(
     ("reply", "status"),
     [
