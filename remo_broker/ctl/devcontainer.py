@@ -90,11 +90,12 @@ def settings(project: MountedProject) -> dict[str, Any]:
     # The host runs initializeCommand before anything is created. Every user can see this socket,
     # but only some can see the directory beside it.
     socket = paths.project_socket(paths.SOCKET_DIR, project.name)
-    advice = f"remo-broker does not serve {project.name}; run: sudo remo-brokerctl register {project.directory}"
+    # The file may be committed, so it has no path of this host.
+    advice = f'echo "remo-broker does not serve {project.name}; run: sudo remo-brokerctl register $0" >&2'
     return {
         "mounts": [_mount(project.sockets, INSIDE), _mount(*manifest)],
         "features": {FEATURE: {}},
-        "initializeCommand": ["sh", "-c", f"test -S {socket} || {{ echo {shlex.quote(advice)} >&2; exit 1; }}"],
+        "initializeCommand": ["sh", "-c", f"test -S {socket} || {{ {advice}; exit 1; }}", "${localWorkspaceFolder}"],
     }
 
 

@@ -6,6 +6,7 @@ import difflib
 import json
 import os
 import re
+import stat
 import sys
 from typing import Any
 
@@ -16,6 +17,7 @@ from remo_broker.cli.text import escaped
 
 # How devcontainer.json names the Feature: by its path below .devcontainer.
 FEATURE = "./remo-broker"
+FEATURE_FROM_ABOVE = "./.devcontainer/remo-broker"
 # Installed for this purpose, with the client that the Feature installs.
 FEATURE_FILES = "/usr/share/remo-broker/feature"
 CLIENT = "/usr/lib/remo-broker/remo-secret.pyz"
@@ -32,6 +34,8 @@ def write(output: Output, directory: str, settings: dict[str, Any], *, ask: bool
         place = next((one for one in PLACES if os.path.lexists(os.path.join(directory, one))), PLACES[0])
         path = os.path.join(directory, place)
         before = read(path)
+        if place == PLACES[1]:
+            settings = settings | {"features": {FEATURE_FROM_ABOVE: {}}}
         after = merged(before, settings, path)
         changes = list(difflib.unified_diff(before.splitlines(), after.splitlines(), place, place, lineterm=""))
         for line in changes:
@@ -41,7 +45,7 @@ def write(output: Output, directory: str, settings: dict[str, Any], *, ask: bool
             raise Problem("nothing was written")
         copied = copy_feature(os.path.join(directory, ".devcontainer", FEATURE))
         if changes:
-            put(path, after.encode())
+            put(path, after.encode(), mode=mode_of(path))
     output.line(f"Wrote {escaped(path)}." if changes else f"{escaped(path)} is up to date.")
     if copied:
         output.line(f"Wrote {', '.join(copied)} below .devcontainer/remo-broker/.")
@@ -55,6 +59,8 @@ def read(path: str) -> str:
     except FileNotFoundError:
         return ""
     with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise Problem(f"{path}: not a regular file", hint="move it away")
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise Problem(f"{path}: larger than {MAX_BYTES} bytes", hint="add the keys that 'devcontainer' prints by hand")
@@ -70,12 +76,13 @@ def merged(before: str, settings: dict[str, Any], path: str) -> str:
         return json.dumps(settings, indent=4) + "\n"
     by_hand = "add the keys that 'remo-brokerctl devcontainer' prints by hand"
     try:
-        document = json.loads(before)
+        document = json.loads(before, object_pairs_hook=_each_once)
     except (ValueError, RecursionError):
         document = None
     if document is None:
         raise Problem(
-            f"{path}: has comments or trailing commas, which a rewrite would lose, or is not JSON", hint=by_hand
+            f"{path}: has comments, trailing commas or a key twice, which a rewrite would lose, or is not JSON",
+            hint=by_hand,
         )
     lists, features = document.get("mounts", []) if isinstance(document, dict) else None, None
     if isinstance(document, dict):
@@ -84,11 +91,27 @@ def merged(before: str, settings: dict[str, Any], path: str) -> str:
         raise Problem(f"{path}: mounts is not a list, or features not an object", hint=by_hand)
     if document.get("initializeCommand", settings["initializeCommand"]) != settings["initializeCommand"]:
         raise Problem(f"{path}: has an initializeCommand of its own", hint=by_hand)
-    document["mounts"] = [*lists, *(one for one in settings["mounts"] if one not in lists)]
-    document["features"] = {**settings["features"], **features}
-    document["initializeCommand"] = settings["initializeCommand"]
+    after = document | {
+        "mounts": [*lists, *(one for one in settings["mounts"] if one not in lists)],
+        "features": {**settings["features"], **features},
+        "initializeCommand": settings["initializeCommand"],
+    }
+    if after == document:
+        return before  # however it is formatted
     found = _indentation(before)
-    return json.dumps(document, indent=found.group(1) if found else 4, ensure_ascii=False) + "\n"
+    try:
+        text = json.dumps(after, indent=found.group(1) if found else 4, ensure_ascii=False, allow_nan=False) + "\n"
+        text.encode()
+    except ValueError:  # a number or a character that Python's JSON has, and nobody else's
+        raise Problem(f"{path}: has a number or character that cannot be written again", hint=by_hand) from None
+    return text.replace("\n", "\r\n") if "\r\n" in before else text
+
+
+def _each_once(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(members)
+    if len(found) != len(members):
+        raise ValueError
+    return found
 
 
 def copy_feature(directory: str) -> list[str]:
@@ -107,7 +130,7 @@ def copy_feature(directory: str) -> list[str]:
             content = file.read()
         target = os.path.join(directory, name)
         if not is_same(target, content):
-            put(target, content, executable=os.access(source, os.X_OK))
+            put(target, content, mode=0o755 if os.access(source, os.X_OK) else 0o644)
             copied.append(name)
     return copied
 
@@ -120,12 +143,21 @@ def is_same(path: str, content: bytes) -> bool:
         return False
 
 
-def put(path: str, content: bytes, *, executable: bool = False) -> None:
+def mode_of(path: str) -> int:
+    """Who may read the file: it may have secrets of its own. If it does not exist, anybody."""
+    try:
+        return stat.S_IMODE(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return 0o644
+
+
+def put(path: str, content: bytes, *, mode: int) -> None:
     """Write a file in one step."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     temporary = f"{path}.new"
-    mode = 0o755 if executable else 0o644
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(temporary, flags, mode), "wb") as file:
+    with open(os.open(temporary, flags, mode & 0o755), "wb") as file:
+        if os.path.lexists(path):
+            os.fchmod(file.fileno(), mode)
         file.write(content)
     os.rename(temporary, path)

@@ -48,8 +48,9 @@ def test_settings(project: pathlib.Path, operator: CommandLine) -> None:
 
 
 def test_the_start_is_stopped_where_the_project_is_not_served(project: pathlib.Path) -> None:
-    command = json.loads(show(project))["initializeCommand"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    *command, folder = json.loads(show(project))["initializeCommand"]
+    assert folder == "${localWorkspaceFolder}", "a colleague's is elsewhere"
+    done = subprocess.run([*command, project], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert f"remo-brokerctl register {project}" in done.stderr
 
@@ -133,8 +134,63 @@ def test_what_is_there_stays(project: pathlib.Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.usefixtures("feature")
+def test_nothing_in_it_is_of_one_host_alone(project: pathlib.Path, directory: pathlib.Path) -> None:
+    assert written(project) == 0
+    assert str(directory) not in (project / ".devcontainer/devcontainer.json").read_text()
+
+
+@pytest.mark.usefixtures("feature")
+def test_a_file_above_names_the_feature_from_there(project: pathlib.Path) -> None:
+    """The reference tool resolves the path from the file, and refuses what is not in
+    .devcontainer."""
+    file = project / ".devcontainer.json"
+    file.write_text("{}")
+    assert written(project) == 0
+    (feature,) = json.loads(file.read_text())["features"]
+    assert (project / feature).samefile(project / ".devcontainer/remo-broker")
+
+
+@pytest.mark.usefixtures("feature")
+@pytest.mark.parametrize("mode", [0o600, 0o664])
+def test_its_mode_and_the_ends_of_its_lines_stay(project: pathlib.Path, mode: int) -> None:
+    file = project / ".devcontainer/devcontainer.json"
+    file.write_bytes(b'{\r\n  "image": "x"\r\n}\r\n')
+    file.chmod(mode)
+    assert written(project) == 0
+    assert file.stat().st_mode & 0o7777 == mode
+    assert file.read_bytes().count(b"\n") == file.read_bytes().count(b"\r\n") > 3
+
+
+@pytest.mark.usefixtures("feature")
+def test_a_file_that_has_it_all_keeps_its_format(project: pathlib.Path) -> None:
+    text = json.dumps(json.loads(show(project)) | {"ports": [1, 2]})
+    file = project / ".devcontainer/devcontainer.json"
+    file.write_text(text)
+    assert written(project) == 0
+    assert file.read_text() == text
+
+
+@pytest.mark.usefixtures("feature")
+def test_what_is_no_file_is_left_alone(project: pathlib.Path) -> None:
+    os.mkfifo(project / ".devcontainer/devcontainer.json")
+    assert written(project) == 1
+    assert (project / ".devcontainer/devcontainer.json").is_fifo()
+
+
+@pytest.mark.usefixtures("feature")
 @pytest.mark.parametrize(
-    "text", ['{ // why\n"image": "x"}', '{"image": "x",}', "[]", '{"mounts": {}}', '{"initializeCommand": "true"}']
+    "text",
+    [
+        '{"x": 1e999}',
+        '{"x": NaN}',
+        r'{"x": "\ud800"}',
+        '{"image": "a", "image": "b"}',
+        '{ // why\n"image": "x"}',
+        '{"image": "x",}',
+        "[]",
+        '{"mounts": {}}',
+        '{"initializeCommand": "true"}',
+    ],
 )
 def test_a_file_that_would_lose_something_is_left_alone(
     project: pathlib.Path, text: str, capsys: pytest.CaptureFixture[str]
