@@ -2,6 +2,8 @@
 # Installs remo-secret into an image, as root: the static client where there is one for the architecture, and beside it the
 # Python program where Python is, or where it is asked for. Its options come as variables: see devcontainer-feature.json.
 set -eu
+# What is installed is for every user of the image, whatever the build's mask is.
+umask 022
 
 here=$(cd "$(dirname "$0")" && pwd)
 prefix=/usr/local
@@ -14,7 +16,9 @@ die() {
 }
 
 [ "$(id -u)" = 0 ] || die 'install.sh must run as root' 'build the image as root, as dev container tools do'
-case $wait in '' | *[!0-9]*) die "wait is '$wait'" 'give a number of seconds, such as 15' ;; esac
+case $wait in '' | *[!0-9]* | ??????*) die "wait is '$wait'" 'give a number of seconds, such as 15' ;; esac
+# As long as 'remo-secret wait' waits at most.
+[ "$wait" -le 86400 ] || die "wait is '$wait'" 'give at most 86400 seconds'
 case $setup in *[!A-Za-z0-9_=\ -]*) die "setup is '$setup'" 'give names of tools, separated by spaces' ;; esac
 
 # Python 3.9 or later with its standard library, which Debian's python3-minimal lacks; the one file finds it by itself.
@@ -30,7 +34,8 @@ has_python() {
 install_python() {
     echo 'remo-broker: installing Python'
     if command -v apt-get >/dev/null; then
-        apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends python3
+        apt-get -q update
+        DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends python3
         rm -rf /var/lib/apt/lists/*
     elif command -v dnf >/dev/null; then
         dnf -qy install python3
@@ -58,11 +63,13 @@ if has_python; then
     cp "$here/remo-secret.pyz" "$one_file"
     chmod 0755 "$one_file"
 fi
+# An earlier version may have left a link, through which cp would write.
+rm -f "$prefix/bin/remo-secret"
 if [ -n "$static" ]; then
     cp "$static" "$prefix/bin/remo-secret"
     chmod 0755 "$prefix/bin/remo-secret"
 else
-    ln -sf "$one_file" "$prefix/bin/remo-secret"
+    ln -s "$one_file" "$prefix/bin/remo-secret"
 fi
 cp "$here/entrypoint.sh" "$prefix/share/remo-broker/entrypoint.sh"
 chmod 0755 "$prefix/share/remo-broker/entrypoint.sh"
@@ -70,7 +77,10 @@ echo "$wait" >"$prefix/share/remo-broker/wait"
 
 if [ -n "$setup" ]; then
     user=${_REMOTE_USER:-root}
-    su -s /bin/sh -c "exec $prefix/bin/remo-secret setup $setup" "$user" ||
+    # Some images have no su; their user is root.
+    become="su -s /bin/sh -c"
+    [ "$user" != root ] || become="sh -c"
+    $become "exec $prefix/bin/remo-secret setup $setup" "$user" ||
         die "remo-secret setup $setup failed" 'see the error above'
 fi
 echo "remo-broker: installed remo-secret$([ -z "$static" ] || echo ', static')$([ -z "$one_file" ] || echo ', with Python')"

@@ -105,6 +105,32 @@ def test_with_both_the_static_client_hands_over(feature: pathlib.Path) -> None:
     assert done.stdout.endswith(f"remo-secret {__version__} (protocol 2)\n"), done.stderr[-2000:]
 
 
+def test_it_replaces_a_link_and_its_files_are_for_every_user(feature: pathlib.Path) -> None:
+    script = f"""
+        mkdir -p /usr/local/bin /usr/local/lib/remo-broker
+        ln -s /usr/local/lib/remo-broker/remo-secret.pyz /usr/local/bin/remo-secret
+        umask 077
+        WAIT=1 sh /tmp/remo-broker/install.sh
+        test ! -L /usr/local/bin/remo-secret
+        test ! -e /usr/local/lib/remo-broker/remo-secret.pyz
+        {AS_USER} /usr/local/share/remo-broker/entrypoint.sh true || echo "start ended with $?"
+    """
+    done = roots.run(roots.minbase(), script, {feature: "/tmp/remo-broker"})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("start ended with 1\n")
+
+
+def test_setup_for_root_needs_no_su(feature: pathlib.Path) -> None:
+    script = """
+        rm "$(command -v su)"
+        SETUP=git sh /tmp/remo-broker/install.sh
+        git config --global --get-all credential.helper
+    """
+    done = roots.run(roots.with_tools(), script, {feature: "/tmp/remo-broker"})
+    assert done.returncode == 0, done.stderr
+    assert "remo-secret git-credential" in done.stdout.splitlines()[-1]
+
+
 def test_setup_configures_the_tools_of_the_containers_user(feature: pathlib.Path) -> None:
     script = """
         SETUP=git _REMOTE_USER=dev sh /tmp/remo-broker/install.sh
@@ -122,6 +148,8 @@ def test_setup_configures_the_tools_of_the_containers_user(feature: pathlib.Path
     ("options", "says"),
     [
         ("WAIT=soon", "wait is 'soon'"),
+        ("WAIT=86401", "wait is '86401'"),
+        ("WAIT=99999999999999999999", "wait is '9"),
         ("WAIT=", ""),
         ("SETUP='git;id'", "setup is 'git;id'"),
         ("SETUP='$(id)'", "setup is"),
