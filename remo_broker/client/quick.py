@@ -14,7 +14,7 @@ import os
 import sys
 
 from remo_broker import PROTOCOL_VERSION
-from remo_broker.client.scanner import scan
+from remo_broker.client.scanner import NOT_JSON, scan
 from remo_broker.client.sockets import send_at_once, wait_readable
 from remo_broker.client.value import SecretValue
 from remo_broker.protocol.clock import monotonic
@@ -220,7 +220,7 @@ def _fields(line: bytes) -> dict[str, Any] | None:
     try:
         text = line.decode("utf-8")
         found, end = scan(text, 0)
-    except (ValueError, StopIteration, RecursionError):
+    except (*NOT_JSON, RecursionError):
         return None
     return found if end == len(text) and type(found) is dict else None
 

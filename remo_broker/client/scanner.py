@@ -25,6 +25,10 @@ class _Settings:
         raise ValueError
 
 
+# What the scanner raises for text that is not JSON. Before CPython 3.13, a SystemError takes the
+# place of json's ValueError while `json.decoder`, which has it, is not loaded.
+NOT_JSON = (StopIteration, ValueError, SystemError)
+
 # Returns the value that begins at an offset of a text, and the offset after it.
 scan: Any
 # Returns a string as JSON, characters outside ASCII as they are.
@@ -43,7 +47,7 @@ def loads(text: str) -> Any:
     if scan is not None:
         try:
             found, end = scan(text, 0)
-        except (StopIteration, ValueError):
+        except NOT_JSON:
             end = -1
         if end == len(text):
             return found

@@ -53,6 +53,23 @@ def test_streams_that_the_caller_has_closed(both: Both, closed: str, path: str) 
     assert done.returncode == (5 if "missing" in path else 1 if "1>" in closed else 0)
 
 
+@pytest.mark.parametrize("text", ['{"ok":true 1}', '{"ok":tru}', '{"ok', "{", '{"\\x":1}', "[1.}", "\xe4"])
+@pytest.mark.parametrize(
+    "command", ["get", "get --field=a", "git-credential --host=a.org --secret=T", "aws-credentials"]
+)
+def test_what_is_no_json_in_a_process_that_has_loaded_nothing(both: Both, text: str, command: str) -> None:
+    """The table of cases runs Python with its modules loaded; its scanner fails otherwise without
+    them. A password may begin with a brace."""
+    command += " get" if "git" in command else " T"
+    request = r"printf 'protocol=https\nhost=a.org\n\n'"
+    for reply in (value(text), text.encode("latin-1") + b"\n"):
+        with ScriptedPeer(both.directory / "p.sock", [NEXT, PONG, reply]):
+            done = both.run("--socket", "p.sock", *command.split(), through=["sh", "-c", f'{request} | "$@"', "sh"])
+        assert b"internal error" not in done.stderr
+        if "git" in command:
+            assert (done.returncode == 0) == (reply == value(text))
+
+
 @pytest.mark.parametrize("operation", ["get", "store"])
 def test_git_whose_request_cannot_be_read(both: Both, operation: str) -> None:
     done = both.run("git-credential", operation, through=["sh", "-c", 'exec "$@" 0<&-', "sh"])
