@@ -274,7 +274,8 @@ BROKEN: dict[str, bytes] = {
 COMMANDS: dict[str, tuple[list[str], bytes]] = {
     "get": (["get", "T"], b""),
     "list": (["list"], b""),
-    "wait": (["wait", "--timeout=0"], b""),
+    # Nothing here is waited for: it is how long a loaded machine may take to answer.
+    "wait": (["wait", "--timeout=60"], b""),
     "git": (["git-credential", "get"], HTTPS),
 }
 BROKEN_REPLIES = [
@@ -316,7 +317,7 @@ REPLIES: dict[str, tuple[list[str], bytes, dict[str, tuple[str, ...]]]] = {
         allowlist("A"),
         {"project": ("text",), "allowlist": ("list",), "schema_version": ("number",)},
     ),
-    "ready": (["wait", "--timeout=0"], ready(), {"ready": ("true",), "generation": ("number",)}),
+    "ready": (["wait", "--timeout=60"], ready(), {"ready": ("true",), "generation": ("number",)}),
 }
 WRONG_TYPES = [
     Case(

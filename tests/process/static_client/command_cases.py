@@ -69,7 +69,7 @@ REFUSALS = [
     *(
         Case(
             f"{command}-{code or 'empty'}-is-refused",
-            arguments,
+            ["wait", "--timeout=0"] if command == "wait" and code == "rate_limited" else arguments,
             answered(failure(code)),
             status=(WAITED_STATUSES if command == "wait" else STATUSES)[code],
             stdout=b"",
@@ -202,7 +202,7 @@ WAITS = [
     Case("wait-over-rate-limit", ["wait", "--timeout=5"], answered(failure("rate_limited")), answered(ready())),
     Case("wait-until-denied", ["wait", "--timeout=5"], answered(ready(False)), answered(failure("denied")), status=3),
     Case("wait-over-a-rate-limit-of-an-unknown-op", ["wait", "--timeout=0"], answered(failure("rate_limited", reason="unknown_op")), status=5),
-    Case("wait-for-a-slow-reply", ["wait", "--timeout=1"], [NEXT, Slowly(PONG + ready(), pause=0.05)], status=5, stdout=b""),
+    Case("wait-for-a-slow-reply", ["wait", "--timeout=3"], [NEXT, Slowly(PONG + ready(), pause=0.1)], status=5, stdout=b""),
     Case("get-wait", ["get", "--wait", "T"], answered(ready(False)), answered(ready()), answered(value("x")), stdout=b"x"),
     Case("get-wait-seconds", ["get", "--wait=2", "T"], answered(ready()), answered(value("x")), stdout=b"x"),
     Case("get-wait-nothing", ["get", "--wait=0", "T"], answered(failure("not_found", reason="no_snapshot")), status=4),
