@@ -60,7 +60,7 @@ def unreachable(path: str, kind: str, error: OSError) -> Unreachable:
 
 def _start_hint(path: str, kind: str) -> str:
     if not kind:
-        return "run 'remo-brokerctl register' on the host, or mount the project's socket here"
+        return "run 'remo-brokerctl register' or 'reload' on the host, or mount the project's socket here"
     if os.path.basename(path) == kind:
         return f"run 'systemctl enable --now remo-broker-{kind}et', or give another socket with --socket"
     return f"give the broker's {kind} with --socket; the default is {paths.SOCKET_DIR}/{kind}"

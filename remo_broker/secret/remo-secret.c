@@ -1324,7 +1324,7 @@ static void say_fields(struct span bundle) {
     say_more(count);
 }
 
-#define REGISTER "\nHint: run 'remo-brokerctl register' on the host, or mount the project's socket here"
+#define REGISTER "\nHint: run 'remo-brokerctl register' or 'reload' on the host, or mount the project's socket here"
 #define PERMISSION                                                                                                     \
     "\nHint: join the group that owns the socket, or mount the project's directory below /run/remo-broker/mount instead"
 #define MOUNT "\nHint: mount the project's socket there, or give it with --socket or $REMO_BROKER_SOCKET"

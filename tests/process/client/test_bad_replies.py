@@ -268,7 +268,8 @@ def test_a_path_that_is_not_there(directory: pathlib.Path, open_client: Open) ->
     with pytest.raises(client.Unreachable, match=r"x\.sock does not exist") as raised:
         open_client("Client", directory / "x.sock").ping()
     assert raised.value.temporary
-    assert "remo-brokerctl register" in str(raised.value.hint)
+    # A project that is registered already cannot be registered again.
+    assert "'remo-brokerctl register' or 'reload'" in str(raised.value.hint)
     with pytest.raises(client.Unreachable, match=r"admin\.sock does not exist \(nor does .*/a\)") as raised:
         open_client("AdminClient", directory / "a/b/admin.sock").status()
     assert "systemctl enable --now remo-broker-admin.socket" in str(raised.value.hint)
