@@ -22,7 +22,7 @@ COMMANDS = {
     "kubernetes": (["kubernetes", "KUBE_TOKEN"], ""),
 }
 # Beside what the interpreter has loaded by itself.
-MOST_MODULES = 33
+MOST_MODULES = 34
 # Of the standard library: what loads much more, and what no helper needs.
 HEAVY = {"argparse", "asyncio", "dataclasses", "enum", "functools", "json", "re", "socket", "subprocess", "typing"}
 
