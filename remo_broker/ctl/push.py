@@ -120,16 +120,16 @@ def add_directory(directory: str, strip_newline: bool, secrets: Secrets) -> None
 def take(content: bytes, source: str, form: str | None, file: Callable[[str], bytes] | None, secrets: Secrets) -> None:
     """Parse the input.
 
-    Empty input, or a list without a secret, most likely means that the program before the pipe
-    failed or found nothing.
+    Input without a secret most likely means that the program before the pipe failed or found
+    nothing. Only {} is meant.
     """
     written = content.removeprefix(codecs.BOM_UTF8).strip()
     if not written:
         raise empty(source, "empty")
     before = len(secrets.names())
     parse(content, source, file, form, secrets)
-    if written.startswith(b"[") and len(secrets.names()) == before:
-        raise empty(source, "a list without a secret")
+    if not written.startswith(b"{") and len(secrets.names()) == before:
+        raise empty(source, "no secret in it")
 
 
 def no_files(path: str) -> bytes:
