@@ -45,6 +45,10 @@ WITHIN_A_PROJECT = (
 )
 
 
+# The broker keeps them of the process that connected last, unless that had ended by then.
+FILES_OF_LAST_PEER = 2
+
+
 @pytest.fixture(scope="module")
 def broker() -> Iterator[Broker]:
     with short_directory() as directory:
@@ -77,7 +81,7 @@ def assert_served(polite: Polite) -> None:
 
 
 def assert_recovers(broker: Broker, descriptors: int, resident_kib: int) -> None:
-    poll("its descriptors to be closed", lambda: broker.descriptors() <= descriptors)
+    poll("its descriptors to be closed", lambda: broker.descriptors() <= descriptors + FILES_OF_LAST_PEER)
     assert broker.resident_kib() <= resident_kib + MAX_GROWTH_KIB
 
 
