@@ -75,9 +75,6 @@ WHO = Option("--who", value="PATTERN", help="Only this container, unit, program 
 FULL = Option("-l", "--full", help="Do not truncate columns, and show each denial of a long run")
 VERIFY = Option("--verify", help="Check that no record is missing, by their serials")
 REPORT = Option(
-    "--report", value="FILE", kind="file", help="Write the review as one HTML page to FILE, or - for output"
-)
-REPORT = Option(
     "--report", value="FILE", kind="file", help="Write the review to FILE as one HTML page; - is standard output"
 )
 MARK_NEW = Option(
