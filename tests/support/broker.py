@@ -25,6 +25,7 @@ from remo_broker.broker.projects import ManifestSource, Registration
 from remo_broker.manifest.document import parse
 from remo_broker.manifest.result import build
 from remo_broker.protocol.process import MEMORY_ENVIRONMENT
+from tests.support import processes
 from tests.support.host_memory import of_this_host
 from tests.support.machine import REPOSITORY, poll, unavailable
 
@@ -349,20 +350,11 @@ class Broker:
         return len(os.listdir(inside(self.pid, "fd")))
 
     def resident_kib(self) -> int:
-        for line in pathlib.Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1])
-        raise AssertionError("no VmRSS")
+        return processes.resident_kib(self.pid)
 
     def processor_seconds(self) -> float:
         """Its user and system time."""
-        return processor_seconds(self.pid)
-
-
-def processor_seconds(pid: int) -> float:
-    """A process's user and system time."""
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return processes.processor_seconds(self.pid)
 
 
 def inside(pid: int, name: str) -> pathlib.Path:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.process.sidecar.test_sources import VALUE, script, source
-from tests.support.broker import inside, processor_seconds, settle
+from tests.support.broker import inside, settle
 from tests.support.cores import cores_piped_to
 from tests.support.machine import poll
+from tests.support.processes import processor_seconds
 
 if TYPE_CHECKING:
     from tests.process.sidecar.conftest import Supplied
