@@ -15,6 +15,7 @@ import remo_broker.bus  # noqa: F401 - before the first import of dbus-next: see
 from tests.support.broker import Broker, short_directory
 from tests.support.machine import poll
 from tests.support.notify import NotifySocket
+from tests.support.privileges import require_devices, require_mounts, require_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +24,24 @@ if TYPE_CHECKING:
 # How long a host takes to generate an input says nothing of what is tested.
 settings.register_profile("any host", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any host")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for marker in (
+        "takes_root(why): skip the test, and fail it in continuous integration, unless this is root",
+        "takes_mounts: the same where nothing can be mounted",
+        "takes_devices: the same where no device can be made",
+    ):
+        config.addinivalue_line("markers", marker)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("takes_root"):
+        require_root(*mark.args)
+    if item.get_closest_marker("takes_mounts"):
+        require_mounts()
+    if item.get_closest_marker("takes_devices"):
+        require_devices()
 
 
 class StartBroker(Protocol):

@@ -7,13 +7,13 @@ Commands run in an overlay of such a root, in their own namespaces, so the kept 
 from __future__ import annotations
 
 import fcntl
-import os
 import pathlib
 import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
 from tests.support.machine import REPOSITORY, unavailable
+from tests.support.privileges import require_mounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,8 +67,7 @@ def busybox() -> pathlib.Path:
 
 def _kept(name: str, make: Callable[[pathlib.Path], None]) -> pathlib.Path:
     """The root of that name; made once, by the first test process that needs it."""
-    if os.geteuid() != 0:
-        unavailable("making a system takes root")
+    require_mounts()
     CACHE.mkdir(parents=True, exist_ok=True)
     root = CACHE / name
     with open(CACHE / f"{name}.lock", "w") as lock:

@@ -186,7 +186,7 @@ def test_half_of_a_surrogate_pair_is_not_sent(open_client: Open, text: str) -> N
 # --- who listens
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
+@pytest.mark.takes_root("running as another user")
 @pytest.mark.parametrize("kind", ["Client", "AdminClient", "StatusClient"])
 def test_a_listener_of_another_user_is_sent_nothing(directory: pathlib.Path, open_client: Open, kind: str) -> None:
     directory.chmod(0o777)
@@ -199,7 +199,7 @@ def test_a_listener_of_another_user_is_sent_nothing(directory: pathlib.Path, ope
         assert received() == b""
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
+@pytest.mark.takes_root("running as another user")
 def test_a_listener_that_the_user_names(
     directory: pathlib.Path, open_client: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,7 +235,7 @@ def test_who_may_be_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not is_broker(999, admin=True), "the broker's own user does not own the admin socket"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="takes a user namespace of its own")
+@pytest.mark.takes_root("mapping another user")
 def test_in_a_user_namespace_an_unmapped_listener_may_be_root(directory: pathlib.Path) -> None:
     """As in a rootless container: the host's root has no uid there and is shown as nobody."""
     if subprocess.run(["unshare", "-U", "true"], capture_output=True, check=False).returncode:
@@ -308,7 +308,7 @@ def test_a_path_that_is_too_long(directory: pathlib.Path, open_client: Open) -> 
         open_client("Client", directory / ("x" * 120)).ping()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
+@pytest.mark.takes_root("running as another user")
 @pytest.mark.parametrize(
     ("call", "name", "shut", "advice"),
     [

@@ -203,7 +203,7 @@ def test_a_file_that_would_lose_something_is_left_alone(
 
 
 @pytest.mark.usefixtures("feature")
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, whose rights are in question")
+@pytest.mark.takes_root("what root may do")
 def test_root_writes_only_where_the_projects_owner_can(project: pathlib.Path, directory: pathlib.Path) -> None:
     directory.chmod(0o755)
     for path in (project, project / ".devcontainer"):

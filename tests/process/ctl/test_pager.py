@@ -59,7 +59,7 @@ def test_with_less(crowded: CommandLine) -> None:
     assert shown.status == 0
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, whose pager is in question")
+@pytest.mark.takes_root("root's pager")
 def test_roots_pager_runs_no_command(crowded: CommandLine, directory: pathlib.Path) -> None:
     """Who may run this by sudo could otherwise run anything: by the pager's own commands, or by
     naming the pager."""

@@ -121,7 +121,7 @@ def test_a_dotenv_on_standard_input_reads_no_file(served: CommandLine, directory
     assert "NAME=@PATH" in text.splitlines()[1]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to have files of two users")
+@pytest.mark.takes_root("having files of two users")
 def test_root_reads_what_a_dotenv_names_with_the_rights_of_its_owner(
     served: CommandLine, directory: pathlib.Path
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 
@@ -53,7 +52,7 @@ def test_status_of_what_does_not_run(operator: CommandLine) -> None:
     assert "Hint: run 'systemctl enable --now" in refused(operator.run("status"), 4)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
+@pytest.mark.takes_root("running as another user")
 def test_an_unknown_status(operator: CommandLine) -> None:
     operator.broker.admin.chmod(0o660)
     done = programs.run(programs.BROKERCTL, f"--socket={operator.broker.admin}", "status", uid=NOBODY)

@@ -70,7 +70,7 @@ def test_remove(project: Workspace) -> None:
     assert credentials.read_text() == "mine"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
+@pytest.mark.takes_root("running as another user")
 def test_a_directory_that_is_not_ours_is_not_used(project: Workspace) -> None:
     """/dev/shm is everybody's: somebody may have made our directory before us, to read what we put
     there."""
@@ -89,7 +89,7 @@ def test_a_directory_that_is_not_ours_is_not_used(project: Workspace) -> None:
     assert "others may write" in refused(project.run("render"), 1)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
+@pytest.mark.takes_root("running as another user")
 def test_a_squatted_directory_is_not_waited_for(project: Workspace) -> None:
     """In /dev/shm anybody can create this user's usual directory first."""
     project.memory.chmod(0o1777)
@@ -107,7 +107,7 @@ def test_a_squatted_directory_is_not_waited_for(project: Workspace) -> None:
     assert not (project.home / "keys/app.key").exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
+@pytest.mark.takes_root("running as another user")
 def test_a_link_that_another_user_left(project: Workspace) -> None:
     """`sudo remo-secret render` was run once: that user's file may be in use; when it is gone, the
     link is."""

@@ -191,7 +191,7 @@ def test_the_find_socket_in_the_directory(directory: pathlib.Path) -> None:
         find_socket(str(directory / "nowhere"))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
+@pytest.mark.takes_root("running as another user")
 def test_a_directory_that_may_not_be_looked_into(directory: pathlib.Path) -> None:
     directory.chmod(0o711)
     code = f"from remo_broker.secret.locate import find_socket; find_socket({str(directory)!r})"

@@ -60,7 +60,7 @@ def test_a_file_that_cannot_be_written(project: Workspace) -> None:
     assert os.listdir(project.rendered) == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
+@pytest.mark.takes_mounts
 def test_a_full_tmpfs(project: Workspace) -> None:
     size = resource.getpagesize()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", project.memory], check=True)
@@ -82,7 +82,7 @@ def test_a_file_in_place_of_a_directory(project: Workspace, path: str) -> None:
     assert not project.rendered.exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
+@pytest.mark.takes_root("running as another user")
 def test_a_place_that_may_not_be_written_to(directory: pathlib.Path) -> None:
     code = f"from remo_broker.secret.links import check_place; check_place({str(directory / 'x/y')!r}, 'p', copy=False, ours=False)"
     argv = [sys.executable, "-c", code]
@@ -244,7 +244,7 @@ def test_where_a_file_path_leads(monkeypatch: pytest.MonkeyPatch) -> None:
             target_of("a")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
+@pytest.mark.takes_root("running as another user")
 def test_a_runtime_directory_of_another_user(memory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`sudo` may keep the variable: who owns the directory could put what he likes in place of
     root's files."""

@@ -113,7 +113,7 @@ def test_a_file_path_that_was_changed(project: Workspace) -> None:
     assert (project.home / "keys/new.key").read_bytes() == KEY
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
+@pytest.mark.takes_mounts
 def test_a_place_that_cannot_be_left(project: Workspace) -> None:
     project.run("render")
     keys = project.home / "keys"

@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.broker import NOBODY, listen
 from tests.support.machine import unavailable
+from tests.support.privileges import require_mounts
 from tests.support.scripted_peer import NEXT, PONG, ScriptedPeer, value
 
 if TYPE_CHECKING:
@@ -268,6 +269,5 @@ def in_run_directory(directory: pathlib.Path, names: Sequence[str]) -> list[str]
 
 
 def _in_namespace(script: str) -> list[str]:
-    if os.geteuid() != 0:
-        unavailable("mounting over /run takes root")
+    require_mounts()
     return ["unshare", "--mount", "sh", "-ec", f'{script}; exec "$@"', "sh"]

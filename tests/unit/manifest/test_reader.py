@@ -30,8 +30,6 @@ NOBODY = 65534
 libc = ctypes.CDLL(None, use_errno=True)
 IN_OPEN = 0x20
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0 and not os.environ.get("CI"), reason="only root can set this up")
-
 
 # --- where it lies ---------------------------------------------------------------------------------------------------
 
@@ -138,7 +136,7 @@ def test_a_fifo_a_socket_a_directory(project: ProjectDirectory, place: str) -> N
         assert refusal(project).startswith(f"{place}: a regular file, not a directory")
 
 
-@needs_root
+@pytest.mark.takes_devices
 def test_a_device(project: ProjectDirectory) -> None:
     (project.path / ".remo").mkdir()
     path = project.path / PLACES[1]
@@ -187,7 +185,7 @@ def test_a_sparse_file(project: ProjectDirectory) -> None:
 # --- whose it is -----------------------------------------------------------------------------------------------------
 
 
-@needs_root
+@pytest.mark.takes_root("giving a file away")
 def test_a_hard_link_to_somebody_elses_file(project: ProjectDirectory) -> None:
     foreign = project.path.parent / "foreign"
     foreign.write_bytes(FOREIGN)
@@ -199,7 +197,7 @@ def test_a_hard_link_to_somebody_elses_file(project: ProjectDirectory) -> None:
     assert read(str(project.path))[1] == FOREIGN, "its own file may have two names: backups make them"
 
 
-@needs_root
+@pytest.mark.takes_root("giving a file away")
 def test_a_file_that_root_wrote_for_the_project(project: ProjectDirectory) -> None:
     project.write()
     os.chown(project.path, NOBODY, NOBODY)
@@ -229,7 +227,7 @@ def as_nobody(path: Path) -> str:
     return said
 
 
-@needs_root
+@pytest.mark.takes_root("reading as another user")
 def test_permission_says_for_which_user(project: ProjectDirectory) -> None:
     file = project.write()
     assert as_nobody(project.path) == GOOD.decode()

@@ -112,7 +112,7 @@ def test_one_tool_that_fails_does_not_keep_others(place: ToolSetup) -> None:
     assert "credential_process" in (place.home / ".aws/config").read_text()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="making a device takes root")
+@pytest.mark.takes_devices
 def test_a_device_is_not_replaced(place: ToolSetup) -> None:
     """As with PIP_CONFIG_FILE=/dev/null, which tells pip to read no file."""
     null = place.home / "null"
@@ -164,7 +164,7 @@ def test_a_line_of_the_users_below_our_mark_stays(place: ToolSetup) -> None:
     assert path.read_text() == "[default]\nregion = eu-west-1\n"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
+@pytest.mark.takes_mounts
 def test_a_file_that_is_mounted_is_left_alone(place: ToolSetup) -> None:
     """As dev container tools mount a user's dot files, which cannot be renamed over."""
     path = place.home / ".npmrc"
