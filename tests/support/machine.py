@@ -75,6 +75,7 @@ _RESET = """
 systemctl -q disable remo-broker-admin.socket remo-broker-status.socket remo-broker-credentials.socket remo-broker-client@.socket remo-broker-mount@.socket
 systemctl -q disable remo-sidecar.service
 systemctl stop 'remo-*'
+systemctl clean --what=fdstore remo-broker.service 2>/dev/null  # outlives a stop since systemd 254
 systemctl reset-failed 'remo-*' 2>/dev/null
 rm -rf /run/remo-broker /var/lib/remo-broker /etc/remo-broker /etc/systemd/system/remo-*.d /run/systemd/system/remo-*
 systemd-tmpfiles --create remo-broker.conf && systemctl daemon-reload

@@ -152,14 +152,15 @@ class ProjectListeners:
             self._log(f"The socket files of project {name} were not removed: {refusal.message}")
 
     def drop_unregistered(self) -> list[str]:
-        """At startup: revoke stored listeners of unregistered projects; returns their names. If
-        socket units hold all listeners of a name, these stay and answer `not_registered`."""
+        """At startup: revoke stored listeners of unregistered projects; returns their names.
+        Listeners that socket units hold stay and answer `not_registered`: systemd takes them for
+        alive, and their clients may already be waiting."""
         names = []
         for name in [name for name in self._listeners if name not in self.server.broker.projects]:
             endpoint = self._listeners[name]
             if not all(one.held_by_unit for _, one in endpoint.listeners):
                 names.append(name)
-                self._revoke(name)
+                self._revoke(name, stored_only=True)
                 try:
                     self.binder.remove_now(name, "/")
                 except Refused as refusal:
@@ -194,18 +195,24 @@ class ProjectListeners:
             self._manager.keep(kind, name, listening.fileno())
             self.adopt(kind, name, listening)
 
-    def _revoke(self, name: str) -> None:
+    def _revoke(self, name: str, *, stored_only: bool = False) -> None:
         for listening in self._prepared.pop(name, {}).values():
             revoke(listening)
             listening.close()
-        endpoint = self._listeners.pop(name, None)
+        endpoint = self._listeners.get(name)
         if endpoint is None:
             return
-        self._listener_count -= len(endpoint.listeners)
-        for kind, listener in endpoint.listeners:
+        listeners, endpoint.listeners = endpoint.listeners, []
+        for kind, listener in listeners:
+            if stored_only and listener.held_by_unit:
+                endpoint.listeners.append((kind, listener))
+                continue
+            self._listener_count -= 1
             listener.revoke()
             if not listener.held_by_unit:
                 self._manager.drop(kind, name)
+        if not endpoint.listeners:
+            del self._listeners[name]
 
     # --- accepting
 

@@ -152,6 +152,40 @@ def test_who_waits_at_a_listener_that_is_revoked_is_turned_away(
         assert b'"project"' not in waiting.rest()
 
 
+@pytest.mark.parametrize("kind", ["client", "mount"])
+def test_a_stored_listener_of_no_registration_is_revoked_and_its_units_are_served(
+    start_broker: StartBroker, units: Units, directory: pathlib.Path, notify: NotifySocket, kind: str
+) -> None:
+    """As since systemd 254, where the store outlives a stop, after which the state was lost and the
+    units were started: who waits there is not turned away."""
+    broker = start_broker(listeners=units.sockets, notify=notify)
+    assert register(broker, make_project(directory / "myrepo", "A"))["ok"]
+    mounted = directory / "mounted"
+    os.link(broker.mount() if kind == "mount" else broker.project(), mounted)
+    broker.stop()
+    stored = notify.listeners()
+    assert {name for name, _ in stored} == {"client-myrepo", "mount-myrepo"}
+    (broker.state / "registrations.json").unlink()
+    for path in (broker.project(), broker.mount()):
+        path.unlink()  # systemd unlinks what is in its way
+    units.add("client-myrepo")
+    units.add("mount-myrepo")
+    path = broker.mount() if kind == "mount" else broker.project()
+    with Link(path) as waiting, Link(mounted) as forgotten:
+        for one in waiting, forgotten:
+            one.send({"op": "ping"})
+        broker = start_broker(listeners=[*units.sockets.items(), *stored], notify=notify)
+        assert waiting.reply()["reason"] == "not_registered"
+        with pytest.raises(ConnectionResetError):
+            forgotten.reply()
+    assert ask(path, {"op": "ping"})["reason"] == "not_registered"
+    with pytest.raises(ConnectionRefusedError):
+        Link(mounted)
+    assert notify.listeners() == []
+    assert register(broker, make_project(directory / "other" / "myrepo", "A"))["ok"]
+    assert ask(path, {"op": "ping"})["ok"]
+
+
 def test_unknown_descriptors_are_closed_and_logged(
     start_broker: StartBroker, units: Units, directory: pathlib.Path
 ) -> None:
