@@ -2,13 +2,15 @@
 
 Each row of `table` is planted in a copy of this tree, and the test that it names runs there; rows
 whose test boots a machine share one: see `on_machine`. A row whose test passes all the same has
-survived: nothing holds that defence. TEXT picks the rows whose file or test contains it. The tests
-must pass before anything is planted."""
+survived: nothing holds that defence. TEXT picks the rows whose file or test contains it. A row is
+planted only after its test has passed without it."""
 
 from __future__ import annotations
 
 import argparse
+import collections
 import concurrent.futures
+import math
 import os
 import pathlib
 import queue
@@ -17,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -51,52 +54,98 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="./run mutants", description="Take out defences, and see their tests fail.")
     parser.add_argument("text", nargs="*", metavar="TEXT", help="rows whose file or test contains it; default: all")
     parser.add_argument("-j", "--jobs", type=int, default=2, help="how many at a time (2)")
+    parser.add_argument(
+        "--results",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="write each row's fate to FILE, and do not plant again what it says was killed",
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="start no row after this time; go on with --results (no limit)"
+    )
     arguments = parser.parse_args()
     rows = [
         row
         for row in MUTANTS
         if not arguments.text or any(one in row.file or one in row.test for one in arguments.text)
     ]
-    with tempfile.TemporaryDirectory(prefix="remo-mutants-") as directory:
-        trees: queue.Queue[pathlib.Path] = queue.Queue()
-        for number in range(max(arguments.jobs, 1)):
-            trees.put(_copy(pathlib.Path(directory, str(number))))
-
-        def fate_of(row: Mutant) -> Fate:
-            tree = trees.get()
-            try:
-                return _plant(tree, row)
-            finally:
-                trees.put(tree)
-
-        began = time.monotonic()
-        local, booting = ([row for row in rows if row.boots is boots] for boots in (False, True))
-        tests = list(dict.fromkeys(row.test for row in local))
-        status, said = _pytest(trees.queue[0], *tests, seconds=TEST_SECONDS * (1 + len(tests))) if tests else (0, "")
-        if status != 0:
-            print(said)
-            print("mutants: a test fails although nothing was planted")
-            return 1
-        fates = []
-        with concurrent.futures.ThreadPoolExecutor(max(arguments.jobs, 1)) as pool:
-            for row, fate in zip(local, pool.map(fate_of, local), strict=True):
-                print(f"{fate.value:8}  {row}", flush=True)
-                fates.append(fate)
-        for row, fate in _on_machine(trees.queue[0], booting):
-            print(f"{fate.value:8}  {row}", flush=True)
-            fates.append(fate)
-    killed = fates.count(Fate.KILLED)
-    print(
-        f"{len(rows)} planted in {time.monotonic() - began:.0f} s: {killed} killed, {fates.count(Fate.SURVIVED)} survived"
-    )
-    return int(any(fate not in (Fate.KILLED, Fate.SKIPPED) for fate in fates) or len(fates) != len(rows) or not rows)
-
-
-def _on_machine(tree: pathlib.Path, rows: list[Mutant]) -> Iterator[tuple[Mutant, Fate]]:
-    """The rows whose test boots a machine, on one machine."""
     if not rows:
-        return
-    command = [sys.executable, "-m", "tests.mutants.on_machine", *(str(MUTANTS.index(row)) for row in rows)]
+        parser.error("no row has that in its file or test")
+    results = Results(arguments.results)
+    fates: dict[Mutant, Fate] = {}
+    for row in rows:
+        if (known := results.known.get(row.key)) in (Fate.KILLED, Fate.SKIPPED):
+            fates[row] = known
+    left = [row for row in rows if row not in fates]
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="remo-mutants-") as directory:
+        planting = _plant_all(left, pathlib.Path(directory), max(arguments.jobs, 1), began + arguments.seconds)
+        for row, fate in planting:
+            print(f"{fate.value:8}  {row}", flush=True)
+            results.add(row, fate)
+            fates[row] = fate
+    counts = collections.Counter(fates.values())
+    print(
+        f"{len(rows)} rows, {time.monotonic() - began:.0f} s:",
+        ", ".join(f"{count} {fate.name.lower()}" for fate, count in counts.items()) or "none planted",
+        f"({len(rows) - len(fates)} not planted yet)" if len(fates) < len(rows) else "",
+    )
+    for row, fate in fates.items():
+        if fate not in (Fate.KILLED, Fate.SKIPPED):
+            print(f"{fate.value:8}  {row}")
+    return int(any(fate not in (Fate.KILLED, Fate.SKIPPED) for fate in fates.values()) or len(fates) != len(rows))
+
+
+class Results:
+    """What earlier runs found, in a file with a line for each row."""
+
+    def __init__(self, path: pathlib.Path | None) -> None:
+        self.known: dict[str, Fate] = {}
+        self._path = path
+        if path is not None and path.exists():
+            for line in path.read_text().splitlines():
+                name, key, *_ = line.split()
+                self.known[key] = Fate[name]
+
+    def add(self, row: Mutant, fate: Fate) -> None:
+        if self._path is not None:
+            with self._path.open("a") as file:
+                file.write(f"{fate.name} {row.key} {row}\n")
+
+
+def _plant_all(rows: list[Mutant], directory: pathlib.Path, jobs: int, until: float) -> Iterator[tuple[Mutant, Fate]]:
+    """Each row that begins before `until`, of the monotonic clock, with its fate."""
+    trees: queue.Queue[pathlib.Path] = queue.Queue()
+    for number in range(jobs):
+        trees.put(_copy(directory / str(number)))
+    local, booting = ([row for row in rows if row.boots is boots] for boots in (False, True))
+    tests = {row.test: threading.Lock() for row in local}
+    clean: dict[str, bool] = {}
+
+    def fate_of(row: Mutant) -> Fate | None:
+        tree = trees.get()
+        try:
+            with tests[row.test]:
+                if row.test not in clean and time.monotonic() < until:
+                    clean[row.test] = _pytest(tree, row.test)[0] == 0
+            if time.monotonic() >= until:
+                return None
+            return _plant(tree, row) if clean[row.test] else Fate.FAILED
+        finally:
+            trees.put(tree)
+
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        for future in concurrent.futures.as_completed(futures := {pool.submit(fate_of, row): row for row in local}):
+            if (fate := future.result()) is not None:
+                yield futures[future], fate
+    if booting and time.monotonic() < until:
+        yield from _on_machine(trees.queue[0], booting, until)
+
+
+def _on_machine(tree: pathlib.Path, rows: list[Mutant], until: float) -> Iterator[tuple[Mutant, Fate]]:
+    """The rows whose test boots a machine, on one machine."""
+    numbers = (str(MUTANTS.index(row)) for row in rows)
+    command = [sys.executable, "-m", "tests.mutants.on_machine", str(until), *numbers]
     with subprocess.Popen(command, cwd=tree, env=_environment(tree), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:

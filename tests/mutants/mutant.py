@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import hashlib
 from typing import NamedTuple
 
 
@@ -18,6 +19,11 @@ class Mutant(NamedTuple):
     def boots(self) -> bool:
         """Whether the test needs a machine."""
         return self.test.startswith("tests/machine/")
+
+    @property
+    def key(self) -> str:
+        """What names this row in a file of results."""
+        return hashlib.sha256("\0".join(self).encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
         return f"{self.file}  {(self.new.strip().splitlines() or ['(removed)'])[0]}  {self.test}"
