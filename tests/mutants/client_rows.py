@@ -155,6 +155,6 @@ CLIENT = (
         "remo_broker/secret/remo-secret.c",
         "static bool is_secret_name(const char *text, size_t size) {\n",
         "static bool is_secret_name(const char *text, size_t size) {\n    if (size) return text != 0;\n",
-        "tests/process/static_client",
+        "tests/process/static_client/test_table.py::test_one_behaviour",
     ),
 )

@@ -7,5 +7,6 @@ from tests.mutants.broker_rows import BROKER
 from tests.mutants.client_rows import CLIENT
 from tests.mutants.credential_rows import CREDENTIALS
 from tests.mutants.host_rows import HOST
+from tests.mutants.promise_rows import PROMISES
 
-MUTANTS = (*BROKER, *AUDIT, *CLIENT, *CREDENTIALS, *HOST)
+MUTANTS = (*BROKER, *AUDIT, *CLIENT, *CREDENTIALS, *HOST, *PROMISES)

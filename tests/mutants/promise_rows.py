@@ -1,0 +1,244 @@
+"""Defects behind promises of SECURITY.md that no other row takes out, each with a test that the
+promise names."""
+
+from __future__ import annotations
+
+from tests.mutants.audit_rows import IDENTITY, REVIEW
+from tests.mutants.broker_rows import (
+    ADMIN,
+    CHILD,
+    DECISIONS,
+    DOCUMENT,
+    LISTENERS,
+    MEMORY,
+    STATE,
+    STORE,
+)
+from tests.mutants.client_rows import ACL
+from tests.mutants.host_rows import PROCESS
+from tests.mutants.mutant import Mutant
+
+CONNECTION = "remo_broker/broker/sockets/connection.py"
+PROJECT_SOCKET = "remo_broker/broker/sockets/project.py"
+SIDECAR = "remo_broker/sidecar/run.py"
+KEPT = "remo_broker/sidecar/store.py"
+JOURNAL = "remo_broker/ctl/setup_journal.py"
+STATIC_CLIENT = "remo_broker/secret/remo-secret.c"
+
+FALLBACK = "tests/process/memory/test_traces.py::test_fallback_keeps_one_copy"
+VANISHED = "tests/process/memory/test_vanished.py"
+SIDECAR_MEMORY = "tests/process/sidecar/test_run.py::test_no_value_is_left_in_its_memory_or_its_log"
+OWN_JOURNAL = "tests/machine/test_journal.py::test_nobody_else_writes_to_it"
+FIX_ACL = "tests/machine/test_borders.py::test_register_opens_a_closed_home_for_the_reader_alone"
+
+_SECRET_PAGES = "self.protection = Protection.MEMFD_SECRET if use_memfd_secret else Protection.LOCKED"
+
+PROMISES = (
+    # --- memory
+    Mutant(
+        MEMORY,
+        _SECRET_PAGES,
+        "self.protection = Protection.LOCKED",
+        "tests/process/memory/test_process.py::test_not_even_root_reads_secret_memory",
+    ),
+    Mutant(
+        MEMORY,
+        _SECRET_PAGES,
+        "self.protection = Protection.LOCKED",
+        "tests/machine/test_secrecy.py::test_root_finds_nothing",
+    ),
+    Mutant(
+        MEMORY,
+        "        if self.protection is Protection.LOCKED:\n            address",
+        "        if False:\n            address",
+        "tests/process/memory/test_process.py::test_fallback_is_locked_and_not_dumped",
+    ),
+    Mutant(STORE, "                    region.blank(begin, after)  # one copy is enough\n", "", FALLBACK),
+    Mutant(
+        STORE,
+        "        old, self.snapshot = self.snapshot, None\n        self.epoch += 1\n        self._retire(old)\n",
+        "        self.snapshot = None\n        self.epoch += 1\n",
+        FALLBACK,
+    ),
+    Mutant(
+        STORE,
+        "        if self.retired and not self.readers:\n",
+        "        if self.retired:\n",
+        f"{VANISHED}::test_reader_that_catches_up",
+    ),
+    Mutant(
+        ADMIN,
+        "            region.blank(after, self._end)\n        self._start, self._end, self._searched = 0, rest, 0\n",
+        "        self._start, self._end, self._searched = 0, rest, 0\n",
+        "tests/process/memory/test_traces.py::test_pipelined_pushes",
+    ),
+    Mutant(
+        ADMIN,
+        "            region.blank(self._start, after)\n",
+        "",
+        "tests/process/memory/test_refused.py::test_refused_push_before_an_unfinished_line",
+    ),
+    Mutant(
+        ADMIN,
+        "        if not self.closed:\n            self._release()\n            self._server",
+        "        if not self.closed:\n            self._server",
+        f"{VANISHED}::test_vanished_in_mid_push[close]",
+    ),
+    Mutant(
+        CONNECTION,
+        "        if self._snapshot is not None:\n            self._finished_sending()\n        if self.stream",
+        "        if self.stream",
+        f"{VANISHED}::test_reader_that_leaves_in_mid_answer",
+    ),
+    Mutant(
+        CONNECTION,
+        "        self.want(WRITE)\n        self.sweeper.set(self, PEER_SECONDS)\n",
+        "        self.want(WRITE)\n",
+        f"{VANISHED}::test_vanished_in_mid_answer",
+    ),
+    Mutant(
+        MEMORY,
+        "    if arena.protection is not Protection.MEMFD_SECRET:\n",
+        "    if False:\n",
+        "tests/process/memory/test_process.py::test_no_memory_to_lock",
+    ),
+    Mutant(
+        PROCESS,
+        "    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)\n",
+        "    ctypes.CDLL(None)\n",
+        "tests/machine/test_secrecy.py::test_the_same_user_may_not_look",
+    ),
+    Mutant(SIDECAR, "    forbid_dumps()\n", "", SIDECAR_MEMORY),
+    Mutant(SIDECAR, "    execute_again()\n", "", SIDECAR_MEMORY),
+    Mutant(
+        KEPT,
+        'command = ["systemd-creds", "encrypt", f"--name={CREDENTIAL_PREFIX}{name}", "-", file]',
+        'command = ["tee", file]',
+        "tests/machine/test_sidecar.py::test_three_commands_from_a_bare_machine_to_a_secret_in_a_container",
+    ),
+    # --- sockets
+    Mutant(
+        LISTENERS,
+        "        project = server.broker.projects.get(name)\n",
+        "        project = next(iter(server.broker.projects.values()), None)\n",
+        "tests/process/sockets/test_registering.py::test_projects_do_not_see_each_other",
+    ),
+    Mutant(
+        LISTENERS,
+        "            if stored_only and listener.held_by_unit:\n",
+        "            if False:\n",
+        "tests/process/sockets/test_handed_over.py"
+        "::test_a_stored_listener_of_no_registration_is_revoked_and_its_units_are_served",
+    ),
+    Mutant(
+        LISTENERS,
+        "                self._revoke(name, stored_only=True)\n",
+        "",
+        "tests/process/sockets/test_handed_over.py"
+        "::test_a_stored_listener_of_no_registration_is_revoked_and_its_units_are_served",
+    ),
+    Mutant(
+        DECISIONS,
+        "NOT_IN_MANIFEST if is_secret_name(name) else INVALID_NAME",
+        "NOT_IN_MANIFEST if self.store.snapshot and name in self.store.snapshot.secrets else INVALID_NAME",
+        "tests/process/sockets/test_project.py::test_what_is_denied_is_the_same_bytes_whatever_the_broker_holds",
+    ),
+    Mutant(
+        PROJECT_SOCKET,
+        "            if length > MAX_MESSAGE:\n",
+        "            if False:\n",
+        "tests/process/sockets/test_framing.py::test_one_byte_too_many",
+    ),
+    Mutant(
+        PROJECT_SOCKET,
+        "            if self.project.unread_bytes > MAX_UNREAD and len(self._unread) > READ_SIZE:\n",
+        "            if False:\n",
+        "tests/process/isolation/test_limits.py::test_unfinished_requests",
+    ),
+    Mutant(
+        "remo_broker/broker/sockets/fair_queue.py",
+        "        project.share -= cost\n",
+        "        project.share -= 1 if project.share == SHARE else 0\n",
+        "tests/process/isolation/test_neighbours.py::test_without_a_rate_limit",
+    ),
+    Mutant(
+        STATIC_CLIENT,
+        "    if (peer.uid == 0 || peer.uid == geteuid())\n",
+        "    if (peer.uid != 1u << 31)\n",
+        "tests/process/static_client/test_sockets.py::test_a_listener_that_is_not_the_broker_is_sent_nothing",
+    ),
+    Mutant(
+        "remo_broker/build/completions.py",
+        r"\([a-z0-9][a-z0-9_-]\{{0,63\}}\)",
+        r"\(.*\)",
+        "tests/process/cli/test_completions.py::test_tab",
+    ),
+    # --- users
+    Mutant(
+        STATE,
+        "        if found.st_uid not in (0, os.geteuid()):\n",
+        "        if False:\n",
+        "tests/machine/test_borders.py::test_a_state_file_of_somebody_else_is_not_read",
+    ),
+    Mutant(ACL, 'f"u:{READER}:x"', '"o:x"', FIX_ACL),
+    # --- manifests
+    Mutant(
+        CHILD,
+        "        (resource.RLIMIT_CPU, CPU_SECONDS),\n",
+        "",
+        "tests/process/manifest/test_child.py::test_the_kernel_ends_what_does_not_hear_the_alarm",
+    ),
+    Mutant(
+        "remo_broker/broker/manifest_child.py",
+        "connection, request, READ_SECONDS, MAX_OUTPUT",
+        "connection, request, 60 * READ_SECONDS, MAX_OUTPUT",
+        "tests/process/isolation/test_manifests.py::test_a_reader_that_hangs",
+    ),
+    Mutant(
+        "remo_broker/broker/manifest_child.py",
+        "                and all(isinstance(name, str) and is_secret_name(name) for name in names)\n",
+        "",
+        "tests/unit/broker/test_manifest_child.py::test_a_reader_that_talks_nonsense_allows_nothing",
+    ),
+    Mutant(
+        DOCUMENT,
+        'f"not TOML{where}"',
+        'f"not TOML{where}: {said}"',
+        "tests/unit/manifest/test_document.py::test_the_place_of_a_syntax_error_is_given",
+    ),
+    # --- audit
+    Mutant(
+        "remo_broker/broker/sockets/outbox.py",
+        "                if heads:\n"
+        "                    self._hand_over(entries, heads)\n"
+        "                snapshot = self._broker.store.snapshot\n"
+        "                for entry in entries:\n"
+        "                    entry[0].send(entry[1], snapshot)\n",
+        "                snapshot = self._broker.store.snapshot\n"
+        "                for entry in entries:\n"
+        "                    entry[0].send(entry[1], snapshot)\n"
+        "                if heads:\n"
+        "                    self._hand_over(entries, heads)\n",
+        "tests/process/sockets/test_audit.py::test_the_record_is_there_before_the_answer",
+    ),
+    Mutant(
+        REVIEW,
+        '[[("_UID", str(broker_uid()))] if self.directory is None',
+        "[[] if self.directory is None",
+        "tests/machine/test_forgery.py::test_other_peoples_entries_are_not_shown",
+    ),
+    Mutant(JOURNAL, "SocketMode=0600\n", "SocketMode=0666\n", OWN_JOURNAL),
+    Mutant(JOURNAL, "SocketUser=remo-broker\nSocketMode=0600\n", "", OWN_JOURNAL),
+    Mutant(
+        JOURNAL,
+        "LogNamespace={NAMESPACE}\n",
+        "",
+        "tests/machine/test_journal.py::test_a_stalled_journald_of_others_delays_nobody",
+    ),
+    Mutant(
+        IDENTITY,
+        "        if _ended(pidfd):",
+        "        if False:",
+        "tests/process/sockets/test_who_asked.py::test_a_process_that_has_the_number_now_is_not_blamed",
+    ),
+)
