@@ -6,6 +6,7 @@ from __future__ import annotations
 from tests.mutants.audit_rows import IDENTITY, REVIEW
 from tests.mutants.broker_rows import (
     ADMIN,
+    CHANGES,
     CHILD,
     DECISIONS,
     DOCUMENT,
@@ -206,6 +207,18 @@ PROMISES = (
         'f"not TOML{where}: {said}"',
         "tests/unit/manifest/test_document.py::test_the_place_of_a_syntax_error_is_given",
     ),
+    Mutant(
+        CHANGES,
+        "            or any(host in (fresh.source.hosts if fresh.source else {}) for host in self.hosts)\n",
+        "",
+        "tests/process/ctl/test_reload.py::test_more_of_any_kind_has_to_be_approved[host]",
+    ),
+    Mutant(
+        CHANGES,
+        "        if not self.widens:\n            return fresh\n",
+        "        return fresh\n",
+        "tests/process/ctl/test_reload.py::test_sighup_adopts_what_narrows_and_no_more",
+    ),
     # --- audit
     Mutant(
         "remo_broker/broker/sockets/outbox.py",
@@ -225,7 +238,7 @@ PROMISES = (
         REVIEW,
         '[[("_UID", str(broker_uid()))] if self.directory is None',
         "[[] if self.directory is None",
-        "tests/machine/test_forgery.py::test_other_peoples_entries_are_not_shown",
+        "tests/machine/test_ctl.py::test_forged_records_are_not_shown",
     ),
     Mutant(JOURNAL, "SocketMode=0600\n", "SocketMode=0666\n", OWN_JOURNAL),
     Mutant(JOURNAL, "SocketUser=remo-broker\nSocketMode=0600\n", "", OWN_JOURNAL),
