@@ -12,7 +12,7 @@ import tempfile
 from remo_broker.cli.program import Problem
 from remo_broker.client.errors import ClientError
 from remo_broker.secret.config_lines import AlreadySet, add_line, remove_lines
-from remo_broker.secret.hosts import REGISTRIES, secret_for
+from remo_broker.secret.hosts import REGISTRIES, hosts_in, secret_for
 from remo_broker.secret.locate import open_client
 
 TYPE_CHECKING = False
@@ -131,7 +131,7 @@ def _registries() -> list[str]:
     except (ClientError, Problem):
         return list(REGISTRIES)
     known = [host for host in REGISTRIES if secret_for(host, info, REGISTRIES)]
-    return [*known, *(host for host in info.hosts or {} if host not in known)]
+    return [*known, *(host for host in hosts_in(info) if host not in known)]
 
 
 def _pip(_name: str, remove: bool) -> ConfigChange:

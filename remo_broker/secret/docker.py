@@ -11,7 +11,7 @@ from remo_broker import __version__
 from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import EXIT_FAILURE, Problem
 from remo_broker.secret.answers import write_json
-from remo_broker.secret.hosts import REGISTRIES, Login, get_for, host_of, login, secret_for, servers_for
+from remo_broker.secret.hosts import REGISTRIES, Login, get_for, host_of, hosts_in, login, secret_for, servers_for
 from remo_broker.secret.locate import open_quick
 from remo_broker.secret.patience import with_secrets
 
@@ -39,7 +39,9 @@ def docker_credential(arguments: Arguments) -> int:
         if not isinstance(error, (Problem, ClientError)):
             raise
         hint = f". {error.hint}" if error.hint else ""
-        _print(f"{error}{hint}")
+        from remo_broker.cli.text import escaped
+
+        _print(escaped(f"{error}{hint}"))
         return EXIT_FAILURE
     return 0
 
@@ -66,7 +68,7 @@ def _list(arguments: Arguments) -> dict[str, str]:
     """
     with open_quick(arguments) as client:
         info = client.info()
-    own = dict.fromkeys(info.hosts or {}, "")
+    own = dict.fromkeys(hosts_in(info), "")
     known = {host: server.token_user for host, server in REGISTRIES.items() if secret_for(host, info, REGISTRIES)}
     return known | own
 

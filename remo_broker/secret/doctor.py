@@ -16,7 +16,7 @@ from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import EXIT_FAILURE, Problem
 from remo_broker.client.errors import ClientError
 from remo_broker.protocol.clock import now_usec
-from remo_broker.secret.get import write_lines
+from remo_broker.secret.get import tell
 from remo_broker.secret.hosts import GIT_SERVERS, host_of
 from remo_broker.secret.locate import open_client
 from remo_broker.secret.manifests import nearest
@@ -61,9 +61,9 @@ def doctor(arguments: Arguments) -> int:
     """Exit status 1 if there is a finding."""
     findings = [*files(), *agents(), *git_helpers(arguments), *docker_helpers(), *broker(arguments), *surroundings()]
     for finding in findings:
-        write_lines([finding.what, f"  {finding.step}"])
+        tell([finding.what, f"  {finding.step}"])
     if not findings:
-        write_lines(["No findings."])
+        tell(["No findings."])
     return EXIT_FAILURE if findings else 0
 
 

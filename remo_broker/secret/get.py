@@ -65,6 +65,13 @@ def write_lines(lines: list[str]) -> None:
         sys.stdout.buffer.write(line.encode("utf-8", "surrogateescape") + b"\n")
 
 
+def tell(lines: list[str]) -> None:
+    """Write lines for people. File names, settings and the broker's words may be of any text."""
+    from remo_broker.cli.text import escaped
+
+    write_lines(["\t".join(map(escaped, line.split("\t"))) for line in lines])
+
+
 def is_text(content: bytes) -> bool:
     """Whether `content` is text without characters that a terminal would interpret."""
     try:

@@ -116,6 +116,12 @@ def secret_for(host: str, info: QuickInfo | ProjectInfo, servers: Mapping[str, S
     return next((name for name in server.names if name in info.allowlist), None)
 
 
+def hosts_in(info: QuickInfo | ProjectInfo) -> list[str]:
+    """The manifest's own hosts, for tools' files and terminals. Anything that no host is called is
+    left out: the text comes from a socket."""
+    return [host for host in info.hosts or {} if host.isascii() and host.isprintable()]
+
+
 def login(
     secret: SecretValue, host: str, servers: Mapping[str, Server], user: str | None, default: str | None = None
 ) -> Login | None:

@@ -20,7 +20,7 @@ from remo_broker.cli.program import Problem, report
 from remo_broker.secret.commands import DRY_RUN, REMOVE
 from remo_broker.secret.config_lines import MARK, AlreadySet
 from remo_broker.secret.configurations import DEFAULT_SECRETS, TOOLS, ConfigChange, home, read
-from remo_broker.secret.get import write_lines
+from remo_broker.secret.get import tell
 
 # The programs that tools look for in PATH, and the command that each runs.
 PROGRAMS = {
@@ -88,16 +88,16 @@ def _setup_tool(tool: str, name: str, arguments: Arguments) -> None:
     if changes and not remove and not arguments.flag(DRY_RUN):
         if program is not None and not _is_found(program.path):
             directory, file = os.path.split(program.path)
-            write_lines([f"add {directory} to the PATH: {tool} looks for {file} there"])
+            tell([f"add {directory} to the PATH: {tool} looks for {file} there"])
         if tool in NOTES:
-            write_lines([f"{tool}: {NOTES[tool].format(name=name)}"])
+            tell([f"{tool}: {NOTES[tool].format(name=name)}"])
 
 
 def show(change: ConfigChange) -> None:
     """Only the changed lines, and no token or password in them: the user's files may have some."""
     before, after = change.before.splitlines(), change.after.splitlines()
     lines = difflib.unified_diff(before, after, change.path, change.path, lineterm="", n=0)
-    write_lines([_secret_setting.sub(r"\1...", line) for line in lines])
+    tell([_secret_setting.sub(r"\1...", line) for line in lines])
 
 
 def write(change: ConfigChange, mode: int) -> None:

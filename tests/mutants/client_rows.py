@@ -37,6 +37,12 @@ CLIENT = (
         "tests/process/client/test_bad_replies.py::test_a_name_that_no_broker_would_accept",
     ),
     Mutant(
+        "remo_broker/secret/get.py",
+        "map(escaped, line.split",
+        "map(str, line.split",
+        "tests/process/secret/test_hostile_socket.py::test_no_command_shows_what_a_terminal_obeys",
+    ),
+    Mutant(
         PLACES,
         "                if not binding.explicit and changes_loading(variable):\n",
         "                if False:\n",
