@@ -10,25 +10,54 @@ from __future__ import annotations
 # Prefixes: the dynamic loader, interpreters, and tools with open-ended sets of variables.
 PREFIXES = (
     *("LD_", "DYLD_", "GCONV_", "GLIBC_", "MALLOC_"),
-    *("PYTHON", "PERL", "RUBY", "LUA_", "NODE_", "BUN_", "DENO_"),
-    *("BASH_", "ZDOT", "GIT_", "SSH_ASKPASS", "SUDO_ASKPASS", "NPM_CONFIG_SCRIPT_SHELL", "NPM_CONFIG_NODE_OPTIONS"),
+    *("PYTHON", "PERL", "RUBY", "LUA_", "NODE_", "BUN_", "DENO_", "R_PROFILE", "R_ENVIRON", "R_LIBS", "R_HOME"),
+    *("BASH_", "ZDOT", "GIT_", "XDG_", "LESS", "FZF_", "TF_CLI_", "CMAKE_", "CCACHE_"),
     *("DOTNET_", "COMPLUS_", "CORECLR_", "COR_", "JAVA_", "JDK_", "_JAVA_", "MAVEN_", "GRADLE_"),
-    *("CARGO_BUILD_RUSTC", "RUSTC", "RUSTDOC", "RUSTFLAGS", "GTK_", "GIO_", "QT_", "OPENSSL_"),
+    *("CARGO_BUILD_", "CARGO_TARGET_", "CARGO_HOME", "RUSTC", "RUSTDOC", "RUSTFLAGS", "RUSTUP_"),
+    *("GTK_", "GIO_", "QT_", "OPENSSL_"),
+)
+# Suffixes: a program, options of one, or where to find its parts, for many tools each.
+SUFFIXES = (
+    *("EDITOR", "PAGER", "BROWSER", "_ASKPASS", "_RSH", "_SHELL", "_COMMAND", "PASSCOMMAND", "_PRELOAD"),
+    *("_WRAPPER", "_RUNNER", "_LINKER", "_LAUNCHER", "_EXECUTABLE", "_OPTS", "_JVM_ARGS", "_NODE_OPTIONS"),
+    *("CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "_PLUGINS", "_PLUGIN_PATH", "_LIBRARY_PATH", "_MODULE_PATH"),
+    *("_INCLUDE_PATH", "_LOAD_PATH", "_DEPOT_PATH"),
 )
 NAMES = frozenset(
     {
         # where to find programs and their parts
         *("PATH", "HOME", "SHELL", "IFS", "CDPATH", "FPATH", "TMPDIR", "LOCPATH", "NLSPATH", "TZDIR"),
         # read by shells at startup
-        *("ENV", "SHELLOPTS", "BASHOPTS", "PS1", "PS4", "PROMPT_COMMAND", "INPUTRC", "HISTFILE", "POSIXLY_CORRECT"),
-        # programs that other programs start
-        *("EDITOR", "VISUAL", "PAGER", "MANPAGER", "BROWSER", "LESS", "LESSOPEN", "LESSCLOSE", "MORE"),
-        *("VIMINIT", "EXINIT", "EMACSLOADPATH", "TERMINFO", "TERMCAP"),
+        *("ENV", "SHELLOPTS", "BASHOPTS", "PS1", "PS4", "INPUTRC", "HISTFILE", "POSIXLY_CORRECT"),
+        # programs that other programs start, and their settings
+        *("VISUAL", "MORE", "VIM", "VIMRUNTIME", "VIMINIT", "MYVIMRC", "EXINIT", "EMACSLOADPATH", "TERMINFO"),
+        *("TERMCAP", "SVN_SSH", "HGRCPATH", "RSYNC_CONNECT_PROG", "TAR_OPTIONS", "ZIPOPT", "SCREENRC"),
+        *("MANROFFOPT", "MAILCAPS", "WGETRC", "CURL_HOME", "GNUPGHOME", "PASSWORD_STORE_EXTENSIONS_DIR"),
+        # paths of configurations that name programs
+        *("KUBECONFIG", "DOCKER_CONFIG", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "CLOUDSDK_CONFIG"),
+        *("CLOUDSDK_PYTHON", "ANSIBLE_CONFIG", "ANSIBLE_LIBRARY", "ANSIBLE_VAULT_PASSWORD_FILE", "PGSERVICEFILE"),
+        *("PGSYSCONFDIR", "PIP_CONFIG_FILE", "UV_CONFIG_FILE", "NPM_CONFIG_USERCONFIG", "NPM_CONFIG_GLOBALCONFIG"),
+        *("NPM_CONFIG_PREFIX", "NPM_CONFIG_GIT", "NPM_CONFIG_PYTHON", "NPM_CONFIG_NODE_GYP", "KRB5_CONFIG"),
+        *("NPM_CONFIG_INIT_MODULE", "RIPGREP_CONFIG_PATH", "STARSHIP_CONFIG", "CONFIG_SITE"),
         # interpreters, compilers and build tools
-        *("CLASSPATH", "PHPRC", "PHP_INI_SCAN_DIR", "R_PROFILE", "R_PROFILE_USER", "R_LIBS", "TCLLIBPATH"),
-        *("GEM_PATH", "GEM_HOME", "BUNDLE_GEMFILE", "CC", "CXX", "CPP", "AR", "AS", "MAKEFLAGS", "MAKEFILES"),
-        *("GOFLAGS", "GOROOT", "GOPATH", "CMAKE_PREFIX_PATH", "PKG_CONFIG_PATH", "ERL_LIBS", "ERL_FLAGS"),
-        *("ELIXIR_ERL_OPTIONS", "KRB5_CONFIG", "GUILE_LOAD_PATH", "OCAMLRUNPARAM", "VIRTUAL_ENV"),
+        *("CLASSPATH", "PHPRC", "PHP_INI_SCAN_DIR", "TCLLIBPATH", "ANT_ARGS", "COMPOSER_HOME", "GUILE_LOAD_PATH"),
+        *(
+            "GEM_PATH",
+            "GEM_HOME",
+            "BUNDLE_GEMFILE",
+            "CC",
+            "CXX",
+            "CPP",
+            "AR",
+            "AS",
+            "LD",
+            "NM",
+            "MAKEFLAGS",
+            "MAKEFILES",
+        ),
+        *("GCC_EXEC_PREFIX", "COMPILER_PATH", "LIBRARY_PATH", "CPATH", "GOFLAGS", "GOROOT", "GOPATH", "GOENV"),
+        *("GOTOOLCHAIN", "PKG_CONFIG_PATH", "ERL_LIBS", "ERL_FLAGS", "ELIXIR_ERL_OPTIONS", "OCAMLRUNPARAM"),
+        *("OCAMLPATH", "VIRTUAL_ENV", "ELECTRON_RUN_AS_NODE", "YARN_RC_FILENAME", "YARN_YARN_PATH"),
     }
 )
 # Credentials that happen to begin with one of the prefixes.
@@ -38,4 +67,4 @@ HARMLESS = frozenset({"NODE_AUTH_TOKEN", "GIT_TOKEN", "GIT_USERNAME", "GIT_PASSW
 def changes_loading(variable: str) -> bool:
     """Whether a variable decides which code programs load or run."""
     name = variable.upper()
-    return name not in HARMLESS and (name in NAMES or name.startswith(PREFIXES))
+    return name not in HARMLESS and (name in NAMES or name.startswith(PREFIXES) or name.endswith(SUFFIXES))

@@ -135,7 +135,13 @@ def test_a_push_that_comes_late_is_waited_for(empty: Workspace) -> None:
         assert b"GH_TOKEN=zqTokenzq" in process.stdout.read()
 
 
-@pytest.mark.parametrize("name", ["LD_PRELOAD", "ld_preload", "PYTHONSTARTUP", "BASH_ENV", "node_options", "PATH"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("LD_PRELOAD", "ld_preload", "PYTHONSTARTUP", "BASH_ENV", "node_options", "PATH"),
+        *("AWS_CONFIG_FILE", "KUBECONFIG", "TAR_OPTIONS", "gh_pager", "BORG_PASSCOMMAND", "SBT_OPTS"),
+    ],
+)
 def test_a_variable_that_changes_what_programs_load(start_broker: StartBroker, name: str) -> None:
     broker = start_broker(projects=[registration("myrepo", name)])
     broker.push({name: "/tmp/x.so"})
