@@ -96,7 +96,7 @@ class ManifestReader:
     def _read(self, project_path: str, name: str | None, later: Later) -> Job:
         try:
             answer = yield from self._ask(self._request(project_path, name))
-            later.set(answer if isinstance(answer, Refused) else parse(answer[0], self._config))
+            later.set(answer if isinstance(answer, Refused) else parse(answer, self._config))
         finally:
             self._readers -= 1
             self._begin()
@@ -110,8 +110,8 @@ class ManifestReader:
         }
         return json.dumps(request).encode() + b"\n"
 
-    def _ask(self, request: bytes) -> Generator[Later | None, Any, Answer | Refused]:
-        """Returns a reader's output as `Answer`, or `Refused` with why there is none."""
+    def _ask(self, request: bytes) -> Generator[Later | None, Any, bytes | Refused]:
+        """Returns a reader's output, or `Refused` with why there is none."""
         child: _Child | None = None
         if self._delegates:
             try:
@@ -144,7 +144,9 @@ class ManifestReader:
             return _unreadable(
                 "its reader ended without a reply; the file may be crafted to break it: run 'remo-brokerctl check'"
             )
-        return answer
+        line, descriptors = answer
+        helpers.close_all(descriptors)  # a reader has none to give; one that a file took over may send some
+        return line
 
     def _reaped(self, child: _Child) -> None:
         if child.hung:

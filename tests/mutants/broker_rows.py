@@ -287,4 +287,10 @@ BROKER = (
         "    temporary = path\n",
         "tests/unit/broker/test_registrations.py",
     ),
+    Mutant(
+        "remo_broker/broker/manifest_child.py",
+        "        helpers.close_all(descriptors)  # a reader",
+        "        # a reader",
+        "tests/unit/broker/test_manifest_child.py::test_descriptors_that_a_reader_sends_are_closed",
+    ),
 )

@@ -3,16 +3,54 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import os
+import socket
+import threading
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from remo_broker.broker.manifest_child import Allowed, parse
+from remo_broker.broker.loop import Loop
+from remo_broker.broker.manifest_child import Allowed, ManifestReader, parse
 from remo_broker.broker.refusals import Refused
 from remo_broker.protocol.config import Config
 
+if TYPE_CHECKING:
+    import pathlib
+
+    from remo_broker.broker.loop import Job
+
 GOOD: dict[str, Any] = {"ok": True, "source": "/p/x", "allowlist": ["B", "A"], "ttl_seconds": 600, "max_entries": 16}
 GOOD |= {"sha256": "0" * 64, "hosts": {"h:1": "A"}, "bindings": {"B": [{"env_var": "X"}]}}
+
+
+def test_descriptors_that_a_reader_sends_are_closed(directory: pathlib.Path) -> None:
+    """A file that took its reader over could otherwise use up the broker's."""
+    (directory / "internal").mkdir()
+    with socket.socket(socket.AF_UNIX) as helper, open(os.devnull) as sent:
+        helper.bind(str(directory / "internal/manifest.sock"))
+        helper.listen()
+        loop = Loop(print)
+        reader = ManifestReader(loop, Config({"socket_dir": str(directory)}))
+        results = []
+
+        def read() -> Job:
+            results.append((yield reader.read("/p/x", "x")))
+            loop.stop()
+
+        def answer() -> None:
+            connection, _ = helper.accept()
+            with connection:
+                socket.send_fds(connection, [json.dumps(GOOD).encode() + b"\n"], [sent.fileno()])
+
+        before = len(os.listdir("/proc/self/fd"))
+        answering = threading.Thread(target=answer)
+        answering.start()
+        loop.start(read())
+        loop.run()
+        answering.join()
+        assert isinstance(results[0], Allowed)
+        assert len(os.listdir("/proc/self/fd")) == before
 
 
 def said(document: Any) -> Allowed | Refused:
