@@ -11,6 +11,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from remo_broker.protocol.replies import ProjectInfo
 
+# To read a .gitignore that the index has and the disk lacks, git would fetch it with a command that
+# the repository names. Versions before 2.45 know only the first.
+NO_FETCH = {"GIT_ALLOW_PROTOCOL": "", "GIT_NO_LAZY_FETCH": "1"}
+
 
 def project_directory(info: ProjectInfo) -> str:
     """The nearest directory, from the working directory up, with the registered manifest.
@@ -37,13 +41,15 @@ def check_untracked(directory: str, target: str) -> None:
     # core.fsmonitor names a program that git would run.
     argv = ["git", "-C", directory, "-c", "core.fsmonitor=false", "check-ignore", "-q", "--", target]
     try:
-        ignored = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, env=os.environ | NO_FETCH, check=False
+        )
     except OSError:
         raise Problem(
             f"{target} is in a git work tree, and git is not installed to tell whether it is ignored",
             hint="install git, or use a file_path below the home directory",
         ) from None
-    if not ignored:
+    if done.returncode != 0:
         raise Problem(
             f"{target} would be tracked by git", hint=f"add {os.path.relpath(target, directory)} to .gitignore"
         )

@@ -37,6 +37,18 @@ CLIENT = (
         "tests/process/client/test_bad_replies.py::test_a_name_that_no_broker_would_accept",
     ),
     Mutant(
+        "remo_broker/secret/project_directory.py",
+        "env=os.environ | NO_FETCH, ",
+        "",
+        "tests/process/secret/test_bindings.py::test_git_runs_nothing_that_the_repository_names[fetch]",
+    ),
+    Mutant(
+        "remo_broker/secret/project_directory.py",
+        '"-c", "core.fsmonitor=false", ',
+        "",
+        "tests/process/secret/test_bindings.py::test_git_runs_nothing_that_the_repository_names[monitor]",
+    ),
+    Mutant(
         "remo_broker/secret/get.py",
         "map(escaped, line.split",
         "map(str, line.split",

@@ -8,6 +8,8 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.process.secret.conftest import MANIFEST, everything_below, variables
 from tests.support import programs
 from tests.support.machine import unavailable
@@ -99,6 +101,40 @@ def test_a_file_in_the_project_unless_git_would_track_it(project: Workspace) -> 
     (project.path / ".gitignore").write_text("/secrets/\n")
     assert project.run("render").returncode == 0
     assert "is not here" in refused(project.run("render", cwd=project.home), 1)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"core.fsmonitor": "touch {}"},
+        {
+            "core.repositoryformatversion": "1",
+            "extensions.partialClone": "origin",
+            "remote.origin.url": "ext::sh -c touch% {}",
+            "protocol.ext.allow": "always",
+            "core.sparseCheckout": "true",
+        },
+    ],
+    ids=["monitor", "fetch"],
+)
+def test_git_runs_nothing_that_the_repository_names(project: Workspace, settings: dict[str, str]) -> None:
+    if shutil.which("git") is None:
+        unavailable("git is not installed")
+    project.register(IN_PROJECT)
+    run = project.home / "run"
+
+    def git(*words: str) -> None:
+        argv = ["git", "-C", str(project.path), *words]
+        subprocess.run(argv, check=True, env=programs.environment(project.environment))
+
+    git("init", "-q")
+    # Its content would have to be fetched.
+    git("update-index", "--add", "--cacheinfo", f"100644,{'12' * 20},.gitignore")
+    git("update-index", "--skip-worktree", ".gitignore")
+    for key, value in settings.items():
+        git("config", key, value.format(run))
+    project.run("render")
+    assert not run.exists()
 
 
 def test_a_copy_is_a_file_on_a_tmpfs(project: Workspace) -> None:
