@@ -1,9 +1,9 @@
 """`exec --watch` and `render --watch`: follow a command's secrets without polling.
 
-The command is a child in the same process group and on the same terminal. Signals from the terminal
-reach both processes; signals from other processes are forwarded to the command. When the command
-stops or exits, so does this process, in the same way: a shell or a service manager cannot tell the
-difference.
+The command is a child in the same process group and on the same terminal. Signals to the group, such
+as a terminal's, reach both processes; those to this process alone are forwarded to the command.
+When the command stops or exits, so does this process, in the same way: a shell or a service manager
+cannot tell the difference.
 
 A thread follows the broker and fetches, so that no signal waits for an answer.
 """
@@ -25,6 +25,7 @@ from remo_broker.protocol.clock import monotonic
 from remo_broker.secret.become import start
 from remo_broker.secret.bindings import Bound
 from remo_broker.secret.commands import DEFAULT_GRACE_SECONDS
+from remo_broker.secret.group_member import GroupMember
 from remo_broker.secret.locate import open_client
 
 TYPE_CHECKING = False
@@ -49,9 +50,6 @@ ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
 ENDING_FOR_GOOD = ENDING - {signal.SIGHUP}
 # Sent by the thread that follows the broker.
 CHANGED = signal.SIGRTMIN
-# si_code of signals from the kernel, such as those for keys typed on a terminal; the signal module
-# lacks it.
-SI_KERNEL = 0x80
 # How long to wait before reconnecting: a broker restarts in a fraction of a second.
 RECONNECT_SECONDS = 0.2
 
@@ -121,10 +119,11 @@ def run_watched(
     keep: bool,
 ) -> int:
     """Run the command; when one of its secrets changes, restart it or only send the signal."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, no exit status is kept
+    group = GroupMember()
     watched = LastFetch(fetch)
     environment = prepare(*watched.current)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, no exit status is kept
-    job = WatchedJob(program, command, signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED))
+    job = WatchedJob(program, command, group, signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED))
     job.start(environment)
     main = _thread.get_ident()
     _thread.start_new_thread(_follow, (arguments, watched, lambda: signal.pthread_kill(main, CHANGED)))
@@ -165,9 +164,10 @@ def _follow(arguments: Arguments, watched: LastFetch, changed: Callable[[], None
 class WatchedJob:
     """The command as a child: restarted, stopped and ended as the signals say."""
 
-    def __init__(self, program: str, command: list[str], inherited: set[int]) -> None:
+    def __init__(self, program: str, command: list[str], group: GroupMember, inherited: set[int]) -> None:
         self._program = program
         self._command = command
+        self._group = group
         self._inherited = inherited
         self._deadline: float | None = None
         self._stopped = False
@@ -209,13 +209,12 @@ class WatchedJob:
             self.next_environment = None
         if number in ENDING_FOR_GOOD:
             self._told_to_end = monotonic()
-        if found.si_code == SI_KERNEL and not _is_for_leader(number):
-            return  # from the terminal, for the whole process group
+        has_it = self._group.was_sent(number) and os.getpgid(self.child) == os.getpgrp()
         if number == signal.SIGCONT and self._stopped:
             self._stopped = False
-            if not _is_stopped(self.child):
-                return  # a shell continues the whole process group
-        os.kill(self.child, number)
+            has_it = not _is_stopped(self.child)
+        if not has_it:
+            os.kill(self.child, number)
 
     def look(self) -> int | None:
         """The status of the command if it has exited. If it has stopped, stop this process too.
@@ -234,13 +233,8 @@ class WatchedJob:
             if not os.WIFSTOPPED(status):
                 return status
             self._stopped = True
-            _stop_like(os.WSTOPSIG(status))
-
-
-def _is_for_leader(number: int) -> bool:
-    """Whether the kernel sends the signal to a session's leader alone: when its terminal hangs
-    up."""
-    return number in (signal.SIGHUP, signal.SIGCONT) and os.getsid(0) == os.getpid()
+            if signal.SIGCONT not in signal.sigpending():  # else somebody has since continued this process
+                _stop_like(os.WSTOPSIG(status))
 
 
 def _is_stopped(pid: int) -> bool:

@@ -23,18 +23,25 @@ if TYPE_CHECKING:
 # A program that records each of its starts and each SIGHUP.
 RECORD = 'echo "start $$ $GH_TOKEN" >>log; trap "echo hup >>log" HUP; while :; do sleep 0.05; done'
 
+# Waits, in bash, without children.
+IDLE = "mkfifo idle; while :; do read -t 0.05 -u 3; done 3<>idle"
+# Executes its arguments in a process group of its own.
+OWN_GROUP = "import os, sys; os.setpgid(0, 0); os.execvp(sys.argv[1], sys.argv[1:])"
+
 
 class WatchedCommand:
     """`remo-secret exec --watch` of a shell script, in a directory with its log."""
 
-    def __init__(self, project: Workspace, script: str, *options: str) -> None:
+    def __init__(self, project: Workspace, script: str, *options: str, process_group: int | None = None) -> None:
         self.project = project
         self.log = project.path / "log"
         self.errors = project.path / "errors"
         argv = programs.command(programs.SECRET, "exec", "--watch", *options, "--", "sh", "-c", script)
         environment = programs.environment(project.environment)
         with self.errors.open("wb") as errors:
-            self.process = subprocess.Popen(argv, env=environment, cwd=project.path, stderr=errors)
+            self.process = subprocess.Popen(
+                argv, env=environment, cwd=project.path, stderr=errors, process_group=process_group
+            )
 
     def lines(self) -> list[str]:
         """The lines of the log that are complete."""
@@ -215,6 +222,58 @@ def test_signals_are_passed_on(project: Workspace, number: signal.Signals) -> No
         assert watched.process.wait(60) == 7
         assert watched.lines() == ["up", "got"]
     finally:
+        watched.end()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGCONT])
+def test_a_signal_to_the_process_group_arrives_once(project: Workspace, number: signal.Signals) -> None:
+    """As `kill -- -GROUP` and process managers send it. The number of each is in the log before the
+    command lets the next come."""
+    script = f"trap 'echo got >>log' {number:d}; trap 'echo end >>log; exit 7' USR2; echo up >>log"
+    watched = WatchedCommand(project, f'exec bash -c "{script}; {IDLE}"', process_group=0)
+    try:
+        watched.wait_for(1)
+        for expected in range(2, 5):
+            os.killpg(watched.process.pid, number)
+            watched.wait_for(expected)
+        watched.process.send_signal(signal.SIGUSR2)
+        assert watched.process.wait(60) == 7
+        assert watched.lines() == ["up", "got", "got", "got", "end"]
+    finally:
+        watched.process.kill()
+        watched.end()
+
+
+def test_a_group_signal_reaches_a_command_in_a_group_of_its_own(project: Workspace) -> None:
+    """As an interactive shell makes one: nobody else sends it the signal."""
+    script = "trap 'echo got >>log; exit 7' TERM; echo up >>log; while :; do sleep 0.05; done"
+    watched = WatchedCommand(project, f"exec python3 -c '{OWN_GROUP}' bash -c \"{script}\"", process_group=0)
+    try:
+        watched.wait_for(1)
+        os.killpg(watched.process.pid, signal.SIGTERM)
+        assert watched.process.wait(60) == 7
+    finally:
+        watched.process.kill()
+        watched.end()
+
+
+def test_a_stopped_and_continued_group_gets_the_next_signal(project: Workspace) -> None:
+    """SIGSTOP and SIGCONT, to the group and to the one process."""
+    script = f"trap 'echo got >>log' USR1; trap 'exit 7' USR2; echo up >>log; {IDLE}"
+    watched = WatchedCommand(project, f'exec bash -c "{script}"', process_group=0)
+    try:
+        watched.wait_for(1)
+        os.killpg(watched.process.pid, signal.SIGSTOP)
+        watched.process.send_signal(signal.SIGCONT)
+        watched.process.send_signal(signal.SIGUSR1)
+        watched.wait_for(2)
+        os.killpg(watched.process.pid, signal.SIGUSR1)
+        watched.wait_for(3)
+        watched.process.send_signal(signal.SIGUSR2)
+        assert watched.process.wait(60) == 7
+        assert watched.lines() == ["up", "got", "got"]
+    finally:
+        watched.process.kill()
         watched.end()
 
 
