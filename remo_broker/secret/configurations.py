@@ -32,16 +32,21 @@ KUBERNETES_USER = "remo"
 CONTEXT_PREFIX = "remo/"
 # The key for Docker Hub in the configuration of docker itself; podman and others use the host.
 DOCKER_HUB = "https://index.docker.io/v1/"
+# The first npm to which `${NAME?}` is empty while the variable is not set. An older one would look for
+# a variable of that whole name.
+NPM_OPTIONAL_VARIABLES = (11, 6)
 # docker's helper, by the end of the program's name.
 DOCKER_HELPER = "remo"
 
 
 class ConfigChange:
-    """A file and its new text; an empty text removes the file."""
+    """A file and its new text; an empty text removes the file. `note` is what is left to do by hand,
+    or to know."""
 
-    def __init__(self, path: str, after: str) -> None:
+    def __init__(self, path: str, after: str, note: str = "") -> None:
         self.path = path
         self.after = after
+        self.note = note
         self.before = read(path)
 
 
@@ -66,13 +71,13 @@ def config(*parts: str) -> str:
     return os.path.join(os.environ.get("XDG_CONFIG_HOME") or home(".config"), *parts)
 
 
-def _lines(path: str, remove: bool, *lines: tuple[str | None, str]) -> ConfigChange:
+def _lines(path: str, remove: bool, *lines: tuple[str | None, str], note: str = "") -> ConfigChange:
     """Add lines to sections of a file; with `remove`, remove the added ones."""
     text = remove_lines(read(path), {line.partition("=")[0].strip() for _, line in lines})
     if not remove:
         for section, line in lines:
             text = add_line(path, text, section, line)
-    return ConfigChange(path, text)
+    return ConfigChange(path, text, note)
 
 
 def _git(_name: str, remove: bool) -> ConfigChange:
@@ -136,7 +141,8 @@ def _registries() -> list[str]:
 
 def _pip(_name: str, remove: bool) -> ConfigChange:
     path = os.environ.get("PIP_CONFIG_FILE") or config("pip", "pip.conf")
-    return _lines(path, remove, ("global", "keyring-provider = subprocess"))
+    note = "pip asks for an index whose URL has a user name, such as https://USER@HOST/simple"
+    return _lines(path, remove, ("global", "keyring-provider = subprocess"), note=note)
 
 
 def _uv(_name: str, remove: bool) -> ConfigChange:
@@ -146,7 +152,21 @@ def _uv(_name: str, remove: bool) -> ConfigChange:
 
 def _npm(name: str, remove: bool) -> ConfigChange:
     path = os.environ.get("NPM_CONFIG_USERCONFIG") or home(".npmrc")
-    return _lines(path, remove, (None, f"//registry.npmjs.org/:_authToken=${{{name}}}"))
+    is_optional = not remove and _npm_version() >= NPM_OPTIONAL_VARIABLES
+    without = "no token" if is_optional else f"the text ${{{name}}} as its token, which registries refuse"
+    note = f"run npm under 'remo-secret exec --only={name} -- npm ...', which sets ${name}; else npm sends {without}"
+    line = f"//registry.npmjs.org/:_authToken=${{{name}{'?' if is_optional else ''}}}"
+    return _lines(path, remove, (None, line), note=note)
+
+
+def _npm_version() -> tuple[int, ...]:
+    """Empty if it cannot be known. npm reads no file of the user's or a project's for it."""
+    environment = {**os.environ, "NPM_CONFIG_USERCONFIG": os.devnull}
+    try:
+        done = subprocess.run(["npm", "--version"], cwd="/", env=environment, capture_output=True, check=False)
+    except OSError:
+        return ()
+    return tuple(int(part) for part in re.findall(rb"\d+", done.stdout)[:2])
 
 
 def _cargo(name: str, remove: bool) -> ConfigChange:
@@ -180,7 +200,8 @@ def _kubectl(name: str, remove: bool) -> ConfigChange:
         before = settings()
         if not remove:
             _set_kubernetes_user(path, name, before, kubectl)
-            return ConfigChange(path, read(copy))
+            note = "without a current context: use it with 'kubectl config set-context --current --user=remo'"
+            return ConfigChange(path, read(copy), note)
         if not any(one["name"] == KUBERNETES_USER and _is_ours(one["user"]) for one in before["users"] or []):
             return ConfigChange(path, read(path))
         current = before["current-context"]

@@ -33,12 +33,6 @@ _secret_setting = re.compile(
     r"((?:token|password|passwd|secret|secret[-_]access[-_]key|_auth|\"auth|key-data)\"?\s*[:=]\s*)(?!\$\{)\S.*",
     re.IGNORECASE,
 )
-# What is left to do by hand, or to know.
-NOTES = {
-    "pip": "pip asks for an index whose URL has a user name, such as https://USER@HOST/simple",
-    "npm": "run npm under 'remo-secret exec --only={name} -- npm ...', which sets ${name}",
-    "kubectl": "without a current context: use it with 'kubectl config set-context --current --user=remo'",
-}
 
 
 def setup(arguments: Arguments) -> int:
@@ -89,8 +83,8 @@ def _setup_tool(tool: str, name: str, arguments: Arguments) -> None:
         if program is not None and not _is_found(program.path):
             directory, file = os.path.split(program.path)
             tell([f"add {directory} to the PATH: {tool} looks for {file} there"])
-        if tool in NOTES:
-            tell([f"{tool}: {NOTES[tool].format(name=name)}"])
+        if configuration.note:
+            tell([f"{tool}: {configuration.note}"])
 
 
 def show(change: ConfigChange) -> None:

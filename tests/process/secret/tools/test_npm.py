@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import subprocess
 from typing import TYPE_CHECKING
+
+import pytest
 
 from tests.process.secret.tools.conftest import tool
 from tests.process.secret.tools.servers import Answer, RecordingServer
@@ -14,9 +17,17 @@ if TYPE_CHECKING:
     from tests.process.secret.tools.conftest import Index, ToolSetup
 
 
-def test_the_recipe_for_npm(place: ToolSetup, index: Index) -> None:
+@pytest.fixture
+def npm() -> tuple[int, ...]:
+    """The version of the host's npm."""
     if shutil.which("npm") is None:
         unavailable("npm is not installed: ./run test installs it")
+    version = subprocess.run(["npm", "--version"], capture_output=True, text=True, check=True).stdout
+    return tuple(int(part) for part in version.split("-")[0].split("."))
+
+
+@pytest.mark.usefixtures("npm")
+def test_the_recipe_for_npm(place: ToolSetup, index: Index) -> None:
     assert place.remo("setup", "npm=KUBE_TOKEN").returncode == 0
     npmrc = place.home / ".npmrc"
     npmrc.write_text(npmrc.read_text().replace("registry.npmjs.org", index.host))
@@ -24,6 +35,38 @@ def test_the_recipe_for_npm(place: ToolSetup, index: Index) -> None:
     done = place.remo("exec", "--only=KUBE_TOKEN", "--", "npm", "whoami", registry)
     assert done.stdout == "zq\n", done.stderr
     assert set(index.credentials) == {"Bearer zqkube"}
+
+
+def test_npm_outside_exec(place: ToolSetup, index: Index, npm: tuple[int, ...]) -> None:
+    """No credential: a registry refuses one that is wrong, also for public packages. What an older
+    npm sends instead is what `setup` says."""
+    done = place.remo("setup", "npm")
+    npmrc = place.home / ".npmrc"
+    npmrc.write_text(npmrc.read_text().replace("registry.npmjs.org", index.host))
+    place.run("npm", "whoami", f"--registry=http://{index.host}/")
+    if npm >= (11, 6):
+        assert index.credentials == []
+        assert "no token" in done.stdout
+    else:
+        assert set(index.credentials) == {"Bearer ${NPM_TOKEN}"}
+        assert "the text ${NPM_TOKEN}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("version", "line"), [("11.5.2", "${NPM_TOKEN}"), ("11.6.0", "${NPM_TOKEN?}"), ("12.0.0-pre.1", "${NPM_TOKEN?}")]
+)
+def test_what_is_written_for_each_npm(place: ToolSetup, version: str, line: str) -> None:
+    """The line of the other form becomes this one."""
+    npm = place.bin / "npm"
+    for known in ("10.0.0", "11.9.0", version):
+        npm.write_text(f"#!/bin/sh\necho {known}\n")
+        npm.chmod(0o755)
+        assert place.remo("setup", "npm").returncode == 0
+    settings = (place.home / ".npmrc").read_text().splitlines()[1:]
+    assert settings == [f"//registry.npmjs.org/:_authToken={line}"]
+    assert f"{settings[0]}\n" in "".join(place.page("npm"))
+    assert place.remo("setup", "--remove", "npm").returncode == 0
+    assert place.files() == {}
 
 
 def test_the_recipe_for_pnpm(place: ToolSetup) -> None:
