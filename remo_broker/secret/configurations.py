@@ -108,17 +108,18 @@ def _docker(_name: str, remove: bool) -> ConfigChange:
     path = os.path.join(os.environ.get("DOCKER_CONFIG") or home(".docker"), "config.json")
     try:
         settings = json.loads(read(path) or "{}")
-        helpers = {host: one for host, one in settings.get("credHelpers", {}).items() if one != DOCKER_HELPER}
+        before = settings.get("credHelpers", {})
+        helpers = {host: one for host, one in before.items() if one != DOCKER_HELPER}
     except (ValueError, AttributeError):
         raise Problem(f"docker: {path} is not JSON as docker writes it", hint="correct it first") from None
     if not remove:
-        for host in _registries():
+        for host in _registries([host for host in before if host not in helpers and host != DOCKER_HUB]):
             if host in helpers:
                 raise AlreadySet(path, f"credHelpers for {host}")
             helpers[host] = DOCKER_HELPER
             if host == "index.docker.io":
                 helpers[DOCKER_HUB] = DOCKER_HELPER
-    if helpers == settings.get("credHelpers", {}):
+    if helpers == before:
         return ConfigChange(path, read(path))
     settings["credHelpers"] = helpers
     if not helpers:
@@ -126,17 +127,19 @@ def _docker(_name: str, remove: bool) -> ConfigChange:
     return ConfigChange(path, json.dumps(settings, indent="\t", ensure_ascii=False) + "\n" if settings else "")
 
 
-def _registries() -> list[str]:
-    """The registries that this project has secrets for; without a broker, the well-known ones."""
+def _registries(ours: list[str]) -> list[str]:
+    """The registries that this project has secrets for, and `ours`, that are set up: another project
+    may have secrets for those. If nothing is known, the well-known ones.
+    """
     from remo_broker.cli.options import Arguments as NoArguments
 
     try:
         with open_client(NoArguments()) as client:
             info = client.info()
     except (ClientError, Problem):
-        return list(REGISTRIES)
+        return ours or list(REGISTRIES)
     known = [host for host in REGISTRIES if secret_for(host, info, REGISTRIES)]
-    return [*known, *(host for host in hosts_in(info) if host not in known)]
+    return list(dict.fromkeys([*known, *hosts_in(info), *ours]))
 
 
 def _pip(_name: str, remove: bool) -> ConfigChange:

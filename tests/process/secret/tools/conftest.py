@@ -183,7 +183,7 @@ optional = true
 "registry.example.org:5000" = "REGISTRY"
 "denied.example.org" = "LATER"
 """
-    broker = start_broker(projects=[registration("myrepo", manifest=manifest)])
+    broker = start_broker(projects=[registration("myrepo", manifest=manifest), registration("other", "OTHER")])
     broker.push(
         {
             "aws": {"aws_access_key_id": "AKIAzq", "aws_secret_access_key": "zqkey\u20ac", "aws_session_token": "zqs"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -87,6 +88,26 @@ def test_pip_and_uv_share_a_program(place: ToolSetup) -> None:
     assert program.exists(), "uv runs it"
     assert place.remo("setup", "--remove", "uv").returncode == 0
     assert place.files() == {}
+
+
+@pytest.mark.parametrize("how", ["the broker is down", "another project", "no project"])
+def test_registries_that_were_set_up_stay(place: ToolSetup, how: str) -> None:
+    """A second run of `setup` takes none away, whatever it can learn of the broker."""
+    path = place.home / ".docker/config.json"
+    assert place.remo("setup", "docker").returncode == 0
+    before = json.loads(path.read_text())["credHelpers"]
+    assert before["registry.example.org:5000"] == "remo"
+    env = {}
+    if how == "the broker is down":
+        place.broker.stop()
+    elif how == "another project":
+        env["REMO_BROKER_SOCKET"] = str(place.broker.project("other"))
+    else:
+        env["REMO_BROKER_SOCKET"] = str(place.home / "none.sock")
+    assert place.remo("setup", "docker", **env).returncode == 0
+    assert json.loads(path.read_text())["credHelpers"] == before
+    assert place.remo("setup", "--remove", "docker", **env).returncode == 0
+    assert not path.exists()
 
 
 def test_another_program_of_the_same_name(place: ToolSetup) -> None:
