@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tests.bench.broker import push_request
 from tests.bench.figures import Figure, milliseconds
 from tests.bench.generator import FetchCommand
+from tests.bench.interpreter import against_interpreter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,22 +66,13 @@ def push(unit: Unit, token: str) -> None:
 
 
 def starts(setting: Setting, unit: Unit) -> dict[str, tuple[Figure, str]]:
-    """Each helper as installed, against a bare interpreter, in turn."""
-    found = {}
-    bare = FetchCommand(("/usr/bin/python3", "-c", "pass"))
+    """Each helper as installed, against a bare interpreter."""
     with project(unit) as socket:
-        for name, (words, stdin) in HELPERS.items():
-            helper = FetchCommand(("/usr/bin/remo-secret", "--socket", socket, *words), stdin)
-            ratios, took = [], []
-            for _ in range(setting.rounds):
-                interpreter = setting.generator.spawn(bare, setting.many(STARTS)).median_ns
-                sample = setting.generator.spawn(helper, setting.many(STARTS))
-                if sample.errors:
-                    raise RuntimeError(f"remo-secret {name} failed {sample.errors} times")
-                ratios.append(sample.median_ns / interpreter)
-                took.append(sample.median_ns)
-            found[name] = Figure.of(ratios), milliseconds(Figure.of(took).value)
-    return found
+        commands = {
+            name: FetchCommand(("/usr/bin/remo-secret", "--socket", socket, *words), stdin)
+            for name, (words, stdin) in HELPERS.items()
+        }
+        return {name: against_interpreter(setting, command, STARTS) for name, command in commands.items()}
 
 
 def rotation(setting: Setting, unit: Unit) -> tuple[Figure, str]:

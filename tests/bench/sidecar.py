@@ -12,6 +12,7 @@ from tests.bench.broker import ALLOWED, resident
 from tests.bench.contestant import SECRET
 from tests.bench.figures import Figure, milliseconds
 from tests.bench.generator import FetchCommand
+from tests.bench.interpreter import against_interpreter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,20 +108,9 @@ def _switches(pid: int) -> int:
 
 
 def start(setting: Setting, unit: Unit) -> tuple[Figure, str]:
-    """`remo-sidecar push` of one file, the whole command, against a bare interpreter, in turn."""
+    """`remo-sidecar push` of one file, the whole command, against a bare interpreter."""
     unit.settle()
     VAULT.parent.mkdir(parents=True, exist_ok=True)
     change(SECRET)
-    bare, mine = (
-        FetchCommand(("/usr/bin/python3", "-c", "pass")),
-        FetchCommand(("/usr/bin/remo-sidecar", "push", "--file", str(VAULT))),
-    )
-    ratios, took = [], []
-    for _ in range(setting.rounds):
-        interpreter = setting.generator.spawn(bare, setting.many(PUSHES)).median_ns
-        sample = setting.generator.spawn(mine, setting.many(PUSHES))
-        if sample.errors:
-            raise RuntimeError(f"remo-sidecar push failed {sample.errors} times")
-        ratios.append(sample.median_ns / interpreter)
-        took.append(sample.median_ns)
-    return Figure.of(ratios), milliseconds(Figure.of(took).value)
+    command = FetchCommand(("/usr/bin/remo-sidecar", "push", "--file", str(VAULT)))
+    return against_interpreter(setting, command, PUSHES)
