@@ -40,7 +40,7 @@ class Firsts:
     def _look(self, kind: tuple[str, ...]) -> tuple[str | None, int | None]:
         if self._readers is None:
             self._readers = open_readers(self._query)
-        terms = Query(directory=self._query.directory).terms()[:1]
+        terms = Query(directory=self._query.directory).writer()
         terms += [[("REMO_EVENT", Event.FETCH.word)], [("REMO_OUTCOME", Outcome.OK.value)]]
         terms += [[tuple(term.split("=", 1))] for term in kind]  # type: ignore[list-item]
         first = earliest(self._readers, terms)

@@ -1,15 +1,17 @@
 """The broker's audit records, read back from the journal.
 
 Matches inside the journal narrow the search, so a million entries of other units cost nothing.
-Records are matched by the broker's user, which nothing else runs as. journald sets that field from
-what the kernel reports, so an entry that another process wrote does not match, whatever its fields.
-The unit would not do: journald looks it up when it reads an entry, and leaves it out of the last
-entries of a broker that was killed before then. Journals of other hosts are matched by the unit all
-the same, because the user has another number there.
+Records are matched by the broker's user and by the group of its process, which nothing else is in.
+journald sets these fields from what the kernel reports, so an entry that another process wrote does
+not match, whatever its fields, even if it runs as the broker's user. The unit would not do: journald
+looks it up when it reads an entry, and leaves it out of the last entries of a broker that was killed
+before then. Journals of other hosts are matched by the unit all the same, because user and group
+have other numbers there.
 """
 
 from __future__ import annotations
 
+import grp
 import heapq
 import pwd
 import select
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from remo_broker.cli.program import Problem
 from remo_broker.cli.times import is_time
-from remo_broker.ctl.journals import SERVICE, open_journals
+from remo_broker.ctl.journals import GROUP, SERVICE, open_journals
 from remo_broker.protocol import records
 from remo_broker.protocol.names import printable
 from remo_broker.protocol.records import Decision, Event
@@ -72,7 +74,7 @@ class Query:
 
     def terms(self) -> list[list[tuple[str, str]]]:
         """The matches: every group must hold, through any one of its fields."""
-        groups = [[("_UID", str(broker_uid()))] if self.directory is None else [("_SYSTEMD_UNIT", SERVICE)]]
+        groups = self.writer()
         if self.denied:
             groups.append(
                 [
@@ -92,6 +94,13 @@ class Query:
         if self.secret is not None:
             groups.append([("REMO_SECRET", self.secret)])
         return groups
+
+    def writer(self) -> list[list[tuple[str, str]]]:
+        """The matches for what the broker wrote."""
+        if self.directory is not None:
+            return [[("_SYSTEMD_UNIT", SERVICE)]]
+        uid, gid = broker_ids()
+        return [[("_UID", str(uid))], [("_GID", str(gid))]]
 
     def holds(self, usec: int) -> bool:
         """Whether the span covers that time.
@@ -138,9 +147,10 @@ class Record:
         return self.text("REMO_EVENT") or "-"
 
 
-def broker_uid() -> int:
+def broker_ids() -> tuple[int, int]:
+    """The user of the broker's process, and the group. Raises `Problem`."""
     try:
-        return pwd.getpwnam(USER).pw_uid
+        return pwd.getpwnam(USER).pw_uid, grp.getgrnam(GROUP).gr_gid
     except KeyError:
         raise Problem(
             f"there is no user {USER} on this host, so no broker has recorded anything here",

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import os
 import re
 import stat
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from remo_broker.cli.program import Problem
 from remo_broker.cli.secret_paths import RightsOf
 from remo_broker.cli.terminal import Colour, Output, confirmed
 from remo_broker.cli.text import escaped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # How devcontainer.json names the Feature: by its path below .devcontainer.
 FEATURE = "./remo-broker"
@@ -30,10 +34,11 @@ _indentation = re.compile(r"^([ \t]+)\S", re.MULTILINE).search
 
 def write(output: Output, directory: str, settings: dict[str, Any], *, ask: bool) -> int:
     """Write with the rights of the project's owner: links in its directory may lead elsewhere."""
-    with RightsOf(os.stat(directory).st_uid):
-        place = next((one for one in PLACES if os.path.lexists(os.path.join(directory, one))), PLACES[0])
+    # The owner could put another directory at the path meanwhile, so all is done through this one.
+    with beneath(directory), RightsOf(owner_here()):
+        place = next(filter(os.path.lexists, PLACES), PLACES[0])
         path = os.path.join(directory, place)
-        before = read(path)
+        before = read(place, path)
         if place == PLACES[1]:
             settings = settings | {"features": {FEATURE_FROM_ABOVE: {}}}
         after = merged(before, settings, path)
@@ -43,19 +48,40 @@ def write(output: Output, directory: str, settings: dict[str, Any], *, ask: bool
             output.line(output.paint(escaped(line.expandtabs(4)), colour))
         if changes and ask and sys.stdin.isatty() and not confirmed(f"Write {path}?"):
             raise Problem("nothing was written")
-        copied = copy_feature(os.path.join(directory, ".devcontainer", FEATURE))
+        copied = copy_feature(os.path.join(".devcontainer", FEATURE))
         if changes:
-            put(path, after.encode(), mode=mode_of(path))
+            put(place, after.encode(), mode=mode_of(place))
     output.line(f"Wrote {escaped(path)}." if changes else f"{escaped(path)} is up to date.")
     if copied:
         output.line(f"Wrote {', '.join(copied)} below .devcontainer/remo-broker/.")
     return 0
 
 
-def read(path: str) -> str:
-    """The file's text; nothing if it does not exist."""
+@contextlib.contextmanager
+def beneath(directory: str) -> Iterator[None]:
+    """Work in a directory that is no link."""
+    opened = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with contextlib.chdir(opened):
+            yield
+    finally:
+        os.close(opened)
+
+
+def owner_here() -> int:
+    """The owner of the project in the working directory. In one of root's, a user may still have
+    the directory below."""
+    owner = os.stat(".").st_uid
+    if owner == 0 and os.path.lexists(".devcontainer"):
+        owner = os.lstat(".devcontainer").st_uid
+    return owner
+
+
+def read(place: str, path: str) -> str:
+    """The text of the file at `place`; nothing if it does not exist. `path` is its path for
+    messages."""
+    try:
+        descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return ""
     with open(descriptor, "rb") as file:
@@ -153,7 +179,7 @@ def mode_of(path: str) -> int:
 
 def put(path: str, content: bytes, *, mode: int) -> None:
     """Write a file in one step."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     temporary = f"{path}.new"
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     with open(os.open(temporary, flags, mode & 0o755), "wb") as file:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from cysystemd.reader import JournalReader
 
 SERVICE = "remo-broker.service"
+# The group of the broker's process, and of no other.
+GROUP = "remo-broker-private"
 FILES = ("/var/log/journal/*/*.journal", "/run/log/journal/*/*.journal")
 # For the machine's own journal and those of namespaces: journald(8) appends the namespace to the
 # machine id.

@@ -2,7 +2,7 @@
 
 In the default journal any local user can delay the audit by keeping journald busy, and displace it
 by filling the journal. With its own namespace, a second journald runs for the broker alone, behind
-a socket that only the broker's user can write to.
+a socket that only the broker's process can write to: systemd starts nothing else in its group.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from remo_broker.cli.program import Problem
 from remo_broker.ctl.commands import NOW, REMOVE
-from remo_broker.ctl.journals import SERVICE, unit_namespace
+from remo_broker.ctl.journals import GROUP, SERVICE, unit_namespace
 from remo_broker.ctl.session import open_output
 from remo_broker.ctl.units import is_systemd_there, systemctl
 
@@ -33,17 +33,17 @@ FILES = {
 [Service]
 LogNamespace={NAMESPACE}
 """,
-    f"/etc/systemd/system/{JOURNALD}.socket.d/50-remo-broker.conf": """\
+    f"/etc/systemd/system/{JOURNALD}.socket.d/50-remo-broker.conf": f"""\
 # Written by remo-brokerctl setup-journal. Only the broker writes to its audit.
 [Socket]
-SocketUser=remo-broker
-SocketMode=0600
+SocketGroup={GROUP}
+SocketMode=0660
 """,
     # journald's own start gives everything in the unit's RuntimeDirectory= to root.
-    f"/etc/systemd/system/{JOURNALD}.service.d/50-remo-broker.conf": """\
+    f"/etc/systemd/system/{JOURNALD}.service.d/50-remo-broker.conf": f"""\
 # Written by remo-brokerctl setup-journal. A start gives the sockets to root; the broker gets them back.
 [Service]
-ExecStartPost=+/bin/chown remo-broker: /run/systemd/journal.%i/socket /run/systemd/journal.%i/stdout
+ExecStartPost=+/bin/chgrp {GROUP} /run/systemd/journal.%i/socket /run/systemd/journal.%i/stdout
 """,
     f"/etc/systemd/journald@{NAMESPACE}.conf": f"""\
 # Written by remo-brokerctl setup-journal. See journald.conf(5); the oldest entries go when there are more than SystemMaxUse=.
@@ -107,7 +107,7 @@ def _settle(*, removed: bool, running: bool) -> None:
 
 def _is_open() -> bool:
     try:
-        return bool(os.stat(f"/run/systemd/journal.{NAMESPACE}/socket").st_mode & 0o077)
+        return bool(os.stat(f"/run/systemd/journal.{NAMESPACE}/socket").st_mode & 0o007)
     except OSError:
         return False
 

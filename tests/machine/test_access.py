@@ -58,6 +58,8 @@ def test_modes_and_owners(machine: Machine, operator: Operator) -> None:
     ("user", "may"),
     [
         ("nobody", set()),
+        ("remo-broker", set()),
+        ("remo-broker-manifest", set()),
         ("dev", {"project"}),
         ("sidecar", {"admin"}),
         ("remo-broker-bus", {"status"}),

@@ -21,9 +21,10 @@ VALUE = f"value-{secrets.token_hex(16)}"
 def test_one_entry_for_each_get(machine: Machine, operator: Operator) -> None:
     operator.register("audited", ["TOKEN", "LATER"])
     operator.push({"TOKEN": VALUE})
+    member = operator.member()
     for name in ("TOKEN", "TOKEN", "LATER", "FOREIGN", "no name\x1b[31m"):
-        operator.get("audited", name, user="remo-broker")
-    uid, gid = machine.ids("remo-broker")
+        operator.get("audited", name, user=member)
+    uid, gid = machine.ids(member)
 
     entries = machine.journal("REMO_EVENT=fetch", "REMO_PROJECT=audited")
 

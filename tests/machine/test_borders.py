@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -164,18 +165,24 @@ def test_a_state_file_of_somebody_else_is_not_read(machine: Machine, operator: O
 # --- the manifest reader ---------------------------------------------------------------------------------------------
 
 
-def seen_by_the_reader(machine: Machine, operator: Operator, changed: str = "") -> set[str]:
-    """What another program in the reader's place reaches; `changed` are settings of its unit."""
-    operator.register("other", ["A"])  # so that there is a state, and a project
-    machine.run(["install", "-d", "-m", "777", "/home/open", "/root/open"])
+def in_the_readers_place(machine: Machine, attempt: str, changed: str = "") -> str:
+    """Put another program there, in its sandbox; returns the file of what it says."""
     result = "/run/intruder-result"
     machine.run(["install", "-m", "666", "/dev/null", result])
     machine.write(
         "/run/systemd/system/remo-broker-manifest@.service.d/test.conf",
-        f"[Service]\nExecStart=\nExecStart=/usr/bin/python3 -IS {INTRUDER} look\nStandardOutput=append:{result}\n"
+        f"[Service]\nExecStart=\nExecStart=/usr/bin/python3 -IS {INTRUDER} {attempt}\nStandardOutput=append:{result}\n"
         f"LimitFSIZE=infinity\n{changed}",
     )
     machine.systemctl("daemon-reload")
+    return result
+
+
+def seen_by_the_reader(machine: Machine, operator: Operator, changed: str = "") -> set[str]:
+    """What another program in the reader's place reaches; `changed` are settings of its unit."""
+    operator.register("other", ["A"])  # so that there is a state, and a project
+    machine.run(["install", "-d", "-m", "777", "/home/open", "/root/open"])
+    result = in_the_readers_place(machine, "look", changed)
     operator.ask("register", name="app", project_path="/home/dev/projects/app")
     # It writes when it ends.
     return set(poll("the reader's word", lambda: machine.path(result).read_text().splitlines()))
@@ -196,6 +203,19 @@ def test_each_wall_around_the_reader_stands_alone(machine: Machine, operator: Op
         machine.path(STATE).chmod(0o777)
         gone = ""
     assert seen_by_the_reader(machine, operator, gone) == {"saw /home", f"uid {uid}"}
+
+
+def test_a_reader_that_was_taken_over_touches_no_other(machine: Machine, operator: Operator) -> None:
+    """Or one project's manifest would decide what another's allows: both have the same user."""
+    result = in_the_readers_place(machine, "neighbours 1.5")
+
+    def met() -> set[str]:
+        with ThreadPoolExecutor() as both:
+            for name in ("app", "other"):
+                both.submit(operator.ask, "register", name=name, project_path=f"/home/dev/projects/{name}")
+        return set(machine.path(result).read_text().splitlines())
+
+    assert poll("two readers at one time", met) == {"saw a neighbour"}
 
 
 def test_the_broker_sees_no_project(machine: Machine, operator: Operator) -> None:
@@ -319,7 +339,8 @@ def test_silent_connections_of_a_wrong_uid_are_recorded(machine: Machine, operat
     )
     quiet = machine.popen(["/usr/bin/python3", "-ISc", code, operator.socket("quiet")], user=guest)
     time.sleep(0.3)
-    machine.run(["/usr/bin/python3", "-ISc", _ASK, operator.socket("quiet")], user=BROKER)
+    member = operator.member()
+    machine.run(["/usr/bin/python3", "-ISc", _ASK, operator.socket("quiet")], user=member)
     quiet.communicate()
 
     def counted() -> dict[str, int]:
@@ -328,5 +349,5 @@ def test_silent_connections_of_a_wrong_uid_are_recorded(machine: Machine, operat
             counts[entry["REMO_PEER_UID"]] = counts.get(entry["REMO_PEER_UID"], 0) + int(entry["REMO_COUNT"])
         return counts
 
-    broker, _ = machine.ids(BROKER)
-    poll("all to be recorded", lambda: counted() == {str(uid): 16, str(broker): 1})
+    other, _ = machine.ids(member)
+    poll("all to be recorded", lambda: counted() == {str(uid): 16, str(other): 1})

@@ -68,7 +68,7 @@ def test_status_names_the_namespace(machine: Machine, operator: Operator, own_jo
     assert f"namespace {NAMESPACE}" in machine.run(["remo-brokerctl", "status"], check=False).stdout
 
 
-@pytest.mark.parametrize("user", ["nobody", "games"])
+@pytest.mark.parametrize("user", ["nobody", "remo-broker"])
 def test_nobody_else_writes_to_it(machine: Machine, operator: Operator, own_journal: None, user: str) -> None:
     operator.register("closed", ["TOKEN"])
     operator.get("closed", "TOKEN")

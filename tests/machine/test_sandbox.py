@@ -51,10 +51,11 @@ def test_the_process_has_no_privilege(machine: Machine, operator: Operator) -> N
     operator.do("status")
     lines = machine.path(f"/proc/{operator.main_pid()}/status").read_text().splitlines()
     status = dict(line.split(":\t", 1) for line in lines)
-    uid, gid = machine.ids("remo-broker")
+    uid, _ = machine.ids("remo-broker")
+    gid = machine.gid("remo-broker-private")
     assert status["Uid"] == "\t".join([str(uid)] * 4)
     assert status["Gid"] == "\t".join([str(gid)] * 4)
-    assert set(status["Groups"].split()) - {str(gid)} == {str(machine.gid("remo-broker-private"))}
+    assert set(status["Groups"].split()) - {str(gid)} == {str(machine.gid("remo-broker"))}
     for capabilities in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
         assert int(status[capabilities], 16) == 0
     assert status["NoNewPrivs"] == "1"

@@ -83,9 +83,15 @@ AUDIT = (
     # --- the review
     Mutant(
         REVIEW,
-        '[[("_UID", str(broker_uid()))] if self.directory is None',
-        "[[] if self.directory is None",
-        "tests/process/ctl/test_audit.py::test_every_query_is_bound_to_the_user",
+        '[[("_UID", str(uid))], ',
+        "[",
+        "tests/process/ctl/test_audit.py::test_every_query_is_bound_to_the_user_and_group_of_the_broker",
+    ),
+    Mutant(
+        REVIEW,
+        ', [("_GID", str(gid))]]',
+        "]",
+        "tests/process/ctl/test_audit.py::test_every_query_is_bound_to_the_user_and_group_of_the_broker",
     ),
     Mutant(
         REVIEW,

@@ -49,6 +49,12 @@ CLIENT = (
         "tests/process/secret/test_bindings.py::test_git_runs_nothing_that_the_repository_names[monitor]",
     ),
     Mutant(
+        "remo_broker/ctl/devcontainer_write.py",
+        "    if owner == 0 and",
+        "    if False and",
+        "tests/process/ctl/test_devcontainer.py::test_root_follows_no_link_of_a_user_in_a_directory_of_its_own",
+    ),
+    Mutant(
         "remo_broker/secret/get.py",
         "map(escaped, line.split",
         "map(str, line.split",

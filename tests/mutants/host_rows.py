@@ -19,6 +19,7 @@ NO_TRACE = "tests/machine/test_borders.py::test_the_brokers_user_cannot_trace_it
 GATE = "tests/machine/test_borders.py::test_the_gate_is_closed_where_it_has_to_be_made_again"
 READER_SEES = "tests/machine/test_borders.py::test_the_reader_alone_sees_projects_and_nothing_else"
 READER_WALLS = "tests/machine/test_borders.py::test_each_wall_around_the_reader_stands_alone"
+NEIGHBOURS = "tests/machine/test_borders.py::test_a_reader_that_was_taken_over_touches_no_other"
 PLANT = "tests/machine/test_borders.py::test_nobody_but_root_puts_anything_where_the_sockets_lie"
 OLD_MOUNT = "tests/machine/test_borders.py::test_an_old_mount_is_dead_after_unregistering"
 ENABLES = "tests/machine/test_register.py::test_the_helper_changes_units_of_registered_projects_and_no_others"
@@ -101,6 +102,20 @@ HOST = (
         GATE.replace("the_gate_is_closed_where_it_has_to_be_made_again", "nobody_outside_the_group_gets_past_the_gate"),
     ),
     Mutant(TMPFILES, "d /run/remo-broker 0755 root root", "d /run/remo-broker 0775 root remo-broker", PLANT),
+    Mutant(
+        "units/remo-broker.sysusers",
+        "-:remo-broker-daemon",
+        "-:remo-broker",
+        "tests/machine/test_access.py::test_who_may_connect[broker-remo-broker-may1]",
+    ),
+    Mutant(
+        "remo_broker/ctl/setup_journal.py",
+        "SocketGroup={GROUP}\nSocketMode=0660",
+        "SocketUser=remo-broker\nSocketMode=0600",
+        "tests/machine/test_journal.py::test_nobody_else_writes_to_it[remo-broker]",
+    ),
+    Mutant(READER_UNIT, "/run /dev/shm /proc\n", "/run /dev/shm\n", NEIGHBOURS),
+    Mutant(READER_UNIT, "SystemCallFilter=~kill tkill tgkill", "SystemCallFilter=~", NEIGHBOURS),
     Mutant("units/remo-broker-bind.socket", "SocketGroup=remo-broker-private\n", "SocketGroup=remo-broker\n", HELPERS),
     Mutant(
         "units/remo-broker-manifest.socket", "SocketGroup=remo-broker-private\n", "SocketGroup=remo-broker\n", HELPERS

@@ -236,12 +236,12 @@ PROMISES = (
     ),
     Mutant(
         REVIEW,
-        '[[("_UID", str(broker_uid()))] if self.directory is None',
-        "[[] if self.directory is None",
+        ', [("_GID", str(gid))]]',
+        "]",
         "tests/machine/test_ctl.py::test_forged_records_are_not_shown",
     ),
-    Mutant(JOURNAL, "SocketMode=0600\n", "SocketMode=0666\n", OWN_JOURNAL),
-    Mutant(JOURNAL, "SocketUser=remo-broker\nSocketMode=0600\n", "", OWN_JOURNAL),
+    Mutant(JOURNAL, "SocketMode=0660\n", "SocketMode=0666\n", OWN_JOURNAL),
+    Mutant(JOURNAL, "SocketGroup={GROUP}\nSocketMode=0660\n", "", OWN_JOURNAL),
     Mutant(
         JOURNAL,
         "LogNamespace={NAMESPACE}\n",

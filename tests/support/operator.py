@@ -57,6 +57,11 @@ class Operator:
     def get(self, project: str, name: str, user: str | None = None) -> dict[str, Any]:
         return self.machine.ask(self.socket(project), {"op": "get", "name": name}, user=user)
 
+    def member(self) -> str:
+        """A user who may use the projects' sockets."""
+        self.machine.run(["useradd", "--no-create-home", "--gid", "remo-broker", "member"], check=False)
+        return "member"
+
     @staticmethod
     def socket(project: str) -> str:
         return paths.project_socket(paths.SOCKET_DIR, project)

@@ -3,6 +3,7 @@ tests/machine/test_ctl.py."""
 
 from __future__ import annotations
 
+import grp
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -141,11 +142,12 @@ def test_summary_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
-def test_every_query_is_bound_to_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_query_is_bound_to_the_user_and_group_of_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit_journal, "USER", "nobody")
+    monkeypatch.setattr(audit_journal, "GROUP", "daemon")
     for query in (Query(), Query(all_events=True), Query(denied=True), Query(project="p", secret="s", denied=True)):
-        assert query.terms()[0] == [("_UID", "65534")]
-    assert Query(project="p", secret="s").terms()[2:] == [[("REMO_PROJECT", "p")], [("REMO_SECRET", "s")]]
+        assert query.terms()[:2] == [[("_UID", "65534")], [("_GID", str(grp.getgrnam("daemon").gr_gid))]]
+    assert Query(project="p", secret="s").terms()[3:] == [[("REMO_PROJECT", "p")], [("REMO_SECRET", "s")]]
 
 
 def test_where_no_broker_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -204,6 +204,18 @@ def test_a_file_that_would_lose_something_is_left_alone(
 
 @pytest.mark.usefixtures("feature")
 @pytest.mark.takes_root("what root may do")
+def test_root_follows_no_link_of_a_user_in_a_directory_of_its_own(
+    project: pathlib.Path, directory: pathlib.Path
+) -> None:
+    (directory / "elsewhere").mkdir()
+    (project / ".devcontainer/remo-broker").symlink_to(directory / "elsewhere")
+    os.chown(project / ".devcontainer", NOBODY, NOBODY)
+    assert written(project) == 1
+    assert not list((directory / "elsewhere").iterdir())
+
+
+@pytest.mark.usefixtures("feature")
+@pytest.mark.takes_root("what root may do")
 def test_root_writes_only_where_the_projects_owner_can(project: pathlib.Path, directory: pathlib.Path) -> None:
     directory.chmod(0o755)
     for path in (project, project / ".devcontainer"):
