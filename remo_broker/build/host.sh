@@ -41,9 +41,10 @@ make_users_and_directories() {
 
 # Stop units that only an older version had: systemd still runs them, though their files are gone.
 stop_units_without_file() {
-    find /etc/systemd/system -type l -name 'remo-*' ! -exec test -e {} \; -exec rm -f {} +
+    find /etc/systemd/system -type l \( -name 'remo-broker*' -o -name 'remo-sidecar*' \) ! -exec test -e {} \; \
+        -exec rm -f {} +
     systemd_runs || return 0
-    systemctl list-units --all --plain --no-legend 'remo-*' | while read -r unit load _; do
+    systemctl list-units --all --plain --no-legend 'remo-broker*' 'remo-sidecar*' | while read -r unit load _; do
         if [ "$load" = not-found ]; then
             systemctl stop "$unit" 2>/dev/null || true # it may have stopped already
             systemctl reset-failed "$unit" 2>/dev/null || true

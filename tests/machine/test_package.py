@@ -169,9 +169,13 @@ def test_purge_leaves_nothing(fresh: Machine) -> None:
     operator.register("app", ["TOKEN"])
     fresh.systemctl("enable", "remo-broker-client@app.socket")
     fresh.write("/etc/systemd/system/remo-broker.service.d/mine.conf", "[Service]\nTasksMax=32\n")
+    foreign = "/etc/systemd/system/remo-web@x.service.d/hardening.conf"
+    fresh.write(foreign, "[Service]\nPrivateTmp=yes\n")
 
     dpkg(fresh, "--purge", "remo-broker")
 
+    assert fresh.path(foreign).exists()
+    fresh.run(["rm", "-r", "/etc/systemd/system/remo-web@x.service.d"])
     assert named(fresh) == before
     for database in ("passwd", "group"):
         assert "remo-broker" not in fresh.run(["getent", database]).stdout
