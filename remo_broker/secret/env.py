@@ -50,16 +50,23 @@ def _shell(texts: dict[str, str]) -> str:
 
 
 def _dotenv(texts: dict[str, str]) -> str:
-    """In single quotes, where no character is special; a value with a single quote: in double
-    quotes, escaped.
+    """For compose and for shells that source it, the values as both read them.
+
+    In single quotes, where no character is special but a backslash before the end; otherwise in
+    double quotes, escaped. Line ends are written as they are: a shell keeps `\\n`.
     """
     lines = []
     for name, text in texts.items():
-        if "'" not in text:
+        is_double = "'" in text or text.endswith("\\")
+        if is_double and "`" in text:  # a shell needs a backslash before it, which compose keeps
+            raise Problem(
+                f"{name} has a backtick and what only double quotes can hold; dotenv readers differ on that",
+                hint="use --format=shell or --format=json, or run the command under 'remo-secret exec'",
+            )
+        if not is_double:
             lines.append(f"{name}='{text}'\n")
             continue
-        for special in ("\\", '"', "$", "`"):
+        for special in ("\\", '"', "$"):
             text = text.replace(special, f"\\{special}")  # noqa: PLW2901
-        escaped = text.replace("\n", "\\n").replace("\r", "\\r")
-        lines.append(f'{name}="{escaped}"\n')
+        lines.append(f'{name}="{text}"\n')
     return "".join(lines)

@@ -23,6 +23,8 @@ fetch_for_tests() {
         started="$started $!:python3.14"
         fetch_newer_tools &
         started="$started $!:trixie"
+        fetch_compose &
+        started="$started $!:compose"
         fetch_dbus_broker &
         started="$started $!:dbus-broker"
         fetch_busybox &
@@ -94,6 +96,19 @@ END
     ln -s git-remote-http "$new/git-core/git-remote-https"
     ln -s ../bin/git "$new/git-core/git"
     mv "$new" .cache/trixie
+}
+
+# What reads the files that `remo-secret env` writes; Debian 12 has only its predecessor, in Python.
+fetch_compose() {
+    if [ -e .cache/compose ]; then return; fi
+    say 'making .cache/compose'
+    new=$PWD/.cache/compose.new
+    release trixie "$new"
+    in_release "$new" download docker-compose
+    unpack "$new"
+    mv "$new"/usr/libexec/docker/cli-plugins/docker-compose "$new"
+    rm -r "$new/usr"
+    mv "$new" .cache/compose
 }
 
 # dbus-broker, the second system bus implementation on the test machine. If installed on this host,

@@ -24,7 +24,7 @@ TESTS = {
     "cargo": "test_cargo",
     "kubectl": "test_kubernetes",
     "psql and libpq": "test_psql",
-    "direnv and compose": "test_recipes",
+    "direnv and compose": "test_env",
     "Claude Code and other programs with a key helper": "test_recipes",
 }
 
@@ -34,14 +34,6 @@ def test_each_recipe_has_its_test(place: ToolSetup) -> None:
     assert re.findall(r"^\.Ss (.*)$", page, re.MULTILINE) == list(TESTS)
     for section in TESTS:
         assert place.page(section), section
-
-
-def test_direnv(place: ToolSetup) -> None:
-    """An .envrc is a script of bash's, whose variables direnv takes over."""
-    [recipe] = place.page("direnv and compose")
-    (place.home / ".envrc").write_text(recipe)
-    done = place.run("bash", "-c", '. ./.envrc && printf "%s|%s" "$GITHUB_TOKEN" "$QUOTES"')
-    assert done.stdout == 'zqgithub|it\'s $HOME "x" `y` \\ z', done.stderr
 
 
 def test_a_key_helper(place: ToolSetup) -> None:
