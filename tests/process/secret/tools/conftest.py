@@ -46,14 +46,6 @@ class Index:
 
         class IndexHandler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                if (self.headers.get("Authorization") or "").startswith("Bearer "):  # npm
-                    owner.credentials.append(str(self.headers["Authorization"]))
-                    self.send_response(200)
-                    self.send_header("Content-Type", "application/json")
-                    self.send_header("Content-Length", "18")
-                    self.end_headers()
-                    self.wfile.write(b'{"username": "zq"}')
-                    return
                 sent = base64.b64decode((self.headers.get("Authorization") or "x ").split(" ")[1])
                 # pip sends what latin-1 can express in it, uv UTF-8.
                 given = sent.decode("latin-1" if b"\xe4" in sent else "utf-8")
@@ -135,6 +127,12 @@ class ToolSetup:
             for path in self.home.rglob("*")
             if path.is_file()
         }
+
+    def assert_nowhere_else(self, value: str, *servers: RecordingServer) -> None:
+        """In no file of the home, as tools keep logs and caches there, and in no argument."""
+        assert value not in "".join(self.files().values())
+        for one in (asked for server in servers for asked in server.asked):
+            assert value.encode() not in one.command_lines
 
     @property
     def environment(self) -> dict[str, str]:

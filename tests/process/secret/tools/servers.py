@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 
 class Asked:
-    """One request."""
+    """One request, and the command lines of all processes at that time."""
 
     def __init__(self, method: str, path: str, headers: dict[str, str], body: bytes) -> None:
+        self.command_lines = command_lines()
         self.method = method
         self.path = path
         self.headers = headers
@@ -28,6 +29,14 @@ class Asked:
     @property
     def credential(self) -> str:
         return self.headers.get("authorization", "")
+
+
+def command_lines() -> bytes:
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended
+            found.append(path.read_bytes())
+    return b"".join(found)
 
 
 class Answer:

@@ -96,6 +96,7 @@ def test_a_registry_that_wants_a_password(
     assert ask(other.host).returncode != 0
     assert other.credentials <= {"Basic Og=="}, "another registry gets nothing: no name, no password"
     assert {one["REMO_SECRET"] for one in place.broker.records("fetch")} == {"FORGE"}
+    place.assert_nowhere_else("zqforge", forge, other)
     assert place.remo("setup", "--remove", "docker").returncode == 0
     assert not [name for name in place.files() if "docker" in name]
 

@@ -55,6 +55,7 @@ def test_a_repository_that_wants_a_password(
     assert done.returncode != 0
     assert other.credentials == set(), "another server gets nothing"
     assert not (place.home / ".git-credentials").exists(), "and no other helper stores it"
+    place.assert_nowhere_else("zqforge", forge, other)
     assert place.remo("setup", "--remove", "git").returncode == 0
     assert place.files() == {}
     forge.asked.clear()

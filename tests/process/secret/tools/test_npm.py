@@ -14,7 +14,9 @@ from tests.process.secret.tools.servers import Answer, RecordingServer
 from tests.support.machine import REPOSITORY, unavailable
 
 if TYPE_CHECKING:
-    from tests.process.secret.tools.conftest import Index, ToolSetup
+    from collections.abc import Iterator
+
+    from tests.process.secret.tools.conftest import ToolSetup
 
 
 @pytest.fixture
@@ -26,30 +28,46 @@ def npm() -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("-")[0].split("."))
 
 
-@pytest.mark.usefixtures("npm")
-def test_the_recipe_for_npm(place: ToolSetup, index: Index) -> None:
-    assert place.remo("setup", "npm=KUBE_TOKEN").returncode == 0
+@pytest.fixture
+def registry() -> Iterator[RecordingServer]:
+    answer = Answer(200, b'{"username": "me"}', Content_Type="application/json")
+    with contextlib.closing(RecordingServer(lambda _: answer)) as server:
+        yield server
+
+
+def configure(place: ToolSetup, secret: str, registry: RecordingServer) -> str:
+    """Run `setup` for this server in place of npm's own; returns what it said."""
+    done = place.remo("setup", f"npm={secret}")
+    assert done.returncode == 0, done.stderr
     npmrc = place.home / ".npmrc"
-    npmrc.write_text(npmrc.read_text().replace("registry.npmjs.org", index.host))
-    registry = f"--registry=http://{index.host}/"
-    done = place.remo("exec", "--only=KUBE_TOKEN", "--", "npm", "whoami", registry)
-    assert done.stdout == "zq\n", done.stderr
-    assert set(index.credentials) == {"Bearer zqkube"}
+    npmrc.write_text(npmrc.read_text().replace("registry.npmjs.org", registry.host))
+    return done.stdout
 
 
-def test_npm_outside_exec(place: ToolSetup, index: Index, npm: tuple[int, ...]) -> None:
+@pytest.mark.usefixtures("npm")
+def test_the_recipe_for_npm(place: ToolSetup, registry: RecordingServer, other: RecordingServer) -> None:
+    configure(place, "KUBE_TOKEN", registry)
+    for server in (registry, other):
+        exec_npm = ("exec", "--only=KUBE_TOKEN", "--", "npm", "whoami", f"--registry=http://{server.host}/")
+        done = place.remo(*exec_npm, "--loglevel=silly")
+        assert done.stdout == ("me\n" if server is registry else ""), done.stderr
+        assert "zqkube" not in done.stderr
+    assert registry.credentials == {"Bearer zqkube"}
+    assert other.credentials == set(), "another registry gets nothing"
+    place.assert_nowhere_else("zqkube", registry, other)
+
+
+def test_npm_outside_exec(place: ToolSetup, registry: RecordingServer, npm: tuple[int, ...]) -> None:
     """No credential: a registry refuses one that is wrong, also for public packages. What an older
     npm sends instead is what `setup` says."""
-    done = place.remo("setup", "npm")
-    npmrc = place.home / ".npmrc"
-    npmrc.write_text(npmrc.read_text().replace("registry.npmjs.org", index.host))
-    place.run("npm", "whoami", f"--registry=http://{index.host}/")
+    said = configure(place, "NPM_TOKEN", registry)
+    place.run("npm", "whoami", f"--registry=http://{registry.host}/")
     if npm >= (11, 6):
-        assert index.credentials == []
-        assert "no token" in done.stdout
+        assert registry.credentials == set()
+        assert "no token" in said
     else:
-        assert set(index.credentials) == {"Bearer ${NPM_TOKEN}"}
-        assert "the text ${NPM_TOKEN}" in done.stdout
+        assert registry.credentials == {"Bearer ${NPM_TOKEN}"}
+        assert "the text ${NPM_TOKEN}" in said
 
 
 @pytest.mark.parametrize(
@@ -84,6 +102,7 @@ def test_the_recipe_for_pnpm(place: ToolSetup) -> None:
         done = place.run(pnpm, "add", "zq-no-such-package", f"--registry=http://{server.host}/", "--fetch-retries=0")
         assert done.returncode != 0, "the registry has no package"
         assert server.credentials == {"Bearer zqkube"}, done.stdout + done.stderr
+        place.assert_nowhere_else("zqkube", server)
 
 
 def test_setup_says_what_is_left_to_do(place: ToolSetup) -> None:

@@ -30,4 +30,6 @@ def test_the_recipe_for_twine(place: ToolSetup) -> None:
         done = place.run("sh", "-c", command, **env)
         assert done.returncode == 0, done.stdout + done.stderr
         assert server.credentials == {"Basic " + base64.b64encode(b"__token__:pypi-zq").decode()}
+        place.assert_nowhere_else("pypi-zq", server)
+        assert "pypi-zq" not in done.stdout + done.stderr
         assert [one["REMO_SECRET"] for one in place.broker.records("fetch")] == ["PYPI_TOKEN"]
