@@ -23,6 +23,7 @@ INTRUDER = f"{SOURCE}/tests/support/intruder.py"
 RUN = "/run/remo-broker"
 STATE = "/var/lib/remo-broker"
 BROKER, READER = "remo-broker", "remo-broker-manifest"
+ITS_PROCESS = "remo-broker:remo-broker-private"
 # How long a tracer lies in wait for the broker, which is started again and again.
 TRACE_SECONDS = 6
 
@@ -135,9 +136,10 @@ def test_nobody_of_their_users_reaches_the_helpers_or_the_state(
 
 
 def test_the_brokers_user_cannot_trace_it_at_any_moment(machine: Machine, operator: Operator) -> None:
-    """From exec on, before the broker has said anything to the kernel."""
+    """From exec on, before the broker has said anything to the kernel; not even from its group,
+    which no other process has."""
     operator.do("status")
-    watcher = machine.popen(["/usr/bin/python3", "-IS", INTRUDER, "trace", str(TRACE_SECONDS)], user=BROKER)
+    watcher = machine.popen(["/usr/bin/python3", "-IS", INTRUDER, "trace", str(TRACE_SECONDS)], user=ITS_PROCESS)
     while watcher.poll() is None:
         machine.systemctl("restart", SERVICE)
     output, _ = watcher.communicate(timeout=60)

@@ -215,13 +215,15 @@ def bystander(machine: Machine, user: str) -> Iterator[int]:
 
 
 def test_the_same_user_may_not_look(machine: Machine, operator: Operator, proc: pathlib.Path) -> None:
-    """Neither with ptrace nor by what /proc shows, nor by taking a descriptor, which would be that of the memory."""
+    """Neither with ptrace nor by what /proc shows, nor by taking a descriptor, which would be that of the memory;
+    not even from the broker's group, which no other process has."""
     operator.push({"TOKEN": "value"})
-    with bystander(machine, "remo-broker") as pid:
-        allowed = attempt(machine, pid, heap_of(machine.path(f"/proc/{pid}")), "remo-broker")
+    user = "remo-broker:remo-broker-private"
+    with bystander(machine, user) as pid:
+        allowed = attempt(machine, pid, heap_of(machine.path(f"/proc/{pid}")), user)
     open_to_the_user = {name for name, number in allowed.items() if number == 0}
     assert {"ptrace", "process_vm_readv", "pidfd_getfd", "mem", "maps", "environ", "fd"} <= open_to_the_user
-    refused = attempt(machine, operator.main_pid(), heap_of(proc), "remo-broker")
+    refused = attempt(machine, operator.main_pid(), heap_of(proc), user)
     assert {refused[name] for name in open_to_the_user} <= {errno.EPERM, errno.EACCES}
     assert operator.do("status")["secret_count"] == 1
 

@@ -243,7 +243,7 @@ class Machine:
         timeout: float = RUN_SECONDS,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in the machine as `user` (default root).
+        """Run a command in the machine as `user` (default root), or `user:group`.
 
         If it fails, raise with its output.
         """
@@ -279,7 +279,9 @@ class Machine:
     def _enter(self, argv: Sequence[str], user: str | None) -> list[str]:
         enter = ["nsenter", "-t", str(self.leader), "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w", "--"]
         if user is not None:
+            user, _, group = user.partition(":")
             uid, gid = self.ids(user)
+            gid = self.gid(group) if group else gid
             enter += ["setpriv", f"--reuid={uid}", f"--regid={gid}", f"--groups={self._groups(user, gid)}"]
         return [*enter, *argv]
 
