@@ -1,6 +1,7 @@
 """The C parts of `json`, without its Python parts: importing those takes as long as a whole `get`.
 
-They exist in CPython only; elsewhere `scan` and `quote` are None.
+They exist in CPython only; elsewhere `scan` and `quote` are None, as in a CPython that asks them
+for settings not known here.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ class _Settings:
     object_pairs_hook = None
     parse_float = float
     parse_int = int
+    array_hook = None  # since CPython 3.15
 
     @staticmethod
     def parse_constant(_name: str) -> None:
@@ -35,11 +37,11 @@ scan: Any
 quote: Callable[[str], str] | None
 try:
     from _json import encode_basestring, make_scanner
-except ImportError:  # another implementation of Python
-    scan = quote = None
-else:
+
     scan = make_scanner(_Settings)  # type: ignore[arg-type]
     quote = encode_basestring
+except (ImportError, AttributeError):  # another implementation of Python, or settings that only a later one has
+    scan = quote = None
 
 
 def loads(text: str) -> Any:

@@ -52,8 +52,8 @@ WITHOUT_PIDFD = {
     "pread64": 2,
     "close": 4,
 }
-# What a newer C library calls, by the name of what an older one calls for the same.
-SAME = {"fstat": "newfstatat"}
+# What a newer C library or Python calls, by the name of what an older one calls for the same.
+SAME = {"fstat": "newfstatat", "ppoll": "poll"}
 # The executable, of which the kernel tells root and the process's own user only.
 EXECUTABLE = {"readlink": 1}
 

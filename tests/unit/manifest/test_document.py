@@ -44,7 +44,7 @@ def refusal(content: bytes | str) -> str:
         (b"[a\n", "not TOML at line 1, column 3;"),
         (b"a = 1 2\n", "not TOML at line 1, column 7;"),
         (b"a = [1, 2\n", "not TOML at the end of the document;"),
-        (b"a = {b = 1\n", "not TOML at line 1, column 11;"),
+        (b"a = {b = 1; c = 2}\n", "not TOML at line 1, column 11;"),
         (b'a = "hunter2', "not TOML at the end of the document;"),
         (b"a = 'hunter2", "not TOML at the end of the document;"),
         (b"a = '''hunter2", "not TOML at the end of the document;"),
