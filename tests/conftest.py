@@ -33,6 +33,10 @@ def pytest_configure(config: pytest.Config) -> None:
         "takes_devices: the same where no device can be made",
     ):
         config.addinivalue_line("markers", marker)
+    # The other threads are those of pytest-xdist. What is forked here calls no code of theirs.
+    config.addinivalue_line(
+        "filterwarnings", "ignore:This process .* is multi-threaded, use of fork:DeprecationWarning"
+    )
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

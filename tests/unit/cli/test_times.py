@@ -52,7 +52,8 @@ def _berlin(monkeypatch: pytest.MonkeyPatch) -> object:
         ("0.5s ago", NOW - 0.5),
         (".5h ago", NOW - 1800),
         ("5min  ago", NOW - 300),
-        ("2026-05-31 11:00 CET", NOW - 3600),  # a zone of its own, with summer time
+        # A zone of its own, with summer time, where tzdata has it; else a name of this zone's standard time.
+        ("2026-05-31 11:00 CET", NOW - 3600 if pathlib.Path(ZONES, "CET").exists() else NOW),
         ("2026-01-31 13:00 CEST", NOW - 120 * 86400 + 3600),
         ("@1780221600", NOW),
         ("@.5", 0.5),
