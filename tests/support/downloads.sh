@@ -31,8 +31,16 @@ fetch_for_tests() {
         started="$started $!:busybox"
     fi
     for one in $started; do
-        wait "${one%%:*}" || die "could not make .cache/${one#*:}. To try again: remove it, and run this again"
+        wait "${one%%:*}" || lacks ".cache/${one#*:}"
     done
+}
+
+# lacks DIRECTORY: a mirror cannot be reached, or does not have it.
+lacks() {
+    if [ -z "${optional:-}" ] || [ "${CI:-}" = true ]; then
+        die "could not make $1. To try again: remove it, and run this again"
+    fi
+    say "could not make $1. What needs it is skipped. To try again: remove it, and run this again"
 }
 
 # make_environment NAME PACKAGE...: a Python environment with these packages. It cannot be moved, so
