@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 WHEELS = REPOSITORY / ".cache/wheels"
 
+_OF_NPM = ("NODE_EXTRA_CA_CERTS", "npm_config_registry")
+
 # Generous: an installation takes ten seconds on an idle machine with two cores.
 INSTALL_SECONDS = 180
 
@@ -85,15 +87,20 @@ def _pip_wheel_in(root: pathlib.Path, directory: pathlib.Path) -> list[str]:
 
 
 def pip_options() -> list[str]:
-    """Options of systemd-nspawn that let pip in the container find packages as on the host: see
-    `./run`.
+    """Options of systemd-nspawn that let pip and npm in the container find packages as on the host:
+    see `./run`.
     """
-    settings = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
-    places = {part.removeprefix("file://") for value in settings.values() for part in value.split()}
-    shared = [
-        place for place in sorted(places - {os.devnull}) if place.startswith("/") and pathlib.Path(place).exists()
+    settings = {name: value for name, value in os.environ.items() if name.startswith("PIP_") or name in _OF_NPM}
+    places: set[str] = set()
+    for part in {part for value in settings.values() for part in value.split()} - {os.devnull}:
+        # The links of an index may lead to a directory beside it.
+        place = os.path.dirname(part.removeprefix("file://").rstrip("/")) if part.startswith("file://") else part
+        if place.startswith("/") and place != "/" and pathlib.Path(place).exists():
+            places.add(place)
+    return [
+        *(f"--bind-ro={one}" for one in sorted(places)),
+        *(f"--setenv={name}={one}" for name, one in settings.items()),
     ]
-    return [*(f"--bind-ro={one}" for one in shared), *(f"--setenv={name}={one}" for name, one in settings.items())]
 
 
 if __name__ == "__main__":
