@@ -6,10 +6,14 @@ from __future__ import annotations
 import functools
 import os
 import pathlib
+import re
 import subprocess
 import tempfile
 
 from tests.support.containment import HIERARCHIES
+
+# From this version on, systemd-nspawn refuses to run where the host's hierarchy is not cgroup v2.
+NSPAWN_UNIFIED_ONLY = 258
 
 # A command that runs another in namespaces of its own, which end with it, and it with its parent.
 ISOLATED = (
@@ -36,9 +40,22 @@ def systemd_runs() -> bool:
     return pathlib.Path("/run/systemd/system").exists()
 
 
+def _nspawn_version() -> int:
+    """0 if it is not installed."""
+    try:
+        shown = subprocess.run(["systemd-nspawn", "--version"], capture_output=True, text=True, check=False).stdout
+    except FileNotFoundError:
+        return 0
+    found = re.match(r"systemd (\d+)", shown)
+    return int(found[1]) if found else 0
+
+
 @functools.cache
 def obstacle() -> str:
     """What keeps this host from booting a machine; empty if nothing does."""
+    version = _nspawn_version()
+    if version >= NSPAWN_UNIFIED_ONLY and not pathlib.Path("/sys/fs/cgroup/cgroup.controllers").exists():
+        return f"systemd-nspawn {version} needs cgroup v2, and this host's control groups are v1"
     environment = {
         "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
         "GROUP": f"remo-{os.getpid()}-probe",

@@ -27,7 +27,8 @@ from remo_broker.manifest.result import build
 from remo_broker.protocol.process import MEMORY_ENVIRONMENT
 from tests.support import processes
 from tests.support.host_memory import of_this_host
-from tests.support.machine import REPOSITORY, poll, unavailable
+from tests.support.machine import REPOSITORY, poll
+from tests.support.privileges import require_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -359,8 +360,7 @@ class Broker:
 
 def inside(pid: int, name: str) -> pathlib.Path:
     """A broker's /proc file, readable only by root: the broker makes itself non-dumpable."""
-    if os.geteuid() != 0:
-        unavailable("looking into a broker takes root")
+    require_tracing()
     return pathlib.Path(f"/proc/{pid}/{name}")
 
 

@@ -1,4 +1,5 @@
-"""What this host lets tests do: root in a container often may neither mount nor make devices."""
+"""What this host lets tests do: root in a container often may neither mount, nor make devices,
+nor trace other processes."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ import subprocess
 import tempfile
 
 from tests.support.machine import unavailable
+
+_CAP_SYS_PTRACE = 19
 
 # argv: a directory.
 _MOUNT = 'mount -t tmpfs probe "$0" && mount --bind "$0" "$0"'
@@ -31,6 +34,20 @@ def require_devices() -> None:
     require_root("making a device")
     if obstacle := _obstacle_to_devices():
         unavailable(f"no device can be made here: {obstacle}")
+
+
+def require_tracing() -> None:
+    """Skip the test unless it may look into processes that are not dumpable, as a broker is."""
+    require_root("looking into a broker")
+    if not _may_trace():
+        unavailable("looking into a broker takes CAP_SYS_PTRACE, which root lacks here")
+
+
+@functools.cache
+def _may_trace() -> bool:
+    status = pathlib.Path("/proc/self/status").read_text()
+    effective = next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1]
+    return bool(int(effective, 16) >> _CAP_SYS_PTRACE & 1)
 
 
 @functools.cache

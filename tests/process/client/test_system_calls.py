@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.machine import REPOSITORY, unavailable
+from tests.support.privileges import require_tracing
 from tests.support.system_calls import read_trace
 
 if TYPE_CHECKING:
@@ -40,8 +40,9 @@ os.getppid()
 
 @pytest.mark.parametrize("opened", ["client.Client({path!r})", "quick.open_project({path!r})"])
 def test_a_get_makes_so_many_system_calls(broker: Broker, tmp_path: pathlib.Path, opened: str) -> None:
-    if shutil.which("strace") is None or os.geteuid() != 0:
-        unavailable("strace is not installed here, or this is not root")
+    require_tracing()
+    if shutil.which("strace") is None:
+        unavailable("strace is not installed here: ./run test installs it")
     script = _SCRIPT.format(root=str(REPOSITORY), opened=opened.format(path=str(broker.project())))
     trace = tmp_path / "trace"
     argv = ["strace", "-f", "-q", "-o", str(trace), sys.executable, "-ISc", script]

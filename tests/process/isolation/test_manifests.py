@@ -22,8 +22,9 @@ from remo_broker.broker.manifest_child import MAX_READERS
 from tests.process.isolation.conftest import Polite, percentile
 from tests.process.isolation.test_neighbours import MAX_P99_SECONDS, ROUNDS
 from tests.support.broker import NOBODY, WAIT_SECONDS, Link, registration
-from tests.support.machine import poll, unavailable
+from tests.support.machine import poll
 from tests.support.manifests import PLACES
+from tests.support.privileges import require_devices, require_root
 from tests.support.silent import silent
 from tests.unit.manifest.test_document import BOMBS
 
@@ -190,8 +191,10 @@ FILES = {
 def test_no_manifest(
     broker: Broker, place: pathlib.Path, make: Callable[[pathlib.Path, contextlib.ExitStack], None], says: str
 ) -> None:
-    if make in (_device, _hard_link) and os.geteuid() != 0:
-        unavailable("only root can set this up")
+    if make is _device:
+        require_devices()
+    if make is _hard_link:
+        require_root("giving a file away")
     with contextlib.ExitStack() as stack:
         make(place, stack)
         codes = INVALID if make is _control_characters else EITHER if make is _growing else UNREADABLE

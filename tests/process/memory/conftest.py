@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from tests.process.memory.traces import NAMES
 from tests.support.broker import Broker, registration, short_directory
 from tests.support.host_memory import WITHOUT_MEMFD_SECRET, has_mlock
 from tests.support.machine import unavailable
+from tests.support.privileges import require_tracing
 from tests.support.scanner import Findings, Scanner
 
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def scanner(tmp_path_factory: pytest.TempPathFactory) -> Scanner:
-    if os.geteuid() != 0:
-        unavailable("reading another process's memory takes root")
+    require_tracing()
     if shutil.which("cc") is None:
         unavailable("no C compiler, for the scanner")
     return Scanner(tmp_path_factory.mktemp("scanner"))

@@ -23,6 +23,7 @@ from tests.support.broker import Broker, inside, registration
 from tests.support.cores import cores_piped_to
 from tests.support.host_memory import require_memfd_secret, require_mlock
 from tests.support.machine import poll, unavailable
+from tests.support.privileges import require_tracing
 from tests.support.scanner import Scanner, make_secrets
 
 if TYPE_CHECKING:
@@ -77,8 +78,7 @@ def read_remotely(pid: int, address: int) -> int:
 
 def test_not_even_root_reads_secret_memory(secret: Broker) -> None:
     """By any of the ways in which the kernel hands out another process's memory."""
-    if os.geteuid() != 0:
-        unavailable("reading another process's memory takes root")
+    require_tracing()
     heap = mappings(secret.pid, "[heap]")
     # What a connection had that is closed by now goes back to the kernel; the push and its bundles stay.
     poll("the connections to be closed", lambda: len(mappings(secret.pid, "/secretmem")) <= 2 + Arena.SPARES)

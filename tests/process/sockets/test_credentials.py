@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from remo_broker.broker.credential_refusal import REFUSAL_BYTES
-from tests.support.broker import NOBODY, WAIT_SECONDS, Broker
+from tests.support.broker import NOBODY, WAIT_SECONDS, Broker, inside
 from tests.support.credential_peer import VALUE, Systemd, is_refusal, rest, restart
 from tests.support.machine import poll, unavailable
 
@@ -69,7 +69,7 @@ def test_a_refusal_waits_for_its_peer_without_the_value(systemd: Systemd) -> Non
 
 def regions(broker: Broker) -> int:
     """How many mappings it has that are not of files."""
-    lines = pathlib.Path(f"/proc/{broker.pid}/maps").read_text().splitlines()
+    lines = inside(broker.pid, "maps").read_text().splitlines()
     return sum("secretmem" in line or len(line.split()) == 5 for line in lines)
 
 

@@ -3,7 +3,6 @@ red."""
 
 from __future__ import annotations
 
-import os
 import pathlib
 import shutil
 import signal
@@ -15,6 +14,7 @@ import pytest
 from tests.support import system_calls
 from tests.support.broker import Broker, Link, registration
 from tests.support.machine import poll, unavailable
+from tests.support.privileges import require_tracing
 from tests.support.system_calls import CONNECTION, EXECUTABLE, GET, TIMES, TO_STANDARD_ERROR, excess
 
 if TYPE_CHECKING:
@@ -27,8 +27,9 @@ REQUEST = b'{"op":"get","name":"A"}\n'
 
 @pytest.fixture
 def broker(start_broker: StartBroker) -> Broker:
-    if shutil.which("strace") is None or os.geteuid() != 0:
-        unavailable("strace is not installed here, or this is not root")
+    require_tracing()
+    if shutil.which("strace") is None:
+        unavailable("strace is not installed here: ./run test installs it")
     broker = start_broker(projects=[registration("myrepo", "A")], rate_limit_per_second=0)
     broker.push({"A": "a"})
     return broker
