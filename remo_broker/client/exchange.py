@@ -10,6 +10,7 @@ import json
 
 from remo_broker import PROTOCOL_VERSION
 from remo_broker.client import errors
+from remo_broker.client.scanner import is_too_deep
 from remo_broker.protocol.codes import Code, Reason
 from remo_broker.protocol.limits import MAX_MESSAGE
 from remo_broker.protocol.message import FieldError, from_fields
@@ -92,7 +93,8 @@ def parse_object(path: str, line: bytes) -> dict[str, Any]:
     try:
         # Decoded here, because json.loads would also take UTF-16, a byte-order mark and encoded
         # surrogates.
-        fields = json.loads(str(line, "utf-8"))
+        text = str(line, "utf-8")
+        fields = None if is_too_deep(text) else json.loads(text)
     except (ValueError, RecursionError):
         # Raised outside the handler: the exception holds the line, and the line may hold a secret.
         fields = None

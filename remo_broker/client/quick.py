@@ -14,7 +14,7 @@ import os
 import sys
 
 from remo_broker import PROTOCOL_VERSION
-from remo_broker.client.scanner import NOT_JSON, scan
+from remo_broker.client.scanner import NOT_JSON, is_too_deep, scan
 from remo_broker.client.sockets import send_at_once, wait_readable
 from remo_broker.client.value import SecretValue
 from remo_broker.protocol.clock import monotonic
@@ -219,6 +219,8 @@ def _fields(line: bytes) -> dict[str, Any] | None:
         return None
     try:
         text = line.decode("utf-8")
+        if is_too_deep(text):
+            return None
         found, end = scan(text, 0)
     except (*NOT_JSON, RecursionError):
         return None

@@ -6,6 +6,8 @@ for settings not known here.
 
 from __future__ import annotations
 
+from remo_broker.protocol.limits import MAX_REPLY_DEPTH
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,8 +46,27 @@ except (ImportError, AttributeError):  # another implementation of Python, or se
     scan = quote = None
 
 
+def is_too_deep(text: str) -> bool:
+    """Whether this JSON has deeper nesting than a client reads."""
+    if text.count("{") + text.count("[") <= MAX_REPLY_DEPTH:
+        return False
+    depth = 0
+    # Between quotes; an escaped backslash is no escape for the quote that follows it.
+    for part in text.replace("\\\\", "").replace('\\"', "").split('"')[::2]:
+        for sign in part:
+            if sign in "{[":
+                depth += 1
+                if depth > MAX_REPLY_DEPTH:
+                    return True
+            elif sign in "}]":
+                depth -= 1
+    return False
+
+
 def loads(text: str) -> Any:
     """What `json.loads` returns. Raises ValueError or RecursionError."""
+    if is_too_deep(text):
+        raise ValueError
     if scan is not None:
         try:
             found, end = scan(text, 0)

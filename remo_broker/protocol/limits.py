@@ -9,6 +9,9 @@ MAX_PUSH = 1024 * 1024
 # Nesting of objects and arrays. The deepest valid message has three levels; the rest is room to
 # grow.
 MAX_DEPTH = 16
+# Nesting that a client reads in a reply, the static one too. Python's own limit varies with its
+# version and the depth of the stack.
+MAX_REPLY_DEPTH = 512
 # The limits on leases, for manifests and for the broker's own configuration alike.
 MAX_TTL_SECONDS = 86_400
 MAX_LEASES = 1024

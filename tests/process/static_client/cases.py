@@ -208,6 +208,30 @@ FIELDS = [
     field_case("brace-is-no-bundle", "{", 1, b""),
 ]
 
+# --- nesting -----------------------------------------------------------------------------------------------------------
+
+
+def nested(depth: int, sign: str = "[") -> str:
+    """A value with so many levels."""
+    opened, closed = {"[": ("[", "]"), "{": ('{"a":', "}")}[sign]
+    return opened * (depth - 1) + (f"{sign}{closed[-1]}") + closed * (depth - 1)
+
+
+def nested_case(depth: int, sign: str, status: int) -> Case:
+    """The reply itself is one level."""
+    reply = f'{{"ok":true,"value":"x","ttl_seconds":1,"generation":1,"more":{nested(depth - 1, sign)}}}\n'
+    return Case(f"nested-{depth}-of-{sign}", ["get", "T"], answered(reply.encode()), status=status)
+
+
+NESTED = [
+    *(nested_case(depth, sign, 0) for depth in (2, 511, 512) for sign in "[{"),
+    *(nested_case(depth, sign, 1) for depth in (513, 600, 900, 990, 1100) for sign in "[{"),
+    Case("many-brackets", ["get", "T"], answered(value('[{"\\\\' * 2000)), stdout=b'[{"\\\\' * 2000),
+    Case("many-lists", ["list"], answered(line(ok=True, project="p", allowlist=[], schema_version=1, x=[[]] * 2000))),
+    field_case("deep-but-the-last-counts", f'{{"a":{nested(512)},"a":"1"}}', 1, b""),
+    field_case("less-deep-and-the-last-counts", f'{{"a":{nested(511)},"a":"1"}}', 0, b"1"),
+]
+
 # --- replies that break the protocol ---------------------------------------------------------------------------------
 
 GET_OK = value("x")
@@ -336,4 +360,4 @@ WRONG_TYPES = [
     if field not in ("value_b64", "expires_at")
 ]
 
-REPLIES_OF_ALL_KINDS = [*VALUES, *BINARIES, *FIELDS, *BROKEN_REPLIES, *BROKEN_PINGS, *WRONG_TYPES]
+REPLIES_OF_ALL_KINDS = [*VALUES, *BINARIES, *FIELDS, *NESTED, *BROKEN_REPLIES, *BROKEN_PINGS, *WRONG_TYPES]
