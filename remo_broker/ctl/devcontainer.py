@@ -86,6 +86,12 @@ def find(arguments: Arguments) -> MountedProject:
 
 def settings(project: MountedProject) -> dict[str, Any]:
     """The keys for devcontainer.json."""
+    if any(sign in project.directory for sign in ',"\n'):
+        # Its tools put the path into --mount without quotes, for the workspace as well.
+        raise Problem(
+            f"{project.directory}: dev containers cannot mount a directory with a comma, quote or newline in its path",
+            hint="move the project, or start the container with what --docker, --podman or --compose prints",
+        )
     manifest = f"${{localWorkspaceFolder}}/{project.manifest}", f"${{containerWorkspaceFolder}}/{project.manifest}"
     # The host runs initializeCommand before anything is created. Every user can see this socket,
     # but only some can see the directory beside it.
@@ -100,7 +106,15 @@ def settings(project: MountedProject) -> dict[str, Any]:
 
 
 def _mount(source: str, target: str) -> str:
-    return f"type=bind,source={source},target={target},readonly"
+    """For --mount, which is a line of CSV."""
+    return ",".join(_csv(part) for part in ("type=bind", f"source={source}", f"target={target}", "readonly"))
+
+
+def _csv(field: str) -> str:
+    if not any(sign in field for sign in ',"\n\r'):
+        return field
+    doubled = field.replace('"', '""')
+    return f'"{doubled}"'
 
 
 def mounts(project: MountedProject) -> list[tuple[str, str]]:

@@ -19,14 +19,16 @@ from remo_broker.cli.text import escaped
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# How devcontainer.json names the Feature: by its path below .devcontainer.
+# How devcontainer.json names the Feature: by its path below .devcontainer, from where the file is.
 FEATURE = "./remo-broker"
 FEATURE_FROM_ABOVE = "./.devcontainer/remo-broker"
+FEATURE_FROM_BELOW = "../remo-broker"
 # Installed for this purpose, with the client that the Feature installs.
 FEATURE_FILES = "/usr/share/remo-broker/feature"
 CLIENT = "/usr/lib/remo-broker/remo-secret.pyz"
-# Where a dev container's configuration is searched.
+# Where a dev container's configuration is searched; then one folder below the first.
 PLACES = (".devcontainer/devcontainer.json", ".devcontainer.json")
+BYTE_ORDER_MARK = "\ufeff"
 MAX_BYTES = 1024 * 1024
 
 _indentation = re.compile(r"^([ \t]+)\S", re.MULTILINE).search
@@ -36,11 +38,10 @@ def write(output: Output, directory: str, settings: dict[str, Any], *, ask: bool
     """Write with the rights of the project's owner: links in its directory may lead elsewhere."""
     # The owner could put another directory at the path meanwhile, so all is done through this one.
     with beneath(directory), RightsOf(owner_here()):
-        place = next(filter(os.path.lexists, PLACES), PLACES[0])
+        place, feature = find_place(directory)
         path = os.path.join(directory, place)
         before = read(place, path)
-        if place == PLACES[1]:
-            settings = settings | {"features": {FEATURE_FROM_ABOVE: {}}}
+        settings = settings | {"features": {feature: {}}}
         after = merged(before, settings, path)
         changes = list(difflib.unified_diff(before.splitlines(), after.splitlines(), place, place, lineterm=""))
         for line in changes:
@@ -55,6 +56,25 @@ def write(output: Output, directory: str, settings: dict[str, Any], *, ask: bool
     if copied:
         output.line(f"Wrote {', '.join(copied)} below .devcontainer/remo-broker/.")
     return 0
+
+
+def find_place(directory: str) -> tuple[str, str]:
+    """The configuration of the project in the working directory, and how it names the Feature."""
+    for place, feature in zip(PLACES, (FEATURE, FEATURE_FROM_ABOVE), strict=True):
+        if os.path.lexists(place):
+            return place, feature
+    folder, file = os.path.split(PLACES[0])
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        names = sorted(name for name in os.listdir(folder) if os.path.lexists(os.path.join(folder, name, file)))
+        if len(names) > 1:
+            raise Problem(
+                f"{os.path.join(directory, folder)}: {', '.join(names)} each have a {file}",
+                hint="add the keys that 'devcontainer' prints to the one that is used, "
+                f"with {FEATURE_FROM_BELOW} as the name of the Feature",
+            )
+        if names:
+            return os.path.join(folder, names[0], file), FEATURE_FROM_BELOW
+    return PLACES[0], FEATURE
 
 
 @contextlib.contextmanager
@@ -91,13 +111,15 @@ def read(place: str, path: str) -> str:
     if len(content) > MAX_BYTES:
         raise Problem(f"{path}: larger than {MAX_BYTES} bytes", hint="add the keys that 'devcontainer' prints by hand")
     try:
-        return content.decode("utf-8-sig")
+        return content.decode()
     except UnicodeDecodeError:
         raise Problem(f"{path}: not UTF-8", hint="save it as UTF-8") from None
 
 
 def merged(before: str, settings: dict[str, Any], path: str) -> str:
     """The file with the settings. Existing content stays; missing keys are added."""
+    if before.startswith(BYTE_ORDER_MARK):
+        return BYTE_ORDER_MARK + merged(before.removeprefix(BYTE_ORDER_MARK), settings, path)
     if not before.strip():
         return json.dumps(settings, indent=4) + "\n"
     by_hand = "add the keys that 'remo-brokerctl devcontainer' prints by hand"

@@ -3,6 +3,8 @@ nothing."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import subprocess
@@ -75,6 +77,22 @@ def test_other_engines(project: pathlib.Path) -> None:
     assert "cannot be combined" in refused(programs.run(programs.BROKERCTL, "devcontainer", "--docker", "--podman"), 2)
 
 
+@pytest.mark.parametrize("odd", ["a,b", 'c"d', "e:f", "g h", "it's", "i\nj", "k=l", "$HOME", "\u00e9"])
+def test_the_path_of_a_project_reaches_each_engine_whole(directory: pathlib.Path, odd: str) -> None:
+    (directory / odd).mkdir()
+    project = write_project(directory / odd, "myrepo", "TOKEN")
+    for engine in ("docker", "podman"):
+        script = f"{engine}() {{ printf '%s\\0' \"$@\"; }}; {show(project, f'--{engine}')}"
+        echoed = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout.split("\0")
+        # Both read it with Go's reader of CSV, which reads these as Python's does.
+        (fields,) = csv.reader(io.StringIO(echoed[4], newline=""))
+        assert fields[1] == f"source={project}/.devcontainer/remo-broker.toml"
+    if any(sign in odd for sign in ',"\n'):
+        assert "Hint: " in refused(programs.run(programs.BROKERCTL, "devcontainer", project), 1)
+    else:
+        assert str(directory) not in show(project)
+
+
 def test_a_path_that_is_not_a_project(directory: pathlib.Path) -> None:
     (directory / "empty").mkdir()
     (directory / "No Project").mkdir()
@@ -104,7 +122,7 @@ def written(project: pathlib.Path, *options: str) -> int:
 
 
 def document(project: pathlib.Path) -> Any:
-    return json.loads((project / ".devcontainer/devcontainer.json").read_text())
+    return json.loads((project / ".devcontainer/devcontainer.json").read_text("utf-8-sig"))
 
 
 @pytest.mark.usefixtures("feature")
@@ -129,7 +147,7 @@ def test_what_is_there_stays(project: pathlib.Path, capsys: pytest.CaptureFixtur
     assert len(new["mounts"]) == 3
     assert new["features"] == {"./remo-broker": {}, "x": {"y": 1}}
     assert list(new)[:4] == list(old)
-    assert file.read_text().startswith('{\n\t"image": "debiän"')
+    assert file.read_text().startswith('\ufeff{\n\t"image": "debiän"')
     assert '"initializeCommand": [' in capsys.readouterr().out
 
 
@@ -148,6 +166,26 @@ def test_a_file_above_names_the_feature_from_there(project: pathlib.Path) -> Non
     assert written(project) == 0
     (feature,) = json.loads(file.read_text())["features"]
     assert (project / feature).samefile(project / ".devcontainer/remo-broker")
+
+
+@pytest.mark.usefixtures("feature")
+def test_a_file_in_a_folder_of_its_own(project: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As projects with several containers have them. Which of several is meant, only a person knows."""
+    one, two = (project / f".devcontainer/{name}/devcontainer.json" for name in ("one", "two"))
+    one.parent.mkdir()
+    one.write_text('{"image": "x"}')
+    assert written(project) == 0
+    assert not (project / ".devcontainer/devcontainer.json").exists()
+    (feature,) = json.loads(one.read_text())["features"]
+    assert (one.parent / feature).samefile(project / ".devcontainer/remo-broker")
+    before = one.read_text()
+    two.parent.mkdir()
+    two.write_text("{}")
+    assert written(project) == 1
+    error = capsys.readouterr().err
+    assert "one, two" in error
+    assert feature in error
+    assert (one.read_text(), two.read_text()) == (before, "{}")
 
 
 @pytest.mark.usefixtures("feature")
