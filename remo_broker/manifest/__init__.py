@@ -127,6 +127,7 @@ def content_faults(
     found = models.faults(
         tables, name=name, directory=directory, max_ttl_seconds=max_ttl_seconds, max_entries=max_entries
     )
+    places = lines.Lines(content)
     for one in found:
-        one.line = lines.line_of(content, one.key)
+        one.line = places.of(one.key)
     return found

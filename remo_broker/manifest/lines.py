@@ -14,20 +14,23 @@ _tokens = re.compile(
     re.DOTALL,
 )
 _header = re.compile(r"\s*\[{1,2}([^\[\]]+)\]").match
-_assignment = re.compile(r"\s*([^=\[\]{},]+)=").match
+# What no key has outside its quotes; a line with it before the equals sign is the inside of a value.
+_NOT_IN_KEY = frozenset("[]{},")
 _index = re.compile(r"\[\d+\]").sub
 
 
-def line_of(content: bytes, key: str | None) -> int | None:
-    """The line of a dotted key as errors name it, or of its table; None if neither is found.
+class Lines:
+    """The lines of a manifest's keys. `content` is one that TOML's reader accepts."""
 
-    `content` is a manifest that TOML's reader accepts.
-    """
-    if key is None:
-        return None
-    lines = _lines(_tokens.sub(_blanked, content.decode("utf-8", "replace")))
-    parts = tuple(_index("", key).split("."))
-    return next((lines[parts[:end]] for end in range(len(parts), 0, -1) if parts[:end] in lines), None)
+    def __init__(self, content: bytes) -> None:
+        self._lines = _lines(_tokens.sub(_blanked, content.decode("utf-8", "replace")))
+
+    def of(self, key: str | None) -> int | None:
+        """The line of a dotted key as errors name it, or of its table; None if neither is found."""
+        if key is None:
+            return None
+        parts = tuple(_index("", key).split("."))
+        return next((self._lines[parts[:end]] for end in range(len(parts), 0, -1) if parts[:end] in self._lines), None)
 
 
 def _blanked(found: re.Match[str]) -> str:
@@ -41,10 +44,11 @@ def _lines(text: str) -> dict[tuple[str, ...], int]:
     for number, line in enumerate(text.split("\n"), 1):
         if (header := _header(line)) is not None:
             key = table = _parts(header.group(1))
-        elif (assignment := _assignment(line)) is not None:
-            key = table + _parts(assignment.group(1))
         else:
-            continue
+            name, equals, _ = line.partition("=")
+            if not equals or not name.strip() or not _NOT_IN_KEY.isdisjoint(name):
+                continue
+            key = table + _parts(name)
         for end in range(1, len(key) + 1):
             found.setdefault(key[:end], number)
     return found

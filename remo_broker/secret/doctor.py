@@ -33,20 +33,21 @@ OLDEST_PYTHON = (3, 9)
 # git's setting for all servers.
 GIT_HELPERS = "credential.helper"
 
-# A token in a file: a setting whose value is not a reference to a variable.
-_npm_token = re.compile(r"^[^#;\n]*(_authToken|_password|_auth)\s*=\s*(?!\s*\$\{)\S", re.MULTILINE).search
+# A token in a file: a setting whose value is not a reference to a variable. Whoever wrote the file may
+# be hostile: no pattern takes time that grows with the square of its size.
+_npm_token = re.compile(r"^[^#;\n]*(?:_authToken|_password|_auth)[ \t]*=[ \t]*(?!\$\{)\S", re.MULTILINE).search
 _netrc_password = re.compile(r"\bpassword\s+\S").search
 _url_password = re.compile(r"://[^/\s:@]*:(?!\$)[^/\s@]+@").search
-_env_secret = re.compile(
-    r"^\s*(?:export\s+)?[A-Z0-9_]*(?:TOKEN|SECRET|PASSWORD|PASSWD|API_KEY|PRIVATE_KEY|ACCESS_KEY)[A-Z0-9_]*\s*="
-    r"(?!\s*(?:\"\"|'')?\s*(?:#|$)|\s*[\"']?\$)",
+_assignments = re.compile(
+    r"^[ \t]*(?:export[ \t]+)?([A-Z0-9_]+)[ \t]*=(?![ \t]*(?:\"\"|'')?[ \t]*(?:#|$)|[ \t]*[\"']?\$)",
     re.MULTILINE | re.IGNORECASE,
-).search
-_aws_key = re.compile(r"^\s*aws_secret_access_key\s*=\s*\S", re.MULTILINE).search
-_pypi_password = re.compile(r"^\s*password\s*[=:]\s*\S", re.MULTILINE).search
-_yaml_token = re.compile(r"^\s*(?:oauth_)?token:\s*[^\s$]", re.MULTILINE).search
+).findall
+_names_secret = re.compile("TOKEN|SECRET|PASSWORD|PASSWD|API_KEY|PRIVATE_KEY|ACCESS_KEY", re.IGNORECASE).search
+_aws_key = re.compile(r"^[ \t]*aws_secret_access_key[ \t]*=[ \t]*\S", re.MULTILINE).search
+_pypi_password = re.compile(r"^[ \t]*password[ \t]*[=:][ \t]*\S", re.MULTILINE).search
+_yaml_token = re.compile(r"^[ \t]*(?:oauth_)?token:[ \t]*[^\s$]", re.MULTILINE).search
 _pgpass_line = re.compile(r"^[^#\n]*(?::[^:\n]*){3}:[^\n]", re.MULTILINE).search
-_cargo_token = re.compile(r"^\s*token\s*=\s*[\"']\S", re.MULTILINE).search
+_cargo_token = re.compile(r"^[ \t]*token[ \t]*=[ \t]*[\"']\S", re.MULTILINE).search
 
 
 class Finding:
@@ -120,7 +121,7 @@ def env_files() -> list[str]:
 
 
 def _env_token(text: str) -> object:
-    return _env_secret(text) or _url_password(text)
+    return any(map(_names_secret, _assignments(text))) or _url_password(text)
 
 
 def docker_files(home: str) -> list[str]:

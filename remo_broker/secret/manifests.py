@@ -17,7 +17,9 @@ from remo_broker.protocol.names import is_project_name
 
 # `project = "name"`, or the first `name = "name"` below `[project]`.
 _project_name = re.compile(
-    r"""^\s*(?:project\s*=\s*["']([^"'\n]*)["']|\[project\][^\[]*?^\s*name\s*=\s*["']([^"'\n]*)["'])""", re.MULTILINE
+    r"""^[ \t]*(?:project[ \t]*=[ \t]*["']([^"'\n]*)["']"""
+    r"""|\[project\][^\[]*?^[ \t]*name[ \t]*=[ \t]*["']([^"'\n]*)["'])""",
+    re.MULTILINE,
 )
 
 TYPE_CHECKING = False

@@ -49,6 +49,18 @@ CLIENT = (
         "tests/process/secret/test_bindings.py::test_git_runs_nothing_that_the_repository_names[monitor]",
     ),
     Mutant(
+        "remo_broker/manifest/__init__.py",
+        "        one.line = places.of(one.key)\n",
+        "        one.line = lines.Lines(content).of(one.key)\n",
+        "tests/process/ctl/test_check.py::test_a_file_that_takes_long_to_look_through[faults]",
+    ),
+    Mutant(
+        "remo_broker/secret/manifests.py",
+        'r"""^[ \\t]*(?:project',
+        'r"""^\\s*(?:project',
+        "tests/process/secret/test_hostile_input.py::test_a_file_that_takes_long_to_search",
+    ),
+    Mutant(
         "remo_broker/ctl/devcontainer_write.py",
         "    if owner == 0 and",
         "    if False and",
@@ -58,7 +70,7 @@ CLIENT = (
         "remo_broker/secret/get.py",
         "map(escaped, line.split",
         "map(str, line.split",
-        "tests/process/secret/test_hostile_socket.py::test_no_command_shows_what_a_terminal_obeys",
+        "tests/process/secret/test_hostile_input.py::test_no_command_shows_what_a_terminal_obeys",
     ),
     Mutant(
         PLACES,

@@ -6,6 +6,8 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.process.ctl.conftest import write_project
 from tests.support import programs
 
@@ -151,6 +153,20 @@ def test_a_manifest_behind_another(directory: pathlib.Path) -> None:
         f"{second}: valid, but not read: .devcontainer/remo-broker.toml comes first\n"
     )
     assert check(path).stdout.decode() == f"{path}/.devcontainer/remo-broker.toml: valid\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [" " * 65_000, "\n" * 65_000, "".join(f"[secrets.A{number}]\nx=1\n" for number in range(3_000))],
+    ids=["spaces", "lines", "faults"],
+)
+def test_a_file_that_takes_long_to_look_through(directory: pathlib.Path, content: str) -> None:
+    """It ends, long before the tests' own time is over."""
+    (directory / "app/.remo").mkdir(parents=True)
+    (directory / "app/.remo/manifest.toml").write_text(content)
+    done = check(directory / "app")
+    assert done.returncode == 1
+    assert b"schema_version" in done.stderr
 
 
 def test_from_a_pipe(directory: pathlib.Path) -> None:

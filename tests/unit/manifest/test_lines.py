@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remo_broker.manifest.lines import line_of
+from remo_broker.manifest.lines import Lines
 
 MANIFEST = (
     b'''# ttl_seconds = 1
@@ -63,7 +63,7 @@ ttl_seconds = 7
 )
 def test_where(key: str, text: str) -> None:
     assert tomllib.loads(MANIFEST.decode())
-    line = line_of(MANIFEST, key)
+    line = Lines(MANIFEST).of(key)
     assert line is not None
     lines = MANIFEST.decode().split("\n")
     assert lines[line - 1] == text
@@ -72,12 +72,12 @@ def test_where(key: str, text: str) -> None:
 
 
 def test_nowhere() -> None:
-    assert line_of(MANIFEST, None) is None
-    assert line_of(b"", "cache.ttl_seconds") is None
-    assert line_of(b"a = 1\r\n[cache]\r\nttl_seconds = 1\r\n", "cache.ttl_seconds") == 3
+    assert Lines(MANIFEST).of(None) is None
+    assert Lines(b"").of("cache.ttl_seconds") is None
+    assert Lines(b"a = 1\r\n[cache]\r\nttl_seconds = 1\r\n").of("cache.ttl_seconds") == 3
 
 
 @given(st.binary(max_size=200) | st.text("[]{}=.#\\\"'\n a", max_size=60).map(str.encode))
 def test_any_bytes(content: bytes) -> None:
-    line = line_of(content, "a.a")
+    line = Lines(content).of("a.a")
     assert line is None or 1 <= line <= content.count(b"\n") + 1

@@ -80,6 +80,17 @@ def test_no_command_shows_what_a_terminal_obeys(
     assert b"internal error" not in done.stderr
 
 
+@pytest.mark.parametrize("content", ["\n" * 500_000, " " * 500_000, "TOKEN" * 100_000, "_auth=" + " " * 500_000])
+def test_a_file_that_takes_long_to_search(directory: pathlib.Path, content: str) -> None:
+    """It ends, long before the tests' own time is over."""
+    (directory / ".remo").mkdir()
+    (directory / ".remo/manifest.toml").write_text(content[:65_536])
+    for name in (".env", ".npmrc", ".pypirc"):
+        (directory / name).write_text(content)
+    for command in (["doctor"], ["render", "--remove"]):
+        programs.run(programs.SECRET, *command, env={"HOME": str(directory)}, cwd=directory)
+
+
 def test_doctor_shows_names_of_a_hostile_repository_as_text(directory: pathlib.Path) -> None:
     (directory / f".env.{HOSTILE.replace('/', '')}").write_text("A_TOKEN=x\n")
     done = programs.run(programs.SECRET, "doctor", env={"HOME": str(directory)}, cwd=directory)
