@@ -30,7 +30,7 @@ def test_every_key() -> None:
 def test_numbers() -> None:
     text = page(TOML)
     for promise in (
-        f"to {configuration.MAX_REFRESH_SECONDS}",
-        f"{configuration.DEFAULT_TIMEOUT_SECONDS} by default, from 1 to {configuration.MAX_TIMEOUT_SECONDS}",
+        f"0 to {configuration.MAX_REFRESH_SECONDS}",
+        f"1 to {configuration.MAX_TIMEOUT_SECONDS}, {configuration.DEFAULT_TIMEOUT_SECONDS} by default",
     ):
         assert promise in text, promise
