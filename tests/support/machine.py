@@ -70,8 +70,9 @@ _MASKED = (
 )
 
 # In one command, because it runs before every test. Units are stopped before their files are
-# removed.
+# removed, and not while a boot still starts them.
 _RESET = """
+systemctl is-system-running --wait >/dev/null
 systemctl -q disable remo-broker-admin.socket remo-broker-status.socket remo-broker-credentials.socket remo-broker-client@.socket remo-broker-mount@.socket
 systemctl -q disable remo-sidecar.service
 systemctl stop 'remo-*'
