@@ -60,6 +60,15 @@ SURROUNDINGS = (
         "root",
         ("tests/unit/broker", "tests/process/memory", "tests/process/sockets", "tests/process/bus"),
     ),
+    Surroundings(
+        "root without capabilities, as in most containers",
+        ("--drop-capability=CAP_SYS_ADMIN,CAP_SYS_PTRACE,CAP_MKNOD",),
+        "root",
+        (
+            "tests/unit/manifest",
+            *(f"tests/process/{one}" for one in ("client", "memory", "secret", "sidecar", "sockets")),
+        ),
+    ),
     Surroundings("an ordinary user without sudo", (), "newcomer", WITHOUT_MACHINE),
 )
 # Blanks, and letters that are not ASCII.
