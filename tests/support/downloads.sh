@@ -115,7 +115,7 @@ fetch_compose() {
     in_release "$new" download docker-compose
     unpack "$new"
     mv "$new"/usr/libexec/docker/cli-plugins/docker-compose "$new"
-    rm -r "$new/usr"
+    rm -r "${new:?}/usr"
     mv "$new" .cache/compose
 }
 
