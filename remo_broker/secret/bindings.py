@@ -7,6 +7,8 @@ project's manifest.
 
 from __future__ import annotations
 
+import json
+
 from remo_broker.cli.options import Arguments, Usage
 from remo_broker.cli.program import Problem
 from remo_broker.client.errors import BadReply
@@ -40,6 +42,7 @@ def find_bindings(arguments: Arguments, client: Client) -> Bound:
     tables = client.bindings().bindings
     try:
         found = bindings(info.allowlist, tables)
+        json.dumps(tables, ensure_ascii=False).encode()  # no path and no file can have half of a surrogate pair
     except (AttributeError, KeyError, TypeError, ValueError):
         raise BadReply(client.path, "'bindings' breaks a rule of the manifest") from None
     given = arguments.value(MANIFEST)

@@ -48,7 +48,7 @@ REQUESTS = {"git-credential": b"protocol=https\nhost=registry.example\n\n", "doc
 
 class _Listener(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
-    fails = False
+    fails = escapes = False
 
 
 class _Connection(socketserver.StreamRequestHandler):
@@ -57,7 +57,7 @@ class _Connection(socketserver.StreamRequestHandler):
             reply = {"ok": True, **REPLIES.get(json.loads(line)["op"], {})}
             if self.server.fails:  # type: ignore[attr-defined]
                 reply = {"ok": False, "code": HOSTILE, "reason": HOSTILE, "message": HOSTILE}
-            self.wfile.write(json.dumps(reply, ensure_ascii=False).encode() + b"\n")
+            self.wfile.write(json.dumps(reply, ensure_ascii=self.server.escapes).encode() + b"\n")  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -78,6 +78,19 @@ def test_no_command_shows_what_a_terminal_obeys(
     done = programs.run(programs.SECRET, *command, stdin=REQUESTS.get(command[0], b""), env=environment, cwd=directory)
     assert not [one for one in OBEYED if one in done.stdout + done.stderr]
     assert b"internal error" not in done.stderr
+
+
+@pytest.mark.parametrize("field", ["file_path", "template"])
+def test_a_binding_that_is_no_text_is_a_malformed_reply(
+    listener: _Listener, directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    binding = {"fetch_as": "file", "file_path": "a", "file_mode": "0600", "template": "{{value}}", field: "\ud800"}
+    monkeypatch.setitem(REPLIES, "bindings", {"bindings": {"A": [binding]}})
+    monkeypatch.setitem(REPLIES, "get", {"value": "v", "ttl_seconds": 1, "generation": 1})
+    listener.escapes = True
+    environment = {"HOME": str(directory), "REMO_BROKER_SOCKET": os.fspath(listener.server_address)}  # type: ignore[arg-type]
+    done = programs.run(programs.SECRET, "render", env=environment, cwd=directory)
+    assert "malformed reply" in programs.refused(done, 1)
 
 
 @pytest.mark.parametrize("content", ["\n" * 500_000, " " * 500_000, "TOKEN" * 100_000, "_auth=" + " " * 500_000])
