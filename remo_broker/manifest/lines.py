@@ -23,7 +23,8 @@ class Lines:
     """The lines of a manifest's keys. `content` is one that TOML's reader accepts."""
 
     def __init__(self, content: bytes) -> None:
-        self._lines = _lines(_tokens.sub(_blanked, content.decode("utf-8", "replace")))
+        text = content.decode("utf-8", "replace").removeprefix("\ufeff")
+        self._lines = _lines(_tokens.sub(_blanked, text))
 
     def of(self, key: str | None) -> int | None:
         """The line of a dotted key as errors name it, or of its table; None if neither is found."""

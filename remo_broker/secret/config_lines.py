@@ -19,7 +19,9 @@ class AlreadySet(Exception):
 def add_line(path: str, text: str, section: str | None, line: str) -> str:
     """`text` with `line` in `[section]`, or before the first section. Raises `AlreadySet`."""
     key = line.partition("=")[0].strip()
-    lines = _split(text)
+    begun = text.removeprefix("\ufeff")
+    byte_order_mark = text[: len(text) - len(begun)]
+    lines = _split(begun)
     begin, end = _section(lines, section)
     for one in lines[begin:end] if begin >= 0 else []:
         if one.strip() == line:
@@ -37,7 +39,7 @@ def add_line(path: str, text: str, section: str | None, line: str) -> str:
     result = "".join([*before, *(one + ending for one in added), *after])
     if path.endswith(".toml"):
         _check_toml(path, result)
-    return result
+    return byte_order_mark + result
 
 
 def remove_lines(text: str, keys: set[str]) -> str:

@@ -260,7 +260,7 @@ def _text(path: str) -> str:
         if not os.path.isfile(path):  # opening a FIFO, as some secret managers make .env, would wait
             return ""
         with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(MAX_BYTES)
+            return file.read(MAX_BYTES).removeprefix("\ufeff")
     except OSError:
         return ""
 

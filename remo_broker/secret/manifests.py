@@ -65,7 +65,7 @@ def projects_nearby() -> list[str]:
 
 def _project_in(content: bytes) -> str | None:
     """The project's name in a manifest of either form. Old Python versions have no TOML parser."""
-    names = _project_name.findall(content.decode("utf-8", "replace"))
+    names = _project_name.findall(content.decode("utf-8", "replace").removeprefix("\ufeff"))
     return next((name for pair in names for name in pair if is_project_name(name)), None)
 
 

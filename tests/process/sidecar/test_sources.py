@@ -187,6 +187,14 @@ def test_a_configuration_that_is_wrong(supplied: Supplied, text: str, says: str)
     assert "\nHint: " in line
 
 
+def test_a_configuration_that_begins_with_a_byte_order_mark(supplied: Supplied) -> None:
+    (supplied.directory / "a.env").write_text("A=one\n")
+    config = supplied.configure("\ufeff" + source(file=str(supplied.directory / "a.env")))
+    done = supplied.run(f"--config={config}", "push")
+    assert done.returncode == 0, done.stderr
+    assert supplied.broker.get("A")["value"] == "one"
+
+
 def test_usage(supplied: Supplied) -> None:
     assert "no such file" in refused(supplied.run("--config=/nowhere/x", "push"), 1)
     assert "--watch needs --command" in refused(supplied.run("push", "--watch=/x"), 2)

@@ -77,6 +77,11 @@ def test_nowhere() -> None:
     assert Lines(b"a = 1\r\n[cache]\r\nttl_seconds = 1\r\n").of("cache.ttl_seconds") == 3
 
 
+def test_a_byte_order_mark_hides_no_key() -> None:
+    assert Lines(b"\xef\xbb\xbfproject = 1\n").of("project") == 1
+    assert Lines(b"\xef\xbb\xbf[project]\nname = 1\n").of("project.name") == 2
+
+
 @given(st.binary(max_size=200) | st.text("[]{}=.#\\\"'\n a", max_size=60).map(str.encode))
 def test_any_bytes(content: bytes) -> None:
     line = Lines(content).of("a.a")
