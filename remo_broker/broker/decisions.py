@@ -189,7 +189,11 @@ class Decisions:
             head = grant.from_store
         region, start, end = grant.secret
         view = store.snapshot.views[region][start:end]  # type: ignore[union-attr]  # not missing, so there is one
-        return [grant.head, view, grant.tail % left], head
+        seconds = int(left)
+        if seconds != grant.seconds:
+            grant.seconds = seconds
+            grant.tail_now = grant.tail % seconds
+        return [grant.head, view, grant.tail_now], head
 
     def _prepare(self, grant: Grant) -> None:
         """Bring a grant up to date with the store."""
@@ -207,6 +211,7 @@ class Decisions:
         grant.secret = region, start, end
         grant.head = BINARY_HEAD if binary else VALUE_HEAD
         grant.tail = VALUE_TAIL % store.generation
+        grant.seconds = -1
         grant.expiry = snapshot.expiries.get(name)
         if grant.expiry is not None:
             grant.tail = EXPIRING_TAIL % (store.generation, timestamp(grant.expiry.wall_usec).encode("ascii"))

@@ -125,7 +125,20 @@ class Grant:
     `decisions` fills it in when `epoch` is not the store's.
     """
 
-    __slots__ = ("epoch", "expiry", "from_cache", "from_store", "head", "missing", "name", "project", "secret", "tail")
+    __slots__ = (
+        "epoch",
+        "expiry",
+        "from_cache",
+        "from_store",
+        "head",
+        "missing",
+        "name",
+        "project",
+        "seconds",
+        "secret",
+        "tail",
+        "tail_now",
+    )
 
     def __init__(self, project: Project, name: str) -> None:
         self.project = project
@@ -135,6 +148,9 @@ class Grant:
         self.secret = (0, 0, 0)
         self.tail = b""
         """What follows the value; a format for the time left of the lease."""
+        self.seconds = -1
+        self.tail_now = b""
+        """`tail` with `seconds` left; -1 if there is none yet."""
         self.expiry: Expiry | None = None
         self.missing: bytes | None = None
         """The whole reply while the broker does not hold the secret."""

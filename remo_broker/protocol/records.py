@@ -137,7 +137,8 @@ def own_fields() -> bytes:
     return peer_fields(os.getpid(), os.getuid(), os.getgid())
 
 
-def latency_field(microseconds: int) -> bytes:
+def latency_field(microseconds: float) -> bytes:
+    """Rounded down."""
     return b"REMO_LATENCY_USEC=%d\n" % microseconds
 
 

@@ -136,12 +136,12 @@ class AuditTrail:
     def numbered(self, heads: list[bytes], tail: bytes) -> list[bytes]:
         """Complete records: each of `heads` with `tail`, which all records of a turn share, and its
         own serial."""
-        tail += self._start_field
+        start = self._start_field
         serial = self.serial
         entries = []
         for head in heads:
             serial += 1
-            entries.append(b"%b%bREMO_SERIAL=%d\n" % (head, tail, serial))
+            entries.append(head + b"%b%bREMO_SERIAL=%d\n" % (tail, start, serial))
         self.serial = serial
         return entries
 
@@ -153,15 +153,17 @@ class AuditTrail:
         if not self.healthy and not self.retry():
             return 0
         taken = 0
-        patience = PATIENCE_SECONDS
-        batches = [records] if len(records) == 1 else self._batches(records)
-        began = monotonic() if len(batches) > 1 else 0.0
         try:
-            for batch in batches:
-                self._transport.send(batch, patience)
-                taken += len(batch)
-                if began:
-                    patience = min(patience, max(0.0, began + TURN_SECONDS - monotonic()))
+            if len(records) == 1:
+                self._transport.send(records, PATIENCE_SECONDS)
+                taken = 1
+            else:
+                deadline = monotonic() + TURN_SECONDS
+                patience = PATIENCE_SECONDS
+                for batch in self._batches(records):
+                    self._transport.send(batch, patience)
+                    taken += len(batch)
+                    patience = min(patience, max(0.0, deadline - monotonic()))
         except OSError:
             self._degrade("journald is not accepting audit records")
         self.unseen += taken
@@ -363,6 +365,8 @@ class TrailTimers:
 
     def _end_of_turn(self) -> None:
         trail = self._trail
+        if self._look_due and trail.healthy and trail.stored and self._trouble is None:
+            return  # as nearly always
         if trail.trouble != self._trouble:
             self._trouble = trail.trouble
             self._changed()

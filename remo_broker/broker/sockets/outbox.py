@@ -85,7 +85,7 @@ class Outbox:
         record is not accepted."""
         if self._deny and not self._trail.stored:
             heads = self._deny_secrets(entries)
-        latency = records.latency_field(int((monotonic() - self._loop.now) * 1e6))
+        latency = records.latency_field((monotonic() - self._loop.now) * 1e6)
         written = self._trail.numbered(heads, latency)
         taken = self._trail.write(written)
         if not self._deny and taken == len(written):

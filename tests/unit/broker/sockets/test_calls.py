@@ -33,9 +33,9 @@ GET = b'{"op":"get","name":"A"}\n'
 ROUNDS = 20
 
 # From the event to the end of the turn, once warm.
-CALLS_OF_A_GET = 37
+CALLS_OF_A_GET = 36
 # From the event of the listener to the close, without what the audit reads of /proc about the peer.
-CALLS_OF_A_CONNECTION = 76
+CALLS_OF_A_CONNECTION = 69
 
 
 class Counter:
