@@ -109,6 +109,8 @@ class Loop:
         """When this turn began, in seconds of the monotonic clock."""
         self.turns = 0
         """Number of turns so far."""
+        self.full_turn = -1
+        """The last turn in which further descriptors may have been ready."""
         self.turn_ends: list[Callable[[], None]] = []
         self.on_bug = on_bug
         self._epoll = select.epoll()
@@ -168,6 +170,8 @@ class Loop:
         ready = self._epoll.poll(timeout, EVENTS_PER_TURN)
         self.now = monotonic()
         self.turns += 1
+        if len(ready) == EVENTS_PER_TURN:
+            self.full_turn = self.turns
         for descriptor, _ in ready:
             handler = handlers.get(descriptor)  # None: an earlier handler closed it
             if handler is not None:

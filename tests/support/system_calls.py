@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import collections
 import os
-import select
 import socket
 from typing import TYPE_CHECKING
 
@@ -35,13 +34,11 @@ CONNECTION = {
 }
 TO_JOURNALD = {"sendto": 1}
 TO_STANDARD_ERROR = {"poll": 1, "write": 1}
-# What the audit learns about the peer, which connects again and again: its pidfd, the pidfd's
-# inode, its comm and cgroup from files that are open already, and whether it still runs. Before
-# Linux 6.9 a process is not known again, so they are opened each time; before 6.5, without
-# SO_PEERPIDFD, its start time is read before and after instead.
+# What the audit learns about the peer, which connects again and again: its comm and cgroup from
+# files that are open already, and whether it still runs. Before Linux 6.5, without SO_PEERPIDFD, its
+# start time is read before and after instead.
 SO_PEERPIDFD = 77
-WITH_INODE = {"getsockopt": 1, "newfstatat": 1, "pread64": 2, "poll": 1, "close": 1}
-WITH_PIDFD = {**WITH_INODE, "openat": 2, "close": 3}
+WITH_PIDFD = {"pread64": 2, "poll": 1}
 WITHOUT_PIDFD = {
     "getsockopt": 1,
     "openat": 4,
@@ -61,14 +58,12 @@ EXECUTABLE = {"readlink": 1}
 def of_peer() -> Mapping[str, int]:
     """What this kernel makes the broker do."""
     ours, theirs = socket.socketpair()
-    with ours, theirs, select.epoll() as anonymous:
+    with ours, theirs:
         try:
-            pidfd = ours.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
+            os.close(ours.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD))
         except OSError:
             return WITHOUT_PIDFD
-        shared = os.fstat(pidfd).st_ino == os.fstat(anonymous.fileno()).st_ino
-        os.close(pidfd)
-        return WITH_PIDFD if shared else WITH_INODE
+    return WITH_PIDFD
 
 
 def read_trace(text: str) -> collections.Counter[str]:

@@ -6,9 +6,11 @@ Read once per connection, when it is accepted. The socket refers to the process 
 they were its own; if it has ended, the record says only that. Older kernels have no such reference:
 there, the process must have the same start time before and after the read.
 
-Opening and closing those files is most of the cost, and many programs connect again for each get.
-So the files of the process that connected last stay open: an open one belongs to that process, even
-after its pid was reused, and is read again for each connection.
+Getting that reference and opening those files is most of the cost, and many programs connect again
+for each get. So the reference to the process that connected last and its files stay open. They
+belong to that process, even after its pid was reused, and are read again for each connection. A
+peer is that process if its reference has the same inode (Linux 6.9), or if it has the same pid and
+connected while that process was known to run: see `Peer.since`.
 
 A process can choose its own comm and exe, and the control groups below its own. So the unit and the
 container recorded are the outermost ones: a container cannot pass for another by naming a group
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from _socket import socket as Accepted  # noqa: N812 - what accept returns
     from collections.abc import Callable
 
+    from remo_broker.broker.sockets.connection import Peer
+
 # asm-generic/socket.h; Python has no constant for it.
 SO_PEERPIDFD = 77
 LONGEST = 128
@@ -46,6 +50,8 @@ KNOWN_PLACES = 64
 KNOWN_COMMS = 256
 
 GONE = b"REMO_PEER_GONE=1\n"
+# Later than any turn of the loop.
+NEVER = 1 << 62
 
 _SOL_SOCKET = int(socket.SOL_SOCKET)
 _OPEN = os.O_RDONLY | os.O_CLOEXEC
@@ -78,12 +84,22 @@ _escape = re.compile(r"\\x([0-9a-f]{2})")
 _user_manager = re.compile(r"user@\d+\.service").fullmatch
 
 
-def peer_fields(connection: Accepted, pid: int, uid: int, gid: int) -> bytes:
-    """All record fields about the peer of `connection`; the other arguments are its credentials."""
-    return records.peer_fields(pid, uid, gid) + peer_identity(connection, pid, uid)
+def peer_fields(connection: Accepted, peer: Peer, turn: int) -> bytes:
+    """All record fields about the peer of `connection`. `turn` is the loop's."""
+    last = _last
+    pid, uid, gid = peer.pid, peer.uid, peer.gid
+    found = last.again(uid) if pid == last.pid and peer.since > last.turn else b""
+    if not found:
+        found = peer_identity(connection, pid, uid, turn)
+    if not found or found is not last.fields:
+        return records.peer_fields(pid, uid, gid) + found
+    if uid != last.uid or gid != last.gid:
+        last.uid, last.gid = uid, gid
+        last.all_fields = records.peer_fields(pid, uid, gid) + found
+    return last.all_fields
 
 
-def peer_identity(connection: Accepted, pid: int, uid: int) -> bytes:
+def peer_identity(connection: Accepted, pid: int, uid: int, turn: int = NEVER) -> bytes:
     """The fields other than pid, uid and gid. `pid` is the peer's, 0 if it has none in this
     namespace."""
     if pid <= 0:
@@ -94,81 +110,128 @@ def peer_identity(connection: Accepted, pid: int, uid: int) -> bytes:
         return GONE
     except OSError:
         return _by_start_time(pid, uid)
-    files = _last
-    try:
-        inode = os.fstat(pidfd).st_ino
-        try:
-            if inode != files.inode:
-                files.open(pid, inode)
-            found = _fields(files.read_comm(), files.read_cgroup(), pid, uid)
-        except OSError:  # it has ended, or this process may not look, or has no descriptor left
-            files.close()
-            return GONE if _ended(pidfd) else b""
-        if _ended(pidfd):
-            files.close()
-            return GONE
-    finally:
+    last = _last
+    inode = os.fstat(pidfd).st_ino
+    if inode == last.inode:
         os.close(pidfd)
-    if inode == _shared_inode:
-        files.close()
-        return found
-    return b"%bREMO_PEER_PIDFD_INODE=%d\n" % (found, inode)
+    else:
+        last.close()
+        last.hold(pidfd, pid, 0 if inode == _shared_inode else inode, turn)
+    try:
+        last.open()
+        found = last.read(uid)
+    except OSError:  # it has ended, or this process may not look, or has no descriptor left
+        found = b""
+        if not last.ended():
+            last.close()
+            return b""
+    if last.ended():
+        last.close()
+        return GONE
+    return found
 
 
-class _Files:
-    """The /proc files of the process that connected last, open."""
+class _Process:
+    """The process that connected last: its pidfd and its /proc files, open."""
 
-    __slots__ = ("_cgroup", "_comm", "inode")
+    __slots__ = (
+        "_cgroup",
+        "_comm",
+        "_pidfd",
+        "_poll",
+        "_was",
+        "all_fields",
+        "fields",
+        "gid",
+        "inode",
+        "pid",
+        "turn",
+        "uid",
+    )
 
     def __init__(self) -> None:
-        self._comm = self._cgroup = -1
+        self._pidfd = self._comm = self._cgroup = -1
+        self._forget()
+
+    def _forget(self) -> None:
+        self._poll: Callable[[int], list[tuple[int, int]]] | None = None
+        self._was: tuple[bytes, bytes, bytes] | None = None
+        """What was read of it last."""
+        self.pid = -1
+        """-1 if there is none."""
         self.inode = 0
-        """Its pidfd's; 0 if none is open."""
+        """Its pidfd's; 0 if all pidfds have the same."""
+        self.turn = NEVER
+        """The loop's turn since which it is known to run."""
+        self.fields = b""
+        """What followed from what was read of it."""
+        self.uid = self.gid = -1
+        self.all_fields = b""
+        """`fields` with its pid and these credentials."""
 
-    def open(self, pid: int, inode: int) -> None:
-        """Open those of `pid`. Raises OSError if there is no such process."""
-        self.close()
-        self._comm = os.open(b"/proc/%d/comm" % pid, _OPEN)
+    def hold(self, pidfd: int, pid: int, inode: int, turn: int) -> None:
+        self._pidfd, self.pid, self.inode, self.turn = pidfd, pid, inode, turn
+
+    def open(self) -> None:
+        """Open its files, if they are not. Raises OSError if it has none any more."""
+        if self._cgroup < 0:
+            self._comm = os.open(b"/proc/%d/comm" % self.pid, _OPEN)
+            self._cgroup = os.open(b"/proc/%d/cgroup" % self.pid, _OPEN)
+
+    def ended(self) -> bool:
+        """Whether it has ended (zombies included): its pid may have been reused."""
+        poll = self._poll
+        if poll is None:
+            poll = self._poll = _poll_of(self._pidfd)
+        return bool(poll(0))
+
+    def again(self, uid: int) -> bytes:
+        """Its fields, read again; empty if it has ended."""
         try:
-            self._cgroup = os.open(b"/proc/%d/cgroup" % pid, _OPEN)
+            found = self.read(uid)
         except OSError:
-            os.close(self._comm)
-            raise
-        self.inode = inode
+            return b""
+        return b"" if self.ended() else found
 
-    def read_comm(self) -> bytes:
-        return os.pread(self._comm, COMM_SIZE, 0)
-
-    def read_cgroup(self) -> bytes:
+    def read(self, uid: int) -> bytes:
+        """Its fields, which are its own if it has not `ended` afterwards. Raises OSError."""
+        comm = os.pread(self._comm, COMM_SIZE, 0)
         text = part = os.pread(self._cgroup, READ_SIZE, 0)
         while len(part) == READ_SIZE:
             part = os.pread(self._cgroup, READ_SIZE, len(text))
             text += part
-        return text
+        was = (comm, text, _executable(self.pid) if _own_uid in (uid, 0) else b"")
+        if was != self._was:
+            self._was = was
+            self.fields = _fields(*was, self.inode)
+            self.uid = -1
+        return self.fields
 
     def close(self) -> None:
-        if self.inode:
-            self.inode = 0
-            os.close(self._comm)
-            os.close(self._cgroup)
+        for descriptor in (self._pidfd, self._comm, self._cgroup):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._pidfd = self._comm = self._cgroup = -1
+        self._forget()
 
 
-_last = _Files()
+_last = _Process()
 
 
 def _by_start_time(pid: int, uid: int) -> bytes:
-    files = _Files()
+    process = _Process()
     try:
         before = _start_time(pid)
-        files.open(pid, before)
-        found = _fields(files.read_comm(), files.read_cgroup(), pid, uid)
+        process.hold(-1, pid, 0, NEVER)
+        process.open()
+        found = process.read(uid)
         return found if before == _start_time(pid) else GONE
     except (FileNotFoundError, ProcessLookupError):
         return GONE
     except OSError:
         return b""
     finally:
-        files.close()
+        process.close()
 
 
 def _start_time(pid: int) -> int:
@@ -181,7 +244,7 @@ def _start_time(pid: int) -> int:
     return int(fields[19])
 
 
-def _fields(comm: bytes, cgroup: bytes, pid: int, uid: int) -> bytes:
+def _fields(comm: bytes, cgroup: bytes, executable: bytes, inode: int) -> bytes:
     named = _known_comms.get(comm)
     if named is None:
         named = b"REMO_PEER_COMM=%b\n" % _shown(comm.removesuffix(b"\n"))
@@ -190,13 +253,20 @@ def _fields(comm: bytes, cgroup: bytes, pid: int, uid: int) -> bytes:
     if placed is None:
         placed = b"".join(field(name, printable(value, LONGEST)) for name, value in places(cgroup))
         _remember(_known_places, KNOWN_PLACES, cgroup, placed)
-    if _own_uid not in (uid, 0):
-        return named + placed
+    found = named + placed
+    if executable:
+        found += b"REMO_PEER_EXE=%b\n" % _shown(executable)
+    if inode:
+        found += b"REMO_PEER_PIDFD_INODE=%d\n" % inode
+    return found
+
+
+def _executable(pid: int) -> bytes:
+    """The path of its program; empty if the kernel does not tell."""
     try:
-        executable = os.readlink(b"/proc/%d/exe" % pid)
+        return os.readlink(b"/proc/%d/exe" % pid)
     except OSError:
-        return named + placed
-    return b"%b%bREMO_PEER_EXE=%b\n" % (named, placed, _shown(executable))
+        return b""
 
 
 def _remember(known: dict[bytes, bytes], at_most: int, read: bytes, fields: bytes) -> None:
@@ -261,14 +331,13 @@ def _systemd_path(cgroup: bytes) -> str:
     return found.decode("utf-8", "surrogateescape")
 
 
-def _ended(pidfd: int) -> bool:
-    """Whether the process has ended (zombies included): its pid may have been reused."""
+def _poll_of(pidfd: int) -> Callable[[int], list[tuple[int, int]]]:
     poll = _polls.get(pidfd)
     if poll is None:
         poller = select.poll()
         poller.register(pidfd, select.POLLIN)
         poll = _polls[pidfd] = poller.poll
-    return bool(poll(0))
+    return poll
 
 
 _polls: dict[int, Callable[[int], list[tuple[int, int]]]] = {}

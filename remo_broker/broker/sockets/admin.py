@@ -82,7 +82,7 @@ class AdminConnection(Connection):
     def __init__(self, server: AdminServer, connection: Accepted, peer: Peer) -> None:
         super().__init__(server.loop, server.sweeper, connection)
         self.peer = peer
-        peer.fields = identity.peer_fields(connection, peer.pid, peer.uid, peer.gid)
+        peer.fields = identity.peer_fields(connection, peer, server.loop.turns)
         self._server = server
         self._memory = RegionHolder(server.arena)
         # region[start:end] holds the bytes that were received but not handled; there is no newline

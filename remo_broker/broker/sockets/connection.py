@@ -54,11 +54,15 @@ def discard(connection: Accepted) -> int:
 class Peer:
     """The peer's credentials, as the kernel recorded them at connect time."""
 
-    __slots__ = ("fields", "gid", "pid", "uid")
+    __slots__ = ("fields", "gid", "pid", "since", "uid")
 
-    def __init__(self, connection: Accepted) -> None:
+    def __init__(self, connection: Accepted, since: int = -1) -> None:
         self.fields = b""
         """The peer's fields in an operator's audit records."""
+        self.since = since
+        """A turn of the loop before which it had not connected; -1 if none is known. A process
+        with its pid that ran before that turn and still runs is the peer: no two have one pid at a
+        time."""
         credentials = connection.getsockopt(_SOL_SOCKET, _SO_PEERCRED, _UCRED_SIZE)
         self.pid, self.uid, self.gid = _UCRED.unpack(credentials)
 

@@ -153,7 +153,7 @@ class CredentialServer(CredentialConnections):
         # the unit's control group until it is answered. First, so that the look at whether the peer
         # has ended, which comes with its identity, covers it.
         runs_in_unit = asked.is_kept and identity.runs_in(peer.pid, asked.unit)
-        asked.identity = identity.peer_fields(asked.socket, peer.pid, peer.uid, peer.gid)
+        asked.identity = identity.peer_fields(asked.socket, peer, self.loop.turns)
         if peer.uid != 0:
             return Reason.UID_NOT_ALLOWED
         if not asked.is_kept:

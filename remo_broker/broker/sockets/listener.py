@@ -77,8 +77,10 @@ class Listener:
         # Not `accept`, which creates an object of Python's own class, looks up two enums and checks
         # timeouts.
         self._accept: Callable[[], tuple[int, object]] = listening._accept  # type: ignore[attr-defined]
-        self._turn = 0
+        self._turn = loop.turns
         """The turn in which a connection was last accepted."""
+        self._empty = -1
+        """The last turn in which its queue was seen empty."""
         self._busy = 0
         """How many consecutive turns up to then accepted connections."""
         self._file = _identity(self.path) if has_file else None
@@ -87,7 +89,12 @@ class Listener:
 
     def _ready(self) -> None:
         turn = self._loop.turns
-        self._busy = self._busy + 1 if turn == self._turn + 1 else 0
+        if turn == self._turn + 1:
+            self._busy += 1
+        else:
+            self._busy = 0
+            if self._loop.full_turn != turn - 1:
+                self._empty = turn - 1
         self._turn = turn
         self._take(ACCEPTS_PER_TURN if self._busy >= BUSY_TURNS else 1)
 
@@ -106,6 +113,7 @@ class Listener:
                 descriptor, _ = self._accept()
             except BlockingIOError:
                 self._busy = 0
+                self._empty = self._loop.turns
                 return
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
@@ -113,7 +121,7 @@ class Listener:
                     return
                 continue  # this connection is already gone
             connection = Accepted(_FAMILY, _KIND, 0, descriptor)
-            self.on_accept(connection, Peer(connection))
+            self.on_accept(connection, Peer(connection, self._empty))
 
     def _pause(self, seconds: float) -> None:
         self._loop.change(self.socket.fileno(), 0)
@@ -122,6 +130,7 @@ class Listener:
     def _resume(self) -> None:
         if self.socket.fileno() >= 0:
             self._loop.change(self.socket.fileno(), READ)
+            self._turn = self._loop.turns  # that it was not ready meanwhile says nothing of its queue
 
     @property
     def is_at_its_path(self) -> bool:

@@ -89,7 +89,7 @@ class ProjectConnection(QueuedConnection):
         self.outbox = server.outbox
         self.project = project
         self.peer = peer
-        self.peer_fields = identity.peer_fields(connection, peer.pid, peer.uid, peer.gid)
+        self.peer_fields = identity.peer_fields(connection, peer, server.loop.turns)
         self._unread = b""
         self._at_end = False
         self._queued = False

@@ -221,11 +221,11 @@ class ProjectListeners:
         self.last_activity = server.loop.now
         project = server.broker.projects.get(name)
         if project is None:
-            fields = identity.peer_fields(connection, peer.pid, peer.uid, peer.gid)
+            fields = identity.peer_fields(connection, peer, server.loop.turns)
             generation = server.broker.store.generation
             self._refuse(name, connection, decisions.NOT_REGISTERED, unregistered_record(name, fields, generation))
         elif not project.registration.admits(peer.uid):
-            fields = identity.peer_fields(connection, peer.pid, peer.uid, peer.gid)
+            fields = identity.peer_fields(connection, peer, server.loop.turns)
             self._refusals.add(name, peer.uid, fields)
             self._refuse(name, connection, decisions.PEER_UNEXPECTED, None)
         elif self._full(project):

@@ -140,7 +140,7 @@ def test_passed_descriptors_are_not_kept(start_broker: StartBroker) -> None:
     """They are closed as the message is read: a process that waits on the other end of one sees
     it."""
     broker = start_broker(projects=[registration("myrepo", "A")])
-    with Link(broker.project()) as link:  # the broker keeps two files of the process that connected last
+    with Link(broker.project()) as link:  # the broker keeps files of the process that connected last
         link.ask({"op": "info"})
         descriptors = broker.descriptors() - 1
     for path in (broker.project(), broker.admin, broker.status_socket):

@@ -46,7 +46,7 @@ WITHIN_A_PROJECT = (
 
 
 # The broker keeps them of the process that connected last, unless that had ended by then.
-FILES_OF_LAST_PEER = 2
+FILES_OF_LAST_PEER = 3
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,14 @@ print(flush=True)
 sys.stdin = None
 time.sleep(60)
 """
+_ASK_AND_STAY = """
+import socket, sys, time
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1].encode())
+s.send(b'{"op":"get","name":"A"}\\n')
+open("/proc/self/comm", "w").write("second")
+time.sleep(60)
+"""
 OWN_PROGRAM = os.readlink("/proc/self/exe")
 _CLONE3 = 435  # the number of clone3(2), which glibc does not wrap
 
@@ -102,8 +110,34 @@ def test_a_process_that_has_the_number_now_is_not_blamed(broker: Broker) -> None
     assert "sleep" not in json.dumps(record)
 
 
-def with_pid(pid: int) -> int:
-    """Start `sleep` as the process with this number, which somebody else may have just now."""
+def test_two_processes_of_one_number_are_told_apart(start_broker: StartBroker) -> None:
+    """The first has ended and waits in a queue behind another; meanwhile the second has its number
+    and asks, too."""
+    broker = start_broker(projects=[registration("myrepo", "A"), registration("other", "A")])
+    broker.signal(signal.SIGSTOP)
+    status = pathlib.Path(f"/proc/{broker.pid}/status")
+    poll("the broker to stop", lambda: "State:\tT" in status.read_text())
+    with socket.socket(socket.AF_UNIX) as before, socket.socket(socket.AF_UNIX) as client:
+        before.connect(str(broker.project()))
+        pid = ask_and_end(broker, client)
+        argv = [sys.executable, "-ISc", _ASK_AND_STAY, str(broker.project("other"))]
+        second = with_pid(pid, argv)
+        try:
+            poll("the second to have connected", lambda: pathlib.Path(f"/proc/{second}/comm").read_text() == "second\n")
+            broker.signal(signal.SIGCONT)
+            answered(client)
+        finally:
+            os.kill(second, signal.SIGKILL)
+            os.waitpid(second, 0)
+    records = {one["REMO_PROJECT"]: one for one in broker.records("fetch")}
+    assert {one["REMO_PEER_PID"] for one in records.values()} == {str(pid)}
+    assert "REMO_PEER_COMM" not in records["myrepo"]
+    assert records["myrepo"]["REMO_PEER_GONE"] == "1"
+    assert records["other"]["REMO_PEER_COMM"] == "second"
+
+
+def with_pid(pid: int, argv: list[str] = ["sleep", "60"]) -> int:  # noqa: B006 - not changed
+    """Start `argv` as the process with this number, which somebody else may have just now."""
     numbers = (ctypes.c_int32 * 1)(pid)
     # flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid,
     # set_tid_size
@@ -113,7 +147,7 @@ def with_pid(pid: int) -> int:
     def started() -> int:
         child: int = libc.syscall(_CLONE3, arguments, ctypes.sizeof(arguments))
         if child == 0:
-            os.execv("/bin/sleep", ["sleep", "60"])
+            os.execvp(argv[0], argv)
         if child < 0 and ctypes.get_errno() != errno.EEXIST:
             unavailable(f"a pid cannot be chosen here: {os.strerror(ctypes.get_errno())}")
         return max(child, 0)

@@ -1,0 +1,172 @@
+"""What a listener knows of how long its connections have waited: two processes of one pid are told
+apart by it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from remo_broker.broker import loop as loop_module
+from remo_broker.broker.audit import identity
+from remo_broker.broker.loop import READ, Loop
+from remo_broker.broker.sockets.connection import Peer
+from remo_broker.broker.sockets.listener import MAY_NOT_SECONDS, Listener
+
+if TYPE_CHECKING:
+    import pathlib
+    from _socket import socket as Accepted  # noqa: N812 - what accept returns
+    from collections.abc import Iterator
+
+
+class Queue:
+    """A loop with a listener, and what it has accepted: the peer, and in which turn."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self.loop = Loop(self._bug)
+        self.accepted: list[tuple[Peer, int]] = []
+        self.may_accept = True
+        self.path = str(directory / "s")
+        self._clients: list[socket.socket] = []
+        self._waiting = socket.socket(socket.AF_UNIX)
+        self._waiting.bind(self.path)
+        self._waiting.listen()
+        self._waiting.setblocking(False)
+        # Ready in every turn, so that no turn waits.
+        self._read_end, write_end = os.pipe()
+        os.close(write_end)
+        self.loop.watch(self._read_end, READ, lambda: None)
+
+    def serve(self) -> None:
+        self.listener = Listener(
+            self.loop,
+            self._waiting,
+            self._accepted,
+            may_accept=lambda: self.may_accept,
+        )
+
+    def _accepted(self, connection: Accepted, peer: Peer) -> None:
+        connection.close()
+        self.accepted.append((peer, self.loop.turns))
+
+    def connect(self) -> None:
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(self.path)
+        self._clients.append(client)
+
+    def turns(self, count: int) -> None:
+        for _ in range(count):
+            self.loop.turn()
+
+    def _bug(self, error: BaseException) -> None:
+        raise error
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
+        self.listener.close()
+        self.loop.forget(self._read_end)
+        os.close(self._read_end)
+        self.loop.close()
+
+
+@pytest.fixture
+def queue(tmp_path: pathlib.Path) -> Iterator[Queue]:
+    with contextlib.closing(Queue(tmp_path)) as queue:
+        yield queue
+
+
+def test_connections_that_waited_from_before_the_first_turn(queue: Queue) -> None:
+    queue.connect()
+    queue.connect()
+    queue.serve()
+    queue.turns(3)
+    assert [(peer.since, turn) for peer, turn in queue.accepted] == [(-1, 1), (-1, 2)]
+
+
+def test_a_connection_to_an_empty_queue_came_after_the_turn_that_saw_it_empty(queue: Queue) -> None:
+    queue.serve()
+    queue.turns(3)
+    queue.connect()
+    queue.turns(1)
+    assert [(peer.since, turn) for peer, turn in queue.accepted] == [(3, 4)]
+
+
+def test_a_connection_behind_others_may_have_come_when_they_did(queue: Queue) -> None:
+    queue.serve()
+    queue.turns(2)
+    for _ in range(3):
+        queue.connect()
+    queue.turns(3)
+    assert [(peer.since, turn) for peer, turn in queue.accepted] == [(2, 3), (2, 4), (2, 5)]
+    queue.turns(1)
+    queue.connect()
+    queue.turns(1)
+    assert queue.accepted[-1][0].since == 6
+
+
+def test_an_attempt_that_finds_the_queue_empty_counts(queue: Queue) -> None:
+    queue.serve()
+    queue.turns(1)
+    queue.connect()
+    queue.listener.take_waiting()
+    queue.connect()
+    queue.turns(1)
+    assert [(peer.since, turn) for peer, turn in queue.accepted] == [(-1, 1), (1, 2)]
+
+
+def test_a_listener_that_may_not_accept_was_not_seen_empty(queue: Queue) -> None:
+    queue.serve()
+    queue.turns(2)
+    queue.connect()
+    queue.may_accept = False
+    queue.turns(1)
+    queue.may_accept = True
+    queue.loop.after(MAY_NOT_SECONDS * 2, queue.loop.stop)
+    queue.loop.run()
+    assert queue.accepted[0][0].since == 2
+
+
+def test_a_turn_with_more_events_than_it_takes_saw_no_queue_empty(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue.serve()
+    queue.turns(2)
+    monkeypatch.setattr(loop_module, "EVENTS_PER_TURN", 1)
+    queue.turns(2)  # each is full of the one that is always ready
+    monkeypatch.undo()
+    queue.connect()
+    queue.turns(1)
+    assert queue.accepted[0][0].since < 3
+
+
+class OfSomebody(Peer):
+    """Another process that had this one's pid when it connected."""
+
+    def __init__(self, since: int) -> None:
+        self.fields = b""
+        self.pid, self.uid, self.gid = os.getpid(), os.getuid(), os.getgid()
+        self.since = since
+
+
+class Gone:
+    """The connection of a process that has ended."""
+
+    def getsockopt(self, *_: int) -> int:
+        raise ProcessLookupError(errno.ESRCH, "")
+
+
+def test_a_process_is_known_again_only_by_a_connection_that_is_younger() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        own = identity.peer_fields(ours, OfSomebody(-1), 5)
+        if identity._last.turn != 5:
+            pytest.skip("the kernel has no SO_PEERPIDFD")
+        assert b"REMO_PEER_COMM=" in own
+        assert identity.peer_fields(Gone(), OfSomebody(6), 7) == own  # type: ignore[arg-type]
+        for since in (-1, 4, 5):
+            assert identity.GONE in identity.peer_fields(Gone(), OfSomebody(since), 7)  # type: ignore[arg-type]
