@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from remo_broker.client.project import Client
     from remo_broker.protocol.ops import Request
-    from remo_broker.protocol.replies import ProjectInfo
+    from remo_broker.protocol.replies import BoundSecrets, ProjectInfo
 
 # struct ucred: pid, uid and gid, 32 bits each.
 _UCRED_BYTES = 12
@@ -36,13 +36,26 @@ _PING = b'{"op":"ping"}\n'
 
 
 class QuickInfo:
-    """The part of `ProjectInfo` that helpers use."""
+    """The part of `ProjectInfo` that `remo-secret` uses."""
 
-    __slots__ = ("allowlist", "hosts")
+    __slots__ = ("allowlist", "hosts", "manifest_path", "manifest_sha256", "project")
 
-    def __init__(self, allowlist: list[str], hosts: dict[str, str] | None) -> None:
+    def __init__(
+        self, project: str, allowlist: list[str], hosts: dict[str, str] | None, manifest: tuple[str | None, str | None]
+    ) -> None:
+        self.project = project
         self.allowlist = allowlist
         self.hosts = hosts
+        self.manifest_path, self.manifest_sha256 = manifest
+
+
+class QuickBindings:
+    """`BoundSecrets`, its tables unchecked."""
+
+    __slots__ = ("bindings",)
+
+    def __init__(self, bindings: dict[str, Any]) -> None:
+        self.bindings = bindings
 
 
 def open_project(path: str) -> QuickClient | Client:
@@ -74,7 +87,7 @@ def _connect(path: str) -> _socket.socket | None:
 
 
 class QuickClient:
-    """`get` and `info` of `Client`, on one connection that is never reopened."""
+    """`get`, `info` and `bindings` of `Client`, on one connection that is never reopened."""
 
     def __init__(self, path: str, connection: _socket.socket) -> None:
         self.path = path
@@ -100,16 +113,9 @@ class QuickClient:
             from remo_broker.client.exchange import encode
 
             line = encode(request())
-        reused = self._greeted
-        try:
-            fields = self._ask(line, request)
-        except Exception as error:
-            from remo_broker.client.errors import ConnectionLost
-            from remo_broker.client.project import Client
-
-            if not (reused and isinstance(error, ConnectionLost)):
-                raise
-            with Client(self.path) as again:  # the broker has restarted since the first request
+        fields = self._ask_or_none(line, request)
+        if fields is None:
+            with self._again() as again:
                 return again.get(name)
         value, expires = fields.get("value"), fields.get("expires_at")
         ttl, generation = fields.get("ttl_seconds"), fields.get("generation")
@@ -134,17 +140,54 @@ class QuickClient:
         names: Any = fields.get("allowlist")
         hosts: Any = fields.get("hosts", {})
         usual = type(names) is list and type(hosts) is dict and type(fields.get("schema_version")) is int
-        manifest = fields.get("manifest_path"), fields.get("manifest_sha256")
+        manifest: tuple[Any, Any] = fields.get("manifest_path"), fields.get("manifest_sha256")
         usual = usual and all(one is None or type(one) is str for one in manifest)
         if usual and all(type(name) is str and is_secret_name(name) for name in (*names, *hosts.values())):
             project = fields.get("project")
             if type(project) is str and is_project_name(project):
-                return QuickInfo(names, hosts)
+                return QuickInfo(project, names, hosts, manifest)
         from remo_broker.client.exchange import build
         from remo_broker.client.project import checked_info
         from remo_broker.protocol.replies import ProjectInfo
 
         return checked_info(self.path, build(self.path, ProjectInfo, fields))
+
+    def bindings(self) -> QuickBindings | BoundSecrets:
+        def request() -> Request:
+            from remo_broker.protocol.ops import Bindings
+
+            return Bindings()
+
+        fields = self._ask_or_none(b'{"op":"bindings"}\n', request)
+        if fields is None:
+            with self._again() as again:
+                return again.bindings()
+        tables: Any = fields.get("bindings")
+        if type(tables) is dict and all(
+            type(own) is list and all(type(table) is dict for table in own) for own in tables.values()
+        ):
+            return QuickBindings(tables)
+        from remo_broker.client.exchange import build
+        from remo_broker.protocol.replies import BoundSecrets
+
+        return build(self.path, BoundSecrets, fields)
+
+    def _again(self) -> Client:
+        from remo_broker.client.project import Client
+
+        return Client(self.path)
+
+    def _ask_or_none(self, line: bytes, request: Callable[[], Request]) -> dict[str, Any] | None:
+        """The reply's fields; None if the broker has restarted since an earlier request."""
+        reused = self._greeted
+        try:
+            return self._ask(line, request)
+        except Exception as error:
+            from remo_broker.client.errors import ConnectionLost
+
+            if not (reused and isinstance(error, ConnectionLost)):
+                raise
+            return None
 
     def _ask(self, line: bytes, request: Callable[[], Request]) -> dict[str, Any]:
         """Send `line`, the encoded `request`; return the reply's fields. Raises `ClientError`."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+# The C module under `signal`, which imports `enum`.
+import _signal  # type: ignore[import-not-found]
 import errno
 import os
-import signal
 import sys
 
 from remo_broker.cli.program import Problem
@@ -41,8 +42,8 @@ def restore_signals() -> None:
     """Restore the two signals that Python ignores: execve keeps them ignored, and pipelines would
     not end.
     """
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):
-        signal.signal(number, signal.SIG_DFL)
+    for number in (_signal.SIGPIPE, _signal.SIGXFSZ):
+        _signal.signal(number, _signal.SIG_DFL)
 
 
 def become(program: str, command: list[str], variables: dict[bytes, bytes]) -> NoReturn:
@@ -67,7 +68,7 @@ def start(program: str, command: list[str], variables: dict[bytes, bytes], block
     Raises `Problem`.
     """
     sys.stdout.flush()
-    defaults = [signal.SIGPIPE, signal.SIGXFSZ]
+    defaults = [_signal.SIGPIPE, _signal.SIGXFSZ]
     try:
         try:
             return os.posix_spawn(program, command, variables, setsigmask=blocked, setsigdef=defaults)

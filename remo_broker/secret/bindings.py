@@ -11,14 +11,14 @@ import json
 
 from remo_broker.cli.options import Arguments, Usage
 from remo_broker.cli.program import Problem
-from remo_broker.client.errors import BadReply
-from remo_broker.client.project import Client
 from remo_broker.manifest.bindings import Binding, bindings
 from remo_broker.protocol.names import is_secret_name
 from remo_broker.secret.commands import MANIFEST, ONLY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from remo_broker.client.project import Client
+    from remo_broker.client.quick import QuickClient, QuickInfo
     from remo_broker.protocol.replies import ProjectInfo
 
 
@@ -27,7 +27,7 @@ class Bound:
 
     __slots__ = ("bindings", "info")
 
-    def __init__(self, info: ProjectInfo, found: dict[str, list[Binding]]) -> None:
+    def __init__(self, info: ProjectInfo | QuickInfo, found: dict[str, list[Binding]]) -> None:
         self.info = info
         self.bindings = found
 
@@ -36,7 +36,7 @@ class Bound:
         return self.info.project
 
 
-def find_bindings(arguments: Arguments, client: Client) -> Bound:
+def find_bindings(arguments: Arguments, client: Client | QuickClient) -> Bound:
     """The registered manifest's bindings, filtered by `--only`."""
     info = client.info()
     tables = client.bindings().bindings
@@ -44,6 +44,8 @@ def find_bindings(arguments: Arguments, client: Client) -> Bound:
         found = bindings(info.allowlist, tables)
         json.dumps(tables, ensure_ascii=False).encode()  # no path and no file can have half of a surrogate pair
     except (AttributeError, KeyError, TypeError, ValueError):
+        from remo_broker.client.errors import BadReply
+
         raise BadReply(client.path, "'bindings' breaks a rule of the manifest") from None
     given = arguments.value(MANIFEST)
     if given is not None:
@@ -68,7 +70,7 @@ def names_given(arguments: Arguments) -> list[str]:
     return names
 
 
-def check_manifest(path: str, info: ProjectInfo) -> None:
+def check_manifest(path: str, info: ProjectInfo | QuickInfo) -> None:
     """Refuse the manifest of `--manifest` unless it equals the registered one byte for byte."""
     from remo_broker.secret.manifests import digest_of
 

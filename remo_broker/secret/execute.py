@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 
 from remo_broker.cli.options import Arguments, Usage
 from remo_broker.cli.program import Problem, report
 from remo_broker.cli.text import listed
-from remo_broker.client.value import SecretValue
 from remo_broker.manifest.bindings import FileBinding
 from remo_broker.secret.become import become, find_program
 from remo_broker.secret.bindings import Bound, find_bindings, names_given
@@ -25,11 +23,16 @@ from remo_broker.secret.commands import (
 )
 from remo_broker.secret.fetching import fetch
 from remo_broker.secret.get import write_lines
-from remo_broker.secret.locate import open_client
+from remo_broker.secret.locate import open_quick
 from remo_broker.secret.patience import with_secrets
 from remo_broker.secret.places import environment, files, variables
-from remo_broker.secret.rendering import File, Rendering, remove
-from remo_broker.secret.tmpfs import ends_with_session, rendered_projects
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+
+    from remo_broker.client.value import SecretValue
+    from remo_broker.secret.rendering import File, Rendering
 
 
 def execute(arguments: Arguments) -> int:
@@ -75,6 +78,8 @@ def _execute_watched(arguments: Arguments, program: str) -> int:
 
 
 def _signal(name: str) -> signal.Signals:
+    import signal
+
     name = name.upper()
     try:
         return signal.Signals[name if name.startswith("SIG") else f"SIG{name}"]
@@ -114,6 +119,8 @@ def _render(bound: Bound, secrets: dict[str, SecretValue]) -> None:
     found = files(bound, secrets)
     rendering = write_files(bound.project, found)
     if rendering is not None:
+        from remo_broker.secret.tmpfs import ends_with_session
+
         rendering.close()
         if sys.stderr.isatty() and ends_with_session(rendering.directory):
             report("remo-secret: these files are removed at the end of your last session")
@@ -123,7 +130,7 @@ def _render(bound: Bound, secrets: dict[str, SecretValue]) -> None:
 
 
 def _fetch_all(arguments: Arguments, *, files_only: bool = False) -> tuple[Bound, dict[str, SecretValue]]:
-    with open_client(arguments) as client:
+    with open_quick(arguments) as client:
         bound = find_bindings(arguments, client)
         if files_only:
             bound.bindings = {
@@ -140,12 +147,18 @@ def _fetch_all(arguments: Arguments, *, files_only: bool = False) -> tuple[Bound
 
 def write_files(project: str, found: dict[str, File]) -> Rendering | None:
     """Write all files, or none if one cannot be written."""
-    return Rendering(project, found) if found else None
+    if not found:
+        return None
+    from remo_broker.secret.rendering import Rendering
+
+    return Rendering(project, found)
 
 
 def remove_files(arguments: Arguments) -> None:
     """Remove the rendered files. Needs only the project's name, not the broker or the manifest."""
     from remo_broker.secret.manifests import project_of, projects_nearby
+    from remo_broker.secret.rendering import remove
+    from remo_broker.secret.tmpfs import rendered_projects
 
     only = names_given(arguments) if arguments.flag(ONLY) else None
     rendered = rendered_projects()

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 
 from remo_broker.cli.program import Problem, report
 from remo_broker.cli.text import listed
-from remo_broker.client.errors import BrokerError, Denied, NotFound, RateLimited
-from remo_broker.client.project import Client
 from remo_broker.client.value import SecretValue
 from remo_broker.manifest.bindings import Binding
 from remo_broker.protocol.clock import monotonic
-from remo_broker.protocol.codes import Reason
 from remo_broker.secret.commands import EXIT_DENIED, EXIT_NOT_FOUND
+from remo_broker.secret.patience import NO_SNAPSHOT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeVar
+
+    from remo_broker.client.errors import BrokerError
+    from remo_broker.client.project import Client
+    from remo_broker.client.quick import QuickClient
 
     T = TypeVar("T")
 
@@ -29,7 +30,7 @@ LONGEST_PATIENCE_SECONDS = 60.0
 SHORTEST_PAUSE_SECONDS = 0.2
 
 
-def fetch(client: Client, bindings: dict[str, list[Binding]]) -> dict[str, SecretValue]:
+def fetch(client: Client | QuickClient, bindings: dict[str, list[Binding]]) -> dict[str, SecretValue]:
     """Fetch every secret; omit missing optional ones, with a line on standard error.
 
     Raises `Problem`, which names each missing or denied secret.
@@ -40,16 +41,16 @@ def fetch(client: Client, bindings: dict[str, list[Binding]]) -> dict[str, Secre
     left_out = []
     for name, bound in bindings.items():
         try:
-            secrets[name] = patiently(partial(client.get, name), patient_until)
-        except NotFound as error:
-            if error.reason == Reason.NO_SNAPSHOT:
+            secrets[name] = patiently(lambda: client.get(name), patient_until)  # noqa: B023 - called at once
+        except Exception as error:
+            from remo_broker.client.errors import Denied, NotFound
+
+            if not isinstance(error, (Denied, NotFound)) or error.reason == NO_SNAPSHOT:
                 raise
-            if all(one.optional for one in bound):
+            if isinstance(error, NotFound) and all(one.optional for one in bound):
                 left_out.append(name)
             else:
                 refused.append((name, error))
-        except Denied as error:
-            refused.append((name, error))
     if refused:
         raise _missing(refused)
     if left_out:
@@ -58,6 +59,8 @@ def fetch(client: Client, bindings: dict[str, list[Binding]]) -> dict[str, Secre
 
 
 def _missing(refused: list[tuple[str, BrokerError]]) -> Problem:
+    from remo_broker.client.errors import Denied
+
     reasons: dict[str, list[str]] = {}
     for name, refusal in refused:
         reasons.setdefault(refusal.message, []).append(name)
@@ -78,7 +81,11 @@ def patiently(ask: Callable[[], T], patient_until: float) -> T:
     while True:
         try:
             return ask()
-        except RateLimited as error:
+        except Exception as error:
+            from remo_broker.client.errors import RateLimited
+
+            if not isinstance(error, RateLimited):
+                raise
             pause = max(error.retry_after_seconds or 0, SHORTEST_PAUSE_SECONDS)
             if monotonic() + pause > patient_until:
                 raise

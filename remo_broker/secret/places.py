@@ -8,10 +8,11 @@ from remo_broker.cli.program import Problem
 from remo_broker.client.value import SecretValue
 from remo_broker.manifest.bindings import EnvBinding, FileBinding
 from remo_broker.secret.bindings import Bound
-from remo_broker.secret.links import real_place, target_of
 from remo_broker.secret.loaders import changes_loading
-from remo_broker.secret.rendering import File
-from remo_broker.secret.template import fill
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from remo_broker.secret.rendering import File
 
 # The bits of file_mode that are used. The project also writes the template, so a set-user-ID bit
 # would make it a program; and only the user who renders a secret may read it.
@@ -60,6 +61,12 @@ def files(bound: Bound, secrets: dict[str, SecretValue]) -> dict[str, File]:
     """The files to write, by name: the secret's name, with a number from its second file on."""
     found: dict[str, File] = {}
     places: dict[str, str] = {}
+    if not any(isinstance(one, FileBinding) for own in bound.bindings.values() for one in own):
+        return found  # without what writing files imports
+    from remo_broker.secret.links import real_place, target_of
+    from remo_broker.secret.rendering import File
+    from remo_broker.secret.template import fill
+
     for secret, value in secrets.items():
         own = [one for one in bound.bindings[secret] if isinstance(one, FileBinding)]
         for number, binding in enumerate(own):
@@ -85,6 +92,8 @@ def files(bound: Bound, secrets: dict[str, SecretValue]) -> dict[str, File]:
 
 
 def _check_distinct(secret: str, target: str, places: dict[str, str]) -> None:
+    from remo_broker.secret.links import real_place
+
     place = real_place(target)
     for other, taken in places.items():
         if place == taken:

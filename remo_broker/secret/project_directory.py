@@ -9,6 +9,7 @@ from remo_broker.cli.program import Problem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from remo_broker.client.quick import QuickInfo
     from remo_broker.protocol.replies import ProjectInfo
 
 # To read a .gitignore that the index has and the disk lacks, git would fetch it with a command that
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 NO_FETCH = {"GIT_ALLOW_PROTOCOL": "", "GIT_NO_LAZY_FETCH": "1"}
 
 
-def project_directory(info: ProjectInfo) -> str:
+def project_directory(info: ProjectInfo | QuickInfo) -> str:
     """The nearest directory, from the working directory up, with the registered manifest.
 
     The path on the host means nothing here, and other manifests belong to something else.

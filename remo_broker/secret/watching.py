@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
     from remo_broker.protocol.replies import ProjectState
 
-    Fetch: TypeAlias = Callable[[], tuple[Bound, dict[str, SecretValue]]]
+    Fetched: TypeAlias = tuple[Bound, dict[str, SecretValue]]
+    Fetch: TypeAlias = Callable[[], Fetched]
     Prepare: TypeAlias = Callable[[Bound, dict[str, SecretValue]], dict[bytes, bytes]]
 
 # Not forwarded: two that no process can wait for, and those that this process itself may raise.
@@ -81,11 +82,14 @@ class LastFetch:
                 return False
             except ClientError:
                 time.sleep(RECONNECT_SECONDS)
-        old_bound, old = self.current
-        before = {name: secret.reveal_bytes() for name, secret in old.items()}
-        changed = before != {name: secret.reveal_bytes() for name, secret in secrets.items()}
-        self.current = (bound, secrets)
-        return changed or bound.bindings != old_bound.bindings
+        before, self.current = self.current, (bound, secrets)
+        return differ(before, self.current)
+
+
+def differ(one: Fetched, other: Fetched) -> bool:
+    """Whether two fetches have other bindings or values."""
+    values, others = ({name: secret.reveal_bytes() for name, secret in secrets.items()} for _, secrets in (one, other))
+    return values != others or one[0].bindings != other[0].bindings
 
 
 def follow(arguments: Arguments, watched: LastFetch, changed: Callable[[], None]) -> None:
@@ -122,7 +126,8 @@ def run_watched(
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, no exit status is kept
     group = GroupMember()
     watched = LastFetch(fetch)
-    environment = prepare(*watched.current)
+    in_use = watched.current
+    environment = prepare(*in_use)
     job = WatchedJob(program, command, group, signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED))
     job.start(environment)
     main = _thread.get_ident()
@@ -139,11 +144,15 @@ def run_watched(
                 return _end_like(status)
             job.start(job.next_environment)
         elif found.si_signo == CHANGED and found.si_pid == os.getpid():
+            latest = watched.current
+            if not differ(latest, in_use):
+                continue  # some that could not be used came in between
             try:
-                environment = prepare(*watched.current)
+                environment = prepare(*latest)
             except Problem as error:
                 report(f"remo-secret: the secrets changed and are not used: {error}")
                 continue
+            in_use = latest
             if keep:
                 os.kill(job.child, restart_signal)
             else:

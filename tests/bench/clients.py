@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pathlib
 from typing import TYPE_CHECKING
 
 from tests.bench.broker import ALLOWED
@@ -24,15 +23,6 @@ FNOX_DIRECTORY = "FNOX_DIRECTORY"
 STATIC_PROGRAM = "/usr/bin/remo-secret"
 PYTHON_PROGRAM = "/usr/lib/remo-broker/remo-secret"
 ONE_FILE = "/usr/lib/remo-broker/remo-secret.pyz"
-# A project's directory, for `exec`, whose manifest binds the secret.
-PROJECT_DIRECTORY = pathlib.Path("/srv/remo-bench/client")
-MANIFEST = f"""\
-schema_version = 1
-[project]
-name = "bench"
-[secrets.{SECRET}]
-env = "{SECRET}"
-"""
 GIT_REQUEST = b"protocol=https\nhost=git.example\n\n"
 
 INTERPRETER, STATIC = "python3 -c pass", "remo-secret"
@@ -41,20 +31,16 @@ INTERPRETER, STATIC = "python3 -c pass", "remo-secret"
 def client_start(setting: Setting, unit: Unit) -> list[Check]:
     """The whole commands against a bare interpreter, in turn."""
     unit.settle()
-    manifest = PROJECT_DIRECTORY / ".devcontainer/remo-broker.toml"
-    manifest.parent.mkdir(parents=True, exist_ok=True)
-    manifest.write_text(MANIFEST)
     where = ("--socket", unit.project_socket())
     get = (*where, "get", SECRET)
     git = (*where, "git-credential", "--host=git.example", f"--secret={SECRET}", "get")
-    inside = ("env", "-C", str(PROJECT_DIRECTORY))
     run = (*where, "exec", "--", "/bin/true")
     # N10: what is run, and at most how many times as long as the interpreter.
     limits = {
         "get": (FetchCommand((PYTHON_PROGRAM, *get)), 1.3),
         "git-credential": (FetchCommand((PYTHON_PROGRAM, *git), GIT_REQUEST), 1.3),
         "get, one file": (FetchCommand((ONE_FILE, *get)), 1.7),
-        "exec": (FetchCommand((*inside, PYTHON_PROGRAM, *run)), 2.0),
+        "exec": (FetchCommand((PYTHON_PROGRAM, *run)), 2.0),
     }
     commands = {
         INTERPRETER: FetchCommand(("/usr/bin/python3", "-c", "pass")),

@@ -37,6 +37,10 @@ def info(**fields: object) -> bytes:
     )
 
 
+def bound(tables: object) -> bytes:
+    return PONG + json.dumps({"ok": True, "bindings": tables}).encode() + b"\n"
+
+
 def outcome(ask: Callable[[], object]) -> object:
     try:
         return ask()
@@ -99,6 +103,14 @@ REPLIES = [
     info(schema_version=None),
     info(manifest_path=1),
     info(manifest_sha256=["x"]),
+    info(manifest_path="/p/.remo/manifest.toml", manifest_sha256="ab"),
+    bound({}),
+    bound({"A": [{"env_var": "B"}, {}], "C": []}),
+    bound({"A": {}}),
+    bound({"A": [[]]}),
+    bound({"A": None}),
+    bound([]),
+    bound(None),
 ]
 
 
@@ -114,11 +126,15 @@ def test_it_says_what_the_ordinary_client_says(serve: Serve, reply: bytes) -> No
     def names(opened: quick.QuickClient | client.Client) -> object:
         with opened:
             found = opened.info()
-        return found.allowlist, found.hosts or {}
+        return found.project, found.allowlist, found.hosts or {}, found.manifest_path, found.manifest_sha256
+
+    def tables(opened: quick.QuickClient | client.Client) -> object:
+        with opened:
+            return opened.bindings().bindings
 
     with quick.open_project(path) as opened:
         assert isinstance(opened, quick.QuickClient)
-    for ask in (get, names):
+    for ask in (get, names, tables):
         expected = outcome(lambda ask=ask: ask(client.Client(path)))  # type: ignore[misc]
         assert outcome(lambda ask=ask: ask(quick.open_project(path))) == expected  # type: ignore[misc]
 
@@ -142,6 +158,7 @@ def test_with_a_broker(broker: Broker) -> None:
         assert project.get("GITHUB_TOKEN").reveal() == SECRETS["GITHUB_TOKEN"]
         assert project.get("KEYSTORE").reveal_bytes() == b"\xde\xad\xbe\xef"
         assert "MISSING" in project.info().allowlist
+        assert project.bindings().bindings == {}
         with pytest.raises(client.NotFound):
             project.get("MISSING")
         with pytest.raises(client.Denied):
@@ -149,6 +166,8 @@ def test_with_a_broker(broker: Broker) -> None:
         assert project.get("GITHUB_TOKEN").reveal() == SECRETS["GITHUB_TOKEN"]
 
 
+HEAVY = {"asyncio", "contextlib", "dataclasses", "enum", "functools", "json", "re", "signal", "socket", "typing"}
+MOST_MODULES_OF_EXEC = 35
 # What each of these needs, beside `os` and what the interpreter has loaded by itself.
 MOST_MODULES = {"get": 24, "git-credential": 26, "docker-credential": 27}
 
@@ -175,6 +194,25 @@ def test_modules_that_a_command_loads(broker: Broker, command: str) -> None:
     done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=True)
     status, *modules = done.stderr.split()
     assert (status, str(SECRETS["GITHUB_TOKEN"]) in done.stdout) == ("0", True), done
-    heavy = {"dataclasses", "typing", "socket", "asyncio", "json", "re", "enum", "functools"}
-    assert not heavy & set(modules)
+    assert not HEAVY & set(modules)
     assert len(modules) <= MOST_MODULES[command], modules
+
+
+def test_modules_that_exec_loads(broker: Broker) -> None:
+    """A project that binds no file and names no variable."""
+    code = (
+        "import os, sys\n"
+        "before = set(sys.modules)\n"
+        "def execve(*_):\n"
+        "    print(*sorted(set(sys.modules) - before), flush=True)\n"
+        "    os._exit(0)\n"
+        "os.execve = execve\n"
+        f"sys.path.append({str(REPOSITORY)!r})\n"
+        "from remo_broker.secret.main import main\n"
+        f"main(['--socket', {str(broker.project())!r}, 'exec', '--only=GITHUB_TOKEN', '--', 'true'])\n"
+    )
+    done = subprocess.run([sys.executable, "-ISc", code], capture_output=True, text=True, check=True)
+    modules = done.stdout.split()
+    assert "remo_broker.secret.become" in modules, done
+    assert not HEAVY & set(modules)
+    assert len(modules) <= MOST_MODULES_OF_EXEC, modules
