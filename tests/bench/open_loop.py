@@ -167,7 +167,7 @@ def _beside(setting: Setting, unit: Unit) -> Check:
     detail = f"{one.count} times, median {microseconds(one.median_ns)}; they {busy.per_second:,.0f}/s"
     what = f"asking once a second beside {BUSY_CONNECTIONS} that never stop, p99"
     p99 = Figure(one.p99_ns, one.min_ns, one.max_ns)
-    return Check("N3", what, "milliseconds", BESIDE_LIMIT_NS, p99, detail)
+    return Check("W1", what, "milliseconds", BESIDE_LIMIT_NS, p99, detail)
 
 
 def _restart(unit: Unit) -> None:
