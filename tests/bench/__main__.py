@@ -12,9 +12,9 @@ import pytest
 from tests.bench import clients, contest, inside, measure, original, programs, report
 
 DESCRIPTION = f"""\
-Measures in a booted systemd of its own (root needed), prints tables, and ends with status 1 if one of the limits N1 to N18, H1, H2, C1 and W1 is
-missed (N14 is the time of `./run test`). Contestants that are not installed are left out, and named. Without PART, measures
-all of them: {", ".join(measure.PARTS)}.
+Measures in a booted systemd of its own (root needed), prints tables, and ends with status 1 if one of the limits N1 to N18,
+H1, H2, C1 and W1 is missed (N14 is the time of `./run test`). Contestants that are not installed are left out, and named.
+Without PART, measures all of them: {", ".join(measure.PARTS)}.
 
 environment:
   {contest.EXECUTABLE}   one more executable that speaks this protocol, measured beside the others. It is started as
