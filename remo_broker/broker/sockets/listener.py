@@ -31,8 +31,10 @@ MAX_WAITING = 4096
 BUSY_TURNS = 16
 # How long to ignore a listener after descriptors have run out; the loop would spin otherwise.
 EXHAUSTED_SECONDS = 0.2
-# The same while it may not accept, which systemd changes within milliseconds.
+# The same while it may not accept, which systemd changes within milliseconds, and a project's own
+# peers sooner: most of them leave after one reply.
 MAY_NOT_SECONDS = 0.02
+FULL_SECONDS = 0.002
 # Excess connections of one plane that get an error reply, at one time. Further ones are closed
 # without a reply: each holds a descriptor until its peer has read the error, and descriptors are
 # scarce.
@@ -65,15 +67,18 @@ class Listener:
         held_by_unit: bool = False,
         has_file: bool = True,
         may_accept: Callable[[], bool] | None = None,
+        pause_seconds: float = MAY_NOT_SECONDS,
     ) -> None:
         """`has_file`: whether the file at its path is known to be its own. `may_accept`: asked
-        before each connection is accepted; if it may not be, it waits in the queue."""
+        before each connection is accepted; if it may not be, it waits in the queue, and is asked
+        for again after `pause_seconds`."""
         self.socket = listening
         self.path = str(listening.getsockname())
         self.held_by_unit = held_by_unit
         """A connect starts the broker if it is not running."""
         self.on_accept = on_accept
-        self._may_accept = may_accept
+        self.may_accept = may_accept
+        self._pause_seconds = pause_seconds
         # Not `accept`, which creates an object of Python's own class, looks up two enums and checks
         # timeouts.
         self._accept: Callable[[], tuple[int, object]] = listening._accept  # type: ignore[attr-defined]
@@ -106,8 +111,8 @@ class Listener:
 
     def _take(self, at_most: int) -> None:
         for _ in range(at_most):
-            if self._may_accept is not None and not self._may_accept():
-                self._pause(MAY_NOT_SECONDS)
+            if self.may_accept is not None and not self.may_accept():
+                self._pause(self._pause_seconds)
                 return
             try:
                 descriptor, _ = self._accept()

@@ -19,7 +19,15 @@ from remo_broker.broker.rate import Bucket
 from remo_broker.broker.refusals import Refused
 from remo_broker.broker.sockets.binder import Binder
 from remo_broker.broker.sockets.connection import Peer
-from remo_broker.broker.sockets.listener import Listener, Overflow, is_bound, is_held_by_unit, is_revoked, revoke
+from remo_broker.broker.sockets.listener import (
+    FULL_SECONDS,
+    Listener,
+    Overflow,
+    is_bound,
+    is_held_by_unit,
+    is_revoked,
+    revoke,
+)
 from remo_broker.broker.sockets.project import ProjectConnection
 from remo_broker.broker.sockets.refused import LineReader, RefusedConnection, RefusedPeers, unregistered_record
 
@@ -40,6 +48,10 @@ if TYPE_CHECKING:
 MAX_REFUSED = 16
 REFUSED_PER_SECOND = 50
 REFUSED_BURST = 200
+# How often to look whether a project that has all its connections has room again, before further
+# peers are refused: 0.1 s, in which they wait in the queue. If the broker or the machine was held
+# up, more peers wait than may be connected at a time, but most leave after one reply.
+LOOKS_FOR_ROOM = 50
 # Descriptors reserved from clients: 40 for connections of operators and watchers, as many for the
 # secret memory of their input and of the store, 3 times 16 for excess connections that get an error
 # reply, a dozen for the broker itself (control listeners, journal, loop), pipes of manifest
@@ -72,6 +84,7 @@ class ProjectListeners:
         self.binder = Binder(server.loop, server.broker.config.socket_dir)
         self._manager = manager
         self._log = log
+        self._most = server.broker.config.max_connections_per_project
         self._max_descriptors = max_descriptors - RESERVED_DESCRIPTORS
         self._listeners: dict[str, ProjectSockets] = {}
         self._listener_count = 0
@@ -104,6 +117,7 @@ class ProjectListeners:
             self.server.loop,
             listening,
             partial(self._accepted, name),
+            pause_seconds=FULL_SECONDS,
             held_by_unit=handed_over and is_held_by_unit(listening),
             # A unit that was started and stopped since has left its file at the path of one from
             # the store.
@@ -232,11 +246,29 @@ class ProjectListeners:
             self._overflow.refuse(connection)
         else:
             ProjectConnection(server, project, connection, peer)
+            if project.connections >= self._most:
+                self._hold_back(name, project)
+
+    def _hold_back(self, name: str, project: Project) -> None:
+        """Let further peers of `project`, which has all its connections, wait for a while."""
+        listeners = [listener for _, listener in self._listeners[name].listeners]
+        looks = 0
+
+        def may_accept() -> bool:
+            nonlocal looks
+            looks += 1
+            if project.connections >= self._most and not self._stopped:
+                return looks > LOOKS_FOR_ROOM
+            for listener in listeners:
+                listener.may_accept = None
+            return True
+
+        for listener in listeners:
+            listener.may_accept = may_accept
 
     def _full(self, project: Project) -> bool:
-        limit = self.server.broker.config.max_connections_per_project
         all_connections = len(self.server.connections) + self._refused
-        return project.connections >= limit or all_connections + self._listener_count >= self._max_descriptors
+        return project.connections >= self._most or all_connections + self._listener_count >= self._max_descriptors
 
     def _refuse(self, name: str, connection: Accepted, answer: bytes, record_of: RecordOf | None) -> None:
         endpoint = self._listeners[name]

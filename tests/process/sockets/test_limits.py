@@ -6,6 +6,7 @@ import array
 import contextlib
 import json
 import os
+import signal
 import socket
 import time
 from typing import TYPE_CHECKING
@@ -199,6 +200,21 @@ def connects(broker: Broker) -> bool:
     with Link(broker.project()) as link, contextlib.suppress(OSError, EOFError):
         return bool(link.ask(PING)["ok"])
     return False
+
+
+def test_peers_that_waited_for_a_broker_that_was_held_up_are_served(start_broker: StartBroker) -> None:
+    """More than may be connected at a time: each leaves after one reply."""
+    broker = start_broker(projects=[registration("myrepo", "A")], max_connections_per_project=3)
+    broker.push({"A": "a"})
+    broker.signal(signal.SIGSTOP)
+    with contextlib.ExitStack() as stack:
+        links = [stack.enter_context(Link(broker.project())) for _ in range(60)]
+        for link in links:
+            link.send(GET)
+            link.socket.shutdown(socket.SHUT_WR)
+        broker.signal(signal.SIGCONT)
+        assert [link.reply().get("value") for link in links] == ["a"] * 60
+    poll("them to be gone", lambda: broker.status()["projects"][0]["connections"] == 0)
 
 
 def test_a_hoard_of_connections_ends_without_a_trace(start_broker: StartBroker) -> None:
