@@ -82,9 +82,9 @@ class Report:
         parts = [
             self._head(),
             self._numbers(),
+            self._denied(),
             self._over_time(),
             self._calendar(),
-            self._denied(),
             self._matrix(),
             self._first_seen(),
             "</main></body></html>\n",
@@ -104,7 +104,7 @@ class Report:
             f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>"
             '<a class="skip" href="#denials">Skip to the denials</a>'
             f"<header><h1>{escape(title)}</h1><p>{escape(span)}; made {escape(shown(now_usec()))}</p>"
-            '<nav aria-label="Sections"><a href="#time">Over time</a><a href="#days">Days</a><a href="#denials">Denials</a>'
+            '<nav aria-label="Sections"><a href="#denials">Denials</a><a href="#time">Over time</a><a href="#days">Days</a>'
             '<a href="#matrix">Who fetched what</a><a href="#first">First fetches</a></nav></header><main>'
         )
 
@@ -283,7 +283,7 @@ class _Denials:
         return (
             f'<tr><td class="number">{self.count:,}</td><td>{escape(name)}</td><td>{escape(project)}</td>'
             f'<td class="names">{shown_names or "-"}</td><td>{escape(reason)}</td>'
-            f"<td>{shown_short(self.first)}</td><td>{shown_short(self.last)}</td></tr>"
+            f'<td class="when">{shown_short(self.first)}</td><td class="when">{shown_short(self.last)}</td></tr>'
         )
 
 
@@ -307,7 +307,7 @@ def _chart(bars: dict[int, dict[str, int]], series: list[str], begin: int, step:
         x, thick = place * slot + slot * 0.1, max(1.0, slot * 0.8)
         y = float(top)
         for colour, name in enumerate(series):
-            height = bar.get(name, 0) * (top - 10) / up
+            height = bar.get(name, 0) * (top - 16) / up
             y -= height
             if height:
                 shapes.append(
@@ -316,14 +316,14 @@ def _chart(bars: dict[int, dict[str, int]], series: list[str], begin: int, step:
         if bar.get(""):
             height = max(2.0, bar[""] * (bottom - 10) / down)
             shapes.append(f'<rect class="denied" x="{x:.1f}" y="{top}" width="{thick:.1f}" height="{height:.1f}"/>')
-    least = f'<text x="0" y="{top + bottom}">{down:,} denied</text>' if down else ""
+    least = f'<text class="least" x="0" y="{top + bottom}">{down:,} denied</text>' if down else ""
     labels = least + "".join(
-        f'<text x="{place * slot:.0f}" y="{top + bottom + 16}" text-anchor="{anchor}">{shown_short(begin + place * step)[:16]}</text>'
-        for place, anchor in {0: "start", places // 2: "middle", places: "end"}.items()
+        f'<text x="{place * slot:.0f}" y="{top + bottom + 20}" text-anchor="{anchor}">{shown_short(begin + place * step)[:16]}</text>'
+        for place, anchor in {places // 2: "middle", 0: "start", places: "end"}.items()
     )
     return (
-        f'<svg viewBox="0 0 {width} {top + bottom + 24}" aria-hidden="true" focusable="false">'
-        f'<line x1="0" x2="{width}" y1="{top}" y2="{top}"/>{"".join(shapes)}<text x="0" y="12">{up:,}</text>{labels}</svg>'
+        f'<svg viewBox="0 0 {width} {top + bottom + 28}" aria-hidden="true" focusable="false">'
+        f'<line x1="0" x2="{width}" y1="{top}" y2="{top}"/>{"".join(shapes)}<text x="0" y="1" dominant-baseline="hanging">{up:,}</text>{labels}</svg>'
     )
 
 
@@ -350,8 +350,14 @@ def _cell(count: Count | None, new: bool) -> str:
 
 
 def _table(header: list[str], rows: list[list[str]], caption: str) -> str:
+    """Each row begins with a time."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    body = "".join(
+        f'<tr><td class="when">{escape(row[0])}</td>'
+        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
+        + "</tr>"
+        for row in rows
+    )
     return (
         f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"

@@ -27,10 +27,11 @@ a:focus-visible,summary:focus-visible,.wide:focus-visible{outline:3px solid var(
 .c3{fill:var(--c3);background:var(--c3)}.c4{fill:var(--c4);background:var(--c4)}.c5{fill:var(--c5);background:var(--c5)}
 .c6{fill:var(--c6);background:var(--c6)}.denied{fill:var(--bad);background:var(--bad)}
 svg{width:100%;height:auto}svg text{fill:var(--faint);font-size:12px}svg line{stroke:var(--line)}
+@media(max-width:40rem){svg text{font-size:24px}svg .least{display:none}}
 .wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.9rem}
 th,td{text-align:left;vertical-align:top;padding:.35rem .6rem;border-bottom:1px solid var(--line);overflow-wrap:normal}
 td{font-variant-numeric:tabular-nums}thead th{color:var(--faint);font-weight:600;border-bottom-width:2px}
-tbody th{font-weight:600}.number{text-align:right;white-space:nowrap}.none{color:var(--faint)}
+tbody th{font-weight:600}.number{text-align:right;white-space:nowrap}.when{white-space:nowrap}.none{color:var(--faint)}
 .names{min-width:14rem;overflow-wrap:anywhere}
 .calendar{width:auto}.calendar td{text-align:center;min-width:4rem;border:2px solid var(--ground)}
 .calendar th{white-space:nowrap;border:0}.l1{background:var(--l1)}.l2{background:var(--l2)}.l3{background:var(--l3)}.l4{background:var(--l4)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html.parser
 import pathlib
+import re
 import shutil
 import subprocess
 
@@ -115,6 +116,22 @@ def test_counts_denials_and_first_fetches_are_shown() -> None:
     said = " ".join(Page(report.html()).text)
     for fact in ("2,000 names: T0 … T1999", "postinstall in container web", "curl in evil", "new", "2026-05-31"):
         assert fact in said
+
+
+def test_denials_come_first() -> None:
+    page = Page(Report(records()).html())
+    headings = [value for name, value in page.attributes if name == "aria-labelledby"]
+    assert headings[0] == "denials"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_ends_of_the_time_axis_are_whole(count: int) -> None:
+    """Also where there is a single bar, whose middle is its begin."""
+    page = Report([fetch("TOKEN", usec=USEC + number * 900_000_000) for number in range(count)]).html()
+    labels = re.findall(r'<text x="(\d+)" y="\d+" text-anchor="(\w+)">', page)
+    assert ("0", "start") in labels
+    assert ("900", "end") in labels
+    assert not [one for one in labels if one in (("0", "middle"), ("0", "end"))]
 
 
 def test_what_was_fetched_before_the_span_is_not_new() -> None:
