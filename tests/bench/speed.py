@@ -32,7 +32,7 @@ REQUESTS = 5_000
 WARM_UP = 300
 MS = 1e6
 
-ECHO, ORIGINAL, OURS = "C echo, audited", "Rust original", "remo-broker"
+ECHO, LEAST, ORIGINAL, OURS = "C echo, audited", "least Python server", "Rust original", "remo-broker"
 # Requirement N13, in nanoseconds.
 ATTRIBUTION_NS = 15_000
 # The broker without what it reads about its peers, for N13.
@@ -89,8 +89,10 @@ def measure(setting: Setting, unit: Unit) -> list[Check]:
     asked = 0
     with contextlib.ExitStack() as stack:
         recorded, process = stack.enter_context(echo.audited_process(setting.place, size, like))
+        least, interpreter = stack.enter_context(echo.least(setting.place, size, like))
         sides = [
             Side(ECHO, recorded, lambda: process.pid, lambda: 0),
+            Side(LEAST, least, lambda: interpreter.pid, lambda: 0),
             Side(OURS, unit.get, lambda: unit.pid, lambda: journal.count(*unit.audited(generation))),
         ]
         try:
@@ -134,7 +136,11 @@ def checks(rounds: Rounds, asked: int, kept: dict[str, int]) -> list[Check]:
     audit = f"{kept[OURS]:,} of {asked:,} audited"
     get = rounds.figure(OURS, pinned=True, fresh=False)
     bottom = rounds.figure(ECHO, pinned=True, fresh=False)
-    beside_echo, said = ratio(get, bottom), f"{both(get, 'the echo', bottom)}; {audit}"
+    least = ratio(rounds.figure(LEAST, pinned=True, fresh=False), bottom)
+    said = f"{both(get, 'the echo', bottom)}; the least server in Python {least.value:.2f} x"
+    if ORIGINAL in kept:
+        said += f", the original {ratio(rounds.figure(ORIGINAL, pinned=True, fresh=False), bottom).value:.2f} x"
+    beside_echo = ratio(get, bottom)
     tail = Figure.of_noisy(rounds.tails[OURS, True, False])
     found = [
         Check("N1", "get, pinned, against the audited C echo", "times", 1.5, beside_echo, said, holds=complete),
