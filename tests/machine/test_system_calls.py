@@ -77,7 +77,7 @@ def calls(machine: Machine, operator: Operator, path: str, how: str) -> Counter[
             machine.run(["sh", "-c", "kill -INT $(cat /run/strace.pid)"])
             strace.communicate(timeout=20)
         client.communicate(timeout=20)
-    return system_calls.read_trace(machine.path("/run/trace").read_text())
+    return system_calls.read_trace_of_broker(machine.path("/run/trace").read_text())
 
 
 def test_a_get_on_an_open_connection_makes_so_many_system_calls(

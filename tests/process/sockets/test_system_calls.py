@@ -50,7 +50,7 @@ def calls(broker: Broker, directory: pathlib.Path, act: Callable[[], None]) -> d
         strace.wait(10)
         assert strace.stderr is not None
         strace.stderr.close()
-    return system_calls.read_trace(trace.read_text())
+    return system_calls.read_trace_of_broker(trace.read_text())
 
 
 def once(broker: Broker) -> None:
