@@ -218,7 +218,8 @@ class Container:
         assert self._shell.stdout is not None
         end = f"--- done {next(self._numbers)}"
         self._shell.stdin.write(f"( {script}\n) </dev/null 2>&1; status=$?; echo; echo {shlex.quote(end)} $status\n")
-        self._shell.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # its end, which is reported below
+            self._shell.stdin.flush()
         printed = ""
         timer = threading.Timer(COMMAND_SECONDS, self._shell.kill)
         timer.start()

@@ -26,7 +26,7 @@ WHEELS = REPOSITORY / ".cache/wheels"
 _OF_NPM = ("NODE_EXTRA_CA_CERTS", "npm_config_registry")
 
 # Generous: an installation takes ten seconds on an idle machine with two cores.
-INSTALL_SECONDS = 180
+INSTALL_SECONDS = 600
 
 
 def pip_environment() -> dict[str, str]:
