@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 # manifest, by project name; this is not a project name.
 CHANGES = registrations.FILE_NAME
 
+# How many of a project's manifests are remembered: more than are looked at between an operator's
+# question and the answer.
+MAX_READINGS = 16
+
 
 class ManifestOperations:
     """The part of `Operations` that reads manifests again; `Operations` sets the attributes."""
@@ -92,15 +96,16 @@ class ManifestOperations:
                         None,
                         "the project was unregistered or replaced meanwhile; try again if it is registered",
                     )
+                fresh = before.with_manifest(
+                    allowed.allowlist, allowed.ttl_seconds, allowed.max_entries, allowed.source
+                )
+                self._check_reading(project, allowed, peer)
                 if sha256 is not None and sha256 != allowed.source.sha256:
                     raise Refused(
                         Code.MANIFEST_INVALID,
                         Reason.MANIFEST_CHANGED,
                         "the manifest has changed since it was shown; look at it again",
                     )
-                fresh = before.with_manifest(
-                    allowed.allowlist, allowed.ttl_seconds, allowed.max_entries, allowed.source
-                )
                 self._check_info(fresh, peer)
                 change = ManifestChange(before, fresh)
                 adopted = before if not adopt else fresh if widen else change.narrowed()
@@ -156,6 +161,24 @@ class ManifestOperations:
             raise result
         assert isinstance(result, Allowed)
         return result
+
+    def _check_reading(self, project: Project, allowed: Allowed, peer: Peer) -> None:
+        """The SHA-256 that an operator approves is the word of a reader. A file that took its reader
+        over could give the same one for something else, so one hash stands for one content."""
+        readings, sha256 = project.readings, allowed.source.sha256
+        # Only this process can work out the number, and so find another content with the same.
+        rules = tuple(allowed.allowlist), allowed.ttl_seconds, allowed.max_entries
+        found = hash((*rules, frozenset(allowed.source.hosts.items()), allowed.source.bindings))
+        if readings.setdefault(sha256, found) != found:
+            refusal = Refused(
+                Code.MANIFEST_INVALID,
+                Reason.MANIFEST_CHANGED,
+                "two readings of one manifest differ; the file may be crafted to break its reader: run 'remo-brokerctl check'",
+            )
+            self._manifest_refused(project.name, refusal, peer)
+            raise refusal
+        if len(readings) > MAX_READINGS:
+            del readings[next(iter(readings))]
 
     def _check_info(self, registration: Registration, peer: Peer) -> None:
         if not info_fits(registration):

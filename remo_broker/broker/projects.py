@@ -178,6 +178,7 @@ class Project:
         "lines",
         "manifest_waits",
         "reader",
+        "readings",
         "registration",
         "serial",
         "share",
@@ -208,6 +209,8 @@ class Project:
         """Allowed fetches for which the broker held no secret."""
         self.manifest_waits = False
         """Its manifest allows more than the registration; only an operator can adopt that."""
+        self.readings: dict[str, int] = {}
+        """By the SHA-256 of its manifest: a hash of what the last readings said of it."""
         self.serial = next(_serials)
         """Changes with each change of the registration, for the status stream."""
         self._last_fetch_shown: tuple[float, int] = (0.0, 0)

@@ -288,6 +288,12 @@ BROKER = (
         "tests/unit/broker/test_registrations.py",
     ),
     Mutant(
+        "remo_broker/broker/manifest_operations.py",
+        "                self._check_reading(project, allowed, peer)\n",
+        "",
+        "tests/process/manifest/test_taken_over.py::test_what_it_says_under_an_approved_hash_is_what_was_shown",
+    ),
+    Mutant(
         "remo_broker/broker/manifest_child.py",
         "        helpers.close_all(descriptors)  # a reader",
         "        # a reader",
