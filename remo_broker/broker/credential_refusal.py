@@ -7,6 +7,7 @@ the unit at step CREDENTIALS. So a refusal is that long, and begins with the rea
 
 from __future__ import annotations
 
+import errno
 import socket
 
 TYPE_CHECKING = False
@@ -36,6 +37,11 @@ def pieces(unit: str, credential: str, why: str) -> Iterator[bytes]:
     for _ in range(left // len(_BLANKS)):
         yield _BLANKS
     yield _BLANKS[: left % len(_BLANKS)]
+
+
+def is_short_of_memory(error: OSError) -> bool:
+    """Whether the kernel may accept the same output a moment later; otherwise the peer has gone."""
+    return error.errno in (errno.ENOBUFS, errno.ENOMEM)
 
 
 def begin(connection: Socket) -> None:

@@ -33,7 +33,7 @@ from remo_broker.broker.status import StatusReport
 from remo_broker.broker.systemd import ADMIN, CREDENTIAL, CREDENTIALS, PROJECT_KINDS, STATUS
 from remo_broker.protocol import paths, records
 from remo_broker.protocol.clock import monotonic, now_usec
-from remo_broker.protocol.config import DENY, Config, ConfigError, configure
+from remo_broker.protocol.config import DENY, Config, ConfigError, configure, read_flags
 from remo_broker.protocol.names import counted, is_project_name, printable
 from remo_broker.protocol.process import execute_again, forbid_dumps
 
@@ -394,6 +394,6 @@ def main() -> int:
         # show this.
         manager = systemd.Manager()
         manager.status(f"Not started: {text}")
-        not_started.answer_all(text, manager)
+        not_started.answer_all(text, manager, transport(read_flags(sys.argv[1:])[1]))
         return 1
     return daemon.run()

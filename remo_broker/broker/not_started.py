@@ -12,18 +12,24 @@ import sys
 import time
 
 from remo_broker.broker import credential_refusal
+from remo_broker.broker.audit import identity
+from remo_broker.broker.audit.trail import AuditTrail
 from remo_broker.broker.refusals import Refused
+from remo_broker.broker.sockets.connection import Peer
 from remo_broker.broker.systemd import ADMIN, CREDENTIAL, CREDENTIALS, RETRY_SECONDS, listening_socket
-from remo_broker.protocol.clock import monotonic
+from remo_broker.protocol import records
+from remo_broker.protocol.clock import monotonic, now_usec
 from remo_broker.protocol.codes import Code, Reason
 from remo_broker.protocol.credential_rules import peer_of
 from remo_broker.protocol.limits import MAX_MESSAGE
 from remo_broker.protocol.names import printable
+from remo_broker.protocol.records import Decision, Outcome
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from remo_broker.broker.audit.trail import Transport
     from remo_broker.broker.systemd import Manager
 
 # As systemd passes them: sd_listen_fds(3).
@@ -37,8 +43,9 @@ CREDENTIALS_SECONDS = 2.0
 WHY = "the broker cannot start"
 
 
-def answer_all(why: str, manager: Manager) -> None:
-    """Refuse every client that waits on an inherited socket. Only an operator learns `why`.
+def answer_all(why: str, manager: Manager, transport: Transport) -> None:
+    """Refuse every client that waits on an inherited socket. Only an operator learns `why`. The
+    credentials' refusals are recorded.
 
     Does not use systemd's own library, which may be what is missing.
     """
@@ -46,7 +53,7 @@ def answer_all(why: str, manager: Manager) -> None:
         return
     count = int(os.environ.get("LISTEN_FDS", "0"))
     names = os.environ.get("LISTEN_FDNAMES", "").split(":")
-    units = _Units(manager)
+    units = _Units(manager, AuditTrail(transport, clock_usec=now_usec))
     for number, name in zip(range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + count), names, strict=False):
         if name.startswith(f"{CREDENTIAL}-"):
             units.resume(number, name.removeprefix(f"{CREDENTIAL}-"))
@@ -71,6 +78,16 @@ class _Refusal:
         self.connection = connection
         self.name = name
         self.unit, self.credential = peer_of(connection.getpeername()) or ("?", "?")
+        peer = Peer(connection)
+        self.record = records.credential_head(
+            printable(self.unit),
+            printable(self.credential),
+            "",
+            Decision.DENY,
+            Outcome.DENIED,
+            Reason.NOT_STARTED.value,
+            generation=0,
+        ) + identity.peer_fields(connection, peer, identity.NEVER)
         self._pieces = credential_refusal.pieces(self.unit, self.credential, WHY)
         self._left = memoryview(b"")
 
@@ -85,15 +102,18 @@ class _Refusal:
                 self._left = memoryview(piece)
             try:
                 self._left = self._left[self.connection.send(self._left) :]
-            except BlockingIOError:
-                return False
+            except OSError as error:
+                if isinstance(error, BlockingIOError) or credential_refusal.is_short_of_memory(error):
+                    return False
+                raise
 
 
 class _Units:
     """Refuses credentials, so that the units fail and systemd says so."""
 
-    def __init__(self, manager: Manager) -> None:
+    def __init__(self, manager: Manager, trail: AuditTrail) -> None:
         self._manager = manager
+        self._trail = trail
         self._deadline = monotonic() + CREDENTIALS_SECONDS
         self._refusals: dict[int, _Refusal] = {}
         self._again: Callable[[], None] | None = None
@@ -147,12 +167,15 @@ class _Units:
                 else:
                     text = f"Credential {refusal.credential} of unit {printable(refusal.unit)} was refused: {WHY}."
                     print(f"remo-broker: {text}", file=sys.stderr)
+                    self._trail.write(self._trail.numbered([refusal.record], records.latency_field(0)))
                 writable.unregister(descriptor)
                 del self._refusals[descriptor]
                 refusal.connection.close()
                 self._manager.drop(CREDENTIAL, refusal.name)
         while self._again is not None and monotonic() < self._deadline:
             self._retry()
+        # journald asks /proc for the unit of a record's sender, which must not have exited by then.
+        self._trail.received()
 
 
 def _answer(listening: socket.socket, message: str) -> None:

@@ -6,6 +6,7 @@ Outside systemd every call here does nothing, and systemd-python is not even imp
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -25,6 +26,8 @@ CREDENTIAL = "credential"
 PROJECT_KINDS = ("client", "mount")
 # Delay before trying again when the manager's queue was full.
 RETRY_SECONDS = 0.1
+# The manager's queue is full, or the kernel has no memory, or too many descriptors are on their way.
+_BUSY = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
 
 
 class MissingLibrary(Exception):
@@ -200,13 +203,13 @@ class Manager:
             )
             try:
                 self._socket.sendmsg([state.encode()], rights, 0, self._address)
-            except BlockingIOError:
-                if not self._due:
-                    self._due = True
-                    self.later(RETRY_SECONDS, self._send_later)
-                return
-            except OSError:
-                pass  # a deaf manager stops neither serving nor exiting
+            except OSError as error:
+                if error.errno in _BUSY:
+                    if not self._due:
+                        self._due = True
+                        self.later(RETRY_SECONDS, self._send_later)
+                    return
+                # A deaf manager stops neither serving nor exiting.
             del self._untold[0]
             _close(copy)
 

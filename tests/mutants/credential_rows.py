@@ -96,6 +96,12 @@ CREDENTIALS = (
         f"{KILLS}::test_no_value_follows_what_a_broker_that_did_not_start_has_sent",
     ),
     Mutant(
+        REFUSAL,
+        "return error.errno in (errno.ENOBUFS, errno.ENOMEM)",
+        "return False",
+        "tests/unit/broker/sockets/test_credentials.py::test_an_answer_that_the_kernel_has_no_memory_for_is_not_cut_short",
+    ),
+    Mutant(
         NOT_STARTED,
         "if not self._manager.has_room():",
         "if False:",

@@ -188,6 +188,11 @@ class Connection:
         """A deadline has passed."""
         self.close()
 
+    def send_failed(self, _error: OSError) -> None:
+        """The kernel did not accept output, and not because the peer is slow. A client whose
+        connection is lost asks again."""
+        self.close()
+
     # --- writing
 
     def send(self, reply: Reply, snapshot: Snapshot | None = None) -> None:
@@ -209,8 +214,10 @@ class Connection:
                     return
         except BlockingIOError:
             sent = 0
-        except OSError:
-            self.close()
+        except OSError as error:
+            self.send_failed(error)
+            if not self.closed:
+                self._append(reply, snapshot)
             return
         self._append(reply, snapshot)
         self._advance(sent)
@@ -250,8 +257,8 @@ class Connection:
             self._advance(self.socket.sendmsg(self.pending[:MAX_BUFFERS], (), DONTWAIT))
         except BlockingIOError:
             return
-        except OSError:
-            self.close()
+        except OSError as error:
+            self.send_failed(error)
             return
         if self.pending:
             return

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from remo_broker.broker import credential_refusal
-from remo_broker.broker.sockets.connection import Connection
+from remo_broker.broker.loop import WRITE
+from remo_broker.broker.sockets.connection import PEER_SECONDS, Connection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
     from remo_broker.broker.loop import Loop, Timer
     from remo_broker.broker.secrets.memory import Arena, Region
     from remo_broker.broker.sockets.connection import Sweeper
+
+
+# How long to wait before sending again what the kernel had no memory for.
+MEMORY_SECONDS = 0.1
 
 
 class CredentialConnections:
@@ -98,6 +103,20 @@ class CredentialConnection(Connection):
             self.close()
         elif self.is_outside:
             self.server.silent(self)
+
+    def send_failed(self, error: OSError) -> None:
+        """If the kernel is short of memory, try again: what a close cut short, systemd would take as
+        a credential."""
+        if not credential_refusal.is_short_of_memory(error):
+            self.close()
+            return
+        self.want(0)
+        self.loop.after(MEMORY_SECONDS, self._send_again)
+        self.server.sweeper.set(self, PEER_SECONDS)
+
+    def _send_again(self) -> None:
+        if not self.closed:
+            self.want(WRITE)
 
     def end_with(self, reply: bytes) -> None:  # noqa: ARG002 - for other sockets' peers
         """After an internal error: refuse, because the peer would take `reply` as its credential."""

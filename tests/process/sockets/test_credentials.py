@@ -261,4 +261,9 @@ def test_a_broker_that_does_not_start_refuses_every_unit(
     [answer] = attempt(silent)
     assert len(answer) > REFUSAL_BYTES
     poll("it to be dropped", lambda: notify.read() and not notify.stored)
-    assert "Credential password of unit" in systemd.broker.log.read_text()
+    found = systemd.records()
+    assert sorted(one["REMO_CREDENTIAL"] for one in found) == ["password", "user", "whole"]
+    assert {(one["REMO_UNIT"], one["REMO_REASON"], one["REMO_DECISION"], one["REMO_PEER_UID"]) for one in found} == {
+        (systemd.unit, "not_started", "deny", "0")
+    }
+    assert all(one["REMO_PEER_COMM"] for one in found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pathlib
 import socket
@@ -89,4 +90,32 @@ def test_a_listener_that_waits_for_the_manager_may_be_closed(
     assert os.fstat(descriptor).st_ino == inode
     os.close(descriptor)
     assert notify.stored == {}
+    manager.close()
+
+
+@pytest.mark.parametrize("number", [errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS])
+def test_a_message_that_the_kernel_cannot_carry_now_is_sent_later(
+    notify: NotifySocket, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Lost, a connection would not be kept, and its unit would start with an empty credential."""
+    monkeypatch.setenv("NOTIFY_SOCKET", str(notify.path))
+    manager = Manager()
+    later: list[Callable[[], None]] = []
+    manager.later = lambda _seconds, call: later.append(call)
+
+    class Short:
+        """The manager's socket, while the kernel is short of something."""
+
+        def sendmsg(self, *_: object) -> int:
+            raise OSError(number, "no memory")
+
+    real, manager._socket = manager._socket, Short()  # type: ignore[assignment]
+    here, there = socket.socketpair()
+    with here, there:
+        manager.hold("credential", "1", here.fileno())
+        lacked = manager.lacks_listeners
+        manager._socket = real
+        later.pop()()
+        assert (lacked, manager.lacks_listeners) == (True, False)
+        notify.wait_for(FDSTORE="1", FDNAME="credential-1")
     manager.close()

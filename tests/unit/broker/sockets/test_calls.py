@@ -91,7 +91,7 @@ class CountedServer:
 
     def connect(self) -> socket.socket:
         client = socket.socket(socket.AF_UNIX)
-        client.settimeout(5)
+        client.settimeout(20)
         client.connect(self.path)
         client.sendall(GET)
         return client

@@ -47,7 +47,7 @@ class ConnectedPair:
         self.sweeper = Sweeper(self.loop)
         self.ours, self.theirs = socket.socketpair()
         self.ours.setblocking(False)
-        self.theirs.settimeout(5)
+        self.theirs.settimeout(20)
 
     def turn(self) -> None:
         self.loop.after(0, lambda: None)  # so that it does not wait
@@ -272,7 +272,7 @@ def test_a_fault_on_the_way_to_the_audit_ends_whose_record_it_was_and_nobody_els
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)
-        theirs.settimeout(5)
+        theirs.settimeout(20)
         neighbour = client.server.broker.projects.register(registration("neighbour", "A"))
         other = ProjectConnection(client.server, neighbour, ours, Peer(ours))
         bench.turn()

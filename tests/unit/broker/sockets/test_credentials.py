@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -16,6 +17,7 @@ from remo_broker.broker.credentials import Credentials
 from remo_broker.broker.loop import Loop
 from remo_broker.broker.secrets.memory import Arena
 from remo_broker.broker.secrets.store import Store
+from remo_broker.broker.sockets import credential_connection
 from remo_broker.broker.sockets.connection import Peer, Sweeper
 from remo_broker.broker.sockets.credentials import CredentialServer
 from remo_broker.broker.systemd import Manager
@@ -148,6 +150,52 @@ def test_a_fault_of_a_record_is_answered_with_a_refusal(
     bench.server.stop()
     assert is_refusal(bench.read(client))
     assert len(bench.bugs) == 2
+
+
+class ShortOfMemory:
+    """A socket whose every other send fails as it does while the kernel has no memory."""
+
+    def __init__(self, real: socket.socket) -> None:
+        self._real = real
+        self.failed = 0
+
+    def _fails(self) -> None:
+        self.failed += 1
+        if self.failed % 2:
+            raise OSError((errno.ENOBUFS, errno.ENOMEM)[self.failed // 2 % 2], "no memory")
+
+    def send(self, *arguments: Any) -> int:
+        self._fails()
+        return self._real.send(*arguments)
+
+    def sendmsg(self, buffers: Any, *rest: Any) -> int:
+        self._fails()
+        part = bytes(buffers[0] or b"".join(buffers))[:100_000]
+        return self._real.sendmsg([part], *rest)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+@pytest.mark.parametrize("kind", ["value", "refusal"])
+def test_an_answer_that_the_kernel_has_no_memory_for_is_not_cut_short(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A part of a value, or of a refusal, would be a credential to systemd."""
+    monkeypatch.setattr(credential_connection, "MEMORY_SECONDS", 0.001)
+    client = bench.connect()
+    [asked] = bench.server.connections
+    asked.socket = short = ShortOfMemory(asked.socket)  # type: ignore[assignment,arg-type]
+    if kind == "value":
+        asked.give(memoryview(b"v" * 300_000))
+        assert bench.read(client) == b"v" * 300_000
+    else:
+        asked.refuse("of a test")
+        answer = bench.read(client)
+        assert len(answer) == REFUSAL_BYTES
+        assert b"of a test" in answer[:200]
+    assert short.failed > 2
+    assert not bench.bugs
 
 
 def test_a_connection_that_cannot_be_watched_is_not_closed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
