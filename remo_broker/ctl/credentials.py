@@ -7,11 +7,18 @@ from remo_broker.cli.text import escaped
 from remo_broker.ctl.commands import CREDENTIALS, UNIT
 from remo_broker.ctl.session import open_client, open_output
 from remo_broker.protocol.codes import Reason
+from remo_broker.protocol.credential_rules import MAX_NAMES
 from remo_broker.protocol.names import counted
+from remo_broker.protocol.records import Outcome
 from remo_broker.protocol.replies import UnitCredential, UnitCredentials
 
+# The reason, and not the broker's, for a credential that systemd cannot ask for.
+NAMES_TOO_LONG = "names_too_long"
 # What to do about each reason that keeps a unit from starting.
 ADVICE = {
+    NAMES_TOO_LONG: (
+        f"shorten the unit's or the credential's name: systemd cannot ask if both have more than {MAX_NAMES} bytes"
+    ),
     Reason.NOT_IN_CONFIGURATION.value: (
         "add a rule to /etc/remo-broker/config.toml, then run: systemctl try-reload-or-restart remo-broker.service"
     ),
@@ -75,7 +82,16 @@ def explain(arguments: Arguments) -> int:
 
 def ask(arguments: Arguments, unit: str) -> UnitCredentials:
     with open_client(arguments) as client:
-        return client.explain_unit(unit)
+        found = client.explain_unit(unit)
+    credentials = [_that_systemd_can_ask_for(unit, one) for one in found.credentials]
+    return UnitCredentials(unit=found.unit, credentials=credentials, rules=found.rules)
+
+
+def _that_systemd_can_ask_for(unit: str, one: UnitCredential) -> UnitCredential:
+    if len(unit) + len(one.credential) <= MAX_NAMES:
+        return one
+    refused = {"outcome": Outcome.DENIED.value, "reason": NAMES_TOO_LONG}
+    return UnitCredential(**(one.to_json() | refused))
 
 
 def is_served(one: UnitCredential) -> bool:

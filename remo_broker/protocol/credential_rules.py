@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 MAX_UNIT_NAME = 255
 # A credential's name is a file name (NAME_MAX).
 MAX_CREDENTIAL_NAME = 255
+# Both names together: systemd connects from `\0HEX/unit/UNIT/CREDENTIAL`, with up to 16 digits, and
+# an address has room for 107 bytes. If they are longer, systemd cannot ask, and the unit fails.
+MAX_NAMES = 83
 
 
 class BadRule(Exception):

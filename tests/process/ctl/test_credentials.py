@@ -71,6 +71,19 @@ def test_check_of_a_unit_that_no_rule_names(operator: CommandLine) -> None:
     assert "systemctl try-reload-or-restart remo-broker.service" in text
 
 
+@pytest.mark.parametrize(("length", "served"), [(83, True), (84, False), (263, False)])
+def test_names_that_systemd_has_no_room_for(operator: CommandLine, length: int, *, served: bool) -> None:
+    """It puts both into the address that it connects from."""
+    operator.broker.push({"PASSWORD": VALUE, "aws": {"user": VALUE}})
+    unit = f"backup@{'x' * (length - len('backup@.service') - len('password'))}.service"
+    shown = operator.json("check", "--credentials", unit, status=int(not served))
+    reasons = {one["credential"]: one["reason"] for one in shown["credentials"]}
+    assert reasons["password"] == ("in_configuration" if served else "names_too_long")
+    assert operator.json("explain", "--unit", unit, "password", status=int(not served))["served"] is served
+    if not served:
+        assert "shorten" in operator.says("explain", "--unit", unit, "password", status=1)
+
+
 @pytest.mark.parametrize(
     ("credential", "reason", "step"),
     [

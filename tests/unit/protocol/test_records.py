@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remo_broker.broker.audit.journal import fields_of
+from remo_broker.broker.sockets import credentials
 from remo_broker.protocol import records
 from remo_broker.protocol.records import Backend, Decision, Event, Outcome
 from tests.support.machine import REPOSITORY
@@ -73,6 +74,15 @@ def test_every_event_is_explained_in_the_catalog() -> None:
     (catalog,) = REPOSITORY.glob("units/*.catalog")
     explained = re.findall("^-- ([0-9a-f]{32})$", pathlib.Path(catalog).read_text(), re.MULTILINE)
     assert sorted(explained) == sorted(event.message_id for event in Event)
+
+
+def test_every_reason_of_a_refused_credential_is_explained_in_the_catalog() -> None:
+    entry = (
+        (REPOSITORY / "units/remo-broker.catalog").read_text().split(Event.FETCH.message_id)[1].partition("\n-- ")[0]
+    )
+    assert [
+        reason for reason in credentials._WHY if not re.search(f"^[a-z_, ]*{reason}[a-z_, ]*: ", entry, re.MULTILINE)
+    ] == []
 
 
 def test_priorities() -> None:
