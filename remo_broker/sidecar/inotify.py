@@ -19,7 +19,7 @@ import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 MODIFY, ATTRIB, CLOSE_WRITE = 0x2, 0x4, 0x8
 MOVED_FROM, MOVED_TO, CREATE, DELETE = 0x40, 0x80, 0x100, 0x200
@@ -62,6 +62,8 @@ class Inotify:
             raise OSError(ctypes.get_errno(), "inotify_init1")
         self._directories: dict[str, int] = {}
         self._names: dict[int, set[str] | None] = {}
+        self.cut_off: set[str] = set()
+        """Paths with more directories below than are watched."""
 
     def watch(self, paths: Iterable[str]) -> None:
         """Watch exactly these paths. Raises `OSError` when the limit on watches is reached.
@@ -70,8 +72,9 @@ class Inotify:
         replaced.
         """
         wanted: dict[str, set[str] | None] = {}
+        self.cut_off = set()
         for path in paths:
-            for directory, name in places(path):
+            for directory, name in places(path, self.cut_off.add):
                 known = wanted.setdefault(directory, set())
                 if name is ANY or known is None:
                     wanted[directory] = ANY
@@ -122,8 +125,11 @@ class Inotify:
         os.close(self.descriptor)
 
 
-def places(path: str) -> Iterator[tuple[str, str | None]]:
-    """The directories to watch for a path, each with the name that matters; `ANY` for all."""
+def places(path: str, cut_off: Callable[[str], object]) -> Iterator[tuple[str, str | None]]:
+    """The directories to watch for a path, each with the name that matters; `ANY` for all.
+
+    Calls `cut_off` with a directory that has too many below it.
+    """
     here = "/"
     steps = [step for step in path.split("/") if step not in ("", ".")][::-1]
     links = 0
@@ -154,15 +160,16 @@ def places(path: str) -> Iterator[tuple[str, str | None]]:
         else:
             yield here, name
             if stat.S_ISDIR(found.st_mode):
-                yield from _below(full)
+                yield from _below(full, cut_off)
 
 
-def _below(directory: str) -> Iterator[tuple[str, str | None]]:
+def _below(directory: str, cut_off: Callable[[str], object]) -> Iterator[tuple[str, str | None]]:
     """A directory, the directories below it, and the targets of links in it."""
     for count, (here, inner, files) in enumerate(os.walk(directory), 1):
-        yield here, ANY
-        if count >= MAX_DIRECTORIES:
+        if count > MAX_DIRECTORIES:
+            cut_off(directory)
             return
+        yield here, ANY
         inner[:] = [name for name in inner if name != ".git"]
         for name in (*inner, *files):
             full = os.path.join(here, name)

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 RETRY_SECONDS = (1.0, 60.0)
 # The same if no process listens on the socket. A broker without systemd is back within a second.
 CONNECT_RETRY_SECONDS = (0.1, 1.0)
+# How long a broker may take to answer before it is reported, and the boot goes on without it.
+ANSWER_SECONDS = 5.0
 NEVER = float("inf")
 
 START, CHANGE, REFRESH, SIGNAL, BROKER = "start", "change", "refresh", "signal", "broker"
@@ -81,6 +83,8 @@ class Supplier:
         self._connect_at = 0.0
         self._connect_retry = CONNECT_RETRY_SECONDS[0]
         self._heard_at = 0.0
+        self._answer_by = NEVER
+        """When a connected broker that has not answered is reported."""
         self._start_usec = 0
         self._generation = 0
         """Generation of our last push to this broker; 0 for none."""
@@ -122,9 +126,8 @@ class Supplier:
         until = min(self._refresh_at, self._watched.due)
         if self._link is not None:
             poll.register(self._link.descriptor, select.POLLIN)
-            until = min(
-                until, self._heard_at + SILENCE_SECONDS, self._due if self._cause and self._start_usec else NEVER
-            )
+            until = min(until, self._heard_at + SILENCE_SECONDS, self._answer_by)
+            until = min(until, self._due if self._cause and self._start_usec else NEVER)
         else:
             until = min(until, self._connect_at)
         if self._manager.waiting:
@@ -144,6 +147,10 @@ class Supplier:
             self._hear(self._link)
         elif self._link is not None and boot_seconds() >= self._heard_at + SILENCE_SECONDS:
             self._unlink(f"no sign of life from the broker for {SILENCE_SECONDS:g} s")
+        elif self._link is not None and boot_seconds() >= self._answer_by:
+            self._answer_by = NEVER
+            self._log_failure(f"{self._path}: connected, but the broker does not answer")
+            self._update_status()
 
     def _want(self, cause: str) -> None:
         self._cause = cause
@@ -181,6 +188,7 @@ class Supplier:
             self._unlink(str(error))
             return
         self._heard_at = boot_seconds()
+        self._answer_by = self._heard_at + ANSWER_SECONDS
 
     def _hear(self, link: BrokerLink) -> None:
         try:
@@ -189,9 +197,11 @@ class Supplier:
             self._unlink(str(error) if not self._start_usec else "")
             return
         self._heard_at = boot_seconds()
+        self._answer_by = NEVER
         self._connect_retry = CONNECT_RETRY_SECONDS[0]
-        if not self._failures:
+        if self._last_error and not self._failures:
             self._last_error = ""
+            self._update_status()
         for state in states:
             self._learn(state)
 
@@ -240,7 +250,9 @@ class Supplier:
         cause = self._cause
         self._watched.follow([path for source in self._sources for path in source.watched])
         reading = read_all(self._sources, own_session=True)
-        refresh = [source.refresh_seconds for source in self._sources if source.refresh_seconds]
+        refresh: list[float] = [source.refresh_seconds for source in self._sources if source.refresh_seconds]
+        if self._watched.poll_seconds is not None:
+            refresh.append(self._watched.poll_seconds)
         self._refresh_at = boot_seconds() + min(refresh) if refresh else NEVER
         pushed = False
         try:
@@ -309,6 +321,8 @@ class Supplier:
             parts.append(f"replaced by another process's {self._yields_to}")
         if self._link is None:
             parts.append(f"no broker: {self._last_error}" if self._last_error else "no broker")
+        elif self._last_error and not self._failures:
+            parts.append(self._last_error)
         for label, error in self._failures.items():
             parts.append(f"failed: {error}" if error.startswith(label) else f"failed: {label}: {error}")
         if self._failures:

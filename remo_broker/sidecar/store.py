@@ -7,6 +7,7 @@ Only systemd decrypts them, when it starts remo-sidecar.service, which loads the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -32,6 +33,8 @@ SYSTEMD_MARK = "/run/systemd/system"
 SERVICE = "remo-sidecar.service"
 ADMIN_UNIT = "remo-broker-admin.socket"
 SEE_STATUS = f"see 'systemctl status {SERVICE}'"
+# Settings of a drop-in by which the service has sources without a configuration file.
+GIVING_SOURCES = ("ExecStart=", "LoadCredential", "SetCredential", "ImportCredential")
 # From the service's start to its push, not counting the time of its other sources.
 SUPPLY_SECONDS = 15.0
 
@@ -138,7 +141,7 @@ def _end(arguments: Arguments, what: str) -> None:
     output = open_output(arguments)
     if not os.path.isdir(SYSTEMD_MARK):
         held, text = False, f"{what}. systemd does not run here: {SERVICE} pushes it when it starts."
-    elif not os.listdir(paths.SECRETS_DIR) and not os.path.exists(paths.SIDECAR_CONFIG_FILE):
+    elif not (os.listdir(paths.SECRETS_DIR) or os.path.exists(paths.SIDECAR_CONFIG_FILE) or _drop_ins_give_sources()):
         _systemctl("disable", "--now", SERVICE)
         _clear(arguments)
         held, text = True, f"{what}, the last one; the broker holds no secrets."
@@ -155,6 +158,17 @@ def _end(arguments: Arguments, what: str) -> None:
         output.show_json({"supplied": held})
     else:
         output.line(text)
+
+
+def _drop_ins_give_sources() -> bool:
+    """Whether a drop-in of the service may give it sources, as options or as credentials."""
+    command = ["systemctl", "show", "--property=DropInPaths", "--value", SERVICE]
+    found = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False).stdout
+    for path in found.split():
+        with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+            if any(line.strip().startswith(GIVING_SOURCES) for line in file):
+                return True
+    return False
 
 
 def _systemctl(*arguments: str, may_fail: bool = False) -> None:

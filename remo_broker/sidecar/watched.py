@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from remo_broker.protocol.clock import boot_seconds
-from remo_broker.sidecar.inotify import Inotify
+from remo_broker.sidecar.inotify import MAX_DIRECTORIES, Inotify
 from remo_broker.sidecar.notify import WARNING, log
 
 TYPE_CHECKING = False
@@ -18,6 +18,8 @@ JOIN_SECONDS = 0.2
 QUIET_SECONDS = 0.03
 # Delay before the next change counts, after one that led to nothing new; doubled each time.
 REST_SECONDS = (0.2, 60.0)
+# How often to read the sources while not all of their files can be watched.
+POLL_SECONDS = 60.0
 NEVER = float("inf")
 
 
@@ -29,12 +31,16 @@ class SourceWatch:
         self._first = NEVER
         self._rest = 0.0
         self._not_before = 0.0
-        self._warned = False
+        self._warned: set[str] = set()
+        self.poll_seconds: float | None = None
+        """How often to read the sources although nothing has changed; None if all files are
+        watched."""
         self._inotify: Inotify | None = None
         try:
             self._inotify = Inotify()
         except OSError as error:
             self._warn(error)
+            self.poll_seconds = POLL_SECONDS
 
     @property
     def descriptor(self) -> int | None:
@@ -42,17 +48,27 @@ class SourceWatch:
 
     def follow(self, paths: Iterable[str]) -> None:
         """Watch these paths and what they now resolve to."""
-        if self._inotify is not None:
-            try:
-                self._inotify.watch(paths)
-            except OSError as error:
-                self._warn(error)
+        if self._inotify is None:
+            return
+        self.poll_seconds = None
+        try:
+            self._inotify.watch(paths)
+        except OSError as error:
+            self._warn(error)
+            self.poll_seconds = POLL_SECONDS
+        for path in sorted(self._inotify.cut_off):
+            self._say(f"{path}: more than {MAX_DIRECTORIES} directories, not all watched", "watch fewer")
+            self.poll_seconds = POLL_SECONDS
 
     def _warn(self, error: OSError) -> None:
-        if not self._warned:
-            self._warned = True
-            why = os.strerror(error.errno or 0)
-            log(WARNING, f"cannot watch all files ({why}); raise fs.inotify.max_user_watches, or set refresh_seconds")
+        why = os.strerror(error.errno or 0)
+        self._say(f"cannot watch all files ({why})", "raise fs.inotify.max_user_watches")
+
+    def _say(self, what: str, remedy: str) -> None:
+        """Once for each cause."""
+        if what not in self._warned:
+            self._warned.add(what)
+            log(WARNING, f"{what}: sources are read every {POLL_SECONDS:g} s; {remedy}, or set refresh_seconds")
 
     def read(self) -> None:
         """Process inotify's events."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +16,7 @@ from tests.support.notify import NotifySocket
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from tests.conftest import StartBroker
 
@@ -39,13 +40,13 @@ class Supplied:
         words = (str(one) for one in arguments)
         return programs.run(SIDECAR, f"--socket={self.broker.admin}", *words, stdin=stdin, env=env, cwd=self.directory)
 
-    def start(self, *arguments: object) -> Supplied:
-        """`run` in the background, until it is ready."""
+    def start(self, *arguments: object, program: Sequence[str] = ("-m", SIDECAR)) -> Supplied:
+        """`run` in the background, until it is ready. `program` is what Python is to run."""
         told = len(self.notified.read())
         environment = programs.environment({"NOTIFY_SOCKET": str(self.notified.path)})
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                programs.command(SIDECAR, f"--socket={self.broker.admin}", "run", *(str(one) for one in arguments)),
+                [sys.executable, "-P", *program, f"--socket={self.broker.admin}", "run", *map(str, arguments)],
                 stdin=subprocess.DEVNULL,
                 stderr=log,
                 env=environment,

@@ -130,6 +130,42 @@ def test_what_the_broker_holds_is_not_pushed_again(supplied: Supplied, file: pat
     assert supplied.broker.status()["generation"] == 2
 
 
+def test_a_broker_that_does_not_answer_holds_up_no_boot(supplied: Supplied, file: pathlib.Path) -> None:
+    """It accepts the connection, as systemd does for one that is stopped or hangs."""
+    os.kill(supplied.broker.pid, signal.SIGSTOP)
+    try:
+        supplied.start("--file", file)
+        assert "does not answer" in supplied.status()
+        assert "does not answer" in supplied.logged()
+    finally:
+        os.kill(supplied.broker.pid, signal.SIGCONT)
+    supplied.serves("1")
+    poll("the status", lambda: "does not answer" not in supplied.status())
+
+
+POLLING = """
+import sys
+from remo_broker.sidecar import inotify, watched
+watched.POLL_SECONDS = 0.3
+inotify.MAX_DIRECTORIES = watched.MAX_DIRECTORIES = 3
+from remo_broker.sidecar.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_more_directories_than_are_watched_are_polled(supplied: Supplied) -> None:
+    """And said once. The limit is lower here, and the time shorter."""
+    deep = supplied.directory / "store/a/b/c/d"
+    deep.mkdir(parents=True)
+    (deep / "A").write_text("1")
+    command = script(supplied, f"print('A=' + open({str(deep / 'A')!r}).read())")
+    supplied.start("--command", command, "--watch", supplied.directory / "store", program=("-c", POLLING))
+    for value in ("1", "2", "3"):
+        (deep / "A").write_text(value)
+        supplied.serves(value)
+    assert supplied.logged().count("more than 3 directories") == 1
+
+
 def test_bursts_are_joined(supplied: Supplied, file: pathlib.Path) -> None:
     supplied.start("--file", file)
     supplied.serves("1")
