@@ -23,47 +23,10 @@ from remo_broker.client.exchange import (
 )
 from remo_broker.client.project import checked_info, checked_pong, secret_value
 from remo_broker.client.unreachable import unreachable
+from remo_broker.protocol import ops, replies
 from remo_broker.protocol.limits import MAX_MESSAGE, REPLY_SECONDS
 from remo_broker.protocol.lines import LineBuffer
 from remo_broker.protocol.message import Message
-from remo_broker.protocol.ops import (
-    Bindings,
-    ClearCreds,
-    Explain,
-    ExplainUnit,
-    Get,
-    Info,
-    Peek,
-    Ping,
-    Preview,
-    Ready,
-    Reload,
-    Request,
-    Show,
-    Status,
-    Unregister,
-    Watch,
-    WatchProject,
-    WatchStore,
-)
-from remo_broker.protocol.replies import (
-    EVENTS,
-    BoundSecrets,
-    BrokerStatus,
-    Difference,
-    Done,
-    Explanation,
-    Pong,
-    ProjectDetail,
-    ProjectInfo,
-    ProjectState,
-    Pushed,
-    Readiness,
-    Registered,
-    Reloaded,
-    StoreState,
-    UnitCredentials,
-)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -93,12 +56,12 @@ class AsyncBaseClient:
         self._lines = LineBuffer()
         self._turn = asyncio.Lock()
 
-    async def ask(self, request: Request, reply: type[M]) -> M:
+    async def ask(self, request: ops.Request, reply: type[M]) -> M:
         """Send one request and return its reply. Raises `ClientError`."""
         try:
             return (await self._exchange(request)).result(reply)
         except ClientError as error:
-            if not self.GREETS and not isinstance(request, Status) and wants_version(error):
+            if not self.GREETS and not isinstance(request, ops.Status) and wants_version(error):
                 await self._ask_version()
             raise
 
@@ -120,7 +83,7 @@ class AsyncBaseClient:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.path!r})"
 
-    async def _exchange(self, request: Request) -> Exchange:
+    async def _exchange(self, request: ops.Request) -> Exchange:
         async with self._turn:
             reused = self._socket is not None
             try:
@@ -130,7 +93,7 @@ class AsyncBaseClient:
                     raise
                 return await self._once(request)
 
-    async def _once(self, request: Request) -> Exchange:
+    async def _once(self, request: ops.Request) -> Exchange:
         exchange = Exchange(self.path, request, greet=self.GREETS and self._socket is None)
         whole = False
         try:
@@ -170,7 +133,7 @@ class AsyncBaseClient:
     async def _ask_version(self) -> None:
         self.close()
         try:
-            check_version(self.path, (await self._exchange(Status())).reply)
+            check_version(self.path, (await self._exchange(ops.Status())).reply)
         except (BadReply, ConnectionLost, TimedOut):
             return
 
@@ -181,25 +144,25 @@ class AsyncClient(AsyncBaseClient):
     GREETS = True
 
     async def get(self, name: str) -> SecretValue:
-        return secret_value(name, await self._exchange(Get(name=name)))
+        return secret_value(name, await self._exchange(ops.Get(name=name)))
 
-    async def ping(self) -> Pong:
-        return checked_pong(self.path, await self.ask(Ping(), Pong))
+    async def ping(self) -> replies.Pong:
+        return checked_pong(self.path, await self.ask(ops.Ping(), replies.Pong))
 
-    async def info(self) -> ProjectInfo:
-        return checked_info(self.path, await self.ask(Info(), ProjectInfo))
+    async def info(self) -> replies.ProjectInfo:
+        return checked_info(self.path, await self.ask(ops.Info(), replies.ProjectInfo))
 
-    async def peek(self, name: str) -> Explanation:
-        return await self.ask(Peek(name=name), Explanation)
+    async def peek(self, name: str) -> replies.Explanation:
+        return await self.ask(ops.Peek(name=name), replies.Explanation)
 
-    async def bindings(self) -> BoundSecrets:
-        return await self.ask(Bindings(), BoundSecrets)
+    async def bindings(self) -> replies.BoundSecrets:
+        return await self.ask(ops.Bindings(), replies.BoundSecrets)
 
-    async def ready(self) -> Readiness:
-        return await self.ask(Ready(), Readiness)
+    async def ready(self) -> replies.Readiness:
+        return await self.ask(ops.Ready(), replies.Readiness)
 
-    def watch(self) -> AsyncIterator[ProjectState]:
-        return watch(self, WatchProject(), ProjectState)
+    def watch(self) -> AsyncIterator[replies.ProjectState]:
+        return watch(self, ops.WatchProject(), replies.ProjectState)
 
 
 class AsyncStatusClient(AsyncBaseClient):
@@ -207,25 +170,25 @@ class AsyncStatusClient(AsyncBaseClient):
 
     SOCKET = StatusClient.SOCKET
 
-    async def status(self) -> BrokerStatus:
+    async def status(self) -> replies.BrokerStatus:
         first = page = await self._status_page(None)
         projects = list(first.projects)
         while page.projects_next is not None:
             page = await self._status_page(page.projects_next)
             projects += page.projects
-        return BrokerStatus(**(first.__dict__ | {"projects": projects, "projects_next": None}))
+        return replies.BrokerStatus(**(first.__dict__ | {"projects": projects, "projects_next": None}))
 
-    async def _status_page(self, after: str | None) -> BrokerStatus:
-        exchange = await self._exchange(Status(after=after))
+    async def _status_page(self, after: str | None) -> replies.BrokerStatus:
+        exchange = await self._exchange(ops.Status(after=after))
         check_version(self.path, exchange.reply)
-        return exchange.result(BrokerStatus)
+        return exchange.result(replies.BrokerStatus)
 
     async def watch(self) -> AsyncIterator[Message]:
-        async with contextlib.aclosing(_watched(self, Watch())) as lines:
+        async with contextlib.aclosing(_watched(self, ops.Watch())) as lines:
             async for fields in lines:
                 if "ok" in fields:
                     raise refusal_in(self.path, fields)
-                kind = EVENTS.get(fields.get("event", ""))
+                kind = replies.EVENTS.get(fields.get("event", ""))
                 if kind is not None:
                     yield build(self.path, kind, fields)
 
@@ -235,8 +198,8 @@ class AsyncAdminClient(AsyncStatusClient):
 
     SOCKET = AdminClient.SOCKET
 
-    def watch(self) -> AsyncIterator[StoreState]:
-        return watch(self, WatchStore(), StoreState)
+    def watch(self) -> AsyncIterator[replies.StoreState]:
+        return watch(self, ops.WatchStore(), replies.StoreState)
 
     async def register(
         self,
@@ -248,39 +211,39 @@ class AsyncAdminClient(AsyncStatusClient):
         any_name: bool = False,
     ) -> str:
         request = register_request(name, project_path, allowed_uids, replace, any_name)
-        return (await self.ask(request, Registered)).socket_path
+        return (await self.ask(request, replies.Registered)).socket_path
 
     async def unregister(self, name: str) -> None:
-        await self.ask(Unregister(name=name), Done)
+        await self.ask(ops.Unregister(name=name), replies.Done)
 
     async def reload(self, name: str, sha256: str | None = None) -> list[str]:
-        return (await self.ask(Reload(name=name, sha256=sha256), Reloaded)).allowlist
+        return (await self.ask(ops.Reload(name=name, sha256=sha256), replies.Reloaded)).allowlist
 
-    async def preview(self, name: str, *, adopt_narrower: bool = False) -> Difference:
-        return await self.ask(Preview(name=name, adopt_narrower=adopt_narrower), Difference)
+    async def preview(self, name: str, *, adopt_narrower: bool = False) -> replies.Difference:
+        return await self.ask(ops.Preview(name=name, adopt_narrower=adopt_narrower), replies.Difference)
 
     async def push_creds(
         self,
         secrets: Mapping[str, str | Mapping[str, str]],
         binaries: Mapping[str, bytes] | None = None,
         expires: Mapping[str, str] | None = None,
-    ) -> Pushed:
-        return await self.ask(push_request(secrets, binaries or {}, expires or {}), Pushed)
+    ) -> replies.Pushed:
+        return await self.ask(push_request(secrets, binaries or {}, expires or {}), replies.Pushed)
 
     async def clear_creds(self) -> None:
-        await self.ask(ClearCreds(), Done)
+        await self.ask(ops.ClearCreds(), replies.Done)
 
-    async def show(self, name: str) -> ProjectDetail:
-        return await self.ask(Show(name=name), ProjectDetail)
+    async def show(self, name: str) -> replies.ProjectDetail:
+        return await self.ask(ops.Show(name=name), replies.ProjectDetail)
 
-    async def explain(self, name: str, secret: str, uid: int | None = None) -> Explanation:
-        return await self.ask(Explain(name=name, secret=secret, uid=uid), Explanation)
+    async def explain(self, name: str, secret: str, uid: int | None = None) -> replies.Explanation:
+        return await self.ask(ops.Explain(name=name, secret=secret, uid=uid), replies.Explanation)
 
-    async def explain_unit(self, unit: str) -> UnitCredentials:
-        return await self.ask(ExplainUnit(unit=unit), UnitCredentials)
+    async def explain_unit(self, unit: str) -> replies.UnitCredentials:
+        return await self.ask(ops.ExplainUnit(unit=unit), replies.UnitCredentials)
 
 
-async def watch(client: AsyncBaseClient, request: Request, kind: type[M]) -> AsyncIterator[M]:
+async def watch(client: AsyncBaseClient, request: ops.Request, kind: type[M]) -> AsyncIterator[M]:
     """Yield a watch's states, on a new connection, until the broker ends it.
 
     Raises `ClientError`.
@@ -293,7 +256,7 @@ async def watch(client: AsyncBaseClient, request: Request, kind: type[M]) -> Asy
                 raise refusal_in(client.path, fields)
 
 
-async def _watched(client: AsyncBaseClient, request: Request) -> AsyncGenerator[dict[str, Any], None]:
+async def _watched(client: AsyncBaseClient, request: ops.Request) -> AsyncGenerator[dict[str, Any], None]:
     watcher = type(client)(client.path, timeout=client.timeout)
     try:
         try:
