@@ -13,6 +13,7 @@ import pytest
 from tests.process.secret.conftest import KEY_BASE64, MANIFEST, SECRETS
 from tests.support import programs
 from tests.support.machine import poll
+from tests.support.processes import state
 
 if TYPE_CHECKING:
     import pathlib
@@ -301,11 +302,6 @@ def test_signals_that_were_ignored_or_blocked_are_for_the_command_too(project: W
 
 def test_a_command_that_stops_is_a_job_that_stops(watched: WatchedCommand) -> None:
     child = int(watched.lines()[0].split()[1])
-
-    def state(pid: int) -> str:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0]
-
     os.kill(child, signal.SIGSTOP)
     poll("both to stop", lambda: state(child) == state(watched.process.pid) == "T")
     watched.process.send_signal(signal.SIGCONT)

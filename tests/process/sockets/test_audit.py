@@ -139,7 +139,7 @@ def test_denials_of_long_names_are_counted_after_the_first_few(start_broker: Sta
     long = [one for one in fetched if one["REMO_SECRET"].startswith("N")]
     assert len(fetched) == len(long) + 100
     assert LONG_NAMES_BURST <= len(long) < asked // 2
-    poll("the count", lambda: len(long) + told(broker) == asked, seconds=5)
+    poll("the count", lambda: len(long) + told(broker) == asked)
     [first, *_] = broker.records("fetch.denials_counted")
     assert (first["REMO_PROJECT"], first["REMO_DECISION"], first["REMO_REASON"]) == ("myrepo", "deny", "long_names")
     assert first["REMO_PEER_UID"] == str(os.getuid())
@@ -190,8 +190,8 @@ def test_serving_goes_on_and_nothing_is_lost(pipe: Pipe, directory: pathlib.Path
             time.sleep(0.6)  # several tries in vain
             pipe.flow()
             # Nobody asks for anything; they come by themselves.
-            poll("the records", lambda: len(pipe.records("fetch")) == 301, seconds=5)
-            poll("the word", lambda: pipe.records("audit.recovered"), seconds=5)
+            poll("the records", lambda: len(pipe.records("fetch")) == 301)
+            poll("the word", lambda: pipe.records("audit.recovered"))
         assert counts(audit_status(broker)) == (True, 0, 0)
         times = [int(one["REMO_EVENT_USEC"]) for one in pipe.records("fetch")]
         assert times == sorted(times)

@@ -194,4 +194,4 @@ def test_thousands_of_connections_leave_no_descriptor(broker: Broker) -> None:
     before = broker.descriptors()
     for _ in range(300):
         broker.get("A")
-    poll("connections to end", lambda: broker.descriptors() <= before, seconds=5)
+    poll("connections to end", lambda: broker.descriptors() <= before)

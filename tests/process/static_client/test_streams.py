@@ -7,13 +7,13 @@ import os
 import pathlib
 import signal
 import subprocess
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support import programs
 from tests.support.machine import poll
+from tests.support.processes import state
 from tests.support.scripted_peer import HOLD, NEXT, PONG, ScriptedPeer, Step, allowlist, binary, value
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def test_signals_end_it(both: Both, number: signal.Signals, status: int) -> None
             ) as process,
         ):
             poll("the request", lambda: peer.requests and peer.requests[0])
-            time.sleep(0.05)  # until it waits for the reply
+            poll("it to wait for the reply", lambda: state(process.pid) == "S")
             process.send_signal(number)
             out, err = process.communicate(timeout=WAIT_SECONDS)
         assert (process.returncode, out, err) == (status, b"", b"")
