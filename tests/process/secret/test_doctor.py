@@ -44,7 +44,9 @@ def doctor(project: Workspace, **env: str) -> subprocess.CompletedProcess[bytes]
 
 
 def test_nothing_to_find(project: Workspace) -> None:
-    (project.home / ".npmrc").write_text("//registry.npmjs.org/:_authToken=${NPM_TOKEN}\n")
+    (project.home / ".npmrc").write_text(
+        "//registry.npmjs.org/:_authToken=${NPM_TOKEN}\n//b.example/:_authToken=${NPM_TOKEN?}\n"
+    )
     (project.home / ".env").write_text(
         "GITHUB_TOKEN=\nAPI_KEY=$OTHER\nA_TOKEN=\"\"\nB_TOKEN='' # later\nDB=postgres://me:$PW@db/x\n"
     )
