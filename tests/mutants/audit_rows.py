@@ -46,8 +46,8 @@ AUDIT = (
     ),
     Mutant(
         IDENTITY,
-        "        if _ended(pidfd):",
-        "        if False:",
+        "    if last.ended():",
+        "    if False:",
         "tests/unit/broker/audit/test_identity.py::test_a_peer_that_has_ended_is_said_to_be_gone_and_no_more",
     ),
     Mutant(

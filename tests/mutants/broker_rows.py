@@ -146,7 +146,7 @@ BROKER = (
     ),
     Mutant(
         LISTENERS,
-        "        return project.connections >= limit or ",
+        "        return project.connections >= self._most or ",
         "        return ",
         "tests/process/isolation/test_limits.py::test_connections",
     ),

@@ -250,8 +250,8 @@ PROMISES = (
     ),
     Mutant(
         IDENTITY,
-        "        if _ended(pidfd):",
-        "        if False:",
+        "    if last.ended():",
+        "    if False:",
         "tests/process/sockets/test_who_asked.py::test_a_process_that_has_the_number_now_is_not_blamed",
     ),
 )
