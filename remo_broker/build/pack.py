@@ -54,7 +54,11 @@ if sys.version_info < (3, OLDEST):
             if os.access(newer, os.X_OK):
                 os.execv(newer, [newer, "-IS"] + sys.argv)
     sys.exit("PROGRAM: Python %d.%d is too old: 3.OLDEST or later is required" % sys.version_info[:2])
+import gc
+gc.disable()
 from MODULE import main
+gc.freeze()
+gc.enable()
 sys.exit(main())
 """
 PROGRAMS = {SECRET.name: (SECRET, "remo_broker.secret.main"), SIDECAR.name: (SIDECAR, "remo_broker.sidecar.main")}
