@@ -166,7 +166,9 @@ class Loop:
                 heapq.heappop(timers)
             # Rounded up to epoll's millisecond, so that the loop does not spin just before a timer
             # is due.
-            timeout = max(0.0, timers[0][0] - monotonic() + 0.001) if timers else -1.0
+            timeout = timers[0][0] - monotonic() + 0.001 if timers else -1.0
+            if timers and timeout < 0.0:
+                timeout = 0.0
         ready = self._epoll.poll(timeout, EVENTS_PER_TURN)
         self.now = monotonic()
         self.turns += 1

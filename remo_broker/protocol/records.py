@@ -137,6 +137,10 @@ def own_fields() -> bytes:
     return peer_fields(os.getpid(), os.getuid(), os.getgid())
 
 
+# The end of a record: the latency, the field of the start id, and the serial.
+END = b"REMO_LATENCY_USEC=%d\n%bREMO_SERIAL=%d\n"
+
+
 def latency_field(microseconds: float) -> bytes:
     """Rounded down."""
     return b"REMO_LATENCY_USEC=%d\n" % microseconds

@@ -210,7 +210,8 @@ class Connection:
                     return
             else:
                 sent = self.socket.sendmsg(reply, (), DONTWAIT)
-                if sent == len(reply[0]) + len(reply[1]) + len(reply[2]):
+                head, value, tail = reply
+                if sent == len(head) + len(value) + len(tail):
                     return
         except BlockingIOError:
             sent = 0

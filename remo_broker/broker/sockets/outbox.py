@@ -63,9 +63,16 @@ class Outbox:
         entries, self.entries = self.entries, []
         if entries:
             try:
-                heads = [entry[2] for entry in entries if entry[2] is not None]
-                if heads:
-                    self._hand_over(entries, heads)
+                if len(entries) == 1 and not self._deny:
+                    head = entries[0][2]
+                    if head is not None:
+                        kept = self._trail.write_next(head, (monotonic() - self._loop.now) * 1e6)
+                        if kept:
+                            self._not_taken(entries, [kept], [0])
+                else:
+                    heads = [entry[2] for entry in entries if entry[2] is not None]
+                    if heads:
+                        self._hand_over(entries, heads)
                 snapshot = self._broker.store.snapshot
                 for entry in entries:
                     entry[0].send(entry[1], snapshot)

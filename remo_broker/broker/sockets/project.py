@@ -227,11 +227,14 @@ class ProjectConnection(QueuedConnection):
     def _fetch(self, grant: Grant) -> None:
         """A get whose line is known: the hot path."""
         now = self.loop.now
-        if not self.project.bucket.take(now):
+        bucket = self.project.bucket
+        if bucket.per_second and not bucket.take(now):
             self._refuse_rate()
             return
         reply, head = self.server.broker.fetch(grant, now)
-        self.outbox.add(self, reply, head, self.peer_fields, grant)
+        peer_fields = self.peer_fields
+        # As `Outbox.add` does.
+        self.outbox.entries.append((self, reply, head + peer_fields, peer_fields, grant))
 
     def _refuse(self, refusal: Refused, line: bytes) -> None:
         if not self.was_cut_short(refusal, whole=line.endswith(b"\n")):
