@@ -7,8 +7,6 @@ project's manifest.
 
 from __future__ import annotations
 
-import json
-
 from remo_broker.cli.options import Arguments, Usage
 from remo_broker.cli.program import Problem
 from remo_broker.manifest.bindings import Binding, bindings
@@ -42,7 +40,7 @@ def find_bindings(arguments: Arguments, client: Client | QuickClient) -> Bound:
     tables = client.bindings().bindings
     try:
         found = bindings(info.allowlist, tables)
-        json.dumps(tables, ensure_ascii=False).encode()  # no path and no file can have half of a surrogate pair
+        _check_text(tables)
     except (AttributeError, KeyError, TypeError, ValueError):
         from remo_broker.client.errors import BadReply
 
@@ -59,6 +57,20 @@ def find_bindings(arguments: Arguments, client: Client | QuickClient) -> Bound:
                 f"{name} is not in the manifest of {info.project}", hint="run 'remo-secret list' to see what is"
             )
     return Bound(info, {name: one for name, one in found.items() if name in only})
+
+
+def _check_text(value: object) -> None:
+    """Raise ValueError for half of a surrogate pair, which no path and no file can have. Not by
+    `json`, whose import takes as long as the rest of an `exec`."""
+    if isinstance(value, str):
+        value.encode()
+    elif isinstance(value, list):
+        for one in value:
+            _check_text(one)
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            _check_text(key)
+            _check_text(one)
 
 
 def names_given(arguments: Arguments) -> list[str]:
