@@ -52,6 +52,18 @@ AUDIT = (
     ),
     Mutant(
         IDENTITY,
+        "if pid == last.pid and peer.since > last.turn else",
+        "if pid == last.pid else",
+        "tests/unit/broker/sockets/test_queues.py::test_a_process_is_known_again_only_by_a_connection_that_is_younger",
+    ),
+    Mutant(
+        "remo_broker/broker/sockets/listener.py",
+        "                self._empty = turn - 1\n",
+        "                self._empty = turn\n",
+        "tests/unit/broker/sockets/test_queues.py::test_a_connection_behind_others_may_have_come_when_they_did",
+    ),
+    Mutant(
+        IDENTITY,
         "return found if before == _start_time(pid) else GONE",
         "return found",
         "tests/unit/broker/audit/test_identity.py::test_without_a_pidfd_the_start_time_must_be_the_same",
