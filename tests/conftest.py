@@ -6,6 +6,9 @@ import contextlib
 import gc
 import os
 import pathlib
+import shutil
+import signal
+import tempfile
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -13,6 +16,7 @@ from hypothesis import HealthCheck, settings
 
 import remo_broker.bus  # noqa: F401 - before the first import of dbus-next: see there
 from tests.support.broker import Broker, short_directory
+from tests.support.installation import SHARED
 from tests.support.machine import poll
 from tests.support.notify import NotifySocket
 from tests.support.privileges import require_devices, require_mounts, require_root
@@ -27,6 +31,8 @@ settings.load_profile("any host")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Signals as a terminal's programs have them, and a directory that the workers of this run
+    share: they inherit its name."""
     for marker in (
         "takes_root(why): skip the test, and fail it in continuous integration, unless this is root",
         "takes_mounts: the same where nothing can be mounted",
@@ -37,6 +43,33 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "filterwarnings", "ignore:This process .* is multi-threaded, use of fork:DeprecationWarning"
     )
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:  # as in a shell's background
+            signal.signal(number, handler)
+    if SHARED not in os.environ:
+        directory = tempfile.mkdtemp(prefix="remo-tests-")
+        os.environ[SHARED] = directory
+
+        def remove() -> None:
+            del os.environ[SHARED]
+            shutil.rmtree(directory)
+
+        config.add_cleanup(remove)
+
+
+# Tests of machines keep a processor busy, most others wait: workers do some of each at any time. No
+# machine's comes last, as it may be long.
+_BUSY = ("machine", "containers")
+_BUSY_SHARE = 0.8
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    files = dict.fromkeys(item.path for item in items)
+    busy = [file for file in files if not set(_BUSY).isdisjoint(file.parts)]
+    others = [file for file in files if file not in busy]
+    place = {file: number / len(others) for number, file in enumerate(others)}
+    place |= {file: _BUSY_SHARE * number / len(busy) for number, file in enumerate(busy)}
+    items.sort(key=lambda item: place[item.path])
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -95,7 +128,7 @@ def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     if left():
         gc.collect()  # what only a cycle holds is not a leak
         with contextlib.suppress(TimeoutError):  # a thread may be about to close its own
-            poll("the end of what the test has started", lambda: not left(), seconds=2)
+            poll("the end of what the test has started", lambda: not left())
         assert not left()
 
 

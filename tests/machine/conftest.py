@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from tests.support.installation import install, installed
+from tests.support.installation import installed, restore
 from tests.support.loading import open_host
 from tests.support.machine import Bus, Machine
 from tests.support.operator import Operator
@@ -39,9 +39,8 @@ def machine(machines: Machines) -> Machine:
     """The machine as an operator has it after `./run install` and the one command that is left to type."""
     machine = machines("dbus-daemon")
     if not machine.path("/usr/lib/remo-broker").exists():  # a test of uninstalling failed
-        install(machine)
-    machine.reset()
-    machine.systemctl("enable", "--now", "remo-broker-admin.socket")
+        restore(machine)
+    machine.reset("remo-broker-admin.socket")
     return machine
 
 

@@ -75,8 +75,7 @@ def test_two_machines_are_reviewed_as_one(machine: Machine, machines: Machines) 
     for program in (REMOTE, UPLOAD):
         if not machine.path(program).exists():
             unavailable(f"{program} is not in this machine")
-    other.reset()
-    other.systemctl("enable", "--now", "remo-broker-admin.socket")
+    other.reset("remo-broker-admin.socket")
     # Of what other tests left in these journals, records may be missing.
     since = f"--since=@{time.time():.6f}"
     hosts = {"alpha": (machine, "FIRST"), "beta": (other, "SECOND")}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.installation import install, pip_environment
+from tests.support.installation import pip_environment, restore
 from tests.support.machine import REPOSITORY, SOURCE, poll
 from tests.support.operator import ADMIN, SERVICE, Operator
 
@@ -122,8 +122,8 @@ def test_uninstall_leaves_the_configuration(machine: Machine) -> None:
         # Running it twice does no harm.
         machine.run([f"{SOURCE}/run", "uninstall"])
     finally:
-        install(machine)
-    # And it can come back.
+        restore(machine)
+    # With the configuration that was left, it comes back.
     machine.systemctl("enable", "--now", "remo-broker-admin.socket")
     assert machine.ask(ADMIN, {"op": "status"})["ok"] is True
 

@@ -10,7 +10,7 @@ import pytest
 
 from remo_broker.protocol import paths
 from tests.machine.test_install import PROGRAMS, kept_out, named
-from tests.support.installation import INSTALL_SECONDS, install, pip_environment
+from tests.support.installation import INSTALL_SECONDS, pip_environment, restore
 from tests.support.load import ConnectionLoad
 from tests.support.machine import SOURCE, poll
 from tests.support.operator import ADMIN, SERVICE, STATUS, Operator
@@ -33,6 +33,7 @@ LINTIAN_SECONDS = 300
 _BUILD = f"""
 set -e
 rm -rf {PLACE}
+rm -f /var/lib/man-db/auto-update # else each dpkg reads every manual page
 OUT={PLACE} {SOURCE}/run deb
 cd {PLACE}
 mv remo-broker_*.deb remo-broker.deb
@@ -42,7 +43,7 @@ sed -i 's/^Version: .*/Version: 1.9/' older/DEBIAN/control
 sed -i "s/^units='/&{MOVED} /" older/DEBIAN/postinst
 printf '[Socket]\\nListenStream={MOVED_SOCKET}\\nService={SERVICE}\\n[Install]\\nWantedBy=sockets.target\\n' \
     >older/usr/lib/systemd/system/{MOVED}
-dpkg-deb -b older older.deb >/dev/null
+dpkg-deb -Znone -b older older.deb >/dev/null
 """
 
 
@@ -57,7 +58,7 @@ def packages(machines: Machines) -> Iterator[Machine]:
         yield machine
     finally:
         purge(machine)
-        install(machine)
+        restore(machine)
 
 
 @pytest.fixture

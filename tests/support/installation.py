@@ -5,9 +5,11 @@ packages.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,6 +30,21 @@ _OF_NPM = ("NODE_EXTRA_CA_CERTS", "npm_config_registry")
 # Generous: an installation takes ten seconds on an idle machine with two cores.
 INSTALL_SECONDS = 600
 
+# Names a directory of this run of tests, which its workers share. The first machine of the run is
+# installed, and the others get what that installation changed.
+SHARED = "REMO_TESTS_SHARED"
+_MARK, _PACKED = "/run/before-installation", "/run/installation.tar"
+_PACK = f"""
+find /usr /etc /var/lib/systemd/catalog -path /usr/src -prune -o -cnewer {_MARK} ! -type d -print0 |
+    tar -c --null --no-recursion -T - -f {_PACKED}
+"""
+# Users are made again, because tests have added some to these files.
+_RESTORE = f"""
+tar -x -C / --exclude=etc/passwd* --exclude=etc/group* --exclude=etc/shadow* --exclude=etc/gshadow* -f {_PACKED}
+rm {_PACKED}
+systemd-sysusers && systemd-tmpfiles --create remo-broker.conf && systemctl daemon-reload && systemctl reload dbus.service
+"""
+
 
 def pip_environment() -> dict[str, str]:
     """The environment in which pip in the machine finds its pre-fetched packages."""
@@ -43,10 +60,52 @@ def install(machine: Machine) -> None:
 def installed(bus: Bus = "dbus-daemon") -> Iterator[Machine]:
     """A machine with this project installed and nothing enabled yet; stopped at the end."""
     Machine.require()
-    machine = Machine(bus)
+    with contextlib.ExitStack() as stack:
+        packed = _packed()
+        if packed is None:
+            machine = stack.enter_context(_booted(Machine(bus)))
+            install(machine)
+        else:
+            with open(f"{packed}.lock", "w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                first = not packed.exists()
+                if first:
+                    machine = stack.enter_context(_booted(Machine(bus)))
+                    _install_and_pack(machine, packed)
+            if not first:
+                machine = stack.enter_context(_booted(Machine(bus, packed)))
+        yield machine
+
+
+def restore(machine: Machine) -> None:
+    """Put back what `installed` had installed, after a test that removed it."""
+    packed = _packed()
+    if packed is None or not packed.exists():
+        install(machine)
+        return
+    shutil.copyfile(packed, machine.path(_PACKED))
+    machine.run(["sh", "-ec", _RESTORE])
+
+
+def _packed() -> pathlib.Path | None:
+    """Where the run's installation is, or will be once the first machine has it."""
+    shared = os.environ.get(SHARED)
+    return None if shared is None else pathlib.Path(shared, "installation.tar")
+
+
+def _install_and_pack(machine: Machine, packed: pathlib.Path) -> None:
+    machine.run(["touch", _MARK])
+    install(machine)
+    machine.run(["sh", "-ec", _PACK])
+    shutil.copyfile(machine.path(_PACKED), f"{packed}.new")
+    machine.path(_PACKED).unlink()
+    os.rename(f"{packed}.new", packed)
+
+
+@contextlib.contextmanager
+def _booted(machine: Machine) -> Iterator[Machine]:
     try:
         machine.start()
-        install(machine)
         yield machine
     finally:
         machine.stop()

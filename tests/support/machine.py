@@ -69,17 +69,27 @@ _MASKED = (
     "systemd-resolved.service",
 )
 
-# In one command, because it runs before every test. Units are stopped before their files are
-# removed, and not while a boot still starts them.
+# In one command, because it runs before every test; $1 is a unit to enable and start, if any. Units
+# are stopped before their files are removed, not while a boot still starts them, and systemd reads
+# its units once. The journal is empty afterwards, so that no test meets records of another; that of
+# the audit's own namespace is removed with its journald.
 _RESET = """
 systemctl is-system-running --wait >/dev/null
-systemctl -q disable remo-broker-admin.socket remo-broker-status.socket remo-broker-credentials.socket remo-broker-client@.socket remo-broker-mount@.socket
-systemctl -q disable remo-sidecar.service
 systemctl stop 'remo-*'
 systemctl clean --what=fdstore remo-broker.service 2>/dev/null  # outlives a stop since systemd 254
 systemctl reset-failed 'remo-*' 2>/dev/null
-rm -rf /run/remo-broker /var/lib/remo-broker /etc/remo-broker /etc/systemd/system/remo-*.d /run/systemd/system/remo-*
-systemd-tmpfiles --create remo-broker.conf && systemctl daemon-reload
+find /etc/systemd/system /run/systemd/system -depth -name 'remo-*' -exec rm -rf {} +
+rm -rf /run/remo-broker /var/lib/remo-broker /etc/remo-broker
+systemd-tmpfiles --create remo-broker.conf || exit
+[ -z "$1" ] || systemctl -q --no-reload enable "$1" || exit
+systemctl daemon-reload || exit
+journal=/var/log/journal/$(cat /etc/machine-id)
+for namespace in "$journal".*; do
+    [ ! -d "$namespace" ] || systemctl stop "systemd-journald@${namespace##*.}.service"
+    rm -rf "$namespace"
+done
+journalctl --rotate && rm -f "$journal"/*@* || exit
+[ -z "$1" ] || systemctl start $(find /etc/systemd/system -name 'remo-*' -printf '%f ')
 """
 
 # A client in plain Python: argv is the path, standard input the request, standard output the
@@ -117,8 +127,10 @@ class Machine:
     Paths and commands are the container's; the caller stays outside, as root.
     """
 
-    def __init__(self, bus: Bus = "dbus-daemon") -> None:
+    def __init__(self, bus: Bus = "dbus-daemon", unpacked: pathlib.Path | None = None) -> None:
+        """`unpacked` is a tar file to unpack into its root before it boots."""
         self.bus = bus
+        self._unpacked = unpacked
         self.name = f"remo-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self.leader = 0
         self._supervisor: subprocess.Popen[bytes] | None = None
@@ -150,6 +162,7 @@ class Machine:
             "TOP": str(self._top),
             "LOWER": str(ROOT),
             "ADDED": added,
+            "UNPACKED": str(self._unpacked or ""),
             "BUS": self.bus,
             "GROUP": self.name,
             "HIERARCHIES": "",
@@ -228,7 +241,10 @@ class Machine:
         return 0
 
     def _is_booted(self, until: str) -> bool:
-        state = self.run(["systemctl", "is-system-running"], check=False, timeout=10).stdout.strip()
+        try:
+            state = self.run(["systemctl", "is-system-running"], check=False, timeout=10).stdout.strip()
+        except subprocess.TimeoutExpired:
+            return False  # it was asked while it was busy
         # "degraded": a unit of the host's distribution fails in containers.
         return state in {"running", "degraded", until or "running"}
 
@@ -298,11 +314,12 @@ class Machine:
         """Wait until `unit` is `active`, `inactive`, `failed` and so on."""
         poll(f"{unit} to be {state}", lambda: self.systemctl("is-active", unit, check=False) == state)
 
-    def reset(self) -> None:
-        """Reset to the state after the installation: nothing enabled, configured, registered or
-        running.
+    def reset(self, enabled: str = "") -> None:
+        """Reset to the state after the installation: nothing enabled, configured, registered,
+        running or in the journal. Then enable and start the unit `enabled`, with what belongs to
+        it.
         """
-        self.run(["sh", "-c", _RESET])
+        self.run(["sh", "-c", _RESET, "sh", enabled])
 
     # --- files, users -----------------------------------------------------------------------------
 
