@@ -1,5 +1,6 @@
 """`./run install` over another version that is in use: units that have moved since, sockets with
-clients, another Python."""
+clients, a sidecar, another Python. Whatever an upgrade must keep is held here, in one upgrade: an
+installation is dear."""
 
 from __future__ import annotations
 
@@ -8,12 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.installation import install
+from tests.support.installation import INSTALL_SECONDS, install, pip_environment
 from tests.support.load import ConnectionLoad
-from tests.support.machine import poll
+from tests.support.machine import SOURCE, poll
 from tests.support.operator import ADMIN, SERVICE, STATUS, Operator
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.support.machine import Machine
 
 LIB = "/usr/lib/remo-broker"
@@ -28,6 +31,7 @@ OLD_FILES = {
     f"{UNITS}/{HELPER}": "[Service]\nExecStart=/bin/sleep infinity\n",
     f"{UNITS}/{HELPER}.d/more.conf": "[Service]\nNice=1\n",
     "/usr/bin/remo-former": "#!/bin/sh\n",
+    "/usr/share/remo-broker/former": "",
 }
 # What the new version has and the older one lacked.
 NEW_SOCKET = "remo-broker-status.socket"
@@ -39,51 +43,68 @@ def older(machine: Machine, operator: Operator) -> str:
     for path, text in OLD_FILES.items():
         machine.write(path, text)
     machine.run(["sh", "-c", f"printf '%s\\n' {' '.join(OLD_FILES)} >>{LIB}/installed-files"])
-    machine.systemctl("daemon-reload")
-    machine.systemctl("enable", "--now", MOVED)
-    machine.systemctl("start", HELPER)
-    path = operator.register("app", ["TOKEN"])
-    machine.systemctl("enable", "remo-broker-client@app.socket")
-    return path
-
-
-def test_clients_notice_nothing(machine: Machine, operator: Operator, older: str) -> None:
-    sockets = (ADMIN, STATUS, older, operator.mount("app"))
-    inodes = [operator.inode(one) for one in sockets]
-    before = operator.main_pid()
-    loads = [ConnectionLoad(machine, one) for one in (ADMIN, older)]
-    with contextlib.ExitStack() as stack:
-        for load in loads:
-            stack.enter_context(load)
-        install(machine)
-        served = [load.answers for load in loads]
-        poll("answers", lambda: all(one.answers > old for one, old in zip(loads, served, strict=True)))
-    assert [load.refused for load in loads] == [[], []]
-    assert operator.main_pid() not in {0, before}
-    assert [operator.inode(one) for one in sockets] == inodes
-    assert operator.get("app", "TOKEN")["reason"] == "no_snapshot"
-
-
-def test_what_has_moved_is_stopped_and_removed(machine: Machine, older: str) -> None:
-    install(machine)
-    for unit in (MOVED, HELPER):
-        poll(f"the end of {unit}", lambda unit=unit: machine.systemctl("is-active", unit, check=False) == "inactive")  # type: ignore[misc]
-    for path in OLD_FILES:
-        assert not machine.path(path).exists()
-    assert not machine.path(f"{UNITS}/{HELPER}.d").exists()
-    assert machine.run(["find", "/etc/systemd/system", "-name", MOVED]).stdout == ""
-    assert machine.systemctl("is-enabled", "remo-broker-client@app.socket") == "enabled"
-
-
-def test_a_socket_that_the_older_version_lacked_listens_afterwards(
-    machine: Machine, operator: Operator, older: str
-) -> None:
-    """It is part of what was enabled once, so nobody has to type the command again."""
-    machine.systemctl("stop", SERVICE)
     machine.systemctl("disable", "--now", NEW_SOCKET)
     machine.run(["rm", "-f", f"{UNITS}/{NEW_SOCKET}", STATUS])
     machine.systemctl("daemon-reload")
-    install(machine)
+    machine.systemctl("enable", "--now", MOVED)
+    machine.systemctl("start", HELPER)
+    machine.run(["remo-sidecar", "set", "TOKEN"], stdin="sealed")
+    path = operator.register("app", ["TOKEN"])
+    machine.systemctl("enable", "remo-broker-client@app.socket")
+    operator.register("kept", ["TOKEN"])  # its sockets are in the descriptor store
+    poll("the sidecar's push", lambda: value(operator, "app") == "sealed")
+    return path
+
+
+def value(operator: Operator, project: str) -> str | None:
+    found: str | None = operator.get(project, "TOKEN").get("value")
+    return found
+
+
+@contextlib.contextmanager
+def mounted(machine: Machine, directory: str) -> Iterator[str]:
+    """The directory as a container has it."""
+    machine.run(["sh", "-c", f"mkdir -p /run/inside && mount --bind {directory} /run/inside"])
+    try:
+        yield "/run/inside"
+    finally:
+        machine.run(["umount", "/run/inside"])
+
+
+def test_an_upgrade_under_load(machine: Machine, operator: Operator, older: str) -> None:
+    paths = (ADMIN, older, *map(operator.mount, ("app", "kept")), operator.socket("kept"), "/run/remo-broker")
+    inodes = [operator.inode(one) for one in paths]
+    before = operator.main_pid()
+    loads = [ConnectionLoad(machine, one) for one in (ADMIN, older, operator.socket("kept"))]
+    with contextlib.ExitStack() as stack:
+        container = stack.enter_context(mounted(machine, operator.mount("kept").removesuffix("/broker.sock")))
+        for load in loads:
+            stack.enter_context(load)
+        # Whatever the operator's umask.
+        command = f"umask 077 && exec {SOURCE}/run install"
+        machine.run(["sh", "-c", command], env=pip_environment(), timeout=INSTALL_SECONDS)
+        served = [load.answers for load in loads]
+        poll("answers", lambda: all(one.answers > old for one, old in zip(loads, served, strict=True)))
+        assert machine.ask(f"{container}/broker.sock", {"op": "ping"})["project"] == "kept"
+
+    # Nobody notices.
+    assert [load.refused for load in loads] == [[], [], []]
+    assert operator.main_pid() not in {0, before}
+    assert [operator.inode(one) for one in paths] == inodes
+    assert machine.systemctl("is-enabled", "remo-broker-client@app.socket") == "enabled"
+    for project in ("app", "kept"):
+        poll("the sidecar's push to the new broker", lambda project=project: value(operator, project) == "sealed")  # type: ignore[misc]
+
+    # What the new version lacks is stopped and removed.
+    for unit in (MOVED, HELPER):
+        poll(f"the end of {unit}", lambda unit=unit: machine.systemctl("is-active", unit, check=False) == "inactive")  # type: ignore[misc]
+    for path in (*OLD_FILES, f"{UNITS}/{HELPER}.d", f"{LIB}.old", f"{LIB}.new"):
+        assert not machine.path(path).exists()
+    assert machine.run(["find", "/etc/systemd/system", "-name", MOVED]).stdout == ""
+    unreadable = machine.run(["find", LIB, "/usr/share/remo-broker", "!", "-perm", "-004"])
+    assert unreadable.stdout == ""
+
+    # What the older version lacked listens: it is part of what was enabled once.
     assert machine.systemctl("is-enabled", NEW_SOCKET) == "enabled"
     assert machine.ask(STATUS, {"op": "status"})["ok"] is True
 
@@ -101,4 +122,4 @@ def test_what_was_made_for_another_python_is_replaced(machine: Machine, operator
         install(machine)
         assert b'"ok":true' in answers.readline()
     assert machine.run(["sh", "-c", f"cd {LIB}/lib && echo python3.*"]).stdout != "python3.9\n"
-    assert operator.get("app", "TOKEN")["reason"] == "no_snapshot"
+    poll("the sidecar's push to the new broker", lambda: value(operator, "app") == "sealed")

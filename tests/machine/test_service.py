@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from tests.machine.faults import journald
 from tests.support.host_memory import protection
-from tests.support.installation import INSTALL_SECONDS, pip_environment
 from tests.support.load import ConnectionLoad
-from tests.support.machine import SOURCE, poll
+from tests.support.machine import poll
 from tests.support.operator import ADMIN, SERVICE
 
 if TYPE_CHECKING:
@@ -19,7 +18,8 @@ if TYPE_CHECKING:
     from tests.support.machine import Machine
     from tests.support.operator import Operator
 
-CRASHES = 100
+# Systemd starts a service five times in ten seconds by default. `./run faults` sends hundreds.
+CRASHES = 30
 RESTARTS = 10
 
 
@@ -43,10 +43,16 @@ def test_ready_status_and_watchdog_are_visible(machine: Machine, operator: Opera
 
 
 def test_the_watchdog_is_fed_and_bites(machine: Machine, operator: Operator) -> None:
-    operator.override(SERVICE, "[Service]\nWatchdogSec=1s\n")
+    operator.override(SERVICE, "[Service]\nWatchdogSec=2s\n")
     operator.do("status")
     pid = operator.main_pid()
-    time.sleep(2.5)
+
+    def fed() -> int:
+        return int(machine.show(SERVICE, "WatchdogTimestampMonotonic")["WatchdogTimestampMonotonic"])
+
+    for _ in range(2):
+        before = fed()
+        poll("the watchdog to be fed", lambda before=before: fed() > before)  # type: ignore[misc]
     assert operator.main_pid() == pid
     machine.run(["kill", "-STOP", str(pid)])
     poll("another process", lambda: operator.main_pid() not in {0, pid})
@@ -125,7 +131,7 @@ def test_restarts_under_load_refuse_nobody(machine: Machine, operator: Operator)
     _survives(machine, operator, restart)
 
 
-def test_a_hundred_crashes_in_a_row_leave_the_sockets(machine: Machine, operator: Operator) -> None:
+def test_many_crashes_in_a_row_leave_the_sockets(machine: Machine, operator: Operator) -> None:
     # Sooner than the unit has it, so that it is over sooner and strains the limits more.
     operator.override(SERVICE, "[Service]\nRestartSec=20ms\n")
 
@@ -138,25 +144,6 @@ def test_a_hundred_crashes_in_a_row_leave_the_sockets(machine: Machine, operator
         poll("the last start", lambda: operator.main_pid() not in crashed)
 
     _survives(machine, operator, crash)
-
-
-def test_an_upgrade_under_load_refuses_nobody(machine: Machine, operator: Operator) -> None:
-    leftover = "/usr/share/remo-broker/of-an-older-version"
-
-    def upgrade() -> None:
-        machine.write("/usr/lib/remo-broker/installed-files", f"{leftover}\n")
-        machine.write(leftover, "")
-        before = operator.main_pid()
-        # Whatever the operator's umask.
-        command = f"umask 077 && exec {SOURCE}/run install"
-        machine.run(["sh", "-c", command], env=pip_environment(), timeout=INSTALL_SECONDS)
-        assert operator.main_pid() not in {0, before}
-        unreadable = machine.run(["find", "/usr/lib/remo-broker", "/usr/share/remo-broker", "!", "-perm", "-004"])
-        assert unreadable.stdout == ""
-        for path in (leftover, "/usr/lib/remo-broker.old", "/usr/lib/remo-broker.new"):
-            assert not machine.path(path).exists()
-
-    _survives(machine, operator, upgrade)
 
 
 def test_a_bind_mounted_socket_outlives_a_restart(machine: Machine, operator: Operator) -> None:
