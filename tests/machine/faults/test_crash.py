@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 
-from tests.machine.faults.figures import LONG, SEED, Figures, seconds
+from tests.machine.faults.figures import LONG, SEED, Figures, seconds, within
 from tests.machine.faults.scene import BACK_SECONDS, NAMES, PROJECTS, SERVICE, UNLIMITED, FaultMachine, summed
 from tests.support.installation import install
 from tests.support.machine import poll
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
     from tests.support.machine import Machine
 
-KILLS = 200 if LONG else 20
+KILLS = 200 if LONG else 10
 TERMINATIONS = 50 if LONG else 2
-RESTARTS = 100 if LONG else 8
+RESTARTS = 100 if LONG else 3
 REEXECUTIONS = 20 if LONG else 2
-UPGRADES = 5 if LONG else 1
+UPGRADES = 5  # in the long form alone: see test_older_version
 HANGS = 10 if LONG else 1
 CLIENTS = 20
 WATCHDOG_SECONDS = 1
@@ -132,8 +132,9 @@ def hang(scene: FaultMachine, choose: random.Random) -> float:
         (terminate, TERMINATIONS, 0.0),
         (restart, RESTARTS, 0.0),
         (reexecute, REEXECUTIONS, 0.0),
-        (upgrade, UPGRADES, 0.02),  # it takes seconds, of a machine that has other things to do then
         (hang, HANGS, 0.0),
+        # It takes seconds, of a machine that has other things to do then.
+        *([(upgrade, UPGRADES, 0.02)] if LONG else []),
     ],
 )
 def test_every_answer_has_its_record(
@@ -175,7 +176,7 @@ def test_every_answer_has_its_record(
     assert scene.read_inodes() == scene.inodes
     assert {project["name"] for project in scene.status()["projects"]} >= set(PROJECTS)
     assert machine.systemctl("list-units", "--failed", "--plain", "--no-legend", "remo-broker*") == ""
-    assert max(back) < BACK_SECONDS
+    assert within(max(back), BACK_SECONDS)
 
 
 def test_a_reader_that_cannot_be_ended_holds_up_no_start(machine: Machine, figures: Figures) -> None:
@@ -192,4 +193,4 @@ def test_a_reader_that_cannot_be_ended_holds_up_no_start(machine: Machine, figur
             took.append(scene.answered_after(began, "stored"))
     figures.tell(f"with a manifest reader that hangs in the kernel, back after: {seconds(took)}")
     assert scene.read_inodes() == scene.inodes
-    assert max(took) < BACK_SECONDS
+    assert within(max(took), BACK_SECONDS)

@@ -19,7 +19,7 @@ import pytest
 from remo_broker.broker.audit.trail import LOOK_SECONDS, PATIENCE_SECONDS
 from remo_broker.broker.audit.waiting import WAITING_RECORDS
 from tests.machine.faults import journald
-from tests.machine.faults.figures import LONG, SEED, Figures
+from tests.machine.faults.figures import LONG, SEED, Figures, within
 from tests.machine.faults.scene import NAMES, UNLIMITED, FaultMachine, longest_wait, socket_path, summed
 from tests.support.machine import poll
 
@@ -39,7 +39,7 @@ ANSWER_SECONDS = PATIENCE_SECONDS + 0.4
 # What is promised.
 DENIED_SECONDS = RECOVERED_SECONDS = 2.0
 STATUS_SECONDS = 0.2
-JOURNALD_RESTARTS = 30 if LONG else 5
+JOURNALD_RESTARTS = 30 if LONG else 4
 JOURNALD_KILLS = 30 if LONG else 3
 DENIALS, GRANTS = 20_000, 100
 
@@ -109,9 +109,9 @@ def test_nobody_waits_and_what_is_not_taken_is_kept_or_counted(
     )
     assert set(summed(clients, "words")) == {"ok", "not_in_manifest"}
     assert [error for client in clients for error in client["errors"]] == []
-    assert slowest < ANSWER_SECONDS
-    assert watch.longest_status < STATUS_SECONDS
-    assert recovered < RECOVERED_SECONDS
+    assert within(slowest, ANSWER_SECONDS)
+    assert within(watch.longest_status, STATUS_SECONDS)
+    assert within(recovered, RECOVERED_SECONDS)
     assert account.unasked == []
     if trouble is journald.stopped:
         assert missing == dropped
@@ -152,9 +152,9 @@ def test_deny_hands_out_no_secret_without_a_record(machine: Machine, figures: Fi
         f"{watch.longest_status:.3f} s; {summed(clients, 'words')['ok']} secrets given out, {bare} without a record in the journal"
     )
     assert set(summed(clients, "words")) == {"ok", "not_in_manifest", "audit_unavailable"}
-    assert denied < DENIED_SECONDS
-    assert recovered < RECOVERED_SECONDS
-    assert watch.longest_status < STATUS_SECONDS
+    assert within(denied, DENIED_SECONDS)
+    assert within(recovered, RECOVERED_SECONDS)
+    assert within(watch.longest_status, STATUS_SECONDS)
     if trouble is journald.stopped:
         assert bare == 0
     elif trouble is journald.gone:
@@ -191,7 +191,7 @@ def test_a_restart_of_journald_loses_nothing(machine: Machine, figures: Figures)
     )
     assert [account.unrecorded, account.unasked] == [[], []]
     assert account.recorded == account.answered
-    assert slowest < ANSWER_SECONDS
+    assert within(slowest, ANSWER_SECONDS)
 
 
 def test_a_killed_journald_loses_what_it_was_reading(machine: Machine, figures: Figures) -> None:
