@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +37,7 @@ def request(project_path: Path | str, name: str = "myrepo", ttl: int = 900, entr
 def start(
     line: bytes, *given: str, module: str = "remo_broker.manifest", **options: Any
 ) -> subprocess.CompletedProcess[bytes]:
-    options = {"capture_output": True, "timeout": 20} | options
+    options = {"capture_output": True, "timeout": HANGS_AFTER} | options
     command = [*PYTHON, "-m", module, *given]
     done: Any = subprocess.run(command, input=line, env=ENVIRONMENT, check=False, **options)
     assert isinstance(done, subprocess.CompletedProcess)
@@ -96,9 +95,7 @@ def test_a_manifest_that_fails(project: ProjectDirectory, content: bytes | None,
 def test_a_costly_manifest_is_refused_within_the_deadline(project: ProjectDirectory, name: str) -> None:
     content, says = BOMBS[name]
     project.write(content)
-    began = time.monotonic()
     said = run(request(project.path))
-    assert time.monotonic() - began < HANGS_AFTER
     assert says in said["message"]
 
 
@@ -151,9 +148,7 @@ def test_a_malformed_request(line: bytes) -> None:
 )
 def test_whatever_happens_is_one_line(project: ProjectDirectory, parser: str, code: str, says: str) -> None:
     project.write()
-    began = time.monotonic()
     said = run(request(project.path), parser, "-", module="tests.process.manifest.stand_in")
-    assert time.monotonic() - began < HANGS_AFTER
     assert said["code"] == code
     assert says in said["message"]
     assert "hunter2" not in said["message"]

