@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 # Generous: a reply takes microseconds, a start about 50 ms.
 WAIT_SECONDS = 20.0
 NOBODY = 65534
+# The broker keeps them open of the process that connected last, unless that had ended by then.
+FILES_OF_LAST_PEER = 3
 
 FAULT = "Internal error"
 

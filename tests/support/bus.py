@@ -18,7 +18,7 @@ from xml.sax.saxutils import escape
 
 from dbus_next.aio.message_bus import MessageBus
 
-from tests.support.machine import poll, unavailable
+from tests.support.machine import WAIT_SECONDS, poll, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -164,7 +164,7 @@ def private_bus(directory: pathlib.Path, *, policy: str = "") -> Iterator[Bus]:
 
 def _answers(path: pathlib.Path) -> bool:
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(1)
+        client.settimeout(WAIT_SECONDS)
         client.connect(str(path))
         client.sendall(f"\0AUTH EXTERNAL {str(os.getuid()).encode().hex()}\r\n".encode())
         return client.recv(64).startswith(b"OK ")

@@ -34,7 +34,7 @@ def attempt(name: str, action: Callable[..., object], *arguments: object) -> Non
 
 def connect(path: str) -> None:
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(5)
+        client.settimeout(20)
         client.connect(path)
 
 
@@ -135,7 +135,7 @@ def neighbours(seconds: str) -> None:
 def ask(path: str, line: str) -> None:
     """Send a request to a helper."""
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(5)
+        client.settimeout(20)
         client.connect(path)
         print(f"reached {path}")
         client.sendall(line.encode() + b"\n")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 from remo_broker.protocol import paths
+from tests.support.machine import WAIT_SECONDS
+from tests.support.projects import is_late
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +31,9 @@ class Operator:
         return self.machine.ask(ADMIN, {"op": op, **fields})
 
     def do(self, op: str, **fields: Any) -> dict[str, Any]:
-        reply = self.ask(op, **fields)
+        deadline = time.monotonic() + WAIT_SECONDS
+        while is_late(reply := self.ask(op, **fields)) and time.monotonic() < deadline:
+            pass
         assert reply["ok"] is True, reply
         return reply
 

@@ -7,7 +7,6 @@ import json
 import os
 import select
 import threading
-import time
 
 
 class Pipe:
@@ -19,13 +18,17 @@ class Pipe:
         self.data = b""
         self._reads = threading.Event()
         self._ends = threading.Event()
+        self._reading = threading.Lock()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
     def _run(self) -> None:
         while not self._ends.is_set():
             if self._reads.wait(0.02) and select.select([self.read_end], [], [], 0.02)[0]:
-                data = os.read(self.read_end, 65536)
+                with self._reading:
+                    if not self._reads.is_set():
+                        continue
+                    data = os.read(self.read_end, 65536)
                 if not data:
                     return
                 self.data += data
@@ -35,8 +38,8 @@ class Pipe:
 
     def stop(self) -> None:
         """Read no more, and fill it up."""
-        self._reads.clear()
-        time.sleep(0.1)  # a read may be under way
+        with self._reading:
+            self._reads.clear()
         while select.select([], [self.write_end], [], 0)[1]:
             os.write(self.write_end, b"\n" * 512)
 

@@ -223,7 +223,7 @@ class Harness:
         bound."""
         self.reset()
         try:
-            poll("its descriptors to be closed", lambda: self._open_descriptors() <= self.descriptors, 10)
+            poll("its descriptors to be closed", lambda: self._open_descriptors() <= self.descriptors)
         except TimeoutError:
             raise Wrong(f"{self._open_descriptors() - self.descriptors} descriptors too many") from None
 
@@ -232,7 +232,7 @@ class Harness:
             return self.broker.resident_kib() - self.resident_kib
 
         try:  # what is forgotten is forgotten in steps
-            poll("its memory to come back", lambda: growth() <= MAX_GROWTH_KIB, 10)
+            poll("its memory to come back", lambda: growth() <= MAX_GROWTH_KIB)
         except TimeoutError:
             raise Wrong(f"{growth()} KiB of memory more than at the start") from None
 

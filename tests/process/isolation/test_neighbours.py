@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.process.isolation.conftest import Polite, percentile
-from tests.support.broker import NOBODY, Broker, Link, listen, registration, short_directory
+from tests.support.broker import FILES_OF_LAST_PEER, NOBODY, Broker, Link, listen, registration, short_directory
 from tests.support.machine import poll, unavailable
 
 if TYPE_CHECKING:
@@ -43,10 +43,6 @@ WITHIN_A_PROJECT = (
     "storm",
     "descriptors",
 )
-
-
-# The broker keeps them of the process that connected last, unless that had ended by then.
-FILES_OF_LAST_PEER = 3
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import shutil
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -105,8 +106,7 @@ def everything_below(directory: pathlib.Path) -> list[str]:
 @pytest.fixture
 def memory() -> Iterator[pathlib.Path]:
     """A directory on a tmpfs, as a login session has one."""
-    path = pathlib.Path(f"/dev/shm/remo-test-{os.getpid()}")
-    path.mkdir(mode=0o700)
+    path = pathlib.Path(tempfile.mkdtemp(prefix="remo-test-", dir="/dev/shm"))
     try:
         yield path
     finally:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import system_calls
-from tests.support.broker import Broker, Link, registration
+from tests.support.broker import WAIT_SECONDS, Broker, Link, registration
 from tests.support.machine import poll, unavailable
 from tests.support.privileges import require_tracing
 from tests.support.system_calls import CONNECTION, EXECUTABLE, GET, TIMES, TO_STANDARD_ERROR, excess
@@ -47,7 +47,7 @@ def calls(broker: Broker, directory: pathlib.Path, act: Callable[[], None]) -> d
         act()
     finally:
         strace.send_signal(signal.SIGINT)
-        strace.wait(10)
+        strace.wait(WAIT_SECONDS)
         assert strace.stderr is not None
         strace.stderr.close()
     return system_calls.read_trace_of_broker(trace.read_text())

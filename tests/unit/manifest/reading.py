@@ -57,7 +57,7 @@ def other_process(work: Callable[[], object]) -> Iterator[int]:
     process = context.Process(target=run)
     process.start()
     try:
-        assert ready.wait(10)
+        assert ready.wait(20)
         assert process.pid is not None
         yield process.pid
     finally:
