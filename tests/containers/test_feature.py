@@ -101,7 +101,7 @@ def test_without_a_static_client_python_is_installed(feature: pathlib.Path, tmp_
 
 def test_with_both_the_static_client_hands_over(feature: pathlib.Path) -> None:
     script = f"PYTHON=true sh /tmp/remo-broker/install.sh >/dev/null; {AS_USER} remo-secret --version"
-    done = roots.run(roots.minbase(), script, {feature: "/tmp/remo-broker"})
+    done = roots.run(roots.with_tools(), script, {feature: "/tmp/remo-broker"})
     assert done.stdout.endswith(f"remo-secret {__version__} (protocol 2)\n"), done.stderr[-2000:]
 
 

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from tests.support.machine import Machine
     from tests.support.operator import Operator
 
-SECRETS = 1000
+# All kinds and lengths that `make_secrets` has, six times.
+SECRETS = 300
 NAMES = [f"S{number}" for number in range(SECRETS)]
 
 # What a process of the same user tries on the one that is its argument; prints the errors, 0 for none.
@@ -104,7 +105,7 @@ def without_memfd_secret(operator: Operator, more: str = "") -> None:
 
 
 def test_root_finds_nothing(machine: Machine, operator: Operator, scanner: Scanner) -> None:
-    """A thousand secrets loaded and fetched: not one in the process, while they are there and afterwards."""
+    """Hundreds of secrets loaded and fetched: not one in the process, while they are there and afterwards."""
     require_memfd_secret()
     began = time.time() - 1  # of the clock that file systems have
     operator.configure("rate_limit_per_second = 0\n")
@@ -122,7 +123,7 @@ def test_root_finds_nothing(machine: Machine, operator: Operator, scanner: Scann
     operator.do("clear-creds")
     assert not scanner.scan(process, secrets.values + others.values).hits
     assert notes(machine) == []
-    assert_written_nowhere(machine, began, secrets.values[::60])
+    assert_written_nowhere(machine, began, secrets.values[::20])
 
 
 def test_fallback_has_one_copy(machine: Machine, operator: Operator, scanner: Scanner) -> None:

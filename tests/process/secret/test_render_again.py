@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,17 +39,22 @@ sys.exit(main(sys.argv[2:]))
 
 
 @pytest.mark.parametrize("again", [["render"], ["render", "--remove"]], ids=" ".join)
-def test_killed_at_any_step(project: Workspace, again: list[str]) -> None:
+def test_killed_at_any_step(project: Workspace, again: list[str], tmp_path: pathlib.Path) -> None:
     """Whatever it was about to change, the next run finds all of it: SIGKILL before each call that
     changes a directory."""
+    assert project.run("render").returncode == 0
+    (project.home / ".aws/credentials").unlink()
+    (project.home / ".aws/credentials").symlink_to(f"/run/user/1/{tmpfs.own_name()}/myrepo/aws")
+    before = {place: tmp_path / place.name for place in (project.home, project.memory)}
+    for place, copy in before.items():
+        shutil.copytree(place, copy, symlinks=True)
+    project.register(MANIFEST.replace("keys/app.key", "new/app.key"))
     steps = 0
     while True:
         steps += 1
-        project.register(MANIFEST)
-        assert project.run("render").returncode == 0
-        (project.home / ".aws/credentials").unlink()
-        (project.home / ".aws/credentials").symlink_to(f"/run/user/1/{tmpfs.own_name()}/myrepo/aws")
-        project.register(MANIFEST.replace("keys/app.key", "new/app.key"))
+        for place, copy in before.items():
+            shutil.rmtree(place)
+            shutil.copytree(copy, place, symlinks=True)
         argv = [sys.executable, "-P", "-c", KILLED_AT_STEP, str(steps), "render"]
         killed = subprocess.run(
             argv, env=programs.environment(project.environment), cwd=project.path, capture_output=True, check=False
