@@ -10,7 +10,10 @@ import fcntl
 import pathlib
 import shutil
 import subprocess
+import sys
 from typing import TYPE_CHECKING
+
+import pytest
 
 from tests.support.machine import REPOSITORY, unavailable
 from tests.support.privileges import require_mounts
@@ -124,6 +127,14 @@ def _like_the_host(source: pathlib.Path, target: pathlib.Path) -> None:
         shutil.copy(source, target)
 
 
+def make_all() -> None:
+    """Make the roots before the tests, as it takes a minute, most of it a mirror's."""
+    try:
+        with_tools()
+    except (pytest.skip.Exception, pytest.fail.Exception) as error:
+        print(f"roots: {error}; the tests in containers are skipped", file=sys.stderr)
+
+
 def run(root: pathlib.Path, script: str, copies: dict[pathlib.Path, str]) -> subprocess.CompletedProcess[str]:
     """Run a shell script in an overlay of `root`, with `copies` of host directories in it."""
     pairs = " ".join(f"{source}:{target}" for source, target in copies.items())
@@ -134,3 +145,7 @@ def run(root: pathlib.Path, script: str, copies: dict[pathlib.Path, str]) -> sub
         timeout=RUN_SECONDS,
         check=False,
     )
+
+
+if __name__ == "__main__":
+    make_all()
