@@ -59,17 +59,20 @@ def pytest_configure(config: pytest.Config) -> None:
 
 # Tests of machines keep a processor busy, most others wait: workers do some of each at any time. No
 # machine's comes last, as it may be long.
-_BUSY = ("machine", "containers")
+_BUSY = ("tests/machine/", "tests/containers/")
 _BUSY_SHARE = 0.8
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    files = dict.fromkeys(item.path for item in items)
-    busy = [file for file in files if not set(_BUSY).isdisjoint(file.parts)]
-    others = [file for file in files if file not in busy]
+    def file_of(item: pytest.Item) -> str:
+        return item.nodeid.partition("::")[0]
+
+    files = dict.fromkeys(map(file_of, items))
+    busy = [file for file in files if file.startswith(_BUSY)]
+    others = [file for file in files if not file.startswith(_BUSY)]
     place = {file: number / len(others) for number, file in enumerate(others)}
     place |= {file: _BUSY_SHARE * number / len(busy) for number, file in enumerate(busy)}
-    items.sort(key=lambda item: place[item.path])
+    items.sort(key=lambda item: place[file_of(item)])
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -204,7 +204,7 @@ class Machine:
                 stack.callback(os.close, leader)
             self._supervisor.kill()  # this also kills the container, see _BOOT
             self._supervisor.wait()
-            poll("the container to end", lambda: leader is None or select.select([leader], [], [], 0)[0])
+            poll("the container to end", lambda: leader is None or select.select([leader], [], [], 0)[0], BOOT_SECONDS)
         for group in hierarchies(self.name):
             for directory, _, _ in os.walk(group, topdown=False):
                 poll(f"{directory} to be empty", lambda directory=directory: removed(directory))  # type: ignore[misc]
