@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 IDLE_SECONDS = 45
 # With this many names, more than most buses have, look for ones that have left even while calls
 # keep coming.
-CROWD = 1024
+MANY_CALLERS = 1024
 # At most this often: the bus has to list all its names each time.
 LOOK_SECONDS = 1.0
 # Beyond this, calls of new names are refused until the next look. Only a bus configured for it has
@@ -39,7 +39,7 @@ class Callers:
         self._gone = gone
         self._last_call = asyncio.get_running_loop().time()
         self._names: set[str] = set()
-        self._crowded = asyncio.Event()
+        self._many = asyncio.Event()
 
     def called(self, name: str, now: float) -> bool:
         """Record a call of `name`; `now` is the loop's time.
@@ -49,8 +49,8 @@ class Callers:
         self._last_call = now
         if len(self._names) < MAX_CALLERS:
             self._names.add(name)
-        if len(self._names) >= CROWD:
-            self._crowded.set()
+        if len(self._names) >= MANY_CALLERS:
+            self._many.set()
         return name in self._names
 
     async def until_idle(self, connection: BusConnection, seconds: float, worth_watching: Callable[[], bool]) -> None:
@@ -77,8 +77,8 @@ class Callers:
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._crowded.wait()
-            self._crowded.clear()
+                await self._many.wait()
+            self._many.clear()
             await self._forget_the_gone(connection)
             await asyncio.sleep(LOOK_SECONDS)
 

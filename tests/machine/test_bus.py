@@ -35,18 +35,18 @@ _FLOOD = f"""
 import socket, sys, time
 sys.path.append("/usr/lib/remo-broker/lib/python3.%d/site-packages" % sys.version_info[1])
 from remo_broker.bus import wire
-stranger = socket.socket(socket.AF_UNIX)
-stranger.connect("/run/dbus/system_bus_socket")
-stranger.sendall(b"\\0AUTH EXTERNAL\\r\\nDATA\\r\\nBEGIN\\r\\n")
+caller = socket.socket(socket.AF_UNIX)
+caller.connect("/run/dbus/system_bus_socket")
+caller.sendall(b"\\0AUTH EXTERNAL\\r\\nDATA\\r\\nBEGIN\\r\\n")
 driver = dict(destination="org.freedesktop.DBus", path="/org/freedesktop/DBus", interface="org.freedesktop.DBus")
-stranger.sendall(wire.encode(wire.METHOD_CALL, 1, member="Hello", **driver))
-stranger.settimeout(0.2)
+caller.sendall(wire.encode(wire.METHOD_CALL, 1, member="Hello", **driver))
+caller.settimeout(0.2)
 everything = dict(destination="{BUS_NAME}", path="{ROOT}", interface="{OBJECT_MANAGER.name}", member="GetManagedObjects")
 end, serial = time.monotonic() + 2, 1
 while time.monotonic() < end:
     serial += 1
     try:
-        stranger.sendall(wire.encode(wire.METHOD_CALL, serial, **everything))
+        caller.sendall(wire.encode(wire.METHOD_CALL, serial, **everything))
     except TimeoutError:
         pass
     except OSError:

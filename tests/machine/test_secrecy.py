@@ -202,7 +202,7 @@ def heap_of(directory: pathlib.Path) -> str:
 
 
 @contextlib.contextmanager
-def bystander(machine: Machine, user: str) -> Iterator[int]:
+def other_process(machine: Machine, user: str) -> Iterator[int]:
     """An ordinary process of that user; its number in the machine."""
     process = machine.popen(
         ["/usr/bin/python3", "-ISc", "import os; print(os.getpid(), flush=True); input()"], user=user
@@ -221,7 +221,7 @@ def test_the_same_user_may_not_look(machine: Machine, operator: Operator, proc: 
     not even from the broker's group, which no other process has."""
     operator.push({"TOKEN": "value"})
     user = "remo-broker:remo-broker-private"
-    with bystander(machine, user) as pid:
+    with other_process(machine, user) as pid:
         allowed = attempt(machine, pid, heap_of(machine.path(f"/proc/{pid}")), user)
     open_to_the_user = {name for name, number in allowed.items() if number == 0}
     assert {"ptrace", "process_vm_readv", "pidfd_getfd", "mem", "maps", "environ", "fd"} <= open_to_the_user
@@ -241,7 +241,7 @@ def test_no_core(machine: Machine, operator: Operator, tmp_path: pathlib.Path) -
         machine.run(["kill", "-SEGV", str(broken)])
         poll("the broker to be started again", lambda: operator.main_pid() not in (0, broken))
         assert not list(tmp_path.glob("core.*"))
-        with bystander(machine, "remo-broker") as pid:
+        with other_process(machine, "remo-broker") as pid:
             machine.run(["kill", "-SEGV", str(pid)])
             poll("the other's core", lambda: list(tmp_path.glob("core.*")))
 
@@ -260,7 +260,7 @@ def test_no_core_before_the_broker_forbids_them_itself(
     with cores_piped_to(handler):
         machine.systemctl("start", SERVICE, check=False)
         poll("it to crash", lambda: machine.show(SERVICE, "ExecMainStatus")["ExecMainStatus"] == "11")
-        with bystander(machine, "remo-broker") as pid:
+        with other_process(machine, "remo-broker") as pid:
             machine.run(["kill", "-SEGV", str(pid)])
             poll("the other's core", (tmp_path / f"core.{pid}").exists)
         crashed = machine.show(SERVICE, "ExecMainPID")["ExecMainPID"]

@@ -85,7 +85,7 @@ class Registrar:
 
 
 def kill(scene: FaultMachine, choose: random.Random) -> float:
-    # At any moment of its life: while it starts, takes over the sockets, meets the crowd that
+    # At any moment of its life: while it starts, takes over the sockets, meets the many that
     # waits, or serves.
     time.sleep(choose.choice((0.0, 0.02, 0.1, 0.6)) * choose.random())
     scene.signal(signal.SIGKILL)

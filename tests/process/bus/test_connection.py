@@ -1,4 +1,4 @@
-"""The connection itself, against a peer that plays the bus: bounds for what strangers send, and
+"""The connection itself, against a peer that plays the bus: bounds for what others send, and
 bugs kept inside."""
 
 from __future__ import annotations

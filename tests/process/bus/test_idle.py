@@ -14,7 +14,7 @@ from dbus_next.errors import DBusError
 
 from remo_broker.bus import idle, wire
 from remo_broker.bus.connection import Answer, Return, connect
-from remo_broker.bus.idle import CROWD, MAX_CALLERS, Callers
+from remo_broker.bus.idle import MANY_CALLERS, MAX_CALLERS, Callers
 from remo_broker.protocol.replies import SyncedEvent
 from tests.support.bus import BUS_NAME, MANAGER, ROOT, Bus, bus_service, other_client
 from tests.support.machine import poll
@@ -59,7 +59,7 @@ def test_a_caller_does_not_keep_what_has_nothing_to_tell(bus: Bus, peer: StatusP
 
 
 @pytest.mark.parametrize("seconds", [0, 3600])
-def test_of_a_crowd_those_that_left_are_forgotten_though_calls_go_on(
+def test_of_many_callers_those_that_left_are_forgotten_though_calls_go_on(
     bus: Bus, seconds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(idle, "LOOK_SECONDS", 0.1)
@@ -70,9 +70,9 @@ def test_of_a_crowd_those_that_left_are_forgotten_though_calls_go_on(
             callers = Callers()
             idling = asyncio.create_task(callers.until_idle(connection, seconds, lambda: True))
             assert callers.called(watching.unique_name, now=0)
-            for number in range(4 * CROWD):
+            for number in range(4 * MANY_CALLERS):
                 assert callers.called(f":7.{number}", now=number)
-                if number % CROWD == 0:
+                if number % MANY_CALLERS == 0:
                     await asyncio.sleep(0.01)
             await asyncio.to_thread(poll, "the others' end", lambda: callers._names == {watching.unique_name})
             idling.cancel()

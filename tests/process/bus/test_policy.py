@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # A user without a rule in any policy; it takes the place of the service's user, which this host may
 # lack.
-STRANGER = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+UNPRIVILEGED = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 STAND_IN = ("setpriv", "--reuid=1", "--regid=1", "--clear-groups")  # "daemon" wherever there is a /etc/passwd
 
 # Not a monitor, which nothing is kept from: an ordinary client that adds a match and prints the
@@ -103,7 +103,7 @@ def service(bus: Bus, peer: StatusPeer) -> Iterator[BusProcess]:
 
 
 def test_only_the_services_user_may_own_the_name(bus: Bus, peer: StatusPeer) -> None:
-    for other in ((), STRANGER):
+    for other in ((), UNPRIVILEGED):
         with bus_service(bus, peer.path, named=False, user=other) as service:
             assert service.wait() == 1
             assert "is its policy file in /usr/share/dbus-1/system.d" in service.log
@@ -112,7 +112,7 @@ def test_only_the_services_user_may_own_the_name(bus: Bus, peer: StatusPeer) -> 
 
 
 @pytest.mark.usefixtures("service")
-@pytest.mark.parametrize("user", [(), STRANGER, STAND_IN], ids=["root", "nobody", "itself"])
+@pytest.mark.parametrize("user", [(), UNPRIVILEGED, STAND_IN], ids=["root", "nobody", "itself"])
 def test_everybody_may_read_and_nobody_anything_else(bus: Bus, user: tuple[str, ...]) -> None:
     allowed = [
         ("get-property", BUS_NAME, ROOT, MANAGER.name, "SecretCount"),
@@ -141,7 +141,7 @@ def test_everybody_may_read_and_nobody_anything_else(bus: Bus, user: tuple[str, 
 @pytest.mark.usefixtures("service")
 def test_signals_reach_everybody(bus: Bus, peer: StatusPeer) -> None:
     with subprocess.Popen(
-        [*STRANGER, sys.executable, "-c", _LISTENER, bus.address], stdout=subprocess.PIPE
+        [*UNPRIVILEGED, sys.executable, "-c", _LISTENER, bus.address], stdout=subprocess.PIPE
     ) as listener:
         assert listener.stdout is not None
         assert listener.stdout.readline() == b"listening\n"

@@ -23,24 +23,24 @@ NOBODY = 65534
 
 
 @pytest.fixture
-def crowded(start_broker: StartBroker) -> CommandLine:
+def projects(start_broker: StartBroker) -> CommandLine:
     """More projects than a terminal has lines."""
     return CommandLine(start_broker(projects=[registration(f"project-{number:03}", "TOKEN") for number in range(200)]))
 
 
-def test_long_output_is_paged(crowded: CommandLine, directory: pathlib.Path) -> None:
+def test_long_output_is_paged(projects: CommandLine, directory: pathlib.Path) -> None:
     pager = directory / "pager"
     pager.write_text('#!/bin/sh\necho paged; echo "$1 $LESS $LESSSECURE"; exec cat\n')
     pager.chmod(0o755)
-    shown = crowded.on_terminal("list", env={"SYSTEMD_PAGER": f"{pager} 'an option'", "PAGER": "false"} | TRUSTED)
+    shown = projects.on_terminal("list", env={"SYSTEMD_PAGER": f"{pager} 'an option'", "PAGER": "false"} | TRUSTED)
     assert shown.text.startswith("paged\r\nan option FRSXMK 1\r\n")
     assert "project-199" in shown.text
     assert "\x1b[0;4mPROJECT" in shown.text
-    assert crowded.on_terminal("list", env={"PAGER": str(pager)} | TRUSTED).text.startswith("paged")
+    assert projects.on_terminal("list", env={"PAGER": str(pager)} | TRUSTED).text.startswith("paged")
     for none in ({"SYSTEMD_PAGER": "", "PAGER": str(pager)}, {"PAGER": "cat"}):
-        assert "paged" not in crowded.on_terminal("list", env=none | TRUSTED).text
-    assert "paged" not in crowded.on_terminal("list", "--no-pager", env={"PAGER": str(pager)} | TRUSTED).text
-    assert b"paged" not in crowded.run("list", env={"PAGER": str(pager)}).stdout
+        assert "paged" not in projects.on_terminal("list", env=none | TRUSTED).text
+    assert "paged" not in projects.on_terminal("list", "--no-pager", env={"PAGER": str(pager)} | TRUSTED).text
+    assert b"paged" not in projects.run("list", env={"PAGER": str(pager)}).stdout
 
 
 def test_a_pager_that_is_left_early(start_broker: StartBroker) -> None:
@@ -52,15 +52,15 @@ def test_a_pager_that_is_left_early(start_broker: StartBroker) -> None:
     assert shown.status == 0
 
 
-def test_with_less(crowded: CommandLine) -> None:
-    shown = crowded.on_terminal("list", env={"PAGER": "less"}, keys=b"q")
+def test_with_less(projects: CommandLine) -> None:
+    shown = projects.on_terminal("list", env={"PAGER": "less"}, keys=b"q")
     assert "project-000" in shown.text
     assert "project-199" not in shown.text
     assert shown.status == 0
 
 
 @pytest.mark.takes_root("root's pager")
-def test_roots_pager_runs_no_command(crowded: CommandLine, directory: pathlib.Path) -> None:
+def test_roots_pager_runs_no_command(projects: CommandLine, directory: pathlib.Path) -> None:
     """Who may run this by sudo could otherwise run anything: by the pager's own commands, or by
     naming the pager."""
     tools = directory / "tools"
@@ -69,15 +69,15 @@ def test_roots_pager_runs_no_command(crowded: CommandLine, directory: pathlib.Pa
         (tools / name).write_text(f'#!/bin/sh\necho "ran {name} $LESSSECURE"\ncat >/dev/null\n')
         (tools / name).chmod(0o755)
     path = {"PATH": f"{tools}:/usr/bin:/bin", "PAGER": "mine"}
-    assert crowded.on_terminal("list", env=path).text == "ran less 1\r\n"
-    assert crowded.on_terminal("list", env=path | {"SYSTEMD_PAGERSECURE": "true"}).text == "ran mine 1\r\n"
-    assert crowded.on_terminal("list", env=path | {"SYSTEMD_PAGERSECURE": "no"}).text == "ran mine \r\n"
+    assert projects.on_terminal("list", env=path).text == "ran less 1\r\n"
+    assert projects.on_terminal("list", env=path | {"SYSTEMD_PAGERSECURE": "true"}).text == "ran mine 1\r\n"
+    assert projects.on_terminal("list", env=path | {"SYSTEMD_PAGERSECURE": "no"}).text == "ran mine \r\n"
     assert (
-        crowded.on_terminal("list", env=path | {"PAGER": "none", "SYSTEMD_PAGERSECURE": "no"}).text == "ran pager \r\n"
+        projects.on_terminal("list", env=path | {"PAGER": "none", "SYSTEMD_PAGERSECURE": "no"}).text == "ran pager \r\n"
     )
     (tools / "less").unlink()
     only_more = path | {"PATH": str(tools)}
-    assert "project-199" in crowded.on_terminal("list", env=only_more).text
+    assert "project-199" in projects.on_terminal("list", env=only_more).text
 
 
 def test_a_user_has_the_pager_of_their_choice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,33 +97,33 @@ def script(directory: pathlib.Path, text: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("pager", ["/nowhere/pager", "less 'unclosed", "/", "''", "/etc/passwd"])
-def test_a_pager_that_cannot_be_started(crowded: CommandLine, pager: str) -> None:
+def test_a_pager_that_cannot_be_started(projects: CommandLine, pager: str) -> None:
     """Another one is used, or none: a setting of the user's must not hide what was asked for."""
-    shown = crowded.on_terminal("list", env={"PAGER": pager, "PATH": "/nowhere"} | TRUSTED)
+    shown = projects.on_terminal("list", env={"PAGER": pager, "PATH": "/nowhere"} | TRUSTED)
     assert "project-199" in shown.text
     assert (shown.status, "remo-brokerctl:" in shown.text) == (0, False)
-    assert "project-000" in crowded.on_terminal("list", env={"PAGER": pager} | TRUSTED, keys=b"q").text
+    assert "project-000" in projects.on_terminal("list", env={"PAGER": pager} | TRUSTED, keys=b"q").text
 
 
 @pytest.mark.parametrize("pager", ["", " ", "cat", " cat "])
-def test_an_empty_pager_means_none(crowded: CommandLine, pager: str) -> None:
-    shown = crowded.on_terminal("list", env={"PAGER": pager})
+def test_an_empty_pager_means_none(projects: CommandLine, pager: str) -> None:
+    shown = projects.on_terminal("list", env={"PAGER": pager})
     assert shown.text.endswith("200 projects listed.\r\n")
     assert shown.status == 0
 
 
-def test_a_pager_that_fails_does_not_change_the_status(crowded: CommandLine, directory: pathlib.Path) -> None:
+def test_a_pager_that_fails_does_not_change_the_status(projects: CommandLine, directory: pathlib.Path) -> None:
     (directory / "secrets").write_text("OTHER=x\n")
     for command, status in (["list"], 0), (["push", "--dry-run", f"{directory}/secrets"], 1):
-        shown = crowded.on_terminal(*command, env={"PAGER": "false"} | TRUSTED)
+        shown = projects.on_terminal(*command, env={"PAGER": "false"} | TRUSTED)
         assert (shown.text, shown.status) == ("", status)
 
 
-def test_interrupted_while_the_pager_shows_it_all(crowded: CommandLine, directory: pathlib.Path) -> None:
+def test_interrupted_while_the_pager_shows_it_all(projects: CommandLine, directory: pathlib.Path) -> None:
     """^C reaches both: who started the pager waits for it, else both would read from the
     terminal."""
     env = script(directory, "cat >/dev/null; kill -INT $PPID; sleep 1; echo still here")
-    shown = crowded.on_terminal("list", env=env)
+    shown = projects.on_terminal("list", env=env)
     assert "still here" in shown.text
     assert shown.status == 0
 

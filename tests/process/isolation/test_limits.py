@@ -34,7 +34,7 @@ MAX_IDLE_PROCESSOR_SHARE = 0.2
 
 
 @pytest.fixture
-def crowd() -> Iterator[Connections]:
+def connections() -> Iterator[Connections]:
     with contextlib.ExitStack() as stack:
         yield Connections(stack)
 
@@ -47,11 +47,11 @@ class Connections:
         return [self._stack.enter_context(Link(path)) for _ in range(count)]
 
 
-def test_unfinished_requests(start_broker: StartBroker, crowd: Connections) -> None:
+def test_unfinished_requests(start_broker: StartBroker, connections: Connections) -> None:
     """A project's connections keep `MAX_UNREAD` together; one that sends more is refused, and the
     others go on."""
     broker = start_broker(projects=[registration("evil"), registration("good", "A")])
-    links = crowd.join(broker.project("evil"), CONNECTIONS)
+    links = connections.join(broker.project("evil"), CONNECTIONS)
     before = broker.resident_kib()
     for link in links:
         link.send(b"x" * (MAX_MESSAGE - 1))
@@ -74,7 +74,7 @@ def test_unfinished_requests(start_broker: StartBroker, crowd: Connections) -> N
         assert link.ask({"op": "ping"})["ok"]
 
 
-def test_answers_that_nobody_reads(start_broker: StartBroker, crowd: Connections) -> None:
+def test_answers_that_nobody_reads(start_broker: StartBroker, connections: Connections) -> None:
     """The longest values and the longest `info`, asked for as often as the burst allows: they are
     not copied."""
     names = tuple(f"{number:0128}" for number in range(490))
@@ -83,7 +83,7 @@ def test_answers_that_nobody_reads(start_broker: StartBroker, crowd: Connections
     with Link(broker.project("evil")) as link:
         link.ask({"op": "info"})
     before = broker.resident_kib()
-    links = crowd.join(broker.project("evil"), 100)
+    links = connections.join(broker.project("evil"), 100)
     for link in links:
         link.send(b'{"op":"info"}\n{"op":"get","name":"A"}\n' * 5)
     poll("them to be answered", lambda: broker.status()["fetches_allowed"] >= 400)
@@ -91,14 +91,14 @@ def test_answers_that_nobody_reads(start_broker: StartBroker, crowd: Connections
     assert broker.resident_kib() - before <= 2 * 1024
 
 
-def test_connections(start_broker: StartBroker, crowd: Connections) -> None:
+def test_connections(start_broker: StartBroker, connections: Connections) -> None:
     """Beyond a project's limit a connection is refused with a reply, far beyond it closed without
     one."""
     broker = start_broker(projects=[registration("evil"), registration("good")])
-    links = crowd.join(broker.project("evil"), CONNECTIONS)
+    links = connections.join(broker.project("evil"), CONNECTIONS)
     assert links[-1].ask({"op": "ping"})["ok"]
     descriptors = broker.descriptors()
-    more = crowd.join(broker.project("evil"), 10 * MAX_OVERFLOW)
+    more = connections.join(broker.project("evil"), 10 * MAX_OVERFLOW)
     assert more[0].reply()["reason"] == "too_many_connections"
     assert broker.descriptors() <= descriptors + MAX_OVERFLOW + 1  # one is just being looked at
     answers = [link.rest() for link in more[1:]]
@@ -110,12 +110,12 @@ def test_connections(start_broker: StartBroker, crowd: Connections) -> None:
     poll("a place to be free", lambda: _is_served(broker.project("evil"), "ping"))
 
 
-def test_out_of_descriptors(start_broker: StartBroker, crowd: Connections) -> None:
+def test_out_of_descriptors(start_broker: StartBroker, connections: Connections) -> None:
     """The listeners are left alone for a while, not tried over and over, and not lost."""
     broker = start_broker(
         through=("prlimit", "--nofile=48:48"), projects=[registration("myrepo")], max_connections_admin=64
     )
-    links = crowd.join(broker.admin, 60)
+    links = connections.join(broker.admin, 60)
     poll("its descriptors to be used up", lambda: broker.descriptors() >= 47)
     for link in links:
         with contextlib.suppress(OSError):
