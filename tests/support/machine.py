@@ -70,9 +70,8 @@ _MASKED = (
 )
 
 # In one command, because it runs before every test; $1 is a unit to enable and start, if any. Units
-# are stopped before their files are removed, not while a boot still starts them, and systemd reads
-# its units once. The journal is empty afterwards, so that no test meets records of another; that of
-# the audit's own namespace is removed with its journald.
+# are stopped before their files are removed, and not while a boot still starts them. The journal is
+# empty afterwards, that of the audit's own namespace too: no test meets records of another.
 _RESET = """
 systemctl is-system-running --wait >/dev/null
 systemctl stop 'remo-*'
