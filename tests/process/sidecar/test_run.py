@@ -143,29 +143,6 @@ def test_a_broker_that_does_not_answer_holds_up_no_boot(supplied: Supplied, file
     poll("the status", lambda: "does not answer" not in supplied.status())
 
 
-POLLING = """
-import sys
-from remo_broker.sidecar import inotify, watched
-watched.POLL_SECONDS = 0.3
-inotify.MAX_DIRECTORIES = watched.MAX_DIRECTORIES = 3
-from remo_broker.sidecar.main import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def test_more_directories_than_are_watched_are_polled(supplied: Supplied) -> None:
-    """And said once. The limit is lower here, and the time shorter."""
-    deep = supplied.directory / "store/a/b/c/d"
-    deep.mkdir(parents=True)
-    (deep / "A").write_text("1")
-    command = script(supplied, f"print('A=' + open({str(deep / 'A')!r}).read())")
-    supplied.start("--command", command, "--watch", supplied.directory / "store", program=("-c", POLLING))
-    for value in ("1", "2", "3"):
-        (deep / "A").write_text(value)
-        supplied.serves(value)
-    assert supplied.logged().count("more than 3 directories") == 1
-
-
 def test_bursts_are_joined(supplied: Supplied, file: pathlib.Path) -> None:
     supplied.start("--file", file)
     supplied.serves("1")
