@@ -1,5 +1,4 @@
-"""The audit trail: hands records to journald, keeps them while it accepts none, and counts lost
-ones.
+"""The audit trail: hands records to journald, keeps them while it accepts none, counts lost ones.
 
 Rules:
 - a record is handed over before its reply is sent;
@@ -39,14 +38,12 @@ if TYPE_CHECKING:
         def max_batch(self) -> int: ...
 
         on_loss: Callable[[], None]
-        """Called when records that were handed over may have been lost before they were
-        received."""
+        """Called when records handed over may have been lost before they were received."""
 
         def send(self, records: list[bytes], patience_seconds: float) -> None: ...
 
         def received(self, patience_seconds: float) -> bool:
-            """Whether all records handed over have been received, or are within
-            `patience_seconds`."""
+            """Whether all records handed over are received within `patience_seconds`."""
 
         def can_write(self) -> bool:
             """Whether the receiver can probably write what it receives."""
@@ -71,8 +68,7 @@ QUEUE_RECORDS = 600
 
 
 class AuditTrail:
-    """Hands records over in order, keeps them while they are not accepted, and reports its
-    health."""
+    """Hands records over in order, keeps those not accepted, and reports its health."""
 
     def __init__(self, transport: Transport, *, clock_usec: Callable[[], int], strict: bool = False) -> None:
         """`strict`: also unhealthy while records that were handed over have not been received; see
