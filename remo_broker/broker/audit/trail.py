@@ -165,11 +165,11 @@ class AuditTrail:
         self.unseen += taken
         return taken
 
-    def write_next(self, head: bytes, microseconds: float) -> bytes:
+    def write_next(self, head: bytes, peer_fields: bytes, microseconds: float) -> bytes:
         """The same for the only record of a turn, as nearly all are: empty if it was accepted, else
         the numbered record."""
         self.serial += 1
-        record = head + records.END % (microseconds, self._start_field, self.serial)
+        record = b"".join((head, peer_fields, records.END % (microseconds, self._start_field, self.serial)))
         if self.healthy or self.retry():
             try:
                 self._transport.send([record], PATIENCE_SECONDS)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from remo_broker.broker.projects import Grant
     from remo_broker.broker.sockets.connection import Connection
 
-    # A reply: its connection, its content, its record if it is audited, the peer's fields, and the
-    # grant if there is one.
+    # A reply: its connection, its content, the head of its record if it is audited, the peer's
+    # fields, and the grant if there is one.
     Entry: TypeAlias = tuple[Connection, Reply, bytes | None, bytes, Grant | None]
 
 
@@ -46,7 +46,7 @@ class Outbox:
 
     def add(self, connection: Connection, reply: Reply, head: bytes, peer_fields: bytes, grant: Grant | None) -> None:
         """Add a reply with its audit record: `head`, then the peer's fields."""
-        self.entries.append((connection, reply, head + peer_fields, peer_fields, grant))
+        self.entries.append((connection, reply, head, peer_fields, grant))
 
     def reply(self, connection: Connection, line: bytes) -> None:
         """Add a reply that is not audited."""
@@ -64,13 +64,13 @@ class Outbox:
         if entries:
             try:
                 if len(entries) == 1 and not self._deny:
-                    head = entries[0][2]
+                    _, _, head, peer_fields, _ = entries[0]
                     if head is not None:
-                        kept = self._trail.write_next(head, (monotonic() - self._loop.now) * 1e6)
+                        kept = self._trail.write_next(head, peer_fields, (monotonic() - self._loop.now) * 1e6)
                         if kept:
                             self._not_taken(entries, [kept], [0])
                 else:
-                    heads = [entry[2] for entry in entries if entry[2] is not None]
+                    heads = [entry[2] + entry[3] for entry in entries if entry[2] is not None]
                     if heads:
                         self._hand_over(entries, heads)
                 snapshot = self._broker.store.snapshot
@@ -108,11 +108,11 @@ class Outbox:
         heads = []
         for index, (connection, reply, head, peer_fields, grant) in enumerate(entries):
             if head is not None and grant is not None and not isinstance(reply, bytes):
-                denied = self._broker.not_audited(grant, head) + peer_fields
+                denied = self._broker.not_audited(grant, head)
                 entries[index] = (connection, decisions.AUDIT_UNAVAILABLE, denied, peer_fields, None)
-                heads.append(denied)
+                heads.append(denied + peer_fields)
             elif head is not None:
-                heads.append(head)
+                heads.append(head + peer_fields)
         return heads
 
     def _not_taken(self, entries: list[Entry], written: list[bytes], audited: list[int]) -> None:

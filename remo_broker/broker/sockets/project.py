@@ -232,9 +232,7 @@ class ProjectConnection(QueuedConnection):
             self._refuse_rate()
             return
         reply, head = self.server.broker.fetch(grant, now)
-        peer_fields = self.peer_fields
-        # As `Outbox.add` does.
-        self.outbox.entries.append((self, reply, head + peer_fields, peer_fields, grant))
+        self.outbox.entries.append((self, reply, head, self.peer_fields, grant))  # as `Outbox.add` does
 
     def _refuse(self, refusal: Refused, line: bytes) -> None:
         if not self.was_cut_short(refusal, whole=line.endswith(b"\n")):
