@@ -221,10 +221,15 @@ def test_a_reader_that_was_taken_over_touches_no_other(machine: Machine, operato
 
 
 def test_the_broker_sees_no_project(machine: Machine, operator: Operator) -> None:
+    """Wherever people keep them."""
     operator.register("app", ["A"])
     enter = ["nsenter", "-t", str(operator.main_pid()), "-m", "--"]
-    for directory in ("/home", "/root", "/srv", "/tmp"):
-        assert machine.run([*enter, "ls", "-A", directory], check=False).stdout == ""
+    for directory in ("/home", "/root", "/srv", "/mnt", "/media", "/opt", "/tmp", "/var/tmp"):
+        kept = f"{directory}/kept"
+        machine.write(kept, "")
+        shown = machine.run([*enter, "ls", "-A", directory], check=False).stdout
+        machine.path(kept).unlink()
+        assert shown == "", directory
 
 
 def test_an_unreadable_manifest_says_which_command_mends_it(machine: Machine, operator: Operator) -> None:
@@ -273,7 +278,8 @@ def test_no_link_of_a_project_leads_root_to_another_file(machine: Machine, opera
     if machine.run(["sh", "-c", "command -v setfacl"], check=False).returncode != 0:
         unavailable("setfacl is not installed here: ./run test installs it")
     machine.run(["sh", "-c", "rm -rf /home/closed; useradd -M -d /home/closed closed 2>/dev/null; mkdir /home/closed"])
-    machine.run(["sh", "-c", "install -d -m 700 /root/kept; install -m 600 /dev/null /root/kept/remo-broker.toml"])
+    keep = "rm -rf /root/kept; install -d -m 700 /root/kept; install -m 600 /dev/null /root/kept/remo-broker.toml"
+    machine.run(["sh", "-c", keep])
     for make in (
         "ln -s /root/kept $p/.devcontainer",
         "mkdir $p/.devcontainer; ln -s /root/kept/remo-broker.toml $p/.devcontainer/",
