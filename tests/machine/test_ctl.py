@@ -230,7 +230,7 @@ def test_summary(machine: Machine, operator: Operator, reviewed: str) -> None:
     assert first.split()[:5] == ["tools-c", "OTHER", "2", "0", "0"]
 
 
-@pytest.mark.parametrize("user", ["nobody", "root", "remo-broker"])
+@pytest.mark.parametrize("user", ["nobody", "root", "remo-broker", "remo-broker-manifest"])
 def test_forged_records_are_not_shown(machine: Machine, reviewed: str, user: str) -> None:
     """Whoever sends journald our fields, with the unit's name for good measure: the trusted fields
     tell."""

@@ -76,7 +76,7 @@ def documented_queries() -> list[list[str]]:
     return queries
 
 
-@pytest.mark.parametrize("user", ["nobody", "root", "remo-broker"])
+@pytest.mark.parametrize("user", ["nobody", "root", "remo-broker", "remo-broker-manifest"])
 def test_other_peoples_entries_are_not_shown(machine: Machine, reviewed: Operator, user: str) -> None:
     """Whoever writes an entry with our fields: the documented queries do not show it. The review:
     see test_ctl."""
