@@ -57,12 +57,6 @@ PROMISES = (
     Mutant(STORE, "                    region.blank(begin, after)  # one copy is enough\n", "", FALLBACK),
     Mutant(
         STORE,
-        "        old, self.snapshot = self.snapshot, None\n        self.epoch += 1\n        self._retire(old)\n",
-        "        self.snapshot = None\n        self.epoch += 1\n",
-        FALLBACK,
-    ),
-    Mutant(
-        STORE,
         "        if self.retired and not self.readers:\n",
         "        if self.retired:\n",
         f"{VANISHED}::test_reader_that_catches_up",
