@@ -154,7 +154,7 @@ def test_a_state_file_of_somebody_else_is_not_read(machine: Machine, operator: O
     file = f"{STATE}/registrations.json"
     for prepare in (
         f"mv {file} /srv/forged.json && ln -s /srv/forged.json {file}",
-        f"rm {file} && mv /srv/forged.json {file} && chown nobody {file}",
+        f"rm {file} && mv /srv/forged.json {file} && chown nobody {file} && chmod 0644 {file}",
         f"chown {BROKER} {file} && chmod 0666 {file}",
     ):
         machine.run(["sh", "-c", prepare])
@@ -225,10 +225,10 @@ def test_the_broker_sees_no_project(machine: Machine, operator: Operator) -> Non
     operator.register("app", ["A"])
     enter = ["nsenter", "-t", str(operator.main_pid()), "-m", "--"]
     for directory in ("/home", "/root", "/srv", "/mnt", "/media", "/opt", "/tmp", "/var/tmp"):
-        kept = f"{directory}/kept"
-        machine.write(kept, "")
+        project = f"{directory}/of-a-project"
+        machine.write(project, "")
         shown = machine.run([*enter, "ls", "-A", directory], check=False).stdout
-        machine.path(kept).unlink()
+        machine.path(project).unlink()
         assert shown == "", directory
 
 
