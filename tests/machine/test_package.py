@@ -34,6 +34,7 @@ _BUILD = f"""
 set -e
 rm -rf {PLACE}
 rm -f /var/lib/man-db/auto-update # else each dpkg reads every manual page
+export DPKG_DEB_COMPRESSOR_TYPE=gzip DPKG_DEB_COMPRESSOR_LEVEL=1 # which takes seconds less than xz
 OUT={PLACE} {SOURCE}/run deb
 cd {PLACE}
 mv remo-broker_*.deb remo-broker.deb
