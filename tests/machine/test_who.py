@@ -46,6 +46,13 @@ def path(operator: Operator) -> str:
     return path
 
 
+def run_in_scope(machine: Machine, unit: str, *argv: str) -> None:
+    """As an engine starts a container. By a service: what enters the machine from outside stays
+    outside its control groups in those hierarchies that its systemd does not manage."""
+    service = ["systemd-run", "--wait", "--quiet", "--pipe"]
+    machine.run([*service, "systemd-run", "--scope", "--quiet", f"--unit={unit}", "-pDelegate=yes", *argv])
+
+
 def reviewed(machine: Machine, *arguments: str) -> list[dict[str, Any]]:
     machine.run(["journalctl", "--sync"])
     printed = machine.run(["remo-brokerctl", "audit", "--project=watched", "-j", *arguments]).stdout
@@ -54,8 +61,7 @@ def reviewed(machine: Machine, *arguments: str) -> list[dict[str, Any]]:
 
 def test_the_review_shows_a_scan_by_a_script_in_a_container(machine: Machine, path: str) -> None:
     # Docker makes such a scope for each container.
-    scope = ["systemd-run", "--scope", "--quiet", f"--unit=docker-{CONTAINER}.scope"]
-    machine.run([*scope, "/usr/bin/python3", "-ISc", _SCAN, path, "40"])
+    run_in_scope(machine, f"docker-{CONTAINER}.scope", "/usr/bin/python3", "-ISc", _SCAN, path, "40")
     found = reviewed(machine, f"--who=*{CONTAINER[:12]}*")
     assert [one["secret"] for one in found][-41:] == [*(f"T{number}" for number in range(40)), "TOKEN"]
     assert {(one["peer_container"], one["peer_comm"]) for one in found} == {(CONTAINER, "postinstall")}
@@ -81,8 +87,7 @@ def test_a_group_that_is_called_like_a_container_passes_for_none(machine: Machin
 
 
 def test_below_a_container_nothing_else_is_believed(machine: Machine, path: str) -> None:
-    scope = ["systemd-run", "--scope", "--quiet", "-pDelegate=yes", f"--unit=docker-{OTHER}.scope"]
-    machine.run([*scope, "/usr/bin/python3", "-ISc", _PRETEND + _SCAN, path, "0", CONTAINER])
+    run_in_scope(machine, f"docker-{OTHER}.scope", "/usr/bin/python3", "-ISc", _PRETEND + _SCAN, path, "0", CONTAINER)
     found = [one for one in reviewed(machine) if one.get("peer_unit") == f"docker-{OTHER}.scope"]
     assert [one["peer_container"] for one in found] == [OTHER]
 

@@ -52,7 +52,7 @@ CLIENT = (
         "remo_broker/manifest/__init__.py",
         "        one.line = places.of(one.key)\n",
         "        one.line = lines.Lines(content).of(one.key)\n",
-        "tests/process/ctl/test_check.py::test_a_file_that_takes_long_to_look_through[faults]",
+        "tests/unit/manifest/test_lines.py::test_a_file_is_looked_through_once_for_all_its_faults",
     ),
     Mutant(
         "remo_broker/secret/manifests.py",

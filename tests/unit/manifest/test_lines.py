@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from remo_broker.manifest import content_faults, lines
 from remo_broker.manifest.lines import Lines
 
 MANIFEST = (
@@ -86,3 +87,17 @@ def test_a_byte_order_mark_hides_no_key() -> None:
 def test_any_bytes(content: bytes) -> None:
     line = Lines(content).of("a.a")
     assert line is None or 1 <= line <= content.count(b"\n") + 1
+
+
+def test_a_file_is_looked_through_once_for_all_its_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hostile one has thousands."""
+    looked: list[bytes] = []
+
+    def look(content: bytes) -> Lines:
+        looked.append(content)
+        return Lines(content)
+
+    monkeypatch.setattr(lines, "Lines", look)
+    found = content_faults(b"schema_version = 1\n[secrets.A]\nx = 1\n[secrets.B]\nx = 1\n")
+    assert {one.line for one in found} >= {3, 5}
+    assert len(looked) == 1
