@@ -48,10 +48,11 @@ if TYPE_CHECKING:
 MAX_REFUSED = 16
 REFUSED_PER_SECOND = 50
 REFUSED_BURST = 200
-# How often to look whether a project that has all its connections has room again, before further
-# peers are refused: 0.1 s, in which they wait in the queue. If the broker or the machine was held
-# up, more peers wait than may be connected at a time, but most leave after one reply.
-LOOKS_FOR_ROOM = 50
+# How often to look whether a project that has all its connections has room again, before the first
+# further peer is refused: 0.5 s, in which they wait in the queue. After it, one is refused at every
+# other look. If the broker, its peers or the machine were held up, more peers wait than may be
+# connected at a time, but most leave after one reply.
+LOOKS_FOR_ROOM = 250
 # Descriptors reserved from clients: 40 for connections of operators and watchers, as many for the
 # secret memory of their input and of the store, 3 times 16 for excess connections that get an error
 # reply, a dozen for the broker itself (control listeners, journal, loop), pipes of manifest
@@ -258,7 +259,10 @@ class ProjectListeners:
             nonlocal looks
             looks += 1
             if project.connections >= self._most and not self._stopped:
-                return looks > LOOKS_FOR_ROOM
+                if looks <= LOOKS_FOR_ROOM:
+                    return False
+                looks = LOOKS_FOR_ROOM - 1
+                return True
             for listener in listeners:
                 listener.may_accept = None
             return True
