@@ -64,7 +64,9 @@ class Operator:
 
     def member(self) -> str:
         """A user who may use the projects' sockets."""
-        self.machine.run(["useradd", "--no-create-home", "--gid", "remo-broker", "member"], check=False)
+        self.machine.run(["useradd", "--no-create-home", "member"], check=False)
+        # Again, because an uninstallation removes the group.
+        self.machine.run(["usermod", "--append", "--groups", "remo-broker", "member"])
         return "member"
 
     @staticmethod
