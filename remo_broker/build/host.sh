@@ -111,6 +111,9 @@ disable_all() {
 
 remove_users_and_state() {
     for directory in $state; do rm -rf "$directory"; done
+    # First the groups that are no user's own: of one with a user's name, userdel would say that it
+    # stays.
+    for group in $groups; do groupdel "$group" 2>/dev/null || :; done
     for user in $users; do
         ! getent passwd "$user" >/dev/null || userdel "$user"
     done
