@@ -171,5 +171,8 @@ def _no_assignment(content: str, source: str, line: int) -> InputFault:
     if _like_toml(content.strip()):
         hint = "write NAME=value lines without sections, or JSON"
         return InputFault(source, "not NAME=value; this looks like TOML or INI", line=line, hint=hint)
+    if content.strip().startswith(("//", "/*")):
+        hint = "JSON and dotenv have no such comments: remove them; in dotenv, # begins a comment"
+        return InputFault(source, "a comment with // or /*, as in JSONC", line=line, hint=hint)
     hint = "write NAME=value on each line, with quotes around a value of several lines; or write JSON"
     return InputFault(source, "not NAME=value", line=line, hint=hint)

@@ -177,6 +177,8 @@ def test_any_text_is_secrets_or_one_line(text: str) -> None:
         (f"---\nA: {VALUE}\n", 1, "YAML"),
         (f"%YAML 1.2\n---\nA: {VALUE}\n", 1, "YAML"),
         (f"[secrets]\nA={VALUE}\n", 1, "TOML"),
+        (f'// {VALUE}\n{{"A": "{VALUE}"}}\n', 1, "JSONC"),
+        (f"/* {VALUE} */ {{}}\n", 1, "JSONC"),
         ("A='\0'\n", 1, "NUL"),
     ],
 )
