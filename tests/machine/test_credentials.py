@@ -44,7 +44,12 @@ def test_a_unit_loads_the_bytes_of_its_secrets(machine: Machine, host: Operator)
     shown = [json.loads(line) for line in machine.run(review).stdout.splitlines()]
     assert {one["credential"] for one in shown} == {"password", "key", "user"}
     assert machine.run(["remo-brokerctl", "audit", "--unit=other.service", "--json=short"]).stdout == ""
-    assert (host.do("status")["credentials_served"], host.do("status")["credentials_refused"]) == (3, 0)
+    unit(machine, "load@two.service", "other")
+    fails(machine, "load@two.service", "not_in_configuration", "other")
+    assert (host.do("status")["credentials_served"], host.do("status")["credentials_refused"]) == (3, 1)
+    where = ("io.get2know.RemoBroker1", "/io/get2know/RemoBroker1", "io.get2know.RemoBroker1.Manager")
+    asked = ["busctl", "get-property", *where, "CredentialsServed", "CredentialsRefused"]
+    poll("the counters on the bus", lambda: machine.run(asked).stdout.split() == ["t", "3", "t", "1"])
 
 
 def test_the_manuals_example_is_a_backup_that_gets_its_password(machine: Machine, host: Operator) -> None:
@@ -80,6 +85,25 @@ def test_a_unit_that_no_rule_names_does_not_start(machine: Machine, host: Operat
     explained = machine.run(["journalctl", "-x", "-u", SERVICE]).stdout
     assert "Unit other.service was refused credential password (not_in_configuration)." in explained
     assert "remo-brokerctl explain --unit UNIT CREDENTIAL" in explained
+
+
+def test_a_unit_whose_name_leaves_no_room_in_the_address_does_not_start(machine: Machine, host: Operator) -> None:
+    """systemd cannot bind it, so nobody asks the broker. The longest names that fit are served."""
+    host.push({"PASSWORD": "zq"})
+    for length in (255, 90):
+        name = f"load@{'x' * (length - len('load@.service'))}.service"
+        unit(machine, name, "password")
+        machine.systemctl("start", name, check=False)
+        shown = machine.show(name, "ActiveState", "ExecMainStatus")
+        assert shown == {"ActiveState": "failed", "ExecMainStatus": EXIT_CREDENTIALS}
+        assert not [one for one in refusals(machine) if one[0] == name]
+        explained = machine.run(["remo-brokerctl", "explain", "--unit", name, "password"], check=False)
+        assert explained.returncode == 1
+        assert "names_too_long" in explained.stdout
+    name = f"load@{'x' * (83 - len('load@.service') - len('password'))}.service"
+    unit(machine, name, "password")
+    machine.systemctl("start", name)
+    assert loaded(machine, name, "password") == b"zq"
 
 
 def test_a_missing_secret_keeps_the_unit_down(machine: Machine, host: Operator) -> None:
@@ -178,6 +202,7 @@ def test_a_broker_that_cannot_start_keeps_the_unit_down(machine: Machine, host: 
     said = machine.run(["journalctl", "-x", "-u", SERVICE]).stdout
     assert "Credential password of unit load@broken.service was refused: the broker cannot start." in said
     assert "nonsense: unknown" in said
+    assert ("load@broken.service", "password", "not_started") in refusals(machine)
 
 
 def test_a_unit_that_waits_fails_when_the_next_broker_cannot_start(machine: Machine, host: Operator) -> None:
