@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 GOOD: dict[str, Any] = {"ok": True, "source": "/p/x", "allowlist": ["B", "A"], "ttl_seconds": 600, "max_entries": 16}
 GOOD |= {"sha256": "0" * 64, "hosts": {"h:1": "A"}, "bindings": {"B": [{"env_var": "X"}]}}
+# Nothing else in it is wrong when its names are replaced.
+BARE = GOOD | {"hosts": {}, "bindings": {}}
 
 
 def test_descriptors_that_a_reader_sends_are_closed(directory: pathlib.Path) -> None:
@@ -111,12 +113,12 @@ def test_a_long_message_is_cut() -> None:
         {"ok": False, "code": ["manifest_invalid"], "message": "x"},
         {"ok": False, "code": "manifest_invalid"},
         {"ok": 1} | {key: value for key, value in GOOD.items() if key != "ok"},
-        GOOD | {"allowlist": "A"},
-        GOOD | {"allowlist": ["A", "A"]},
-        GOOD | {"allowlist": ["A-B"]},
-        GOOD | {"allowlist": ["A" * 129]},
-        GOOD | {"allowlist": [["A"]]},
-        GOOD | {"allowlist": None},
+        BARE | {"allowlist": "A"},
+        BARE | {"allowlist": ["A", "A"]},
+        BARE | {"allowlist": ["A-B"]},
+        BARE | {"allowlist": ["A" * 129]},
+        BARE | {"allowlist": [["A"]]},
+        BARE | {"allowlist": None},
         GOOD | {"ttl_seconds": 901},
         GOOD | {"ttl_seconds": 0},
         GOOD | {"ttl_seconds": True},
