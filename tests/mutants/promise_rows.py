@@ -71,19 +71,13 @@ PROMISES = (
         ADMIN,
         "            region.blank(self._start, after)\n",
         "",
-        "tests/process/memory/test_refused.py::test_refused_push_before_an_unfinished_line",
+        "tests/process/memory/test_refused.py::test_refused_push_before_lines_that_wait",
     ),
     Mutant(
         ADMIN,
         "        if not self.closed:\n            self._release()\n            self._server",
         "        if not self.closed:\n            self._server",
         f"{VANISHED}::test_vanished_in_mid_push[close]",
-    ),
-    Mutant(
-        CONNECTION,
-        "        if self._snapshot is not None:\n            self._finished_sending()\n        if self.stream",
-        "        if self.stream",
-        f"{VANISHED}::test_reader_that_leaves_in_mid_answer",
     ),
     Mutant(
         CONNECTION,

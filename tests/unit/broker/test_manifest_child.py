@@ -43,6 +43,7 @@ def test_descriptors_that_a_reader_sends_are_closed(directory: pathlib.Path) -> 
         def answer() -> None:
             connection, _ = helper.accept()
             with connection:
+                connection.recv(65536)  # or its end would be a reset
                 socket.send_fds(connection, [json.dumps(GOOD).encode() + b"\n"], [sent.fileno()])
 
         before = len(os.listdir("/proc/self/fd"))
