@@ -65,19 +65,13 @@ PROMISES = (
         ADMIN,
         "            region.blank(after, self._end)\n        self._start, self._end, self._searched = 0, rest, 0\n",
         "        self._start, self._end, self._searched = 0, rest, 0\n",
-        "tests/process/memory/test_traces.py::test_pipelined_pushes",
+        "tests/process/memory/test_refused.py::test_refused_push_behind_a_push",
     ),
     Mutant(
         ADMIN,
         "            region.blank(self._start, after)\n",
         "",
         "tests/process/memory/test_refused.py::test_refused_push_before_lines_that_wait",
-    ),
-    Mutant(
-        ADMIN,
-        "        if not self.closed:\n            self._release()\n            self._server",
-        "        if not self.closed:\n            self._server",
-        f"{VANISHED}::test_vanished_in_mid_push[close]",
     ),
     Mutant(
         CONNECTION,
