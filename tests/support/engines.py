@@ -12,6 +12,7 @@ import itertools
 import shlex
 import subprocess
 import threading
+import uuid
 from typing import TYPE_CHECKING, Self
 
 from tests.support import roots
@@ -167,7 +168,8 @@ class Nspawn(Engine):
         # A unit of its own, as nspawn makes control groups.
         unit = ["systemd-run", "--quiet", "--pipe", "--wait", "--collect", "--property=Delegate=yes"]
         nspawn = ["systemd-nspawn", "--quiet", f"--directory={root_on_machine(image)}", "--volatile=overlay"]
-        nspawn += ["--register=no", "--keep-unit", "--pipe", *self.options]
+        # A name of its own: two containers of one root would have the same.
+        nspawn += ["--register=no", "--keep-unit", "--pipe", f"--machine=c{uuid.uuid4().hex[:8]}", *self.options]
         nspawn += [f"--bind-ro={source}:{target}" for source, target in bound.items()]
         drop = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"]
         return [*unit, *nspawn, *drop, *command]
