@@ -85,7 +85,7 @@ def test_a_reboot_leaves_new_containers_served(machine: Machine, operator: Opera
         assert "the broker holds no secrets yet" in done.stderr
     operator.push(SECRETS)
     for engine, image in started:
-        assert engine.run(image, engines.mounts("app"), "remo-secret", "get", "TOKEN").stdout == "zqSecretzq"
+        assert engine.run(image, engines.mounts("app"), "remo-secret", "get", "TOKEN").stdout == "zqSecretzq", engine
 
 
 def light(machine: Machine) -> list[tuple[Engine, str]]:
