@@ -89,6 +89,12 @@ BROKER = (
     ),
     Mutant(
         LISTENERS,
+        "                if looks <= LOOKS_FOR_ROOM:\n                    return False\n",
+        "",
+        "tests/process/sockets/test_limits.py::test_peers_that_waited_for_a_broker_that_was_held_up_are_served",
+    ),
+    Mutant(
+        LISTENERS,
         "        elif not project.registration.admits(peer.uid):\n",
         "        elif False:\n",
         "tests/process/sockets/test_limits.py",
