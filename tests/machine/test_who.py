@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.engines import COMMAND_SECONDS, WITH_TOOLS, Nspawn, mounts
+
 if TYPE_CHECKING:
     from tests.support.machine import Machine
     from tests.support.operator import Operator
@@ -99,6 +101,17 @@ def test_a_service_of_another_user_is_named(machine: Machine, path: str) -> None
     assert {(one["peer_unit"], one["peer_comm"], one["peer_user"]) for one in found} == {
         ("job.service", "worker", "games")
     }
+
+
+def test_a_container_of_nspawn_is_named(machine: Machine, path: str) -> None:
+    engine = Nspawn(machine)
+    nspawn = engine.argv(WITH_TOOLS, mounts("watched"), "remo-secret", "get", "TOKEN")
+    nspawn = nspawn[nspawn.index("systemd-nspawn") :]
+    # As machined names the scope of a container.
+    scope = ["systemd-run", "--scope", "--quiet", "-pDelegate=yes", "--slice=machine.slice", "--unit=machine-web.scope"]
+    assert machine.run([*scope, *nspawn], timeout=COMMAND_SECONDS).stdout == "value"
+    found = reviewed(machine)[-1]
+    assert (found["peer_container"], found["peer_unit"]) == ("web", "machine-web.scope")
 
 
 def test_the_broker_sees_no_more_of_others_than_everybody(machine: Machine, operator: Operator, path: str) -> None:
