@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.bench.journal import FILES, rotations
 from tests.support.machine import SOURCE, poll
+from tests.support.operator import Operator
 
 if TYPE_CHECKING:
     import subprocess
@@ -127,8 +128,7 @@ class FaultMachine:
         return self.machine.ask(ADMIN, request)
 
     def register(self, project: str) -> None:
-        answer = self.admin(op="register", name=project, project_path=f"/projects/{project}")
-        assert answer["ok"], answer
+        Operator(self.machine).do("register", name=project, project_path=f"/projects/{project}")
 
     def push(self) -> None:
         answer = self.admin(op="push-creds", secrets=SECRETS)
