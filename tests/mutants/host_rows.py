@@ -103,12 +103,6 @@ HOST = (
     ),
     Mutant(TMPFILES, "d /run/remo-broker 0755 root root", "d /run/remo-broker 0775 root remo-broker", PLANT),
     Mutant(
-        "units/remo-broker.sysusers",
-        "-:remo-broker-daemon",
-        "-:remo-broker",
-        "tests/machine/test_access.py::test_who_may_connect[broker-remo-broker-may1]",
-    ),
-    Mutant(
         "remo_broker/ctl/setup_journal.py",
         "SocketGroup={GROUP}\nSocketMode=0660",
         "SocketUser=remo-broker\nSocketMode=0600",

@@ -95,7 +95,7 @@ def installed_path(machine: Machine, file: str) -> str:
     path = pathlib.PurePath(file)
     if file.startswith("remo_broker/"):
         return machine.run(["sh", "-c", f"ls {PACKAGES}/{file}"]).stdout.strip()
-    if path.suffix == ".tmpfiles":
+    if path.suffix == ".tmpfiles":  # what makes users would have to be planted before they are made
         return f"/usr/lib/tmpfiles.d/{path.stem}.conf"
     return f"/usr/lib/systemd/system/{path.name}"
 

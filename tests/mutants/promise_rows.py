@@ -142,7 +142,7 @@ PROMISES = (
         "remo_broker/broker/sockets/fair_queue.py",
         "        project.share -= cost\n",
         "        project.share -= 1 if project.share == SHARE else 0\n",
-        "tests/process/isolation/test_neighbours.py::test_without_a_rate_limit",
+        "tests/unit/broker/sockets/test_connection.py::test_a_pipelining_client_gets_its_projects_share_of_a_turn",
     ),
     Mutant(
         STATIC_CLIENT,

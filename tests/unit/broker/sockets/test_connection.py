@@ -263,6 +263,14 @@ def test_who_says_nothing_may_stay(bench: ConnectedPair, client: ProjectConnecti
     assert bench.theirs.recv(1000).startswith(b'{"ok":true')
 
 
+def test_a_pipelining_client_gets_its_projects_share_of_a_turn(bench: ConnectedPair, client: ProjectConnection) -> None:
+    bench.theirs.sendall(PING[:1])  # more is read at a time behind an unfinished request
+    bench.turn()
+    bench.theirs.sendall(PING[1:] + PING * 2 * SHARE)
+    bench.turn()
+    assert 0 < bench.theirs.recv(1 << 20).count(b"\n") <= SHARE
+
+
 @pytest.mark.parametrize("breaks_in", [1, 2])
 def test_a_fault_on_the_way_to_the_audit_ends_whose_record_it_was_and_nobody_else(
     bench: ConnectedPair, client: ProjectConnection, transport: Breakable, breaks_in: int
