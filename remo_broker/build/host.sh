@@ -36,6 +36,9 @@ unload_profiles() {
 
 make_users_and_directories() {
     for unit_file in $sysusers; do systemd-sysusers "$unit_file"; done
+    # systemd-sysusers leaves the user of an earlier version as it is, and then other processes of
+    # that user could fetch secrets as any client can.
+    [ "$(id -gn remo-broker)" = remo-broker-daemon ] || usermod -g remo-broker-daemon remo-broker
     for unit_file in $tmpfiles; do systemd-tmpfiles --create "$unit_file"; done
 }
 

@@ -42,6 +42,7 @@ def older(machine: Machine, operator: Operator) -> str:
     """The machine with an older version that runs and has clients; the socket of its project."""
     for path, text in OLD_FILES.items():
         machine.write(path, text)
+    machine.run(["usermod", "-g", "remo-broker", "remo-broker"])
     machine.run(["sh", "-c", f"printf '%s\\n' {' '.join(OLD_FILES)} >>{LIB}/installed-files"])
     machine.systemctl("disable", "--now", NEW_SOCKET)
     machine.run(["rm", "-f", f"{UNITS}/{NEW_SOCKET}", STATUS])
@@ -94,6 +95,8 @@ def test_an_upgrade_under_load(machine: Machine, operator: Operator, older: str)
     assert machine.systemctl("is-enabled", "remo-broker-client@app.socket") == "enabled"
     for project in ("app", "kept"):
         poll("the sidecar's push to the new broker", lambda project=project: value(operator, project) == "sealed")  # type: ignore[misc]
+
+    assert machine.run(["id", "-gn", "remo-broker"]).stdout.strip() == "remo-broker-daemon"
 
     # What the new version lacks is stopped and removed.
     for unit in (MOVED, HELPER):
