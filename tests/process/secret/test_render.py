@@ -19,6 +19,7 @@ from remo_broker.secret.rendering import File, Rendering
 from tests.process.secret.conftest import KEY, MANIFEST, everything_below
 from tests.support import programs
 from tests.support.broker import NOBODY
+from tests.support.machine import unavailable
 from tests.support.programs import refused
 
 if TYPE_CHECKING:
@@ -143,6 +144,16 @@ def test_removing_needs_neither_the_broker_nor_the_manifest_of_then(project: Wor
     assert os.listdir(project.rendered) == []
 
 
+@pytest.fixture
+def nothing_else_rendered() -> None:
+    """Where no manifest says what to remove, files that this user rendered outside the tests count."""
+    for directory in tmpfs.candidates():
+        own = os.path.join(directory, tmpfs.own_name())
+        if os.path.isdir(own) and os.listdir(own):
+            unavailable(f"there are rendered files of this user's in {own}")
+
+
+@pytest.mark.usefixtures("nothing_else_rendered")
 @pytest.mark.parametrize("manifest", ["not TOML", None])
 def test_removing_without_a_manifest(project: Workspace, manifest: str | None) -> None:
     project.run("render")
@@ -161,6 +172,7 @@ def test_removing_some(project: Workspace) -> None:
     assert "names of secrets" in refused(project.run("render", "--remove", "--only=../x"), 2)
 
 
+@pytest.mark.usefixtures("nothing_else_rendered")
 def test_removing_what_is_of_this_project(project: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     project.run("render")
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(project.memory))
