@@ -41,8 +41,7 @@ def test_the_review_tells_of_a_scan_in_a_container(machine: Machine, operator: O
     # The test machine has no control groups that podman could make its own of, so this scope stands for the one that
     # it makes of the container's id with systemd as its manager. Its names are where it keeps them by itself.
     machine.run(["ln", "-sfn", "root", f"{STORAGE}/storage"])
-    scope = ["systemd-run", "--scope", "--quiet", f"--unit=libpod-{container}.scope"]
-    machine.run([*scope, "podman", "start", "--attach", container])
+    engines.run_in_scope(machine, f"libpod-{container}.scope", "podman", "start", "--attach", container)
 
     try:
         machine.run(["journalctl", "--sync"])

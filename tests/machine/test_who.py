@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.engines import COMMAND_SECONDS, WITH_TOOLS, Nspawn, mounts
+from tests.support.engines import WITH_TOOLS, Nspawn, mounts, run_in_scope
 
 if TYPE_CHECKING:
     from tests.support.machine import Machine
@@ -46,13 +46,6 @@ def path(operator: Operator) -> str:
     path = operator.register("watched", ["TOKEN"])
     operator.push({"TOKEN": "value"})
     return path
-
-
-def run_in_scope(machine: Machine, unit: str, *argv: str) -> None:
-    """As an engine starts a container. By a service: what enters the machine from outside stays
-    outside its control groups in those hierarchies that its systemd does not manage."""
-    service = ["systemd-run", "--wait", "--quiet", "--pipe"]
-    machine.run([*service, "systemd-run", "--scope", "--quiet", f"--unit={unit}", "-pDelegate=yes", *argv])
 
 
 def reviewed(machine: Machine, *arguments: str) -> list[dict[str, Any]]:
@@ -108,8 +101,7 @@ def test_a_container_of_nspawn_is_named(machine: Machine, path: str) -> None:
     nspawn = engine.argv(WITH_TOOLS, mounts("watched"), "remo-secret", "get", "TOKEN")
     nspawn = nspawn[nspawn.index("systemd-nspawn") :]
     # As machined names the scope of a container.
-    scope = ["systemd-run", "--scope", "--quiet", "-pDelegate=yes", "--slice=machine.slice", "--unit=machine-web.scope"]
-    assert machine.run([*scope, *nspawn], timeout=COMMAND_SECONDS).stdout == "value"
+    assert run_in_scope(machine, "machine-web.scope", "--slice=machine.slice", *nspawn) == "value"
     found = reviewed(machine)[-1]
     assert (found["peer_container"], found["peer_unit"]) == ("web", "machine-web.scope")
 

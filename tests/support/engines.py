@@ -49,10 +49,11 @@ _LEFT_OUT = (
     *(f"usr/share/{one}" for one in ("doc", "locale", "man", "perl", "perl5", "zoneinfo")),
 )
 
-# The machine has no control groups to give away, and no device for a network of a user.
+# The machine has no control groups to give away, no keyrings, and no device for a network of a user.
 _PODMAN = """\
 [containers]
 cgroups = "disabled"
+keyring = false
 netns = "host"
 [engine]
 cgroup_manager = "cgroupfs"
@@ -75,6 +76,15 @@ done
 
 # Generous: making the largest image takes five seconds on an idle machine with two cores.
 COMMAND_SECONDS = 180
+
+
+def run_in_scope(machine: Machine, unit: str, *argv: str) -> str:
+    """As an engine starts a container; its standard output. By a service: what enters the machine
+    from outside stays outside its control groups in those hierarchies that its systemd does not
+    manage."""
+    service = ["systemd-run", "--wait", "--quiet", "--pipe"]
+    scope = ["systemd-run", "--scope", "--quiet", f"--unit={unit}", "-pDelegate=yes"]
+    return machine.run([*service, *scope, *argv], timeout=COMMAND_SECONDS).stdout
 
 
 def mounts(project: str) -> dict[str, str]:

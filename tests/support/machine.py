@@ -88,7 +88,10 @@ for namespace in "$journal".*; do
     rm -rf "$namespace"
 done
 journalctl --rotate && rm -f "$journal"/*@* || exit
-[ -z "$1" ] || systemctl start $(find /etc/systemd/system -name 'remo-*' -printf '%f ')
+[ -n "$1" ] || exit 0
+# By name, loaded or not: tests may start units more often than the limit of starts allows.
+systemctl reset-failed $(find /usr/lib/systemd/system -name 'remo-*' -type f ! -name '*@*' -printf '%f ')
+systemctl start $(find /etc/systemd/system -name 'remo-*' -printf '%f ')
 """
 
 # A client in plain Python: argv is the path, standard input the request, standard output the
