@@ -88,10 +88,9 @@ for namespace in "$journal".*; do
     rm -rf "$namespace"
 done
 journalctl --rotate && rm -f "$journal"/*@* || exit
-[ -n "$1" ] || exit 0
 # By name, loaded or not: tests may start units more often than the limit of starts allows.
 systemctl reset-failed $(find /usr/lib/systemd/system -name 'remo-*' -type f ! -name '*@*' -printf '%f ')
-systemctl start $(find /etc/systemd/system -name 'remo-*' -printf '%f ')
+[ -z "$1" ] || systemctl start $(find /etc/systemd/system -name 'remo-*' -printf '%f ')
 """
 
 # A client in plain Python: argv is the path, standard input the request, standard output the
@@ -262,10 +261,7 @@ class Machine:
         timeout: float = RUN_SECONDS,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in the machine as `user` (default root), or `user:group`.
-
-        If it fails, raise with its output.
-        """
+        """Run a command in the machine as `user` (default root), or `user:group`; raise if it fails."""
         done = subprocess.run(
             self._enter(argv, user),
             input=stdin,
@@ -282,10 +278,7 @@ class Machine:
     def popen(
         self, argv: Sequence[str], *, user: str | None = None, stdin: IO[str] | int | None = subprocess.PIPE
     ) -> subprocess.Popen[str]:
-        """Start a background command in the machine; its standard streams are pipes.
-
-        The caller ends it.
-        """
+        """Start a background command in the machine, which the caller ends. Its streams are pipes."""
         return subprocess.Popen(
             self._enter(argv, user),
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/"},
@@ -318,8 +311,7 @@ class Machine:
 
     def reset(self, enabled: str = "") -> None:
         """Reset to the state after the installation: nothing enabled, configured, registered,
-        running or in the journal. Then enable and start the unit `enabled`, with what belongs to
-        it.
+        running or in the journal. Then enable and start the unit `enabled`, with its others.
         """
         self.run(["sh", "-c", _RESET, "sh", enabled])
 
