@@ -112,7 +112,17 @@ disable_all() {
     systemctl -q disable $units 2>/dev/null || true
 }
 
+# What `remo-brokerctl setup-journal` has made, for the broker's group; the records stay.
+remove_own_journal() {
+    rm -rf /etc/systemd/system/systemd-journald@remo-broker.*.d /etc/systemd/journald@remo-broker.conf \
+        /etc/systemd/system/remo-broker.service.d/50-journal.conf
+    systemd_runs || return 0
+    systemctl stop 'systemd-journald@remo-broker.*' systemd-journald-varlink@remo-broker.socket 2>/dev/null || true
+    rm -rf /run/systemd/journal.remo-broker # systemd leaves the sockets when it stops them
+}
+
 remove_users_and_state() {
+    remove_own_journal
     for directory in $state; do rm -rf "$directory"; done
     # First the groups that are no user's own: of one with a user's name, userdel would say that it
     # stays.

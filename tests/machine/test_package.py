@@ -169,6 +169,7 @@ def test_purge_leaves_nothing(fresh: Machine) -> None:
     operator = Operator(fresh)
     operator.configure("idle_exit_seconds = 0\n")
     operator.register("app", ["TOKEN"])
+    fresh.run(["remo-brokerctl", "setup-journal", "--now"])
     fresh.systemctl("enable", "remo-broker-client@app.socket")
     fresh.write("/etc/systemd/system/remo-broker.service.d/mine.conf", "[Service]\nTasksMax=32\n")
     foreign = "/etc/systemd/system/remo-web@x.service.d/hardening.conf"
