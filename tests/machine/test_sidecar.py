@@ -80,6 +80,17 @@ def test_three_commands_from_a_bare_machine_to_a_secret_in_a_container(machine: 
     machine.run(["remo-sidecar", "remove", "A"])
     assert operator.get("held", "A")["reason"] == "not_in_snapshot"
     assert "value_b64" in operator.get("held", "B")
+    # A source that a drop-in gives keeps the service, and so the broker, supplied.
+    machine.write("/var/lib/other.env", "A=other\n")
+    drop_in = f"/run/systemd/system/{SIDECAR}.d/source.conf"
+    machine.write(drop_in, "[Service]\nExecStart=\nExecStart=/usr/bin/remo-sidecar run --file /var/lib/other.env\n")
+    machine.systemctl("daemon-reload")
+    machine.run(["remo-sidecar", "remove", "B"])
+    assert operator.get("held", "B")["reason"] == "not_in_snapshot"
+    assert operator.get("held", "A")["value"] == "other"
+    machine.path(drop_in).unlink()
+    machine.systemctl("daemon-reload")
+    machine.run(["remo-sidecar", "set", "B"], stdin="b")
     machine.run(["remo-sidecar", "remove", "B"])
     assert operator.get("held", "B")["reason"] == "no_snapshot"
     assert machine.systemctl("is-enabled", SIDECAR, check=False) == "disabled"
