@@ -89,3 +89,15 @@ def restart(systemd: Systemd, start_broker: StartBroker, units: Units, notify: N
     config = systemd.broker.flags
     systemd.broker = start_broker(listeners=[*units.sockets.items(), *notify.listeners()], notify=notify, flags=config)
     return systemd.broker
+
+
+def launch(systemd: Systemd, units: Units, notify: NotifySocket) -> Broker:
+    """Another broker, as systemd starts it, which may fail."""
+    broker = Broker(
+        units.directory.parent,
+        listeners=[*units.sockets.items(), *notify.listeners()],
+        notify=notify,
+        flags=systemd.broker.flags,
+    )
+    broker.launch()
+    return broker

@@ -19,7 +19,7 @@ from remo_broker.broker.credential_refusal import REFUSAL_BYTES
 from remo_broker.broker.sockets.connection import hung_up
 from remo_broker.broker.sockets.credentials import MAX_CONNECTIONS, MAX_SILENT
 from tests.support.broker import WAIT_SECONDS, Broker
-from tests.support.credential_peer import VALUE, Systemd, is_refusal, rest, restart
+from tests.support.credential_peer import VALUE, Systemd, is_refusal, launch, rest, restart
 from tests.support.machine import poll
 
 if TYPE_CHECKING:
@@ -65,18 +65,6 @@ def settled(systemd: Systemd, notify: NotifySocket) -> int:
     poll("the end of the first", lambda: notify.read() and not notify.stored)
     systemd.broker.ask({"op": "clear-creds"})
     return systemd.broker.descriptors()
-
-
-def launch(systemd: Systemd, units: Units, notify: NotifySocket) -> Broker:
-    """Another broker, as systemd starts it, which may fail."""
-    broker = Broker(
-        units.directory.parent,
-        listeners=[*units.sockets.items(), *notify.listeners()],
-        notify=notify,
-        flags=systemd.broker.flags,
-    )
-    broker.launch()
-    return broker
 
 
 def test_no_value_follows_what_a_killed_broker_has_sent(

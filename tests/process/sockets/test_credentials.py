@@ -15,7 +15,7 @@ import pytest
 
 from remo_broker.broker.credential_refusal import REFUSAL_BYTES
 from tests.support.broker import NOBODY, WAIT_SECONDS, Broker, inside
-from tests.support.credential_peer import VALUE, Systemd, is_refusal, rest, restart
+from tests.support.credential_peer import VALUE, Systemd, is_refusal, launch, rest, restart
 from tests.support.machine import poll, unavailable
 
 if TYPE_CHECKING:
@@ -243,14 +243,7 @@ def test_a_broker_that_does_not_start_refuses_every_unit(
     credential_rules.write_text("nonsense = 1\n")
 
     def attempt(*clients: socket.socket) -> list[bytes]:
-        broken = Broker(
-            units.directory.parent,
-            listeners=[*units.sockets.items(), *notify.listeners()],
-            notify=notify,
-            flags=systemd.broker.flags,
-        )
-        broken.launch()
-        with contextlib.closing(broken):
+        with contextlib.closing(launch(systemd, units, notify)) as broken:
             answers = [rest(client) for client in clients]
             assert broken.wait() == 1
         return answers

@@ -128,6 +128,13 @@ class ToolSetup:
             if path.is_file()
         }
 
+    def write(self, files: dict[str, str]) -> None:
+        """Write files of the home, with their directories."""
+        for name, text in files.items():
+            path = self.home / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
     def assert_nowhere_else(self, value: str, *servers: RecordingServer) -> None:
         """In no file of the home, as tools keep logs and caches there, and in no argument."""
         assert value not in "".join(self.files().values())

@@ -24,9 +24,7 @@ def test_setup_and_remove_leave_the_file_as_it_was(place: ToolSetup) -> None:
         ".gitconfig": "[user]\n\tname = me\n",
         ".docker/config.json": '{\n\t"auths": {}\n}\n',
     }
-    for name, text in before.items():
-        (place.home / name).parent.mkdir(parents=True, exist_ok=True)
-        (place.home / name).write_text(text)
+    place.write(before)
     tools = ["aws", "npm", "cargo", "uv", "git", "docker"]
     shown = place.remo("setup", "--dry-run", *tools)
     assert shown.returncode == 0, shown.stderr
@@ -152,9 +150,7 @@ def test_tokens_in_the_users_files_are_not_shown(place: ToolSetup) -> None:
         ".aws/config": "[default]\naws_secret_access_key = zqOld\n",
         ".docker/config.json": '{"auths": {"a.example": {"auth": "zqOld", "identitytoken": "zqOld"}}}',
     }
-    for name, text in files.items():
-        (place.home / name).parent.mkdir(parents=True, exist_ok=True)
-        (place.home / name).write_text(text)
+    place.write(files)
     for options in (["--dry-run"], [], ["--remove"]):
         done = place.remo("setup", *options, "npm", "aws", "docker")
         assert done.returncode == 0, done.stderr
