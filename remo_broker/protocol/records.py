@@ -137,13 +137,17 @@ def own_fields() -> bytes:
     return peer_fields(os.getpid(), os.getuid(), os.getgid())
 
 
-# The end of a record: the latency, the field of the start id, and the serial.
-END = b"REMO_LATENCY_USEC=%d\n%bREMO_SERIAL=%d\n"
+_LATENCY = b"REMO_LATENCY_USEC=%d\n"
+_NUMBER = b"%bREMO_SERIAL=%d\n"
+# The end of a record: fields that it shares with others, the field of the start id, and the serial.
+END = b"%b" + _NUMBER
+# The same with the latency as the only shared field.
+END_OF_GET = _LATENCY + _NUMBER
 
 
 def latency_field(microseconds: float) -> bytes:
     """Rounded down."""
-    return b"REMO_LATENCY_USEC=%d\n" % microseconds
+    return _LATENCY % microseconds
 
 
 def fetch_head(

@@ -137,7 +137,7 @@ class AuditTrail:
         entries = []
         for head in heads:
             serial += 1
-            entries.append(head + b"%b%bREMO_SERIAL=%d\n" % (tail, start, serial))
+            entries.append(head + records.END % (tail, start, serial))
         self.serial = serial
         return entries
 
@@ -169,7 +169,7 @@ class AuditTrail:
         """The same for the only record of a turn, as nearly all are: empty if it was accepted, else
         the numbered record."""
         self.serial += 1
-        record = b"".join((head, peer_fields, records.END % (microseconds, self._start_field, self.serial)))
+        record = b"".join((head, peer_fields, records.END_OF_GET % (microseconds, self._start_field, self.serial)))
         if self.healthy or self.retry():
             try:
                 self._transport.send([record], PATIENCE_SECONDS)
