@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
 import os
 import pathlib
@@ -17,7 +18,7 @@ from hypothesis import HealthCheck, settings
 import remo_broker.bus  # noqa: F401 - before the first import of dbus-next: see there
 from tests.support.broker import Broker, short_directory
 from tests.support.installation import SHARED
-from tests.support.machine import poll
+from tests.support.machine import REPOSITORY, poll
 from tests.support.notify import NotifySocket
 from tests.support.privileges import require_devices, require_mounts, require_root
 
@@ -57,10 +58,13 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(remove)
 
 
-# Tests of machines keep a processor busy, most others wait: workers do some of each at any time. No
-# machine's comes last, as it may be long.
+# What is in .cache is made while the first tests run: see prepare_meanwhile in ./run.
+_LOCK = REPOSITORY / ".cache/lock"
 _BUSY = ("tests/machine/", "tests/containers/")
-_BUSY_SHARE = 0.8
+_PREPARED = (*_BUSY, "tests/process/secret/tools/", "tests/process/secret/test_pack.py", "tests/process/sidecar/")
+# Tests of machines keep a processor busy, most others wait: workers do some of each at any time. No
+# machine's comes before there is what it needs, or last, as it may be long.
+_BUSY_FROM, _BUSY_TO = 0.15, 0.85
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -71,11 +75,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     busy = [file for file in files if file.startswith(_BUSY)]
     others = [file for file in files if not file.startswith(_BUSY)]
     place = {file: number / len(others) for number, file in enumerate(others)}
-    place |= {file: _BUSY_SHARE * number / len(busy) for number, file in enumerate(busy)}
+    place |= {file: _BUSY_FROM + (_BUSY_TO - _BUSY_FROM) * number / len(busy) for number, file in enumerate(busy)}
     items.sort(key=lambda item: place[file_of(item)])
 
 
+def _wait_until_prepared() -> None:
+    with contextlib.suppress(FileNotFoundError), _LOCK.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.nodeid.startswith(_PREPARED):
+        _wait_until_prepared()
     for mark in item.iter_markers("takes_root"):
         require_root(*mark.args)
     if item.get_closest_marker("takes_mounts"):
