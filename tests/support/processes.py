@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
+import time
+
+# The kernel's number for all that the threads of a process took: see clock_getcpuclockid(3).
+_PROCESS_CLOCK = 2
 
 
 def processor_seconds(pid: int) -> float:
-    """A process's user and system time."""
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """A process's user and system time, to the nanosecond."""
+    return time.clock_gettime(~pid << 3 | _PROCESS_CLOCK)
 
 
 def state(pid: int) -> str:

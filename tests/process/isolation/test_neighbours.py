@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import statistics
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.process.isolation.conftest import Polite, percentile
+from tests.process.isolation.conftest import MAX_SECONDS, Polite
 from tests.support.broker import FILES_OF_LAST_PEER, NOBODY, Broker, Link, listen, registration, short_directory
 from tests.support.machine import poll, unavailable
 
@@ -18,11 +19,9 @@ if TYPE_CHECKING:
 
     from tests.process.isolation.conftest import Attack
 
-# On a machine of two cores that does other things too, the best of a few rounds is what the broker
-# does.
-MAX_P99_SECONDS = 0.050
-ROUND_SECONDS = 1.2
-ROUNDS = 4
+# As many gets, the broker stopped before each, and others between them.
+STOPS = 15
+GETS_BETWEEN = 10
 # All that one project can make the broker keep, see `MAX_UNREAD`, one read of each of its 256
 # connections, and their objects: 5 MiB as measured. The rest is what the heap does not give back.
 MAX_GROWTH_KIB = 10 * 1024
@@ -62,18 +61,15 @@ def broker() -> Iterator[Broker]:
             yield broker
 
 
-@pytest.fixture
-def polite(broker: Broker) -> Polite:
-    return Polite(broker.project("good"), "TOKEN", "value")
-
-
 def assert_served(polite: Polite) -> None:
-    found = []
-    for _ in range(ROUNDS):
-        found.append(percentile(polite.latencies(ROUND_SECONDS), 0.99))
-        if found[-1] < MAX_P99_SECONDS:
-            return
-    raise AssertionError(f"p99 of each round, in ms: {', '.join(f'{one * 1000:.0f}' for one in found)}")
+    """Whatever waits beside a get, most are answered in the time that the broker may take; a busy
+    machine may make single ones look longer."""
+    took = []
+    for _ in range(STOPS):
+        took.append(polite.get_behind_others())
+        for _ in range(GETS_BETWEEN):
+            polite.get()
+    assert statistics.median(took) < MAX_SECONDS, f"in ms: {[round(one * 1000) for one in took]}"
 
 
 def assert_recovers(broker: Broker, descriptors: int, resident_kib: int) -> None:
@@ -100,7 +96,8 @@ def test_without_a_rate_limit(directory: pathlib.Path, attack: Attack) -> None:
         broker.push({"ALLOWED": "x", "TOKEN": "value"})
         for kind in ("middling_lines", "denied_names"):
             attack(kind, broker.project("evil"))
-        assert_served(Polite(broker.project("good"), "TOKEN", "value"))
+        with contextlib.closing(Polite(broker)) as polite:
+            assert_served(polite)
 
 
 @pytest.mark.parametrize(("project", "user"), [("ghost", None), ("closed", NOBODY)])
