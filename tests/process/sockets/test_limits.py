@@ -120,9 +120,7 @@ def test_a_project_that_asks_too_often(start_broker: StartBroker) -> None:
     with Link(broker.project()) as client, Link(broker.project()) as same:
         client.send(GET * 500)
         replies = [client.reply() for _ in range(500)]
-        served = [one for one in replies if one["ok"]]
-        assert 50 <= len(served) <= 150
-        assert replies[:50] == served[:50]
+        assert [one["ok"] for one in replies[:50]] == [True] * 50
         refusal = next(one for one in replies if not one["ok"])
         assert (refusal["code"], refusal["reason"], refusal["retry_after_seconds"]) == (
             "rate_limited",
@@ -130,12 +128,20 @@ def test_a_project_that_asks_too_often(start_broker: StartBroker) -> None:
             1,
         )
         assert "20 requests" in refusal["message"]
-        assert same.ask(PING)["code"] == "rate_limited"  # whatever it asks, on whatever connection
+
+        def same_is_refused() -> bool:
+            """Whatever it asks, on whatever connection; a slow host gains a token meanwhile."""
+            client.send(GET * 50)
+            replies.extend(client.reply() for _ in range(50))
+            return same.ask(PING).get("code") == "rate_limited"
+
+        poll("the project's other connection to be refused", same_is_refused)
         assert broker.get("A", "other")["ok"]
         poll("a token", lambda: client.ask(GET)["ok"])
+    served = sum(one["ok"] for one in replies) + 1
     limited = broker.records("fetch.rate_limited")
     assert {(one["REMO_PROJECT"], one["PRIORITY"]) for one in limited} == {("myrepo", "4")}
-    assert len(broker.records("fetch", outcome="ok", project="myrepo")) == len(served) + 1
+    assert len(broker.records("fetch", outcome="ok", project="myrepo")) == served
 
 
 def test_refusals_are_recorded_once_a_second_and_none_is_forgotten(start_broker: StartBroker) -> None:
