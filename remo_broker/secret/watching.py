@@ -49,6 +49,8 @@ HANDLED = set(signal.valid_signals()) - KEPT
 ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
 # Of these, those after which a change does not start it again: to many programs SIGHUP means "reload".
 ENDING_FOR_GOOD = ENDING - {signal.SIGHUP}
+# What the terminal stops its processes with.
+STOPPING = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 # Sent by the thread that follows the broker.
 CHANGED = signal.SIGRTMIN
 # How long to wait before reconnecting: a broker restarts in a fraction of a second.
@@ -221,7 +223,8 @@ class WatchedJob:
         has_it = self._group.was_sent(number) and os.getpgid(self.child) == os.getpgrp()
         if number == signal.SIGCONT and self._stopped:
             self._stopped = False
-            has_it = not _is_stopped(self.child)
+            # Stopped again before this process got here, it stays so.
+            has_it = not _is_stopped(self.child) or not STOPPING.isdisjoint(signal.sigpending())
         if not has_it:
             os.kill(self.child, number)
 
