@@ -5,9 +5,10 @@
 The part of the file's name before the first dot selects the program; remo-secret is the default.
 
 remo-secret runs on Python 3.9 and later, remo-sidecar on 3.11; an older Python looks for a newer
-`python3.x` on the PATH. The file holds each module twice, as source and as compiled by the Python
-that packs. A container with the same minor version compiles nothing at start, which halves the
-start time. Any other version rejects the compiled half by its magic number and uses the source.
+`python3.x` on the PATH. The file is a ZIP archive of the source, which any of these versions runs,
+and of one member more, which only the minor version that packs runs: the compiled modules, with the
+code that imports them. Reading the archive's directory and a module at a time out of it takes
+longer than everything else that a `remo-secret get` does.
 
 `zipapp` does not work here: Python 3.11's writes files in directory order, with their times, and
 compresses all or none, so the same source would not give the same file.
@@ -16,7 +17,9 @@ compresses all or none, so the same source would not give the same file.
 from __future__ import annotations
 
 import ast
+import importlib.util
 import io
+import marshal
 import pathlib
 import subprocess
 import sys
@@ -29,33 +32,53 @@ from remo_broker.sidecar.commands import PROGRAM as SIDECAR
 
 # The shell passes options that env cannot pass everywhere: -I, so that nothing in the caller's
 # environment, home or working directory decides what is imported; -S, because nothing in
-# site-packages is needed and `site` takes a third of the start time. Python finds the archive after
-# these lines.
-HEAD = b"""\
+# site-packages is needed and `site` takes a third of the start time. Given the archive itself,
+# Python would import `runpy` and half of the standard library's tools first; so it is told where in
+# this file its first member is, and runs that.
+HEAD = """\
 #!/bin/sh
-exec python3 -IS "$0" "$@"
+exec python3 -IS -c 'import sys; del sys.argv[0]; file = open(sys.argv[0], "rb"); file.seek(%5d); main = file.read(%5d)
+file.close(); exec(main)' "$0" "$@"
 """
 PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 # Never imported in a container: these read TOML and validate it with pydantic.
 LEFT_OUT = frozenset(
     f"remo_broker.manifest.{name}" for name in ("binding_rules", "document", "lines", "models", "result")
 )
+MAIN_NAME = "__main__.py"
+# The modules as `bundled` imports them, and its own code first.
+COMPILED = "compiled"
+BUNDLED = "remo_broker/build/bundled.py"
 # Valid in Python 2 and 3, so that an old version reaches the message. Run as `python3
 # remo-secret.pyz`, it isolates itself, unless `protocol.process` has isolated it already, whose
 # settings -I would undo.
 MAIN = """\
-import os, sys
-if sys.version_info >= (3, 4) and not sys.flags.isolated and "REEXECUTED" not in os.environ:
-    os.execv(sys.executable, [sys.executable, "-IS"] + sys.argv)
+import sys
+if sys.version_info >= (3, 4) and not sys.flags.isolated:
+    import os
+    if "REEXECUTED" not in os.environ:
+        os.execv(sys.executable, [sys.executable, "-IS"] + sys.argv)
 if sys.version_info < (3, OLDEST):
+    import os
     for minor in range(30, OLDEST - 1, -1):
         for directory in os.environ.get("PATH", os.defpath).split(os.pathsep):
             newer = os.path.join(directory, "python3.%d" % minor)
             if os.access(newer, os.X_OK):
                 os.execv(newer, [newer, "-IS"] + sys.argv)
     sys.exit("PROGRAM: Python %d.%d is too old: 3.OLDEST or later is required" % sys.version_info[:2])
-import gc
+import gc, marshal
+from _frozen_importlib_external import MAGIC_NUMBER
 gc.disable()
+if sys.path[0] != sys.argv[0]:
+    sys.path.append(sys.argv[0])
+with open(sys.argv[0], "rb") as archive:
+    archive.seek(OFFSET)
+    compiled = archive.read(SIZE)
+if compiled.startswith(MAGIC_NUMBER):
+    code, modules = marshal.loads(memoryview(compiled)[len(MAGIC_NUMBER):])
+    bundled = {}
+    exec(marshal.loads(code), bundled)
+    bundled["import_from"](modules)
 from MODULE import main
 gc.freeze()
 gc.enable()
@@ -64,6 +87,10 @@ sys.exit(main())
 PROGRAMS = {SECRET.name: (SECRET, "remo_broker.secret.main"), SIDECAR.name: (SIDECAR, "remo_broker.sidecar.main")}
 # The minor version of Python 3 that each needs. The sidecar reads TOML.
 OLDEST = {SECRET.name: 9, SIDECAR.name: 11}
+# Before the code in a .pyc file (PEP 552).
+PYC_HEADER_BYTES = 16
+# Before the name and the content of a member that has neither comment nor extra fields.
+MEMBER_HEADER_BYTES = 30
 # The earliest time that a ZIP file can hold: the file depends only on the source, not on the time.
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -106,11 +133,10 @@ def modules(name: str = SECRET.name) -> dict[str, bytes]:
 
 
 def compiled(sources: dict[str, bytes]) -> dict[str, bytes]:
-    """The .pyc files of the running version, by their path in the archive.
+    """The modules' code as the running version compiles and marshals it, by their path.
 
     A separate process compiles them, because marshal's output depends on what else refers to a
-    constant. Python does not check the hash of the source (PEP 552): source and .pyc come in one
-    file.
+    constant.
     """
     with tempfile.TemporaryDirectory() as name:
         staging = pathlib.Path(name)
@@ -123,23 +149,39 @@ def compiled(sources: dict[str, bytes]) -> dict[str, bytes]:
         subprocess.run(
             [sys.executable, "-I", "-m", "compileall", *options, "-i", "-"], input=listed, text=True, check=True
         )
-        return {f"{place}c": (staging / f"{place}c").read_bytes() for place in sources}
+        return {place: (staging / f"{place}c").read_bytes()[PYC_HEADER_BYTES:] for place in sources}
+
+
+def bundle(sources: dict[str, bytes]) -> bytes:
+    """The member COMPILED: the version's magic number, then `bundled` and the modules."""
+    code = compiled({BUNDLED: PACKAGE.parent.joinpath(BUNDLED).read_bytes()} | sources)
+    own = code.pop(BUNDLED)
+    modules = {}
+    for place, content in code.items():
+        package = place.endswith("/__init__.py")
+        name = place.removesuffix("/__init__.py").removesuffix(".py").replace("/", ".")
+        modules[name] = (package, content)
+    # Version 2 of the format has no references, so that the same modules make the same bytes.
+    return importlib.util.MAGIC_NUMBER + marshal.dumps((own, modules), 2)
 
 
 def pack(name: str = SECRET.name) -> bytes:
     """The archive, ready to be written and run."""
     sources = modules(name)
+    compiled_modules = bundle(sources)
     main = MAIN.replace("PROGRAM", name).replace("MODULE", PROGRAMS[name][1]).replace("REEXECUTED", REEXECUTED)
-    main = main.replace("OLDEST", str(OLDEST[name]))
+    main = main.replace("OLDEST", str(OLDEST[name])).replace("SIZE", str(len(compiled_modules)))
+    # Where a stored member's content begins: after what is before it, its header and its name.
+    at_main = len(HEAD % (0, 0)) + MEMBER_HEADER_BYTES + len(MAIN_NAME)
+    at_compiled = at_main + len(main) + MEMBER_HEADER_BYTES + len(COMPILED)
+    main = main.replace("OFFSET", f"{at_compiled:6d}")  # as long as the word
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
-        file.writestr(zipfile.ZipInfo("__main__.py", EPOCH), main.encode())
+        file.writestr(zipfile.ZipInfo(MAIN_NAME, EPOCH), main)
+        file.writestr(zipfile.ZipInfo(COMPILED, EPOCH), compiled_modules)
         for place, source in sources.items():
             file.writestr(zipfile.ZipInfo(place, EPOCH), source, zipfile.ZIP_DEFLATED)
-        for place, code in compiled(sources).items():
-            # Stored, because reading it is faster than inflating it.
-            file.writestr(zipfile.ZipInfo(place, EPOCH), code, zipfile.ZIP_STORED)
-    return HEAD + archive.getvalue()
+    return (HEAD % (at_main, len(main))).encode() + archive.getvalue()
 
 
 def main() -> int:

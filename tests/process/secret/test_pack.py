@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import shlex
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -13,16 +15,31 @@ from typing import TYPE_CHECKING
 import pytest
 
 from remo_broker.build import pack
-from tests.process.secret.conftest import KEY
+from tests.process.secret.conftest import KEY, SECRETS
 from tests.support.machine import REPOSITORY, unavailable
+from tests.support.privileges import require_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.process.secret.conftest import Workspace
 
+# Of the standard library, what Python or an archive would bring in, and no get needs.
+HEAVY = {"contextlib", "enum", "functools", "importlib", "json", "re", "runpy", "site", "socket", "typing", "zlib"}
+# What a get loads beside what the interpreter has loaded by itself: 20 of ours on the way to the
+# broker, and of the standard library `os` with 5 that it imports, and 8 small ones.
+MOST_MODULES = 36
+# The archive for its main member and for the compiled ones, the standard library's directories, and
+# two modules that are neither built in nor frozen.
+MOST_OPENED = 6
 # Debian's next release has it, or already a later one.
 NEXT = "3.14"
+
+
+@pytest.fixture(autouse=True)
+def own_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file looks for `python3` on the PATH, and the compiled half is for the version that packs."""
+    monkeypatch.setenv("PATH", f"{os.path.dirname(sys.executable)}:{os.defpath}")
 
 
 @pytest.fixture
@@ -90,43 +107,104 @@ def test_it_is_a_program(packed: pathlib.Path, tmp_path: pathlib.Path) -> None:
 
 
 def changed(packed: pathlib.Path, file: pathlib.Path, change: Callable[[str, bytes], bytes]) -> pathlib.Path:
-    """A copy in which every module is what `change` makes of its place and content."""
-    with zipfile.ZipFile(packed) as old, zipfile.ZipFile(file, "w") as new:
+    """A copy in which every member but the main one is what `change` makes of its name and content,
+    at the same place as long as that is as long."""
+    head = packed.read_bytes().partition(b"PK\x03\x04")[0]
+    file.write_bytes(head)
+    with zipfile.ZipFile(packed) as old, zipfile.ZipFile(file, "a") as new:
         for entry in old.infolist():
             content = old.read(entry)
-            new.writestr(entry, content if entry.filename == "__main__.py" else change(entry.filename, content))
+            new.writestr(entry, content if entry.filename == pack.MAIN_NAME else change(entry.filename, content))
+    file.chmod(0o755)
     return file
 
 
-def version(packed: pathlib.Path) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-I", "-S", str(packed), "--version"]
+def version(packed: pathlib.Path, *interpreter: str) -> subprocess.CompletedProcess[str]:
+    argv = [*interpreter, str(packed), "--version"]
     return subprocess.run(argv, capture_output=True, text=True, check=False)
 
 
-def test_the_version_that_packed_compiles_nothing(packed: pathlib.Path, tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("interpreter", [(), (sys.executable, "-I", "-S")])
+def test_the_version_that_packed_compiles_nothing(
+    packed: pathlib.Path, tmp_path: pathlib.Path, interpreter: tuple[str, ...]
+) -> None:
     no_source = changed(packed, tmp_path / "x", lambda place, content: b"?" if place.endswith(".py") else content)
-    assert version(no_source).stdout.startswith("remo-secret ")
+    assert version(no_source, *interpreter).stdout.startswith("remo-secret ")
 
 
-def test_another_version_takes_the_source(packed: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    other = changed(
-        packed, tmp_path / "x", lambda place, content: b"\x01\x02\r\n" + content[4:] if place.endswith("c") else content
+@pytest.mark.parametrize("interpreter", [(), (sys.executable, "-I", "-S")])
+def test_another_version_takes_the_source(
+    packed: pathlib.Path, tmp_path: pathlib.Path, interpreter: tuple[str, ...]
+) -> None:
+    def other(place: str, content: bytes) -> bytes:
+        return b"\x01\x02\r\n" + b"?" * (len(content) - 4) if place == pack.COMPILED else content
+
+    done = version(changed(packed, tmp_path / "x", other), *interpreter)
+    assert (done.stdout.split()[:1], done.stderr) == (["remo-secret"], "")
+
+
+def head(packed: pathlib.Path) -> list[str]:
+    """What the shell executes, but for the file's own arguments."""
+    lines = packed.read_bytes().partition(b"PK\x03\x04")[0].decode().partition("\n")[2]
+    words = shlex.split(lines)
+    assert (words[:3], words[-2:]) == (["exec", "python3", "-IS"], ["$0", "$@"])
+    return words[2:-2]
+
+
+def test_a_get_loads_what_it_needs(project: Workspace, packed: pathlib.Path) -> None:
+    """Counted and not timed: each module is time for everybody who waits for a secret."""
+    get = ("get", "TOKEN", "--socket", str(project.broker.project()))
+
+    def loaded(*arguments: str | pathlib.Path) -> set[str]:
+        argv = [sys.executable, "-X", "importtime", *arguments]
+        done = subprocess.run(argv, capture_output=True, check=True, stdin=subprocess.DEVNULL)
+        lines = done.stderr.decode().splitlines()
+        return {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
+
+    modules = loaded(*head(packed), packed, *get) - loaded("-IS", "-c", "pass")
+    assert "remo_broker.client.quick" in modules
+    assert HEAVY & modules == set()
+    assert len(modules) <= MOST_MODULES, sorted(modules)
+
+
+def test_a_get_opens_what_it_needs(project: Workspace, packed: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """By strace: neither the archive's directory, nor each module, nor a search for them."""
+    require_tracing()
+    if shutil.which("strace") is None:
+        unavailable("strace is not installed here: ./run test installs it")
+    trace = tmp_path / "trace"
+    argv = ["strace", "-f", "-q", "-e", "trace=open,openat,connect", "-o", str(trace), sys.executable, *head(packed)]
+    done = subprocess.run(
+        [*argv, packed, "get", "TOKEN", "--socket", project.broker.project()], capture_output=True, check=True
     )
-    done = version(other)
-    assert (done.stdout.split()[0], done.stderr) == ("remo-secret", "")
+    assert done.stdout.decode() == SECRETS["TOKEN"]
+    _, first, rest = trace.read_text().partition(f'"{packed}"')
+    opened = [line for line in (first + rest.partition("connect(")[0]).splitlines() if " ENOENT " not in line]
+    assert sum(str(packed) in line for line in opened) == 2, opened
+    assert len(opened) <= MOST_OPENED, opened
+
+
+def test_an_archive_that_was_packed_again_takes_the_source(packed: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """As `zip` and `zipfile` would: without what is before the archive."""
+    again = tmp_path / "x"
+    with zipfile.ZipFile(packed) as old, zipfile.ZipFile(again, "w") as new:
+        for entry in old.infolist():
+            new.writestr(entry, old.read(entry))
+    done = version(again, sys.executable)
+    assert (done.stdout.split()[:1], done.stderr) == (["remo-secret"], "")
 
 
 def old(main: str, directory: pathlib.Path) -> None:
     """A program for a Python that says that it is 3.6."""
     main = main.replace("OLDEST", "9").replace("PROGRAM", "remo-secret")
-    main = main.replace("import os, sys\n", "import os, sys\nsys.version_info = (3, 6, 1)\n", 1)
+    main = main.replace("import sys\n", "import sys\nsys.version_info = (3, 6, 1)\n", 1)
     (directory / "__main__.py").write_text(main)
 
 
 def test_a_version_that_is_too_old_ends_with_a_message(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     old(pack.MAIN, tmp_path)
-    done = version(tmp_path)
+    done = version(tmp_path, sys.executable, "-I", "-S")
     assert done.returncode == 1
     assert {"3.6", "3.9"} <= set(done.stderr.split())
 
@@ -137,7 +215,7 @@ def test_a_newer_version_on_the_path_is_used(tmp_path: pathlib.Path, monkeypatch
         (tmp_path / f"python3.{minor}").chmod(0o755)
     monkeypatch.setenv("PATH", f"/nowhere:{tmp_path}")
     old(pack.MAIN, tmp_path)
-    assert version(tmp_path).stdout == f"3.12 -IS {tmp_path} --version\n"
+    assert version(tmp_path, sys.executable, "-I", "-S").stdout == f"3.12 -IS {tmp_path} --version\n"
 
 
 def test_nothing_of_the_callers_surroundings_is_imported(packed: pathlib.Path, tmp_path: pathlib.Path) -> None:
