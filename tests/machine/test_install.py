@@ -104,6 +104,7 @@ def test_uninstall_leaves_the_configuration(machine: Machine) -> None:
     operator.configure("idle_exit_seconds = 0\n")
     operator.register("app", ["TOKEN"])
     machine.systemctl("enable", "remo-broker-client@app.socket")
+    machine.run(["remo-brokerctl", "setup-journal", "--now"])
 
     said = machine.run([f"{SOURCE}/run", "uninstall"]).stderr
 
