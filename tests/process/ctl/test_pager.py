@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from remo_broker.cli import terminal
 from tests.process.ctl.conftest import CommandLine
 from tests.support.broker import registration
+from tests.support.machine import unavailable
 
 if TYPE_CHECKING:
     import pathlib
@@ -53,6 +55,8 @@ def test_a_pager_that_is_left_early(start_broker: StartBroker) -> None:
 
 
 def test_with_less(projects: CommandLine) -> None:
+    if shutil.which("less") is None:
+        unavailable("less is not installed: ./run test installs it")
     shown = projects.on_terminal("list", env={"PAGER": "less"}, keys=b"q")
     assert "project-000" in shown.text
     assert "project-199" not in shown.text
