@@ -1,9 +1,10 @@
 """`./run matrix [SUITE …]`: the tests on other Debian releases, and under other Pythons, with a table at the end.
 
-A SUITE is a release, such as `trixie`. debootstrap makes a minimal system of it, once, in `.cache/roots`. In a copy of
-that, a newcomer runs `./run demo` and `./run test`, once for each of the `SURROUNDINGS`. Then tests/machine run on the host
-and boot the release. A SUITE may also be an interpreter, such as `python3.12`: the tests that boot no machine run under it, on
-this host, or in a release that has a package of it.
+A SUITE is a release, such as `trixie`. debootstrap makes a minimal system of it, once, in
+`.cache/roots`. In a copy of that, a newcomer runs `./run demo` and `./run test`, once for each of
+the `SURROUNDINGS`. Then tests/machine run on the host and boot the release. A SUITE may also be an
+interpreter, such as `python3.12`: the tests that boot no machine run under it, on this host, or in
+a release that has a package of it.
 """
 
 from __future__ import annotations
@@ -44,32 +45,35 @@ BRIEF = tuple(f"tests/machine/test_{one}.py" for one in ("activation", "audit", 
 class Surroundings:
     """How a newcomer's system differs from one that helps, and which tests show what comes of it."""
 
+    key: str
+    """As `--only newcomer/KEY` has it."""
     name: str
-    nspawn: tuple[str, ...]
-    user: str
-    tests: tuple[str, ...]
+    nspawn: tuple[str, ...] = ()
+    user: str = "root"
+    tests: tuple[str, ...] = ()
+    """None means all, as `./run test` has them."""
 
 
 # In all of them /tmp is a tmpfs, and the environment and pip.conf send packages elsewhere.
 SURROUNDINGS = (
     # As in most containers, there is no memfd_secret(2); and no other user can reach what is below /root.
-    Surroundings("root in a home of mode 0700", (), "root", WITHOUT_MACHINE),
+    Surroundings("root", "root in a home of mode 0700"),
     Surroundings(
-        "memfd_secret(2) is let through, and nothing may be mounted",
-        ("--system-call-filter=@memlock memfd_secret", "--capability=CAP_IPC_LOCK", "--drop-capability=CAP_SYS_ADMIN"),
-        "root",
-        ("tests/unit/broker", "tests/process/memory", "tests/process/sockets", "tests/process/bus"),
+        "memfd",
+        "the same, memfd_secret(2) let through",
+        ("--system-call-filter=@memlock memfd_secret", "--capability=CAP_IPC_LOCK"),
     ),
     Surroundings(
+        "container",
         "root without capabilities, as in most containers",
         ("--drop-capability=CAP_SYS_ADMIN,CAP_SYS_PTRACE,CAP_MKNOD",),
-        "root",
-        (
+        tests=(
+            "tests/unit/broker",
             "tests/unit/manifest",
-            *(f"tests/process/{one}" for one in ("client", "memory", "secret", "sidecar", "sockets")),
+            *(f"tests/process/{one}" for one in ("bus", "client", "memory", "secret", "sidecar", "sockets")),
         ),
     ),
-    Surroundings("an ordinary user without sudo", (), "newcomer", WITHOUT_MACHINE),
+    Surroundings("user", "an ordinary user without sudo", user="newcomer"),
 )
 # Blanks, and letters that are not ASCII.
 DIRECTORY = "der Code für remo-broker"
@@ -79,7 +83,7 @@ _HOSTILE_PIP = (
     "--setenv=PIP_PREFIX=/nonexistent/prefix",
 )
 
-# argv: the tree's directory, the user. Standard input is the tree.
+# argv: the tree's directory, the user, for whom root installs packages. Standard input is the tree.
 _SETTLE = r"""
 set -e
 [ "$2" = root ] || id "$2" >/dev/null 2>&1 || useradd --create-home "$2"
@@ -88,6 +92,7 @@ chmod 0700 "$home"
 mkdir -p "$home/.config/pip" "$home/$1"
 printf '[install]\nuser = true\n' >"$home/.config/pip/pip.conf"
 tar -x -C "$home/$1"
+[ "$2" = root ] || "$home/$1/run" setup
 chown -R "$2:" "$home"
 """
 # argv: the interpreter. Standard input is the tree. `./run` itself uses the system's own interpreter.
@@ -106,7 +111,7 @@ _UNDER = r"""
 cd /var/tmp/remo-broker
 exec /opt/venv/bin/python -m pytest "$@"
 """
-# argv: the tree's directory, arguments of pytest.
+# argv: the tree's directory, arguments of pytest, if not all tests are to run.
 _TRY = r"""
 set -e
 cd "$HOME/$1"
@@ -142,8 +147,8 @@ def main() -> int:
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"a Debian release or pythonX.Y; default: {SUITES}")
     parser.add_argument(
         "--only",
-        choices=("newcomer", "machine", "brief"),
-        help="one of the two runs on a release, or a part of the latter",
+        choices=("newcomer", *(f"newcomer/{one.key}" for one in SURROUNDINGS), "machine", "brief"),
+        help="one of the two runs on a release, or a part of it",
     )
     arguments = parser.parse_args()
     if os.geteuid() != 0:
@@ -155,8 +160,11 @@ def main() -> int:
             continue
         root = _root(suite)
         machine_root = _machine_root(suite, root)
-        if arguments.only in (None, "newcomer"):
-            rows += _newcomer(suite, root, machine_root)
+        rows += (
+            _newcomer(suite, root, machine_root, around)
+            for around in SURROUNDINGS
+            if arguments.only in (None, "newcomer", f"newcomer/{around.key}")
+        )
         if arguments.only in (None, "machine"):
             rows.append(_machine(suite, machine_root))
         if arguments.only == "brief":
@@ -261,23 +269,22 @@ def _versions(root: pathlib.Path) -> tuple[str, str]:
 # --- the runs
 
 
-def _newcomer(suite: str, root: pathlib.Path, machine_root: pathlib.Path) -> Iterator[Row]:
+def _newcomer(suite: str, root: pathlib.Path, machine_root: pathlib.Path, around: Surroundings) -> Row:
     """`./run demo` and the tests in a minimal system, in surroundings that do not help."""
     with _copy(root) as (system, results):
-        for number, around in enumerate(SURROUNDINGS):
-            settle = ["sh", "-c", _SETTLE, "sh", DIRECTORY, around.user]
-            subprocess.run([*_nspawn(system), *settle], input=_tree(), check=True)
-            options = (
-                f"--bind={results}:/results",
-                f"--user={around.user}",
-                *pip_options(),
-                *_HOSTILE_PIP,
-                *around.nspawn,
-            )
-            report = f"{number}.xml"
-            attempt = ["sh", "-c", _TRY, "sh", DIRECTORY, *WORKERS, f"--junitxml=/results/{report}", *around.tests]
-            row = Row(suite, *_versions(machine_root), tests=around.name)
-            yield _run(row, [*_nspawn(system, *options), *attempt], [results / report])
+        settle = ["sh", "-c", _SETTLE, "sh", DIRECTORY, around.user]
+        subprocess.run([*_nspawn(system), *settle], input=_tree(), check=True)
+        options = (
+            f"--bind={results}:/results",
+            "--setenv=PYTEST_ADDOPTS=--junitxml=/results/tests.xml",
+            f"--user={around.user}",
+            *pip_options(),
+            *_HOSTILE_PIP,
+            *around.nspawn,
+        )
+        attempt = ["sh", "-c", _TRY, "sh", DIRECTORY, *((*WORKERS, *around.tests) if around.tests else ())]
+        row = Row(suite, *_versions(machine_root), tests=around.name)
+        return _run(row, [*_nspawn(system, *options), *attempt], [results / "tests.xml"])
 
 
 def _machine(suite: str, machine_root: pathlib.Path) -> Row:
