@@ -36,6 +36,7 @@ SCRIPTS = pathlib.Path("/usr/share/debootstrap/scripts")
 NEWEST = SCRIPTS / "sid"
 
 WITHOUT_MACHINE = ("tests/unit", "tests/contract", "tests/process")
+NOBODY = 65534
 WORKERS = ("-n", "3", "--dist", "loadfile")
 # Where releases of systemd have differed most: how it starts the broker, what it keeps for it, and what journald stores.
 BRIEF = tuple(f"tests/machine/test_{one}.py" for one in ("activation", "audit", "units"))
@@ -314,6 +315,15 @@ def _interpreter(name: str) -> Row:
     """What boots no machine, under the host's interpreter of that name, or that of the first release that has one."""
     if shutil.which(name) is None:
         return _packaged_interpreter(name)
+    prefix = subprocess.run(
+        [name, "-c", "import sys; print(sys.base_prefix)"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    try:
+        subprocess.run([f"{prefix}/bin/{name}", "-c", ""], check=True, user=NOBODY, group=NOBODY, extra_groups=[])
+    except PermissionError:
+        raise SystemExit(
+            f"matrix: tests run {name} as other users, who cannot reach {prefix}: install it below /opt"
+        ) from None
     environment = REPOSITORY / ".cache/venv" / name
     if not environment.exists():
         subprocess.run([name, "-m", "venv", environment], check=True)
