@@ -295,8 +295,8 @@ def _machine(suite: str, machine_root: pathlib.Path) -> Row:
         pytest = f"{shlex.quote(sys.executable)} -m pytest"
         faults = "tests/machine/faults"
         script = (
-            f"{pytest} {' '.join(WORKERS)} --junitxml={reports[0]} --ignore={faults} tests/machine"
-            f" && exec {pytest} --junitxml={reports[1]} {faults}"
+            f"{pytest} {' '.join(WORKERS)} --junitxml={reports[0]} --ignore={faults} tests/machine; status=$?; "
+            f"{pytest} --junitxml={reports[1]} {faults} || status=$?; exit $status"
         )
         row = Row(suite, *_versions(machine_root), tests="tests/machine")
         return _run(row, ["sh", "-c", script], reports, REMO_MACHINE_ROOT=str(machine_root))
