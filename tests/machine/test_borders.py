@@ -260,12 +260,12 @@ def test_register_opens_a_closed_home_for_the_reader_alone(machine: Machine, ope
     machine.run(["sh", "-c", "rm -rf /home/closed; useradd -M -d /home/closed closed 2>/dev/null; mkdir /home/closed"])
     path = operator.manifest("app", ["A"], parent="/home/closed/src dir")
     machine.run(["sh", "-c", "chown -R closed: /home/closed; chmod -R go= /home/closed"])
-    tried = machine.run(["remo-brokerctl", "register", path], check=False)
+    tried = operator.command("register", path, check=False)
     assert (tried.returncode, "--fix-acl" in tried.stderr.splitlines()[1]) == (1, True)
     done = machine.run(["remo-brokerctl", "register", "--fix-acl", path])
     assert done.stdout.count("Ran setfacl ") == 6
     assert "Ran setfacl -m u:remo-broker-manifest:x '/home/closed/src dir'" in done.stdout
-    assert "Ran setfacl" not in machine.run(["remo-brokerctl", "register", "--fix-acl", "--replace", path]).stdout
+    assert "Ran setfacl" not in operator.command("register", "--fix-acl", "--replace", path).stdout
     for save in ('cp -p "$1" "$1.x"; echo "# edited" >>"$1.x"', 'umask 077; cat "$1" >"$1.x"; chmod 640 "$1.x"'):
         manifest = f"{path}/.devcontainer/remo-broker.toml"
         machine.run(["sh", "-c", f'{save}; mv "$1.x" "$1"', "sh", manifest])
@@ -288,7 +288,7 @@ def test_no_link_of_a_project_leads_root_to_another_file(machine: Machine, opera
         machine.run(
             ["sh", "-c", f"p=/home/closed/app; rm -rf $p; mkdir -p $p; {make}; chown -h closed: $p $p/*"], check=False
         )
-        tried = machine.run(["remo-brokerctl", "register", "--fix-acl", "/home/closed/app"], check=False)
+        tried = operator.command("register", "--fix-acl", "/home/closed/app", check=False)
         assert tried.returncode == 1
         for kept in ("/root/kept", "/root/kept/remo-broker.toml"):
             assert READER not in machine.run(["getfacl", "-p", kept]).stdout

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.machine import poll
-from tests.support.operator import ADMIN, SERVICE
+from tests.support.operator import ADMIN, SERVICE, Operator
 
 if TYPE_CHECKING:
     import subprocess
 
     from tests.support.machine import Machine
-    from tests.support.operator import Operator
 
 # Sends journald a record with fields of the caller's choice, as anybody may.
 FORGE = """
@@ -47,7 +46,7 @@ FLOOD = 100_000
 def brokerctl(
     machine: Machine, *arguments: str, user: str | None = None, stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    return machine.run(["remo-brokerctl", *arguments], check=False, user=user, stdin=stdin)
+    return Operator(machine).command(*arguments, user=user, stdin=stdin, check=False)
 
 
 def says(machine: Machine, *arguments: str, status: int = 0, stdin: str = "") -> str:

@@ -76,7 +76,7 @@ def test_it_gets_secrets_over_all_that_happens_on_the_host(
 def test_a_reboot_leaves_new_containers_served(machine: Machine, operator: Operator) -> None:
     """An upgrade is a restart on the same sockets: see test_older_version."""
     directory = operator.manifest("app", list(SECRETS))
-    machine.run(["remo-brokerctl", "register", directory])
+    operator.command("register", directory)
     machine.reboot()
     started = light(machine)
     for engine, image in started:
@@ -147,7 +147,7 @@ def test_the_reference_tool_starts_a_dev_container(machine: Machine, operator: O
     directory = operator.manifest("app", list(SECRETS))
     settings = {"image": f"localhost/{WITH_TOOLS}", "remoteUser": "dev"}
     machine.write(f"{directory}/.devcontainer/devcontainer.json", json.dumps(settings))
-    machine.run(["remo-brokerctl", "register", directory])
+    operator.command("register", directory)
     operator.push(SECRETS)
     machine.run(["remo-brokerctl", "devcontainer", "--write", "--yes", directory])
     machine.run(["chown", "-R", f"{engine.user}:", directory])

@@ -56,7 +56,7 @@ def test_three_commands_from_a_bare_machine_to_a_secret_in_a_container(machine: 
     machine.systemctl("disable", "--now", "remo-broker-admin.socket")
     done = machine.run(["remo-sidecar", "set", "A"], stdin=f"{VALUE}\n")
     assert VALUE not in done.stdout + done.stderr
-    machine.run(["remo-brokerctl", "register", operator.manifest("held", ["A", "B"])])
+    operator.command("register", operator.manifest("held", ["A", "B"]))
     assert operator.get("held", "A")["value"] == VALUE
     # Bytes, and what a second one does to the first.
     machine.path("/root/key").write_bytes(b"\xff\x00\n")
@@ -149,7 +149,7 @@ def test_clear_stands_and_a_broker_that_is_restarted_is_supplied(machine: Machin
 def test_after_a_reboot_the_broker_is_supplied(machine: Machine, operator: Operator) -> None:
     """After an upgrade, too: see test_older_version."""
     machine.run(["remo-sidecar", "set", "A"], stdin="sealed")
-    machine.run(["remo-brokerctl", "register", operator.manifest("held", ["A"])])
+    operator.command("register", operator.manifest("held", ["A"]))
     served(operator, "sealed")
     machine.reboot()
     served(operator, "sealed")

@@ -7,10 +7,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from remo_broker.protocol import paths
+from tests.support.broker import LATE, patiently
 from tests.support.machine import WAIT_SECONDS
-from tests.support.projects import is_late
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Sequence
 
     from tests.support.machine import Machine
@@ -28,14 +29,26 @@ class Operator:
         self.machine = machine
 
     def ask(self, op: str, **fields: Any) -> dict[str, Any]:
-        return self.machine.ask(ADMIN, {"op": op, **fields})
+        return patiently(lambda: self.machine.ask(ADMIN, {"op": op, **fields}))
 
     def do(self, op: str, **fields: Any) -> dict[str, Any]:
-        deadline = time.monotonic() + WAIT_SECONDS
-        while is_late(reply := self.ask(op, **fields)) and time.monotonic() < deadline:
-            pass
+        reply = self.ask(op, **fields)
         assert reply["ok"] is True, reply
         return reply
+
+    def command(
+        self, *arguments: str, user: str | None = None, stdin: str = "", check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """`remo-brokerctl` with `arguments`; again as in `patiently`."""
+        argv = ["remo-brokerctl", *arguments]
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            done = self.machine.run(argv, user=user, stdin=stdin, check=False)
+            if LATE not in done.stderr or time.monotonic() > deadline:
+                break
+        if check:
+            done.check_returncode()
+        return done
 
     def manifest(self, project: str, names: Sequence[str], parent: str = PROJECTS) -> str:
         """Write a project's manifest; return its directory."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import pathlib
-import time
 from typing import TYPE_CHECKING, Any
 
-from tests.support.broker import WAIT_SECONDS, ask
+from tests.support.broker import ask
 
 if TYPE_CHECKING:
     from tests.support.broker import Broker, Reply
@@ -28,25 +27,11 @@ def make_project(path: pathlib.Path, *secrets: str, **cache: int) -> pathlib.Pat
 
 
 def register(broker: Broker, path: pathlib.Path, name: str = "", **more: Any) -> Reply:
-    return _read_in_time(broker, {"op": "register", "name": name or path.name, "project_path": str(path), **more})
+    return broker.ask({"op": "register", "name": name or path.name, "project_path": str(path), **more})
 
 
 def reload(broker: Broker, name: str = "myrepo") -> Reply:
-    return _read_in_time(broker, {"op": "reload", "name": name})
-
-
-def _read_in_time(broker: Broker, request: dict[str, Any]) -> Reply:
-    """Ask again while a busy machine's manifest reader misses its deadline."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while True:
-        reply = broker.ask(request)
-        if not is_late(reply) or time.monotonic() > deadline:
-            return reply
-
-
-def is_late(reply: Reply) -> bool:
-    """Whether the manifest reader missed its deadline, as it may on a busy machine."""
-    return reply.get("code") == "manifest_unreadable" and "took longer than" in reply["message"]
+    return broker.ask({"op": "reload", "name": name})
 
 
 def allowlist(broker: Broker, name: str = "myrepo") -> object:

@@ -22,6 +22,7 @@ from tests.machine.faults import saving
 from tests.machine.faults.figures import Figures
 from tests.machine.faults.scene import NAMES, PROJECTS, FaultMachine, socket_path
 from tests.support.machine import unavailable
+from tests.support.operator import Operator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -164,16 +165,16 @@ def _allowed(scene: FaultMachine, project: str) -> list[str]:
 
 
 def test_a_full_disk_changes_nothing(machine: Machine) -> None:
-    scene = FaultMachine(machine)
+    scene, operator = FaultMachine(machine), Operator(machine)
     scene.write_manifest("third", NAMES)
     for project in PROJECTS:
         scene.write_manifest(project, NAMES[:1])
     with _small_disk(scene) as ballast:
         inodes = scene.read_inodes()
         refusals = [
-            scene.admin(op="register", name="third", project_path="/projects/third"),
-            scene.admin(op="unregister", name="stored"),
-            scene.admin(op="reload", name="owned"),
+            operator.ask("register", name="third", project_path="/projects/third"),
+            operator.ask("unregister", name="stored"),
+            operator.ask("reload", name="owned"),
         ]
         assert [(one["code"], one["reason"]) for one in refusals] == [("internal_error", "state_unwritable")] * 3
         assert all(STATE in one["message"] for one in refusals)
@@ -192,7 +193,7 @@ def test_a_full_disk_changes_nothing(machine: Machine) -> None:
         ballast.unlink()
         scene.register("third")
         assert scene.admin(op="unregister", name="stored")["ok"]
-        assert scene.admin(op="reload", name="owned")["allowlist"] == NAMES[:1]
+        assert operator.do("reload", name="owned")["allowlist"] == NAMES[:1]
         scene.signal(signal.SIGKILL)
         scene.answered_after(time.monotonic())
         assert _projects(scene) == ["owned", "third"]
