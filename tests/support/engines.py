@@ -33,6 +33,7 @@ CLIENT = "/usr/bin/remo-secret"
 ONE_FILE = "/usr/lib/remo-broker/remo-secret.pyz"
 # Layers are overlays, whose upper directory cannot be on the machine's own disk, an overlay.
 STORAGE = "/var/lib/containers"
+USER_STORAGE = "/etc/containers/storage-of-user.conf"
 
 SCRATCH, BUSYBOX, MINBASE, WITH_TOOLS = "scratch", "busybox", "debian", "debian-with-tools"
 _ROOTS: dict[str, Callable[[], pathlib.Path]] = {
@@ -59,12 +60,11 @@ netns = "host"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 """
-_STORAGE = f"""\
+_STORAGE = """\
 [storage]
 driver = "overlay"
-graphroot = "{STORAGE}/root"
-runroot = "/run/containers"
-rootless_storage_path = "{STORAGE}/$USER"
+graphroot = "{layers}"
+runroot = "{state}"
 """
 _PREPARE = f"""
 id {DEVELOPER} >/dev/null 2>&1 || useradd --create-home --groups remo-broker {DEVELOPER}
@@ -136,7 +136,12 @@ class Podman(Engine):
     def __init__(self, machine: Machine) -> None:
         super().__init__(machine)
         machine.write("/etc/containers/containers.conf", _PODMAN)
-        machine.write("/etc/containers/storage.conf", _STORAGE)
+        root = _STORAGE.format(layers=f"{STORAGE}/root", state="/run/containers")
+        machine.write("/etc/containers/storage.conf", root)
+        layers = f"{STORAGE}/{DEVELOPER}"
+        user = _STORAGE.format(layers=layers, state=f"/run/{DEVELOPER}/containers")
+        # Where a user's layers go: podman 4 heeds this, podman 6 the other.
+        machine.write(USER_STORAGE, f'{user}rootless_storage_path = "{layers}"\n')
 
     def argv(self, image: str, bound: Mapping[str, str], *command: str) -> list[str]:
         self.pull(image)
@@ -164,7 +169,10 @@ class Podman(Engine):
 class RootlessPodman(Podman):
     name = "podman, rootless"
     user = DEVELOPER
-    environment = ("env", f"HOME=/home/{DEVELOPER}", f"USER={DEVELOPER}", f"XDG_RUNTIME_DIR=/run/{DEVELOPER}")
+    environment = (
+        *("env", f"HOME=/home/{DEVELOPER}", f"USER={DEVELOPER}", f"XDG_RUNTIME_DIR=/run/{DEVELOPER}"),
+        f"CONTAINERS_STORAGE_CONF={USER_STORAGE}",
+    )
     # Else the runtime drops the group that may mount the sockets before it mounts them.
     options = ("--group-add=keep-groups",)
 
