@@ -116,7 +116,7 @@ class Daemon:
         )
         self._control = ControlListeners(self.loop, config.socket_dir)
         self._status_due = False
-        self._status_told_at = 0.0
+        self._status_sent_at = 0.0
         self._reloads = 0
         """SIGHUPs not yet fully handled."""
         self._stopping = False
@@ -188,7 +188,7 @@ class Daemon:
             self._read_back.begin(strict=self.config.audit_failure == DENY)
         self.manager.ready(self.report.line())
         if self.manager.watchdog_seconds:
-            self._pat_watchdog()
+            self._notify_watchdog()
         if self.config.idle_exit_seconds:
             self.loop.after(self.config.idle_exit_seconds, self._exit_when_idle)
 
@@ -277,19 +277,19 @@ class Daemon:
         self.credential_server.changed()
         if not self._status_due:
             self._status_due = True
-            pause = self._status_told_at + STATUS_PAUSE_SECONDS - self.loop.now
-            self.loop.after(max(STATUS_SECONDS, pause), self._tell_status)
+            pause = self._status_sent_at + STATUS_PAUSE_SECONDS - self.loop.now
+            self.loop.after(max(STATUS_SECONDS, pause), self._send_status)
 
-    def _tell_status(self) -> None:
+    def _send_status(self) -> None:
         self._status_due = False
-        self._status_told_at = self.loop.now
+        self._status_sent_at = self.loop.now
         if not self._stopping:
             self.manager.status(self.report.line())
 
-    def _pat_watchdog(self) -> None:
+    def _notify_watchdog(self) -> None:
         self.manager.alive()
         # Twice per interval, as sd_watchdog_enabled(3) recommends.
-        self.loop.after(self.manager.watchdog_seconds / 2, self._pat_watchdog)
+        self.loop.after(self.manager.watchdog_seconds / 2, self._notify_watchdog)
 
     def _log(self, priority: int, message: str) -> None:
         self.trail.log(priority, message)

@@ -267,9 +267,9 @@ class Decisions:
         """One record for all requests over the rate limit since the last one; None if it is too
         soon."""
         bucket = project.bucket
-        if not bucket.refused or now < bucket.told_at + REFUSALS_SECONDS:
+        if not bucket.refused or now < bucket.reported_at + REFUSALS_SECONDS:
             return None
-        count, bucket.refused, bucket.told_at = bucket.refused, 0, now
+        count, bucket.refused, bucket.reported_at = bucket.refused, 0, now
         message = f"Project {project.name} exceeded its rate limit; {counted(count, 'request')} refused."
         return records.record(records.Event.RATE_LIMITED, message, project=project.name, count=count)
 

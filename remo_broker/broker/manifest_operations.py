@@ -104,7 +104,7 @@ class ManifestOperations:
                     raise Refused(
                         Code.MANIFEST_INVALID,
                         Reason.MANIFEST_CHANGED,
-                        "the manifest has changed since it was shown; look at it again",
+                        "the manifest has changed since it was shown; review it again",
                     )
                 self._check_info(fresh, peer)
                 change = ManifestChange(before, fresh)
@@ -127,17 +127,17 @@ class ManifestOperations:
                 project=name,
                 allowlist_size=len(adopted.allowlist),
             )
-        self._say_if_it_waits(project, change, peer, waits=change.widens and adopted is not fresh)
+        self._record_if_waiting(project, change, peer, waits=change.widens and adopted is not fresh)
         if adopt:
             yield from self._listeners.repair(name, before.project_path)
         return change
 
-    def _say_if_it_waits(self, project: Project, change: ManifestChange, peer: Peer, *, waits: bool) -> None:
+    def _record_if_waiting(self, project: Project, change: ManifestChange, peer: Peer, *, waits: bool) -> None:
         if waits and not project.manifest_waits:
             more = f"{counted(len(change.added), 'new name')}" if change.added else "more than before"
             self._record(
                 Event.MANIFEST_WAITS,
-                f"The manifest of project {project.name} asks for {more}, which waits for an operator.",
+                f"The manifest of project {project.name} would allow {more}; this waits for an operator.",
                 peer,
                 project=project.name,
                 allowlist_size=len(change.fresh.allowlist),

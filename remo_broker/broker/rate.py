@@ -12,7 +12,7 @@ REFUSALS_SECONDS = 1.0
 class Bucket:
     """If `per_second` or `burst` is 0, there is no limit."""
 
-    __slots__ = ("_at", "_tokens", "burst", "per_second", "refused", "told_at")
+    __slots__ = ("_at", "_tokens", "burst", "per_second", "refused", "reported_at")
 
     def __init__(self, per_second: int, burst: int) -> None:
         self.per_second = per_second if burst else 0
@@ -21,7 +21,7 @@ class Bucket:
         self._at = 0.0
         self.refused = 0
         """Refusals not yet reported."""
-        self.told_at = -math.inf
+        self.reported_at = -math.inf
         """When refusals were last reported, for callers that report once a second."""
 
     def take(self, now: float) -> bool:

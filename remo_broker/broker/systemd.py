@@ -91,7 +91,7 @@ class Manager:
         watchdog."""
         self.later: Callable[[float, Callable[[], None]], object] = lambda _seconds, _call: None
         """The loop's `after`, once there is one."""
-        self._untold: list[tuple[str, int | None, int | None]] = []
+        self._unsent: list[tuple[str, int | None, int | None]] = []
         """Unsent messages in order, each with its descriptor, if any, and again if it is a copy, to
         be closed."""
         self._due = False
@@ -151,14 +151,14 @@ class Manager:
     @property
     def lacks_listeners(self) -> bool:
         """Whether listeners are still queued for the manager: an exit would lose them."""
-        return any(descriptor is not None for _, descriptor, _ in self._untold)
+        return any(descriptor is not None for _, descriptor, _ in self._unsent)
 
     def has_room(self) -> bool:
         """Whether the manager would accept a message now. Another process may be faster, so a
         message sent next may still have to wait."""
         if self._socket is None:
             return True
-        if self._untold:
+        if self._unsent:
             return False
         if self._room is None:
             # poll(2) looks at the queue at the other end only if the socket is connected. What is
@@ -179,25 +179,25 @@ class Manager:
 
     def _notify(self, state: str, descriptor: int | None = None, copy: int | None = None) -> None:
         if self._socket is not None:
-            self._untold.append((state, descriptor, copy))
+            self._unsent.append((state, descriptor, copy))
             self._send()
 
     def _forget(self, state: str, *, whole: bool = False) -> None:
         """Drop unsent messages that begin with `state`, or equal it if `whole`: a newer one
         follows."""
         kept = []
-        for one in self._untold:
+        for one in self._unsent:
             if one[0] == state if whole else one[0].startswith(state):
                 _close(one[2])
             else:
                 kept.append(one)
-        self._untold = kept
+        self._unsent = kept
 
     def _send(self) -> None:
         """Send as much as the manager accepts, the rest later."""
         assert self._socket is not None
-        while self._untold:
-            state, descriptor, copy = self._untold[0]
+        while self._unsent:
+            state, descriptor, copy = self._unsent[0]
             rights = (
                 [] if descriptor is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", descriptor))]
             )
@@ -209,8 +209,8 @@ class Manager:
                         self._due = True
                         self.later(RETRY_SECONDS, self._send_later)
                     return
-                # A deaf manager stops neither serving nor exiting.
-            del self._untold[0]
+                # A manager that does not receive must not keep the broker from serving or exiting.
+            del self._unsent[0]
             _close(copy)
 
     def _send_later(self) -> None:
@@ -219,9 +219,9 @@ class Manager:
 
     def close(self) -> None:
         """Discard unsent messages."""
-        for _, _, copy in self._untold:
+        for _, _, copy in self._unsent:
             _close(copy)
-        self._untold.clear()
+        self._unsent.clear()
         if self._room is not None:
             self._room[0].close()
             self._room = None

@@ -131,7 +131,7 @@ class Messages:
             table: Any = TypedDict(name, fields)  # type: ignore[misc]
             table.__doc__ = cls.__doc__
             # An empty object is its own message; messages with more fields must not match it.
-            extra: Literal["allow", "forbid"] = "forbid" if cls is replies.SignOfLife else "allow"
+            extra: Literal["allow", "forbid"] = "forbid" if cls is replies.KeepAlive else "allow"
             self._made[name] = with_config(ConfigDict(strict=True, extra=extra))(table)
         return self._made[name]
 

@@ -17,7 +17,7 @@ def program_help(program: Program) -> str:
     lines = [f"{program.name} [OPTION...] COMMAND ...", "", program.summary, "", "Commands:"]
     lines += _columns([(command.synopsis, command.summary) for command in program.commands.values()])
     lines += ["", "Options:", *_columns([(shown(option), option.help) for option in program.options])]
-    lines += ["", f"'{program.name} COMMAND --help' tells more about a command.", "", *_prose(program.epilog)]
+    lines += ["", f"See '{program.name} COMMAND --help' for a command's options.", "", *_prose(program.epilog)]
     return "\n".join(lines) + "\n"
 
 
@@ -28,7 +28,7 @@ def command_help(program: Program, command: Command) -> str:
         lines += ["", *_prose(command.details)]
     if command.options:
         lines += ["", "Options:", *_columns([(shown(option), option.help) for option in command.options])]
-    lines += ["", f"Options of every command: see '{program.name} --help'."]
+    lines += ["", f"For the options of all commands, see '{program.name} --help'."]
     return "\n".join(lines) + "\n"
 
 

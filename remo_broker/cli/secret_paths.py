@@ -26,7 +26,7 @@ NOBODY = 65534
 
 
 def too_large(source: str, limit: int = MAX_PUSH) -> InputFault:
-    return InputFault(source, f"larger than {limit} bytes, which is the limit", hint="leave something out")
+    return InputFault(source, f"larger than {limit} bytes, which is the limit", hint="push fewer or smaller secrets")
 
 
 def read(path: str) -> bytes:
@@ -105,7 +105,7 @@ class Beneath:
             # Without root the kernel cannot check for another user: accept what that user owns, or
             # what all may read.
             if mine not in (0, self._owner) and found.st_uid != self._owner and not found.st_mode & stat.S_IROTH:
-                raise InputFault(path, "not readable for the user who named it")
+                raise InputFault(path, "not readable by the owner of the file that names it")
             return read_descriptor(opened, path)
         finally:
             os.close(opened)

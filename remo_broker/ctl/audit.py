@@ -103,11 +103,14 @@ def _mode(arguments: Arguments) -> Option | None:
     if mode is FOLLOW and arguments.flag(UNTIL):
         raise Usage("--follow and --until cannot be combined")
     if mode in (SUMMARY, REPORT) and arguments.flag(ALL_EVENTS):
-        raise Usage("--all shows events other than fetches, which are not counted", hint="leave --all out")
+        raise Usage("--all adds events other than fetches, which are not counted here", hint="omit --all")
     if mode in (VERIFY, MARK_NEW):
         for option in (PROJECT_OPTION, RECORDS_OF_UNIT, SECRET_OPTION, DENIED, LINES, WHO, ALL_EVENTS):
             if arguments.flag(option):
-                raise Usage(f"{option.name} leaves records out, which {mode.name} would miss", hint="leave it out")
+                raise Usage(
+                    f"{option.name} excludes records, which {mode.name} would report as missing",
+                    hint=f"omit {option.name}",
+                )
     return mode
 
 

@@ -10,7 +10,7 @@ from remo_broker.ctl import units
 from remo_broker.protocol.clock import monotonic
 
 # A broker starts in a tenth of a second. After this long, ask systemctl.
-PATIENCE_SECONDS = 1.0
+CHECK_SECONDS = 1.0
 
 
 class CannotStart(ClientError):
@@ -52,7 +52,7 @@ class HostBroker(AdminClient):
             return
         poll = select.poll()
         poll.register(self._connection, select.POLLIN)
-        while not poll.poll(PATIENCE_SECONDS * 1000):
+        while not poll.poll(CHECK_SECONDS * 1000):
             self._check()
             if deadline is not None and monotonic() >= deadline:
                 return

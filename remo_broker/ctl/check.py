@@ -10,7 +10,7 @@ from remo_broker.cli.options import Arguments, Usage
 from remo_broker.cli.program import Problem, report
 from remo_broker.cli.secret_paths import read_with_owner
 from remo_broker.cli.text import escaped
-from remo_broker.ctl import shared_places
+from remo_broker.ctl import writable_paths
 from remo_broker.ctl.commands import CREDENTIALS
 from remo_broker.ctl.session import directory_problem, open_output
 from remo_broker.manifest.fault import ManifestError
@@ -53,7 +53,7 @@ def check(arguments: Arguments) -> int:
             output.line(f"{escaped(path)}: valid{passed_over(path)}")
     project, place = split(path)
     if place is not None or os.path.isdir(path):
-        shared_places.warn(project)
+        writable_paths.warn(project)
     return 1 if found else 0
 
 

@@ -7,8 +7,8 @@ from remo_broker.cli.terminal import Output
 from remo_broker.cli.text import escaped
 from remo_broker.client.errors import ProjectUnknown
 from remo_broker.ctl.commands import UID, UNIT
-from remo_broker.ctl.served import problem as unreachable_because
 from remo_broker.ctl.session import open_client, open_output, project_operand, uids, user
+from remo_broker.ctl.socket_problems import problem as unreachable_because
 from remo_broker.protocol.codes import Reason
 from remo_broker.protocol.replies import Explanation, ProjectDetail
 
@@ -55,7 +55,7 @@ def explain(arguments: Arguments) -> int:
 
         return credentials.explain(arguments)
     if len(arguments.operands) != 2:
-        raise Usage("NAME is missing: the secret to explain")
+        raise Usage("NAME is missing: the name of the secret to explain")
     output = open_output(arguments)
     project, secret = project_operand(arguments), arguments.operands[1]
     asked = uids(arguments, UID)

@@ -113,4 +113,4 @@ def _require_permission() -> None:
             "cannot read the journal: permission denied",
             hint="use sudo, or join the group systemd-journal",
         )
-    raise Problem("this host has no journal", hint="without journald the broker's records are on its standard error")
+    raise Problem("this host has no journal", hint="without journald, the broker writes its records to standard error")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from remo_broker.cli.options import Arguments
 from remo_broker.cli.text import escaped
 from remo_broker.cli.times import ago, shown, shown_short
-from remo_broker.ctl import served
+from remo_broker.ctl import socket_problems
 from remo_broker.ctl.commands import NAMES
 from remo_broker.ctl.session import fetches, open_client, open_output, project_operand, user
 from remo_broker.protocol.names import counted
@@ -16,7 +16,7 @@ def list_projects(arguments: Arguments) -> None:
     with open_client(arguments) as client:
         projects = client.status().projects
     if output.json != "off":
-        output.show_json([project.to_json() | served.field(project) for project in projects])
+        output.show_json([project.to_json() | socket_problems.field(project) for project in projects])
         return
     header = ["PROJECT", "NAMES", "LEASES", "CONNECTIONS", "ALLOWED", "DENIED", "LAST FETCH"]
     rows = [
@@ -31,7 +31,7 @@ def list_projects(arguments: Arguments) -> None:
         ]
         for project in projects
     ]
-    problems = [served.problem(project) for project in projects]
+    problems = [socket_problems.problem(project) for project in projects]
     if any(problems):
         header.append("STATE")
         rows = [[*row, why or "served"] for row, why in zip(rows, problems, strict=True)]
@@ -46,7 +46,7 @@ def show(arguments: Arguments) -> None:
     if output.json != "off":
         fields = found.to_json()
         del fields["ok"]
-        output.show_json(fields | served.field(found))
+        output.show_json(fields | socket_problems.field(found))
         return
     if arguments.flag(NAMES):
         for name in found.allowlist:
@@ -59,7 +59,7 @@ def show(arguments: Arguments) -> None:
             [
                 ("Project", escaped(found.name)),
                 ("Directory", escaped(found.project_path)),
-                ("Socket", escaped(served.problem(found) or found.socket_path)),
+                ("Socket", escaped(socket_problems.problem(found) or found.socket_path)),
                 ("Users", ", ".join(map(user, found.allowed_uids)) or "anybody who can open the socket"),
                 ("Leases", f"{found.ttl_seconds} s, at most {found.max_entries}; {found.cache_entries} live"),
                 ("Connections", str(found.connections)),

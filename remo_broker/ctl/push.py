@@ -17,7 +17,7 @@ from remo_broker.cli.secrets_json import name_hint
 from remo_broker.cli.text import listed
 from remo_broker.client.admin import push_request
 from remo_broker.client.exchange import encode
-from remo_broker.client.lacking import lacking as lacking_something
+from remo_broker.client.missing_secrets import projects_lacking
 from remo_broker.ctl.commands import COMMAND, DRY_RUN, FORMAT, STRIP_NEWLINE
 from remo_broker.ctl.session import open_client, open_output
 from remo_broker.protocol.limits import MAX_PUSH
@@ -36,13 +36,13 @@ def push(arguments: Arguments) -> int:
     request = push_request(secrets.texts, secrets.binaries, secrets.expires, changes=True)
     size = len(encode(request))
     if size > MAX_PUSH:
-        raise Problem(f"the push has {size} bytes; the limit is {MAX_PUSH}", hint="leave something out")
+        raise Problem(f"the push has {size} bytes; the limit is {MAX_PUSH}", hint="push fewer or smaller secrets")
     if arguments.flag(DRY_RUN):
         return dry_run(arguments, secrets)
     output = open_output(arguments)
     with open_client(arguments) as client:
         pushed = client.ask(request, Pushed)
-        lacking = lacking_something(client, secrets.names())
+        lacking = projects_lacking(client, secrets.names())
     if output.json != "off":
         fields = pushed.to_json()
         del fields["ok"]
@@ -178,7 +178,7 @@ def dry_run(arguments: Arguments, secrets: Secrets) -> int:
     output = open_output(arguments)
     with open_client(arguments) as client:
         project_count = client.status().project_count
-        lacking = lacking_something(client, secrets.names())
+        lacking = projects_lacking(client, secrets.names())
     count = len(secrets.names())
     if output.json != "off":
         output.show_json(

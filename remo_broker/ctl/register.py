@@ -18,7 +18,7 @@ from remo_broker.client.errors import (
     ProjectUnknown,
     Unsendable,
 )
-from remo_broker.ctl import enable, reader_access, shared_places
+from remo_broker.ctl import enable, reader_access, writable_paths
 from remo_broker.ctl.commands import ALLOW_UID, FIX_ACL, NAME, NO_ENABLE, PROGRAM, REPLACE
 from remo_broker.ctl.session import (
     PROJECT_NAMES,
@@ -73,7 +73,7 @@ def register(arguments: Arguments) -> int:
                         f"if that is meant, as in a worktree: remo-brokerctl register --name={name} {shlex.quote(path)}"
                     )
             raise Problem(f"{path}: {message}", hint=hint) from None
-    shared_places.warn(path)
+    writable_paths.warn(path)
     unit = unit_change(arguments, "enable", name)
     if output.json != "off":
         unit_fields = {"unit": unit.name, "unit_enabled": unit.done}
@@ -143,7 +143,7 @@ class UnitChange:
         """0, or 1 after an error: the broker's change holds, but systemd's part is missing."""
         if self._error is None:
             return 0
-        complain(PROGRAM, f"the broker succeeded, systemd did not: {self._error}", f"run 'sudo {self._command}'")
+        complain(PROGRAM, f"the socket unit was not changed: {self._error}", f"run 'sudo {self._command}'")
         return 1
 
 

@@ -101,7 +101,7 @@ def reload_all(output: Output, client: AdminClient, *, dry_run: bool) -> int:
             continue
         output.line(f"Reloaded {name}: {', '.join(allowlist) or NO_NAMES}")
         if found.widens:
-            output.line(f"  It asks for more, which waits: see 'remo-brokerctl diff {name}'.")
+            output.line(f"  It would allow more; to see what waits for approval, run 'remo-brokerctl diff {name}'.")
     if output.json != "off":
         output.show_json(results)
     sys.stdout.flush()

@@ -11,8 +11,9 @@ from remo_broker.cli.options import Arguments, Option, Usage
 from remo_broker.cli.terminal import Output
 from remo_broker.client.admin import AdminClient
 from remo_broker.ctl.broker import HostBroker
-from remo_broker.ctl.commands import ADMIN_SOCKET, JSON, JSON_AUTO, JSON_SHORT, MAX_UID, NO_LEGEND, NO_PAGER, SOCKET
+from remo_broker.ctl.commands import ADMIN_SOCKET, JSON, JSON_AUTO, JSON_SHORT, NO_LEGEND, NO_PAGER, SOCKET
 from remo_broker.ctl.units import is_systemd_there
+from remo_broker.protocol.limits import MAX_UID
 from remo_broker.protocol.names import RESERVED_PROJECT_NAMES, is_project_name
 
 PROJECT_NAMES = "names of projects have 1 to 64 of a-z, 0-9, - and _, and start with a letter or digit"

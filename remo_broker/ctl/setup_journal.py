@@ -62,13 +62,15 @@ ForwardToWall=no
 def setup_journal(arguments: Arguments) -> None:
     output = open_output(arguments)
     if not is_systemd_there():
-        raise Problem("this host does not run systemd", hint="without systemd the audit is on standard error")
+        raise Problem(
+            "this host does not run systemd", hint="without systemd, the broker writes its records to standard error"
+        )
     if os.geteuid() != 0:
         raise Problem("cannot change units: permission denied", hint="run this with sudo")
     if arguments.flag(REMOVE):
         _remove()
         said = "The broker writes to the default journal again"
-        kept = f"What is in the namespace stays; see it with 'remo-brokerctl audit --namespace={NAMESPACE}'."
+        kept = f"The namespace keeps its records; to see them, run 'remo-brokerctl audit --namespace={NAMESPACE}'."
     else:
         present = unit_namespace()
         if present not in (None, NAMESPACE):

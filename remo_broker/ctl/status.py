@@ -11,7 +11,7 @@ from remo_broker.cli.terminal import Colour, Output
 from remo_broker.cli.text import escaped
 from remo_broker.cli.times import ago, shown
 from remo_broker.client.errors import ClientError, Unreachable
-from remo_broker.ctl import served, units
+from remo_broker.ctl import socket_problems, units
 from remo_broker.ctl.commands import EXIT_FAILED, EXIT_IDLE, EXIT_UNKNOWN
 from remo_broker.ctl.journals import journalctl
 from remo_broker.ctl.session import fetches, manages_units, open_client, open_output, socket_path
@@ -19,7 +19,7 @@ from remo_broker.protocol.replies import AuditStatus, BrokerStatus
 
 PROTECTION = {
     "memfd_secret": (Colour.GREEN, "memory that not even root can read"),
-    "mlock": (None, "locked and kept out of dumps; root could read it. remo-broker(8), MEMORY, says how to get more"),
+    "mlock": (None, "locked and excluded from dumps, but root can read it; see MEMORY in remo-broker(8)"),
     "none": (Colour.YELLOW, "may be swapped out: raise LimitMEMLOCK= of the unit"),
 }
 
@@ -85,13 +85,13 @@ def show_stopped(output: Output, path: str, found: units.UnitStates | None) -> i
 
 def show_running(output: Output, found: BrokerStatus) -> int:
     """Return 0, or `EXIT_FAILED` if a project is not served."""
-    unserved = {one.name: why for one in found.projects if (why := served.problem(one)) is not None}
+    unserved = {one.name: why for one in found.projects if (why := socket_problems.problem(one)) is not None}
     if output.json != "off":
         fields = found.to_json()
         del fields["ok"]
         output.show_json({"state": "running"} | fields | ({"unserved": unserved} if unserved else {}))
         return EXIT_FAILED if unserved else 0
-    colour, protection = PROTECTION.get(found.memory_protection, (None, "of a kind that this program does not know"))
+    colour, protection = PROTECTION.get(found.memory_protection, (None, "unknown to this version of remo-brokerctl"))
     audit = output.paint("healthy", Colour.GREEN)
     if not found.audit.healthy:
         audit = output.paint(f"degraded, {trouble(found.audit)}", Colour.RED)
@@ -113,7 +113,7 @@ def show_running(output: Output, found: BrokerStatus) -> int:
             ("Projects", str(found.project_count)),
             ("Fetches", fetches(found.fetches_allowed, found.fetches_not_found, found.fetches_denied)),
             *(
-                ("Waiting", f"{one.name} asks for more; see 'remo-brokerctl diff {one.name}'")
+                ("Waiting", f"{one.name} would allow more; see 'remo-brokerctl diff {one.name}'")
                 for one in found.projects
                 if one.manifest_waits
             ),

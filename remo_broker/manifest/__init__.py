@@ -8,7 +8,7 @@ Python, uses `bindings` on the broker's reply.
 
 from __future__ import annotations
 
-from remo_broker.manifest.rules import DEFAULT_MAX_ENTRIES, DEFAULT_TTL_SECONDS
+from remo_broker.protocol.limits import DEFAULT_MAX_ENTRIES, DEFAULT_TTL_SECONDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -20,8 +20,6 @@ from remo_broker.manifest.fault import ManifestError, dotted, invalid, is_showab
 from remo_broker.manifest.result import is_allowlist_form, require_version
 from remo_broker.manifest.rules import (
     ANOTHER_NAME,
-    DEFAULT_MAX_ENTRIES,
-    DEFAULT_TTL_SECONDS,
     ENV_VAR_PATTERN,
     FILE_MODE_PATTERN,
     FILE_PATH_PATTERN,
@@ -29,7 +27,13 @@ from remo_broker.manifest.rules import (
     MAX_DESCRIPTION,
     SCHEMA_VERSION,
 )
-from remo_broker.protocol.limits import MAX_LEASES, MAX_MESSAGE, MAX_TTL_SECONDS
+from remo_broker.protocol.limits import (
+    DEFAULT_MAX_ENTRIES,
+    DEFAULT_TTL_SECONDS,
+    MAX_LEASES,
+    MAX_MESSAGE,
+    MAX_TTL_SECONDS,
+)
 from remo_broker.protocol.message import encode
 from remo_broker.protocol.names import PROJECT_NAME_PATTERN, SECRET_NAME_PATTERN
 from remo_broker.protocol.replies import ProjectInfo
@@ -359,7 +363,7 @@ def _names(document: dict[str, Any], listed: bool) -> list[ManifestError]:
             found.append(invalid(f"allowlist.secrets[{index}]", f"duplicate name {secret}", "remove one of the two"))
         seen.add(secret)
     found += [
-        invalid(f"secrets.{secret}", "not in the allowlist", "add it to allowlist.secrets, or take the table out")
+        invalid(f"secrets.{secret}", "not in the allowlist", "add it to allowlist.secrets, or remove the table")
         for secret in bound
         if secret not in seen
     ]

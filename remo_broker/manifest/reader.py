@@ -186,9 +186,9 @@ def _refused(error: OSError, place: str, path: str) -> ManifestError:
     if error.errno == errno.EWOULDBLOCK:
         return unreadable(place, "another program holds a lease on it", "end that program, then try again")
     if error.errno == errno.ENOENT and place != PROJECT_PATH:
-        return unreadable(place, "/proc is missing, which opens it safely", "mount /proc")
+        return unreadable(place, "/proc is not mounted, and opening the file safely requires it", "mount /proc")
     number = error.errno or errno.EIO
-    return unreadable(place, os.strerror(number), f"the system said {errno.errorcode.get(number, number)}")
+    return unreadable(place, os.strerror(number), f"the error is {errno.errorcode.get(number, number)}")
 
 
 def _denied(place: str, path: str) -> ManifestError:

@@ -40,7 +40,3 @@ HOST_PATTERN = "^[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?(:[0-9]{1,5})?$"
 FILTERS = ("base64", "json", "pgpass", "shell")
 # Text without control characters: a path cannot contain a NUL; the others would reach a terminal.
 FILE_PATH_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]+$"
-
-# Used if the broker's configuration sets nothing else; `config.KEYS` has the same numbers.
-DEFAULT_TTL_SECONDS = 900
-DEFAULT_MAX_ENTRIES = 64

@@ -8,7 +8,7 @@ import os
 from remo_broker import __version__
 from remo_broker.protocol import paths
 from remo_broker.protocol.credential_rules import BadRule, CredentialRule, parse_rules
-from remo_broker.protocol.limits import MAX_LEASES, MAX_TTL_SECONDS
+from remo_broker.protocol.limits import DEFAULT_MAX_ENTRIES, DEFAULT_TTL_SECONDS, MAX_LEASES, MAX_TTL_SECONDS
 from remo_broker.protocol.names import printable
 
 TYPE_CHECKING = False
@@ -69,8 +69,12 @@ CREDENTIALS = "credentials"
 KEYS: dict[str, Number | Directory | Choice] = {
     "socket_dir": Directory(paths.SOCKET_DIR, "where the sockets are"),
     "state_dir": Directory(paths.STATE_DIR, "where registrations are kept"),
-    "cache_default_ttl_seconds": Number(900, 1, MAX_TTL_SECONDS, "how long a lease lasts; manifests may ask for less"),
-    "cache_default_max_entries": Number(64, 1, MAX_LEASES, "leases per project; manifests may ask for less"),
+    "cache_default_ttl_seconds": Number(
+        DEFAULT_TTL_SECONDS, 1, MAX_TTL_SECONDS, "how long a lease lasts; manifests may ask for less"
+    ),
+    "cache_default_max_entries": Number(
+        DEFAULT_MAX_ENTRIES, 1, MAX_LEASES, "leases per project; manifests may ask for less"
+    ),
     "rate_limit_per_second": Number(200, 0, 1_000_000, "requests per project and second; 0: no limit"),
     "rate_limit_burst": Number(1000, 0, 1_000_000, "requests a project may make at once; 0: no limit"),
     "max_connections_per_project": Number(256, 1, 65_536, "open connections per project"),

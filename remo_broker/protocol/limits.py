@@ -12,9 +12,12 @@ MAX_DEPTH = 16
 # Nesting that a client reads in a reply, the static one too. Python's own limit varies with its
 # version and the depth of the stack.
 MAX_REPLY_DEPTH = 512
-# The limits on leases, for manifests and for the broker's own configuration alike.
+# The limits on leases, for manifests and for the broker's own configuration alike, and what holds
+# if neither sets anything.
 MAX_TTL_SECONDS = 86_400
 MAX_LEASES = 1024
+DEFAULT_TTL_SECONDS = 900
+DEFAULT_MAX_ENTRIES = 64
 
 # Linux's longest path; it also keeps replies that name a path short.
 MAX_PATH = 4096
@@ -27,9 +30,9 @@ MAX_UIDS = 64
 # reply.
 MAX_NAMED = 100
 
-# A watch that has sent nothing for this long sends an empty object: both sides learn that the other
+# A watch that has sent nothing for this long sends an empty object: both sides see that the other
 # is still there.
-SIGN_OF_LIFE_SECONDS = 30.0
+KEEP_ALIVE_SECONDS = 30.0
 # How long a client waits for a reply. The slowest is that of `unregister`, which waits 5 s for
 # requests in flight; the first connect may also have to wait for the broker to start.
 REPLY_SECONDS = 30.0

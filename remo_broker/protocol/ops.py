@@ -17,6 +17,7 @@ from remo_broker.protocol.replies import (
     Difference,
     Done,
     Explanation,
+    KeepAlive,
     Pong,
     ProjectDetail,
     ProjectInfo,
@@ -25,7 +26,6 @@ from remo_broker.protocol.replies import (
     Readiness,
     Registered,
     Reloaded,
-    SignOfLife,
     StoreState,
     UnitCredentials,
     Value,
@@ -221,7 +221,7 @@ class WatchStore(Request):
 
     OP = "watch"
     SOCKETS = (ADMIN,)
-    REPLIES = (StoreState, SignOfLife)
+    REPLIES = (StoreState, KeepAlive)
 
 
 class WatchProject(Request):
@@ -229,7 +229,7 @@ class WatchProject(Request):
 
     OP = "watch"
     SOCKETS = (PROJECT,)
-    REPLIES = (ProjectState, SignOfLife)
+    REPLIES = (ProjectState, KeepAlive)
 
 
 class ExplainUnit(Request):

@@ -301,8 +301,8 @@ class ProjectState(Reply):
     event: str | None = None
 
 
-class SignOfLife(Message):
-    """An empty object: nothing has changed for `SIGN_OF_LIFE_SECONDS`."""
+class KeepAlive(Message):
+    """An empty object: nothing has changed for `KEEP_ALIVE_SECONDS`."""
 
 
 # --- the watch stream on the status socket --------------------------------------------------------

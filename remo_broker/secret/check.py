@@ -9,10 +9,10 @@ from remo_broker.protocol.clock import monotonic
 from remo_broker.protocol.replies import Explanation
 from remo_broker.secret.bindings import find_bindings
 from remo_broker.secret.commands import EXIT_DENIED, EXIT_NOT_FOUND, WAIT
-from remo_broker.secret.fetching import LONGEST_PATIENCE_SECONDS, patiently
+from remo_broker.secret.fetching import RATE_LIMIT_SECONDS, retry_rate_limited
 from remo_broker.secret.get import write_lines
 from remo_broker.secret.locate import open_client
-from remo_broker.secret.patience import wait_as_asked
+from remo_broker.secret.wait_option import wait_as_asked
 
 PRESENT, ABSENT, DENIED, EXPIRED = "present", "absent", "denied", "expired"
 
@@ -24,8 +24,8 @@ def check(arguments: Arguments) -> int:
     with open_client(arguments) as client:
         bound = find_bindings(arguments, client)
         names = arguments.operands or list(bound.bindings)
-        until = monotonic() + LONGEST_PATIENCE_SECONDS
-        states = {name: state(patiently(partial(client.peek, name), until)) for name in names}
+        until = monotonic() + RATE_LIMIT_SECONDS
+        states = {name: state(retry_rate_limited(partial(client.peek, name), until)) for name in names}
     optional = {name for name, own in bound.bindings.items() if all(one.optional for one in own)}
     width = max((len(name) for name in states), default=0)
     write_lines(

@@ -30,41 +30,40 @@ ONLY = Option(
     value="NAME,...",
     kind="secret",
     empty=True,
-    help="Only these secrets; several names with commas, or the option several times",
+    help="Only these secrets; separate several with commas, or repeat the option",
 )
 MANIFEST = Option(
     "--manifest",
     value="PATH",
     kind="file",
-    help="Insist that this manifest, or that of this directory, is the registered one",
+    help="Fail unless this manifest, or the one of this directory, is the registered one",
 )
 TIMEOUT = Option("--timeout", value="SECONDS", help=f"How long to wait; {DEFAULT_WAIT_SECONDS} by default")
 WAIT = Option(
     "--wait",
     value="SECONDS",
     bare=str(DEFAULT_WAIT_SECONDS),
-    help=f"Wait until the broker is there and has secrets, {DEFAULT_WAIT_SECONDS} s by default; 0 does not wait",
+    help=f"First wait until the broker is running and has secrets, {DEFAULT_WAIT_SECONDS} s by default; 0: do not wait",
 )
 HOST = Option("--host", value="HOST", help="A host as git names it, with its port if the URL has one; needs --secret")
 SECRET = Option("--secret", value="NAME", kind="secret", help="The secret for the --host before it")
 USERNAME = Option("--username", value="NAME", help="The user name, if neither git nor the secret has one")
-WATCH = Option("--watch", help="Stay, and follow the secrets: when one changes, restart the command or write the files")
-SIGNAL = Option(
-    "--signal", value="SIGNAL", help="With --watch: what the command is sent at a change; SIGTERM by default"
-)
+WATCH = Option("--watch", help="Keep running; when a secret changes, restart the command or rewrite the files")
+SIGNAL = Option("--signal", value="SIGNAL", help="With --watch: send this signal at a change; SIGTERM by default")
 GRACE = Option(
     "--grace",
     value="SECONDS",
     help=f"With --watch: how long the command may take to end before SIGKILL; {DEFAULT_GRACE_SECONDS} by default",
 )
-KEEP = Option("--keep", help="With --watch: send the signal only, and let the command run on")
+KEEP = Option("--keep", help="With --watch: send only the signal, and keep the command running")
 FORMAT = Option("--format", value="FORMAT", choices=("dotenv", "shell", "json"), help="The format; dotenv by default")
 MODE = Option(
     "--mode", value="MODE", choices=("password", "creds"), help="Print the password, or user name and password"
 )
 OUTPUT = Option("--output", value="OUTPUT", choices=("plain", "json"), help="Print lines, or JSON")
-DRY_RUN = Option("-n", "--dry-run", help="Show the changes only")
-REMOVE = Option("--remove", help="Remove the files of an earlier render or exec, and the links to them")
+DRY_RUN = Option("-n", "--dry-run", help="Only show the changes")
+REMOVE_FILES = Option("--remove", help="Remove the files of an earlier render or exec, and the links to them")
+REVERT = Option("--remove", help="Revert the changes")
 
 NAME = Operand("NAME", kind="secret")
 
@@ -80,8 +79,8 @@ PROGRAM = Program(
             operands=[NAME],
             options=[FIELD, WAIT],
             details="""\
-Writes exactly the bytes that were pushed; on a terminal a newline is added. A bundle is written as JSON. A binary
-secret is not written to a terminal.""",
+Writes exactly the bytes that were pushed; on a terminal, adds a newline. A bundle is written as
+JSON. A binary secret, or one with control characters, is not written to a terminal.""",
         ),
         Command("list", "List the names that the project may fetch", run="remo_broker.secret.get:list_names"),
         Command(
@@ -90,25 +89,28 @@ secret is not written to a terminal.""",
             run="remo_broker.secret.execute:execute",
             operands=[Operand("COMMAND", kind="command", rest=True)],
             options=[ONLY, MANIFEST, WAIT, WATCH, SIGNAL, GRACE, KEEP],
-            details="""\
-The bindings of the registered manifest say where each secret goes: into environment variables, or into a file on a
-tmpfs with a link to it at file_path. A secret without a binding goes into the variable of its name in upper case. They
-are the same in every directory; an edited manifest counts once an operator has reloaded it.
+            details=f"""\
+The bindings of the registered manifest say where each secret goes: into environment variables, or
+into a file on a tmpfs with a link to it at file_path. A secret without a binding goes into the
+variable of its name in upper case. The bindings are the same in every directory; an edited manifest
+takes effect once an operator has reloaded it.
 
-The command replaces remo-secret, so signals and the exit status are its own. It is started only if every secret is
-there that is not optional; otherwise nothing new is left. The files stay when it ends: see 'render --remove'. Waits up
-to 15 seconds if the broker has no secrets yet.
+The command replaces remo-secret: it receives signals directly, and its exit status is the one
+returned. It is started only if every secret that is not optional is available; otherwise no new
+files are left behind. The files remain when it ends: see 'render --remove'. Waits up to
+{DEFAULT_WAIT_SECONDS} seconds if the broker has no secrets yet.
 
-With --watch, remo-secret stays as the command's parent, and restarts it when a secret that it uses changes.""",
+With --watch, remo-secret stays as the command's parent, and restarts it when a secret that it uses
+changes.""",
         ),
         Command(
             "render",
-            "Write the manifest's files, and nothing else",
+            "Write only the files of the manifest's bindings",
             run="remo_broker.secret.execute:render",
-            options=[ONLY, MANIFEST, WAIT, WATCH, REMOVE],
+            options=[ONLY, MANIFEST, WAIT, WATCH, REMOVE_FILES],
             details="""\
-Writes all of them or none, and prints the path of each. --remove needs no broker; the project is that of the manifest
-here or above, or the only one that has files.""",
+Writes either all files or none, and prints the path of each. --remove needs no broker; the project
+is that of the manifest in this directory or above, or the only one that has files.""",
         ),
         Command(
             "wait",
@@ -116,8 +118,8 @@ here or above, or the only one that has files.""",
             run="remo_broker.secret.wait:wait",
             options=[TIMEOUT],
             details="""\
-Also waits while the socket does not exist, nothing listens on it or there is no reply. Fails at once if permission is
-denied or if there are several sockets. With SECONDS 0 it asks once.""",
+Also waits while the socket does not exist, nothing listens on it or there is no reply. Fails at
+once if permission is denied or if there are several sockets. With SECONDS 0, tries once.""",
         ),
         Command(
             "check",
@@ -126,36 +128,37 @@ denied or if there are several sockets. With SECONDS 0 it asks once.""",
             operands=[Operand("NAME", kind="secret", optional=True, many=True)],
             options=[WAIT],
             details="""\
-Prints present, absent, denied or expired for each NAME, by default each name of the manifest. No value is fetched, and
-nothing is recorded in the audit. Exit status 0 if all secrets are present that are not optional.""",
+Prints present, absent, denied or expired for each NAME, by default for each name of the manifest.
+No value is fetched, and nothing is recorded in the audit. The exit status is 0 if all secrets that
+are not optional are present.""",
         ),
         Command(
             "env",
-            "Write the variables of 'exec' to standard output",
+            "Print the variables that 'exec' would set",
             run="remo_broker.secret.env:env",
             options=[FORMAT, ONLY, MANIFEST, WAIT],
             details="""\
-For direnv and compose files. The output has the secrets in it: do not write it to a disk.""",
+For direnv and compose files. The output contains the secrets: do not write it to disk.""",
         ),
         Command(
             "setup",
             "Configure tools to fetch credentials when they need them",
             run="remo_broker.secret.setup:setup",
             operands=[Operand("TOOL", optional=True, many=True)],
-            options=[DRY_RUN, REMOVE],
+            options=[DRY_RUN, REVERT],
             details="""\
-TOOL is git, aws, docker, pip, uv, npm, cargo or kubectl; by default those that are installed. TOOL=NAME names the
-secret for aws, npm, cargo and kubectl. Shows each change to a file, then makes it; can be run again. --remove takes the
-changes out. Nothing secret is in them. See remo-secret-tools(7).""",
+TOOL is git, aws, docker, pip, uv, npm, cargo or kubectl; by default those that are installed.
+TOOL=NAME names the secret for aws, npm, cargo and kubectl. Shows each change to a file, then makes
+it; can be run again. The changes contain no secrets. See remo-secret-tools(7).""",
         ),
         Command(
             "doctor",
             "Find what bypasses the broker in this container",
             run="remo_broker.secret.doctor:doctor",
             details="""\
-Looks for tokens in well-known dot files, a forwarded SSH agent, other git credential helpers, and faults of the socket,
-the manifest, the clock and this client. Prints each finding with the next step, and no value. Exit status 1 if there is
-one.""",
+Looks for tokens in well-known dot files, a forwarded SSH agent, other credential helpers of git and
+docker, and problems with the socket, the manifest, the clock and this client. Prints each finding
+with the next step and without values. The exit status is 1 if there are findings.""",
         ),
         Command(
             "aws-credentials",
@@ -197,24 +200,25 @@ docker runs it as docker-credential-remo: 'setup docker' adds a script of that n
             run="remo_broker.secret.git:git_credential",
             operands=[Operand("OPERATION", choices=("get", "store", "erase"), others=True)],
             options=[HOST, SECRET, USERNAME, WAIT],
-            details="""\
+            details=f"""\
   git config --global credential.helper ''
   git config --global --add credential.helper '!remo-secret git-credential'
 
-The first line resets the list of helpers: git offers a password that worked to every helper, and another one might
-write it to a file.
+The first line resets the list of helpers: git offers a password that worked to every helper in the
+list, and another one might write it to a file.
 
-Answers for https only. A host gets the secret that [hosts] in the manifest names for it, otherwise the first of these
-that the project may fetch:
+Answers for https only. The secret for a host is the one that [hosts] in the manifest names,
+otherwise the first of these that the project may fetch:
   github.com           GITHUB_TOKEN, GH_TOKEN
   gist.github.com      GITHUB_TOKEN, GH_TOKEN
   gitlab.com           GITLAB_TOKEN
   bitbucket.org        BITBUCKET_TOKEN
   codeberg.org         CODEBERG_TOKEN
   dev.azure.com        AZURE_DEVOPS_TOKEN
-With --host and --secret, which can be given several times, it answers for these hosts only. From a bundle it takes the
-fields username and password. For other hosts it prints nothing, and git asks its next helper. Waits up to 15 seconds if
-the broker has no secrets yet. Operations other than `get` are ignored.""",
+With --host and --secret, which can be repeated, it answers for these hosts only. From a bundle, it
+uses the fields username and password. For other hosts it prints nothing, and git asks its next
+helper. Waits up to {DEFAULT_WAIT_SECONDS} seconds if the broker has no secrets yet. Operations other than 'get' are
+ignored.""",
         ),
     ],
     epilog=f"""\

@@ -11,14 +11,22 @@ from remo_broker import __version__
 from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import EXIT_FAILURE, Problem
 from remo_broker.secret.answers import write_json
-from remo_broker.secret.hosts import REGISTRIES, Login, get_for, host_of, hosts_in, login, secret_for, servers_for
 from remo_broker.secret.locate import open_quick
-from remo_broker.secret.patience import with_secrets
+from remo_broker.secret.servers import (
+    MAX_INPUT,
+    REGISTRIES,
+    Login,
+    get_for,
+    host_of,
+    hosts_in,
+    login,
+    secret_for,
+    servers_for,
+)
+from remo_broker.secret.wait_option import with_secrets
 
 # The exact text: callers compare it.
 NOT_FOUND = "credentials not found in native keychain"
-# A server's URL is one line.
-MAX_REQUEST = 64 * 1024
 
 
 def docker_credential(arguments: Arguments) -> int:
@@ -31,7 +39,7 @@ def docker_credential(arguments: Arguments) -> int:
         elif operation == "version":
             _print(f"docker-credential-remo (remo-secret) {__version__}")
         else:
-            sys.stdin.buffer.read(MAX_REQUEST)  # a password, perhaps; the caller writes first
+            sys.stdin.buffer.read(MAX_INPUT)  # a password, perhaps; the caller writes first
             raise Problem("remo-broker does not store credentials; have the sidecar push them")
     except Exception as error:
         from remo_broker.client.errors import ClientError  # which loads what a `get` does not need
@@ -47,7 +55,7 @@ def docker_credential(arguments: Arguments) -> int:
 
 
 def _get(arguments: Arguments) -> dict[str, str]:
-    url = sys.stdin.buffer.read(MAX_REQUEST).decode("utf-8", "surrogateescape").strip()
+    url = sys.stdin.buffer.read(MAX_INPUT).decode("utf-8", "surrogateescape").strip()
     host = host_of(url)
 
     def fetch() -> Login | None:

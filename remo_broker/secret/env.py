@@ -12,8 +12,8 @@ from remo_broker.secret.bindings import find_bindings
 from remo_broker.secret.commands import FORMAT
 from remo_broker.secret.fetching import fetch
 from remo_broker.secret.locate import open_client
-from remo_broker.secret.patience import with_secrets
 from remo_broker.secret.places import variables
+from remo_broker.secret.wait_option import with_secrets
 
 
 def env(arguments: Arguments) -> None:

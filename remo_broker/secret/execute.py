@@ -8,7 +8,6 @@ from remo_broker.cli.options import Arguments, Usage
 from remo_broker.cli.program import Problem, report
 from remo_broker.cli.text import listed
 from remo_broker.manifest.bindings import FileBinding
-from remo_broker.secret.become import become, find_program
 from remo_broker.secret.bindings import Bound, find_bindings, names_given
 from remo_broker.secret.commands import (
     DEFAULT_GRACE_SECONDS,
@@ -17,15 +16,16 @@ from remo_broker.secret.commands import (
     LONGEST_WAIT_SECONDS,
     MANIFEST,
     ONLY,
-    REMOVE,
+    REMOVE_FILES,
     SIGNAL,
     WATCH,
 )
 from remo_broker.secret.fetching import fetch
 from remo_broker.secret.get import write_lines
 from remo_broker.secret.locate import open_quick
-from remo_broker.secret.patience import with_secrets
 from remo_broker.secret.places import environment, files, variables
+from remo_broker.secret.programs import find_program, replace_process
+from remo_broker.secret.wait_option import with_secrets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def execute(arguments: Arguments) -> int:
     added = variables(bound, secrets)
     rendering = write_files(bound.project, files(bound, secrets))
     try:
-        become(program, arguments.operands, environment() | added)
+        replace_process(program, arguments.operands, environment() | added)
     except BaseException:
         if rendering is not None:
             rendering.undo()
@@ -91,7 +91,7 @@ def render(arguments: Arguments) -> None:
     """Write the files of the manifest's bindings and print their paths; with `--watch`, at each
     change.
     """
-    if arguments.flag(REMOVE):
+    if arguments.flag(REMOVE_FILES):
         remove_files(arguments)
         return
 

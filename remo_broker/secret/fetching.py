@@ -10,7 +10,7 @@ from remo_broker.client.value import SecretValue
 from remo_broker.manifest.bindings import Binding
 from remo_broker.protocol.clock import monotonic
 from remo_broker.secret.commands import EXIT_DENIED, EXIT_NOT_FOUND
-from remo_broker.secret.patience import NO_SNAPSHOT
+from remo_broker.secret.wait_option import NO_SNAPSHOT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 # How long to retry while the rate limit is exceeded: with the broker's default limits, enough for
 # the most names that a manifest can have.
-LONGEST_PATIENCE_SECONDS = 60.0
+RATE_LIMIT_SECONDS = 60.0
 # The pause between two attempts if the broker does not name one.
-SHORTEST_PAUSE_SECONDS = 0.2
+RETRY_SECONDS = 0.2
 
 
 def fetch(client: Client | QuickClient, bindings: dict[str, list[Binding]]) -> dict[str, SecretValue]:
@@ -36,12 +36,12 @@ def fetch(client: Client | QuickClient, bindings: dict[str, list[Binding]]) -> d
     Raises `Problem`, which names each missing or denied secret.
     """
     secrets = {}
-    patient_until = monotonic() + LONGEST_PATIENCE_SECONDS
+    deadline = monotonic() + RATE_LIMIT_SECONDS
     refused: list[tuple[str, BrokerError]] = []
     left_out = []
     for name, bound in bindings.items():
         try:
-            secrets[name] = patiently(lambda: client.get(name), patient_until)  # noqa: B023 - called at once
+            secrets[name] = retry_rate_limited(lambda: client.get(name), deadline)  # noqa: B023 - called at once
         except Exception as error:
             from remo_broker.client.errors import Denied, NotFound
 
@@ -73,7 +73,7 @@ def _missing(refused: list[tuple[str, BrokerError]]) -> Problem:
     )
 
 
-def patiently(ask: Callable[[], T], patient_until: float) -> T:
+def retry_rate_limited(ask: Callable[[], T], deadline: float) -> T:
     """Retry while rate-limited: a manifest may have more names than the limit allows at once.
 
     The broker then says when to retry.
@@ -86,7 +86,7 @@ def patiently(ask: Callable[[], T], patient_until: float) -> T:
 
             if not isinstance(error, RateLimited):
                 raise
-            pause = max(error.retry_after_seconds or 0, SHORTEST_PAUSE_SECONDS)
-            if monotonic() + pause > patient_until:
+            pause = max(error.retry_after_seconds or 0, RETRY_SECONDS)
+            if monotonic() + pause > deadline:
                 raise
             time.sleep(pause)

@@ -44,7 +44,7 @@ def get(arguments: Arguments) -> None:
 
 def _fetch(arguments: Arguments, name: str) -> SecretValue:
     if arguments.flag(WAIT):
-        from remo_broker.secret.patience import wait_as_asked
+        from remo_broker.secret.wait_option import wait_as_asked
 
         wait_as_asked(arguments)
     with open_quick(arguments) as client:

@@ -8,12 +8,10 @@ import sys
 from remo_broker.cli.options import Arguments, Usage
 from remo_broker.cli.program import Problem, report
 from remo_broker.secret.commands import HOST, SECRET, USERNAME
-from remo_broker.secret.hosts import GIT_SERVERS, Login, ascii_lower, get_for, login, secret_for
 from remo_broker.secret.locate import open_quick
-from remo_broker.secret.patience import with_secrets
+from remo_broker.secret.servers import GIT_SERVERS, MAX_INPUT, Login, ascii_lower, get_for, login, secret_for
+from remo_broker.secret.wait_option import with_secrets
 
-# git sends a few lines.
-MAX_REQUEST = 64 * 1024
 # Keys with this ending are lists and may occur several times.
 LIST_SUFFIX = "[]"
 
@@ -63,7 +61,7 @@ def own_hosts(arguments: Arguments) -> dict[str, str]:
 def read_lines() -> list[bytes]:
     """The lines of git's request, up to an empty line or end of file."""
     lines = []
-    left = MAX_REQUEST
+    left = MAX_INPUT
     while line := sys.stdin.buffer.readline(left):
         left -= len(line)
         line = line.removesuffix(b"\n").removesuffix(b"\r")
@@ -107,6 +105,6 @@ def _explain_port(host: str, own: dict[str, str]) -> None:
     bare = host.partition(":")[0]
     for given in own:
         if given.partition(":")[0] == bare:
-            report(f"remo-secret: git asks for {host}, which is another server than --host={given}")
+            report(f"remo-secret: git asks for {host}, which is not the same server as --host={given}")
             report(f"Hint: give --host={host} if the secret is for it")
             return

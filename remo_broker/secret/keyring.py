@@ -11,9 +11,9 @@ import sys
 from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import EXIT_FAILURE
 from remo_broker.secret.commands import MODE, OUTPUT
-from remo_broker.secret.hosts import INDEXES, Login, get_for, host_of, login, secret_for, servers_for
 from remo_broker.secret.locate import open_quick
-from remo_broker.secret.patience import with_secrets
+from remo_broker.secret.servers import INDEXES, Login, get_for, host_of, login, secret_for, servers_for
+from remo_broker.secret.wait_option import with_secrets
 
 
 def keyring(arguments: Arguments) -> int:

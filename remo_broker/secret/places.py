@@ -8,7 +8,7 @@ from remo_broker.cli.program import Problem
 from remo_broker.client.value import SecretValue
 from remo_broker.manifest.bindings import EnvBinding, FileBinding
 from remo_broker.secret.bindings import Bound
-from remo_broker.secret.loaders import changes_loading
+from remo_broker.secret.loader_variables import changes_loading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def variables(bound: Bound, secrets: dict[str, SecretValue]) -> dict[bytes, byte
                 if not binding.explicit and changes_loading(variable):
                     raise Problem(
                         f"{name} would set {variable}, a variable that decides which code programs run",
-                        hint=f"if that is intended, set env_var for {name} in the manifest and have it reloaded",
+                        hint=f"if that is intended, set env_var for {name} in the manifest and have an operator reload it",
                     )
                 content = _content(secret, field)
                 if b"\0" in content:
@@ -74,7 +74,7 @@ def files(bound: Bound, secrets: dict[str, SecretValue]) -> dict[str, File]:
             if binding.file_mode & ~PERMISSIONS:
                 raise Problem(
                     f"the file_mode of {secret} sets more than permissions",
-                    hint="let it begin with a 0 in the manifest",
+                    hint="in the manifest, give a file_mode whose first digit is 0",
                 )
             base = None
             if binding.base == "project":

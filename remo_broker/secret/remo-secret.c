@@ -1536,7 +1536,7 @@ static bool get(void) {
 
 /* --- git ---------------------------------------------------------------------------------------------------------- */
 
-/* The same table as in remo_broker.secret.hosts, which says why it is a table and not a rule. */
+/* The same table as in remo_broker.secret.servers, which says why it is a table and not a rule. */
 static const struct {
     const char *host, *user, *names[3];
 } servers[] = {

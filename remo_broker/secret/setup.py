@@ -17,7 +17,7 @@ import tempfile
 
 from remo_broker.cli.options import Arguments, Usage
 from remo_broker.cli.program import Problem, report
-from remo_broker.secret.commands import DRY_RUN, REMOVE
+from remo_broker.secret.commands import DRY_RUN, REVERT
 from remo_broker.secret.config_lines import MARK, AlreadySet
 from remo_broker.secret.configurations import DEFAULT_SECRETS, TOOLS, ConfigChange, home, read
 from remo_broker.secret.get import tell
@@ -40,7 +40,7 @@ def setup(arguments: Arguments) -> int:
     wanted = [word.partition("=")[::2] for word in arguments.operands] or [(tool, "") for tool in _installed()]
     for tool, _ in wanted:
         if tool not in TOOLS:
-            raise Usage(f"unknown tool: {tool!r}; known are {', '.join(TOOLS)}")
+            raise Usage(f"unknown tool: {tool!r}", hint=f"choose from {', '.join(TOOLS)}")
     problems = []
     for tool, name in wanted:
         try:
@@ -64,7 +64,7 @@ def setup(arguments: Arguments) -> int:
 
 def _setup_tool(tool: str, name: str, arguments: Arguments) -> None:
     """The program first: with the configuration alone, the tool would not find it."""
-    remove = arguments.flag(REMOVE)
+    remove = arguments.flag(REVERT)
     program = _program(tool, remove=remove)
     configuration = TOOLS[tool](name, remove)
     changes = [one for one in (program, configuration) if one is not None and one.before != one.after]

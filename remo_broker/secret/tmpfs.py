@@ -289,7 +289,9 @@ def _make_directory(name: str, parent: int | None, path: str) -> int:
         ) from None
     if not _is_own(descriptor):
         os.close(descriptor)
-        raise Problem(f"{path} belongs to another user, or others may write to it", hint="have it removed")
+        raise Problem(
+            f"{path} belongs to another user, or others may write to it", hint="remove it as its owner or as root"
+        )
     os.fchmod(descriptor, DIRECTORY_MODE)  # regardless of the umask or an older version
     return descriptor
 

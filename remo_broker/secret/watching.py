@@ -22,11 +22,11 @@ from remo_broker.cli.program import Problem, report
 from remo_broker.client.errors import ClientError, Denied, NotFound, PeerUnexpected
 from remo_broker.client.value import SecretValue
 from remo_broker.protocol.clock import monotonic
-from remo_broker.secret.become import start
 from remo_broker.secret.bindings import Bound
 from remo_broker.secret.commands import DEFAULT_GRACE_SECONDS
-from remo_broker.secret.group_member import GroupMember
 from remo_broker.secret.locate import open_client
+from remo_broker.secret.process_group import GroupMember
+from remo_broker.secret.programs import start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -201,8 +201,8 @@ class WatchedJob:
         """Whether somebody has just told the command to end: a change while it ends does not start
         it again.
         """
-        patience = max(grace_seconds, DEFAULT_GRACE_SECONDS)
-        return self._told_to_end is not None and monotonic() - self._told_to_end < patience
+        window = max(grace_seconds, DEFAULT_GRACE_SECONDS)
+        return self._told_to_end is not None and monotonic() - self._told_to_end < window
 
     def next_signal(self) -> signal.struct_siginfo | None:
         """The next signal; None when a restart has waited for the command long enough."""

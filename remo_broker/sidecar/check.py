@@ -5,7 +5,7 @@ from __future__ import annotations
 from remo_broker.cli.program import Problem, complain
 from remo_broker.client.admin import AdminClient
 from remo_broker.client.errors import ClientError
-from remo_broker.client.lacking import lacking
+from remo_broker.client.missing_secrets import projects_lacking
 from remo_broker.protocol.names import counted
 from remo_broker.protocol.process import forbid_dumps
 from remo_broker.sidecar import configuration
@@ -42,9 +42,9 @@ def check(arguments: Arguments) -> int:
     unsatisfied: list[tuple[str, list[str]]] = []
     try:
         with AdminClient(socket_path(arguments)) as client:
-            unsatisfied = lacking(client, reading.secrets.names())
+            unsatisfied = projects_lacking(client, reading.secrets.names())
     except ClientError as error:
-        problems.append(Problem(f"the projects are not checked: {error}", hint=getattr(error, "hint", None)))
+        problems.append(Problem(f"the projects were not checked: {error}", hint=getattr(error, "hint", None)))
     output = open_output(arguments)
     if output.json != "off":
         output.show_json(

@@ -65,7 +65,9 @@ def output_of(argv: Sequence[str], label: str, timeout_seconds: int, *, own_sess
     if status < 0:
         raise Problem(f"{label}: killed by {signal.Signals(-status).name}", hint="run the command by hand")
     if status:
-        raise Problem(f"{label}: exit status {status}", hint="run the command by hand; what it said is in the log")
+        raise Problem(
+            f"{label}: exit status {status}", hint="run the command by hand; its standard error is in the log"
+        )
     return content
 
 
@@ -85,7 +87,7 @@ def _read(process: subprocess.Popen[bytes], deadline: float, label: str) -> byte
         content += piece
         if len(content) > MAX_PUSH:
             raise Problem(
-                f"{label}: prints more than the {MAX_PUSH} bytes that a push may have",
+                f"{label}: prints more than {MAX_PUSH} bytes, the limit of a push",
                 hint="have the command print only the secrets that projects use",
             )
     return None

@@ -13,18 +13,21 @@ CONFIG = Option(
 SOCKET = Option("--socket", value="PATH", kind="file", help=f"The admin socket; {ADMIN_SOCKET} by default")
 JSON = Option("--json", value="MODE", choices=("short", "pretty", "off"), help="Print JSON on one line, or indented")
 
-COMMAND = Option("--command", value="COMMAND", help="Read what this command prints; it is split into words, no shell")
+COMMAND = Option(
+    "--command", value="COMMAND", help="Read the output of this command, which is executed without a shell"
+)
 FILE = Option("--file", value="PATH", kind="file", help="Read this file, JSON or dotenv")
-DIRECTORY = Option("--directory", value="DIR", kind="directory", help="Read this directory: each file is a secret")
+DIRECTORY = Option("--directory", value="DIR", kind="directory", help="Read this directory, one secret per file")
 WATCH = Option("--watch", value="PATH,...", kind="file", help="With --command: run it again when one of these changes")
-REFRESH = Option("--refresh-seconds", value="N", help="Read again at least this often; never by default")
+REFRESH = Option("--refresh-seconds", value="N", help="Read the sources again at least this often; never by default")
 SOURCES = (COMMAND, FILE, DIRECTORY, WATCH, REFRESH)
 
-VALUE_FILE = Option("--file", value="PATH", kind="file", help="Keep the bytes of this file")
+VALUE_FILE = Option("--file", value="PATH", kind="file", help="Store the content of this file, byte for byte")
 
 _SOURCES_HELP = f"""\
-The sources are those of {paths.SIDECAR_CONFIG_FILE}, see remo-sidecar.toml(5), or those on the command line instead.
-Credentials that systemd passes to the process, in $CREDENTIALS_DIRECTORY, are pushed too."""
+{paths.SIDECAR_CONFIG_FILE} defines the sources, see remo-sidecar.toml(5), unless the command line
+gives others. Credentials that systemd passes to the process, in $CREDENTIALS_DIRECTORY, are pushed
+too."""
 
 PROGRAM = Program(
     "remo-sidecar",
@@ -37,9 +40,10 @@ PROGRAM = Program(
             run="remo_broker.sidecar.run:run",
             options=SOURCES,
             details=f"""\
-Pushes at its start, when a source changes, when a broker has started again, and on SIGHUP, which also reads the
-configuration again. A source that fails leaves the broker as it is, and is tried again. After another process's push or
-clear it waits for one of the above.
+Pushes at start, when a source changes, when refresh_seconds have passed, when the broker has
+restarted, and on SIGHUP, which also reloads the configuration. If a source fails, nothing is
+pushed, and the source is tried again. After a push or clear of another client, pushes nothing until
+a watched source changes, the broker restarts, or SIGHUP arrives.
 
 {_SOURCES_HELP}""",
         ),
@@ -49,7 +53,8 @@ clear it waits for one of the above.
             run="remo_broker.sidecar.push:push",
             options=SOURCES,
             details=f"""\
-Replaces whatever the broker holds. If one source fails, nothing is pushed and the exit status is 1.
+Replaces everything that the broker holds. If a source fails, nothing is pushed and the exit status
+is 1.
 
 {_SOURCES_HELP}""",
         ),
@@ -59,34 +64,36 @@ Replaces whatever the broker holds. If one source fails, nothing is pushed and t
             run="remo_broker.sidecar.check:check",
             options=SOURCES,
             details=f"""\
-Shows names, kinds, sources and classes of size, never a value, and the projects that would still lack a secret. Pushes
-nothing. The exit status is 1 if a source fails or a project would lack something.
+Shows names, kinds, sources and size classes, never values, and the projects that would still lack a
+secret. Pushes nothing. The exit status is 1 if a source fails, a project would lack a secret, or
+the broker cannot be reached.
 
 {_SOURCES_HELP}""",
         ),
         Command(
             "set",
-            "Keep a secret on this host, encrypted",
+            "Store a secret on this host, encrypted",
             run="remo_broker.sidecar.store:set_secret",
             operands=[Operand("NAME", kind="secret")],
             options=[VALUE_FILE],
             details=f"""\
-Asks for the value on a terminal, otherwise reads standard input; one newline at the end is not part of the value. It is
-encrypted by systemd-creds, with the host's key or its TPM, and kept below {paths.SECRETS_DIR}. Where systemd runs,
-remo-sidecar.service is then enabled and restarted, and the broker has the secret when the command ends.""",
+Prompts for the value on a terminal; otherwise reads standard input, without one newline at the end.
+systemd-creds encrypts the value, with the host's key or its TPM, into {paths.SECRETS_DIR}. If
+systemd is running, remo-sidecar.service is then enabled and restarted, and the broker has the
+secret when the command ends.""",
         ),
         Command(
             "remove",
-            "Remove a secret that 'set' has kept",
+            "Remove a secret that 'set' has stored",
             run="remo_broker.sidecar.store:remove_secret",
             operands=[Operand("NAME", kind="secret")],
-            details="The broker no longer has it when the command ends.",
+            details="When the command ends, the broker no longer has it.",
         ),
         Command(
             "list",
-            "List the secrets that 'set' has kept",
+            "List the secrets that 'set' has stored",
             run="remo_broker.sidecar.store:list_secrets",
-            details="Names and times; nothing is decrypted.",
+            details="Prints names and times; decrypts nothing.",
         ),
     ],
     epilog="Exit status: 0 on success, 1 on failure, 2 on wrong usage.",

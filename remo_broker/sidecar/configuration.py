@@ -235,7 +235,7 @@ def _of_file(path: str | None) -> list[Source]:
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise Problem(f"{path}: source: not a list of tables", hint=f"write [[source]] above each source; {SEE}")
     if len(tables) > MAX_SOURCES:
-        raise Problem(f"{path}: {counted(len(tables), 'source')}, more than {MAX_SOURCES}", hint="join some of them")
+        raise Problem(f"{path}: {counted(len(tables), 'source')}, more than {MAX_SOURCES}", hint="combine some of them")
     return [_of_table(path, number, table) for number, table in enumerate(tables, 1)]
 
 

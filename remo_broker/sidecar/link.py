@@ -7,7 +7,7 @@ from remo_broker.client.errors import BadReply, ClientError, ConnectionLost
 from remo_broker.client.exchange import build, encode, parse_object, refusal_in
 from remo_broker.protocol import paths
 from remo_broker.protocol.clock import monotonic
-from remo_broker.protocol.limits import MAX_MESSAGE, SIGN_OF_LIFE_SECONDS
+from remo_broker.protocol.limits import KEEP_ALIVE_SECONDS, MAX_MESSAGE
 from remo_broker.protocol.lines import LineBuffer
 from remo_broker.protocol.ops import WatchStore
 from remo_broker.protocol.replies import StoreState
@@ -15,7 +15,7 @@ from remo_broker.protocol.replies import StoreState
 # A connect waits only if the backlog is full.
 CONNECT_SECONDS = 5.0
 # A broker silent for this long hangs, or the connection is dead: reconnect.
-SILENCE_SECONDS = 2 * SIGN_OF_LIFE_SECONDS + 5
+SILENCE_SECONDS = 2 * KEEP_ALIVE_SECONDS + 5
 
 
 class BrokerLink:

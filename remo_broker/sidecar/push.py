@@ -54,7 +54,7 @@ def request_for(secrets: Secrets, *, changes: bool = False) -> tuple[PushCreds, 
     size = len(line)
     if size > MAX_PUSH:
         raise Problem(
-            f"all sources: a push of {size} bytes, more than {MAX_PUSH}", hint="leave something out with only"
+            f"all sources: a push of {size} bytes, more than {MAX_PUSH}", hint="exclude some secrets with only"
         )
     return request, hash(line)
 

@@ -146,7 +146,7 @@ class Supplier:
         if self._link is not None and self._link.descriptor in ready:
             self._hear(self._link)
         elif self._link is not None and boot_seconds() >= self._heard_at + SILENCE_SECONDS:
-            self._unlink(f"no sign of life from the broker for {SILENCE_SECONDS:g} s")
+            self._unlink(f"nothing heard from the broker for {SILENCE_SECONDS:g} s")
         elif self._link is not None and boot_seconds() >= self._answer_by:
             self._answer_by = NEVER
             self._log_failure(f"{self._path}: connected, but the broker does not answer")

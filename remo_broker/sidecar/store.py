@@ -60,7 +60,7 @@ def remove_secret(arguments: Arguments) -> None:
     try:
         os.unlink(os.path.join(paths.SECRETS_DIR, name))
     except FileNotFoundError:
-        raise Problem(f"{name}: not kept here", hint="'remo-sidecar list' shows what is") from None
+        raise Problem(f"{name}: not stored on this host", hint="'remo-sidecar list' shows the stored secrets") from None
     _end(arguments, f"{name} is removed")
 
 

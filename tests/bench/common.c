@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 /* A server that does not answer for so long has failed. */
-#define PATIENCE_SECONDS 30
+#define TIMEOUT_SECONDS 30
 
 void die(const char *format, ...)
 {
@@ -103,10 +103,10 @@ int connect_unix(const char *path, int type)
 {
     struct sockaddr_un address;
     int fd = unix_socket(path, type, &address);
-    static const struct timeval patience = {.tv_sec = PATIENCE_SECONDS};
+    static const struct timeval timeout = {.tv_sec = TIMEOUT_SECONDS};
     if (connect(fd, (struct sockaddr *)&address, sizeof address) ||
-        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) ||
-        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience))
+        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout) ||
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout))
         die("connect to %s", path);
     return fd;
 }

@@ -52,7 +52,7 @@ static struct {
 } options = {.requests = 1000, .connections = 50, .cpu = -1};
 
 /* A server that answers nothing for so long has failed. */
-#define PATIENCE_MSEC 30000
+#define TIMEOUT_MSEC 30000
 
 /* Longer than the longest reply of any contestant. */
 #define REPLY_ROOM (128 * 1024)
@@ -287,7 +287,7 @@ static double open_loop(struct samples *samples)
         int more = begun < options.requests && due < end;
         if (more && timerfd_settime(timer, TFD_TIMER_ABSTIME, &next, NULL))
             die("timerfd_settime");
-        int count = epoll_wait(loop, ready, sizeof ready / sizeof *ready, PATIENCE_MSEC);
+        int count = epoll_wait(loop, ready, sizeof ready / sizeof *ready, TIMEOUT_MSEC);
         if (!count)
             die("%s: %zu connections got no reply", options.socket, MOST_OPEN - left);
         for (int i = 0; i < count; i++) {

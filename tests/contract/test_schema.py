@@ -23,7 +23,7 @@ from remo_broker.broker.secrets.json_spans import finish, scan
 from remo_broker.build import schema
 from remo_broker.manifest import rules
 from remo_broker.manifest.models import ALLOWED, AllowlistForm, BindingForm
-from remo_broker.protocol import config, ops, replies
+from remo_broker.protocol import ops, replies
 from remo_broker.protocol.message import Message
 from remo_broker.protocol.ops import Request
 from remo_broker.protocol.replies import Reply
@@ -233,11 +233,6 @@ def test_a_malformed_message_is_not_valid(name: str, message: Any) -> None:
 @pytest.mark.parametrize("example", MANIFEST_EXAMPLES, ids=lambda path: path.stem)
 def test_each_example_of_a_manifest_is_valid(example: Path) -> None:
     manifest.validate(tomllib.loads(example.read_text()))
-
-
-def test_the_defaults_are_those_of_the_configuration() -> None:
-    defaults = config.KEYS["cache_default_ttl_seconds"].default, config.KEYS["cache_default_max_entries"].default
-    assert defaults == (rules.DEFAULT_TTL_SECONDS, rules.DEFAULT_MAX_ENTRIES)
 
 
 KEYS = sorted({part for key in ALLOWED for part in key.split(".")} - {"*"})

@@ -30,7 +30,7 @@ VOLLEY = 20
 # Lengths of pushed values: mostly short, now and then what only just fits.
 SHORT, LONG = (8, 400), (20_000, 60_000)
 LONG_PUSHES = 0.02
-PATIENCE_SECONDS = 30
+TIMEOUT_SECONDS = 30
 PROBES = 100
 
 
@@ -39,7 +39,7 @@ class ProjectLink:
 
     def __init__(self, path: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(PATIENCE_SECONDS)
+        self._socket.settimeout(TIMEOUT_SECONDS)
         self._socket.connect(path)
         self._lines = self._socket.makefile("rb")
 

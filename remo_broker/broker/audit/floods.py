@@ -73,7 +73,7 @@ class RateLimitRecords:
         self._record(project, peer_fields)
         bucket = project.bucket
         if bucket.refused == 1:  # the first one that is not recorded yet
-            left = bucket.told_at + REFUSALS_SECONDS - self._loop.now
+            left = bucket.reported_at + REFUSALS_SECONDS - self._loop.now
             self._loop.after(left, partial(self._record, project, peer_fields))
 
     def _record(self, project: Project, peer_fields: bytes) -> None:

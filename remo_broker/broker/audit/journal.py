@@ -94,9 +94,9 @@ class JournalTransport:
                 self._splits = 0 < max(versions, default=0) <= LAST_TO_SPLIT
         return MAX_DATAGRAM if self._splits else 0
 
-    def send(self, records: list[bytes], patience_seconds: float) -> None:
+    def send(self, records: list[bytes], timeout_seconds: float) -> None:
         """Hand over `records` as one datagram. Raises OSError if journald does not accept it within
-        `patience_seconds`."""
+        `timeout_seconds`."""
         data = b"\n".join(records)
         if self._socket is None:
             self._connect()
@@ -104,9 +104,9 @@ class JournalTransport:
         try:
             self._socket.send(data)
         except BlockingIOError:
-            if patience_seconds <= 0:
+            if timeout_seconds <= 0:
                 raise
-            self._send_when_writable(data, patience_seconds)
+            self._send_when_writable(data, timeout_seconds)
         except OSError as error:
             if error.errno not in (errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN):
                 raise
@@ -115,13 +115,13 @@ class JournalTransport:
             self._connect()
             self._socket.send(data)
 
-    def received(self, patience_seconds: float) -> bool:
-        """Whether journald has received everything, or does so within `patience_seconds`."""
+    def received(self, timeout_seconds: float) -> bool:
+        """Whether journald has received everything, or does so within `timeout_seconds`."""
         import fcntl  # only if secrets wait for it
 
         if self._socket is None:
             return True
-        deadline = monotonic() + patience_seconds
+        deadline = monotonic() + timeout_seconds
         while fcntl.ioctl(self._socket, _SIOCOUTQ, _NOTHING) != _NOTHING:
             if monotonic() >= deadline:
                 return False
@@ -151,11 +151,11 @@ class JournalTransport:
         wanted = min(LARGEST_STEP, max(SMALLEST_FILE, runtime.f_blocks * runtime.f_frsize // FILES_PER_DISK))
         return not self._has_file or runtime.f_bavail * runtime.f_frsize >= wanted
 
-    def _send_when_writable(self, data: bytes, patience_seconds: float) -> None:
+    def _send_when_writable(self, data: bytes, timeout_seconds: float) -> None:
         assert self._socket is not None
         poll = select.poll()
         poll.register(self._socket, select.POLLOUT)
-        deadline = monotonic() + patience_seconds
+        deadline = monotonic() + timeout_seconds
         while (left := deadline - monotonic()) > 0:
             poll.poll(left * 1000)
             try:
@@ -239,18 +239,18 @@ class StderrTransport:
     def __init__(self) -> None:
         self.on_loss: Callable[[], None] = _nothing
 
-    def send(self, records: list[bytes], patience_seconds: float) -> None:
+    def send(self, records: list[bytes], timeout_seconds: float) -> None:
         data = b"".join(json.dumps(fields_of(record)).encode("ascii") + b"\n" for record in records)
         poll = select.poll()
         poll.register(self._DESCRIPTOR, select.POLLOUT)
         while data:
             # An unread pipe must not block the broker. It stays in blocking mode, because other
             # processes share it.
-            if not poll.poll(patience_seconds * 1000):
+            if not poll.poll(timeout_seconds * 1000):
                 raise BlockingIOError(errno.EAGAIN, "standard error does not accept records")
             data = data[os.write(self._DESCRIPTOR, data[: select.PIPE_BUF]) :]
 
-    def received(self, patience_seconds: float) -> bool:  # noqa: ARG002 - a pipe cannot tell
+    def received(self, timeout_seconds: float) -> bool:  # noqa: ARG002 - a pipe cannot tell
         return True
 
     def can_write(self) -> bool:

@@ -2,7 +2,7 @@
 
 Rules:
 - a record is handed over before its reply is sent;
-- when journald's queue is full, the broker waits up to `PATIENCE_SECONDS`. After that it does not
+- when journald's queue is full, the broker waits up to `SEND_SECONDS`. After that it does not
   wait again until journald has accepted a record;
 - meanwhile up to `WAITING_RECORDS` records wait in memory with their own time; `waiting` decides
   which of them to drop;
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
         on_loss: Callable[[], None]
         """Called when records handed over may have been lost before they were received."""
 
-        def send(self, records: list[bytes], patience_seconds: float) -> None: ...
+        def send(self, records: list[bytes], timeout_seconds: float) -> None: ...
 
-        def received(self, patience_seconds: float) -> bool:
-            """Whether all records handed over are received within `patience_seconds`."""
+        def received(self, timeout_seconds: float) -> bool:
+            """Whether all records handed over are received within `timeout_seconds`."""
 
         def can_write(self) -> bool:
             """Whether the receiver can probably write what it receives."""
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 # A healthy journald empties its queue in well under a millisecond, but a rotation or a sync may
 # take tens of milliseconds. All clients wait meanwhile, so this must be well below the 200 ms in
 # which a status has to be answered.
-PATIENCE_SECONDS = 0.1
+SEND_SECONDS = 0.1
 # The longest wait for all datagrams of one turn together.
 TURN_SECONDS = 0.15
 # How often to try journald while records wait.
@@ -151,15 +151,15 @@ class AuditTrail:
         taken = 0
         try:
             if len(records) == 1:
-                self._transport.send(records, PATIENCE_SECONDS)
+                self._transport.send(records, SEND_SECONDS)
                 taken = 1
             else:
                 deadline = monotonic() + TURN_SECONDS
-                patience = PATIENCE_SECONDS
+                timeout = SEND_SECONDS
                 for batch in self._batches(records):
-                    self._transport.send(batch, patience)
+                    self._transport.send(batch, timeout)
                     taken += len(batch)
-                    patience = min(patience, max(0.0, deadline - monotonic()))
+                    timeout = min(timeout, max(0.0, deadline - monotonic()))
         except OSError:
             self._degrade("journald is not accepting audit records")
         self.unseen += taken
@@ -172,7 +172,7 @@ class AuditTrail:
         record = b"".join((head, peer_fields, records.END_OF_GET % (microseconds, self._start_field, self.serial)))
         if self.healthy or self.retry():
             try:
-                self._transport.send([record], PATIENCE_SECONDS)
+                self._transport.send([record], SEND_SECONDS)
             except OSError:
                 self._degrade("journald is not accepting audit records")
             else:
@@ -195,9 +195,9 @@ class AuditTrail:
                 self._degrade("The journal cannot be written: make room below /var/log and /run")
 
     def received(self) -> bool:
-        """Wait up to `PATIENCE_SECONDS` until everything handed over has been received; degrade if
+        """Wait up to `SEND_SECONDS` until everything handed over has been received; degrade if
         it is not."""
-        if self._transport.received(PATIENCE_SECONDS):
+        if self._transport.received(SEND_SECONDS):
             return True
         self._degrade("journald is not accepting audit records")
         return False
@@ -276,7 +276,7 @@ class AuditTrail:
         """Try to hand over the waiting records; return whether none wait any more.
 
         It does not block while the receiver is gone; once it is back, it blocks for up to
-        `PATIENCE_SECONDS`.
+        `SEND_SECONDS`.
         """
         if self.healthy:
             return True
@@ -294,24 +294,24 @@ class AuditTrail:
             return False
         # Do not wait for the first record. Once it is accepted, a briefly full queue is no reason
         # to give up.
-        patience = 0.0
+        timeout = 0.0
         if self._degraded is not None:
-            if not self._try_to_send([self._degraded], patience):
+            if not self._try_to_send([self._degraded], timeout):
                 return False
             self._degraded = None
-            patience = PATIENCE_SECONDS
+            timeout = SEND_SECONDS
         while self._waiting or self._waiting.uncounted:
             if not self._waiting:
                 self._count_denials()
             batch = self._waiting.batch(self._transport.max_batch)
-            if not self._try_to_send(batch, patience):
+            if not self._try_to_send(batch, timeout):
                 return False
             self._waiting.done(len(batch))
-            patience = max(0.0, now + PATIENCE_SECONDS - monotonic())
+            timeout = max(0.0, now + SEND_SECONDS - monotonic())
         dropped = self.dropped - self._dropped_before
         text = f"journald accepts audit records again; at most {dropped} records were lost."
         recovered = records.record(records.Event.RECOVERED, text, dropped=dropped) + records.own_fields()
-        self.healthy = self._try_to_send(self.numbered([recovered], b""), patience)
+        self.healthy = self._try_to_send(self.numbered([recovered], b""), timeout)
         if not self.healthy:
             self.serial -= 1  # the next attempt creates another record
         if self.healthy:
@@ -335,9 +335,9 @@ class AuditTrail:
             record = records.denials_counted(project, count, records.NOT_TAKEN, message)
             self.keep(self.numbered([record], records.own_fields()))
 
-    def _try_to_send(self, records: list[bytes], patience_seconds: float) -> bool:
+    def _try_to_send(self, records: list[bytes], timeout_seconds: float) -> bool:
         try:
-            self._transport.send(records, patience_seconds)
+            self._transport.send(records, timeout_seconds)
         except OSError:
             return False
         self.unseen += len(records)

@@ -11,9 +11,9 @@ import socket
 
 from remo_broker.broker.sockets.connection import Stream
 from remo_broker.protocol.clock import now_usec
-from remo_broker.protocol.limits import SIGN_OF_LIFE_SECONDS
+from remo_broker.protocol.limits import KEEP_ALIVE_SECONDS
 from remo_broker.protocol.message import encode
-from remo_broker.protocol.replies import CLEARED, PUSHED, RELOADED, ProjectState, SignOfLife, StoreState
+from remo_broker.protocol.replies import CLEARED, PUSHED, RELOADED, KeepAlive, ProjectState, StoreState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ SEND_BUFFER = 16 * 1024
 # Streams to write to in one turn; each takes about 5 µs.
 STREAMS_PER_TURN = 64
 
-_SIGN_OF_LIFE = encode(SignOfLife().to_json())
+_KEEP_ALIVE = encode(KeepAlive().to_json())
 
 
 class WatchStream(Stream):
@@ -44,7 +44,7 @@ class WatchStream(Stream):
         self._sent_at = watchers.loop.now
         connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         watchers.streams.add(self)
-        watchers.loop.after(SIGN_OF_LIFE_SECONDS, self._give_sign_of_life)
+        watchers.loop.after(KEEP_ALIVE_SECONDS, self._send_keep_alive)
 
     def state(self, event: str | None) -> Message:
         raise NotImplementedError
@@ -65,13 +65,13 @@ class WatchStream(Stream):
         self._sent_at = self._watchers.loop.now
         self._connection.send(line)
 
-    def _give_sign_of_life(self) -> None:
+    def _send_keep_alive(self) -> None:
         if self not in self._watchers.streams:
             return
         loop = self._watchers.loop
-        if loop.now - self._sent_at >= SIGN_OF_LIFE_SECONDS and not self._connection.pending:
-            self._send(_SIGN_OF_LIFE)
-        loop.after(max(1.0, self._sent_at + SIGN_OF_LIFE_SECONDS - loop.now), self._give_sign_of_life)
+        if loop.now - self._sent_at >= KEEP_ALIVE_SECONDS and not self._connection.pending:
+            self._send(_KEEP_ALIVE)
+        loop.after(max(1.0, self._sent_at + KEEP_ALIVE_SECONDS - loop.now), self._send_keep_alive)
 
     def closed(self) -> None:
         self._watchers.streams.discard(self)

@@ -79,7 +79,7 @@ def test_defaults_and_exit_statuses() -> None:
         f"and {EXIT_UNKNOWN} when",
         f"0 on success, {EXIT_FAILURE} on failure",
         f"{EXIT_USAGE} on wrong usage",
-        f"{EXIT_INTERRUPTED} when it is interrupted",
+        f"{EXIT_INTERRUPTED} when interrupted",
     ):
         assert promise in text, promise
     statuses = section("remo-secret.1", "EXIT STATUS")

@@ -55,7 +55,7 @@ def test_numbers() -> None:
         f"request may have {limits.MAX_PUSH}",
         f"more than {limits.MAX_DEPTH} levels",
         f"not finished within {PEER_SECONDS:g} seconds",
-        f"nothing to send for {limits.SIGN_OF_LIFE_SECONDS:g} seconds",
+        f"nothing to send for {limits.KEEP_ALIVE_SECONDS:g} seconds",
         f"at most {HALF_SENT_SECONDS:g} seconds later",
         f"at most {MAX_UIDS} uids",
         f"at most {MAX_SHOWN_NAME} letters, digits and underscores",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from remo_broker.broker.audit.trail import LOOK_SECONDS, PATIENCE_SECONDS
+from remo_broker.broker.audit.trail import LOOK_SECONDS, SEND_SECONDS
 from remo_broker.broker.audit.waiting import WAITING_RECORDS
 from tests.machine.faults import journald
 from tests.machine.faults.figures import LONG, SEED, Figures, within
@@ -36,7 +36,7 @@ CLIENTS = 20
 PAUSE_SECONDS = 0.005
 # No client waits longer for its answer than journald is waited for, and for a machine that has
 # other things to do.
-ANSWER_SECONDS = PATIENCE_SECONDS + 0.4
+ANSWER_SECONDS = SEND_SECONDS + 0.4
 # What is promised.
 DENIED_SECONDS = RECOVERED_SECONDS = 2.0
 STATUS_SECONDS = 0.2

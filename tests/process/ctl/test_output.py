@@ -85,7 +85,7 @@ def test_output_in_another_encoding(operator: CommandLine, directory: pathlib.Pa
         (["audit", "--directory="], "--directory requires a value: DIR"),
         (["list", "--socket="], "--socket requires a value: PATH"),
         (["explain", "x", "Y", "--uid=0,1"], "--uid takes one user; ask for each"),
-        (["explain", "x"], "NAME is missing: the secret to explain"),
+        (["explain", "x"], "NAME is missing: the name of the secret to explain"),
         (["audit", "--follow", "--summary"], "--follow and --summary cannot be combined"),
         (["audit", "--follow", "--until=now"], "--follow and --until cannot be combined"),
         (["audit", "--verify", "--by=who"], "--verify and --summary cannot be combined"),

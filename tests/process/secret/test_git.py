@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from remo_broker.secret.commands import PROGRAM
-from remo_broker.secret.hosts import GIT_SERVERS
+from remo_broker.secret.servers import GIT_SERVERS
 from tests.support import programs
 from tests.support.broker import registration
 from tests.support.machine import poll, unavailable

@@ -227,7 +227,7 @@ def test_check(supplied: Supplied) -> None:
     done = supplied.run("check", "--file=a.json")
     assert done.returncode == 1
     assert b"4 secrets would be pushed." in done.stdout, "what was read is shown all the same"
-    assert b"the projects are not checked" in done.stderr
+    assert b"the projects were not checked" in done.stderr
 
 
 def test_what_a_command_says_goes_to_the_log_and_not_what_it_prints(supplied: Supplied) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from remo_broker.broker.audit.journal import JournalTransport
-from remo_broker.broker.audit.trail import PATIENCE_SECONDS, AuditTrail
+from remo_broker.broker.audit.trail import SEND_SECONDS, AuditTrail
 from remo_broker.broker.audit.waiting import WAITING_RECORDS
 from remo_broker.protocol import records
 from tests.support.native import Receiver
@@ -159,14 +159,14 @@ def test_a_request_brings_them_through_too(bench: TrailSetup) -> None:
 def test_a_full_queue_is_waited_for_and_then_nobody_waits(bench: TrailSetup, monkeypatch: pytest.MonkeyPatch) -> None:
     began = time.monotonic()
     following = bench.fill()
-    assert time.monotonic() - began >= PATIENCE_SECONDS
+    assert time.monotonic() - began >= SEND_SECONDS
     assert not bench.trail.healthy
     waits: list[float] = []
     send = bench.transport.send
 
-    def counted(records: list[bytes], patience_seconds: float) -> None:
-        waits.append(patience_seconds)
-        send(records, patience_seconds)
+    def counted(records: list[bytes], timeout_seconds: float) -> None:
+        waits.append(timeout_seconds)
+        send(records, timeout_seconds)
 
     with monkeypatch.context() as counting:
         counting.setattr(bench.transport, "send", counted)
@@ -376,11 +376,11 @@ def test_what_is_made_in_vain_while_it_recovers_takes_no_serial(
     send = bench.transport.send
     sent: list[list[bytes]] = []
 
-    def hangs(entries: list[bytes], patience_seconds: float) -> None:
+    def hangs(entries: list[bytes], timeout_seconds: float) -> None:
         if any(b"audit.recovered" in entry for entry in entries) and len(sent) < 3:
             sent.append(entries)
             raise BlockingIOError
-        send(entries, patience_seconds)
+        send(entries, timeout_seconds)
 
     monkeypatch.setattr(bench.transport, "send", hangs)
     for _ in range(3):

@@ -198,11 +198,11 @@ class Breakable(JournalTransport):
 
     breaks_in = 0
 
-    def send(self, records: list[bytes], patience_seconds: float) -> None:
+    def send(self, records: list[bytes], timeout_seconds: float) -> None:
         self.breaks_in -= 1
         if not self.breaks_in:
             raise ZeroDivisionError
-        super().send(records, patience_seconds)
+        super().send(records, timeout_seconds)
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from remo_broker.broker.sockets.connection import Connection, Sweeper
 from remo_broker.protocol.config import Config
 
 
-def test_a_watcher_gets_an_empty_object_as_a_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "SIGN_OF_LIFE_SECONDS", 0.05)
+def test_a_watcher_gets_an_empty_object_as_a_keep_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "KEEP_ALIVE_SECONDS", 0.05)
     bugs: list[BaseException] = []
     loop = Loop(bugs.append)
     ours, theirs = socket.socketpair()

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from remo_broker.client.value import SecretValue
     from remo_broker.protocol.replies import ProjectInfo
 
+# The most that a credential helper reads on standard input: git sends a few lines, docker one URL.
+MAX_INPUT = 64 * 1024
 DEFAULT_TOKEN_USER = "x-access-token"
 
 

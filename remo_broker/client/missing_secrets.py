@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from remo_broker.client.admin import AdminClient
 
 
-def lacking(client: AdminClient, names: Collection[str]) -> list[tuple[str, list[str]]]:
+def projects_lacking(client: AdminClient, names: Collection[str]) -> list[tuple[str, list[str]]]:
     """The registered projects whose allowlist has names outside `names`, each with those names."""
     held = set(names)
     found = []

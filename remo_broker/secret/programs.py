@@ -46,7 +46,7 @@ def restore_signals() -> None:
         _signal.signal(number, _signal.SIG_DFL)
 
 
-def become(program: str, command: list[str], variables: dict[bytes, bytes]) -> NoReturn:
+def replace_process(program: str, command: list[str], variables: dict[bytes, bytes]) -> NoReturn:
     """Replace this process. Raises `Problem` if that fails."""
     restore_signals()
     sys.stdout.flush()
