@@ -1657,7 +1657,7 @@ static void explain_port(void) {
         out.descriptor = STDERR_FILENO;
         say("remo-secret: git asks for ");
         say_escaped(asked.host);
-        say(", which is another server than --host=");
+        say(", which is not the same server as --host=");
         say_text(arguments.hosts[i]);
         say("\nHint: give --host=");
         say_escaped(asked.host);

@@ -127,8 +127,8 @@ def test_nobody_of_their_users_reaches_the_helpers_or_the_state(
     machine: Machine, operator: Operator, user: str
 ) -> None:
     operator.register("app", ["A"])
-    make = {"op": "make", "project": "evil", "owner": "/", "kinds": ["client"], "renew": True}
-    read = {"project_path": "/", "name": "evil", "max_ttl_seconds": 1, "max_entries": 1}
+    make = {"op": "make", "project": "attacker", "owner": "/", "kinds": ["client"], "renew": True}
+    read = {"project_path": "/", "name": "attacker", "max_ttl_seconds": 1, "max_entries": 1}
     assert intrude(machine, user, "ask", f"{RUN}/internal/bind.sock", json.dumps(make)) == set()
     assert intrude(machine, user, "ask", f"{RUN}/internal/manifest.sock", json.dumps(read)) == set()
     machine.write("/tmp/forged", '{"version":1,"projects":[]}')

@@ -111,7 +111,7 @@ def test_a_root_process_elsewhere_gets_nothing_under_the_name_of_a_unit(
 ) -> None:
     """As in a container of root's, where all abstract addresses are free."""
     host.push({"PASSWORD": "zqSecretzq"})
-    run = ["systemd-run", "--quiet", "--wait", "--pipe", "--unit=impostor", *namespaces]
+    run = ["systemd-run", "--quiet", "--wait", "--pipe", "--unit=other", *namespaces]
     said = machine.run([*run, "/usr/bin/python3", "-c", ASK, SOCKET, "abc/unit/load@x.service/password"]).stdout
     assert said.startswith(f"{TOO_MUCH} remo-broker refused")
     assert ("load@x.service", "password", "unit_mismatch") in refusals(machine)

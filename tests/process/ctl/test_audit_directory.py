@@ -108,8 +108,8 @@ def test_a_users_number_of_another_host_gets_no_name_of_this_one(gathered: Gathe
 @pytest.mark.parametrize(
     "forged",
     [
-        {"_SYSTEMD_UNIT": "evil.service"},
-        {"_SYSTEMD_UNIT": "remo-broker.service.evil"},
+        {"_SYSTEMD_UNIT": "attacker.service"},
+        {"_SYSTEMD_UNIT": "remo-broker.service.attacker"},
         {"_SYSTEMD_UNIT": ""},
         {"_SYSTEMD_UNIT": "", "UNIT": "remo-broker.service", "SYSTEMD_UNIT": "remo-broker.service"},
     ],

@@ -60,7 +60,7 @@ def records() -> list[Record]:
         )
         for number in range(2000)
     ]
-    found.append(fetch("TOKEN", usec=USEC + 2 * DAY, peer_comm="curl", peer_unit="evil.service"))
+    found.append(fetch("TOKEN", usec=USEC + 2 * DAY, peer_comm="curl", peer_unit="attacker.service"))
     found.append(Record(Entry(USEC, event="fetch.rate_limited", project="q", count="40")))
     return found
 
@@ -112,9 +112,9 @@ def test_a_reader_without_a_mouse_or_eyes_gets_all_of_it() -> None:
 def test_counts_denials_and_first_fetches_are_shown() -> None:
     report = Report(records())
     assert (report.total.allowed, report.total.denied) == (73, 2040)
-    assert report.new == {("p", "curl in evil", "TOKEN")}
+    assert report.new == {("p", "curl in attacker", "TOKEN")}
     said = " ".join(Page(report.html()).text)
-    for fact in ("2,000 names: T0 … T1999", "postinstall in container web", "curl in evil", "new", "2026-05-31"):
+    for fact in ("2,000 names: T0 … T1999", "postinstall in container web", "curl in attacker", "new", "2026-05-31"):
         assert fact in said
 
 

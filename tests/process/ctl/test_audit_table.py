@@ -127,8 +127,8 @@ def test_no_entries_are_said(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         # What a unit, or a user, calls a container below its own control group.
         (
-            {"peer_comm": "npm", "peer_container": CONTAINER, "peer_unit": "evil.service"},
-            "npm in container 0123456789ab of evil",
+            {"peer_comm": "npm", "peer_container": CONTAINER, "peer_unit": "attacker.service"},
+            "npm in container 0123456789ab of attacker",
         ),
         (
             {"peer_comm": "npm", "peer_container": CONTAINER, "peer_unit": "user@1000.service"},

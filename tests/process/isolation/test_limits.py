@@ -49,8 +49,8 @@ class Connections:
 def test_unfinished_requests(start_broker: StartBroker, connections: Connections) -> None:
     """A project's connections keep `MAX_UNREAD` together; one that sends more is refused, and the
     others go on."""
-    broker = start_broker(projects=[registration("evil"), registration("good", "A")])
-    links = connections.join(broker.project("evil"), CONNECTIONS)
+    broker = start_broker(projects=[registration("noisy"), registration("quiet", "A")])
+    links = connections.join(broker.project("noisy"), CONNECTIONS)
     before = broker.resident_kib()
     for link in links:
         link.send(b"x" * (MAX_MESSAGE - 1))
@@ -69,7 +69,7 @@ def test_unfinished_requests(start_broker: StartBroker, connections: Connections
     assert len(told) < CONNECTIONS
     # What is kept, what one read of each may add, and room for the objects around it.
     assert (broker.resident_kib() - before) * 1024 <= MAX_UNREAD + CONNECTIONS * (READ_SIZE + 4096)
-    with Link(broker.project("good")) as link:
+    with Link(broker.project("quiet")) as link:
         assert link.ask({"op": "ping"})["ok"]
 
 
@@ -77,12 +77,12 @@ def test_answers_that_nobody_reads(start_broker: StartBroker, connections: Conne
     """The longest values and the longest `info`, asked for as often as the burst allows: they are
     not copied."""
     names = tuple(f"{number:0128}" for number in range(490))
-    broker = start_broker(projects=[registration("evil", "A", *names)])
+    broker = start_broker(projects=[registration("noisy", "A", *names)])
     broker.push({"A": "x" * 65_000})
-    with Link(broker.project("evil")) as link:
+    with Link(broker.project("noisy")) as link:
         link.ask({"op": "info"})
     before = broker.resident_kib()
-    links = connections.join(broker.project("evil"), 100)
+    links = connections.join(broker.project("noisy"), 100)
     for link in links:
         link.send(b'{"op":"info"}\n{"op":"get","name":"A"}\n' * 5)
     poll("them to be answered", lambda: broker.status()["fetches_allowed"] >= 400)
@@ -93,20 +93,20 @@ def test_answers_that_nobody_reads(start_broker: StartBroker, connections: Conne
 def test_connections(start_broker: StartBroker, connections: Connections) -> None:
     """Beyond a project's limit a connection is refused with a reply, far beyond it closed without
     one."""
-    broker = start_broker(projects=[registration("evil"), registration("good")])
-    links = connections.join(broker.project("evil"), CONNECTIONS)
+    broker = start_broker(projects=[registration("noisy"), registration("quiet")])
+    links = connections.join(broker.project("noisy"), CONNECTIONS)
     assert links[-1].ask({"op": "ping"})["ok"]
     descriptors = broker.descriptors()
-    more = connections.join(broker.project("evil"), 10 * MAX_OVERFLOW)
+    more = connections.join(broker.project("noisy"), 10 * MAX_OVERFLOW)
     assert more[0].reply()["reason"] == "too_many_connections"
     assert broker.descriptors() <= descriptors + MAX_OVERFLOW + 1  # one is just being looked at
     answers = [link.rest() for link in more[1:]]
     assert len([one for one in answers if one]) < 2 * MAX_OVERFLOW
     assert all(json.loads(one)["code"] == "rate_limited" for one in answers if one)
-    with Link(broker.project("good")) as link:
+    with Link(broker.project("quiet")) as link:
         assert link.ask({"op": "ping"})["ok"]
     links[0].close()
-    poll("a place to be free", lambda: _is_served(broker.project("evil"), "ping"))
+    poll("a place to be free", lambda: _is_served(broker.project("noisy"), "ping"))
 
 
 def test_out_of_descriptors(start_broker: StartBroker, connections: Connections) -> None:

@@ -69,7 +69,7 @@ def helpers(directory: pathlib.Path) -> Iterator[Helpers]:
     "lie",
     [
         {"allowlist": ["A", "B", "PRECIOUS"]},
-        {"hosts": {"h": "A", "evil.example": "B"}},
+        {"hosts": {"h": "A", "attacker.example": "B"}},
         {"bindings": {"A": [{"env_var": "LD_PRELOAD"}]}},
         {"ttl_seconds": 900},
     ],

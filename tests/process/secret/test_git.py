@@ -84,7 +84,7 @@ def test_own_host(broker: Broker) -> None:
     [
         ("protocol=http\nhost=github.com\n\n", ()),
         ("protocol=ssh\nhost=github.com\n\n", ()),
-        ("protocol=https\nhost=github.com.evil.example\n\n", ()),
+        ("protocol=https\nhost=github.com.attacker.example\n\n", ()),
         ("protocol=https\nhost=github.example\n\n", ()),
         ("protocol=https\nhost=github.com:8443\n\n", ()),
         ("protocol=https\nhost=bitbucket.org\n\n", ()),
@@ -122,7 +122,7 @@ def test_a_git_that_knows_ephemeral_credentials_is_told_not_to_store(broker: Bro
 
 @pytest.mark.parametrize("key", ["host", "protocol", "username"])
 def test_a_key_that_occurs_twice_is_refused(broker: Broker, key: str) -> None:
-    question = f"protocol=https\nhost=evil.example\nusername=a\n{key}=github.com\n\n"
+    question = f"protocol=https\nhost=attacker.example\nusername=a\n{key}=github.com\n\n"
     assert f"the key {key} twice" in refused(ask(broker, question), 1)
     assert not broker.records("fetch")
     assert ask(broker, question, operation="store").returncode == 0

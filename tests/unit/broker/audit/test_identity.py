@@ -52,7 +52,7 @@ A, B = "a" * 64, "b" * 64
         (f"/system.slice/docker-{A}.scope/docker-{B}.scope", f"docker-{A}.scope", A),
         (f"/system.slice/docker-{A}.scope/system.slice/trusted.service", f"docker-{A}.scope", A),
         (f"/docker/{A}/system.slice/trusted.service", None, A),
-        (f"/system.slice/evil.service/docker-{B[:63]}.scope", "evil.service", None),
+        (f"/system.slice/attacker.service/docker-{B[:63]}.scope", "attacker.service", None),
         (f"/system.slice/docker-{A}x.scope", f"docker-{A}x.scope", None),
         (f"/system.slice/x-docker-{A}.scope", f"x-docker-{A}.scope", None),
         ("/../../system.slice/other.service", None, None),
