@@ -109,7 +109,7 @@ def _descriptors() -> dict[int, str]:
 
 
 def _children() -> set[str]:
-    """The child processes of this process, the dead that nobody has waited for included."""
+    """The child processes of this process, including zombies."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -128,7 +128,7 @@ def _children() -> set[str]:
 @pytest.fixture(autouse=True)
 def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test after which this process has another descriptor or child than before."""
-    if "machines" in request.fixturenames:  # booted by the first test that wants one, kept for the others
+    if "machines" in request.fixturenames:  # booted by the first test that needs one, kept for the others
         yield
         return
     descriptors, children = _descriptors(), _children()

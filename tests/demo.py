@@ -208,7 +208,7 @@ def main() -> int:
     except (DemoFailed, OSError) as error:
         with contextlib.suppress(OSError):  # the reader of the output may have left
             print(f"demo: {error}", file=sys.stderr, flush=True)
-        os._exit(1)  # the interpreter would complain once more of an output that nobody reads
+        os._exit(1)  # the interpreter would report once more that its output is not read
     return int(show.failed)
 
 
@@ -283,7 +283,7 @@ def _steps(show: Presentation, units: SocketUnits, manifest: Path) -> None:
 
 @contextlib.contextmanager
 def _supplied(show: Presentation, units: SocketUnits, secret: Sequence[str]) -> Iterator[None]:
-    """The broker is killed and supplied again, without anybody's hand; the sidecar runs on in the
+    """The broker is killed and supplied again, without manual steps; the sidecar runs on in the
     block."""
     directory = units.directory
     vault = directory / "vault.json"

@@ -63,7 +63,7 @@ class Later:
 
 
 class KeyLocks:
-    """A FIFO lock for each key. A job that acquires one must release it, whatever happens in
+    """A FIFO lock for each key. A job that acquires one must release it even if it fails in
     between."""
 
     def __init__(self, loop: Loop) -> None:

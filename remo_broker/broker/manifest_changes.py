@@ -1,8 +1,8 @@
 """What changes when a project's manifest is read again: whether it allows more, and which part
 applies if that has to wait.
 
-A project's own code can write its manifest, so whatever allows more is adopted only when an
-operator says so: another name, a longer or larger lease, and bindings and hosts of any kind,
+A project's own code can write its manifest, so anything that allows more is adopted only when an
+operator says so: another name, longer or more leases, and bindings and hosts of any kind,
 because clients act on them.
 """
 

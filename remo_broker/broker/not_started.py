@@ -163,7 +163,7 @@ class _Units:
                     if not refusal.advance():
                         continue
                 except OSError:
-                    pass  # the peer has gone
+                    pass  # the peer has closed
                 else:
                     text = f"Credential {refusal.credential} of unit {printable(refusal.unit)} was refused: {WHY}."
                     print(f"remo-broker: {text}", file=sys.stderr)
@@ -192,4 +192,4 @@ def _answer(listening: socket.socket, message: str) -> None:
                 # Unread data would turn the end of the stream into an error for the peer.
                 connection.recv(MAX_MESSAGE)
             except OSError:
-                pass  # the peer is gone, or has sent nothing yet
+                pass  # the peer has closed, or has sent nothing yet

@@ -169,7 +169,7 @@ class Manager:
                 connected.connect(self._address)
             except OSError:
                 connected.close()
-                return True  # nobody receives messages, so none waits
+                return True  # no process receives messages, so none waits
             poll = select.poll()
             poll.register(connected, select.POLLOUT)
             poll.register(self._socket, select.POLLOUT)

@@ -5,7 +5,7 @@ Records are matched by the broker's user and by the group of its process, which 
 journald sets these fields from what the kernel reports, so an entry that another process wrote does
 not match, whatever its fields, even if it runs as the broker's user. The unit would not do: journald
 looks it up when it reads an entry, and leaves it out of the last entries of a broker that was killed
-before then. Journals of other hosts are matched by the unit all the same, because user and group
+before then. Journals of other hosts are nevertheless matched by the unit, because user and group
 have other numbers there.
 """
 
@@ -234,7 +234,7 @@ def _between(reader: JournalReader, query: Query) -> Iterator[Record]:
     """The records within the span.
 
     An entry past the end of the span does not end the search: within a boot the clock may have been
-    set back after it. Seeking is safe all the same: journald starts a new file when the clock goes
+    set back after it. Seeking is nevertheless safe: journald starts a new file when the clock goes
     back, and each file is searched on its own.
     """
     if query.since is not None:

@@ -1,6 +1,6 @@
 """A container's name, if the state of docker or podman is readable.
 
-Only root's state and that of the calling user are read: a name is whatever its owner says, and
+Only root's state and that of the calling user are read: a name is what its owner chose, and
 other users must not name things here.
 """
 

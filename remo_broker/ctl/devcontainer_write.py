@@ -150,7 +150,7 @@ def merged(before: str, settings: dict[str, Any], path: str) -> str:
     try:
         text = json.dumps(after, indent=found.group(1) if found else 4, ensure_ascii=False, allow_nan=False) + "\n"
         text.encode()
-    except ValueError:  # a number or a character that Python's JSON has, and nobody else's
+    except ValueError:  # a number or a character that only Python's JSON accepts
         raise Problem(f"{path}: has a number or character that cannot be written again", hint=by_hand) from None
     return text.replace("\n", "\r\n") if "\r\n" in before else text
 
@@ -192,7 +192,7 @@ def is_same(path: str, content: bytes) -> bool:
 
 
 def mode_of(path: str) -> int:
-    """Who may read the file: it may have secrets of its own. If it does not exist, anybody."""
+    """Who may read the file: it may contain secrets. If it does not exist, everyone may."""
     try:
         return stat.S_IMODE(os.lstat(path).st_mode)
     except FileNotFoundError:

@@ -1,6 +1,6 @@
 """Whether a project's sockets are where its clients look for them.
 
-The broker listens on the sockets it bound, whatever happened to their files since: one may have
+The broker listens on the sockets that it bound, even if their files have changed: one may have
 been removed, or a container engine may have made a directory in place of a missing mount source.
 The broker says which one clients cannot connect to; what is in its place is looked up here.
 """

@@ -84,7 +84,7 @@ def faults(
 ) -> tuple[str | None, list[ManifestError]]:
     """All faults of the manifest that `load` would load, and its path if it could be read.
 
-    `place` selects one of `rules.SEARCH`, whatever is at the others.
+    `place` selects one of `rules.SEARCH`; the others are ignored.
     """
     from remo_broker.manifest import models, reader
     from remo_broker.manifest.fault import ManifestError

@@ -69,13 +69,15 @@ def answer(request: bytes) -> dict[str, object]:
     try:
         return _read(request)
     except MemoryError:
-        return _failure("manifest_invalid", "the manifest takes more memory than any manifest needs; make it simpler")
+        return _failure("manifest_invalid", "the manifest takes too much memory; simplify it")
     except RecursionError:
         return _failure("manifest_invalid", "the manifest is nested too deeply; no value needs more than two levels")
     except ImportError:
         return _failure("manifest_unreadable", "a part of the manifest reader is missing; install remo-broker again")
     except Exception as error:  # noqa: BLE001 - its text may show the file, and the broker wants a line whatever happens
-        return _failure("manifest_unreadable", f"a fault in the manifest reader ({type(error).__name__}); report it")
+        return _failure(
+            "manifest_unreadable", f"internal error of the manifest reader ({type(error).__name__}); please report it"
+        )
 
 
 def main() -> None:
@@ -125,9 +127,7 @@ def _failure(code: str, message: str, key: str | None = None) -> dict[str, objec
 
 
 def _too_late(*_: object) -> None:
-    reply(
-        _failure("manifest_unreadable", f"reading the manifest took longer than {DEADLINE_SECONDS} s; make it simpler")
-    )
+    reply(_failure("manifest_unreadable", f"reading the manifest took longer than {DEADLINE_SECONDS} s; simplify it"))
 
 
 def reply(fields: dict[str, object]) -> None:
@@ -138,7 +138,7 @@ def reply(fields: dict[str, object]) -> None:
         while line:
             line = line[os.write(1, line) :]
     except OSError:
-        pass  # the broker has gone
+        pass  # the broker has closed
     os._exit(0)
 
 

@@ -1,4 +1,4 @@
-"""What `remo-secret setup` writes for each tool, and how that is taken out again."""
+"""What `remo-secret setup` writes for each tool, and how to remove it."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ OLDEST_PYTHON = (3, 9)
 # git's setting for all servers.
 GIT_HELPERS = "credential.helper"
 
-# A token in a file: a setting whose value is not a reference to a variable. Whoever wrote the file may
+# A token in a file: a setting whose value is not a reference to a variable. The file's author may
 # be hostile: no pattern takes time that grows with the square of its size.
 _npm_token = re.compile(r"^[^#;\n]*(?:_authToken|_password|_auth)[ \t]*=[ \t]*(?!\$\{)\S", re.MULTILINE).search
 _netrc_password = re.compile(r"\bpassword\s+\S").search
@@ -125,7 +125,7 @@ def _env_token(text: str) -> object:
 
 
 def docker_files(home: str) -> list[str]:
-    """Where docker and podman write what somebody logged in with."""
+    """Where docker and podman store the credentials of a login."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     return [
         os.path.join(os.environ.get("DOCKER_CONFIG") or os.path.join(home, ".docker"), "config.json"),

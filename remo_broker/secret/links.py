@@ -107,7 +107,7 @@ def check_place(target: str, project: str, *, copy: bool, ours: bool) -> None:
 
 
 def _check_abandoned(target: str, found: Rendered) -> None:
-    """Allow replacing another user's link, root's for example, only if that user's file is gone."""
+    """Allow replacing another user's link, such as root's, only if that user's file is missing."""
     from remo_broker.client.unreachable import user_name
 
     try:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # How long the member waits for the signal: a service manager signals the processes of a control
 # group one after the other, the main process first.
 ARRIVAL_SECONDS = 0.02
-# How long to wait for its answer. It does not come if somebody has stopped the member or ended it.
+# How long to wait for its answer. None comes if the member was stopped or killed.
 ANSWER_SECONDS = 0.5
 
 
@@ -57,7 +57,7 @@ class GroupMember:
 
 
 def _serve(connection: socket.socket) -> NoReturn:
-    """Answer until the process that asks is gone. Never returns into the caller's code."""
+    """Answer until the parent has exited. Never returns into the caller's code."""
     try:
         # The caller's files would stay open here: the reader of a pipe would wait for its end.
         for descriptor in map(int, os.listdir("/proc/self/fd")):

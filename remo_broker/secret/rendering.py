@@ -27,7 +27,7 @@ class File:
 
 
 class Rendering:
-    """One run's writes: does first whatever may fail, and can undo what it created."""
+    """One run's writes: does first everything that may fail, and can undo what it created."""
 
     def __init__(self, project: str, files: dict[str, File]) -> None:
         for name, file in files.items():

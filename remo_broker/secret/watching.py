@@ -45,7 +45,7 @@ KEPT = {
     *(signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS),
 }
 HANDLED = set(signal.valid_signals()) - KEPT
-# Whoever sends one of these during a restart wants the command to end.
+# One of these during a restart is meant to end the command.
 ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
 # Of these, those after which a change does not start it again: to many programs SIGHUP means "reload".
 ENDING_FOR_GOOD = ENDING - {signal.SIGHUP}
@@ -245,7 +245,7 @@ class WatchedJob:
             if not os.WIFSTOPPED(status):
                 return status
             self._stopped = True
-            if signal.SIGCONT not in signal.sigpending():  # else somebody has since continued this process
+            if signal.SIGCONT not in signal.sigpending():  # otherwise this process has been continued since
                 _stop_like(os.WSTOPSIG(status))
 
 

@@ -47,7 +47,7 @@ START, CHANGE, REFRESH, SIGNAL, BROKER = "start", "change", "refresh", "signal",
 
 
 class Stopped(BaseException):
-    """SIGTERM or SIGINT: ends whatever is running, even a command that hangs."""
+    """SIGTERM or SIGINT: ends what is running, even a command that hangs."""
 
 
 def run(arguments: Arguments) -> int:

@@ -113,7 +113,7 @@ class Generator:
 
     @contextlib.contextmanager
     def bystander(self, target: Target, pace_usec: int, seconds: float) -> Iterator[list[Sample]]:
-        """A client that asks now and then while something else happens; its sample is in the list at the end."""
+        """A client that sends requests regularly while something else happens; its sample is in the list at the end."""
         samples: list[Sample] = []
         with self._options(target) as options:
             argv = [*self._load, "latency", *options, "--requests", "1000000"]

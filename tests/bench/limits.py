@@ -110,7 +110,7 @@ def small_push(setting: Setting, unit: Unit) -> list[Check]:
 
 
 def large_push(setting: Setting, unit: Unit) -> list[Check]:
-    """N7: pushes of 1 MiB one after another while another client asks now and then."""
+    """N7: pushes of 1 MiB one after another while another client sends requests regularly."""
     unit.settle()
     pushes = setting.many(LARGE_PUSHES)
     few, many = (

@@ -35,7 +35,7 @@ def test_its_unit_starts_with_it_and_without_it(profile: pathlib.Path) -> None:
     name = profile.stem
     text = profile.read_text()
     assert re.findall(r"^profile (\S+)", text, re.MULTILINE) == [name]
-    # The minus sign: where it is not loaded, the unit starts all the same.
+    # The minus sign: where it is not loaded, the unit still starts.
     assert f"AppArmorProfile=-{name}\n" in (REPOSITORY / "units" / UNITS[name]).read_text()
 
 

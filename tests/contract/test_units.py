@@ -1,4 +1,4 @@
-"""What every unit has to keep to, whatever it is for."""
+"""Rules for every unit, whatever its purpose."""
 
 from __future__ import annotations
 

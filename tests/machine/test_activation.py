@@ -151,6 +151,6 @@ def test_a_wrong_configuration_stops_the_start_with_one_line(machine: Machine, o
     [first, *_] = poll("the line that names the key", said)
     assert first.startswith("remo-broker: ")
     assert not [entry for entry in machine.journal(f"_SYSTEMD_UNIT={SERVICE}") if "Traceback" in str(entry["MESSAGE"])]
-    # Mended, it starts without being asked, and the sockets have not gone.
+    # Once fixed, it starts by itself, and the sockets are still there.
     operator.configure(IDLE)
     assert operator.do("status")["ok"] is True

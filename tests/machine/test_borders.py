@@ -24,7 +24,7 @@ RUN = "/run/remo-broker"
 STATE = "/var/lib/remo-broker"
 BROKER, READER = "remo-broker", "remo-broker-manifest"
 ITS_PROCESS = "remo-broker:remo-broker-private"
-# How long a tracer lies in wait for the broker, which is started again and again.
+# How long a tracer waits for the broker, which is started again and again.
 TRACE_SECONDS = 6
 
 
@@ -221,7 +221,7 @@ def test_a_reader_that_was_taken_over_touches_no_other(machine: Machine, operato
 
 
 def test_the_broker_sees_no_project(machine: Machine, operator: Operator) -> None:
-    """Wherever people keep them."""
+    """Wherever they are."""
     operator.register("app", ["A"])
     enter = ["nsenter", "-t", str(operator.main_pid()), "-m", "--"]
     for directory in ("/home", "/root", "/srv", "/mnt", "/media", "/opt", "/tmp", "/var/tmp"):

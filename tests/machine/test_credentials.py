@@ -88,7 +88,7 @@ def test_a_unit_that_no_rule_names_does_not_start(machine: Machine, host: Operat
 
 
 def test_a_unit_whose_name_leaves_no_room_in_the_address_does_not_start(machine: Machine, host: Operator) -> None:
-    """systemd cannot bind it, so nobody asks the broker. The longest names that fit are served."""
+    """systemd cannot bind it, so the broker gets no request. The longest names that fit are served."""
     host.push({"PASSWORD": "zq"})
     for length in (255, 90):
         name = f"load@{'x' * (length - len('load@.service'))}.service"

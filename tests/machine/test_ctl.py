@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.support.machine import Machine
 
-# Sends journald a record with fields of the caller's choice, as anybody may.
+# Sends journald a record with fields of the caller's choice, as any user may.
 FORGE = """
 import socket, sys
 sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -98,7 +98,7 @@ def test_status_of_a_broker_that_cannot_start(machine: Machine, operator: Operat
 
 
 def test_a_broker_that_cannot_start_is_reported_at_once(machine: Machine) -> None:
-    """systemd accepts the connection all the same, so the request would wait for its timeout of 30
+    """systemd accepts the connection nevertheless, so the request would wait for its timeout of 30
     seconds."""
     machine.write("/etc/remo-broker/config.toml", "nonsense = 1\n")
     for command, stdin in ((["list"], ""), (["push"], "A=x\n")):
@@ -231,7 +231,7 @@ def test_summary(machine: Machine, operator: Operator, reviewed: str) -> None:
 
 @pytest.mark.parametrize("user", ["nobody", "root", "remo-broker", "remo-broker-manifest"])
 def test_forged_records_are_not_shown(machine: Machine, reviewed: str, user: str) -> None:
-    """Whoever sends journald our fields, with the unit's name for good measure: the trusted fields
+    """Another sender of our fields to journald, and of the unit's name: the trusted fields
     tell."""
     record = (
         "MESSAGE=Project tools-c fetched FORGED.\nSYSLOG_IDENTIFIER=remo-broker\nPRIORITY=6\n"
@@ -256,7 +256,7 @@ def test_follow(machine: Machine, operator: Operator, reviewed: str) -> None:
                 operator.get("tools-c", name)
                 assert json.loads(follower.stdout.readline())["secret"] == name
         finally:
-            # It ends when it has something to write and nobody reads.
+            # It ends when it has something to write and its output is closed.
             follower.stdout.close()
             operator.get("tools-c", "TOKEN")
     assert follower.returncode == 0

@@ -78,7 +78,7 @@ def documented_queries() -> list[list[str]]:
 
 @pytest.mark.parametrize("user", ["nobody", "root", "remo-broker", "remo-broker-manifest"])
 def test_other_peoples_entries_are_not_shown(machine: Machine, reviewed: Operator, user: str) -> None:
-    """Whoever writes an entry with our fields: the documented queries do not show it. The review:
+    """Another writer of an entry with our fields: the documented queries do not show it. The review:
     see test_ctl."""
     reviewed.get(PROJECT, "TOKEN")
     reviewed.get(PROJECT, "FOREIGN")

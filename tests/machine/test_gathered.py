@@ -86,7 +86,7 @@ def test_two_machines_are_reviewed_as_one(machine: Machine, machines: Machines) 
             operator.push({secret: "zqSecretzq"})
             one.ask(path, {"op": "get", "name": secret}, user="root")
             one.ask(path, {"op": "get", "name": "ELSEWHERE"}, user="root")
-            # Anybody may write such an entry; it is not a broker's.
+            # Any user may write such an entry; it is not a broker's.
             forged = "MESSAGE=x\nREMO_EVENT=fetch\nREMO_PROJECT=gathered\nREMO_SECRET=FORGED\n"
             one.run(["logger", "--journald"], stdin=forged)
             one.run(["journalctl", "--sync"])

@@ -1,4 +1,4 @@
-"""A journal of the audit's own: nobody else writes to it, delays it or displaces it, and everything
+"""The audit's own journal: no other user writes to it, delays it or displaces it, and everything
 follows."""
 
 from __future__ import annotations

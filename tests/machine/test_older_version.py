@@ -1,6 +1,6 @@
 """`./run install` over another version that is in use: units that have moved since, sockets with
 clients, a sidecar, another Python. Whatever an upgrade must keep is held here, in one upgrade: an
-installation is dear."""
+installation is expensive."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_an_upgrade_under_load(machine: Machine, operator: Operator, older: str)
         poll("answers", lambda: all(one.answers > old for one, old in zip(loads, served, strict=True)))
         assert machine.ask(f"{container}/broker.sock", {"op": "ping"})["project"] == "kept"
 
-    # Nobody notices.
+    # No client notices.
     assert [load.refused for load in loads] == [[], [], []]
     assert operator.main_pid() not in {0, before}
     assert [operator.inode(one) for one in paths] == inodes

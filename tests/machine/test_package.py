@@ -64,7 +64,7 @@ def packages(machines: Machines) -> Iterator[Machine]:
 
 @pytest.fixture
 def fresh(packages: Machine) -> Iterator[Machine]:
-    """The machine as it is when somebody installs the package for the first time."""
+    """The machine before the package is installed for the first time."""
     yield packages
     purge(packages)
 

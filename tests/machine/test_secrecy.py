@@ -1,4 +1,4 @@
-"""Nobody reads a secret out of the real unit, and nothing is written anywhere."""
+"""No process can read a secret out of the real unit, and no secret is written anywhere."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_fallback_has_one_copy(machine: Machine, operator: Operator, scanner: Sc
 
 
 def test_no_memory_to_lock(machine: Machine, operator: Operator) -> None:
-    """Too little of it is said in the status, in the journal and by systemctl, and it serves all the same."""
+    """If there is too little of it, the status, the journal and systemctl report that, and it still serves."""
     without_memfd_secret(operator, "LimitMEMLOCK=64K\n")
     operator.register("app", ["TOKEN"])
     operator.push({"TOKEN": "value"})

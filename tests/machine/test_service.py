@@ -157,7 +157,7 @@ def test_a_bind_mounted_socket_outlives_a_restart(machine: Machine, operator: Op
 
 
 def test_a_stop_without_journald_exits_with_status_0(machine: Machine, operator: Operator) -> None:
-    """Nobody takes its last words, on standard error neither: systemd still sees a service that
+    """Its last records are not accepted, not even on standard error: systemd still sees a service that
     ended well."""
     operator.do("status")
     with journald.gone(machine):

@@ -112,7 +112,7 @@ def test_the_unit_is_hardened_and_says_how_it_is(machine: Machine, operator: Ope
     shown = machine.run(["systemd-analyze", "security", "--no-pager", SIDECAR]).stdout
     exposure = float(shown.rstrip().splitlines()[-1].partition(": ")[2].split()[0])
     assert exposure <= 1.5
-    # Nobody of its own user looks into it.
+    # No process of its own user can look into it.
     peek = machine.run(["cat", f"/proc/{pid}/environ"], user="remo-sidecar", check=False)
     assert peek.returncode != 0
     machine.systemctl("reload", SIDECAR)

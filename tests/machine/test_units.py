@@ -1,5 +1,5 @@
-"""Whatever an operator does to the units, in whatever order: it is served, or it is said what is
-down and what mends it."""
+"""Whatever an operator does to the units, in any order: projects are served, or the status shows what is
+down and how to fix it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """`./run mutants [TEXT …]`: take out one defence at a time, and see its test fail.
 
 Each row of `table` is planted in a copy of this tree, and the test that it names runs there; rows
-whose test boots a machine share one: see `on_machine`. A row whose test passes all the same has
+whose test boots a machine share one: see `on_machine`. A row whose test still passes has
 survived: nothing holds that defence. TEXT picks the rows whose file or test contains it. A row is
 planted only after its test has passed without it."""
 

@@ -27,7 +27,7 @@ NAMES = (*ALLOWED, NOBODYS)
 
 # Requests under way at once at the most; one per connection.
 VOLLEY = 20
-# Lengths of pushed values: mostly short, now and then what only just fits.
+# Lengths of pushed values: mostly short, sometimes the longest that fits.
 SHORT, LONG = (8, 400), (20_000, 60_000)
 LONG_PUSHES = 0.02
 TIMEOUT_SECONDS = 30

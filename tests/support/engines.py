@@ -158,7 +158,7 @@ class Podman(Engine):
             tar = ["tar", "-C", "/usr/bin", "-c", "remo-secret"]
         else:
             tar = ["tar", "-C", root_on_machine(image), *(f"--exclude=./{one}" for one in _LEFT_OUT), "-c", "."]
-        # Some files of a root are for root only, so that it packs them for whoever imports.
+        # Some files of a root are for root only, so that it packs them for the importing user.
         with self.machine.popen(tar) as packer:
             argv = [*self.environment, "podman", "import", "--quiet", "-", f"localhost/{image}"]
             with self.machine.popen(argv, user=self.user, stdin=packer.stdout) as importer:
@@ -217,7 +217,7 @@ ENGINES = (Podman, RootlessPodman, Nspawn, NspawnWithUsers, Bubblewrap)
 
 
 class Container:
-    """A shell in a running container, which obeys over pipes: no engine has to enter it again."""
+    """A shell in a running container, driven through pipes: no engine has to enter it again."""
 
     def __init__(self, shell: subprocess.Popen[str]) -> None:
         self._shell = shell

@@ -10,7 +10,7 @@ import threading
 
 
 class Pipe:
-    """Standard error as a pipe that somebody may forget to read."""
+    """Standard error as a pipe that a test may forget to read."""
 
     def __init__(self) -> None:
         self.read_end, self.write_end = os.pipe()

@@ -56,7 +56,7 @@ NEVER = 1 << 62
 _SOL_SOCKET = int(socket.SOL_SOCKET)
 _OPEN = os.O_RDONLY | os.O_CLOEXEC
 
-# The kernel shows the executable of another user's process to nobody without a capability for it.
+# Reading the executable of another user's process takes a capability.
 _own_uid = os.geteuid()
 
 

@@ -72,7 +72,7 @@ class Bundles:
         """Copy the inside of a JSON string, with a backslash before every quote and backslash."""
         region = self._room(end - position, 2 * (end - position))
         at = region.used
-        # Set `used` before writing: whatever happens, everything written is overwritten later.
+        # Set `used` before writing: even after an error, everything written is overwritten later.
         region.used = at + 2 * (end - position)
         view = region.view
         for found in _needs_escape.finditer(source, position, end):

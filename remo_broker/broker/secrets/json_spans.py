@@ -139,7 +139,7 @@ def _read_key(
 
 
 def scan(data: Buffer, start: int, end: int) -> Generator[None, None, Node]:
-    """Read the one JSON value in `data[start:end]`; yields now and then so that other jobs run.
+    """Read the one JSON value in `data[start:end]`; yields regularly so that other jobs run.
 
     Raises `Refused` (`protocol_error`) for anything that is not strict JSON.
     """

@@ -114,7 +114,7 @@ class CredentialServer(CredentialConnections):
         """Resume a connection from systemd's descriptor store that an earlier broker did not
         answer."""
         connection = socket.socket(fileno=descriptor)
-        if hung_up(descriptor):  # the unit has gone, or the whole answer was sent
+        if hung_up(descriptor):  # the peer has closed, or the whole answer was sent
             connection.close()
             self._manager.drop(CREDENTIAL, name)
             return

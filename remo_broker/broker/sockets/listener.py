@@ -124,7 +124,7 @@ class Listener:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     self._pause(EXHAUSTED_SECONDS)
                     return
-                continue  # this connection is already gone
+                continue  # this connection is already closed
             connection = Accepted(_FAMILY, _KIND, 0, descriptor)
             self.on_accept(connection, Peer(connection, self._empty))
 

@@ -105,7 +105,7 @@ def on_admin(line: bytes) -> Expected:
     if request and request["op"] == "push-creds":
         return _push(request)
     if len(line) > MAX_LINE:
-        # Without a whole object nobody knows that it was to be a push.
+        # Without a whole object, it cannot be recognised as a push.
         return _verdict(PROTOCOL_ERROR, fatal=True if request else None)
     if request is None:
         return _verdict(PROTOCOL_ERROR)

@@ -178,7 +178,7 @@ def make_script(random_: random.Random, pools: dict[str, list[bytes]]) -> Script
         if data.count(op) > MAX_READERS:
             data = data.replace(op, b'"show"')
     if PROJECT.encode() in data:
-        data = data.replace(b'"unregister"', b'"show"')  # those that follow want its socket
+        data = data.replace(b'"unregister"', b'"show"')  # later steps need its socket
     data = data.replace(b"watch", b"wotch")  # a stream has no one answer
     cuts: list[int] = []
     if data and random_.random() < 0.3:

@@ -89,7 +89,7 @@ def test_defaults_and_exit_statuses() -> None:
 
 
 def test_what_the_environment_says() -> None:
-    """Every variable that the output heeds."""
+    """Every variable that affects the output."""
     import inspect
 
     from remo_broker.cli import terminal

@@ -41,7 +41,7 @@ def test_every_op_field_code_and_reason() -> None:
 
 
 def test_no_word_that_means_nothing() -> None:
-    """Whatever is set as a word of the protocol is one."""
+    """Every word that is marked up as one of the protocol is one."""
     others = {"op", "NaN", "Infinity", "usec"} | {str(word) for kind in (records.Backend, Protection) for word in kind}
     others |= RESERVED_PROJECT_NAMES | set(replies.UnitCredential.FIELDS) | {IN_CONFIGURATION}
     known = {*REQUESTS, *EVENTS} | WATCH_EVENTS | CODES | REASONS | FIELDS | EVENT_FIELDS | others

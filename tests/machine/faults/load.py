@@ -2,7 +2,7 @@
 summary on stdout.
 
 Each client is a process of its own, so that the journal tells them apart by `REMO_PEER_PID`. A
-client asks for a name that only it asks for, and now and then for one that nobody ever asked for
+client asks for a name that only it asks for, and sometimes for one that was never requested
 (denied), so that each record has one origin. What it was answered and what it was not (the
 connection closed on it) is counted; the test compares that to the journal. The load ends when
 standard input does."""
@@ -83,7 +83,7 @@ class LoadClient:
     def converse(self, connection: socket.socket) -> None:
         for _ in range(GETS_PER_CONNECTION):
             self.asked += 1
-            # A name that nobody has asked for before and that no manifest has.
+            # A name that was never requested and that no manifest has.
             name = f"D{self.number}_{os.getpid()}_{self.asked}" if self.random.random() < 0.2 else self.name
             began = time.monotonic()
             try:

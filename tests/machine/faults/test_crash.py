@@ -37,7 +37,7 @@ WATCHDOG_SECONDS = 1
 
 
 class Registrar:
-    """An operator who registers a third project and takes it back, for as long as nobody says
+    """An operator who registers a third project and unregisters it again, until a call to
     `stop`.
 
     What was answered holds: a registration, once it was acknowledged, is there after whatever

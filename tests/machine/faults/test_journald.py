@@ -1,4 +1,4 @@
-"""journald hangs, is gone, is restarted, has no room: nobody waits for it, and what is not taken is
+"""journald hangs, is stopped, is restarted, has no room: no client waits for it, and what is not taken is
 kept, or counted.
 
 With `audit_failure = "deny"` a secret is not given out unless its record was taken. What taking

@@ -35,7 +35,7 @@ CLIENTS = 10
 # not their own load.
 PAUSE_SECONDS = 0.01
 PHASE_SECONDS = 5.0 if LONG else 0.7
-# Where nothing has to be waited for, what is slow is the machine. Whoever did wait would do so for
+# Where nothing has to be waited for, what is slow is the machine. A client that did wait would do so for
 # a whole phase.
 ANSWER_SECONDS = 0.6
 STATUS = "/run/remo-broker/status.sock"

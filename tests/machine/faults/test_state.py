@@ -99,7 +99,7 @@ def test_a_kill_between_any_two_system_calls_leaves_the_old_or_the_new(
             assert status == -signal.SIGKILL
             assert sum(line.startswith("getppid(") for line in lines) == 1  # in the midst of the save
             left.append(_names(state))
-            save(state, encode(saving.some("next")))  # what the kill has left behind is in nobody's way
+            save(state, encode(saving.some("next")))  # what the kill has left behind does no harm
             assert _names(state) == ["next"]
     renamed = next(number for number, call in enumerate(calls) if call.name.startswith("rename"))
     figures.tell(f"a save is {len(calls)} system calls; killed before each: {[names[0] for names in left]}")

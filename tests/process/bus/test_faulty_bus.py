@@ -1,4 +1,4 @@
-"""A malformed bus: whatever it does while connecting, the process soon exits and says why."""
+"""A malformed bus: whatever it does while connecting, the process soon exits and logs why."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def test_a_caller_that_comes_while_the_bus_lists_its_names_is_remembered(directo
             names = wire.encode_body("as", [[":1.7"]])
             played.writer.write(wire.encode(wire.METHOD_RETURN, 2, "as", names, reply_serial=asked.serial))
             played.writer.write(call(5, sender=":1.9"))
-            while (await played.message()).member != "ListNames":  # it has seen that somebody called, and looks again
+            while (await played.message()).member != "ListNames":  # it has noticed a call, and checks again
                 pass
             assert not idling.done()
             idling.cancel()
@@ -137,7 +137,7 @@ def test_a_signal_ends_it(bus: Bus, peer: StatusPeer) -> None:
 
 
 def test_it_asks_to_be_ended_before_it_gives_up_its_name(bus: Bus, peer: StatusPeer) -> None:
-    """What systemd hears, on a socket such as it gives to services."""
+    """What systemd receives, on a socket such as it passes to services."""
     path = peer.path.with_name("notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(path))

@@ -151,7 +151,7 @@ def test_signals_reach_everybody(bus: Bus, peer: StatusPeer) -> None:
 
 
 def test_of_the_service_only_its_own_signals_reach_anybody(bus: Bus) -> None:
-    """Its name is no way to reach the programs of others for whoever takes it over."""
+    """A process that takes over its name cannot use it to reach the programs of others."""
     done = subprocess.run(
         [*STAND_IN, sys.executable, "-c", _FORGER, bus.address], capture_output=True, text=True, check=True
     )

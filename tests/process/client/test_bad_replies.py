@@ -1,4 +1,4 @@
-"""Whoever listens at a socket need not be a broker, nor one of this version, nor alive."""
+"""The listener of a socket need not be a broker, or one of this version, or running."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_an_answer_in_small_pieces(serve: Serve, open_client: Open) -> None:
 
 
 def test_an_answer_before_all_was_read(serve: Serve, open_client: Open) -> None:
-    """Whoever refuses a long request early closes the connection while it is still being sent."""
+    """A broker that refuses a long request early closes the connection while it is still being sent."""
     answer = b'{"ok":false,"code":"payload_too_large","message":"too much"}\n'
     with pytest.raises(client.PayloadTooLarge, match="too much"):
         open_client("AdminClient", serve(answer).path).push_creds({"TOKEN": "x" * 4_000_000})
@@ -175,7 +175,7 @@ def test_a_watch_that_cannot_begin(directory: pathlib.Path, form: str) -> None:
 
 @pytest.mark.parametrize("text", ["\ud800", "zq\udfff", "\udcc3\udca9"])
 def test_half_of_a_surrogate_pair_is_not_sent(open_client: Open, text: str) -> None:
-    """Before anybody is connected to; nobody is asked which version he speaks."""
+    """Before any connection; no broker is asked for its version."""
     project, admin = open_client("Client", "/nowhere"), open_client("AdminClient", "/nowhere")
     with pytest.raises(client.Unsendable):
         project.get(text)

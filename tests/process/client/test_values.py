@@ -1,4 +1,4 @@
-"""No value shows where nobody asked for it, and importing the library costs what it must and no
+"""No value shows where it was not requested, and importing the library costs what it must and no
 more."""
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class CommandLine:
-    """Somebody who types commands at a broker."""
+    """An operator who runs commands against a broker."""
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker

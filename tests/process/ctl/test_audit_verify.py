@@ -72,7 +72,7 @@ def test_what_is_missing_at_the_end_shows_by_the_broker_that_runs(capsys: pytest
     running = ("a" * 32, 9)
     assert gaps(verified(numbered([1, 2]), capsys, running=running)[1]) == [(3, 9)]
     assert verified(numbered([1, 2]), capsys, running=running, bounded=True)[0] == 0
-    # Everything of it is gone.
+    # All of its records are missing.
     assert gaps(verified(numbered([1], start="b" * 32), capsys, running=running)[1]) == [(1, 9)]
 
 

@@ -114,7 +114,7 @@ def test_a_dotenv_file_reads_nothing_outside_its_directory(served: CommandLine, 
 
 
 def test_a_dotenv_on_standard_input_reads_no_file(served: CommandLine, directory: pathlib.Path) -> None:
-    """Nobody knows who wrote it, or where."""
+    """Its author and its origin are unknown."""
     (directory / "a").write_text(VALUE)
     text = refused(served.run("push", stdin=b"A=@a\n", cwd=directory), 1)
     assert "standard input:1: " in text

@@ -1,4 +1,4 @@
-"""A client at its worst: `python attacker.py KIND SOCKET`, until it is killed. Prints a line once
+"""A hostile client: `python attacker.py KIND SOCKET`, until it is killed. Prints a line once
 it has begun.
 
 On the standard library alone and by itself, as it runs as other users and under other limits than
@@ -111,7 +111,7 @@ def pipeliners(path: str) -> None:
 
 
 def denied_names(path: str) -> None:
-    """Names that are nobody's, each another one."""
+    """Unknown names, each a different one."""
     lines = b"".join(b'{"op":"get","name":"%s%d"}\n' % (b"N" * 100, number) for number in range(5000))
     Flood(path, 64, lines, reads=True).run()
 
@@ -162,7 +162,7 @@ def descriptors(path: str) -> None:
 
 
 def refused(path: str) -> None:
-    """Whoever is refused before he says anything, with as much to say as he may."""
+    """Connections that are refused at once, and that send as much as they can."""
     Flood(path, 64, NUMBERS, reads=True).run()
 
 

@@ -1,4 +1,4 @@
-"""Whatever lies where a manifest should be: it is refused in one line, nothing foreign is read, and
+"""Whatever is in a manifest's place: it is refused in one line, nothing foreign is read, and
 everybody else is served meanwhile."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One project's clients at their worst: another project's gets are answered all the same."""
+"""Hostile clients of one project: another project's gets are answered in time."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def test_a_malformed_request(line: bytes) -> None:
 @pytest.mark.parametrize(
     ("parser", "code", "says"),
     [
-        ("fail", "manifest_unreadable", "a fault in the manifest reader (ZeroDivisionError)"),
+        ("fail", "manifest_unreadable", "internal error of the manifest reader (ZeroDivisionError)"),
         ("recurse", "manifest_invalid", "nested too deeply"),
         ("allocate", "manifest_invalid", "more memory"),
         ("lack", "manifest_unreadable", "a part of the manifest reader is missing"),

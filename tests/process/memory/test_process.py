@@ -129,7 +129,7 @@ def test_fallback_is_locked_and_not_dumped(start_broker: StartBroker, without_me
 
 
 def test_no_memory_to_lock(start_broker: StartBroker, without_memfd_secret: tuple[str, ...]) -> None:
-    """It serves all the same, and says that it is not as it should be."""
+    """It serves nevertheless, and reports the problem."""
     limits = ("prlimit", "--memlock=65536:65536", "setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock")
     if os.geteuid() != 0:
         unavailable("lowering the limit for a process that may exceed it takes root")

@@ -93,7 +93,7 @@ def test_forms_are_those_that_programs_make() -> None:
 
 @pytest.mark.parametrize("offset", range(8))
 def test_what_is_left_of_a_value_is_found(scanner: Scanner, holder: Holder, offset: int) -> None:
-    """Wherever it was cut, and in whatever way it lies in memory."""
+    """Wherever it was cut, and however it is placed in memory."""
     value = plain(random.Random(offset), 400)
     holder.hold(b"." * offset + value[100 + offset : 115 + offset].encode() + b".")
     hits = scanner.scan(holder.process.pid, [value]).hits

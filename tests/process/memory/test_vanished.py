@@ -46,7 +46,7 @@ def test_vanished_in_mid_push(fallback: Broker, look: Callable[[list[str | bytes
 
 
 def test_vanished_in_mid_answer(fallback: Broker, look: Callable[[list[str | bytes]], Findings]) -> None:
-    """Who stops reading holds what he is being sent for `PEER_SECONDS`, and not the others."""
+    """A client that stops reading keeps the reply being sent to it for `PEER_SECONDS`, and nothing else."""
     random_ = random.Random("reader")
     values: list[str | bytes] = [plain(random_, 4000) for _ in range(8)]
     push = {"op": "push-creds", "secrets": {f"S{number}": value for number, value in enumerate(values)}}
@@ -75,7 +75,7 @@ def test_reader_that_leaves_in_mid_answer(fallback: Broker, look: Callable[[list
 
 
 def test_reader_that_catches_up(fallback: Broker, look: Callable[[list[str | bytes]], Findings]) -> None:
-    """He is answered from the snapshot that he began with, and when he has all of it, it goes."""
+    """It is answered from the snapshot that it began with; when it has all of it, that is freed."""
     random_ = random.Random("late")
     values: list[str | bytes] = [plain(random_, 4000)]
     assert fallback.ask({"op": "push-creds", "secrets": {"S0": values[0]}})["ok"]

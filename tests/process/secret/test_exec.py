@@ -52,7 +52,7 @@ def test_files_lie_in_memory_with_their_mode(project: Workspace) -> None:
 
 
 def test_the_command_is_the_process(project: Workspace) -> None:
-    """Its exit status, its signals, its process id: nobody stands between."""
+    """Its exit status, its signals, its process id: no process is between."""
     assert project.run("exec", "sh", "-c", "exit 42").returncode == 42
     assert project.run("exec", "--", "sh", "-c", "kill -TERM $$").returncode == -signal.SIGTERM
     argv = programs.command(programs.SECRET, "exec", "--", "sh", "-c", "echo $$")

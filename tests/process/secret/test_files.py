@@ -1,4 +1,4 @@
-"""Files of `exec` and `render`: what they replace, what they leave alone, and where they lie."""
+"""Files of `exec` and `render`: what they replace, what they leave alone, and where they are."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_remove(project: Workspace) -> None:
 
 @pytest.mark.takes_root("running as another user")
 def test_a_directory_that_is_not_ours_is_not_used(project: Workspace) -> None:
-    """/dev/shm is everybody's: somebody may have made our directory before us, to read what we put
+    """Everyone may write to /dev/shm: another user may have created our directory before, to read what we put
     there."""
     outer = project.rendered.parent
     outer.mkdir()
@@ -91,7 +91,7 @@ def test_a_directory_that_is_not_ours_is_not_used(project: Workspace) -> None:
 
 @pytest.mark.takes_root("running as another user")
 def test_a_squatted_directory_is_not_waited_for(project: Workspace) -> None:
-    """In /dev/shm anybody can create this user's usual directory first."""
+    """In /dev/shm, any user can create this user's usual directory first."""
     project.memory.chmod(0o1777)
     squatted = project.rendered.parent
     squatted.mkdir()

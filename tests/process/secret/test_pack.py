@@ -224,7 +224,7 @@ def test_nothing_of_the_callers_surroundings_is_imported(packed: pathlib.Path, t
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path), "PYTHONINSPECT": "1", "PYTHONSTARTUP": "json.py"}
     for argv in ([str(packed)], [sys.executable, "-S", str(packed)]):
         if argv[0] == sys.executable:
-            (tmp_path / "encodings.py").unlink()  # nobody could keep that one away
+            (tmp_path / "encodings.py").unlink()  # that one could not be kept out
         done = subprocess.run(
             [*argv, "--version"], cwd=tmp_path, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False
         )

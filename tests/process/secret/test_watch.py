@@ -173,7 +173,7 @@ def test_a_command_that_ignores_the_signal_is_killed(project: Workspace) -> None
 
 
 def test_signals_reach_a_command_that_is_about_to_be_restarted(project: Workspace) -> None:
-    """It takes its time to end; meanwhile somebody wants all of it to end, and it is not started
+    """It is slow to end; meanwhile the whole is to end, and it is not started
     again."""
     script = f'trap "echo term >>log" TERM; trap "echo int >>log; exit 9" INT; {RECORD}'
     watched = WatchedCommand(project, script, "--grace=600")
@@ -249,7 +249,7 @@ def test_a_signal_to_the_process_group_arrives_once(project: Workspace, number: 
 
 
 def test_a_group_signal_reaches_a_command_in_a_group_of_its_own(project: Workspace) -> None:
-    """As an interactive shell makes one: nobody else sends it the signal."""
+    """As an interactive shell makes one: no other process sends it the signal."""
     script = "trap 'echo got >>log; exit 7' TERM; echo up >>log; while :; do sleep 0.05; done"
     watched = WatchedCommand(project, f"exec python3 -c '{OWN_GROUP}' bash -c \"{script}\"", process_group=0)
     try:

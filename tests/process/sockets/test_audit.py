@@ -161,7 +161,7 @@ def test_start_and_stop(start_broker: StartBroker) -> None:
         assert record["PRIORITY"] == "5"
 
 
-# --- when nobody takes the records
+# --- while no process accepts the records
 
 
 def audit_status(broker: Broker) -> dict[str, object]:
@@ -189,7 +189,7 @@ def test_serving_goes_on_and_nothing_is_lost(pipe: Pipe, directory: pathlib.Path
             assert counts(audit_status(broker)) == (False, 301, 0)
             time.sleep(0.6)  # several tries in vain
             pipe.flow()
-            # Nobody asks for anything; they come by themselves.
+            # Without any further request.
             poll("the records", lambda: len(pipe.records("fetch")) == 301)
             poll("the word", lambda: pipe.records("audit.recovered"))
         assert counts(audit_status(broker)) == (True, 0, 0)
@@ -248,7 +248,7 @@ def test_deny_hands_out_no_secret_without_its_record(pipe: Pipe, directory: path
                 assert (refusal["code"], refusal["reason"]) == ("internal_error", "audit_unavailable")
                 assert refusal["retry_after_seconds"] == 1
             assert audit_status(broker)["healthy"] is False
-            # What hands out no secret is answered all the same.
+            # Requests that return no secret are still answered.
             assert client.ask(b'{"op":"ping"}\n')["ok"]
             assert client.ask({"op": "get", "name": "B"})["reason"] == "not_in_snapshot"
             assert client.ask({"op": "get", "name": "C"})["reason"] == "not_in_manifest"

@@ -198,7 +198,7 @@ def test_another_user_gets_nothing_under_the_same_address(systemd: Systemd) -> N
 
 
 def test_a_peer_that_has_ended_gets_nothing(systemd: Systemd) -> None:
-    """Nobody can tell any more which unit it ran in; systemd's own waits for the answer."""
+    """The unit that it ran in can no longer be determined; systemd's own peer waits for the answer."""
     systemd.broker.push({"PASSWORD": VALUE})
     systemd.broker.signal(signal.SIGSTOP)
     client = connected_by_another(systemd)

@@ -64,7 +64,7 @@ def test_only_what_was_handed_over_to_this_process_is_taken(start_broker: StartB
 
 
 def test_a_project_that_is_not_registered(start_broker: StartBroker, units: Units) -> None:
-    """Its socket unit is there, the registration is not: whatever is asked is denied, then
+    """Its socket unit is there, the registration is not: every request is denied, then
     closed."""
     units.add("client-myrepo")
     broker = start_broker(listeners=units.sockets)

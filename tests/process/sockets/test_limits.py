@@ -1,4 +1,4 @@
-"""Who may connect, how often he may ask, how many may be there at once."""
+"""Who may connect, at what rate they may request, and how many may be connected at once."""
 
 from __future__ import annotations
 

@@ -208,7 +208,7 @@ def test_clearing(broker: Broker) -> None:
 
 
 def test_others_are_served_while_a_push_is_read(broker: Broker) -> None:
-    """A client that sends half a push keeps nobody waiting."""
+    """A client that sends half a push delays no other client."""
     broker.push({"A": "x"})
     with Link(broker.admin) as slow, Link(broker.admin) as other:
         slow.send(full_push(MAX_PUSH)[:500_000])

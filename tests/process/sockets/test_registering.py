@@ -47,7 +47,7 @@ def test_a_project_is_live_at_once(broker: Broker, project: pathlib.Path) -> Non
 
 
 def test_a_project_has_a_socket_to_be_mounted(broker: Broker, project: pathlib.Path) -> None:
-    """Whoever is past the gate may use it: a container into which its directory is mounted."""
+    """Any process that has the directory mounted may use it, such as a container's."""
     broker.push({"A": "a"})
     register(broker, project)
     modes = [stat.S_IMODE(os.stat(path).st_mode) for path in (broker.mount(), *broker.mount().parents[:2])]

@@ -40,7 +40,7 @@ def test_open_connections_see_a_reload_on_their_next_request(broker: Broker, pro
 
         assert [got(name) for name in "ABC"] == ["a", "b", "not_in_manifest"]
         make_project(project, "C", "A")
-        assert [got(name) for name in "ABC"] == ["a", "b", "not_in_manifest"]  # not before somebody says so
+        assert [got(name) for name in "ABC"] == ["a", "b", "not_in_manifest"]  # not before an operator reloads it
         assert reload(broker) == {"ok": True, "allowlist": ["C", "A"]}
         assert [got(name) for name in "ABC"] == ["a", "not_in_manifest", "c"]
         assert client.ask({"op": "info"})["allowlist"] == ["C", "A"]

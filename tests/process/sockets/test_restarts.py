@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def test_a_restart_widens_nothing(start_broker: StartBroker, directory: pathlib.Path) -> None:
-    """Exactly the allowlist that was validated, whatever lies on the disk meanwhile."""
+    """Exactly the allowlist that was validated, whatever is on the disk meanwhile."""
     broker = start_broker()
     project = make_project(directory / "myrepo", "A", "B", ttl_seconds=60, max_entries=5)
     gone = make_project(directory / "gone", "A")

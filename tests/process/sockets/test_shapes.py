@@ -1,4 +1,4 @@
-"""A megabyte of the strangest JSON costs the broker neither memory for good nor its other clients
+"""A megabyte of unusual JSON costs the broker no permanent memory, and its other clients no
 their time."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the broker takes from a manifest reader: its word is checked like anybody's."""
+"""What the broker takes from a manifest reader: its reply is checked like outside input."""
 
 from __future__ import annotations
 

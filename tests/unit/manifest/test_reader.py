@@ -31,7 +31,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 IN_OPEN = 0x20
 
 
-# --- where it lies ---------------------------------------------------------------------------------------------------
+# --- where it is -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -205,7 +205,7 @@ def test_a_file_that_root_wrote_for_the_project(project: ProjectDirectory) -> No
 
 
 def as_nobody(path: Path) -> str:
-    """What `read` says to a process that is nobody."""
+    """What `read` returns to a process of the user nobody."""
     receive, send = os.pipe()
     child = os.fork()
     if child == 0:

@@ -38,7 +38,7 @@ sys.exit(main())
 
 
 class Index:
-    """A package index that wants a password, and records each that it is sent."""
+    """A package index that requires a password, and records each that it is sent."""
 
     def __init__(self) -> None:
         self.credentials: list[str] = []
@@ -93,7 +93,7 @@ def forge(certificate: Certificate) -> Iterator[RecordingServer]:
 
 @pytest.fixture
 def other() -> Iterator[RecordingServer]:
-    """A server that wants a password which no secret is for."""
+    """A server that requires a password for which there is no secret."""
     with contextlib.closing(RecordingServer(lambda _: unauthorized())) as server:
         yield server
 

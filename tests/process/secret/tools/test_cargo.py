@@ -1,4 +1,4 @@
-"""cargo, with `remo-secret get` as its credential provider, and registries that want a token."""
+"""cargo, with `remo-secret get` as its credential provider, and registries that require a token."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CRATES_IO = "__CARGO_TEST_CRATES_IO_URL_DO_NOT_USE_THIS"
 
 @contextlib.contextmanager
 def registry() -> Iterator[RecordingServer]:
-    """It wants a token for everything."""
+    """It requires a token for everything."""
     server = RecordingServer(lambda _: unauthorized())
 
     def answer(asked: Asked) -> Answer:

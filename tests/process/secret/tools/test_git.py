@@ -66,7 +66,7 @@ def test_a_repository_that_wants_a_password(
 def test_a_newer_git_tells_other_helpers_not_to_store(
     place: ToolSetup, forge: RecordingServer, certificate: Certificate
 ) -> None:
-    """By `ephemeral`, which not every helper heeds: git's own `store` does not, so the list is
+    """By `ephemeral`, which not every helper respects: git's own `store` does not, so the list is
     reset."""
     git = tool("git", NEWER)
     forge.answer = advertise

@@ -106,6 +106,6 @@ def test_the_recipe_for_pnpm(place: ToolSetup) -> None:
 
 
 def test_setup_says_what_is_left_to_do(place: ToolSetup) -> None:
-    """npm has no helper: the token is in a variable, which somebody has to set."""
+    """npm has no helper: the token is in a variable, which the user has to set."""
     assert "remo-secret exec --only=NPM_TOKEN -- npm" in place.remo("setup", "npm").stdout
     assert place.remo("setup", "npm").stdout == ""

@@ -48,7 +48,7 @@ A, B = "a" * 64, "b" * 64
         (f"/machine.slice/libpod-conmon-{A}.scope", f"libpod-conmon-{A}.scope", None),
         # Rootless podman: the user's manager is the unit, so that the container is known for the user's.
         (f"/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{A}.scope", "user@1000.service", A),
-        # What is made within a container is not believed.
+        # Names made within a container are ignored.
         (f"/system.slice/docker-{A}.scope/docker-{B}.scope", f"docker-{A}.scope", A),
         (f"/system.slice/docker-{A}.scope/system.slice/trusted.service", f"docker-{A}.scope", A),
         (f"/docker/{A}/system.slice/trusted.service", None, A),

@@ -324,7 +324,7 @@ def test_a_line_of_the_log_takes_no_serial(bench: TrailSetup) -> None:
 
 
 def test_what_was_in_the_queue_of_a_socket_that_is_gone_is_counted(bench: TrailSetup) -> None:
-    """Nobody can tell whether it was read: the counter is a bound, and only what was not looked at
+    """There is no way to see whether it was read: the counter is a bound, and only what was not looked at
     counts."""
     assert bench.write(1, 2, 3) == 3
     bench.receiver.leave()

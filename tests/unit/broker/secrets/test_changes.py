@@ -1,4 +1,4 @@
-"""What a push changes: by name, compared in the memory where both lie."""
+"""What a push changes: by name, compared in secret memory, where both are."""
 
 from __future__ import annotations
 

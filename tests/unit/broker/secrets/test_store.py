@@ -253,7 +253,7 @@ def test_bundles_may_take_more_room_than_the_push(stock: Stock) -> None:
 
 
 def test_a_hopeless_bundle_is_given_up_early(stock: Stock) -> None:
-    """Nobody waits for a megabyte of quotes to be escaped only to be refused."""
+    """No client waits for a megabyte of quotes to be escaped only to be refused."""
     stock.refused({"b": {"k": '"' * (MAX_PUSH // 3)}})
     stock.refused({"b": {f"k{number}": '"' * 1000 for number in range(100)}})
 

@@ -1,7 +1,7 @@
 """What a get costs, counted and not timed: the calls of functions, in Python and of C, that the
 broker makes for it.
 
-One call more is red. Whoever adds one raises the number here, and says in the commit what the call
+One more call fails. To add one, raise the number here, and say in the commit what the call
 is for."""
 
 from __future__ import annotations

@@ -193,7 +193,7 @@ def test_who_connected(bench: ConnectedPair) -> None:
 
 
 class Breakable(JournalTransport):
-    """Takes records to nobody; breaks once, by a fault of its own, after as many calls as
+    """Discards records; fails once, with an error of its own, after as many calls as
     `breaks_in` says."""
 
     breaks_in = 0
