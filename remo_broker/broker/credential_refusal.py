@@ -40,7 +40,7 @@ def pieces(unit: str, credential: str, why: str) -> Iterator[bytes]:
 
 
 def is_short_of_memory(error: OSError) -> bool:
-"""Whether the kernel may accept the same output a moment later; if not, the peer has closed."""
+    """Whether the kernel may accept the same output a moment later; if not, the peer has closed."""
     return error.errno in (errno.ENOBUFS, errno.ENOMEM)
 
 

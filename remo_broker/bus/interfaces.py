@@ -160,7 +160,7 @@ MANAGER = Interface(
             "b",
             Emits.TRUE,
             lambda s: s.broker.audit_healthy,
-            "False while journald does not accept audit records.",
+            "Whether the journal accepts and stores audit records, as far as is known.",
         ),
         _manager(
             "AuditDropped",
@@ -195,7 +195,7 @@ MANAGER = Interface(
             "t",
             Emits.FALSE,
             lambda s: s.broker.credentials_refused,
-            "Credentials that were refused, each of which kept a unit from starting, since the broker started.",
+            "Credentials refused since the broker started; each refusal kept a unit from starting.",
         ),
     ),
 )
@@ -227,7 +227,7 @@ PROJECT = Interface(
             "t",
             Emits.FALSE,
             lambda p: p.last_fetch_usec,
-            "When it fetched last, microseconds since 1970; 0 if it has not since the broker started.",
+            "When it last fetched, microseconds since 1970; 0 if not since the broker started.",
         ),
     ),
 )

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from remo_broker.broker.audit import trail
 from remo_broker.broker.credentials import IN_CONFIGURATION
 from remo_broker.broker.expiry_timer import HALF_SENT_SECONDS
 from remo_broker.broker.sockets.connection import PEER_SECONDS
@@ -44,6 +45,7 @@ def test_no_word_that_means_nothing() -> None:
     """Every word that is marked up as one of the protocol is one."""
     others = {"op", "NaN", "Infinity", "usec"} | {str(word) for kind in (records.Backend, Protection) for word in kind}
     others |= RESERVED_PROJECT_NAMES | set(replies.UnitCredential.FIELDS) | {IN_CONFIGURATION}
+    others |= {trail.NOT_TAKEN, trail.NOT_STORED, trail.UNCHECKED}
     known = {*REQUESTS, *EVENTS} | WATCH_EVENTS | CODES | REASONS | FIELDS | EVENT_FIELDS | others
     assert arguments(source(PAGE), "Cm") - known == set()
 
