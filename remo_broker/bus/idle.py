@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 # Time from the last call to the exit: consecutive `busctl` commands of a user reach one process,
 # and a script that polls every minute does not keep it running.
 IDLE_SECONDS = 45
-# With this many names, more than most buses have, look for ones that have left even while calls
-# keep coming.
+# With this many names, more than most buses have, remove those that have left the bus even while
+# calls keep coming.
 MANY_CALLERS = 1024
 # At most this often: the bus has to list all its names each time.
-LOOK_SECONDS = 1.0
-# Beyond this, calls of new names are refused until the next look. Only a bus configured for it has
-# more connections at a time, and fewer can be opened and closed between two looks.
+LIST_SECONDS = 1.0
+# Beyond this, calls of new names are refused until the next listing. Only a bus configured for it
+# has more connections at a time, and fewer can be opened and closed between two listings.
 MAX_CALLERS = 16 * 1024
 
 
@@ -55,22 +55,22 @@ class Callers:
 
     async def until_idle(self, connection: BusConnection, seconds: float, worth_watching: Callable[[], bool]) -> None:
         """Return after `seconds` without a call, unless there is something worth watching and a
-        caller is still there; then look again after as long. 0 seconds: never return.
+        caller is still there; then check again after as long. 0 seconds: never return.
         """
         loop = asyncio.get_running_loop()
         looked = loop.time()
         while True:
             quiet = max(looked, self._last_call) + seconds - loop.time() if seconds else None
             if quiet is None or quiet > 0:
-                await self._crowd_or(quiet, connection)
+                await self._sleep_and_prune(quiet, connection)
                 continue
             looked = loop.time()
-            await self._forget_the_gone(connection)
+            await self._prune(connection)
             watched = bool(self._names) and worth_watching()
             if not watched and self._last_call < looked:
                 return
 
-    async def _crowd_or(self, seconds: float | None, connection: BusConnection) -> None:
+    async def _sleep_and_prune(self, seconds: float | None, connection: BusConnection) -> None:
         """Wait this long (None: forever).
 
         If too many names accumulate, forget those that have left.
@@ -79,10 +79,10 @@ class Callers:
             async with asyncio.timeout(seconds):
                 await self._many.wait()
             self._many.clear()
-            await self._forget_the_gone(connection)
-            await asyncio.sleep(LOOK_SECONDS)
+            await self._prune(connection)
+            await asyncio.sleep(LIST_SECONDS)
 
-    async def _forget_the_gone(self, connection: BusConnection) -> None:
+    async def _prune(self, connection: BusConnection) -> None:
         before = frozenset(self._names)  # new callers while the bus replies are not in its list
         with contextlib.suppress(CallError):
             (names,) = await connection.ask_driver("ListNames", gives="as")

@@ -139,7 +139,7 @@ def run_watched(
         if found is None:
             os.kill(job.child, signal.SIGKILL)
         elif found.si_signo == signal.SIGCHLD:
-            status = job.look()
+            status = job.poll_status()
             if status is None:
                 continue
             if job.next_environment is None or job.was_told_to_end(grace_seconds):
@@ -228,7 +228,7 @@ class WatchedJob:
         if not has_it:
             os.kill(self.child, number)
 
-    def look(self) -> int | None:
+    def poll_status(self) -> int | None:
         """The status of the command if it has exited. If it has stopped, stop this process too.
 
         Also reaps other children: the first process in a container inherits orphans.

@@ -59,7 +59,7 @@ TURN_SECONDS = 0.15
 RETRY_SECONDS = 0.25
 # How often to check, while records are handed over, that journald has a file to write to. When its
 # disks are full, the records of up to twice that time may be lost.
-LOOK_SECONDS = 0.25
+STORAGE_CHECK_SECONDS = 0.25
 # What is wrong with a trail, as shown in `status` and REMO_REASON.
 NOT_TAKEN, NOT_STORED, UNCHECKED = records.NOT_TAKEN, "not_stored", "unchecked"
 # The most records that can be lost with journald's socket: a send buffer has 212,992 bytes, a
@@ -95,7 +95,7 @@ class AuditTrail:
         """The `audit.degraded` record that has not been handed over yet. Kept apart from the queue,
         so that it is not dropped."""
         self.unseen = 0
-        """Records handed over since the last `look`."""
+        """Records handed over since the last `check_storage`."""
         self.unseen_before = 0
         self._misses = 0
         self._probed_at = 0.0
@@ -180,10 +180,10 @@ class AuditTrail:
                 return b""
         return record
 
-    def look(self) -> None:
+    def check_storage(self) -> None:
         """Check that journald can write what it accepted."""
         if self._transport.can_write():
-            # Records accepted just before the last look may still have been in the queue then.
+            # Records accepted just before the last check may still have been in the queue then.
             self.unseen_before, self.unseen = self.unseen, 0
             self._misses = 0
             return
@@ -371,12 +371,12 @@ class TrailTimers:
         self._changed = changed
         self._trouble: str | None = None
         self._retry_due = False
-        self._look_due = False
+        self._check_due = False
         loop.turn_ends.append(self._end_of_turn)
 
     def _end_of_turn(self) -> None:
         trail = self._trail
-        if self._look_due and trail.healthy and trail.stored and self._trouble is None:
+        if self._check_due and trail.healthy and trail.stored and self._trouble is None:
             return  # as nearly always
         if trail.trouble != self._trouble:
             self._trouble = trail.trouble
@@ -384,16 +384,16 @@ class TrailTimers:
         if not trail.healthy and not self._retry_due:
             self._retry_due = True
             self._loop.after(RETRY_SECONDS, self._retry)
-        if (trail.unseen or trail.unseen_before) and not self._look_due:
-            self._look_due = True
-            self._loop.after(LOOK_SECONDS, self._look)
+        if (trail.unseen or trail.unseen_before) and not self._check_due:
+            self._check_due = True
+            self._loop.after(STORAGE_CHECK_SECONDS, self._check_storage)
 
     def _retry(self) -> None:
         self._retry_due = False
         self._trail.retry()
         self._end_of_turn()
 
-    def _look(self) -> None:
-        self._look_due = False
-        self._trail.look()
+    def _check_storage(self) -> None:
+        self._check_due = False
+        self._trail.check_storage()
         self._end_of_turn()

@@ -33,7 +33,7 @@ BUSY_TURNS = 16
 EXHAUSTED_SECONDS = 0.2
 # The same while it may not accept, which systemd changes within milliseconds, and a project's own
 # peers sooner: most of them leave after one reply.
-MAY_NOT_SECONDS = 0.02
+NOT_PERMITTED_SECONDS = 0.02
 FULL_SECONDS = 0.002
 # Excess connections of one plane that get an error reply, at one time. Further ones are closed
 # without a reply: each holds a descriptor until its peer has read the error, and descriptors are
@@ -67,7 +67,7 @@ class Listener:
         held_by_unit: bool = False,
         has_file: bool = True,
         may_accept: Callable[[], bool] | None = None,
-        pause_seconds: float = MAY_NOT_SECONDS,
+        pause_seconds: float = NOT_PERMITTED_SECONDS,
     ) -> None:
         """`has_file`: whether the file at its path is known to be its own. `may_accept`: asked
         before each connection is accepted; if it may not be, it waits in the queue, and is asked

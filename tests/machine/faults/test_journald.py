@@ -3,7 +3,7 @@ kept, or counted.
 
 With `audit_failure = "deny"` a secret is not given out unless its record was taken. What taking
 means is journald's word: when its disks are full it takes records and drops them. The broker finds
-out within `LOOK_SECONDS`, twice, and counts what was taken since it was last known to be well."""
+out within `STORAGE_CHECK_SECONDS`, twice, and counts what was taken since it was last known to be well."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from remo_broker.broker.audit.trail import LOOK_SECONDS, SEND_SECONDS
+from remo_broker.broker.audit.trail import SEND_SECONDS, STORAGE_CHECK_SECONDS
 from remo_broker.broker.audit.waiting import WAITING_RECORDS
 from tests.machine.faults import journald
 from tests.machine.faults.figures import LONG, SEED, Figures, within
@@ -255,7 +255,7 @@ def test_without_room_on_disk_journald_goes_on_in_memory(machine: Machine, figur
         with scene.load(CLIENTS, SEED, pause_seconds=PAUSE_SECONDS) as load:
             with journald.full_disk(machine):
                 poll("journald to go on", lambda: [*machine.path("/run/log/journal").glob("*/system.journal")])
-                time.sleep(2.5 * LOOK_SECONDS)
+                time.sleep(2.5 * STORAGE_CHECK_SECONDS)
                 status = scene.status()["audit"]
             clients = load.finish()
         account = scene.account(clients)

@@ -62,7 +62,7 @@ def test_a_caller_does_not_keep_what_has_nothing_to_tell(bus: Bus, peer: StatusP
 def test_of_many_callers_those_that_left_are_forgotten_though_calls_go_on(
     bus: Bus, seconds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(idle, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(idle, "LIST_SECONDS", 0.1)
 
     async def use() -> None:
         async with other_client(bus) as watching:

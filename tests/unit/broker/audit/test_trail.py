@@ -288,7 +288,7 @@ def test_serials_have_a_gap_for_each_record_that_is_lost_and_no_other(bench: Tra
     fetch(bench, "a", "FIRST", denied=False)
     entries = bench.receiver.take()
     for _ in range(2):
-        bench.trail.look()
+        bench.trail.check_storage()
     bench.receiver.leave()
     for number in range(3000):
         fetch(bench, "a", f"D{number}", denied=True)
@@ -335,7 +335,7 @@ def test_what_was_in_the_queue_of_a_socket_that_is_gone_is_counted(bench: TrailS
         pass
     assert events(bench.receiver.take()) == ["audit.degraded", "audit.recovered"]
     for _ in range(2):
-        bench.trail.look()
+        bench.trail.check_storage()
     bench.receiver.leave()
     bench.receiver.listen()
     bench.write(5)
@@ -352,7 +352,7 @@ def test_records_before_a_full_disk_are_counted_though_journald_stopped_acceptin
     assert not bench.trail.healthy
     monkeypatch.setattr(bench.transport, "can_write", lambda: False)
     for _ in range(4):
-        bench.trail.look()
+        bench.trail.check_storage()
         assert not bench.trail.retry()
     assert bench.trail.dropped == 3
     monkeypatch.undo()
