@@ -92,7 +92,7 @@ class Credentials:
             self._store.arena.give_back(region)
 
     def explain(self, unit: str, *, withheld: bool) -> UnitCredentials:
-        """What a request for each credential of the unit would lead to now. `withheld`: no secret is
+        """What a request for each credential of the unit would return now. `withheld`: no secret is
         released, because its record would be lost. Serves nothing. Raises `Refused` if there is no
         memory to look for the field of a bundle."""
         found = []

@@ -163,8 +163,8 @@ class ManifestOperations:
         return result
 
     def _check_reading(self, project: Project, allowed: Allowed, peer: Peer) -> None:
-        """The SHA-256 that an operator approves is the word of a reader. A file that took its reader
-        over could give the same one for something else, so one hash stands for one content."""
+        """The SHA-256 that an operator approves comes from a reader. A file that compromised its
+        reader could report the same hash for other content, so each hash stands for one content."""
         readings, sha256 = project.readings, allowed.source.sha256
         # Only this process can work out the number, and so find another content with the same.
         rules = tuple(allowed.allowlist), allowed.ttl_seconds, allowed.max_entries

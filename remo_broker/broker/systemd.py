@@ -26,7 +26,7 @@ CREDENTIAL = "credential"
 PROJECT_KINDS = ("client", "mount")
 # Delay before trying again when the manager's queue was full.
 RETRY_SECONDS = 0.1
-# The manager's queue is full, or the kernel has no memory, or too many descriptors are on their way.
+# The manager's queue is full, the kernel has no memory, or too many descriptors are in flight.
 _BUSY = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
 
 
@@ -125,8 +125,8 @@ class Manager:
         self._notify("WATCHDOG=1")
 
     def keep(self, kind: str, project: str, descriptor: int) -> None:
-        """Have systemd keep a listener across restarts of the broker. The caller may close it before
-        the message is sent."""
+        """Have systemd keep a listener across restarts of the broker. The caller may close it even
+        before the message is sent."""
         if self._socket is not None:
             try:
                 copy = os.dup(descriptor)

@@ -195,7 +195,7 @@ def watch(client: BaseClient, request: Request, kind: type[M]) -> Iterator[M]:
 
 
 def connect(path: str, kind: str, deadline: float, timeout: float) -> _socket.socket:
-    """A connected, non-blocking socket. `kind` is the client's `SOCKET`, `deadline` on the monotonic clock.
+    """A connected, non-blocking socket. `kind` is the client's `SOCKET`; `deadline` is monotonic.
 
     Raises `Unreachable`, `Untrusted` or `TimedOut`.
     """

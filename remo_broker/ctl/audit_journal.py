@@ -3,10 +3,10 @@
 Matches inside the journal narrow the search, so a million entries of other units cost nothing.
 Records are matched by the broker's user and by the group of its process, which nothing else is in.
 journald sets these fields from what the kernel reports, so an entry that another process wrote does
-not match, whatever its fields, even if it runs as the broker's user. The unit would not do: journald
-looks it up when it reads an entry, and leaves it out of the last entries of a broker that was killed
-before then. Journals of other hosts are nevertheless matched by the unit, because user and group
-have other numbers there.
+not match, whatever its fields, even if it runs as the broker's user. Matching the unit would not be
+enough: journald looks it up when it reads an entry, and omits it from the last entries of a broker
+that was killed before then. Journals of other hosts are nevertheless matched by the unit, because
+user and group have other numbers there.
 """
 
 from __future__ import annotations

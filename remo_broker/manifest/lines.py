@@ -14,7 +14,7 @@ _tokens = re.compile(
     re.DOTALL,
 )
 _header = re.compile(r"\s*\[{1,2}([^\[\]]+)\]").match
-# What no key has outside its quotes; a line with it before the equals sign is the inside of a value.
+# What no key has outside quotes; a line with it before the equals sign is the inside of a value.
 _NOT_IN_KEY = frozenset("[]{},")
 _index = re.compile(r"\[\d+\]").sub
 

@@ -45,7 +45,7 @@ def add_line(path: str, text: str, section: str | None, line: str) -> str:
 def remove_lines(text: str, keys: set[str]) -> str:
     """`text` without the marked lines, and without an added section that is now empty.
 
-    A mark before another key than `keys` is a mark whose line the user has removed: that line stays.
+    A mark before a key not in `keys` is a mark whose line the user has removed: that line stays.
     """
     lines = _split(text)
     kept: list[str] = []

@@ -32,15 +32,15 @@ KUBERNETES_USER = "remo"
 CONTEXT_PREFIX = "remo/"
 # The key for Docker Hub in the configuration of docker itself; podman and others use the host.
 DOCKER_HUB = "https://index.docker.io/v1/"
-# The first npm to which `${NAME?}` is empty while the variable is not set. An older one would look for
-# a variable of that whole name.
+# The first npm that reads `${NAME?}` as empty if the variable is not set. Older ones look for a
+# variable of that whole name.
 NPM_OPTIONAL_VARIABLES = (11, 6)
 # docker's helper, by the end of the program's name.
 DOCKER_HELPER = "remo"
 
 
 class ConfigChange:
-    """A file and its new text; an empty text removes the file. `note` is what is left to do by hand,
+    """A file and its new text; an empty text removes the file. `note` is what remains to be done,
     or to know."""
 
     def __init__(self, path: str, after: str, note: str = "") -> None:
@@ -128,7 +128,7 @@ def _docker(_name: str, remove: bool) -> ConfigChange:
 
 
 def _registries(ours: list[str]) -> list[str]:
-    """The registries that this project has secrets for, and `ours`, that are set up: another project
+    """The registries that this project has secrets for, and `ours`, set up before: another project
     may have secrets for those. If nothing is known, the well-known ones.
     """
     from remo_broker.cli.options import Arguments as NoArguments

@@ -1,7 +1,8 @@
 """`exec --watch` and `render --watch`: follow a command's secrets without polling.
 
-The command is a child in the same process group and on the same terminal. Signals to the group, such
-as a terminal's, reach both processes; those to this process alone are forwarded to the command.
+The command is a child in the same process group and on the same terminal. Signals to the group,
+such as a terminal's, reach both processes; those to this process alone are forwarded to the
+command.
 When the command stops or exits, so does this process, in the same way: a shell or a service manager
 cannot tell the difference.
 
@@ -47,7 +48,7 @@ KEPT = {
 HANDLED = set(signal.valid_signals()) - KEPT
 # One of these during a restart is meant to end the command.
 ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
-# Of these, those after which a change does not start it again: to many programs SIGHUP means "reload".
+# Those of them after which a change does not start it again: for many programs, SIGHUP is "reload".
 ENDING_FOR_GOOD = ENDING - {signal.SIGHUP}
 # What the terminal stops its processes with.
 STOPPING = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}

@@ -235,7 +235,7 @@ def _by_start_time(pid: int, uid: int) -> bytes:
 
 
 def _start_time(pid: int) -> int:
-    """In ticks since boot. Raises ProcessLookupError for a process that has ended or is a zombie."""
+    """In ticks since boot. Raises ProcessLookupError for an ended process, zombies included."""
     with open(b"/proc/%d/stat" % pid, "rb") as file:
         # The name, in parentheses, may contain any character.
         fields = file.read().rpartition(b")")[2].split()

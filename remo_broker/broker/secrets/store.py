@@ -262,7 +262,7 @@ class Store:
         return self.snapshot
 
     def _compare(self, found: dict[str, Secret], views: list[memoryview]) -> Generator[None, None, PushChanges]:
-        """What a push changes, in steps. Starts over if another push replaces the snapshot meanwhile."""
+        """What a push changes, in steps. Starts over if another push replaces the snapshot."""
         while True:
             old = self.snapshot
             if old is None:

@@ -105,7 +105,7 @@ class CredentialConnection(Connection):
             self.server.silent(self)
 
     def send_failed(self, error: OSError) -> None:
-        """If the kernel is short of memory, try again: what a close cut short, systemd would take as
+        """If the kernel is short of memory, try again: systemd would take what a close cut short as
         a credential."""
         if not credential_refusal.is_short_of_memory(error):
             self.close()
@@ -119,7 +119,7 @@ class CredentialConnection(Connection):
             self.want(WRITE)
 
     def end_with(self, reply: bytes) -> None:  # noqa: ARG002 - for other sockets' peers
-        """After an internal error: refuse, because the peer would take `reply` as its credential."""
+        """After an internal error: refuse, as the peer would take `reply` for its credential."""
         self.server.fail(self)
 
     def give(self, value: memoryview) -> None:
