@@ -66,15 +66,15 @@ def attack() -> Iterator[Attack]:
         yield start
 
 
-class Polite:
-    """A client of another project: each of its gets must be answered. Now and then it asks on a
+class OtherClient:
+    """A client of another project: each of its gets must be answered. It regularly uses a
     new connection."""
 
     CONNECT_EVERY = 5
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._link = Link(broker.project("good"))
+        self._link = Link(broker.project("quiet"))
         self._asked = 0
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ class Polite:
         with contextlib.ExitStack() as stack:
             link = self._link
             if self._asked % self.CONNECT_EVERY == 0:
-                link = stack.enter_context(Link(self._broker.project("good")))
+                link = stack.enter_context(Link(self._broker.project("quiet")))
             yield link
             assert link.reply().get("value") == "value"
 
@@ -121,6 +121,6 @@ class Polite:
 
 
 @pytest.fixture
-def polite(broker: Broker) -> Iterator[Polite]:
-    with contextlib.closing(Polite(broker)) as polite:
-        yield polite
+def other_client(broker: Broker) -> Iterator[OtherClient]:
+    with contextlib.closing(OtherClient(broker)) as other_client:
+        yield other_client

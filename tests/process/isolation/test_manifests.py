@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.conftest import StartBroker
-    from tests.process.isolation.conftest import Polite
+    from tests.process.isolation.conftest import OtherClient
     from tests.support.broker import Broker, Reply
 
 FOREIGN = 'schema_version = 1\nproject = "myrepo"\n[secrets.STOLEN]\n'
@@ -86,17 +86,17 @@ def program(code: str, *arguments: pathlib.Path) -> Iterator[None]:
             process.kill()
 
 
-def ask_beside(broker: Broker, polite: Polite, request: Reply) -> Reply:
+def ask_beside(broker: Broker, other_client: OtherClient, request: Reply) -> Reply:
     """The operator's reply, until which another project's gets are answered."""
     with Link(broker.admin) as operator:
         operator.send(request)
-        assert polite.gets_until_reply(operator) >= MIN_GETS
+        assert other_client.gets_until_reply(operator) >= MIN_GETS
         return operator.reply()
 
 
 @pytest.fixture
 def broker(start_broker: StartBroker) -> Broker:
-    broker = start_broker(projects=[registration("good", "TOKEN")])
+    broker = start_broker(projects=[registration("quiet", "TOKEN")])
     broker.push({"TOKEN": "value"})
     return broker
 
@@ -170,7 +170,7 @@ FILES = {
 @pytest.mark.parametrize(("make", "says"), FILES.items())
 def test_no_manifest(
     broker: Broker,
-    polite: Polite,
+    other_client: OtherClient,
     place: pathlib.Path,
     make: Callable[[pathlib.Path, contextlib.ExitStack], None],
     says: str,
@@ -183,17 +183,21 @@ def test_no_manifest(
         make(place, stack)
         codes = INVALID if make is _control_characters else EITHER if make is _growing else UNREADABLE
         for _ in range(ATTEMPTS if make is _growing else 1):
-            assert_refused(broker, polite, place, codes, says)
+            assert_refused(broker, other_client, place, codes, says)
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_bomb(broker: Broker, polite: Polite, place: pathlib.Path, name: str) -> None:
+def test_a_bomb(broker: Broker, other_client: OtherClient, place: pathlib.Path, name: str) -> None:
     place.write_text(BOMBS[name][0])
-    assert_refused(broker, polite, place, INVALID)
+    assert_refused(broker, other_client, place, INVALID)
 
 
-def assert_refused(broker: Broker, polite: Polite, place: pathlib.Path, codes: set[str], says: str = "") -> None:
-    answer = ask_beside(broker, polite, {"op": "register", "name": "myrepo", "project_path": str(place.parents[1])})
+def assert_refused(
+    broker: Broker, other_client: OtherClient, place: pathlib.Path, codes: set[str], says: str = ""
+) -> None:
+    answer = ask_beside(
+        broker, other_client, {"op": "register", "name": "myrepo", "project_path": str(place.parents[1])}
+    )
     assert answer["code"] in codes
     assert says in answer["message"]
     assert answer["message"].isascii()
@@ -217,14 +221,14 @@ def reader_of(broker: Broker) -> int:
     raise TimeoutError("no manifest reader was seen")
 
 
-def test_a_reader_that_hangs(broker: Broker, polite: Polite, place: pathlib.Path) -> None:
+def test_a_reader_that_hangs(broker: Broker, other_client: OtherClient, place: pathlib.Path) -> None:
     """As on a file system that does not answer: it is given up, and ended."""
     place.write_text(GOOD)
     request = {"op": "register", "name": "myrepo", "project_path": str(place.parents[1])}
     with Link(broker.admin) as operator:
         operator.send(request)
         os.kill(reader_of(broker), signal.SIGSTOP)
-        assert polite.gets_until_reply(operator) >= MIN_GETS
+        assert other_client.gets_until_reply(operator) >= MIN_GETS
         answer = operator.reply()
         assert answer["code"] == "manifest_unreadable"
         assert "took longer than" in answer["message"]
@@ -233,7 +237,7 @@ def test_a_reader_that_hangs(broker: Broker, polite: Polite, place: pathlib.Path
 
 
 def test_readers_that_cannot_be_ended(
-    broker: Broker, polite: Polite, place: pathlib.Path, directory: pathlib.Path
+    broker: Broker, other_client: OtherClient, place: pathlib.Path, directory: pathlib.Path
 ) -> None:
     """Their places are given to others, and when their file system is there again nothing is left
     of them."""
@@ -245,17 +249,19 @@ def test_readers_that_cannot_be_ended(
         for number, operator in enumerate(operators):
             path = directory / "silent" / f"p{number}"
             operator.send({"op": "register", "name": path.name, "project_path": str(path)})
-        gets = sum(polite.gets_until_reply(operator) for operator in operators)
+        gets = sum(other_client.gets_until_reply(operator) for operator in operators)
         assert gets >= MIN_GETS
         assert [operator.reply()["code"] for operator in operators] == ["manifest_unreadable"] * hanging
         request = {"op": "register", "name": "myrepo", "project_path": str(place.parents[1])}
-        assert ask_beside(broker, polite, request)["ok"]
+        assert ask_beside(broker, other_client, request)["ok"]
         poll("the one that is done to be reaped", lambda: len(children(broker)) == hanging)
     poll("them to be ended", lambda: not children(broker))
     assert broker.ask({"op": "reload", "name": "myrepo"})["ok"]
 
 
-def test_swapped_for_a_foreign_file_while_it_is_read(broker: Broker, polite: Polite, place: pathlib.Path) -> None:
+def test_swapped_for_a_foreign_file_while_it_is_read(
+    broker: Broker, other_client: OtherClient, place: pathlib.Path
+) -> None:
     """With a manifest that would be good for the project, if it were its own."""
     place.write_text(GOOD)
     link = place.parents[2] / "link"
@@ -266,7 +272,7 @@ def test_swapped_for_a_foreign_file_while_it_is_read(broker: Broker, polite: Pol
         end = time.monotonic() + WAIT_SECONDS
         # Both ways of the race: mostly the swap is seen, as it changes the file's time.
         while len(answers) < RELOADS or (len({one["ok"] for one in answers}) < 2 and time.monotonic() < end):
-            answers.append(ask_beside(broker, polite, {"op": "reload", "name": "myrepo"}))
+            answers.append(ask_beside(broker, other_client, {"op": "reload", "name": "myrepo"}))
     read = [answer["allowlist"] for answer in answers if answer["ok"]]
     refused = {answer["code"] for answer in answers if not answer["ok"]}
     assert all(allowlist == ["OWN"] for allowlist in read)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.process.isolation.conftest import MAX_SECONDS, Polite
+from tests.process.isolation.conftest import MAX_SECONDS, OtherClient
 from tests.support.broker import FILES_OF_LAST_PEER, NOBODY, Broker, Link, listen, registration, short_directory
 from tests.support.machine import poll, unavailable
 
@@ -48,27 +48,27 @@ WITHIN_A_PROJECT = (
 def broker() -> Iterator[Broker]:
     with short_directory() as directory:
         projects = [
-            registration("evil", "ALLOWED", *LONG_ALLOWLIST),
+            registration("noisy", "ALLOWED", *LONG_ALLOWLIST),
             registration("closed", "ALLOWED", allowed_uids=[0]),
-            registration("good", "TOKEN"),
+            registration("quiet", "TOKEN"),
         ]
-        ghost = listen(directory / "ghost.sock", 4096)
-        broker = Broker(directory, projects=projects, listeners={"client-ghost": ghost})
-        with ghost, contextlib.closing(broker):
+        unregistered = listen(directory / "unregistered.sock", 4096)
+        broker = Broker(directory, projects=projects, listeners={"client-unregistered": unregistered})
+        with unregistered, contextlib.closing(broker):
             broker.start()
             poll("the broker to listen", broker.admin.exists)
             broker.push({"ALLOWED": "x" * 4000, "TOKEN": "value"})
             yield broker
 
 
-def assert_served(polite: Polite) -> None:
+def assert_served(other_client: OtherClient) -> None:
     """Whatever waits beside a get, most are answered in the time that the broker may take; a busy
     machine may make single ones look longer."""
     took = []
     for _ in range(STOPS):
-        took.append(polite.get_behind_others())
+        took.append(other_client.get_behind_others())
         for _ in range(GETS_BETWEEN):
-            polite.get()
+            other_client.get()
     assert statistics.median(took) < MAX_SECONDS, f"in ms: {[round(one * 1000) for one in took]}"
 
 
@@ -78,10 +78,10 @@ def assert_recovers(broker: Broker, descriptors: int, resident_kib: int) -> None
 
 
 @pytest.mark.parametrize("kind", WITHIN_A_PROJECT)
-def test_within_a_project(broker: Broker, polite: Polite, attack: Attack, kind: str) -> None:
+def test_within_a_project(broker: Broker, other_client: OtherClient, attack: Attack, kind: str) -> None:
     descriptors, resident = broker.descriptors(), broker.resident_kib()
-    attacker = attack(kind, broker.project("evil"))
-    assert_served(polite)
+    attacker = attack(kind, broker.project("noisy"))
+    assert_served(other_client)
     assert broker.resident_kib() <= resident + MAX_GROWTH_KIB
     assert attacker.poll() is None
     attacker.kill()
@@ -90,45 +90,47 @@ def test_within_a_project(broker: Broker, polite: Polite, attack: Attack, kind: 
 
 def test_without_a_rate_limit(directory: pathlib.Path, attack: Attack) -> None:
     """Even then a project has no more than its share of each turn."""
-    projects = [registration("evil", "ALLOWED"), registration("good", "TOKEN")]
+    projects = [registration("noisy", "ALLOWED"), registration("quiet", "TOKEN")]
     with contextlib.closing(Broker(directory, projects=projects, rate_limit_per_second=0)) as broker:
         broker.start()
         broker.push({"ALLOWED": "x", "TOKEN": "value"})
         for kind in ("middling_lines", "denied_names"):
-            attack(kind, broker.project("evil"))
-        with contextlib.closing(Polite(broker)) as polite:
-            assert_served(polite)
+            attack(kind, broker.project("noisy"))
+        with contextlib.closing(OtherClient(broker)) as other_client:
+            assert_served(other_client)
 
 
-@pytest.mark.parametrize(("project", "user"), [("ghost", None), ("closed", NOBODY)])
-def test_who_is_refused(broker: Broker, polite: Polite, attack: Attack, project: str, user: int | None) -> None:
+@pytest.mark.parametrize(("project", "user"), [("unregistered", None), ("closed", NOBODY)])
+def test_who_is_refused(
+    broker: Broker, other_client: OtherClient, attack: Attack, project: str, user: int | None
+) -> None:
     """On the socket of no project, and of one that does not allow the peer."""
     if user is not None:
         if os.geteuid() != 0:
             unavailable("connecting as another user takes root")
         broker.project(project).chmod(0o666)
-    path = broker.directory / "ghost.sock" if project == "ghost" else broker.project(project)
+    path = broker.directory / "unregistered.sock" if project == "unregistered" else broker.project(project)
     descriptors, resident = broker.descriptors(), broker.resident_kib()
     attacker = attack("refused", path, user=user)
-    assert_served(polite)
+    assert_served(other_client)
     assert attacker.poll() is None
     attacker.kill()
     assert_recovers(broker, descriptors, resident)
 
 
-def test_everything_at_once(broker: Broker, polite: Polite, attack: Attack) -> None:
+def test_everything_at_once(broker: Broker, other_client: OtherClient, attack: Attack) -> None:
     descriptors, resident = broker.descriptors(), broker.resident_kib()
     attackers = [
-        attack(kind, broker.project("evil")) for kind in ("slow_writers", "non_readers", "denied_names", "storm")
+        attack(kind, broker.project("noisy")) for kind in ("slow_writers", "non_readers", "denied_names", "storm")
     ]
-    assert_served(polite)
+    assert_served(other_client)
     for attacker in attackers:
         attacker.kill()
     assert_recovers(broker, descriptors, resident)
 
 
 def test_admin_is_answered_meanwhile(broker: Broker, attack: Attack) -> None:
-    attack("denied_names", broker.project("evil"))
+    attack("denied_names", broker.project("noisy"))
     with Link(broker.admin) as operator:
         assert operator.ask({"op": "status"})["secret_count"] == 2
         assert operator.ask({"op": "push-creds", "secrets": {"ALLOWED": "x" * 4000, "TOKEN": "value"}})["ok"]
