@@ -89,9 +89,9 @@ def test_output_in_another_encoding(operator: CommandLine, directory: pathlib.Pa
         (["audit", "--follow", "--summary"], "--follow and --summary cannot be combined"),
         (["audit", "--follow", "--until=now"], "--follow and --until cannot be combined"),
         (["audit", "--verify", "--by=who"], "--verify and --summary cannot be combined"),
-        (["audit", "--verify", "--denied"], "--denied leaves records out, which --verify would miss"),
+        (["audit", "--verify", "--denied"], "--denied excludes records, which --verify would report as missing"),
         (["audit", "--directory=/", "--namespace=x"], "--directory and --namespace cannot be combined"),
-        (["audit", "--all", "--summary"], "--all shows events other than fetches, which are not counted"),
+        (["audit", "--all", "--summary"], "--all adds events other than fetches, which are not counted"),
         (["push", "--format=xml"], "--format must be json or dotenv, not 'xml'"),
     ],
 )

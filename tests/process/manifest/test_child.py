@@ -140,7 +140,7 @@ def test_a_malformed_request(line: bytes) -> None:
     [
         ("fail", "manifest_unreadable", "internal error of the manifest reader (ZeroDivisionError)"),
         ("recurse", "manifest_invalid", "nested too deeply"),
-        ("allocate", "manifest_invalid", "more memory"),
+        ("allocate", "manifest_invalid", "too much memory"),
         ("lack", "manifest_unreadable", "a part of the manifest reader is missing"),
         ("loop", "manifest_unreadable", "took longer than 1.5 s"),
         ("sleep", "manifest_unreadable", "took longer than 1.5 s"),

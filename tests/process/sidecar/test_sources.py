@@ -83,7 +83,7 @@ def test_credentials_are_a_source(supplied: Supplied) -> None:
         ("print('# nothing')", "no secret in it"),
         (
             "import signal; signal.signal(13, signal.SIG_DFL); os.write(1, b'x' * (2 << 20))",
-            "prints more than the 1048576 bytes",
+            "prints more than 1048576 bytes",
         ),
         ("time.sleep(60)", "timed out after 1 s and was killed"),
         ("os.close(1); time.sleep(60)", "timed out after 1 s and was killed"),
