@@ -166,7 +166,7 @@ def fetch_head(
     elif outcome is Outcome.OK:
         message = f"Project {project} fetched {shown}."
     else:
-        message = f"Project {project} asked for {shown}, which the broker does not hold ({reason})."
+        message = f"Project {project} requested {shown}, which the broker does not hold ({reason})."
     refused = decision is Decision.DENY
     subject = {"project": project, "secret": shown}
     where = {} if backend is None else {"backend": backend.value}

@@ -5,9 +5,9 @@
  * in tests/process/static_client is run against both.
  *
  * It reads answers of a peer that may be hostile, so:
- * - no heap and no recursion; every answer lies in one fixed buffer;
+ * - no heap and no recursion; every answer is in one fixed buffer;
  * - `struct cursor` is the only thing that reads it, and checks the end before every byte;
- * - a value is decoded where it lies, which never lengthens it, and is wiped before the program ends.
+ * - a value is decoded in place, which never lengthens it, and is wiped before the program ends.
  *
  * No manifest, no TOML, no network and no decision about who gets what belong in here.
  */
@@ -823,7 +823,7 @@ static bool connect_to(const char *path, int64_t deadline) {
     int made = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (made < 0)
         return unreachable(errno);
-    /* Not among the standard streams, which whoever started us may have closed: it would take what is printed. */
+    /* Not among the standard streams, which the parent process may have closed: it would take what is printed. */
     connection = fcntl(made, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
     close(made);
     if (connection < 0)
