@@ -24,7 +24,11 @@ def unreachable(path: str, kind: str, error: OSError) -> Unreachable:
     if os.path.basename(path) in (paths.ADMIN_SOCKET, paths.STATUS_SOCKET):
         kind = os.path.basename(path)
     if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
-        return Unreachable(path, f"{path}: longer than {LONGEST_SOCKET_PATH} bytes, the limit for a socket's path")
+        return Unreachable(
+            path,
+            f"{path}: longer than {LONGEST_SOCKET_PATH} bytes, the limit for a socket's path",
+            hint="mount the socket's directory at a shorter path",
+        )
     try:
         found = os.stat(path)
     except FileNotFoundError:

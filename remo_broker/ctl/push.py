@@ -154,7 +154,8 @@ def output_of(argv: list[str]) -> bytes:
     try:
         process = subprocess.Popen(argv, stdout=subprocess.PIPE)
     except OSError as error:
-        raise Problem(f"cannot run {argv[0]}: {os.strerror(error.errno or 0)}") from None
+        why = os.strerror(error.errno or 0)
+        raise Problem(f"cannot run {argv[0]}: {why}", hint="give a program's name, or its path") from None
     with process:
         assert process.stdout is not None
         try:
@@ -169,7 +170,7 @@ def output_of(argv: list[str]) -> bytes:
         how = f"exited with status {process.returncode}"
         if process.returncode < 0:
             how = f"was killed by signal {-process.returncode}"
-        raise Problem(f"nothing was pushed: {called} {how}")
+        raise Problem(f"nothing was pushed: {called} {how}", hint="run the command by hand to see why")
     return content
 
 

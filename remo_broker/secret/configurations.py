@@ -54,7 +54,8 @@ def read(path: str) -> str:
     """The file's text with its line ends; empty if there is no file."""
     try:
         if stat.S_ISFIFO(os.stat(path).st_mode):
-            raise Problem(f"{path} is not a file")  # and opening it would wait for a writer
+            # Opening it would wait for a writer.
+            raise Problem(f"{path} is not a file", hint="move it away, then run this again")
         with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             return file.read()
     except FileNotFoundError:

@@ -40,7 +40,7 @@ def docker_credential(arguments: Arguments) -> int:
             _print(f"docker-credential-remo (remo-secret) {__version__}")
         else:
             sys.stdin.buffer.read(MAX_INPUT)  # a password, perhaps; the caller writes first
-            raise Problem("remo-broker does not store credentials; have the sidecar push them")
+            raise Problem("remo-broker does not store credentials", hint="have the sidecar push them")
     except Exception as error:
         from remo_broker.client.errors import ClientError  # which loads what a `get` does not need
 

@@ -94,7 +94,10 @@ def write(name: str, found: Login, *, ephemeral: bool) -> None:
     """Write the reply. `ephemeral` tells git not to have other helpers store the password."""
     lines = [f"username={found.username}", f"password={found.password}"]
     if any(one in line for line in lines for one in "\n\r\0"):
-        raise Problem(f"{name} has a line break or a zero byte, which git does not accept in a password")
+        raise Problem(
+            f"{name} has a line break or a zero byte, which git does not accept in a password",
+            hint="push it without; 'remo-brokerctl push --strip-newline' omits a newline at the end",
+        )
     if ephemeral:
         lines = ["capability[]=authtype", *lines, "ephemeral=1"]
     sys.stdout.buffer.write("".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))

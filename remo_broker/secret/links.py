@@ -25,7 +25,10 @@ def target_of(file_path: str, base: str | None = None) -> str:
     expanded = os.path.expanduser(file_path)
     if expanded.startswith("~"):
         user = expanded.partition("/")[0]
-        raise Problem(f"a file_path of the manifest begins with {user}, but there is no such user here")
+        raise Problem(
+            f"a file_path of the manifest begins with {user}, but there is no such user here",
+            hint="begin it with ~/ or / in the manifest, and have an operator reload it",
+        )
     return os.path.normpath(os.path.join(home, expanded))
 
 

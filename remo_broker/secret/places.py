@@ -53,7 +53,10 @@ def _content(secret: SecretValue, field: str | None) -> bytes:
     fields = secret.reveal_fields()
     if fields is None or field not in fields:
         why = "is not a bundle" if fields is None else "lacks this field"
-        raise Problem(f"the manifest binds the field {field} of {secret.name}, which {why}")
+        raise Problem(
+            f"the manifest binds the field {field} of {secret.name}, which {why}",
+            hint="push a bundle that has the field, or correct the binding in the manifest",
+        )
     return fields[field].encode("utf-8")
 
 

@@ -1342,7 +1342,8 @@ static const char *const messages[] = {
     [UNKNOWN_OP] = "%p: %h",
     [LOST] = "%p: the broker closed the connection before it replied\nHint: try again",
     [TIMED_OUT] = "%p: no reply within 30 s\nHint: run 'systemctl status remo-broker.service' on the host",
-    [TOO_LONG] = "%p: longer than 107 bytes, the limit for a socket's path",
+    [TOO_LONG] = "%p: longer than 107 bytes, the limit for a socket's path\nHint: mount the socket's directory at a "
+                 "shorter path",
     [ABSENT] = "%p does not exist%d" REGISTER,
     [UNSEEN] = "%p: %e%d" PERMISSION,
     [DIRECTORY] = "%p is a directory, not a socket\nHint: on the host, remove the directory with rmdir, then start the "
@@ -1370,7 +1371,8 @@ static const char *const messages[] = {
     [GIT_BINARY] = "%n is binary\nHint: push a string, or a bundle with the fields username and password",
     [GIT_NO_PASSWORD] = "%n has no field 'password'\nHint: push a string, or a bundle with the fields username and "
                         "password",
-    [GIT_LINE_BREAK] = "%n has a line break or a zero byte, which git does not accept in a password",
+    [GIT_LINE_BREAK] = "%n has a line break or a zero byte, which git does not accept in a password\nHint: push it "
+                       "without; 'remo-brokerctl push --strip-newline' omits a newline at the end",
     [GIT_KEY_TWICE] = "git's request has the key %t twice\nHint: check the URL of the remote",
     [NO_AWS_KEY] = "%n is not a bundle with an AWS key\nHint: push a bundle with the fields aws_access_key_id, "
                    "aws_secret_access_key and, if there is one, aws_session_token",

@@ -70,7 +70,7 @@ def _setup_tool(tool: str, name: str, arguments: Arguments) -> None:
     changes = [one for one in (program, configuration) if one is not None and one.before != one.after]
     for change in changes:
         if os.path.exists(change.path) and not os.path.isfile(change.path):
-            raise Problem(f"{tool}: {change.path} is not a file")
+            raise Problem(f"{tool}: {change.path} is not a file", hint="move it away, then run this again")
     for change in changes:
         show(change)
         if not arguments.flag(DRY_RUN):
