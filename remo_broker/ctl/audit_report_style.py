@@ -35,7 +35,7 @@ tbody th{font-weight:600}.number{text-align:right;white-space:nowrap}.when{white
 .names{min-width:14rem;overflow-wrap:anywhere}
 .calendar{width:auto}.calendar td{text-align:center;min-width:4rem;border:2px solid var(--ground)}
 .calendar th{white-space:nowrap;border:0}.l1{background:var(--l1)}.l2{background:var(--l2)}.l3{background:var(--l3)}.l4{background:var(--l4)}
-.calendar .edge{border:2px solid var(--bad)}
+.calendar .edge{box-shadow:inset 0 0 0 2px var(--bad)}
 details>summary{cursor:pointer}section>details{margin-top:.5rem}
 @media print{.skip,nav{display:none}section{break-inside:avoid-page}}
 """.replace("\n", "")
