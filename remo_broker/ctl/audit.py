@@ -13,6 +13,7 @@ from remo_broker.cli.program import Problem
 from remo_broker.cli.times import FORMS, USEC, iso, parse
 from remo_broker.client.errors import ClientError
 from remo_broker.ctl import audit_table
+from remo_broker.ctl.audit_counted import read_to_count
 from remo_broker.ctl.audit_first import Firsts
 from remo_broker.ctl.audit_journal import Query, any_record, follow, read
 from remo_broker.ctl.audit_who import matches
@@ -52,11 +53,11 @@ from remo_broker.ctl.audit_journal import Record
 
 TEXT_FIELDS = (
     *("project", "unit", "credential", "secret", "decision", "outcome", "reason", "backend"),
-    *("peer_unit", "peer_container", "peer_comm", "peer_exe", "start_id"),
+    *("peer_unit", "peer_user_unit", "peer_container", "peer_comm", "peer_exe", "start_id"),
 )
 NUMBER_FIELDS = (
     *("generation", "latency_usec", "count", "secret_count", "allowlist_size", "dropped"),
-    *("peer_pid", "peer_uid", "peer_gid", "peer_pidfd_inode", "serial"),
+    *("peer_pid", "peer_uid", "peer_gid", "peer_owner_uid", "peer_pidfd_inode", "peer_gone", "serial"),
 )
 
 
@@ -76,7 +77,7 @@ def audit(arguments: Arguments) -> int:
             query.lines = DEFAULT_FOLLOW_LINES
         show(output, _narrowed(follow(query), arguments), query, live=True)
         return 0
-    found = _narrowed(read(query), arguments)
+    found = _narrowed(read_to_count(query) if mode in (REPORT, SUMMARY) else read(query), arguments)
     if mode is REPORT:
         _report(arguments, output, query, found)
         return 0
@@ -214,7 +215,7 @@ def _report(arguments: Arguments, output: Output, query: Query, found: Iterator[
             directory=query.directory,
             namespace=query.namespace,
         )
-        earlier = {known for known in map(pair, read(before)) if known is not None}
+        earlier = {known for known in map(pair, read_to_count(before)) if known is not None}
     write_report(output, Report(found, earlier), arguments.value(REPORT) or "-")
 
 

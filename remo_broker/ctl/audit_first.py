@@ -15,8 +15,12 @@ from remo_broker.protocol.records import SERIAL_FIELD, START_ID_FIELD, Event, Ou
 if TYPE_CHECKING:
     from cysystemd.reader import JournalReader
 
-# Two fetches are alike if these match: the program and where it runs, not its process.
+# Two fetches are alike if these match: the program and where it runs, not its process. Gathered
+# journals have several machines.
 KIND = ("REMO_PROJECT", "REMO_SECRET", "REMO_PEER_COMM")
+# Where it runs: the first of these that the record has. Sessions differ at each login; whose they
+# are does not.
+PLACES = ("REMO_PEER_CONTAINER", "REMO_PEER_OWNER_UID", "REMO_PEER_UNIT")
 # Kinds looked up in one review; further kinds are not marked. A lookup takes about a millisecond.
 MOST_KINDS = 2000
 
@@ -54,8 +58,9 @@ def kind_of(record: Record) -> tuple[str, ...] | None:
     """
     if record.text("REMO_OUTCOME") != Outcome.OK or record.text("REMO_PEER_COMM") is None:
         return None
-    place = next((name for name in ("REMO_PEER_CONTAINER", "REMO_PEER_UNIT") if record.text(name)), "REMO_PEER_UID")
-    found = [(name, record.text(name)) for name in (*KIND, place)]
+    place = next((name for name in PLACES if record.text(name)), "REMO_PEER_UID")
+    machine = ("_MACHINE_ID",) if record.text("_MACHINE_ID") else ()
+    found = [(name, record.text(name)) for name in (*KIND, place, *machine)]
     return None if any(value is None for _, value in found) else tuple(f"{name}={value}" for name, value in found)
 
 

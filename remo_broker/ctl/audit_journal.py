@@ -14,9 +14,10 @@ from __future__ import annotations
 import grp
 import heapq
 import pwd
+import re
 import select
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from remo_broker.cli.program import Problem
 from remo_broker.cli.times import is_time
@@ -42,6 +43,8 @@ END_OF_TIME = 2**62
 LONGEST_FIELD = 1000
 # Digits of a 64-bit number.
 LONGEST_NUMBER = 20
+
+is_machine_id = re.compile(r"[0-9a-f]{32}").fullmatch
 
 
 class Query:
@@ -116,24 +119,26 @@ class Record:
     __slots__ = ("data", "taken", "usec")
 
     def __init__(self, entry: JournalEntry) -> None:
-        self.data: dict[str, str | list[str]] = entry.data
-        """The fields as they are in the journal: for comparing records, not for display."""
+        self.data: dict[str, Any] = entry.data
+        """The fields as they are in the journal, as text or bytes: for comparing records, not for
+        display."""
         self.taken: int = entry.get_realtime_usec()
         """When journald received it. A record that waited for journald also has its own time."""
-        own = self.number(records.EVENT_TIME_FIELD)
+        own = self.number(records.EVENT_TIME_FIELD) if records.EVENT_TIME_FIELD in self.data else None
         self.usec: int = self.taken if own is None or not is_time(own) else own
 
     def text(self, field: str) -> str | None:
-        value = self.data.get(field)
-        if isinstance(value, list):
-            value = value[0]
+        found: Any = self.data.get(field)
+        if isinstance(found, list):
+            found = found[0]
+        value: str | None = found.decode(errors="replace") if isinstance(found, bytes) else found
         if value is None or (value.isascii() and value.isprintable() and len(value) <= LONGEST_FIELD):
             return value
         return printable(value, LONGEST_FIELD)
 
     def number(self, field: str) -> int | None:
         value = self.data.get(field)
-        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= LONGEST_NUMBER:
+        if isinstance(value, (str, bytes)) and value.isascii() and value.isdigit() and len(value) <= LONGEST_NUMBER:
             return int(value)
         return None
 
@@ -160,13 +165,21 @@ def broker_ids() -> tuple[int, int]:
 
 def read(query: Query) -> Iterator[Record]:
     """The records in journal order; those of several journals, by the time journald got them."""
-    return _merged(_open(query), query)
+    return of_hosts(_merged(_open(query), query), query)
+
+
+def of_hosts(found: Iterator[Record], query: Query) -> Iterator[Record]:
+    """Without gathered entries that name no machine: journald names its own in each, and here they
+    would pass for this host's."""
+    if query.directory is None:
+        return found
+    return (record for record in found if is_machine_id(record.text("_MACHINE_ID") or ""))
 
 
 def follow(query: Query) -> Iterator[Record]:
     """The last `query.lines` records, then each new one as it arrives. Never ends."""
     readers = _open(query)
-    yield from _merged(readers, query)
+    yield from of_hosts(_merged(readers, query), query)
     poll = select.poll()
     for reader in readers:
         poll.register(reader.fd, reader.events)
@@ -174,7 +187,7 @@ def follow(query: Query) -> Iterator[Record]:
         poll.poll(FOLLOW_SECONDS * 1000)
         for reader in readers:
             reader.process_events()
-            yield from map(Record, reader)
+            yield from of_hosts(map(Record, reader), query)
 
 
 def any_record(query: Query) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from remo_broker.cli.times import USEC, iso, shown_short
-from remo_broker.ctl.audit_who import WHO_FIELDS, who
+from remo_broker.ctl.audit_who import WHO_FIELDS, is_local, who, who_key
 from remo_broker.protocol.names import counted
 from remo_broker.protocol.records import Decision, Event, Outcome
 
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 # The fields that decide where and how a record is counted.
 KEY_FIELDS = (
-    *("REMO_PROJECT", "REMO_UNIT", "REMO_SECRET", "REMO_EVENT", "REMO_DECISION", "REMO_OUTCOME", "REMO_COUNT"),
-    *("REMO_PEER_CONTAINER", "REMO_PEER_UNIT", "REMO_PEER_COMM", "REMO_PEER_UID"),
+    *WHO_FIELDS,
+    *("REMO_PROJECT", "REMO_UNIT", "REMO_SECRET", "REMO_EVENT", "REMO_DECISION", "REMO_OUTCOME"),
+    *("REMO_REASON", "REMO_COUNT"),
 )
 # Events that are refusals, whatever their other fields.
 REFUSALS = frozenset({Event.RATE_LIMITED.word, Event.DENIALS_COUNTED.word, Event.PEER_REFUSED.word})
@@ -58,29 +59,30 @@ def _kind(record: Record) -> str | None:
 
 
 def group(records: Iterable[Record], *, by_time: bool = False) -> Iterable[Group]:
-    """Group the records.
+    """Group the records, which may come in any order.
 
     A million records may pass through here, so each is read only as far as needed to tell it from
-    the others.
+    the others, and none but the first of each group is kept.
     """
     groups: dict[tuple[object, ...], Group] = {}
     for record in records:
-        key: tuple[object, ...] = tuple(map(record.data.get, KEY_FIELDS))
+        key: tuple[object, ...] = who_key(record.data.get, KEY_FIELDS)
         try:
             one = groups.get(key)
         except TypeError:  # a duplicate field, which no broker writes
-            key = tuple(record.text(field) for field in KEY_FIELDS)
+            key = who_key(record.text, KEY_FIELDS)
             one = groups.get(key)
         if one is None:
             one = groups[key] = Group(record)
+        usec = record.usec
         one.count += 1
         if by_time:
-            quarter = record.usec // QUARTER_USEC
+            quarter = usec // QUARTER_USEC
             one.quarters[quarter] = one.quarters.get(quarter, 0) + 1
-        if record.usec < one.first:
-            one.first = record.usec
-        elif record.usec > one.last:
-            one.last = record.usec
+        if usec < one.first:
+            one.first = usec
+        elif usec > one.last:
+            one.last = usec
     return groups.values()
 
 
@@ -119,20 +121,24 @@ _asked: dict[tuple[object, ...], str] = {}
 
 
 def asked(record: Record) -> str:
-    """`who`, computed once for all similar records.
+    """`who`, and the host if it is another one; computed once for all similar records.
 
     A duplicate field is a list; such records are too few to cache.
     """
-    key = tuple(map(record.data.get, WHO_FIELDS))
+    key = who_key(record.data.get)
     try:
         found = _asked.get(key)
     except TypeError:
-        return who(record)
+        return _asked_on_host(record)
     if found is None:
         if len(_asked) >= MOST_REMEMBERED:
             _asked.clear()
-        found = _asked[key] = who(record)
+        found = _asked[key] = _asked_on_host(record)
     return found
+
+
+def _asked_on_host(record: Record) -> str:
+    return who(record) if is_local(record) else f"{who(record)} on {record.text('_HOSTNAME') or '-'}"
 
 
 KEYS: dict[str, tuple[list[str], Callable[[Group], Key]]] = {

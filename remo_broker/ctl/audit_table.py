@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from remo_broker.cli.terminal import Colour, Output
 from remo_broker.cli.times import USEC, shown_short
-from remo_broker.ctl.audit_who import who
+from remo_broker.ctl.audit_who import who, who_key
 from remo_broker.protocol.records import Decision, Event, Outcome
 
 if TYPE_CHECKING:
@@ -182,8 +182,8 @@ def denial_key(record: Record) -> tuple[str | None, ...] | None:
     if record.text("REMO_DECISION") != Decision.DENY or record.event != Event.FETCH.word:
         return None
     return (
-        *(record.text(f"REMO_{field}") for field in ("PROJECT", "REASON", "PEER_COMM", "PEER_CONTAINER", "PEER_UNIT")),
-        *(record.text(field) for field in ("REMO_PEER_UID", "_HOSTNAME")),
+        *(record.text(field) for field in ("REMO_PROJECT", "REMO_REASON", "_HOSTNAME")),
+        *who_key(record.text),
     )
 
 

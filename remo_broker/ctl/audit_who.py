@@ -6,15 +6,20 @@ where to look and do not prove identity.
 
 from __future__ import annotations
 
+import os
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from remo_broker.ctl.containers import SHORT_ID, container_name
 from remo_broker.ctl.journals import machine_id
 from remo_broker.ctl.session import user, user_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from remo_broker.ctl.audit_journal import Record
+
+T = TypeVar("T")
 
 UNKNOWN = "-"
 
@@ -29,21 +34,44 @@ def place(record: Record, *, brief: bool = False) -> str | None:
 
     A container inside another unit is only that unit's claim: any unit can create a control group
     below its own and name it like a container. So it is shown with the unit, and its id is not
-    looked up.
+    looked up, except that users see the names of their own containers. Sessions are numbered, which
+    means nothing later: shown is whose it was.
     """
     container, unit = record.text("REMO_PEER_CONTAINER"), record.text("REMO_PEER_UNIT")
     if container is None:
-        return None if unit is None else unit.removesuffix(".service")
+        owner, user_unit = record.number("REMO_PEER_OWNER_UID"), record.text("REMO_PEER_USER_UNIT")
+        if owner is not None:
+            return f"session of uid {owner_of(record, owner)}"
+        if user_unit is not None and unit is not None:
+            return f"{_short(user_unit)} of {_short(unit)}"
+        return None if unit is None else _short(unit)
     word = "" if brief else "container "
     if unit is None or container in unit or f"machine-{container}" in unit.replace("\\x2d", "-"):
         return f"{word}{container_name(container)}"
-    return f"{word}{container[:SHORT_ID]} of {unit.removesuffix('.service')}"
+    own = unit == f"user@{os.geteuid()}.service" and is_local(record)
+    return f"{word}{container_name(container) if own else container[:SHORT_ID]} of {_short(unit)}"
 
 
-# What `who` depends on, for callers that need it for many similar records.
+def _short(unit: str) -> str:
+    return unit.removesuffix(".service")
+
+
+# What `who` depends on, and the pid if nothing else is known. The first ones are those that name
+# the requester.
 WHO_FIELDS = (
-    *("REMO_PEER_CONTAINER", "REMO_PEER_UNIT", "REMO_PEER_COMM", "REMO_PEER_UID", "REMO_PEER_PID", "_MACHINE_ID"),
+    *("REMO_PEER_COMM", "REMO_PEER_CONTAINER", "REMO_PEER_UNIT", "REMO_PEER_USER_UNIT", "REMO_PEER_OWNER_UID"),
+    *("REMO_PEER_UID", "_MACHINE_ID"),
 )
+_NAMELESS = (None, None, None)
+
+
+def who_key(get: Callable[[str], T | None], fields: tuple[str, ...] = WHO_FIELDS) -> tuple[T | None, ...]:
+    """Equal for records of the same requester, as far as is known; `get` gives a field.
+
+    `fields` may name more of them after `WHO_FIELDS`.
+    """
+    key = tuple(map(get, fields))
+    return (*key, get("REMO_PEER_PID")) if key[:3] == _NAMELESS else key
 
 
 def who(record: Record, *, brief: bool = False) -> str:
@@ -60,7 +88,10 @@ def who(record: Record, *, brief: bool = False) -> str:
 
 def peer(record: Record) -> str:
     pid, uid = record.number("REMO_PEER_PID"), record.number("REMO_PEER_UID")
-    return UNKNOWN if pid is None or uid is None else f"pid {pid}, uid {owner_of(record, uid)}"
+    if pid is None or uid is None:
+        return UNKNOWN
+    gone = " (ended)" if record.text("REMO_PEER_GONE") else ""
+    return f"pid {pid}{gone}, uid {owner_of(record, uid)}"
 
 
 def owner_of(record: Record, uid: int) -> str:
@@ -82,6 +113,7 @@ def matches(record: Record, pattern: str) -> bool:
         program(record),
         place(record),
         record.text("REMO_PEER_UNIT"),
+        record.text("REMO_PEER_USER_UNIT"),
         container,
         None if container is None else container_name(container),
         record.text("REMO_PEER_EXE"),

@@ -48,22 +48,36 @@ def journalctl(unit: str = SERVICE) -> str:
 
 
 def open_journals(directory: str | None, namespace: str | None) -> list[JournalReader]:
-    """Readers for all journals that may hold records. Raises `Problem` if there is nothing to read.
-
-    `directory` selects a journal elsewhere, `namespace` one other than the unit's. Without either,
-    both the default journal and the unit's namespace are read, because the unit may have got its
-    namespace only recently.
-    """
+    """Readers for all `journal_directories`. Raises `Problem` if there is nothing to read."""
     try:
         from cysystemd.reader import JournalOpenMode, JournalReader
     except ImportError:
         raise Problem(
             "cannot read the journal: the Python package cysystemd is missing", hint="install remo-broker again"
         ) from None
+    readers = []
+    for path in journal_directories(directory, namespace):
+        reader = JournalReader()
+        if path is None:
+            reader.open(JournalOpenMode.SYSTEM)
+        else:
+            reader.open_directory(path)
+        readers.append(reader)
+    return readers
+
+
+def journal_directories(directory: str | None, namespace: str | None) -> list[str | None]:
+    """Where all journals are that may hold records; None is the system's own. Raises `Problem` if
+    there is nothing to read.
+
+    `directory` selects a journal elsewhere, `namespace` one other than the unit's. Without either,
+    both the default journal and the unit's namespace are read, because the unit may have got its
+    namespace only recently.
+    """
     if directory is not None:
         if not os.path.isdir(directory):
             raise Problem(f"{directory}: no such directory")
-        return [_in_directory(JournalReader(), directory)]
+        return [directory]
     _require_permission()
     if namespace is not None:
         found = namespace_directories(namespace)
@@ -72,13 +86,9 @@ def open_journals(directory: str | None, namespace: str | None) -> list[JournalR
                 f"there is no journal namespace {namespace}",
                 hint="'ls /var/log/journal' shows those that there are: MACHINE-ID.NAMESPACE",
             )
-        return [_in_directory(JournalReader(), one) for one in found]
-    readers = [JournalReader()]
-    readers[0].open(JournalOpenMode.SYSTEM)
+        return [*found]
     own = unit_namespace()
-    if own is not None:
-        readers += [_in_directory(JournalReader(), one) for one in namespace_directories(own)]
-    return readers
+    return [None, *([] if own is None else namespace_directories(own))]
 
 
 @cache
@@ -96,11 +106,6 @@ def namespace_directories(namespace: str) -> list[str]:
         return []
     paths = [f"{directory}/{machine}.{namespace}" for directory in DIRECTORIES]
     return [path for path in paths if os.path.isdir(path)]
-
-
-def _in_directory(reader: JournalReader, directory: str) -> JournalReader:
-    reader.open_directory(directory)
-    return reader
 
 
 def _require_permission() -> None:

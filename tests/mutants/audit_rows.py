@@ -75,6 +75,12 @@ AUDIT = (
         "tests/unit/broker/audit/test_identity.py::test_what_a_control_group_says",
     ),
     Mutant(
+        IDENTITY,
+        'r"/user\\.slice/user-',
+        'r".*/user\\.slice/user-',
+        "tests/unit/broker/audit/test_identity.py::test_whose_session_it_is",
+    ),
+    Mutant(
         READ_BACK,
         "ABSENT = 2",
         "ABSENT = 1",
@@ -128,6 +134,24 @@ AUDIT = (
         "    return machine is None or machine == machine_id()",
         "    return True",
         "tests/process/ctl/test_audit_directory.py::test_a_users_number_of_another_host_gets_no_name_of_this_one",
+    ),
+    Mutant(
+        "remo_broker/ctl/audit_who.py",
+        '(*key, get("REMO_PEER_PID")) if key[:3] == _NAMELESS else key',
+        "key",
+        "tests/process/ctl/test_audit_table.py::test_requesters_that_differ_share_no_row_and_no_count",
+    ),
+    Mutant(
+        "remo_broker/ctl/audit_who.py",
+        'own = unit == f"user@{os.geteuid()}.service" and is_local(record)',
+        "own = True",
+        "tests/process/ctl/test_containers.py::test_what_another_user_calls_a_container_is_not_shown",
+    ),
+    Mutant(
+        "remo_broker/ctl/audit_first.py",
+        '"REMO_PEER_CONTAINER", "REMO_PEER_OWNER_UID"',
+        '"REMO_PEER_CONTAINER"',
+        "tests/process/ctl/test_audit_directory.py::test_the_next_login_of_a_user_is_not_a_first_fetch",
     ),
     Mutant(
         "remo_broker/ctl/audit_verify.py",

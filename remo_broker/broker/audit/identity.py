@@ -76,12 +76,13 @@ _known_places: dict[bytes, bytes] = {}
 # Each matches one component of a control group's path.
 _unit = re.compile(r"/([^/]+\.(?:service|scope))(?=/|$)")
 _container = re.compile(
-    r"/(?:(?:docker|podman|libpod|libpod-payload|crio|cri-containerd|containerd)-(?P<scope>[0-9a-f]{64})(?:\.scope)?"
+    r"/(?:(?:docker|podman|libpod|libpod-payload|nerdctl|crio|cri-containerd|containerd)-(?P<scope>[0-9a-f]{64})(?:\.scope)?"
     r"|(?P<id>[0-9a-f]{64})"
     r"|machine-(?P<machine>[^/]+)\.scope|systemd-nspawn@(?P<nspawn>[^/]+)\.service|lxc\.payload\.(?P<lxc>[^/]+))(?=/|$)"
 )
 _escape = re.compile(r"\\x([0-9a-f]{2})")
 _user_manager = re.compile(r"user@\d+\.service").fullmatch
+_session = re.compile(r"/user\.slice/user-(\d+)\.slice/session-[^/]+\.scope(?=/|$)").match
 
 
 def peer_fields(connection: Accepted, peer: Peer, turn: int) -> bytes:
@@ -288,6 +289,10 @@ def places(cgroup: bytes) -> list[tuple[str, str]]:
         found.append(("REMO_PEER_UNIT", units[0]))
         if len(units) > 1 and _user_manager(units[0]):
             found.append(("REMO_PEER_USER_UNIT", units[-1]))
+        session = _session(path)
+        if session:
+            # Sessions are numbered: only their owner tells the next login's from this one's.
+            found.append(("REMO_PEER_OWNER_UID", session[1]))
     if container:
         name = next(one for one in container.groups() if one)
         # Escaped as by systemd-escape(1), except that a dash in a machine's name stays a dash.

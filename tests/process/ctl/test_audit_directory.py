@@ -112,6 +112,8 @@ def test_a_users_number_of_another_host_gets_no_name_of_this_one(gathered: Gathe
         {"_SYSTEMD_UNIT": "remo-broker.service.attacker"},
         {"_SYSTEMD_UNIT": ""},
         {"_SYSTEMD_UNIT": "", "UNIT": "remo-broker.service", "SYSTEMD_UNIT": "remo-broker.service"},
+        {"_MACHINE_ID": ""},
+        {"_MACHINE_ID": "this"},
     ],
 )
 def test_entries_of_other_units_are_left_out(gathered: Gathered, forged: dict[str, str]) -> None:
@@ -164,6 +166,89 @@ def test_the_first_fetch_of_each_kind_is_marked(gathered: Gathered) -> None:
         True,
         False,
     ]
+
+
+def test_the_next_login_of_a_user_is_not_a_first_fetch(gathered: Gathered) -> None:
+    records = [
+        fetch(place, "A", peer_unit=f"session-{place}.scope", peer_owner_uid=owner)
+        for place, owner in enumerate(("1000", "1000", "1001"), 1)
+    ]
+    gathered.host("alpha", *((USEC + place * SECOND, one) for place, one in enumerate(records)))
+    assert ["first_seen" in one for one in gathered.audit()] == [True, False, True]
+
+
+def test_the_same_program_on_two_hosts_is_two(gathered: Gathered) -> None:
+    for place, name in enumerate(("alpha", "beta")):
+        gathered.host(name, *((USEC + (2 * number + place) * SECOND, fetch(number, "A")) for number in (1, 2)))
+    assert [(one["host"], "first_seen" in one) for one in gathered.audit()] == [
+        *(("alpha", True), ("beta", True), ("alpha", False), ("beta", False)),
+    ]
+    counted = programs.run(programs.BROKERCTL, "audit", f"--directory={gathered.directory}", "--by=who", "--json=short")
+    assert [(one["who"], one["allowed"]) for one in json.loads(counted.stdout)] == [
+        ("npm in build on alpha", 2),
+        ("npm in build on beta", 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--denied",),
+        ("-n3",),
+        ("-n0",),
+        ("--project=q",),
+        ("--secret=A",),
+        (f"--since=@{USEC // SECOND + 2}",),
+        (f"--until=@{USEC // SECOND + 2}",),
+        (f"--until=@{USEC // SECOND + 2}", "-n2"),
+        ("--who=*curl*",),
+    ],
+    ids=" ".join,
+)
+def test_what_is_counted_is_what_is_listed(gathered: Gathered, options: tuple[str, ...]) -> None:
+    """Counts are read by another library."""
+    denied = {"decision": "deny", "outcome": "denied"}
+    records = [
+        fetch(1, "A"),
+        fetch(2, "A", peer_comm="curl"),
+        fetch(3, "B", **denied),
+        fetch(4, "A", project="q", **denied),
+        fetch(5, "", event="fetch.rate_limited", count="3", decision="", outcome=""),
+        fetch(6, "A", _SYSTEMD_UNIT="evil.service"),
+        fetch(7, "A", event="secrets.pushed"),
+        fetch(8, "\N{SNOWMAN}", event_usec=str(USEC - 5)),
+    ]
+    gathered.host("alpha", *((USEC + place * SECOND, one) for place, one in enumerate(records)))
+    gathered.host("beta", (USEC + 3 * SECOND, fetch(1, "B")), (USEC + 4 * SECOND, fetch(2, "B")))
+    listed: dict[str | None, list[str]] = {}
+    for one in gathered.audit(*options):
+        listed.setdefault(one.get("secret"), []).extend([one["time"]] * one.get("count", 1))
+    counted = programs.run(
+        programs.BROKERCTL, "audit", f"--directory={gathered.directory}", "--by=secret", "--json=short", *options
+    )
+    found = json.loads(counted.stdout)
+    assert {one["secret"]: (one["allowed"] + one["denied"], one["first"], one["last"]) for one in found} == {
+        secret: (len(times), min(times), max(times)) for secret, times in listed.items()
+    }
+
+
+def test_counts_of_the_last_records(gathered: Gathered) -> None:
+    """Which are read backwards."""
+    gathered.host("alpha", *((USEC + number * SECOND, fetch(number, "A")) for number in range(1, 5)))
+    gathered.host("beta", (USEC, fetch(1, "B")), (USEC + 9 * SECOND, fetch(2, "B")))
+    counted = programs.run(
+        programs.BROKERCTL, "audit", f"--directory={gathered.directory}", "--by=secret", "-n3", "--json=short"
+    )
+    assert {one["secret"]: (one["allowed"], one["first"], one["last"]) for one in json.loads(counted.stdout)} == {
+        "A": (2, "2026-05-31T10:00:03.000000Z", "2026-05-31T10:00:04.000000Z"),
+        "B": (1, "2026-05-31T10:00:09.000000Z", "2026-05-31T10:00:09.000000Z"),
+    }
+    done = programs.run(programs.BROKERCTL, "audit", f"--directory={gathered.directory}", "--report=-", "-n3")
+    page = done.stdout.decode()
+    assert "<dt>Handed out</dt><dd>3</dd>" in page
+    assert "10:00:03" in page
+    assert "10:00:02" not in page
 
 
 def test_a_project_that_never_was_is_an_error(gathered: Gathered) -> None:

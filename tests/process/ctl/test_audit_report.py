@@ -118,6 +118,14 @@ def test_counts_denials_and_first_fetches_are_shown() -> None:
         assert fact in said
 
 
+def test_each_denial_counts_under_its_own_reason() -> None:
+    reasons = ("not_in_manifest", "rate_limited")
+    report = Report([fetch("T", "deny", "denied", reason=reason) for reason in (*reasons, reasons[0])])
+    assert {reason: one.count for (_, _, reason), one in report.denials.items()} == dict(
+        zip(reasons, (2, 1), strict=True)
+    )
+
+
 def test_denials_come_first() -> None:
     page = Page(Report(records()).html())
     headings = [value for name, value in page.attributes if name == "aria-labelledby"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -134,14 +135,39 @@ def test_no_entries_are_said(capsys: pytest.CaptureFixture[str]) -> None:
             {"peer_comm": "npm", "peer_container": CONTAINER, "peer_unit": "user@1000.service"},
             "npm in container 0123456789ab of user@1000",
         ),
+        # A user's own container has the name that the user gave it.
+        (
+            {"peer_comm": "npm", "peer_container": "web", "peer_unit": f"user@{os.geteuid()}.service"},
+            f"npm in container web of user@{os.geteuid()}",
+        ),
+        (
+            {"peer_comm": "git", "peer_unit": "user@1000.service", "peer_user_unit": "editor.service"},
+            "git in editor of user@1000",
+        ),
+        (
+            {"peer_comm": "git", "peer_unit": "session-3.scope", "peer_owner_uid": "0"},
+            "git in session of uid 0 (root)",
+        ),
         ({"peer_comm": "git"}, "git, uid 0 (root)"),
         ({"peer_unit": "build.service"}, "build, uid 0 (root)"),
         ({}, "pid 7, uid 0 (root)"),
+        ({"peer_gone": "1"}, "pid 7 (ended), uid 0 (root)"),
         ({"peer_comm": "a\x1b[31m", "peer_container": "b\nc"}, "a\\x1b[31m in container b\\nc"),
     ],
 )
 def test_who_it_was(fields: dict[str, Any], who: str) -> None:
     assert audit_who.who(fetch("A", **fields)) == who
+
+
+def test_requesters_that_differ_share_no_row_and_no_count(capsys: pytest.CaptureFixture[str]) -> None:
+    user = {"peer_comm": "sh", "peer_unit": "user@1000.service"}
+    for one, other in (
+        ({"peer_pid": "7"}, {"peer_pid": "8"}),
+        ({"peer_user_unit": "a.service"} | user, {"peer_user_unit": "b.service"} | user),
+    ):
+        records = [*scan(20, **one), *scan(20, **other)]
+        assert len([row for row in lines(records, capsys) if "20 x" in row]) == 2
+        assert [count.denied for count in summarise(records, "who")] == [20, 20]
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ FETCH_FIELDS = [
     "REMO_SERIAL",
 ]
 # What is known of the process, which depends on where the tests run and on the kernel.
-IDENTITY = re.compile("REMO_PEER_(COMM|EXE|UNIT|USER_UNIT|CONTAINER|PIDFD_INODE|GONE)").fullmatch
+IDENTITY = re.compile("REMO_PEER_(COMM|EXE|UNIT|USER_UNIT|OWNER_UID|CONTAINER|PIDFD_INODE|GONE)").fullmatch
 
 
 def named(record: dict[str, str]) -> list[str]:

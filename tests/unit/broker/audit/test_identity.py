@@ -41,6 +41,8 @@ A, B = "a" * 64, "b" * 64
         (f"/kubepods.slice/kubepods-burstable.slice/cri-containerd-{A}.scope", f"cri-containerd-{A}.scope", A),
         (f"/kubepods/besteffort/pod1/{A}", None, A),
         (f"/machine.slice/crio-{A}.scope", f"crio-{A}.scope", A),
+        (f"/system.slice/nerdctl-{A}.scope", f"nerdctl-{A}.scope", A),
+        (f"/default/{A}", None, A),
         ("/machine.slice/machine-web\\x2d1.scope/payload/system.slice/x.service", "machine-web\\x2d1.scope", "web-1"),
         ("/machine.slice/systemd-nspawn@web.service/payload", "systemd-nspawn@web.service", "web"),
         ("/lxc.payload.web/init.scope", None, "web"),
@@ -65,6 +67,7 @@ def test_what_a_control_group_says(path: str, unit: str | None, container: str |
     for text in (f"0::{path}\n", several):
         found = dict(places(text.encode()))
         found.pop("REMO_PEER_USER_UNIT", None)
+        found.pop("REMO_PEER_OWNER_UID", None)
         assert found == {
             name: value for name, value in (("REMO_PEER_UNIT", unit), ("REMO_PEER_CONTAINER", container)) if value
         }
@@ -119,6 +122,21 @@ def test_a_users_own_unit_is_apart() -> None:
         "REMO_PEER_UNIT": "user@1000.service",
         "REMO_PEER_USER_UNIT": "editor.service",
     }
+
+
+@pytest.mark.parametrize(
+    ("path", "owner"),
+    [
+        ("/user.slice/user-1000.slice/session-3.scope", "1000"),
+        ("/user.slice/user-1000.slice/session-c1.scope/below", "1000"),
+        ("/user.slice/user-1000.slice/user@1000.service/session-3.scope", None),
+        ("/user.slice/user-1000.slice/session-3.scopes", None),
+        (f"/system.slice/docker-{A}.scope/user.slice/user-0.slice/session-3.scope", None),
+        ("/system.slice/evil.service/user.slice/user-0.slice/session-3.scope", None),
+    ],
+)
+def test_whose_session_it_is(path: str, owner: str | None) -> None:
+    assert dict(places(f"0::{path}\n".encode())).get("REMO_PEER_OWNER_UID") == owner
 
 
 # Calls itself what it reads.

@@ -1,0 +1,79 @@
+"""Records that are only counted, as a summary and the report do: millions of them, in any order.
+
+cysystemd makes some forty strings of each entry, which takes 20 microseconds. systemd-python's
+reader leaves the fields as they are, of which a count compares a third and decodes none: a third of
+the time. It follows no journal, and what is shown is needed as text.
+"""
+
+from __future__ import annotations
+
+import heapq
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
+
+from remo_broker.cli.program import Problem
+from remo_broker.ctl.audit_journal import END_OF_TIME, Query, Record, of_hosts
+from remo_broker.ctl.journals import journal_directories
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Entry:
+    """What `Record` needs of an entry."""
+
+    __slots__ = ("_usec", "data")
+
+    def __init__(self, data: dict[str, Any], usec: int) -> None:
+        self.data = data
+        self._usec = usec
+
+    def get_realtime_usec(self) -> int:
+        return self._usec
+
+
+def read_to_count(query: Query) -> Iterator[Record]:
+    """As `audit_journal.read`, but in any order."""
+    each = [_records(reader, query) for reader in _readers(query)]
+    if query.lines is None:
+        return of_hosts(chain(*each), query)
+    newest = heapq.merge(*each, key=lambda record: record.taken, reverse=True)
+    return of_hosts(islice(newest, query.lines), query)
+
+
+def _readers(query: Query) -> list[Any]:
+    try:
+        # The reader that systemd.journal builds on, which would decode every field.
+        from systemd._reader import SYSTEM, _Reader
+    except ImportError:
+        raise Problem(
+            "cannot read the journal: the Python package systemd-python is missing", hint="install remo-broker again"
+        ) from None
+    terms = query.terms()
+    readers = []
+    for path in journal_directories(query.directory, query.namespace):
+        reader = _Reader(flags=SYSTEM) if path is None else _Reader(flags=0, path=path)
+        for group in terms:
+            for field, value in group:
+                reader.add_match(f"{field}={value}")
+                reader.add_disjunction()
+            reader.add_conjunction()
+        readers.append(reader)
+    return readers
+
+
+def _records(reader: Any, query: Query) -> Iterator[Record]:
+    """Backwards if the last ones are wanted. For what lies past the end of the span, see
+    `audit_journal`."""
+    backwards = query.lines is not None
+    if backwards:
+        reader.seek_realtime(END_OF_TIME)
+    elif query.since is not None:
+        reader.seek_realtime(query.since)
+    else:
+        reader.seek_head()
+    move = reader._previous if backwards else reader._next
+    while move():
+        usec = reader._get_realtime()
+        if query.holds(usec):
+            yield Record(Entry(reader._get_all(), usec))
