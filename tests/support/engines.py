@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Self
 
 from tests.support import roots
 from tests.support.machine import REPOSITORY, SOURCE, unavailable
+from tests.support.user_session import IN_UNIT, USER
 
 if TYPE_CHECKING:
     import pathlib
     from collections.abc import Callable, Iterator, Mapping
 
     from tests.support.machine import Machine
+    from tests.support.user_session import Session
 
 # Who starts what runs without root: in the group that may mount a project's sockets.
 DEVELOPER = "developer"
@@ -60,11 +62,35 @@ netns = "host"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 """
+# As above, but with control groups, made by the user's systemd, which has no controllers.
+_PODMAN_IN_SESSION = """\
+[containers]
+keyring = false
+netns = "host"
+pids_limit = 0
+[engine]
+cgroup_manager = "systemd"
+events_logger = "file"
+"""
 _STORAGE = """\
 [storage]
 driver = "overlay"
 graphroot = "{layers}"
 runroot = "{state}"
+"""
+_SESSION_CONF, _SESSION_STORAGE = "/etc/containers/session.conf", "/etc/containers/session-storage.conf"
+# $1 is the user, $2 the storage, at its usual place.
+_PREPARE_SESSION = """
+mountpoint -q "$2" && exit
+install -d -o "$1" -g "$1" "${2%/*/*}" "${2%/*}" "$2"
+mount -t tmpfs -o "mode=0700,uid=$(id -u "$1"),gid=$(id -g "$1")" containers "$2"
+"""
+# podman makes control groups of its own for a user in v2 only, which is elsewhere if the host has
+# v1 too.
+_UNIFY = """
+[ ! -d /sys/fs/cgroup/unified ] || mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup
+mount --make-rshared /
+exec "$@"
 """
 _PREPARE = f"""
 id {DEVELOPER} >/dev/null 2>&1 || useradd --create-home --groups remo-broker {DEVELOPER}
@@ -175,6 +201,25 @@ class RootlessPodman(Podman):
     )
     # Else the runtime drops the group that may mount the sockets before it mounts them.
     options = ("--group-add=keep-groups",)
+
+
+class SessionPodman(Podman):
+    """Rootless, started by a user who is logged in: the user's own systemd makes a scope for each
+    container, as on a developer's host. Unlike the system's, that takes no controllers and no
+    privilege that a test machine lacks.
+    """
+
+    name = "podman, in a user's session"
+    options = RootlessPodman.options
+
+    def __init__(self, machine: Machine, session: Session) -> None:
+        super().__init__(machine)
+        machine.write(_SESSION_CONF, _PODMAN_IN_SESSION)
+        machine.write(_SESSION_STORAGE, '[storage]\ndriver = "overlay"\n')
+        storage = f"/home/{USER}/.local/share/containers"
+        machine.run(["sh", "-ec", _PREPARE_SESSION, "sh", USER, storage])
+        settings = (f"CONTAINERS_CONF={_SESSION_CONF}", f"CONTAINERS_STORAGE_CONF={_SESSION_STORAGE}")
+        self.environment = (*IN_UNIT, "unshare", "--mount", "sh", "-ec", _UNIFY, "sh", *session.become, *settings)
 
 
 class Nspawn(Engine):
