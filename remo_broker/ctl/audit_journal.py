@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from remo_broker.cli.program import Problem
 from remo_broker.cli.times import is_time
-from remo_broker.ctl.journals import GROUP, SERVICE, open_journals
+from remo_broker.ctl.journals import GROUP, open_journals
+from remo_broker.ctl.units import SERVICE
 from remo_broker.protocol import records
 from remo_broker.protocol.names import printable
 from remo_broker.protocol.records import Decision, Event

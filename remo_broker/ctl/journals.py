@@ -9,12 +9,11 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from remo_broker.cli.program import Problem
-from remo_broker.ctl.units import is_systemd_there, systemctl
+from remo_broker.ctl.units import SERVICE, is_systemd_there, systemctl
 
 if TYPE_CHECKING:
     from cysystemd.reader import JournalReader
 
-SERVICE = "remo-broker.service"
 # The group of the broker's process, and of no other.
 GROUP = "remo-broker-private"
 FILES = ("/var/log/journal/*/*.journal", "/run/log/journal/*/*.journal")

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from remo_broker.cli.program import Problem
 from remo_broker.ctl.commands import NOW, REMOVE
-from remo_broker.ctl.journals import GROUP, SERVICE, unit_namespace
+from remo_broker.ctl.journals import GROUP, unit_namespace
 from remo_broker.ctl.session import open_output
-from remo_broker.ctl.units import is_systemd_there, systemctl
+from remo_broker.ctl.units import SERVICE, is_systemd_there, systemctl
 
 if TYPE_CHECKING:
     from remo_broker.cli.options import Arguments

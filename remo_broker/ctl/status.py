@@ -15,6 +15,7 @@ from remo_broker.ctl import socket_problems, units
 from remo_broker.ctl.commands import EXIT_FAILED, EXIT_IDLE, EXIT_UNKNOWN
 from remo_broker.ctl.journals import journalctl
 from remo_broker.ctl.session import fetches, manages_units, open_client, open_output, socket_path
+from remo_broker.protocol import paths
 from remo_broker.protocol.replies import AuditStatus, BrokerStatus
 
 PROTECTION = {
@@ -74,7 +75,7 @@ def show_stopped(output: Output, path: str, found: units.UnitStates | None) -> i
     elif found.admin_socket == "active":
         state, text = "idle", "idle; it holds no secrets, and the next connection starts it"
     else:
-        state, text = "stopped", f"stopped; 'systemctl enable --now {units.ADMIN_UNIT}' starts it on demand"
+        state, text = "stopped", f"stopped; 'systemctl enable --now {paths.ADMIN_UNIT}' starts it on demand"
     if output.json != "off":
         output.show_json({"state": state, "socket_path": path} | ({"reason": found.why} if found and found.why else {}))
     else:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 
-SYSTEMD_MARK = "/run/systemd/system"
+from remo_broker.protocol import paths
+
 SERVICE = "remo-broker.service"
-ADMIN_UNIT = "remo-broker-admin.socket"
 RUNNING_STATES = ("active", "activating", "reloading", "deactivating", "refreshing")
 # The broker writes this before the reason it cannot start.
 NOT_STARTED = "Not started: "
 
 
 def is_systemd_there() -> bool:
-    return os.path.isdir(SYSTEMD_MARK)
+    return os.path.isdir(paths.SYSTEMD_MARK)
 
 
 def systemctl(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -55,7 +55,7 @@ def states() -> UnitStates:
     Raises OSError if systemctl cannot be run, and ValueError with its message if it
     does not show them.
     """
-    answer = systemctl("show", "--property=ActiveState,SubState,StatusText", SERVICE, ADMIN_UNIT)
+    answer = systemctl("show", "--property=ActiveState,SubState,StatusText", SERVICE, paths.ADMIN_UNIT)
     units = [dict(line.split("=", 1) for line in unit.splitlines()) for unit in answer.stdout.strip().split("\n\n")]
     if answer.returncode != 0 or len(units) != 2 or not all("ActiveState" in unit for unit in units):
         raise ValueError(answer.stderr.strip() or "it printed no state")

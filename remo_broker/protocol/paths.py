@@ -23,6 +23,10 @@ READ_BACK_SOCKET = "read-back.sock"
 # Between remo-brokerctl and the helper that enables projects' socket units.
 ENABLE_SOCKET = "enable.sock"
 CREDENTIALS_SOCKET = "credentials.sock"
+# The unit of the admin socket, which also enables the broker's other control sockets.
+ADMIN_UNIT = "remo-broker-admin.socket"
+# Exists if systemd runs: sd_booted(3).
+SYSTEMD_MARK = "/run/systemd/system"
 
 
 def project_socket(socket_dir: str, project: str) -> str:

@@ -29,9 +29,7 @@ from remo_broker.sidecar.push import open_output, socket_path
 from remo_broker.sidecar.sizes import SHORTEN, fits
 from remo_broker.sidecar.sources import CREDENTIAL_PREFIX
 
-SYSTEMD_MARK = "/run/systemd/system"
 SERVICE = "remo-sidecar.service"
-ADMIN_UNIT = "remo-broker-admin.socket"
 SEE_STATUS = f"see 'systemctl status {SERVICE}'"
 # Settings of a drop-in by which the service has sources without a configuration file.
 GIVING_SOURCES = ("ExecStart=", "LoadCredential", "SetCredential", "ImportCredential")
@@ -50,7 +48,7 @@ def set_secret(arguments: Arguments) -> None:
     if not fits(text_or_bytes(value, strip_newline=False)):
         raise Problem(f"{name}: too long", hint=SHORTEN)
     _keep(name, value)
-    _end(arguments, f"{name} is kept, encrypted, in {paths.SECRETS_DIR}")
+    _end(arguments, f"{name} is stored, encrypted, in {paths.SECRETS_DIR}")
 
 
 def remove_secret(arguments: Arguments) -> None:
@@ -139,7 +137,7 @@ def _keep(name: str, value: bytes) -> None:
 def _end(arguments: Arguments, what: str) -> None:
     """If systemd runs, make the broker hold the stored secrets; print the result."""
     output = open_output(arguments)
-    if not os.path.isdir(SYSTEMD_MARK):
+    if not os.path.isdir(paths.SYSTEMD_MARK):
         held, text = False, f"{what}. systemd does not run here: {SERVICE} pushes it when it starts."
     elif not (os.listdir(paths.SECRETS_DIR) or os.path.exists(paths.SIDECAR_CONFIG_FILE) or _drop_ins_give_sources()):
         _systemctl("disable", "--now", SERVICE)
@@ -147,7 +145,7 @@ def _end(arguments: Arguments, what: str) -> None:
         held, text = True, f"{what}, the last one; the broker holds no secrets."
     else:
         before = now_usec()
-        _systemctl("enable", "--now", ADMIN_UNIT)
+        _systemctl("enable", "--now", paths.ADMIN_UNIT)
         _systemctl("enable", SERVICE)
         # systemd counts starts by hand too, and refuses the sixth within half a minute.
         _systemctl("reset-failed", SERVICE, may_fail=True)
