@@ -7,8 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from remo_broker.protocol import paths
-from tests.support.broker import LATE, patiently
-from tests.support.machine import WAIT_SECONDS
+from tests.support.broker import LATE, LATE_SECONDS, patiently
 
 if TYPE_CHECKING:
     import subprocess
@@ -41,7 +40,7 @@ class Operator:
     ) -> subprocess.CompletedProcess[str]:
         """`remo-brokerctl` with `arguments`; again as in `patiently`."""
         argv = ["remo-brokerctl", *arguments]
-        deadline = time.monotonic() + WAIT_SECONDS
+        deadline = time.monotonic() + LATE_SECONDS
         while True:
             done = self.machine.run(argv, user=user, stdin=stdin, check=False)
             if LATE not in done.stderr or time.monotonic() > deadline:
