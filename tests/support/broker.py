@@ -27,11 +27,12 @@ from remo_broker.manifest.result import build
 from remo_broker.protocol.process import MEMORY_ENVIRONMENT
 from tests.support import processes
 from tests.support.host_memory import of_this_host
+from tests.support.late import patiently
 from tests.support.machine import REPOSITORY, poll
 from tests.support.privileges import require_tracing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -46,10 +47,6 @@ NOBODY = 65534
 FILES_OF_LAST_PEER = 3
 
 FAULT = "Internal error"
-# In the message of a manifest reader that missed its deadline.
-LATE = "took longer than"
-# At a load of 20 on two processors none was in time for 20 s.
-LATE_SECONDS = 60.0
 
 # systemd's side of socket activation: descriptors from 3 on, and LISTEN_PID, which only the process
 # itself knows.
@@ -153,15 +150,6 @@ def ask(path: str | os.PathLike[str], request: object) -> Reply:
     """One request on a new connection."""
     with Link(path) as link:
         return link.ask(request)
-
-
-def patiently(request: Callable[[], Reply]) -> Reply:
-    """The reply to `request`; again while a busy machine's manifest reader misses its deadline."""
-    deadline = time.monotonic() + LATE_SECONDS
-    while True:
-        reply = request()
-        if LATE not in reply.get("message", "") or time.monotonic() > deadline:
-            return reply
 
 
 def listen(path: str | os.PathLike[str], backlog: int = 128) -> socket.socket:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import TYPE_CHECKING, Any
 
 from remo_broker.protocol import paths
-from tests.support.broker import LATE, LATE_SECONDS, patiently
+from tests.support.late import patiently
 
 if TYPE_CHECKING:
     import subprocess
@@ -38,13 +37,9 @@ class Operator:
     def command(
         self, *arguments: str, user: str | None = None, stdin: str = "", check: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        """`remo-brokerctl` with `arguments`; again as in `patiently`."""
+        """`remo-brokerctl` with `arguments`."""
         argv = ["remo-brokerctl", *arguments]
-        deadline = time.monotonic() + LATE_SECONDS
-        while True:
-            done = self.machine.run(argv, user=user, stdin=stdin, check=False)
-            if LATE not in done.stderr or time.monotonic() > deadline:
-                break
+        done = patiently(lambda: self.machine.run(argv, user=user, stdin=stdin, check=False))
         if check:
             done.check_returncode()
         return done

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support import programs
-from tests.support.broker import LATE
+from tests.support.late import patiently
 
 if TYPE_CHECKING:
     import pathlib
@@ -32,14 +32,11 @@ class CommandLine:
         cwd: pathlib.Path | None = None,
     ) -> subprocess.CompletedProcess[bytes]:
         where = f"--socket={self.broker.admin}"
-        return programs.run(programs.BROKERCTL, where, *arguments, stdin=stdin, env=env, cwd=cwd)
+        return patiently(lambda: programs.run(programs.BROKERCTL, where, *arguments, stdin=stdin, env=env, cwd=cwd))
 
     def says(self, *arguments: str | pathlib.Path, stdin: bytes = b"", status: int = 0) -> str:
         """What it prints, where nothing goes to standard error."""
-        for _ in range(5):
-            done = self.run(*arguments, stdin=stdin)
-            if LATE.encode() not in done.stderr:  # a busy machine's manifest reader
-                break
+        done = self.run(*arguments, stdin=stdin)
         assert (done.returncode, done.stderr) == (status, b""), (done.stdout, done.stderr)
         return done.stdout.decode()
 
@@ -49,7 +46,8 @@ class CommandLine:
         return json.loads(text)
 
     def on_terminal(self, *arguments: str, env: dict[str, str] | None = None, keys: bytes = b"") -> programs.Terminal:
-        return programs.on_terminal(programs.BROKERCTL, f"--socket={self.broker.admin}", *arguments, env=env, keys=keys)
+        argv = (programs.BROKERCTL, f"--socket={self.broker.admin}", *arguments)
+        return patiently(lambda: programs.on_terminal(*argv, env=env, keys=keys))
 
 
 def write_project(directory: pathlib.Path, name: str, *secrets: str, extra: str = "") -> pathlib.Path:
