@@ -6,8 +6,8 @@ The part of the file's name before the first dot selects the program; remo-secre
 
 remo-secret runs on Python 3.9 and later, remo-sidecar on 3.11; an older Python looks for a newer
 `python3.x` on the PATH. The file is a ZIP archive of the source, which any of these versions runs,
-and of one member more, which only the minor version that packs runs: the compiled modules, with the
-code that imports them. Reading the archive's directory and a module at a time out of it takes
+and of one more member, which only the minor version that packed it runs: the compiled modules, with
+the code that imports them. Reading the archive's directory, and each module separately, takes
 longer than everything else that a `remo-secret get` does.
 
 `zipapp` does not work here: Python 3.11's writes files in directory order, with their times, and

@@ -1,8 +1,9 @@
 """Records that are only counted, as a summary and the report do: millions of them, in any order.
 
 cysystemd makes some forty strings of each entry, which takes 20 microseconds. systemd-python's
-reader leaves the fields as they are, of which a count compares a third and decodes none: a third of
-the time. It follows no journal, and what is shown is needed as text.
+reader leaves the fields as bytes; a count compares a third of them and decodes none, which takes a
+third of the time. That reader does not follow a journal, and records that are shown are needed as
+text.
 """
 
 from __future__ import annotations

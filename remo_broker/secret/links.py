@@ -52,7 +52,7 @@ class Rendered:
 def read_link(link: str) -> Rendered | None:
     """The target of any user's remo-secret link; None for any other file, or if none exists.
 
-    Recognized by the end of its target, because the directory on the tmpfs may have changed.
+    Recognised by the end of its target, because the directory on the tmpfs may have changed.
     """
     try:
         where = os.readlink(link)

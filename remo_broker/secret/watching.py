@@ -199,7 +199,7 @@ class WatchedJob:
             os.kill(self.child, number)
 
     def was_told_to_end(self, grace_seconds: int) -> bool:
-        """Whether somebody has just told the command to end: a change while it ends does not start
+        """Whether the command was just signalled to end: a change while it ends does not start
         it again.
         """
         window = max(grace_seconds, DEFAULT_GRACE_SECONDS)
