@@ -57,7 +57,7 @@ INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class DemoFailed(Exception):
-    """The demo cannot go on; one line that says why."""
+    """The demo cannot continue; one line that says why."""
 
 
 class SocketUnits:
@@ -101,7 +101,7 @@ class SocketUnits:
             )
 
     def kill_broker(self) -> None:
-        """As a crash: without a word, and the sockets stay."""
+        """As a crash: without a message, and the sockets stay."""
         assert self.broker is not None
         self.broker.kill()
         self.broker.wait(STEP_SECONDS)
@@ -194,7 +194,7 @@ class Presentation:
 
 
 def main() -> int:
-    """Returns 0 when every step went as it should."""
+    """Returns 0 if every step succeeded."""
     signals: list[int] = []
     for number in INTERRUPTIONS:
         signal.signal(number, lambda number, _frame: signals.append(number))
@@ -237,11 +237,11 @@ def _steps(show: Presentation, units: SocketUnits, manifest: Path) -> None:
     control = ("remo-brokerctl", f"--socket={directory}/admin.sock")
     secret = ("remo-secret", f"--socket={directory}/myrepo.sock")
 
-    print(f"The demo has a directory of its own: DEMO={directory}")
-    print("Its control sockets are open, as socket units open them. No broker runs yet.")
-    show.say("A project says, in its own directory, which secrets it may fetch:")
+    print(f"The demo runs in its own directory: DEMO={directory}")
+    print("Its control sockets are open, as by socket units. No broker is running yet.")
+    show.say("A project's manifest, in its own directory, names the secrets that it may fetch:")
     show.run("cat", str(manifest))
-    show.say("An operator registers it. This is the first connect, so it starts the broker:")
+    show.say("An operator registers it. This is the first connection, so it starts the broker:")
     project = manifest.parent.parent
     show.run(*control, "register", str(project), "--no-enable", shown=f"remo-brokerctl register {project}")
     if units.broker is not None:
@@ -256,26 +256,26 @@ def _steps(show: Presentation, units: SocketUnits, manifest: Path) -> None:
     show.say("The project fetches what its manifest names: a string, and a bundle of strings.")
     show.run(*secret, "get", "GITHUB_TOKEN", shown="remo-secret get GITHUB_TOKEN")
     show.run(*secret, "get", "aws", shown="remo-secret get aws")
-    show.say("A command gets them in its environment, and they are gone when it ends:")
+    show.say("A command gets them in its environment, which ends with it:")
     inner = ("exec", "--", "sh", "-c", "echo a token of ${#GITHUB_TOKEN} letters")
     show.run(*secret, *inner, shown=f"remo-secret {shlex.join(inner)}")
     show.say("The broker holds NPM_TOKEN too, but the manifest does not name it, so it is denied:")
     show.run(*secret, "get", "NPM_TOKEN", shown="remo-secret get NPM_TOKEN", expect=3)
-    show.say("How the broker is; names of secrets are not told:")
+    show.say("Broker status, without names of secrets:")
     show.run(*control, "status", shown="remo-brokerctl status")
     _bus(show, directory)
     with _supplied(show, units, secret):
-        show.say("The secrets are taken back. That was an operator's act, so the sidecar leaves it at that:")
+        show.say("An operator clears the secrets, so the sidecar does not push them again:")
         show.run(*control, "clear", shown="remo-brokerctl clear")
     show.run(*secret, "get", "GITHUB_TOKEN", shown="remo-secret get GITHUB_TOKEN", expect=4)
     show.say(
-        "Every fetch was recorded before it was answered, with who asked, and without the value. On a host the records are"
+        "Every fetch was recorded before it was answered, with the peer and without the value. On a host the records are"
         " in the journal, for `remo-brokerctl audit`; here they are lines of JSON:"
     )
     show.run("grep", f'"REMO_DECISION": "{Decision.DENY}"', str(units.log))
-    show.say("All fetches, in short:")
+    show.say("A summary of all fetches:")
     _audit(show, units.log)
-    show.say("Told to stop, the broker finishes what is in flight. Its secrets are gone with it:")
+    show.say("On SIGTERM, the broker finishes the requests in flight and erases its secrets:")
     assert units.broker is not None
     print("   $ systemctl stop remo-broker        # here: kill", units.broker.pid, flush=True)
     units.stop_broker()
@@ -288,7 +288,7 @@ def _supplied(show: Presentation, units: SocketUnits, secret: Sequence[str]) -> 
     directory = units.directory
     vault = directory / "vault.json"
     vault.write_text(json.dumps(SECRETS))
-    show.say("On a host, remo-sidecar pushes by itself: at its start, and whenever what it reads has changed.")
+    show.say("On a host, remo-sidecar pushes by itself, at its start and whenever a source changes.")
     sidecar = ("remo-sidecar", f"--socket={directory}/admin.sock", "run", "--file", str(vault))
     print("   $ remo-sidecar run --file $DEMO/vault.json &", flush=True)
     with _running(str(PROGRAMS / sidecar[0]), *sidecar[1:]):
@@ -301,9 +301,7 @@ def _supplied(show: Presentation, units: SocketUnits, secret: Sequence[str]) -> 
             show.go_on()
             time.sleep(0.1)
         show.run(*secret, "get", "GITHUB_TOKEN", shown="remo-secret get GITHUB_TOKEN")
-        show.say(
-            "The broker crashes, and its secrets are gone with it. The sidecar sees that and supplies the next one:"
-        )
+        show.say("The broker crashes and loses its secrets. The sidecar detects that and supplies the next broker:")
         assert units.broker is not None
         before = units.broker.pid
         print(f"   $ kill -KILL {before}", flush=True)
@@ -317,9 +315,9 @@ def _supplied(show: Presentation, units: SocketUnits, secret: Sequence[str]) -> 
 def _bus(show: Presentation, directory: Path) -> None:
     """The status on a private bus, where this machine has what that takes."""
     if not (shutil.which("dbus-daemon") and shutil.which("busctl")):
-        show.say("No dbus-daemon or busctl here: the status on the bus is left out.")
+        show.say("No dbus-daemon or busctl here: the status on the bus is skipped.")
         return
-    show.say("Everybody on the host may ask the system bus for the same counts; here it is a private bus:")
+    show.say("Every user on the host can read the same counts on the system bus; the demo uses a private bus:")
     address = unix_address(directory / "bus")
     config = directory / "bus.conf"
     config.write_text(

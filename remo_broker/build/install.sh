@@ -38,7 +38,7 @@ place() {
         */completions/*.bash) echo "/usr/share/bash-completion/completions/${name%.bash}" ;;
         */completions/*.fish) echo "/usr/share/fish/vendor_completions.d/$name" ;;
         */completions/_*) echo "/usr/share/zsh/vendor-completions/$name" ;;
-        *) die "no place is known for $1: see place in remo_broker/build/install.sh" ;;
+        *) die "no directory is defined for $1: see place in remo_broker/build/install.sh" ;;
     esac
 }
 
@@ -223,7 +223,7 @@ install_host() {
         restart_running_services
     else
         restart_running_services
-        say 'installed. What is left: systemctl enable --now remo-broker-admin.socket'
+        say 'installed. Next: systemctl enable --now remo-broker-admin.socket'
     fi
 }
 
@@ -253,5 +253,5 @@ uninstall_host() {
     reload_host
     stop_units_without_file
     remove_users_and_state
-    say 'uninstalled. Left: the records in the journal, and where there is one, /etc/remo-broker'
+    say 'uninstalled. Kept: the records in the journal, and /etc/remo-broker if it exists'
 }

@@ -207,7 +207,7 @@ def _is_kubernetes_secret(node: Node) -> bool:
     return kind is not None and kind.text == "Secret" and "data" in node.members
 
 
-# What it is, what to do, and how it is recognized.
+# What it is, what to do, and how it is recognised.
 FOREIGN: list[tuple[str, str, Callable[[Node], bool]]] = [
     ("a Kubernetes Secret", "push what 'jq \"{secrets_b64: .data}\"' makes of it", _is_kubernetes_secret),
     ("a reply of Vault", "push what 'jq .data.data' makes of it", _has(("request_id",), ("data", "data"))),

@@ -53,7 +53,7 @@ def test_from_start_to_stop(directory: pathlib.Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     where, *lines = done.stdout.splitlines()
-    assert where.startswith(f"The demo has a directory of its own: DEMO={directory}")
+    assert where.startswith(f"The demo runs in its own directory: DEMO={directory}")
     assert max(map(len, lines)) < 80
     for shown in (
         "$ remo-brokerctl register $DEMO/projects/myrepo\n     Registered myrepo",

@@ -117,7 +117,7 @@ class Binder:
 
     def _unreachable(self, problem: helpers.HelperUnreachable) -> Refused:
         return _unavailable(
-            f"the helper that makes sockets did not answer ({problem}); run 'systemctl start remo-broker-bind.socket' "
+            f"the helper that creates sockets did not answer ({problem}); run 'systemctl start remo-broker-bind.socket' "
             "and see 'journalctl -u remo-broker-bind@*'"
         )
 
@@ -129,7 +129,7 @@ def _request(op: str, project: str, owner: str, **fields: object) -> bytes:
 def _sockets(kinds: Sequence[str], answer: Answer) -> dict[str, socket.socket]:
     """The listening sockets in a reply of the helper, one per kind. Raises `Refused`."""
     line, descriptors = answer
-    message = "the helper that makes sockets sent a malformed reply"
+    message = "the helper that creates sockets sent a malformed reply"
     try:
         reply = json.loads(line)
         if reply["ok"] is True and len(descriptors) == len(kinds) and all(map(_is_socket, descriptors)):
