@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import fcntl
 import gc
 import os
@@ -80,6 +81,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _wait_until_prepared() -> None:
+    faulthandler.cancel_dump_traceback_later()  # set for the test, which waits for minutes here
     with contextlib.suppress(FileNotFoundError), _LOCK.open() as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
 

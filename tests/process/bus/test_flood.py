@@ -31,7 +31,7 @@ LIMITS_EXCEEDED = "org.freedesktop.DBus.Error.LimitsExceeded"
 # second.
 REQUESTS = 20
 
-FLOOD_SECONDS = 2.0
+FLOOD_SECONDS = 1.0
 # The user "nobody", which every Debian has.
 OTHER_USER = 65534
 # Answers, and what Python keeps for the next ones.

@@ -85,6 +85,7 @@ def test_within_a_project(broker: Broker, other_client: OtherClient, attack: Att
     assert broker.resident_kib() <= resident + MAX_GROWTH_KIB
     assert attacker.poll() is None
     attacker.kill()
+    attacker.wait()
     assert_recovers(broker, descriptors, resident)
 
 
@@ -115,6 +116,7 @@ def test_who_is_refused(
     assert_served(other_client)
     assert attacker.poll() is None
     attacker.kill()
+    attacker.wait()
     assert_recovers(broker, descriptors, resident)
 
 
@@ -126,6 +128,7 @@ def test_everything_at_once(broker: Broker, other_client: OtherClient, attack: A
     assert_served(other_client)
     for attacker in attackers:
         attacker.kill()
+        attacker.wait()
     assert_recovers(broker, descriptors, resident)
 
 

@@ -274,12 +274,12 @@ def test_counters_alone_are_sent_once_a_second_however_much_else_changes(
     broker: Broker, watcher: Watcher, directory: pathlib.Path
 ) -> None:
     watcher.until(event="synced")
-    began = time.monotonic()
+    began, changed = time.monotonic(), 20
     broker.push({"A": "a"})
     path = make_project(directory / "third", "A")
     broker.ask({"op": "register", "name": "third", "project_path": str(path)})
     with Link(broker.project()) as client:
-        for number in range(40):
+        for number in range(changed):
             client.send(GET)
             client.reply()
             broker.push({"A": "a"})  # ends the lease: another counter of the project
@@ -287,10 +287,10 @@ def test_counters_alone_are_sent_once_a_second_however_much_else_changes(
             client.reply()
             make_project(path, *f"A{number}")
             broker.ask({"op": "reload", "name": "third"})  # another counter of the broker meanwhile
-        watcher.until(event="project", name="myrepo", fetches_allowed=80)
+        watcher.until(event="project", name="myrepo", fetches_allowed=2 * changed)
     seconds = time.monotonic() - began
     assert sum(event.get("name") == "myrepo" for event in watcher.events) <= seconds + 2
-    changes = 41 + 41  # the pushes, and the registration with its reloads
+    changes = 2 * (changed + 1)  # the pushes, and the registration with its reloads
     assert len(watcher.events) <= changes + 2 * (seconds + 2) + 4
 
 
