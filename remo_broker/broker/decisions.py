@@ -12,7 +12,6 @@ from __future__ import annotations
 from remo_broker import MANIFEST_SCHEMA_VERSION, PROTOCOL_VERSION, __version__
 from remo_broker.broker.credentials import Credentials
 from remo_broker.broker.projects import Projects
-from remo_broker.broker.rate import REFUSALS_SECONDS
 from remo_broker.broker.refusals import Refused
 from remo_broker.broker.secrets.store import BINARY_HEAD, EXPIRING_TAIL, VALUE_HEAD, VALUE_TAIL, Store
 from remo_broker.protocol import records
@@ -262,16 +261,6 @@ class Decisions:
             f"more than {counted(bucket.per_second, 'request')} a second; fetch less often, or ask an operator to raise the limit",
             retry_after_seconds=bucket.retry_after_seconds(),
         ).line()
-
-    def rate_limited_record(self, project: Project, now: float) -> bytes | None:
-        """One record for all requests over the rate limit since the last one; None if it is too
-        soon."""
-        bucket = project.bucket
-        if not bucket.refused or now < bucket.reported_at + REFUSALS_SECONDS:
-            return None
-        count, bucket.refused, bucket.reported_at = bucket.refused, 0, now
-        message = f"Project {project.name} exceeded its rate limit; {counted(count, 'request')} refused."
-        return records.record(records.Event.RATE_LIMITED, message, project=project.name, count=count)
 
     def explain(self, project: Project, secret: str, uid: int | None) -> Explanation:
         """What the answer to a get would be. Fetches nothing."""

@@ -5,24 +5,17 @@ from __future__ import annotations
 
 import math
 
-# Requests over a project's rate limit are recorded at most once in this many seconds.
-REFUSALS_SECONDS = 1.0
-
 
 class Bucket:
     """If `per_second` or `burst` is 0, there is no limit."""
 
-    __slots__ = ("_at", "_tokens", "burst", "per_second", "refused", "reported_at")
+    __slots__ = ("_at", "_tokens", "burst", "per_second")
 
     def __init__(self, per_second: int, burst: int) -> None:
         self.per_second = per_second if burst else 0
         self.burst = burst
         self._tokens = float(burst)
         self._at = 0.0
-        self.refused = 0
-        """Refusals not yet reported."""
-        self.reported_at = -math.inf
-        """When refusals were last reported, for callers that report once a second."""
 
     def take(self, now: float) -> bool:
         if not self.per_second:
@@ -31,7 +24,6 @@ class Bucket:
         self._at = now
         if tokens < 1:
             self._tokens = tokens
-            self.refused += 1
             return False
         self._tokens = tokens - 1
         return True

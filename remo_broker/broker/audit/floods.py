@@ -1,14 +1,15 @@
 """What a flood of requests adds to the audit trail: few records, which count the requests.
 
 Denials of long names are only counted after the first few per second, because each record takes a
-kilobyte of the journal. Requests over the rate limit are recorded together.
+kilobyte of the journal. Requests over the rate limit are counted too. Each peer's are counted by
+themselves: one that sends a single request must not be recorded as the sender of another's flood.
 """
 
 from __future__ import annotations
 
 from functools import partial
 
-from remo_broker.broker.rate import REFUSALS_SECONDS, Bucket
+from remo_broker.broker.rate import Bucket
 from remo_broker.protocol import records
 from remo_broker.protocol.names import counted
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from remo_broker.broker.audit.trail import AuditTrail
     from remo_broker.broker.loop import Loop
-    from remo_broker.broker.projects import Project
 
 # Names of secrets are shorter in practice.
 LONG_NAME = 64
@@ -27,14 +27,53 @@ LONG_NAMES_PER_SECOND = 5
 LONG_NAMES_BURST = 10
 # How often to report the number of the others.
 REPORT_SECONDS = 1.0
+# Peers of one project whose requests are counted separately between two reports; those of further
+# ones are counted together, in a record that names no peer.
+MAX_PEERS = 16
+
+
+class PeerCounts:
+    """Requests that have no records of their own, by project and peer, reported once a second.
+
+    `report` is called with the project, the number and the peer's record fields, if it is one
+    peer.
+    """
+
+    def __init__(self, loop: Loop, report: Callable[[str, int, bytes], None]) -> None:
+        self._loop = loop
+        self._report = report
+        self._counts: dict[str, dict[bytes, int]] = {}
+
+    def begin(self, project: str) -> bool:
+        """Begin to count the project's. False if that has begun and no second has passed."""
+        if project in self._counts:
+            return False
+        self._counts[project] = {}
+        self._loop.after(REPORT_SECONDS, partial(self._end, project))
+        return True
+
+    def add(self, project: str, peer_fields: bytes) -> None:
+        self.begin(project)
+        counts = self._counts[project]
+        if peer_fields not in counts and len(counts) >= MAX_PEERS:
+            peer_fields = b""
+        counts[peer_fields] = counts.get(peer_fields, 0) + 1
+
+    def _end(self, project: str) -> None:
+        counts = self._counts.pop(project)
+        if counts:
+            self.begin(project)
+        for peer_fields, count in counts.items():
+            self._report(project, count, peer_fields)
 
 
 class LongNames:
-    """Decides which denials of long names to record, and counts the others for each project."""
+    """Decides which denials of long names to record, and counts the others."""
 
     def __init__(self, loop: Loop, trail: AuditTrail) -> None:
         self._loop = loop
         self._trail = trail
+        self._counts = PeerCounts(loop, self._report)
         # Unregistered projects stay in it: an entry takes about a hundred bytes, and a restart
         # clears them.
         self._buckets: dict[str, Bucket] = {}
@@ -48,35 +87,28 @@ class LongNames:
             bucket = self._buckets[project] = Bucket(LONG_NAMES_PER_SECOND, LONG_NAMES_BURST)
         if bucket.take(self._loop.now):
             return True
-        if bucket.refused == 1:
-            self._loop.after(REPORT_SECONDS, partial(self._report, project, bucket, peer_fields))
+        self._counts.add(project, peer_fields)
         return False
 
-    def _report(self, project: str, bucket: Bucket, peer_fields: bytes) -> None:
-        count, bucket.refused = bucket.refused, 0
+    def _report(self, project: str, count: int, peer_fields: bytes) -> None:
         message = f"Project {project} was denied {counted(count, 'more long name')}."
         self._trail.write_or_keep(records.denials_counted(project, count, records.LONG_NAMES, message) + peer_fields)
 
 
 class RateLimitRecords:
-    """Records the requests that exceeded a project's rate limit: the first at once, later ones
-    together."""
+    """Records the requests over a project's rate limit: the first at once, later ones together."""
 
-    def __init__(self, loop: Loop, trail: AuditTrail, record_of: Callable[[Project, float], bytes | None]) -> None:
-        """`record_of` returns the record that is due at a time of the loop's clock, if any."""
-        self._loop = loop
+    def __init__(self, loop: Loop, trail: AuditTrail) -> None:
         self._trail = trail
-        self._record_of = record_of
+        self._counts = PeerCounts(loop, self._report)
 
-    def add(self, project: Project, peer_fields: bytes) -> None:
-        """A request was refused and counted in the project's bucket."""
-        self._record(project, peer_fields)
-        bucket = project.bucket
-        if bucket.refused == 1:  # the first one that is not recorded yet
-            left = bucket.reported_at + REFUSALS_SECONDS - self._loop.now
-            self._loop.after(left, partial(self._record, project, peer_fields))
+    def add(self, project: str, peer_fields: bytes) -> None:
+        if self._counts.begin(project):
+            self._report(project, 1, peer_fields)
+        else:
+            self._counts.add(project, peer_fields)
 
-    def _record(self, project: Project, peer_fields: bytes) -> None:
-        record = self._record_of(project, self._loop.now)
-        if record is not None:
-            self._trail.write_or_keep(record + peer_fields)
+    def _report(self, project: str, count: int, peer_fields: bytes) -> None:
+        message = f"Project {project} exceeded its rate limit; {counted(count, 'request')} refused."
+        record = records.record(records.Event.RATE_LIMITED, message, project=project, count=count)
+        self._trail.write_or_keep(record + peer_fields)

@@ -240,7 +240,7 @@ class ProjectConnection(QueuedConnection):
 
     def _refuse_rate(self) -> None:
         self.outbox.reply(self, self.server.broker.rate_limited(self.project))
-        self.server.rate_limited.add(self.project, self.peer_fields)
+        self.server.rate_limited.add(self.project.name, self.peer_fields)
 
     # --- long lines
 
@@ -366,7 +366,7 @@ class ProjectServer:
         self.outbox = Outbox(loop, broker, trail, deny=deny)
         self.queue = FairQueue(loop, self.outbox)
         self.long_names = LongNames(loop, trail)
-        self.rate_limited = RateLimitRecords(loop, trail, broker.rate_limited_record)
+        self.rate_limited = RateLimitRecords(loop, trail)
         self.watchers = Watchers(loop, broker)
         self.connections: set[ProjectConnection] = set()
         self.accepted: list[ProjectConnection] = []
