@@ -12,6 +12,7 @@ import os
 import socket
 
 from remo_broker.broker.loop import READ
+from remo_broker.broker.sockets.passed import refuse_descriptors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,9 +36,11 @@ class HelperTimedOut(HelperUnreachable):
     """The helper did not answer in time."""
 
 
-def connect(path: str) -> socket.socket:
-    """Raises `HelperUnreachable`."""
+def connect(path: str, *, descriptors: bool = True) -> socket.socket:
+    """`descriptors`: whether the helper may send some. Raises `HelperUnreachable`."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    if not descriptors:
+        refuse_descriptors(connection)
     try:
         connection.setblocking(False)  # a full queue is an error; do not wait for it
         connection.connect(path)

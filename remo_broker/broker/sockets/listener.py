@@ -12,6 +12,7 @@ from _socket import socket as Accepted  # noqa: N812 - distinct from listening s
 from remo_broker.broker.loop import READ
 from remo_broker.broker.refusals import Refused
 from remo_broker.broker.sockets.connection import Connection, Peer, discard
+from remo_broker.broker.sockets.passed import refuse_descriptors, take_out
 from remo_broker.protocol.codes import Code, Reason
 
 TYPE_CHECKING = False
@@ -88,6 +89,8 @@ class Listener:
         """The last turn in which its queue was seen empty."""
         self._busy = 0
         """How many consecutive turns up to then accepted connections."""
+        self._early = refuse_descriptors(listening)
+        """Connections made before the listener refused descriptors may be in its queue."""
         self._file = _identity(self.path) if has_file else None
         self._loop = loop
         loop.watch(listening.fileno(), READ, self._ready)
@@ -126,7 +129,17 @@ class Listener:
                     return
                 continue  # this connection is already closed
             connection = Accepted(_FAMILY, _KIND, 0, descriptor)
+            if self._early and self._is_taken_out(connection):
+                continue
             self.on_accept(connection, Peer(connection, self._empty))
+
+    def _is_taken_out(self, connection: Accepted) -> bool:
+        """For a connection that may be older than the listener's refusal: whether its peer has sent
+        descriptors, and it is no longer served."""
+        queue = select.poll()
+        queue.register(self.socket, select.POLLIN)
+        self._early = bool(queue.poll(0))
+        return take_out(connection)
 
     def _pause(self, seconds: float) -> None:
         self._loop.change(self.socket.fileno(), 0)
@@ -200,7 +213,8 @@ def revoke(listening: socket.socket) -> None:
             waiting, _ = listening.accept()
         except OSError:
             return
-        waiting.close()
+        if not take_out(waiting):
+            waiting.close()
 
 
 def unlink(path: str) -> None:
