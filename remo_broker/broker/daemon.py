@@ -17,9 +17,10 @@ from remo_broker.broker.loop import READ, Loop
 from remo_broker.broker.manifest_child import ManifestReader
 from remo_broker.broker.operations import Operations
 from remo_broker.broker.privileges import drop_capabilities
-from remo_broker.broker.process import OwnPeer, raise_descriptor_limit, transport
+from remo_broker.broker.process import raise_descriptor_limit, transport
 from remo_broker.broker.projects import within_limits
 from remo_broker.broker.refusals import Refused
+from remo_broker.broker.reloads import Reloads
 from remo_broker.broker.secrets import memory
 from remo_broker.broker.secrets.store import Store
 from remo_broker.broker.sockets.admin import AdminServer
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from remo_broker.broker.audit.trail import Transport
-    from remo_broker.broker.loop import Job
 
 # How long records still queued for journald may delay the exit, and so the next start. A restart of
 # journald takes less.
@@ -100,6 +100,14 @@ class Daemon:
             self.report,
             self._changed,
         )
+        self.reloads = Reloads(
+            self.loop,
+            self.broker.projects,
+            self.operations.adopt_narrower,
+            self._reload_begins,
+            lambda: self.manager.ready(self.report.line()),
+            partial(self._log, PRIORITY_WARNING),
+        )
         self.admin_server = AdminServer(
             self.loop, self.sweeper, self.arena, self.operations.perform, config.max_connections_admin
         )
@@ -117,8 +125,6 @@ class Daemon:
         self._control = ControlListeners(self.loop, config.socket_dir)
         self._status_due = False
         self._status_sent_at = 0.0
-        self._reloads = 0
-        """SIGHUPs not yet fully handled."""
         self._stopping = False
         self._status = 0
         TrailTimers(self.loop, self.trail, self._changed)
@@ -224,7 +230,7 @@ class Daemon:
         def arrived() -> None:
             for number in os.read(read_end, 64):
                 if number == signal.SIGHUP:
-                    self.loop.start(self._reload_all())
+                    self.reloads.all()
                 else:
                     self.stop(idle=False)
 
@@ -236,24 +242,9 @@ class Daemon:
         self.loop.run()
         return self._status
 
-    def _reload_all(self) -> Job:
-        """SIGHUP: read every manifest again and adopt what it removes. A manifest that fails
-        changes nothing and is audited."""
-        self._reloads += 1
-        if self._reloads > 1:
-            return  # the reload in progress starts over when it finishes
-        peer = OwnPeer()
-        try:
-            while self._reloads:
-                self._reloads = 1
-                self.manager.reloading()
-                self._reload_rules()
-                for name in sorted(self.broker.projects):
-                    yield from self._reload(name, peer)
-                self._reloads -= 1
-        finally:
-            self._reloads = 0  # or every later SIGHUP would wait for this one
-        self.manager.ready(self.report.line())
+    def _reload_begins(self) -> None:
+        self.manager.reloading()
+        self._reload_rules()
 
     def _reload_rules(self) -> None:
         """Read the credential rules again from the configuration."""
@@ -261,14 +252,6 @@ class Daemon:
             self.broker.credentials.rules = self._reread().credentials
         except ConfigError as error:
             self._log(PRIORITY_ERROR, f"The credential rules were not reloaded: {error}")
-        except Exception as error:
-            self._bug(error)
-
-    def _reload(self, name: str, peer: OwnPeer) -> Job:
-        try:
-            yield from self.operations.adopt_narrower(name, peer)  # type: ignore[arg-type]
-        except Refused as refusal:
-            self._log(PRIORITY_WARNING, f"The manifest of {name} was not reloaded: {refusal.message}")
         except Exception as error:
             self._bug(error)
 
@@ -326,6 +309,7 @@ class Daemon:
             and not self.admin_server.connections
             and not self.credential_server.connections
             and not self.writer.busy
+            and not self.reloads.busy
             and self.trail.healthy
             and self.project_listeners.only_held_by_manager
             and self._control.all_held_by_units

@@ -27,9 +27,9 @@ class ManifestChange:
         self.added = [name for name in fresh.allowlist if name not in before.allowlist]
         self.removed = [name for name in before.allowlist if name not in fresh.allowlist]
         old, new = before.source, fresh.source
-        # A registration of an earlier version has no source, so its bindings are unknown.
-        self.bindings = _differing(_bindings(old), _bindings(new)) if old is not None else []
-        self.hosts = _differing(old.hosts, new.hosts if new else {}) if old is not None else []
+        # A registration of an earlier version has no source: no operator has seen any binding.
+        self.bindings = _differing(_bindings(old), _bindings(new))
+        self.hosts = _differing(_hosts(old), _hosts(new))
 
     @property
     def widens(self) -> bool:
@@ -40,7 +40,7 @@ class ManifestChange:
             or fresh.ttl_seconds > before.ttl_seconds
             or fresh.max_entries > before.max_entries
             or any(name in kept for name in self.bindings)
-            or any(host in (fresh.source.hosts if fresh.source else {}) for host in self.hosts)
+            or any(host in _hosts(fresh.source) for host in self.hosts)
         )
 
     def narrowed(self) -> Registration:
@@ -66,6 +66,10 @@ class ManifestChange:
 def _bindings(source: ManifestSource | None) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(source.bindings) if source is not None else {}
     return found
+
+
+def _hosts(source: ManifestSource | None) -> dict[str, str]:
+    return source.hosts if source is not None else {}
 
 
 def _differing(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:

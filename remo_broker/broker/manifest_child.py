@@ -18,10 +18,11 @@ from remo_broker.broker import helpers
 from remo_broker.broker.loop import READ
 from remo_broker.broker.projects import ManifestSource
 from remo_broker.broker.refusals import Refused
+from remo_broker.broker.sockets.passed import refuse_descriptors
 from remo_broker.protocol import paths
 from remo_broker.protocol.codes import Code
 from remo_broker.protocol.limits import MAX_MESSAGE
-from remo_broker.protocol.names import is_secret_name, printable
+from remo_broker.protocol.names import is_host, is_secret_name, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +53,16 @@ MAX_MESSAGE_TEXT = 1000
 # `site` does not have.
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+_COULD_NOT = "the manifest could not be read"
 _CODES = {str(code): code for code in (Code.MANIFEST_INVALID, Code.MANIFEST_NOT_FOUND, Code.MANIFEST_UNREADABLE)}
+
+
+class NotRead(Refused):
+    """No reader answered in time. That says nothing about the manifest, so it is worth another
+    try."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Code.MANIFEST_UNREADABLE, None, message)
 
 
 class Allowed:
@@ -96,7 +106,7 @@ class ManifestReader:
     def _read(self, project_path: str, name: str | None, later: Later) -> Job:
         try:
             answer = yield from self._ask(self._request(project_path, name))
-            later.set(answer if isinstance(answer, Refused) else parse(answer, self._config))
+            later.set(answer if isinstance(answer, NotRead) else parse(answer, self._config))
         finally:
             self._readers -= 1
             self._begin()
@@ -110,23 +120,23 @@ class ManifestReader:
         }
         return json.dumps(request).encode() + b"\n"
 
-    def _ask(self, request: bytes) -> Generator[Later | None, Any, bytes | Refused]:
-        """Returns a reader's output, or `Refused` with why there is none."""
+    def _ask(self, request: bytes) -> Generator[Later | None, Any, bytes | NotRead]:
+        """Returns a reader's output, or `NotRead` with why there is none."""
         child: _Child | None = None
         if self._delegates:
             try:
-                connection = helpers.connect(self._helper)
+                connection = helpers.connect(self._helper, descriptors=False)
             except helpers.HelperUnreachable as problem:
-                return _unreadable(
+                return _not_read(
                     f"its reader cannot be reached ({problem}); run 'systemctl start remo-broker-manifest.socket'"
                 )
         elif self._hung >= MAX_HUNG:
-            return _unreadable("too many readers hang on file systems that do not answer; look at those first")
+            return _not_read("too many readers hang on file systems that do not answer; look at those first")
         else:
             try:
                 child = _Child(self._loop, self._reaped)
             except OSError as error:
-                return _unreadable(f"no reader could be started ({os.strerror(error.errno or 0)}); try again")
+                return _not_read(f"no reader could be started ({os.strerror(error.errno or 0)}); try again")
             connection = child.connection
         try:
             answer: Answer | helpers.HelperUnreachable = yield helpers.Call(
@@ -137,11 +147,11 @@ class ManifestReader:
         if child is not None and child.ends(killed=not isinstance(answer, tuple)):
             self._hung += 1
         if isinstance(answer, helpers.HelperTimedOut):
-            return _unreadable(
+            return _not_read(
                 f"reading it took longer than {READ_SECONDS:g} seconds; look at the file and its file system"
             )
         if isinstance(answer, helpers.HelperUnreachable):
-            return _unreadable(
+            return _not_read(
                 "its reader ended without a reply; the file may be crafted to break it: run 'remo-brokerctl check'"
             )
         line, descriptors = answer
@@ -162,6 +172,7 @@ class _Child:
         self._on_reaped = reaped
         self.connection, theirs = socket.socketpair()
         self.connection.setblocking(False)
+        refuse_descriptors(self.connection)
         try:
             self._pid = os.posix_spawn(
                 sys.executable,
@@ -219,7 +230,7 @@ def parse(output: bytes, config: Config) -> Allowed | Refused:
                 return Allowed(names, ttl, entries, _source(said, names))
         else:
             text = printable(str(said["message"]), MAX_MESSAGE_TEXT)
-            return Refused(_CODES[said["code"]], None, text)
+            return NotRead(text) if said.get("late") is True else Refused(_CODES[said["code"]], None, text)
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
     return _unreadable(
@@ -241,7 +252,9 @@ def _source(said: Any, names: list[str]) -> ManifestSource:
         raise ValueError
     if not (isinstance(hosts, dict) and isinstance(bindings, dict)):
         raise TypeError
-    if not (set(hosts.values()) <= set(names) and set(bindings) <= set(names)):
+    if not (set(hosts.values()) <= set(names) and all(is_host(host) for host in hosts)):
+        raise ValueError
+    if not set(bindings) <= set(names):
         raise ValueError
     text = json.dumps(bindings, separators=(",", ":")).encode("ascii")
     if len(text) > MAX_MESSAGE:
@@ -250,4 +263,8 @@ def _source(said: Any, names: list[str]) -> ManifestSource:
 
 
 def _unreadable(message: str) -> Refused:
-    return Refused(Code.MANIFEST_UNREADABLE, None, f"the manifest could not be read: {message}")
+    return Refused(Code.MANIFEST_UNREADABLE, None, f"{_COULD_NOT}: {message}")
+
+
+def _not_read(message: str) -> NotRead:
+    return NotRead(f"{_COULD_NOT}: {message}")

@@ -18,7 +18,7 @@ import time
 from remo_broker.broker.projects import ManifestSource, Registration
 from remo_broker.protocol.clock import now_usec
 from remo_broker.protocol.limits import MAX_LEASES, MAX_TTL_SECONDS
-from remo_broker.protocol.names import RESERVED_PROJECT_NAMES, is_project_name, is_secret_name
+from remo_broker.protocol.names import RESERVED_PROJECT_NAMES, is_host, is_project_name, is_secret_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -176,7 +176,9 @@ def _source(entry: object) -> ManifestSource | None:
     path, sha256, hosts, bindings = entry["path"], entry["sha256"], entry["hosts"], entry["bindings"]
     if not (isinstance(path, str) and isinstance(sha256, str) and isinstance(bindings, dict)):
         raise ValueError
-    if not (isinstance(hosts, dict) and all(isinstance(name, str) and is_secret_name(name) for name in hosts.values())):
+    if not (isinstance(hosts, dict) and all(is_host(host) for host in hosts)):
+        raise ValueError
+    if not all(isinstance(name, str) and is_secret_name(name) for name in hosts.values()):
         raise ValueError
     return ManifestSource(path, sha256, hosts, json.dumps(bindings, separators=(",", ":")).encode("ascii"))
 

@@ -11,6 +11,8 @@ and the reply a line on standard output, always, with exit status 0:
      "sha256":"...","hosts":{...},"bindings":{...}}
     {"ok":false,"code":"manifest_invalid","message":"one line","key":"cache.ttl_seconds"}
 
+`"late":true` says that the failure is only the deadline's.
+
 It holds no secret, restricts itself before it looks at anything, and writes nothing else: no
 traceback, because that would show lines of the file.
 """
@@ -127,7 +129,8 @@ def _failure(code: str, message: str, key: str | None = None) -> dict[str, objec
 
 
 def _too_late(*_: object) -> None:
-    reply(_failure("manifest_unreadable", f"reading the manifest took longer than {DEADLINE_SECONDS} s; simplify it"))
+    message = f"reading the manifest took longer than {DEADLINE_SECONDS} s; simplify it"
+    reply(_failure("manifest_unreadable", message) | {"late": True})
 
 
 def reply(fields: dict[str, object]) -> None:

@@ -23,7 +23,6 @@ from remo_broker.manifest.rules import (
     ENV_VAR_PATTERN,
     FILE_MODE_PATTERN,
     FILE_PATH_PATTERN,
-    HOST_PATTERN,
     MAX_DESCRIPTION,
     SCHEMA_VERSION,
 )
@@ -35,7 +34,7 @@ from remo_broker.protocol.limits import (
     MAX_TTL_SECONDS,
 )
 from remo_broker.protocol.message import encode
-from remo_broker.protocol.names import PROJECT_NAME_PATTERN, SECRET_NAME_PATTERN
+from remo_broker.protocol.names import HOST_PATTERN, PROJECT_NAME_PATTERN, SECRET_NAME_PATTERN
 from remo_broker.protocol.replies import ProjectInfo
 
 _SECRET_NAME = "a secret's name is 1 to 128 letters, digits and underscores"

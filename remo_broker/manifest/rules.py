@@ -34,8 +34,6 @@ MAX_DESCRIPTION = 256
 # Environment variable names that every shell can express.
 ENV_VAR_PATTERN = "^[A-Za-z_][A-Za-z0-9_]*$"
 FILE_MODE_PATTERN = "^[0-7]{4}$"
-# A server as credential helpers name it: a host in lower case, with its port if the URL has one.
-HOST_PATTERN = "^[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?(:[0-9]{1,5})?$"
 # What `{{field|filter}}` in a template may use.
 FILTERS = ("base64", "json", "pgpass", "shell")
 # Text without control characters: a path cannot contain a NUL; the others would reach a terminal.

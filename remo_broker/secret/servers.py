@@ -7,6 +7,7 @@ the token for `github.com`. Hosts are compared in lower case, with their port wh
 from __future__ import annotations
 
 from remo_broker.cli.program import Problem
+from remo_broker.protocol.names import is_host
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def secret_for(host: str, info: QuickInfo | ProjectInfo, servers: Mapping[str, S
 def hosts_in(info: QuickInfo | ProjectInfo) -> list[str]:
     """The manifest's own hosts, for tools' files and terminals. Anything that no host is called is
     left out: the text comes from a socket."""
-    return [host for host in info.hosts or {} if host.isascii() and host.isprintable()]
+    return [host for host in info.hosts or {} if is_host(host)]
 
 
 def login(

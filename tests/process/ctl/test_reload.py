@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.process.ctl.conftest import CommandLine, write_project
+from tests.support.broker import ask, registration
 from tests.support.machine import poll
 from tests.support.programs import refused
 
 if TYPE_CHECKING:
     import pathlib
+
+    from tests.conftest import StartBroker
 
 
 @pytest.fixture
@@ -86,6 +89,23 @@ def test_more_of_any_kind_has_to_be_approved(
     operator.says("reload", "--yes", "myrepo")
     assert operator.json("diff", "myrepo")["changed"] is False
     assert not waits(operator)
+
+
+def test_bindings_that_no_operator_has_seen_wait(start_broker: StartBroker, directory: pathlib.Path) -> None:
+    """Those of a project that an earlier version registered, which kept none."""
+    extra = '[secrets.A]\nfetch_as = "env"\nenv_var = "LD_PRELOAD"\n[hosts]\n"git.example.org" = "A"\n'
+    path = write_project(directory, "myrepo", "A", "B", extra=extra)
+    projects = [registration("myrepo", "A", "B", "C", project_path=str(path))]
+    operator = CommandLine(start_broker(projects=projects))
+    operator.says("reload", "--all")
+    assert waits(operator)
+    assert allowed(operator) == ["A", "B"]
+    found = operator.json("diff", "myrepo", status=1)
+    assert (found["changed_bindings"], found["changed_hosts"], found["widens"]) == (["A"], ["git.example.org"], True)
+    assert ask(operator.broker.project(), {"op": "bindings"})["bindings"] == {}
+    assert "--yes" in refused(operator.run("reload", "myrepo"), 1)
+    operator.says("reload", "--yes", "myrepo")
+    assert list(ask(operator.broker.project(), {"op": "bindings"})["bindings"]) == ["A"]
 
 
 def test_reload_asks_on_a_terminal(operator: CommandLine, directory: pathlib.Path, path: pathlib.Path) -> None:

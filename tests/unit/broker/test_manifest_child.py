@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from remo_broker.broker import helpers
 from remo_broker.broker.loop import Loop
-from remo_broker.broker.manifest_child import Allowed, ManifestReader, parse
+from remo_broker.broker.manifest_child import Allowed, ManifestReader, NotRead, parse
 from remo_broker.broker.refusals import Refused
 from remo_broker.protocol.config import Config
 
@@ -26,8 +27,9 @@ GOOD |= {"sha256": "0" * 64, "hosts": {"h:1": "A"}, "bindings": {"B": [{"env_var
 BARE = GOOD | {"hosts": {}, "bindings": {}}
 
 
-def test_descriptors_that_a_reader_sends_are_closed(directory: pathlib.Path) -> None:
+def test_descriptors_that_a_reader_sends_are_closed(directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that took its reader over could otherwise use up the broker's."""
+    monkeypatch.setattr(helpers, "refuse_descriptors", lambda _: None)  # as an older kernel has it
     (directory / "internal").mkdir()
     with socket.socket(socket.AF_UNIX) as helper, open(os.devnull) as sent:
         helper.bind(str(directory / "internal/manifest.sock"))
@@ -78,6 +80,7 @@ def test_what_is_allowed() -> None:
         {"hosts": []},
         {"hosts": {"h": "OTHER"}},
         {"hosts": {"h": 1}},
+        *({"hosts": {host: "A"}} for host in ("H", "h\x1b[2J", "\u0433ithub.com", "", "h/x", "user@h", "h:", ".h")),
         {"bindings": []},
         {"bindings": {"OTHER": []}},
         {"bindings": {"A": ["x" * 70_000]}},
@@ -94,6 +97,13 @@ def test_what_is_refused(code: str) -> None:
     )
     assert isinstance(result, Refused)
     assert (result.code, result.message) == (code, "cache.ttl_seconds: \\x1b[2J\\nmore")
+
+
+def test_only_what_its_deadline_ended_is_worth_another_try() -> None:
+    failure = {"ok": False, "code": "manifest_unreadable", "message": "x"}
+    assert isinstance(said(failure | {"late": True}), NotRead)
+    for refused in (failure, failure | {"late": 1}, {"ok": False, "code": "manifest_invalid", "message": "x"}, None):
+        assert not isinstance(said(refused), NotRead)
 
 
 def test_a_long_message_is_cut() -> None:

@@ -72,6 +72,15 @@ def test_nothing_saved_nothing_loaded(tmp_path: pathlib.Path) -> None:
     assert load(str(tmp_path / "none")) == []
 
 
+@pytest.mark.parametrize("host", ["H", "h\x1b[2J", "\u0433ithub.com", ""])
+def test_a_server_that_no_manifest_names_is_not_loaded(tmp_path: pathlib.Path, host: str) -> None:
+    manifest = {"path": "/p", "sha256": "0" * 64, "hosts": {host: "aws"}, "bindings": {}}
+    document = {"version": 1, "projects": [ENTRY | {"manifest": manifest}]}
+    (tmp_path / FILE_NAME).write_text(json.dumps(document))
+    with pytest.raises(Damaged):
+        load(str(tmp_path))
+
+
 def test_only_the_broker_reads_it(tmp_path: pathlib.Path) -> None:
     save(str(tmp_path), encode([]))
     assert stat.S_IMODE((tmp_path / FILE_NAME).stat().st_mode) == 0o600

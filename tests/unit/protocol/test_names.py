@@ -9,11 +9,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from remo_broker.protocol.names import (
+    HOST_PATTERN,
     MAX_SHOWN_NAME,
     PROJECT_NAME_PATTERN,
     RESERVED_PROJECT_NAMES,
     SECRET_NAME_PATTERN,
     counted,
+    is_host,
     is_project_name,
     is_secret_name,
     printable,
@@ -89,3 +91,12 @@ def test_how_many() -> None:
 def test_names_are_what_their_patterns_say(text: str) -> None:
     assert is_secret_name(text) == (re.fullmatch(SECRET_NAME_PATTERN[1:-1], text) is not None)
     assert is_project_name(text) == (re.fullmatch(PROJECT_NAME_PATTERN[1:-1], text) is not None)
+
+
+@given(st.text(alphabet="a0_-.:\n\u00e9A", max_size=6) | st.text(alphabet="a.", min_size=250, max_size=255))
+@example("registry.example.org:5000")
+@example("a" * 253 + ":" + "9" * 5)
+@example("a" * 254)
+@example("a:" + "9" * 6)
+def test_hosts_are_what_their_pattern_says(text: str) -> None:
+    assert is_host(text) == (re.fullmatch(HOST_PATTERN[1:-1], text) is not None)
