@@ -185,8 +185,10 @@ def copy_feature(directory: str) -> list[str]:
 
 def is_same(path: str, content: bytes) -> bool:
     try:
-        with open(path, "rb") as file:
-            return file.read(len(content) + 1) == content
+        # Nobody may write to what is there: a FIFO of the project's must not keep root waiting.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            return stat.S_ISREG(os.fstat(descriptor).st_mode) and file.read(len(content) + 1) == content
     except OSError:
         return False
 
@@ -203,7 +205,9 @@ def put(path: str, content: bytes, *, mode: int) -> None:
     """Write a file in one step."""
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     temporary = f"{path}.new"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)  # an earlier run was killed
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with open(os.open(temporary, flags, mode & 0o755), "wb") as file:
         if os.path.lexists(path):
             os.fchmod(file.fileno(), mode)

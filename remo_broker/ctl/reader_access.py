@@ -121,6 +121,8 @@ def _set(descriptor: int, path: str, entry: str, done: list[str]) -> None:
             check=False,
             pass_fds=(descriptor,),
             cwd="/",
+            # The owner sees the variables of a process that runs as the owner.
+            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"},
             user=found.st_uid if as_owner else None,
             group=found.st_gid if as_owner else None,
             extra_groups=[] if as_owner else None,

@@ -216,6 +216,18 @@ def test_what_is_no_file_is_left_alone(project: pathlib.Path) -> None:
 
 
 @pytest.mark.usefixtures("feature")
+def test_a_fifo_in_the_place_of_a_file_keeps_nobody_waiting(project: pathlib.Path) -> None:
+    inside = project / ".devcontainer/remo-broker"
+    inside.mkdir()
+    fifos = (project / ".devcontainer/devcontainer.json.new", inside / "install.sh", inside / "install.sh.new")
+    for fifo in fifos:
+        os.mkfifo(fifo)
+    assert written(project) == 0
+    assert (inside / "install.sh").is_file()
+    assert not [fifo for fifo in fifos if fifo.exists() and fifo.is_fifo()]
+
+
+@pytest.mark.usefixtures("feature")
 @pytest.mark.parametrize(
     "text",
     [

@@ -70,9 +70,10 @@ def test_roots_pager_runs_no_command(projects: CommandLine, directory: pathlib.P
     tools = directory / "tools"
     tools.mkdir()
     for name in ("pager", "more", "mine", "less"):
-        (tools / name).write_text(f'#!/bin/sh\necho "ran {name} $LESSSECURE"\ncat >/dev/null\n')
+        (tools / name).write_text(f'#!/bin/sh\necho "ran {name} $LESSSECURE$LESSSECURE_ALLOW"\ncat >/dev/null\n')
         (tools / name).chmod(0o755)
     path = {"PATH": f"{tools}:/usr/bin:/bin", "PAGER": "mine"}
+    assert projects.on_terminal("list", env=path | {"LESSSECURE_ALLOW": "shell"}).text == "ran less 1\r\n"
     assert projects.on_terminal("list", env=path).text == "ran less 1\r\n"
     assert projects.on_terminal("list", env=path | {"SYSTEMD_PAGERSECURE": "true"}).text == "ran mine 1\r\n"
     assert projects.on_terminal("list", env=path | {"SYSTEMD_PAGERSECURE": "no"}).text == "ran mine \r\n"
