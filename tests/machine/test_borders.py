@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.machine import SOURCE, poll, unavailable
 from tests.support.operator import ADMIN, SERVICE
+from tests.support.slow_descriptor import require_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tests.support.operator import Operator
 
 INTRUDER = f"{SOURCE}/tests/support/intruder.py"
+SLOW_DESCRIPTOR = f"{SOURCE}/tests/support/slow_descriptor.py"
 RUN = "/run/remo-broker"
 STATE = "/var/lib/remo-broker"
 BROKER, READER = "remo-broker", "remo-broker-manifest"
@@ -262,8 +264,16 @@ def test_register_opens_a_closed_home_for_the_reader_alone(machine: Machine, ope
     machine.run(["sh", "-c", "chown -R closed: /home/closed; chmod -R go= /home/closed"])
     tried = operator.command("register", path, check=False)
     assert (tried.returncode, "--fix-acl" in tried.stderr.splitlines()[1]) == (1, True)
-    done = machine.run(["remo-brokerctl", "register", "--fix-acl", path])
+    # What runs as the owner, who can look at it, has no variable of root's.
+    tools = "/tmp/tools"
+    machine.run(["sh", "-c", f"rm -rf {tools}; mkdir -m 777 {tools}"])
+    machine.write(f"{tools}/setfacl", f'#!/bin/sh\nenv >>{tools}/$(id -u)\nexec /usr/bin/setfacl "$@"\n')
+    machine.path(f"{tools}/setfacl").chmod(0o755)
+    env = {"PATH": f"{tools}:/usr/bin:/bin", "VAULT_TOKEN": "zqMarkerqz"}
+    done = machine.run(["remo-brokerctl", "register", "--fix-acl", path], env=env)
     assert done.stdout.count("Ran setfacl ") == 6
+    seen = machine.path(f"{tools}/{machine.ids('closed')[0]}").read_text()
+    assert ("LC_ALL" in seen, "zqMarkerqz" in seen) == (True, False)
     assert "Ran setfacl -m u:remo-broker-manifest:x '/home/closed/src dir'" in done.stdout
     assert "Ran setfacl" not in operator.command("register", "--fix-acl", "--replace", path).stdout
     for save in ('cp -p "$1" "$1.x"; echo "# edited" >>"$1.x"', 'umask 077; cat "$1" >"$1.x"; chmod 640 "$1.x"'):
@@ -359,3 +369,26 @@ def test_silent_connections_of_a_wrong_uid_are_recorded(machine: Machine, operat
 
     other, _ = machine.ids(member)
     poll("all to be recorded", lambda: counted() == {str(uid): 16, str(other): 1})
+
+
+def test_a_descriptor_that_takes_long_to_close_delays_nobody(machine: Machine, operator: Operator, guest: str) -> None:
+    """Neither one that is sent to the broker, nor one that was sent before it ran."""
+    require_refusal()
+    machine.run(["usermod", "-aG", "remo-broker", guest])
+    for name in ("app", "other"):
+        operator.register(name, ["A"])
+    machine.systemctl("stop", SERVICE)
+    machine.systemctl("start", "remo-broker-client@app.socket")
+    for says in ("sent", "Operation not permitted"):
+        command = ["/usr/bin/python3", "-IS", SLOW_DESCRIPTOR, operator.socket("app"), '{"op":"ping"}']
+        hostile = machine.popen(command, user=guest)
+        try:
+            assert hostile.stdout is not None
+            assert says in hostile.stdout.readline()
+            operator.push({"A": "a"})
+            assert operator.get("other", "A")["value"] == "a"
+            assert operator.get("app", "A")["value"] == "a"
+        finally:
+            if says != "sent":
+                machine.systemctl("restart", SERVICE)
+            hostile.communicate(timeout=20)

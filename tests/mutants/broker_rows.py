@@ -157,10 +157,34 @@ BROKER = (
         "tests/process/isolation/test_limits.py::test_connections",
     ),
     Mutant(
+        "remo_broker/broker/sockets/passed.py",
+        "        one.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)\n",
+        "",
+        "tests/process/isolation/test_limits.py::test_a_descriptor_that_takes_long_to_close_delays_nobody",
+    ),
+    Mutant(
+        LISTENER,
+        "            if self._early and self._is_taken_out(connection):\n                continue\n",
+        "",
+        "tests/machine/test_borders.py::test_a_descriptor_that_takes_long_to_close_delays_nobody",
+    ),
+    Mutant(
+        LISTENER,
+        "        if not take_out(waiting):\n            waiting.close()\n",
+        "        waiting.close()\n",
+        "tests/unit/broker/sockets/test_listener.py::test_a_revoked_listener_does_not_close_them_either",
+    ),
+    Mutant(
         "remo_broker/broker/audit/floods.py",
         "        if len(name) <= LONG_NAME:",
         "        if True:",
         "tests/process/sockets/test_audit.py::test_denials_of_long_names_are_counted_after_the_first_few",
+    ),
+    Mutant(
+        "remo_broker/broker/audit/floods.py",
+        "        counts = self._counts[project]\n",
+        "        counts = self._counts[project]\n        peer_fields = next(iter(counts), peer_fields)\n",
+        "tests/unit/broker/audit/test_floods.py",
     ),
     # --- names and what is shown
     Mutant(NAMES, '{0,63}$"', '{0,64}$"', "tests/unit/protocol/test_names.py"),
@@ -304,5 +328,35 @@ BROKER = (
         "        helpers.close_all(descriptors)  # a reader",
         "        # a reader",
         "tests/unit/broker/test_manifest_child.py::test_descriptors_that_a_reader_sends_are_closed",
+    ),
+    Mutant(
+        "remo_broker/broker/manifest_child.py",
+        " and all(is_host(host) for host in hosts)",
+        "",
+        "tests/unit/broker/test_manifest_child.py::test_what_a_registration_keeps_is_checked",
+    ),
+    Mutant(
+        STATE,
+        " and all(is_host(host) for host in hosts)",
+        "",
+        "tests/unit/broker/test_registrations.py::test_a_server_that_no_manifest_names_is_not_loaded",
+    ),
+    Mutant(
+        CHANGES,
+        "_differing(_bindings(old), _bindings(new))",
+        "_differing(_bindings(old), _bindings(new)) if old else []",
+        "tests/process/ctl/test_reload.py::test_bindings_that_no_operator_has_seen_wait",
+    ),
+    Mutant(
+        "remo_broker/broker/reloads.py",
+        "                late.append(name)\n",
+        "",
+        "tests/unit/broker/test_reloads.py::test_what_was_not_read_in_time_is_read_again",
+    ),
+    Mutant(
+        "remo_broker/broker/manifest_child.py",
+        'NotRead(text) if said.get("late") is True else ',
+        "",
+        "tests/unit/broker/test_manifest_child.py::test_only_what_its_deadline_ended_is_worth_another_try",
     ),
 )

@@ -164,6 +164,24 @@ CLIENT = (
     ),
     Mutant(ACL, " or found.st_nlink > 1 or ", " or ", LINKS_OF_A_PROJECT),
     Mutant(
+        ACL,
+        '            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"},\n',
+        "",
+        "tests/machine/test_borders.py::test_register_opens_a_closed_home_for_the_reader_alone",
+    ),
+    Mutant(
+        TERMINAL,
+        '        environment.pop("LESSSECURE_ALLOW", None)',
+        "        pass",
+        "tests/process/ctl/test_pager.py::test_roots_pager_runs_no_command",
+    ),
+    Mutant(
+        "remo_broker/ctl/devcontainer_write.py",
+        "stat.S_ISREG(os.fstat(descriptor).st_mode) and file.read(len(content) + 1) == content",
+        "open(path, 'rb').read() == content",
+        "tests/process/ctl/test_devcontainer.py::test_a_fifo_in_the_place_of_a_file_keeps_nobody_waiting",
+    ),
+    Mutant(
         TERMINAL,
         '        environment["LESSSECURE"] = "1"\n',
         "        pass\n",

@@ -76,11 +76,9 @@ CREDENTIALS = (
         f"{KILLS}::test_peers_that_are_not_systemd_are_not_waited_for",
     ),
     Mutant(
-        "remo_broker/broker/daemon.py",
-        "            while self._reloads:\n                self._reloads = 1\n"
-        "                self.manager.reloading()\n                self._reload_rules()\n",
-        "            self._reload_rules()\n            while self._reloads:\n                self._reloads = 1\n"
-        "                self.manager.reloading()\n",
+        "remo_broker/broker/reloads.py",
+        "            while self._signals:\n                self._signals = 1\n                self._begins()\n",
+        "            self._begins()\n            while self._signals:\n                self._signals = 1\n",
         "tests/process/sockets/test_reloading.py::test_a_hangup_during_a_reload_also_reads_the_credential_rules_again",
     ),
     Mutant(

@@ -191,7 +191,7 @@ PROMISES = (
     ),
     Mutant(
         CHANGES,
-        "            or any(host in (fresh.source.hosts if fresh.source else {}) for host in self.hosts)\n",
+        "            or any(host in _hosts(fresh.source) for host in self.hosts)\n",
         "",
         "tests/process/ctl/test_reload.py::test_more_of_any_kind_has_to_be_approved[host]",
     ),

@@ -3,66 +3,23 @@ terminal obeys."""
 
 from __future__ import annotations
 
-import json
 import os
-import socketserver
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support import programs
+from tests.support.hostile_peer import COMMANDS, HOSTILE, OBEYED, REPLIES, REQUESTS, Listener
 
 if TYPE_CHECKING:
     import pathlib
     from collections.abc import Iterator
 
-# An escape sequence, its one-byte form, and what turns text around.
-HOSTILE = "99\x1b]0;title\x07\x9b31m\u202eright"
-OBEYED = [one.encode() for one in ("\x1b", "\x07", "\x9b", "\u202e")]
-REPLIES: dict[str, dict[str, Any]] = {
-    "ping": {"broker_version": HOSTILE, "protocol_version": 2, "project": "app"},
-    "info": {
-        "project": "app",
-        "allowlist": ["A"],
-        "schema_version": 1,
-        "manifest_path": HOSTILE,
-        "manifest_sha256": HOSTILE,
-        "hosts": {HOSTILE: "A", "registry.example": "A"},
-    },
-    "ready": {"ready": True, "generation": 1},
-    "bindings": {"bindings": {"A": [{"env_var": "A"}]}},
-    "peek": {
-        **dict.fromkeys(("decision", "outcome", "reason", "project", "name"), HOSTILE),
-        **dict.fromkeys(("generation", "ttl_seconds"), 1),
-    },
-    "get": {"value": "v", "ttl_seconds": 1, "generation": 1, "expires_at": HOSTILE},
-}
-COMMANDS = [
-    *(["doctor"], ["list"], ["check"], ["env"], ["exec", "--", "true"], ["render"], ["get", "A"]),
-    *(["setup", "git", "docker", "--dry-run"], ["docker-credential", "get"], ["docker-credential", "list"]),
-    *(["git-credential", "get"], ["keyring", "get", "https://registry.example", "x"], ["aws-credentials", "A"]),
-]
-REQUESTS = {"git-credential": b"protocol=https\nhost=registry.example\n\n", "docker-credential": b"registry.example"}
-
-
-class _Listener(socketserver.ThreadingUnixStreamServer):
-    daemon_threads = True
-    fails = escapes = False
-
-
-class _Connection(socketserver.StreamRequestHandler):
-    def handle(self) -> None:
-        for line in self.rfile:
-            reply = {"ok": True, **REPLIES.get(json.loads(line)["op"], {})}
-            if self.server.fails:  # type: ignore[attr-defined]
-                reply = {"ok": False, "code": HOSTILE, "reason": HOSTILE, "message": HOSTILE}
-            self.wfile.write(json.dumps(reply, ensure_ascii=self.server.escapes).encode() + b"\n")  # type: ignore[attr-defined]
-
 
 @pytest.fixture
-def listener(directory: pathlib.Path) -> Iterator[_Listener]:
-    with _Listener(str(directory / "hostile.sock"), _Connection) as server:
+def listener(directory: pathlib.Path) -> Iterator[Listener]:
+    with Listener(str(directory / "hostile.sock")) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         yield server
         server.shutdown()
@@ -71,7 +28,7 @@ def listener(directory: pathlib.Path) -> Iterator[_Listener]:
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_no_command_shows_what_a_terminal_obeys(
-    listener: _Listener, directory: pathlib.Path, command: list[str], fails: bool
+    listener: Listener, directory: pathlib.Path, command: list[str], fails: bool
 ) -> None:
     listener.fails = fails
     environment = {"HOME": str(directory), "REMO_BROKER_SOCKET": os.fspath(listener.server_address)}  # type: ignore[arg-type]
@@ -82,7 +39,7 @@ def test_no_command_shows_what_a_terminal_obeys(
 
 @pytest.mark.parametrize("field", ["file_path", "template"])
 def test_a_binding_that_is_no_text_is_a_malformed_reply(
-    listener: _Listener, directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch, field: str
+    listener: Listener, directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch, field: str
 ) -> None:
     binding = {"fetch_as": "file", "file_path": "a", "file_mode": "0600", "template": "{{value}}", field: "\ud800"}
     monkeypatch.setitem(REPLIES, "bindings", {"bindings": {"A": [binding]}})
