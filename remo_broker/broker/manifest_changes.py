@@ -43,6 +43,16 @@ class ManifestChange:
             or any(host in _hosts(fresh.source) for host in self.hosts)
         )
 
+    def new_bindings(self) -> dict[str, Any]:
+        """What the manifest says of `bindings`."""
+        fresh = _bindings(self.fresh.source)
+        return {name: fresh[name] for name in self.bindings if name in fresh}
+
+    def new_hosts(self) -> dict[str, str]:
+        """What the manifest says of `hosts`."""
+        fresh = _hosts(self.fresh.source)
+        return {host: fresh[host] for host in self.hosts if host in fresh}
+
     def narrowed(self) -> Registration:
         """The registration with everything that the manifest removes, and nothing that it adds."""
         before, fresh = self.before, self.fresh

@@ -8,6 +8,8 @@ from remo_broker.broker.manifest_changes import ManifestChange
 from remo_broker.broker.manifest_child import Allowed
 from remo_broker.broker.refusals import Refused
 from remo_broker.protocol.codes import Code, Reason
+from remo_broker.protocol.limits import MAX_MESSAGE
+from remo_broker.protocol.message import encode
 from remo_broker.protocol.names import counted
 from remo_broker.protocol.records import Event
 from remo_broker.protocol.replies import Difference, Reloaded
@@ -53,21 +55,8 @@ class ManifestOperations:
 
     def preview(self, request: Preview, call: AdminCall) -> Steps:
         change = yield from self._reread(request.name, call.peer, None, adopt=request.adopt_narrower, widen=False)
-        before, fresh = change.before, change.fresh
-        return Difference(
-            manifest_path=fresh.source.path if fresh.source else "",
-            sha256=fresh.source.sha256 if fresh.source else "",
-            widens=change.widens,
-            changed=fresh is not before,
-            added=change.added,
-            removed=change.removed,
-            changed_bindings=change.bindings,
-            changed_hosts=change.hosts,
-            ttl_seconds=fresh.ttl_seconds,
-            max_entries=fresh.max_entries,
-            ttl_seconds_now=before.ttl_seconds,
-            max_entries_now=before.max_entries,
-        )
+        whole = difference(change, change.new_bindings(), change.new_hosts())
+        return whole if len(encode(whole.to_json())) <= MAX_MESSAGE else difference(change)
 
     def adopt_narrower(self, name: str, peer: Peer) -> Generator[Later | None, Any, None]:
         """What SIGHUP does: adopt what the manifest removes; what it adds waits for an operator."""
@@ -196,3 +185,27 @@ class ManifestOperations:
             project=name,
             reason=str(refusal.code),
         )
+
+
+def difference(
+    change: ManifestChange, bindings: dict[str, Any] | None = None, hosts: dict[str, str] | None = None
+) -> Difference:
+    """The reply to `preview`; `bindings` and `hosts` are what the manifest says of those that
+    change."""
+    before, fresh = change.before, change.fresh
+    return Difference(
+        manifest_path=fresh.source.path if fresh.source else "",
+        sha256=fresh.source.sha256 if fresh.source else "",
+        widens=change.widens,
+        changed=fresh is not before,
+        added=change.added,
+        removed=change.removed,
+        changed_bindings=change.bindings,
+        changed_hosts=change.hosts,
+        ttl_seconds=fresh.ttl_seconds,
+        max_entries=fresh.max_entries,
+        ttl_seconds_now=before.ttl_seconds,
+        max_entries_now=before.max_entries,
+        new_bindings=bindings,
+        new_hosts=hosts,
+    )

@@ -6,6 +6,7 @@ takes effect.
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from typing import Any
@@ -18,9 +19,12 @@ from remo_broker.client.admin import AdminClient
 from remo_broker.client.errors import ClientError, ManifestInvalid, ManifestNotFound
 from remo_broker.ctl.commands import ALL, DIFF, PROGRAM, YES
 from remo_broker.ctl.session import open_client, open_output, project_operand
+from remo_broker.manifest.bindings import Binding, EnvBinding, FileBinding, bindings
 from remo_broker.manifest.reader import PROJECT_PATH
 from remo_broker.protocol.replies import Difference
 
+# How much of a file's template is shown; the usual ones are shorter.
+LONGEST_TEMPLATE = 400
 NO_NAMES = "no names, everything is denied"
 
 
@@ -128,15 +132,47 @@ def fields(found: Difference) -> dict[str, Any]:
 
 
 def lines(output: Output, found: Difference) -> list[str]:
-    """One line per change: + for what is added, - for what is removed."""
-    shown = [output.paint(f"+ {name}", Colour.GREEN) for name in found.added]
+    """The changes: + for what is added, - for what is removed, and where a secret goes."""
+    places = described(found)
+    shown = []
+    for name in found.added:
+        shown += [output.paint(f"+ {name}", Colour.GREEN), *places.pop(name, [])]
     shown += [output.paint(f"- {name}", Colour.RED) for name in found.removed]
-    shown += [f"~ binding of {name}" for name in found.changed_bindings if name not in (*found.added, *found.removed)]
-    shown += [f"~ host {escaped(host)}" for host in found.changed_hosts]
+    for name in found.changed_bindings:
+        if name not in (*found.added, *found.removed):
+            shown += [f"~ binding of {name}", *places.pop(name, [])]
+    for host in found.changed_hosts:
+        secret = (found.new_hosts or {}).get(host)
+        shown.append(f"~ host {escaped(host)}" + (f": {escaped(secret)}" if secret is not None else ""))
     for what, before, after in (
         ("ttl_seconds", found.ttl_seconds_now, found.ttl_seconds),
         ("max_entries", found.max_entries_now, found.max_entries),
     ):
         if before != after:
             shown.append(f"~ {what}: {before} -> {after}")
+    if found.new_bindings is None and (found.changed_bindings or found.changed_hosts):
+        shown.append("(too much to show what the bindings and hosts are: read the manifest)")
     return [f"  {line}" for line in shown or ["~ no effective change: comments or order"]]
+
+
+def described(found: Difference) -> dict[str, list[str]]:
+    """By secret, where the manifest has it go: a line for each variable and file."""
+    tables = found.new_bindings or {}
+    try:
+        places = bindings(tables, tables)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return {name: ["    (a binding that breaks a rule)"] for name in tables}
+    return {name: [f"    {_place(one)}" for one in own] for name, own in places.items()}
+
+
+def _place(binding: Binding) -> str:
+    if isinstance(binding, FileBinding):
+        template = escaped(json.dumps(binding.template[:LONGEST_TEMPLATE], ensure_ascii=False))
+        if len(binding.template) > LONGEST_TEMPLATE:
+            template += f" and {len(binding.template) - LONGEST_TEMPLATE} characters more"
+        where = "the project's " if binding.base == "project" else ""
+        return f"file {where}{escaped(binding.file_path)}, mode {binding.file_mode:04o}: {template}"
+    assert isinstance(binding, EnvBinding)
+    return "variable " + ", ".join(
+        name if field is None else f"{name} ({escaped(field)})" for name, field in binding.variables.items()
+    )

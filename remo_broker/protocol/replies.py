@@ -77,8 +77,9 @@ class Difference(Reply):
     """What a project's manifest says now, compared with what is in force. `widens`: adopting it
     would allow more.
 
-    `changed_bindings` and `changed_hosts` are the secrets and servers whose entries differ.
-    `sha256` is the manifest's, for `reload`.
+    `changed_bindings` and `changed_hosts` are the secrets and servers whose entries differ;
+    `new_bindings` and `new_hosts` are those entries in the manifest, unless they do not fit in a
+    message. `sha256` is the manifest's, for `reload`.
     """
 
     manifest_path: str
@@ -93,6 +94,8 @@ class Difference(Reply):
     max_entries: int
     ttl_seconds_now: int
     max_entries_now: int
+    new_bindings: dict[str, list[dict[str, object]]] | None = None
+    new_hosts: dict[str, str] | None = None
 
 
 class PushChanges(Message):

@@ -157,7 +157,9 @@ def sample(cls: type[Message], *, whole: bool) -> Message:
         "event": replies.PUSHED,
         "projects": [],
         "hosts": {"registry.example.org": "A"},
+        "new_hosts": {"registry.example.org": "A"},
         "bindings": {"A": [{"env_var": "B"}]},
+        "new_bindings": {"A": [{"env_var": "B"}]},
     }
     by_kind: dict[Any, Any] = {int: 7, str: "2026-05-31T02:30:00Z", bool: True}
     hints = typing.get_type_hints(cls, localns=vars(typing))

@@ -348,6 +348,12 @@ BROKER = (
         "tests/process/ctl/test_reload.py::test_bindings_that_no_operator_has_seen_wait",
     ),
     Mutant(
+        "remo_broker/ctl/reload.py",
+        "Colour.GREEN), *places.pop(name, [])]",
+        "Colour.GREEN)]",
+        "tests/process/ctl/test_reload.py::test_diff_shows_where_secrets_would_go",
+    ),
+    Mutant(
         "remo_broker/broker/reloads.py",
         "                late.append(name)\n",
         "",

@@ -62,6 +62,45 @@ def test_reload_of_what_takes_away_asks_nothing(
     assert allowed(operator) == ["B"]
 
 
+def test_diff_shows_where_secrets_would_go(operator: CommandLine, path: pathlib.Path, directory: pathlib.Path) -> None:
+    """Those of new names too, and nothing that a terminal obeys."""
+    extra = """
+[secrets.A]
+fetch_as = "file"
+file_path = "~/.ssh/authorized_keys"
+file_mode = "0644"
+template = "ssh-rsa \\u001b[2J\\u202e{{value}}"
+[secrets.NEW]
+fetch_as = "env"
+env_var = "LD_PRELOAD"
+[hosts]
+"git.example.org" = "B"
+"""
+    write_project(directory, path.name, "A", "B", "NEW", extra=extra)
+    text = operator.says("diff", "myrepo", status=1)
+    added = text.splitlines().index("  + NEW")
+    assert text.splitlines()[added + 1].strip() == "variable LD_PRELOAD"
+    assert "~/.ssh/authorized_keys, mode 0644" in text
+    assert "ssh-rsa" in text
+    assert "git.example.org: B" in text
+    assert not {"\x1b", "\u202e"} & set(text)
+    shown = operator.on_terminal("reload", "myrepo", keys=b"n\n")
+    assert "variable LD_PRELOAD" in shown.text
+    assert operator.json("diff", "myrepo", status=1)["new_hosts"] == {"git.example.org": "B"}
+
+
+def test_what_is_too_long_to_show_is_said_to_be(
+    operator: CommandLine, path: pathlib.Path, directory: pathlib.Path
+) -> None:
+    template = "{{value}}" + '"' * 31_000
+    extra = f"[secrets.A]\nfetch_as = 'file'\nfile_path = 'x'\nfile_mode = '0600'\ntemplate = '{template}'\n"
+    names = [f"N{number:0100}" for number in range(40)]
+    write_project(directory, path.name, "A", *names, extra=extra)
+    text = operator.says("diff", "myrepo", status=1)
+    assert "~ binding of A" in text
+    assert "read the manifest" in text
+
+
 CACHE = "[cache]\nttl_seconds = 60\nmax_entries = 5\n"
 
 
