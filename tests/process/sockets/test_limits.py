@@ -284,7 +284,7 @@ def test_who_does_not_finish_a_request(start_broker: StartBroker) -> None:
     assert len(broker.records("peer.refused")) == 1
 
 
-def test_descriptors_that_are_passed_are_closed(start_broker: StartBroker) -> None:
+def test_descriptors_that_are_passed_are_refused_or_closed(start_broker: StartBroker) -> None:
     broker = start_broker(projects=[registration("myrepo", "A")])
     for path in (broker.project(), broker.admin, broker.status_socket):
         with Link(path) as link:
@@ -292,6 +292,7 @@ def test_descriptors_that_are_passed_are_closed(start_broker: StartBroker) -> No
             before = broker.descriptors()
             passed = array.array("i", [0] * 50)
             for _ in range(20):
-                link.socket.sendmsg([b'{"op":"x"}\n'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)])
-                assert link.reply()["reason"] == "unknown_op"
+                with contextlib.suppress(PermissionError):
+                    link.socket.sendmsg([b'{"op":"x"}\n'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)])
+                    assert link.reply()["reason"] == "unknown_op"
             assert broker.descriptors() <= before
