@@ -120,7 +120,7 @@ def test_a_listener_of_another_user_is_sent_nothing(machine: Machine, attacker: 
                 for arguments in (["status"], ["push"], ["clear"], ["unregister", "app"]):
                     operate = ["remo-brokerctl", f"--socket={SOCKET}", *arguments]
                     done = machine.run(operate, stdin="A=zqMarkerqz\n", check=False)
-                    assert (done.returncode, "Pushed" in done.stdout) == (1, False)
+                    assert (done.returncode != 0, done.stdout) == (True, "")
             assert received() == ""
 
 
@@ -225,15 +225,17 @@ def test_roots_pager_is_none_of_the_callers(machine: Machine, operator: Operator
     ):
         machine.write(f"{PLACE}/{name}", text)
         machine.path(f"{PLACE}/{name}").chmod(0o755)
-    env = {"PATH": f"{PLACE}:/usr/bin:/bin", "TERM": "dumb", "LESSSECURE_ALLOW": "shell,pipe,edit"}
+
+    def listed(path: str, pager: str) -> str:
+        variables = [f"PATH={path}", f"PAGER={pager}", f"SYSTEMD_PAGER={pager}", "LESSSECURE_ALLOW=shell,pipe,edit"]
+        command = ["env", *variables, "TERM=dumb", "/usr/bin/python3", "-c", ON_TERMINAL, "/usr/bin/remo-brokerctl"]
+        return machine.run([*command, "list"]).stdout
+
     for pager in ("mine", "more", f"{PLACE}/mine", f"sh -c 'touch {PWNED}'"):
-        variables = env | {"PAGER": pager, "SYSTEMD_PAGER": pager}
-        done = machine.run(["/usr/bin/python3", "-c", ON_TERMINAL, "remo-brokerctl", "list"], env=variables)
-        assert "app" in done.stdout
+        assert "app" in listed(f"{PLACE}:/usr/bin:/bin", pager)
         assert not machine.path(PWNED).exists(), pager
     machine.path(f"{PLACE}/less").unlink()
-    done = machine.run(["/usr/bin/python3", "-c", ON_TERMINAL, "remo-brokerctl", "list"], env=env | {"PATH": PLACE})
-    assert "app" in done.stdout
+    assert "app" in listed(PLACE, "mine")
     assert not machine.path(PWNED).exists()
 
 
