@@ -81,11 +81,12 @@ def files(bound: Bound, secrets: dict[str, SecretValue]) -> dict[str, File]:
                 )
             base = None
             if binding.base == "project":
-                from remo_broker.secret.project_directory import check_untracked, project_directory
+                from remo_broker.secret.project_directory import check_inside, check_untracked, project_directory
 
                 base = project_directory(bound.info)
             target = target_of(binding.file_path, base)
             if base is not None:
+                check_inside(base, target)
                 check_untracked(base, target)
             _check_distinct(secret, target, places)
             places[name] = real_place(target)

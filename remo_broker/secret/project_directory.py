@@ -35,6 +35,18 @@ def project_directory(info: ProjectInfo | QuickInfo) -> str:
     )
 
 
+def check_inside(directory: str, target: str) -> None:
+    """Refuse a file that a link of the repository takes out of the project: an operator has allowed
+    the path, not where a link leads."""
+    inside = os.path.realpath(directory)
+    place = os.path.realpath(os.path.dirname(target))
+    if os.path.commonpath([directory, target]) == directory and os.path.commonpath([inside, place]) != inside:
+        raise Problem(
+            f"{target} is outside the project, in {place}, because of a link",
+            hint="remove the link, or use another file_path",
+        )
+
+
 def check_untracked(directory: str, target: str) -> None:
     """Refuse a file that git does not ignore: the file, or the link to it, would be committed."""
     if not _in_work_tree(directory):

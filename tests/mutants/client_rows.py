@@ -37,6 +37,12 @@ CLIENT = (
         "tests/process/client/test_bad_replies.py::test_a_name_that_no_broker_would_accept",
     ),
     Mutant(
+        "remo_broker/secret/places.py",
+        "                check_inside(base, target)\n",
+        "",
+        "tests/process/secret/test_bindings.py::test_no_link_of_the_repository_takes_a_file_out_of_the_project",
+    ),
+    Mutant(
         "remo_broker/secret/project_directory.py",
         "env=os.environ | NO_FETCH, ",
         "",

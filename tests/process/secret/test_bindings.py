@@ -103,6 +103,18 @@ def test_a_file_in_the_project_unless_git_would_track_it(project: Workspace) -> 
     assert "is not here" in refused(project.run("render", cwd=project.home), 1)
 
 
+def test_no_link_of_the_repository_takes_a_file_out_of_the_project(project: Workspace) -> None:
+    project.register(IN_PROJECT)
+    (project.path / "secrets").symlink_to(project.home)
+    assert "because of a link" in refused(project.run("render"), 1)
+    assert not list(project.home.iterdir())
+    (project.path / "inside").mkdir()
+    (project.path / "secrets").unlink()
+    (project.path / "secrets").symlink_to("inside")
+    assert project.run("render").returncode == 0
+    assert (project.path / "inside/token").read_text() == "zqTokenzq"
+
+
 @pytest.mark.parametrize(
     "settings",
     [
