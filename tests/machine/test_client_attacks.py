@@ -200,7 +200,15 @@ def test_a_repository_keeps_no_operator_waiting_and_hands_out_no_file(
     machine.run(["chown", "-hR", f"{attacker}:", project])
     machine.run(["chown", "root:", f"{project}/roots"])
     assert machine.run(["remo-brokerctl", "push", f"{PLACE}/fifo"], check=False).returncode == 1
-    for path in ("/etc/shadow", "link", "../../../etc/shadow", "roots", ".devcontainer/remo-broker.toml", "."):
+    for path in (
+        "/etc/shadow",
+        "/etc/hostname",
+        "link",
+        "../../../etc/shadow",
+        "roots",
+        ".devcontainer/remo-broker.toml",
+        ".",
+    ):
         machine.write(f"{project}/.env", f"T=@{path}\n")
         machine.run(["chown", f"{attacker}:", f"{project}/.env"])
         done = machine.run(["remo-brokerctl", "push", f"{project}/.env"], check=False)
@@ -248,9 +256,8 @@ def test_no_program_imports_what_lies_where_it_is_run(machine: Machine, place: s
     env = {"PYTHONPATH": planted, "PYTHONUSERBASE": f"{PLACE}/.local", "PYTHONSTARTUP": f"{planted}/json.py"}
     env |= {"HOME": PLACE, "PYTHONINSPECT": "1", "PYTHONWARNINGS": "error::json.Evil", "PYTHONBREAKPOINT": "json.x"}
     for program in PROGRAMS:
-        for option in ("--version", "--help"):
-            machine.run(["env", "-C", planted, program, option], env=env, check=program == "remo-brokerctl")
-            assert not machine.path(PWNED).exists(), program
+        machine.run(["env", "-C", planted, program, "--version"], env=env)
+        assert not machine.path(PWNED).exists(), program
     # Of the static client, what it starts.
     machine.run(["env", "-C", planted, "remo-secret", "doctor"], env=env, check=False)
     assert not machine.path(PWNED).exists()
