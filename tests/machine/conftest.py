@@ -9,11 +9,14 @@ import pytest
 
 from tests.support.installation import installed, restore
 from tests.support.loading import open_host
-from tests.support.machine import Bus, Machine
+from tests.support.machine import Bus, Machine, unavailable
 from tests.support.operator import Operator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+IFF_UP = 1
 
 
 class Machines(Protocol):
@@ -42,6 +45,13 @@ def machine(machines: Machines) -> Machine:
         restore(machine)
     machine.reset("remo-broker-admin.socket")
     return machine
+
+
+@pytest.fixture
+def loopback(machine: Machine) -> None:
+    """Skip the test if its machine has no network: in a container without CAP_NET_ADMIN, nothing can bring it up."""
+    if not int(machine.run(["cat", "/sys/class/net/lo/flags"]).stdout, 16) & IFF_UP:
+        unavailable("a machine has no loopback network here, which takes CAP_NET_ADMIN")
 
 
 @pytest.fixture

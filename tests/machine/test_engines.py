@@ -180,6 +180,7 @@ def git_server(machine: Machine) -> Iterator[str]:
     machine.run(["rm", "-r", directory])
 
 
+@pytest.mark.usefixtures("loopback")
 @pytest.mark.parametrize("kind", [Podman, RootlessPodman], ids=lambda kind: kind.name)
 def test_git_clones_with_the_credential_helper(
     machine: Machine, project: str, kind: type[Podman], git_server: str

@@ -8,6 +8,8 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.support.machine import poll, unavailable
 from tests.support.operator import Operator
 
@@ -70,6 +72,7 @@ def reviewed(machine: Machine, *arguments: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in machine.run(argv).stdout.splitlines()]
 
 
+@pytest.mark.usefixtures("loopback")
 def test_two_machines_are_reviewed_as_one(machine: Machine, machines: Machines) -> None:
     other = machines("dbus-broker")
     for program in (REMOTE, UPLOAD):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PTRACE_SEIZE = 0x4206
+PATIENCE_SECONDS = 60
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -95,11 +96,12 @@ def read(path: str) -> bool:
 
 
 def trace(seconds: str) -> None:
-    """Try to read and trace each process of this user as soon as it appears."""
+    """Try to read and trace each process of this user as soon as it appears: for that time, and on a busy
+    machine until two have been seen."""
     mine = os.getpid()
     seen: set[str] = set()
-    end = time.monotonic() + float(seconds)
-    while time.monotonic() < end:
+    begin = time.monotonic()
+    while (passed := time.monotonic() - begin) < float(seconds) or (len(seen) < 2 and passed < PATIENCE_SECONDS):
         for process in filter(str.isdigit, os.listdir("/proc")):
             with contextlib.suppress(OSError):
                 if int(process) == mine or os.stat(f"/proc/{process}").st_uid != os.getuid():

@@ -85,6 +85,11 @@ class Terminal:
         self.status = status
 
 
+def first_lines(options: str = "") -> str:
+    """Those of an executable Python program. `#!` takes no path with a blank, as this tree's may be."""
+    return f"#!/bin/sh\n'''exec' '{sys.executable}' {options} \"$0\" \"$@\"\n' '''\n"
+
+
 def on_terminal(
     module: str,
     *arguments: str | os.PathLike[str],

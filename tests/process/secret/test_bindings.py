@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from remo_broker.secret import tmpfs
 from tests.process.secret.conftest import MANIFEST, everything_below, variables
 from tests.support import programs
 from tests.support.machine import unavailable
@@ -166,6 +167,8 @@ def test_a_copy_is_a_file_on_a_tmpfs(project: Workspace) -> None:
     assert not target.exists()
     target.write_text("mine")
     assert "was not rendered" in refused(project.run("render"), 1)
+    if tmpfs.is_in_memory(str(project.path)):
+        return  # as /tmp may be
     project.register(text)
     assert "is not on a tmpfs" in refused(project.run("render"), 1)
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.programs import refused
+from tests.support.programs import first_lines, refused
 
 if TYPE_CHECKING:
     from tests.process.sidecar.conftest import Supplied
@@ -20,7 +19,7 @@ VALUE = "zqMarkerqz"
 def script(supplied: Supplied, body: str, name: str = "vault") -> str:
     """A program that runs `body`, which is Python."""
     file = supplied.directory / name
-    file.write_text(f"#!{sys.executable} -IS\nimport os, sys, time\n{body}\n")
+    file.write_text(f"{first_lines('-IS')}import os, sys, time\n{body}\n")
     file.chmod(0o755)
     return str(file)
 

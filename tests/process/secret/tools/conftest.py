@@ -8,7 +8,6 @@ import http.server
 import os
 import pathlib
 import subprocess
-import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -29,8 +28,7 @@ if TYPE_CHECKING:
 TOOLS = REPOSITORY / ".cache/tools/bin"
 # Of a newer release than the host's; see downloads.sh.
 NEWER = REPOSITORY / ".cache/trixie/bin"
-LAUNCHER = """#!{python}
-import sys
+LAUNCHER = """import sys
 sys.path.insert(0, {repository!r})
 from remo_broker.secret.main import main
 sys.exit(main())
@@ -109,7 +107,7 @@ class ToolSetup:
         self.bin = directory / "bin"
         self.bin.mkdir()
         launcher = self.bin / "remo-secret"
-        launcher.write_text(LAUNCHER.format(python=sys.executable, repository=str(REPOSITORY)))
+        launcher.write_text(programs.first_lines() + LAUNCHER.format(repository=str(REPOSITORY)))
         launcher.chmod(0o755)
         self.host = host
 

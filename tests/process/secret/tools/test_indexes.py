@@ -21,7 +21,8 @@ NAME_ALONE = "Basic " + base64.b64encode(b"alice:").decode()
 def test_package_index(place: ToolSetup, index: Index, other: RecordingServer, program: str) -> None:
     tool(program)
     assert place.remo("setup", program).returncode == 0
-    argv = {"pip": ["pip", "install", "--no-deps"], "uv": ["uv", "pip", "install", "--system", "--no-cache"]}[program]
+    uv = ["uv", "pip", "install", "--system", "--break-system-packages", "--no-cache"]
+    argv = {"pip": ["pip", "install", "--no-deps"], "uv": uv}[program]
     # Where pip may not ask the user, it asks a keyring only if the configuration says so.
     env = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
     done = place.run(*argv, "--index-url", f"http://alice@{index.host}/simple", "zq-no-such-package", **env)
