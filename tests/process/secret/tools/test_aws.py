@@ -44,8 +44,8 @@ IDENTITY = b"""<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2
 
 
 def test_the_command_line(place: ToolSetup) -> None:
-    aws = tool("aws")
-    argv = [aws, "sts", "get-caller-identity", "--region=eu-west-1", "--output=json", "--cli-connect-timeout=20"]
+    aws = [tool("python"), tool("aws")]  # its #! takes no path with a blank
+    argv = [*aws, "sts", "get-caller-identity", "--region=eu-west-1", "--output=json", "--cli-connect-timeout=20"]
     before = place.files()
     with contextlib.closing(RecordingServer(lambda _: Answer(200, IDENTITY, Content_Type="text/xml"))) as server:
         argv.append(f"--endpoint-url=http://{server.host}")
