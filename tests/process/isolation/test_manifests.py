@@ -101,7 +101,9 @@ def ask_beside(broker: Broker, other_client: OtherClient, request: Reply) -> Rep
 
 @pytest.fixture
 def broker(start_broker: StartBroker) -> Broker:
-    broker = start_broker(projects=[registration("quiet", "TOKEN")])
+    # The other client asks for as long as a manifest takes: no rate limit, so that a slow machine
+    # does not make it exceed its own.
+    broker = start_broker(projects=[registration("quiet", "TOKEN")], rate_limit_per_second=0)
     broker.push({"TOKEN": "value"})
     return broker
 
