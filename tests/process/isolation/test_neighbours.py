@@ -66,7 +66,7 @@ def broker() -> Iterator[Broker]:
 def assert_served(other_client: OtherClient) -> None:
     """Whatever waits beside a get, most are answered in the time that the broker may take; a busy
     machine may make single ones look longer."""
-    took = []
+    took: list[float] = []
     for _ in range(STOPS):
         if len(took) >= ENOUGH_STOPS and min(took) >= MAX_SECONDS:
             break
