@@ -31,6 +31,7 @@ from remo_broker.protocol.names import RESERVED_PROJECT_NAMES, is_project_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _socket
     from typing import Any
 
 # A path of 4,096 bytes, each escaped as six, and the JSON around it.
@@ -55,7 +56,7 @@ def serve(connection: socket.socket, socket_dir: str) -> None:
 
 
 def answer(connection: socket.socket, socket_dir: str, line: bytes) -> None:
-    made: list[socket.socket] = []
+    made: list[_socket.socket] = []
     try:
         _perform(json.loads(line), socket_dir, made)
         reply: dict[str, object] = {"ok": True}
@@ -74,7 +75,7 @@ def answer(connection: socket.socket, socket_dir: str, line: bytes) -> None:
             one.close()
 
 
-def _perform(request: Any, socket_dir: str, made: list[socket.socket]) -> None:
+def _perform(request: Any, socket_dir: str, made: list[_socket.socket]) -> None:
     project, owner = request["project"], request["owner"]
     if not is_project_name(project) or project in RESERVED_PROJECT_NAMES:
         raise ValueError

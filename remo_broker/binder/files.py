@@ -17,9 +17,9 @@ no other user can open it in between.
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
-import socket
 import stat
 
 from remo_broker.protocol import paths
@@ -49,7 +49,7 @@ def socket_path(socket_dir: str, kind: str, project: str) -> str:
     return paths.mount_socket(socket_dir, project)
 
 
-def make(socket_dir: str, kind: str, project: str, owner: str, *, renew: bool) -> socket.socket:
+def make(socket_dir: str, kind: str, project: str, owner: str, *, renew: bool) -> _socket.socket:
     """Make and return the listening socket of `kind`. `owner` is the registered project's
     directory. `renew`: the registration is new, so keep nothing that belongs to another owner.
     Raises `Unavailable`."""
@@ -73,9 +73,9 @@ def remove(socket_dir: str, project: str, owner: str) -> None:
         _write_marker(_marker(socket_dir, project), owner)
 
 
-def listen(path: str, mode: int) -> socket.socket:
+def listen(path: str, mode: int) -> _socket.socket:
     """A listening socket at `path`. Replaces a socket without a listener. Raises `Unavailable`."""
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     listening.setblocking(False)
     before = os.umask(0o777 & ~mode)
     try:
@@ -115,9 +115,12 @@ def _clear(path: str) -> None:
 
 def _is_dead(path: str) -> bool:
     """Whether `path` is a socket without a listener."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    probe = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
         probe.setblocking(False)
         return probe.connect_ex(path) == errno.ECONNREFUSED
+    finally:
+        probe.close()
 
 
 def _make_mount_directory(socket_dir: str, project: str, owner: str, *, renew: bool) -> None:

@@ -7,8 +7,8 @@ the unit at step CREDENTIALS. So a refusal is that long, and begins with the rea
 
 from __future__ import annotations
 
+import _socket
 import errno
-import socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _BLANKS = b" " * (64 * 1024)
 # Marks a connection whose answer has begun. The kernel keeps the mark with the connection, so the
 # next broker finds it. The priority itself means nothing to a Unix socket.
 _BEGUN = 1
-_SOL_SOCKET, _SO_PRIORITY = int(socket.SOL_SOCKET), int(socket.SO_PRIORITY)
+_SOL_SOCKET, _SO_PRIORITY = _socket.SOL_SOCKET, _socket.SO_PRIORITY
 
 
 def pieces(unit: str, credential: str, why: str) -> Iterator[bytes]:

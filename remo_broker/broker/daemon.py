@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # the C module, without enums
 import os
-import signal
 import sys
 from functools import partial
 
@@ -223,13 +223,13 @@ class Daemon:
 
     def _watch_signals(self) -> None:
         read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: None)
+        _signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP):
+            _signal.signal(number, lambda *_: None)
 
         def arrived() -> None:
             for number in os.read(read_end, 64):
-                if number == signal.SIGHUP:
+                if number == _signal.SIGHUP:
                     self.reloads.all()
                 else:
                     self.stop(idle=False)

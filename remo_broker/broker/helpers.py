@@ -6,10 +6,10 @@ A helper's reply is untrusted: the caller checks it.
 
 from __future__ import annotations
 
+import _socket
 import array
 import errno
 import os
-import socket
 
 from remo_broker.broker.loop import READ
 from remo_broker.broker.sockets.passed import refuse_descriptors
@@ -36,9 +36,9 @@ class HelperTimedOut(HelperUnreachable):
     """The helper did not answer in time."""
 
 
-def connect(path: str, *, descriptors: bool = True) -> socket.socket:
+def connect(path: str, *, descriptors: bool = True) -> _socket.socket:
     """`descriptors`: whether the helper may send some. Raises `HelperUnreachable`."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     if not descriptors:
         refuse_descriptors(connection)
     try:
@@ -50,20 +50,20 @@ def connect(path: str, *, descriptors: bool = True) -> socket.socket:
     return connection
 
 
-def receive(connection: socket.socket) -> Answer:
+def receive(connection: _socket.socket) -> Answer:
     """Some bytes and the descriptors that came with them; no bytes at end of stream. Raises
     OSError."""
     descriptors = array.array("i")
     data, ancillary, _, _ = connection.recvmsg(
-        CHUNK, socket.CMSG_SPACE(MAX_DESCRIPTORS * descriptors.itemsize), socket.MSG_CMSG_CLOEXEC
+        CHUNK, _socket.CMSG_SPACE(MAX_DESCRIPTORS * descriptors.itemsize), _socket.MSG_CMSG_CLOEXEC
     )
     for level, kind, content in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+        if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
             descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
     return data, list(descriptors)
 
 
-def ask_now(connection: socket.socket, request: bytes, seconds: float) -> Answer:
+def ask_now(connection: _socket.socket, request: bytes, seconds: float) -> Answer:
     """Send a request and block until the reply. For use before the loop runs. Raises
     `HelperUnreachable`."""
     connection.settimeout(seconds)
@@ -91,7 +91,7 @@ class Call:
     """One request on its own non-blocking connection, while the loop goes on. `later` gets the
     reply as `Answer`, or `HelperUnreachable`."""
 
-    def __init__(self, loop: Loop, connection: socket.socket, request: bytes, seconds: float, longest: int) -> None:
+    def __init__(self, loop: Loop, connection: _socket.socket, request: bytes, seconds: float, longest: int) -> None:
         """`longest` is the maximum reply length in bytes. Closes the connection at the end. Raises
         `HelperUnreachable`."""
         self.later: Later = loop.later()

@@ -7,10 +7,10 @@ otherwise it is a child. Each reads one manifest and exits. Its output is untrus
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # the C module, without enums
+import _socket
 import json
 import os
-import signal
-import socket
 import sys
 from collections import deque
 
@@ -170,7 +170,7 @@ class _Child:
         self.hung = False
         self._loop = loop
         self._on_reaped = reaped
-        self.connection, theirs = socket.socketpair()
+        self.connection, theirs = _socket.socketpair()
         self.connection.setblocking(False)
         refuse_descriptors(self.connection)
         try:
@@ -185,7 +185,7 @@ class _Child:
                     (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0),
                 ],
                 setsigmask=[],
-                setsigdef=[signal.SIGPIPE, signal.SIGTERM, signal.SIGHUP, signal.SIGINT],
+                setsigdef=[_signal.SIGPIPE, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT],
             )
         except BaseException:
             self.connection.close()
@@ -200,7 +200,7 @@ class _Child:
         hangs in the kernel."""
         if self._pidfd < 0 or not killed:
             return False
-        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        _signal.pidfd_send_signal(self._pidfd, _signal.SIGKILL)
         self.hung = True
         return True
 

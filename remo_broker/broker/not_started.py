@@ -5,9 +5,9 @@ systemd tries again after half a second; that attempt answers later clients.
 
 from __future__ import annotations
 
+import _socket
 import os
 import select
-import socket
 import sys
 import time
 
@@ -15,7 +15,7 @@ from remo_broker.broker import credential_refusal
 from remo_broker.broker.audit import identity
 from remo_broker.broker.audit.trail import AuditTrail
 from remo_broker.broker.refusals import Refused
-from remo_broker.broker.sockets.connection import Peer
+from remo_broker.broker.sockets.connection import Peer, accept
 from remo_broker.broker.systemd import ADMIN, CREDENTIAL, CREDENTIALS, RETRY_SECONDS, listening_socket
 from remo_broker.protocol import records
 from remo_broker.protocol.clock import monotonic, now_usec
@@ -72,7 +72,7 @@ def answer_all(why: str, manager: Manager, transport: Transport) -> None:
 class _Refusal:
     """One connection of the credentials socket, which systemd stores under `name`."""
 
-    def __init__(self, connection: socket.socket, name: str) -> None:
+    def __init__(self, connection: _socket.socket, name: str) -> None:
         connection.setblocking(False)
         credential_refusal.begin(connection)
         self.connection = connection
@@ -97,7 +97,7 @@ class _Refusal:
             if not self._left:
                 piece = next(self._pieces, None)
                 if piece is None:
-                    self.connection.shutdown(socket.SHUT_WR)
+                    self.connection.shutdown(_socket.SHUT_WR)
                     return True
                 self._left = memoryview(piece)
             try:
@@ -129,12 +129,12 @@ class _Units:
         if again is not None:
             again()
 
-    def take_waiting(self, listening: socket.socket) -> None:
+    def take_waiting(self, listening: _socket.socket) -> None:
         for number in range(MAX_ANSWERED):
             if not self._manager.has_room():
                 return  # those that wait in the queue are systemd's until the next attempt
             try:
-                connection, _ = listening.accept()
+                connection = accept(listening)
             except OSError:
                 return
             name = f"{os.getpid()}-{number}"
@@ -148,7 +148,7 @@ class _Units:
     def resume(self, descriptor: int, name: str) -> None:
         """Take a connection that an earlier process has not answered."""
         try:
-            self._refusals[descriptor] = _Refusal(socket.socket(fileno=descriptor), name)
+            self._refusals[descriptor] = _Refusal(_socket.socket(fileno=descriptor), name)
         except OSError:
             self._manager.drop(CREDENTIAL, name)  # closed by the peer, or before the start failed
 
@@ -178,18 +178,19 @@ class _Units:
         self._trail.received()
 
 
-def _answer(listening: socket.socket, message: str) -> None:
+def _answer(listening: _socket.socket, message: str) -> None:
     line = Refused(Code.INTERNAL_ERROR, Reason.NOT_STARTED, message, retry_after_seconds=RETRY_AFTER_SECONDS).line()
     for _ in range(MAX_ANSWERED):
         try:
-            connection, _ = listening.accept()
+            connection = accept(listening)
         except OSError:
             return
-        with connection:
-            connection.setblocking(False)
-            try:
-                connection.send(line)
-                # Unread data would turn the end of the stream into an error for the peer.
-                connection.recv(MAX_MESSAGE)
-            except OSError:
-                pass  # the peer has closed, or has sent nothing yet
+        connection.setblocking(False)
+        try:
+            connection.send(line)
+            # Unread data would turn the end of the stream into an error for the peer.
+            connection.recv(MAX_MESSAGE)
+        except OSError:
+            pass  # the peer has closed, or has sent nothing yet
+        finally:
+            connection.close()

@@ -6,10 +6,10 @@ Outside systemd every call here does nothing, and systemd-python is not even imp
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 import select
-import socket
 import struct
 
 TYPE_CHECKING = False
@@ -43,27 +43,30 @@ def handed_over() -> Iterator[tuple[str, int]]:
     if "LISTEN_FDS" not in os.environ:
         return
     try:
-        from systemd.daemon import listen_fds_with_names
+        # The C module under `systemd.daemon`, which would import `socket` for a default.
+        from systemd._daemon import LISTEN_FDS_START, _listen_fds_with_names
     except ImportError:
         raise MissingLibrary(
             "sockets were handed over, but the module systemd (package systemd-python) cannot be imported; install it"
         ) from None
-    for descriptor, name in listen_fds_with_names().items():
+    unset_environment = True
+    _, *names = _listen_fds_with_names(unset_environment)
+    for descriptor, name in enumerate(names, LISTEN_FDS_START):
         yield name, descriptor
 
 
-def listening_socket(descriptor: int) -> socket.socket | None:
+def listening_socket(descriptor: int) -> _socket.socket | None:
     """`descriptor` as a listening Unix stream socket. If it is anything else, closes it and returns
     None."""
     try:
-        candidate = socket.socket(fileno=descriptor)
+        candidate = _socket.socket(fileno=descriptor)
     except OSError:
         os.close(descriptor)
         return None
     if (
-        candidate.family != socket.AF_UNIX
-        or candidate.type != socket.SOCK_STREAM
-        or not candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        candidate.family != _socket.AF_UNIX
+        or candidate.type != _socket.SOCK_STREAM
+        or not candidate.getsockopt(_socket.SOL_SOCKET, _socket.SO_ACCEPTCONN)
     ):
         candidate.close()
         return None
@@ -95,14 +98,14 @@ class Manager:
         """Unsent messages in order, each with its descriptor, if any, and again if it is a copy, to
         be closed."""
         self._due = False
-        self._room: tuple[socket.socket, select.poll] | None = None
+        self._room: tuple[_socket.socket, select.poll] | None = None
         """Shows whether the manager's queue is full; see `has_room`."""
-        self._socket: socket.socket | None = None
+        self._socket: _socket.socket | None = None
         path = os.environ.get("NOTIFY_SOCKET")
         if path is None:
             return
         self._address = "\0" + path[1:] if path.startswith("@") else path
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
         self._socket.setblocking(False)
         if os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid()):
             self.watchdog_seconds = int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6
@@ -164,7 +167,7 @@ class Manager:
             # poll(2) looks at the queue at the other end only if the socket is connected. What is
             # sent goes through the other socket, so that it reaches a manager that has bound the
             # address again.
-            connected = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            connected = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
             try:
                 connected.connect(self._address)
             except OSError:
@@ -199,7 +202,7 @@ class Manager:
         while self._unsent:
             state, descriptor, copy = self._unsent[0]
             rights = (
-                [] if descriptor is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", descriptor))]
+                [] if descriptor is None else [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", descriptor))]
             )
             try:
                 self._socket.sendmsg([state.encode()], rights, 0, self._address)

@@ -158,7 +158,7 @@ BROKER = (
     ),
     Mutant(
         "remo_broker/broker/sockets/passed.py",
-        "        one.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)\n",
+        "        one.setsockopt(_socket.SOL_SOCKET, SO_PASSRIGHTS, 0)\n",
         "",
         "tests/process/isolation/test_limits.py::test_a_descriptor_that_takes_long_to_close_delays_nobody",
     ),

@@ -137,7 +137,7 @@ HOST = (
     ),
     Mutant("units/remo-broker-enable@.service", '"" | [!a-z0-9]* | *[!a-z0-9_-]*)', '"")', ENABLES),
     # --- revocation
-    Mutant(LISTENER, "    listening.shutdown(socket.SHUT_RDWR)\n", "", f"{OLD_MOUNT}[units]"),
+    Mutant(LISTENER, "    listening.shutdown(_socket.SHUT_RDWR)\n", "", f"{OLD_MOUNT}[units]"),
     Mutant(
         LISTENERS,
         "        self._revoke(name)\n        try:\n            self._prepared[name]",

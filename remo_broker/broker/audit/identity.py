@@ -19,10 +19,10 @@ like it.
 
 from __future__ import annotations
 
+import _socket
 import os
 import re
 import select
-import socket
 
 from remo_broker.protocol import records
 from remo_broker.protocol.names import printable
@@ -53,7 +53,7 @@ GONE = b"REMO_PEER_GONE=1\n"
 # Later than any turn of the loop.
 NEVER = 1 << 62
 
-_SOL_SOCKET = int(socket.SOL_SOCKET)
+_SOL_SOCKET = _socket.SOL_SOCKET
 _OPEN = os.O_RDONLY | os.O_CLOEXEC
 
 # Reading the executable of another user's process takes a capability.

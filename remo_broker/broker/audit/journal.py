@@ -14,11 +14,11 @@ full, it closes that file and continues in /run; if there is no room either, it 
 
 from __future__ import annotations
 
+import _socket
 import errno
 import json
 import os
 import select
-import socket
 import sys
 import time
 
@@ -71,7 +71,7 @@ class JournalTransport:
         library_directories: Sequence[str] = LIBRARY_DIRECTORIES,
     ) -> None:
         self._path = path
-        self._socket: socket.socket | None = None
+        self._socket: _socket.socket | None = None
         self.namespace = journal_namespace()
         suffix = f".{self.namespace}" if self.namespace else ""
         self._file = f"{directory}/{_machine_id()}{suffix}/system.journal"
@@ -169,7 +169,7 @@ class JournalTransport:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        fresh = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        fresh = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
         fresh.setblocking(False)
         try:
             fresh.connect(self._path)

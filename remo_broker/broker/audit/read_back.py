@@ -8,7 +8,7 @@ own unit, whether the journal contains that record. Without the helper the resul
 
 from __future__ import annotations
 
-import socket
+import _socket
 
 from remo_broker.broker.loop import READ
 
@@ -44,7 +44,7 @@ class ReadBack:
         self._path = path
         self._unknown = unknown
         self._told = False
-        self._connection: socket.socket | None = None
+        self._connection: _socket.socket | None = None
         self._timer: Timer | None = None
         self._serial = 0
         """The last record's serial when records were last found to be stored."""
@@ -62,7 +62,7 @@ class ReadBack:
         if not trail.healthy or (trail.stored and trail.serial == self._serial):
             self._loop.after(RETRY_SECONDS if not trail.healthy else PERIOD_SECONDS, self._ask)
             return
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         connection.setblocking(False)
         try:
             connection.connect(self._path)

@@ -7,9 +7,9 @@ user can put anything there.
 
 from __future__ import annotations
 
+import _socket
 import json
 import os
-import socket
 import stat
 
 from remo_broker.binder import files
@@ -42,20 +42,20 @@ class Binder:
         self._socket_dir = socket_dir
         self._helper = paths.internal_socket(socket_dir, paths.BIND_SOCKET)
         self._delegates = os.path.isdir(os.path.dirname(self._helper))
-        self._connection: socket.socket | None = None
+        self._connection: _socket.socket | None = None
         """The connection to the helper during startup, when one helper process serves all
         projects."""
 
     def make(
         self, project: str, owner: str, kinds: Sequence[str], *, renew: bool
-    ) -> Generator[Later | None, Any, dict[str, socket.socket]]:
+    ) -> Generator[Later | None, Any, dict[str, _socket.socket]]:
         """Create listening sockets and return them by kind. Raises `Refused`."""
         if not self._delegates:
             return self._make_here(project, owner, kinds, renew=renew)
         answer = yield from self._call(_request("make", project, owner, kinds=list(kinds), renew=renew))
         return _sockets(kinds, answer)
 
-    def make_now(self, project: str, owner: str, kinds: Sequence[str]) -> dict[str, socket.socket]:
+    def make_now(self, project: str, owner: str, kinds: Sequence[str]) -> dict[str, _socket.socket]:
         """`make` before the loop runs, for an existing registration."""
         if not self._delegates:
             return self._make_here(project, owner, kinds, renew=False)
@@ -80,8 +80,8 @@ class Binder:
             self._connection.close()
             self._connection = None
 
-    def _make_here(self, project: str, owner: str, kinds: Sequence[str], *, renew: bool) -> dict[str, socket.socket]:
-        made: dict[str, socket.socket] = {}
+    def _make_here(self, project: str, owner: str, kinds: Sequence[str], *, renew: bool) -> dict[str, _socket.socket]:
+        made: dict[str, _socket.socket] = {}
         try:
             for kind in kinds:
                 made[kind] = files.make(self._socket_dir, kind, project, owner, renew=renew)
@@ -126,14 +126,14 @@ def _request(op: str, project: str, owner: str, **fields: object) -> bytes:
     return json.dumps({"op": op, "project": project, "owner": owner, **fields}).encode() + b"\n"
 
 
-def _sockets(kinds: Sequence[str], answer: Answer) -> dict[str, socket.socket]:
+def _sockets(kinds: Sequence[str], answer: Answer) -> dict[str, _socket.socket]:
     """The listening sockets in a reply of the helper, one per kind. Raises `Refused`."""
     line, descriptors = answer
     message = "the helper that creates sockets sent a malformed reply"
     try:
         reply = json.loads(line)
         if reply["ok"] is True and len(descriptors) == len(kinds) and all(map(_is_socket, descriptors)):
-            made = dict(zip(kinds, (socket.socket(fileno=one) for one in descriptors), strict=True))
+            made = dict(zip(kinds, (_socket.socket(fileno=one) for one in descriptors), strict=True))
             for one in made.values():
                 one.setblocking(False)
             return made

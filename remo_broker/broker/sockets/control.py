@@ -12,7 +12,7 @@ from remo_broker.protocol.codes import Code, Reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
+    import _socket
     from _socket import socket as Accepted  # noqa: N812 - what accept returns
     from collections.abc import Callable
 
@@ -39,7 +39,7 @@ class ControlListeners:
     def adopt(
         self,
         name: str,
-        listening: socket.socket,
+        listening: _socket.socket,
         accepted: Callable[[Accepted, Peer], None],
         may_accept: Callable[[], bool] | None = None,
     ) -> None:

@@ -8,9 +8,9 @@ broker answers it.
 
 from __future__ import annotations
 
+import _socket
 import itertools
 import os
-import socket
 from functools import partial
 
 from remo_broker.broker import credential_refusal
@@ -113,7 +113,7 @@ class CredentialServer(CredentialConnections):
     def restored(self, descriptor: int, name: str) -> None:
         """Resume a connection from systemd's descriptor store that an earlier broker did not
         answer."""
-        connection = socket.socket(fileno=descriptor)
+        connection = _socket.socket(fileno=descriptor)
         if hung_up(descriptor):  # the peer has closed, or the whole answer was sent
             connection.close()
             self._manager.drop(CREDENTIAL, name)

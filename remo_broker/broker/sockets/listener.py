@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 import select
-import socket
 import stat
 from _socket import socket as Accepted  # noqa: N812 - distinct from listening sockets
 
 from remo_broker.broker.loop import READ
 from remo_broker.broker.refusals import Refused
-from remo_broker.broker.sockets.connection import Connection, Peer, discard
+from remo_broker.broker.sockets.connection import Connection, Peer, accept, discard
 from remo_broker.broker.sockets.passed import refuse_descriptors, take_out
 from remo_broker.protocol.codes import Code, Reason
 
@@ -52,8 +52,7 @@ TOO_MANY_CONNECTIONS = Refused(
 )
 
 
-# As numbers: each use of an enum member costs a lookup.
-_FAMILY, _KIND = int(socket.AF_UNIX), int(socket.SOCK_STREAM)
+_FAMILY, _KIND = _socket.AF_UNIX, _socket.SOCK_STREAM
 
 
 class Listener:
@@ -62,7 +61,7 @@ class Listener:
     def __init__(
         self,
         loop: Loop,
-        listening: socket.socket,
+        listening: _socket.socket,
         on_accept: Callable[[Accepted, Peer], None],
         *,
         held_by_unit: bool = False,
@@ -172,11 +171,13 @@ class Listener:
 def is_bound(path: str) -> bool:
     """Whether a process holds the socket of this file. Without a connection that somebody would
     have to accept: the kernel looks for the socket first, then at its type."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(path)
-        except OSError as error:
-            return error.errno not in (errno.ECONNREFUSED, errno.ENOENT)
+    probe = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
+    try:
+        probe.connect(path)
+    except OSError as error:
+        return error.errno not in (errno.ECONNREFUSED, errno.ENOENT)
+    finally:
+        probe.close()
     return True
 
 
@@ -188,7 +189,7 @@ def _identity(path: str) -> tuple[int, int] | None:
     return (found.st_dev, found.st_ino) if stat.S_ISSOCK(found.st_mode) else None
 
 
-def is_held_by_unit(listening: socket.socket) -> bool:
+def is_held_by_unit(listening: _socket.socket) -> bool:
     """Whether a passed listener comes from a socket unit: systemd then holds it while the unit is
     active, and starts the broker on a connect. SO_PEERCRED of a listening socket identifies the
     process that called listen(2)."""
@@ -196,21 +197,21 @@ def is_held_by_unit(listening: socket.socket) -> bool:
     return maker > 0 and maker == os.getppid()
 
 
-def is_revoked(listening: socket.socket) -> bool:
+def is_revoked(listening: _socket.socket) -> bool:
     """Whether a broker has revoked this listener; other holders are not notified."""
     poll = select.poll()
     poll.register(listening, 0)
     return any(events & select.POLLHUP for _, events in poll.poll(0))
 
 
-def revoke(listening: socket.socket) -> None:
+def revoke(listening: _socket.socket) -> None:
     """Shut a listener down for all its holders, wherever its file is mounted: no client can connect
     to it any more, and no process can make it listen again. Connections in its queue are closed.
     The caller closes the listener."""
-    listening.shutdown(socket.SHUT_RDWR)
+    listening.shutdown(_socket.SHUT_RDWR)
     while True:
         try:
-            waiting, _ = listening.accept()
+            waiting = accept(listening)
         except OSError:
             return
         if not take_out(waiting):

@@ -9,7 +9,7 @@ the kernel refuses them, to the sender.
 
 from __future__ import annotations
 
-import socket
+import _socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ def refuse_descriptors(one: Accepted) -> bool:
     """Have the kernel refuse descriptors for this socket or, for a listener, for what connects to it
     from now on. Returns whether it took them before."""
     try:
-        before = one.getsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS)
-        one.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
+        before = one.getsockopt(_socket.SOL_SOCKET, SO_PASSRIGHTS)
+        one.setsockopt(_socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
     except OSError:
         return False  # an older kernel
     return bool(before)
@@ -38,13 +38,13 @@ def take_out(connection: Accepted) -> bool:
     refuse_descriptors(connection)
     queue = bytearray(LONGEST_QUEUE)
     try:
-        _, _, flags, _ = connection.recvmsg_into([queue], 0, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        _, _, flags, _ = connection.recvmsg_into([queue], 0, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
     except OSError:
         return False  # nothing was sent yet
     finally:
         queue[:] = bytes(len(queue))  # it may have held a push
-    if not flags & socket.MSG_CTRUNC:
+    if not flags & _socket.MSG_CTRUNC:
         return False
-    connection.shutdown(socket.SHUT_RDWR)
+    connection.shutdown(_socket.SHUT_RDWR)
     connection.detach()
     return True

@@ -9,7 +9,7 @@ its file is mounted, and cannot be undone.
 
 from __future__ import annotations
 
-import socket
+import _socket
 from functools import partial
 
 from remo_broker.binder import files
@@ -89,7 +89,7 @@ class ProjectListeners:
         self._max_descriptors = max_descriptors - RESERVED_DESCRIPTORS
         self._listeners: dict[str, ProjectSockets] = {}
         self._listener_count = 0
-        self._prepared: dict[str, dict[str, socket.socket]] = {}
+        self._prepared: dict[str, dict[str, _socket.socket]] = {}
         """Listening, but not served yet: the registration is being saved."""
         self._refused = 0
         self._stopped = False
@@ -109,7 +109,7 @@ class ProjectListeners:
 
     # --- which listeners there are
 
-    def adopt(self, kind: str, name: str, listening: socket.socket, *, handed_over: bool = False) -> None:
+    def adopt(self, kind: str, name: str, listening: _socket.socket, *, handed_over: bool = False) -> None:
         """Serve a new socket, or one that was passed (`handed_over`) unless it has been revoked."""
         if handed_over and is_revoked(listening):
             listening.close()
@@ -205,7 +205,7 @@ class ProjectListeners:
             if not any(one.is_at_its_path for its_kind, one in listeners if its_kind == kind):
                 yield kind
 
-    def _adopt_and_keep(self, name: str, made: dict[str, socket.socket]) -> None:
+    def _adopt_and_keep(self, name: str, made: dict[str, _socket.socket]) -> None:
         for kind, listening in made.items():
             self._manager.keep(kind, name, listening.fileno())
             self.adopt(kind, name, listening)

@@ -7,7 +7,7 @@ applies, as for any peer.
 
 from __future__ import annotations
 
-import socket
+import _socket
 
 from remo_broker.broker.sockets.connection import Stream
 from remo_broker.protocol.clock import now_usec
@@ -42,7 +42,7 @@ class WatchStream(Stream):
         self._due = True
         self._event: str | None = None
         self._sent_at = watchers.loop.now
-        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        connection.socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, SEND_BUFFER)
         watchers.streams.add(self)
         watchers.loop.after(KEEP_ALIVE_SECONDS, self._send_keep_alive)
 

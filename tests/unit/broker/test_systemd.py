@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from remo_broker.broker.sockets.connection import accept
 from remo_broker.broker.systemd import Manager, listening_socket
 from tests.support.broker import listen
 
@@ -33,12 +34,12 @@ def test_a_listening_unix_stream_socket_is_taken(directory: pathlib.Path) -> Non
         os.set_inheritable(descriptor, True)
         taken = listening_socket(descriptor)
         assert taken is not None
-        with taken:
-            assert taken.fileno() == descriptor
-            assert not taken.get_inheritable()
-            assert not taken.getblocking()
-            with pytest.raises(BlockingIOError):
-                taken.accept()
+        assert taken.fileno() == descriptor
+        assert not os.get_inheritable(descriptor)
+        assert not taken.getblocking()
+        with pytest.raises(BlockingIOError):
+            accept(taken)
+        taken.close()
 
 
 @pytest.mark.parametrize("kind", ["file", "pipe", "tcp", "datagram", "packets", "not listening", "connected"])
