@@ -120,7 +120,7 @@ def test_only_permissions(project: Workspace, mode: str) -> None:
     """The project writes the template: it would leave a program that runs as the user who rendered
     it."""
     project.register(MANIFEST.replace("0440", mode))
-    assert "the file_mode of KEY sets more than permissions\nHint: let it begin" in refused(project.run("render"), 1)
+    assert "the file_mode of KEY sets more than permissions\nHint: in the manifest" in refused(project.run("render"), 1)
     assert everything_below(project.home) == []
 
 
