@@ -193,8 +193,7 @@ class Daemon:
         if self.trail.sink == JournalTransport.name:
             self._read_back.begin(strict=self.config.audit_failure == DENY)
         self.manager.ready(self.report.line())
-        if self.manager.watchdog_seconds:
-            self._notify_watchdog()
+        self.manager.feed_watchdog()
         if self.config.idle_exit_seconds:
             self.loop.after(self.config.idle_exit_seconds, self._exit_when_idle)
 
@@ -268,11 +267,6 @@ class Daemon:
         self._status_sent_at = self.loop.now
         if not self._stopping:
             self.manager.status(self.report.line())
-
-    def _notify_watchdog(self) -> None:
-        self.manager.alive()
-        # Twice per interval, as sd_watchdog_enabled(3) recommends.
-        self.loop.after(self.manager.watchdog_seconds / 2, self._notify_watchdog)
 
     def _log(self, priority: int, message: str) -> None:
         self.trail.log(priority, message)

@@ -89,7 +89,7 @@ class Manager:
     """
 
     def __init__(self) -> None:
-        self.watchdog_seconds = 0.0
+        self._watchdog_seconds = 0.0
         """The watchdog timeout: the longest interval between two `WATCHDOG=1`; 0 for no
         watchdog."""
         self.later: Callable[[float, Callable[[], None]], object] = lambda _seconds, _call: None
@@ -108,7 +108,7 @@ class Manager:
         self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
         self._socket.setblocking(False)
         if os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid()):
-            self.watchdog_seconds = int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6
+            self._watchdog_seconds = int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6
 
     def ready(self, status: str) -> None:
         self._notify(f"READY=1\nSTATUS={status}")
@@ -123,9 +123,13 @@ class Manager:
     def stopping(self) -> None:
         self._notify("STOPPING=1")
 
-    def alive(self) -> None:
-        self._forget("WATCHDOG=")
-        self._notify("WATCHDOG=1")
+    def feed_watchdog(self) -> None:
+        """Send `WATCHDOG=1` now and twice per timeout, as sd_watchdog_enabled(3) recommends, if
+        there is a watchdog."""
+        if self._watchdog_seconds:
+            self._forget("WATCHDOG=")
+            self._notify("WATCHDOG=1")
+            self.later(self._watchdog_seconds / 2, self.feed_watchdog)
 
     def keep(self, kind: str, project: str, descriptor: int) -> None:
         """Have systemd keep a listener across restarts of the broker. The caller may close it even

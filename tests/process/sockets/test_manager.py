@@ -74,11 +74,11 @@ def test_changes_are_sent_once_a_second(start_broker: StartBroker, units: Units,
 def test_the_watchdog(start_broker: StartBroker, units: Units, notify: NotifySocket) -> None:
     start_broker(listeners=units.sockets, notify=notify, environment={"WATCHDOG_USEC": "200000"})
 
-    def pats() -> int:
+    def fed() -> int:
         return sum("WATCHDOG" in one for one in notify.read())
 
-    before = pats()
-    poll("the watchdog to be patted", lambda: pats() >= before + 5)
+    before = fed()
+    poll("the watchdog to be fed", lambda: fed() >= before + 5)
 
 
 def test_a_reload_is_sent(start_broker: StartBroker, units: Units, notify: NotifySocket) -> None:
