@@ -163,6 +163,12 @@ BROKER = (
         "tests/process/isolation/test_limits.py::test_a_descriptor_that_takes_long_to_close_delays_nobody",
     ),
     Mutant(
+        "remo_broker/broker/sockets/passed.py",
+        "    connection.setsockopt(_socket.SOL_SOCKET, _socket.SO_OOBINLINE, 1)\n",
+        "",
+        "tests/unit/broker/sockets/test_passed.py::test_a_connection_with_a_descriptor_is_ended_and_closes_none",
+    ),
+    Mutant(
         LISTENER,
         "            if self._early and self._is_taken_out(connection):\n                continue\n",
         "",

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 # The option's number, which Python does not have. Linux 6.16 and later.
 SO_PASSRIGHTS = 83
-# With the kernel's own settings, a connection's queue is shorter.
-LONGEST_QUEUE = 256 * 1024
+# The number of another option that Python does not have: where a peek begins. Each moves it on.
+SO_PEEK_OFF = 42
+# How much of a queue to look at with one call.
+CHUNK = 64 * 1024
 
 
 def refuse_descriptors(one: Accepted) -> bool:
@@ -36,15 +38,30 @@ def take_out(connection: Accepted) -> bool:
     """End a connection whose peer has sent descriptors before they were refused. Returns whether it
     has. It is neither read nor closed, and stays until the process ends."""
     refuse_descriptors(connection)
-    queue = bytearray(LONGEST_QUEUE)
     try:
-        _, _, flags, _ = connection.recvmsg_into([queue], 0, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
+        if not _has_descriptors(connection):
+            return False
     except OSError:
-        return False  # nothing was sent yet
-    finally:
-        queue[:] = bytes(len(queue))  # it may have held a push
-    if not flags & _socket.MSG_CTRUNC:
-        return False
+        return False  # the peer has closed
     connection.shutdown(_socket.SHUT_RDWR)
     connection.detach()
     return True
+
+
+def _has_descriptors(connection: Accepted) -> bool:
+    """Whether any are in the queue, wherever: one read ends at out-of-band data, and the next skips
+    that."""
+    connection.setsockopt(_socket.SOL_SOCKET, _socket.SO_OOBINLINE, 1)
+    connection.setsockopt(_socket.SOL_SOCKET, SO_PEEK_OFF, 0)
+    queue = bytearray(CHUNK)
+    flags, count = 0, 1
+    try:
+        while count and not flags & _socket.MSG_CTRUNC:
+            count, _, flags, _ = connection.recvmsg_into([queue], 0, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        pass  # that was all
+    finally:
+        queue[:] = bytes(len(queue))  # it may have held a push
+        connection.setsockopt(_socket.SOL_SOCKET, SO_PEEK_OFF, -1)
+        connection.setsockopt(_socket.SOL_SOCKET, _socket.SO_OOBINLINE, 0)
+    return bool(flags & _socket.MSG_CTRUNC)
