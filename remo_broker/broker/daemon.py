@@ -339,6 +339,12 @@ class Daemon:
             self.loop.after(0.02, self._leave_when_drained)
             return
         self.broker.store.clear()
+        for counts in (
+            self.project_server.rate_limited.counts,
+            self.project_server.long_names.counts,
+            self.project_listeners.refusals,
+        ):
+            counts.report_all()
         lost = self.trail.dropped + self.trail.queued
         text = f"remo-broker stopped; audit records lost while it ran: {lost}."
         self.trail.write_or_keep(records.record(records.Event.STOPPED, text, dropped=lost) + records.own_fields())

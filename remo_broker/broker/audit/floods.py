@@ -59,6 +59,13 @@ class PeerCounts:
             peer_fields = b""
         counts[peer_fields] = counts.get(peer_fields, 0) + 1
 
+    def report_all(self) -> None:
+        """Do not wait for the second to pass, because the process ends."""
+        for project, counts in self._counts.items():
+            for peer_fields, count in counts.items():
+                self._report(project, count, peer_fields)
+            counts.clear()
+
     def _end(self, project: str) -> None:
         counts = self._counts.pop(project)
         if counts:
@@ -73,7 +80,7 @@ class LongNames:
     def __init__(self, loop: Loop, trail: AuditTrail) -> None:
         self._loop = loop
         self._trail = trail
-        self._counts = PeerCounts(loop, self._report)
+        self.counts = PeerCounts(loop, self._report)
         # Unregistered projects stay in it: an entry takes about a hundred bytes, and a restart
         # clears them.
         self._buckets: dict[str, Bucket] = {}
@@ -87,7 +94,7 @@ class LongNames:
             bucket = self._buckets[project] = Bucket(LONG_NAMES_PER_SECOND, LONG_NAMES_BURST)
         if bucket.take(self._loop.now):
             return True
-        self._counts.add(project, peer_fields)
+        self.counts.add(project, peer_fields)
         return False
 
     def _report(self, project: str, count: int, peer_fields: bytes) -> None:
@@ -100,13 +107,13 @@ class RateLimitRecords:
 
     def __init__(self, loop: Loop, trail: AuditTrail) -> None:
         self._trail = trail
-        self._counts = PeerCounts(loop, self._report)
+        self.counts = PeerCounts(loop, self._report)
 
     def add(self, project: str, peer_fields: bytes) -> None:
-        if self._counts.begin(project):
+        if self.counts.begin(project):
             self._report(project, 1, peer_fields)
         else:
-            self._counts.add(project, peer_fields)
+            self.counts.add(project, peer_fields)
 
     def _report(self, project: str, count: int, peer_fields: bytes) -> None:
         message = f"Project {project} exceeded its rate limit; {counted(count, 'request')} refused."

@@ -94,7 +94,7 @@ class ProjectListeners:
         self._refused = 0
         self._stopped = False
         self._reader = LineReader(server.loop)
-        self._refusals = RefusedPeers(server.loop, server.trail)
+        self.refusals = RefusedPeers(server.loop, server.trail)
         self._overflow = Overflow(server.loop, server.sweeper)
 
     @property
@@ -241,7 +241,7 @@ class ProjectListeners:
             self._refuse(name, connection, decisions.NOT_REGISTERED, unregistered_record(name, fields, generation))
         elif not project.registration.admits(peer.uid):
             fields = identity.peer_fields(connection, peer, server.loop.turns)
-            self._refusals.add(name, peer.uid, fields)
+            self.refusals.add(name, peer.uid, fields)
             self._refuse(name, connection, decisions.PEER_UNEXPECTED, None)
         elif self._full(project):
             self._overflow.refuse(connection)

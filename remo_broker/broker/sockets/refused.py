@@ -208,6 +208,13 @@ class RefusedPeers:
             self._counts[key] = 0, fields
             self._loop.after(REFUSED_PEERS_SECONDS, lambda: self._report(key))
 
+    def report_all(self) -> None:
+        """Do not wait for the time to pass, because the process ends."""
+        for key, (count, fields) in self._counts.items():
+            if count:
+                self._record(key[0], count, fields)
+                self._counts[key] = 0, fields
+
     def _report(self, key: tuple[str, int]) -> None:
         count, fields = self._counts.pop(key)
         if not count:

@@ -147,6 +147,32 @@ def test_denials_of_long_names_are_counted_after_the_first_few(start_broker: Sta
     assert status["fetches_denied"] == asked + 50
 
 
+def test_what_is_only_counted_is_recorded_before_the_end(start_broker: StartBroker) -> None:
+    own, other = os.getuid(), os.getuid() + 1
+    projects = [
+        registration("slow", "A"),
+        registration("long", "A"),
+        registration("closed", "A", allowed_uids=[other]),
+    ]
+    broker = start_broker(projects=projects, rate_limit_per_second=1, rate_limit_burst=400)
+    for name, secret, number in (("long", "N" * 100, 300), ("slow", "A", 500)):
+        with Link(broker.project(name)) as client:
+            client.send(b'{"op":"get","name":"%s"}\n' % secret.encode() * number)
+            for _ in range(number):
+                client.reply()
+    for _ in range(3):
+        assert ask(broker.project("closed"), {"op": "ping"})["reason"] == "uid_not_allowed"
+    broker.stop()
+    long = [one for one in broker.records("fetch") if one["REMO_SECRET"].startswith("N")]
+    assert len(long) + told(broker) == 300
+    slow = [one for one in broker.records("fetch") if one["REMO_PROJECT"] == "slow"]
+    assert len(slow) + sum(int(one["REMO_COUNT"]) for one in broker.records("fetch.rate_limited")) == 500
+    refused = broker.records("peer.refused")
+    assert sum(int(one["REMO_COUNT"]) for one in refused) == 3
+    assert {one["REMO_PEER_UID"] for one in refused} == {str(own)}
+    assert broker.records()[-1]["REMO_EVENT"] == "broker.stopped"
+
+
 def told(broker: Broker) -> int:
     return sum(int(one["REMO_COUNT"]) for one in broker.records("fetch.denials_counted"))
 
