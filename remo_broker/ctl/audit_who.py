@@ -25,8 +25,8 @@ UNKNOWN = "-"
 
 
 def program(record: Record) -> str | None:
-    """What the program calls itself."""
-    return record.text("REMO_PEER_COMM")
+    """What the program calls itself; a program without a name has set it to nothing."""
+    return record.text("REMO_PEER_COMM") or None
 
 
 def place(record: Record, *, brief: bool = False) -> str | None:
@@ -62,7 +62,6 @@ WHO_FIELDS = (
     *("REMO_PEER_COMM", "REMO_PEER_CONTAINER", "REMO_PEER_UNIT", "REMO_PEER_USER_UNIT", "REMO_PEER_OWNER_UID"),
     *("REMO_PEER_UID", "_MACHINE_ID"),
 )
-_NAMELESS = (None, None, None)
 
 
 def who_key(get: Callable[[str], T | None], fields: tuple[str, ...] = WHO_FIELDS) -> tuple[T | None, ...]:
@@ -71,7 +70,7 @@ def who_key(get: Callable[[str], T | None], fields: tuple[str, ...] = WHO_FIELDS
     `fields` may name more of them after `WHO_FIELDS`.
     """
     key = tuple(map(get, fields))
-    return (*key, get("REMO_PEER_PID")) if key[:3] == _NAMELESS else key
+    return (*key, get("REMO_PEER_PID")) if not any(key[:3]) else key
 
 
 def who(record: Record, *, brief: bool = False) -> str:

@@ -137,7 +137,7 @@ AUDIT = (
     ),
     Mutant(
         "remo_broker/ctl/audit_who.py",
-        '(*key, get("REMO_PEER_PID")) if key[:3] == _NAMELESS else key',
+        '(*key, get("REMO_PEER_PID")) if not any(key[:3]) else key',
         "key",
         "tests/process/ctl/test_audit_table.py::test_requesters_that_differ_share_no_row_and_no_count",
     ),

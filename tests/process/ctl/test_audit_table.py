@@ -152,6 +152,7 @@ def test_no_entries_are_said(capsys: pytest.CaptureFixture[str]) -> None:
         ({"peer_unit": "build.service"}, "build, uid 0 (root)"),
         ({}, "pid 7, uid 0 (root)"),
         ({"peer_gone": "1"}, "pid 7 (ended), uid 0 (root)"),
+        ({"peer_comm": ""}, "pid 7, uid 0 (root)"),  # a program may take its name away
         ({"peer_comm": "a\x1b[31m", "peer_container": "b\nc"}, "a\\x1b[31m in container b\\nc"),
     ],
 )
@@ -163,6 +164,7 @@ def test_requesters_that_differ_share_no_row_and_no_count(capsys: pytest.Capture
     user = {"peer_comm": "sh", "peer_unit": "user@1000.service"}
     for one, other in (
         ({"peer_pid": "7"}, {"peer_pid": "8"}),
+        ({"peer_pid": "7", "peer_comm": ""}, {"peer_pid": "8", "peer_comm": ""}),
         ({"peer_user_unit": "a.service"} | user, {"peer_user_unit": "b.service"} | user),
     ):
         records = [*scan(20, **one), *scan(20, **other)]
