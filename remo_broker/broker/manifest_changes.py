@@ -60,13 +60,15 @@ class ManifestChange:
             return fresh
         kept = [name for name in before.allowlist if name in fresh.allowlist]
         source = before.source
-        if source is not None and self.removed:
-            hosts = {host: name for host, name in source.hosts.items() if name in kept}
+        gone = [host for host in self.hosts if host not in _hosts(fresh.source)]
+        if source is not None and (self.removed or gone):
+            hosts = {host: name for host, name in source.hosts.items() if name in kept and host not in gone}
             bindings = {name: value for name, value in _bindings(source).items() if name in kept}
             text = json.dumps(bindings, separators=(",", ":")).encode("ascii")
             source = ManifestSource(source.path, source.sha256, hosts, text)
         ttl, entries = min(before.ttl_seconds, fresh.ttl_seconds), min(before.max_entries, fresh.max_entries)
-        if len(kept) == len(before.allowlist) and (ttl, entries) == (before.ttl_seconds, before.max_entries):
+        limits = before.ttl_seconds, before.max_entries
+        if source is before.source and len(kept) == len(before.allowlist) and (ttl, entries) == limits:
             return before
         return Registration(
             before.name, before.project_path, kept, ttl, entries, before.allowed_uids, source, any_name=before.any_name

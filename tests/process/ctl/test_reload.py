@@ -130,6 +130,19 @@ def test_more_of_any_kind_has_to_be_approved(
     assert not waits(operator)
 
 
+def test_a_host_that_the_manifest_removes_goes_at_once(
+    operator: CommandLine, path: pathlib.Path, directory: pathlib.Path
+) -> None:
+    """Even if the manifest adds something, which waits."""
+    write_project(directory, path.name, "A", "B", extra='[hosts]\n"one.example" = "A"\n"two.example" = "B"\n')
+    operator.says("reload", "--yes", "myrepo")
+    write_project(directory, path.name, "A", "B", "NEW", extra='[hosts]\n"one.example" = "A"\n')
+    operator.says("reload", "--all")
+    assert waits(operator)
+    assert ask(operator.broker.project(), {"op": "info"})["hosts"] == {"one.example": "A"}
+    assert allowed(operator) == ["A", "B"]
+
+
 def test_bindings_that_no_operator_has_seen_wait(start_broker: StartBroker, directory: pathlib.Path) -> None:
     """Those of a project that an earlier version registered, which kept none."""
     extra = '[secrets.A]\nfetch_as = "env"\nenv_var = "LD_PRELOAD"\n[hosts]\n"git.example.org" = "A"\n'
