@@ -52,7 +52,7 @@ class Surroundings:
     nspawn: tuple[str, ...] = ()
     user: str = "root"
     tests: tuple[str, ...] = ()
-    """None means all, as `./run test` has them."""
+    """If empty, all, as `./run test` runs them."""
 
 
 # In all of them /tmp is a tmpfs, and the environment and pip.conf send packages elsewhere.

@@ -37,11 +37,8 @@ def intrude(machine: Machine, user: str, *arguments: str) -> set[str]:
 
 
 @pytest.fixture
-def guest(machine: Machine) -> str:
-    """A user of the host who is in none of our groups."""
-    machine.run(["useradd", "--no-create-home", "outsider"], check=False)
-    machine.run(["usermod", "--groups", "", "outsider"])  # a test may have put it into one
-    return "outsider"
+def guest(operator: Operator) -> str:
+    return operator.outsider()
 
 
 def refused(machine: Machine, path: str) -> bool:

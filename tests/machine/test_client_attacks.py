@@ -55,10 +55,8 @@ def victim(machine: Machine, operator: Operator) -> str:
 
 
 @pytest.fixture
-def attacker(machine: Machine, place: str) -> str:
-    machine.run(["useradd", "--no-create-home", "outsider"], check=False)
-    machine.run(["usermod", "--groups", "", "outsider"])
-    return "outsider"
+def attacker(operator: Operator, place: str) -> str:
+    return operator.outsider()
 
 
 @contextlib.contextmanager
@@ -70,7 +68,8 @@ def listening(machine: Machine, user: str, *names: str) -> Iterator[Callable[[],
         assert peer.stdout.readline() == "up\n"
         yield lambda: peer.communicate(timeout=20)[0]
     finally:
-        peer.communicate(timeout=20) if peer.poll() is None else None
+        if peer.poll() is None:
+            peer.communicate(timeout=20)
 
 
 def secret(
@@ -136,7 +135,7 @@ def test_tab_evaluates_no_socket_s_name(machine: Machine, operator: Operator, pl
 def test_a_key_that_stands_twice_gets_no_token(machine: Machine, operator: Operator, victim: str) -> None:
     socket = operator.register("app", ["GITHUB_TOKEN"])
     operator.push({"GITHUB_TOKEN": "zqMarkerqz"})
-    for request in ("host=github.com\nhost=evil.example\n", "host=evil.example\nhost=github.com\n"):
+    for request in ("host=github.com\nhost=attacker.example\n", "host=attacker.example\nhost=github.com\n"):
         stdin = f"protocol=https\n{request}\n"
         done = secret(machine, victim, "git-credential", "get", stdin=stdin, REMO_BROKER_SOCKET=socket)
         assert "zqMarkerqz" not in done.stdout + done.stderr
@@ -179,7 +178,7 @@ def test_only_the_registered_manifest_counts_and_files_are_the_owners(
         assert done.stdout == found, (cwd, done.stderr)
     rendered = machine.run(["readlink", "-f", f"{PLACE}/key"]).stdout.strip()
     assert rendered.startswith(f"/dev/shm/remo-secret-{uid}-")
-    modes = machine.run(["stat", "-c", "%a %u", rendered, *(os.path.dirname(rendered),)]).stdout
+    modes = machine.run(["stat", "-c", "%a %u", rendered, os.path.dirname(rendered)]).stdout
     assert modes == f"600 {uid}\n700 {uid}\n"
     assert machine.run(["cat", rendered], user=attacker, check=False).returncode != 0
     assert not list(machine.path(f"/dev/shm/remo-secret-{uid}").iterdir())
@@ -252,9 +251,9 @@ def test_no_program_imports_what_lies_where_it_is_run(machine: Machine, place: s
     code = f"open({PWNED!r}, 'w')\n"
     for name in ("json", "os", "site", "sitecustomize", "usercustomize", "encodings/__init__", "remo_broker/__init__"):
         machine.write(f"{planted}/{name}.py", code)
-    machine.write(f"{PLACE}/.local/lib/python3/site-packages/evil.pth", f"import os; {code}")
+    machine.write(f"{PLACE}/.local/lib/python3/site-packages/attacker.pth", f"import os; {code}")
     env = {"PYTHONPATH": planted, "PYTHONUSERBASE": f"{PLACE}/.local", "PYTHONSTARTUP": f"{planted}/json.py"}
-    env |= {"HOME": PLACE, "PYTHONINSPECT": "1", "PYTHONWARNINGS": "error::json.Evil", "PYTHONBREAKPOINT": "json.x"}
+    env |= {"HOME": PLACE, "PYTHONINSPECT": "1", "PYTHONWARNINGS": "error::json.Attacker", "PYTHONBREAKPOINT": "json.x"}
     for program in PROGRAMS:
         machine.run(["env", "-C", planted, program, "--version"], env=env)
         assert not machine.path(PWNED).exists(), program

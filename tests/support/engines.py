@@ -105,12 +105,9 @@ COMMAND_SECONDS = 180
 
 
 def run_in_scope(machine: Machine, unit: str, *argv: str) -> str:
-    """As an engine starts a container; its standard output. By a service: what enters the machine
-    from outside stays outside its control groups in those hierarchies that its systemd does not
-    manage."""
-    service = ["systemd-run", "--wait", "--quiet", "--pipe"]
+    """As an engine starts a container; its standard output."""
     scope = ["systemd-run", "--scope", "--quiet", f"--unit={unit}", "-pDelegate=yes"]
-    return machine.run([*service, *scope, *argv], timeout=COMMAND_SECONDS).stdout
+    return machine.run([*IN_UNIT, *scope, *argv], timeout=COMMAND_SECONDS).stdout
 
 
 def mounts(project: str) -> dict[str, str]:

@@ -76,6 +76,12 @@ class Operator:
         self.machine.run(["usermod", "--append", "--groups", "remo-broker", "member"])
         return "member"
 
+    def outsider(self) -> str:
+        """A user of the host who is in none of our groups."""
+        self.machine.run(["useradd", "--no-create-home", "outsider"], check=False)
+        self.machine.run(["usermod", "--groups", "", "outsider"])  # a test may have put it into one
+        return "outsider"
+
     @staticmethod
     def socket(project: str) -> str:
         return paths.project_socket(paths.SOCKET_DIR, project)

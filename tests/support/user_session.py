@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 USER = "alice"
 LOGIND = "systemd-logind.service"
 
-# As a unit, because what enters a machine from outside is in none of its control groups, and logind
-# answers nobody whom it cannot find there.
+# As a unit: a process that enters a machine from outside is in none of its control groups, and
+# logind refuses a process that it cannot find there.
 IN_UNIT = ("systemd-run", "--wait", "--quiet", "--pipe", "--collect")
 
 _BEGIN = f"""

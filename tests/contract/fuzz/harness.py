@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 PROJECT = "fuzzed"
 ALLOWED = frozenset({"TOKEN", "bundle", "BINARY", "MISSING"})
 
-# The most of its own processor time that the broker takes until somebody else is answered.
+# The most of its own processor time that the broker may take before it answers another client.
 MAX_STALL_SECONDS = 1.0
 # From one answer to the next.
 ANSWER_SECONDS = 20.0

@@ -215,7 +215,7 @@ def test_what_is_counted_is_what_is_listed(gathered: Gathered, options: tuple[st
         fetch(3, "B", **denied),
         fetch(4, "A", project="q", **denied),
         fetch(5, "", event="fetch.rate_limited", count="3", decision="", outcome=""),
-        fetch(6, "A", _SYSTEMD_UNIT="evil.service"),
+        fetch(6, "A", _SYSTEMD_UNIT="attacker.service"),
         fetch(7, "A", event="secrets.pushed"),
         fetch(8, "\N{SNOWMAN}", event_usec=str(USEC - 5)),
     ]

@@ -132,7 +132,7 @@ def test_a_users_own_unit_is_apart() -> None:
         ("/user.slice/user-1000.slice/user@1000.service/session-3.scope", None),
         ("/user.slice/user-1000.slice/session-3.scopes", None),
         (f"/system.slice/docker-{A}.scope/user.slice/user-0.slice/session-3.scope", None),
-        ("/system.slice/evil.service/user.slice/user-0.slice/session-3.scope", None),
+        ("/system.slice/attacker.service/user.slice/user-0.slice/session-3.scope", None),
     ],
 )
 def test_whose_session_it_is(path: str, owner: str | None) -> None:
