@@ -87,12 +87,25 @@ def close_all(descriptors: list[int]) -> None:
         os.close(descriptor)
 
 
+class HelperNotStarted(HelperTimedOut):
+    """Nor did anything of its reply come."""
+
+
 class Call:
     """One request on its own non-blocking connection, while the loop goes on. `later` gets the
     reply as `Answer`, or `HelperUnreachable`."""
 
-    def __init__(self, loop: Loop, connection: _socket.socket, request: bytes, seconds: float, longest: int) -> None:
-        """`longest` is the maximum reply length in bytes. Closes the connection at the end. Raises
+    def __init__(
+        self,
+        loop: Loop,
+        connection: _socket.socket,
+        request: bytes,
+        seconds: float,
+        longest: int,
+        start_seconds: float | None = None,
+    ) -> None:
+        """`longest` is the maximum reply length in bytes. With `start_seconds`, the reply's first byte may
+        take that long, and `seconds` are for the rest. Closes the connection at the end. Raises
         `HelperUnreachable`."""
         self.later: Later = loop.later()
         self._loop = loop
@@ -105,7 +118,9 @@ class Call:
         except OSError as error:
             connection.close()
             raise HelperUnreachable(os.strerror(error.errno or 0)) from None
-        self._timer = loop.after(seconds, lambda: self._end(HelperTimedOut("no reply in time")))
+        self._seconds = seconds
+        self._starts = start_seconds is not None
+        self._timer = loop.after(seconds if start_seconds is None else start_seconds, self._too_late)
         loop.watch(self._connection.fileno(), READ, self._readable)
 
     def _readable(self) -> None:
@@ -118,11 +133,18 @@ class Call:
             return
         self._descriptors += received
         self._line += data
+        if self._starts and data:
+            self._starts = False
+            self._timer.cancel()
+            self._timer = self._loop.after(self._seconds, self._too_late)
         if self._line.endswith(b"\n"):
             descriptors, self._descriptors = self._descriptors, []
             self._end((self._line, descriptors))
         elif not data or len(self._line) > self._longest or len(self._descriptors) > MAX_DESCRIPTORS:
             self._fail("it ended without a reply" if not data else "malformed reply")
+
+    def _too_late(self) -> None:
+        self._end((HelperNotStarted if self._starts else HelperTimedOut)("no reply in time"))
 
     def _fail(self, why: str) -> None:
         self._end(HelperUnreachable(why))

@@ -33,8 +33,13 @@ if TYPE_CHECKING:
     from remo_broker.broker.loop import Job, Later, Loop
     from remo_broker.protocol.config import Config
 
-# `manifest_unreadable` is due within 2 s. Reading takes some 0.2 s; the rest is for a slow disk.
+# `manifest_unreadable` is due within 2 s. Reading takes a few milliseconds; the rest is for a slow
+# disk.
 READ_SECONDS = 1.8
+# Before that, a reader is started, which takes 0.2 s, and on a busy machine many times that. Nothing
+# that a project has in its directory makes it longer. The two together, and those of a reader that
+# is waited for, are less than clients wait: `REPLY_SECONDS`.
+START_SECONDS = 10.0
 # Concurrent readers: enough that a few slow ones do not block the others, few enough not to
 # overload the machine.
 MAX_READERS = 3
@@ -140,12 +145,14 @@ class ManifestReader:
             connection = child.connection
         try:
             answer: Answer | helpers.HelperUnreachable = yield helpers.Call(
-                self._loop, connection, request, READ_SECONDS, MAX_OUTPUT
+                self._loop, connection, request, READ_SECONDS, MAX_OUTPUT, START_SECONDS
             ).later
         except helpers.HelperUnreachable as problem:
             answer = problem
         if child is not None and child.ends(killed=not isinstance(answer, tuple)):
             self._hung += 1
+        if isinstance(answer, helpers.HelperNotStarted):
+            return _not_read(f"its reader took longer than {START_SECONDS:g} seconds to start; try again")
         if isinstance(answer, helpers.HelperTimedOut):
             return _not_read(
                 f"reading it took longer than {READ_SECONDS:g} seconds; look at the file and its file system"

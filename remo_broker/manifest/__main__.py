@@ -5,7 +5,8 @@ a line on standard input:
 
     {"project_path":"/src/app","name":"app","max_ttl_seconds":900,"max_entries":64}
 
-and the reply a line on standard output, always, with exit status 0:
+and the reply a line on standard output, always, with exit status 0. It begins with a blank, which is
+written when reading begins, as the start may take long on a busy machine:
 
     {"ok":true,"source":PATH,"allowlist":[...],"ttl_seconds":600,"max_entries":16,
      "sha256":"...","hosts":{...},"bindings":{...}}
@@ -19,15 +20,16 @@ traceback, because that would show lines of the file.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
 import signal
 import sys
 
-# The broker waits for `READ_SECONDS` of its own. This deadline comes first and gives a readable
-# error. Python acts on it between two of its own steps, so it has no effect while a system call or
-# a C function does not return.
+# For reading alone, without the start. The broker waits for `READ_SECONDS` of its own. This deadline
+# comes first and gives a readable error. Python acts on it between two of its own steps, so it has
+# no effect while a system call or a C function does not return.
 DEADLINE_SECONDS = 1.5
 # The kernel ends a C function that does not return. A system call that does not return is ended
 # from outside: by systemd, after RuntimeMaxSec=, or by the broker if the reader is its child.
@@ -62,8 +64,14 @@ def restrict() -> None:
     sys.dont_write_bytecode = True
     # pydantic would search 4 ms for plugins of other packages, and run them.
     os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
+
+
+def begin() -> None:
+    """Let the deadlines run: all modules are there, and no file of the project has been touched."""
     signal.signal(signal.SIGALRM, _too_late)
     signal.setitimer(signal.ITIMER_REAL, DEADLINE_SECONDS)
+    with contextlib.suppress(OSError):  # the broker has closed
+        os.write(1, b" ")
 
 
 def answer(request: bytes) -> dict[str, object]:
@@ -99,6 +107,7 @@ def _read(request: bytes) -> dict[str, object]:
     from remo_broker.manifest import ManifestError, load
 
     fields = json.loads(request)
+    begin()
     try:
         manifest = load(
             fields["project_path"],

@@ -173,8 +173,8 @@ PROMISES = (
     ),
     Mutant(
         "remo_broker/broker/manifest_child.py",
-        "connection, request, READ_SECONDS, MAX_OUTPUT",
-        "connection, request, 60 * READ_SECONDS, MAX_OUTPUT",
+        "connection, request, READ_SECONDS, MAX_OUTPUT, START_SECONDS",
+        "connection, request, READ_SECONDS, MAX_OUTPUT, 6 * START_SECONDS",
         "tests/process/isolation/test_manifests.py::test_a_reader_that_hangs",
     ),
     Mutant(

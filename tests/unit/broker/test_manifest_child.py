@@ -6,11 +6,12 @@ import json
 import os
 import socket
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from remo_broker.broker import helpers
+from remo_broker.broker import helpers, manifest_child
 from remo_broker.broker.loop import Loop
 from remo_broker.broker.manifest_child import Allowed, ManifestReader, NotRead, parse
 from remo_broker.broker.refusals import Refused
@@ -18,6 +19,7 @@ from remo_broker.protocol.config import Config
 
 if TYPE_CHECKING:
     import pathlib
+    from collections.abc import Callable
 
     from remo_broker.broker.loop import Job
 
@@ -30,32 +32,76 @@ BARE = GOOD | {"hosts": {}, "bindings": {}}
 def test_descriptors_that_a_reader_sends_are_closed(directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that took its reader over could otherwise use up the broker's."""
     monkeypatch.setattr(helpers, "refuse_descriptors", lambda _: None)  # as an older kernel has it
+    with open(os.devnull) as sent:
+        before = len(os.listdir("/proc/self/fd"))
+
+        def answer(connection: socket.socket) -> None:
+            socket.send_fds(connection, [json.dumps(GOOD).encode() + b"\n"], [sent.fileno()])
+
+        assert isinstance(answered(directory, answer), Allowed)
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_reader_that_starts_late_is_waited_for(directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a busy machine: the time that a project's files may take counts from when they are read."""
+    monkeypatch.setattr(manifest_child, "READ_SECONDS", 0.2)
+
+    def answer(connection: socket.socket) -> None:
+        time.sleep(0.5)
+        connection.sendall(b" " + json.dumps(GOOD).encode() + b"\n")
+
+    assert isinstance(answered(directory, answer), Allowed)
+
+
+@pytest.mark.parametrize(
+    ("begun", "setting", "expected"),
+    [
+        (b"", "START_SECONDS", "to start"),
+        (b" ", "READ_SECONDS", "reading it took"),
+        (b" {", "READ_SECONDS", "reading it took"),
+    ],
+)
+def test_a_reader_that_hangs_is_given_up(
+    directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch, begun: bytes, setting: str, expected: str
+) -> None:
+    for name in ("START_SECONDS", "READ_SECONDS"):
+        monkeypatch.setattr(manifest_child, name, 0.2 if name == setting else 600)
+
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(begun)
+        connection.recv(1)  # until the broker closes
+
+    result = answered(directory, answer)
+    assert isinstance(result, NotRead)
+    assert expected in result.message
+
+
+def answered(directory: pathlib.Path, answer: Callable[[socket.socket], None]) -> object:
+    """What comes of a reading whose reader is `answer`, which gets the connection after the request."""
     (directory / "internal").mkdir()
-    with socket.socket(socket.AF_UNIX) as helper, open(os.devnull) as sent:
+    results = []
+    with socket.socket(socket.AF_UNIX) as helper:
         helper.bind(str(directory / "internal/manifest.sock"))
         helper.listen()
         loop = Loop(print)
         reader = ManifestReader(loop, Config({"socket_dir": str(directory)}))
-        results = []
 
         def read() -> Job:
             results.append((yield reader.read("/p/x", "x")))
             loop.stop()
 
-        def answer() -> None:
+        def serve() -> None:
             connection, _ = helper.accept()
             with connection:
                 connection.recv(65536)  # or its end would be a reset
-                socket.send_fds(connection, [json.dumps(GOOD).encode() + b"\n"], [sent.fileno()])
+                answer(connection)
 
-        before = len(os.listdir("/proc/self/fd"))
-        answering = threading.Thread(target=answer)
-        answering.start()
+        serving = threading.Thread(target=serve)
+        serving.start()
         loop.start(read())
         loop.run()
-        answering.join()
-        assert isinstance(results[0], Allowed)
-        assert len(os.listdir("/proc/self/fd")) == before
+        serving.join()
+    return results[0]
 
 
 def said(document: Any) -> Allowed | Refused:
