@@ -35,11 +35,32 @@ class Entry:
 
 def read_to_count(query: Query) -> Iterator[Record]:
     """As `audit_journal.read`, but in any order."""
-    each = [_records(reader, query) for reader in _readers(query)]
+    readers = _readers(query)
+    if query.lines is not None and query.directory is not None:
+        found = of_hosts(chain.from_iterable(_last_of_each_host(reader, query) for reader in readers), query)
+        return iter(heapq.nlargest(query.lines, found, key=lambda record: record.taken))
+    each = [_records(reader, query) for reader in readers]
     if query.lines is None:
         return of_hosts(chain(*each), query)
     newest = heapq.merge(*each, key=lambda record: record.taken, reverse=True)
     return of_hosts(islice(newest, query.lines), query)
+
+
+def _last_of_each_host(reader: Any, query: Query) -> Iterator[Record]:
+    """Newer versions of libsystemd, such as 257, read one boot after the other. That is the order of
+    time on one host only: the boots of several overlap."""
+    for machine in reader.query_unique("_MACHINE_ID"):
+        reader.flush_matches()
+        _add_matches(reader, [*query.terms(), [("_MACHINE_ID", machine.decode(errors="replace"))]])
+        yield from islice(_records(reader, query), query.lines)
+
+
+def _add_matches(reader: Any, terms: list[list[tuple[str, str]]]) -> None:
+    for group in terms:
+        for field, value in group:
+            reader.add_match(f"{field}={value}")
+            reader.add_disjunction()
+        reader.add_conjunction()
 
 
 def _readers(query: Query) -> list[Any]:
@@ -50,15 +71,10 @@ def _readers(query: Query) -> list[Any]:
         raise Problem(
             "cannot read the journal: the Python package systemd-python is missing", hint="install remo-broker again"
         ) from None
-    terms = query.terms()
     readers = []
     for path in journal_directories(query.directory, query.namespace):
         reader = _Reader(flags=SYSTEM) if path is None else _Reader(flags=0, path=path)
-        for group in terms:
-            for field, value in group:
-                reader.add_match(f"{field}={value}")
-                reader.add_disjunction()
-            reader.add_conjunction()
+        _add_matches(reader, query.terms())
         readers.append(reader)
     return readers
 
