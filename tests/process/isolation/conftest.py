@@ -123,4 +123,5 @@ class OtherClient:
 @pytest.fixture
 def other_client(broker: Broker) -> Iterator[OtherClient]:
     with contextlib.closing(OtherClient(broker)) as other_client:
+        other_client.get()  # so that its connection has been accepted before tests count descriptors
         yield other_client
