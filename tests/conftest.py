@@ -8,6 +8,7 @@ import fcntl
 import gc
 import os
 import pathlib
+import resource
 import shutil
 import signal
 import tempfile
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 settings.register_profile("any host", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any host")
 
+# As many as the tests with the most connections need, with room.
+DESCRIPTORS = 16_384
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Signals as a terminal's programs have them, and a directory that the workers of this run
@@ -48,6 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:  # as in a shell's background
             signal.signal(number, handler)
+    raise_limit()
     if SHARED not in os.environ:
         directory = tempfile.mkdtemp(prefix="remo-tests-")
         os.environ[SHARED] = directory
@@ -57,6 +62,14 @@ def pytest_configure(config: pytest.Config) -> None:
             shutil.rmtree(directory)
 
         config.add_cleanup(remove)
+
+
+def raise_limit() -> None:
+    """Some tests hold more descriptors than the 1,024 that a login may have at first."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY:
+        wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
 
 
 # What is in .cache is made while the first tests run: see prepare_meanwhile in ./run.

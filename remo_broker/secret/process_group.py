@@ -58,6 +58,7 @@ class GroupMember:
 
 def _serve(connection: socket.socket) -> NoReturn:
     """Answer until the parent has exited. Never returns into the caller's code."""
+    parent = os.getppid()
     try:
         # The caller's files would stay open here: the reader of a pipe would wait for its end.
         for descriptor in map(int, os.listdir("/proc/self/fd")):
@@ -66,6 +67,7 @@ def _serve(connection: socket.socket) -> NoReturn:
         while question := connection.recv(2):
             number = question[1]
             sent = signal.sigtimedwait({number}, ARRIVAL_SECONDS)
-            connection.send(bytes([question[0], sent is not None]))
+            # A SIGCONT of the parent's own is to this process, see `was_sent`.
+            connection.send(bytes([question[0], sent is not None and sent.si_pid != parent]))
     finally:
         os._exit(0)

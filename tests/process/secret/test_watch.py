@@ -6,13 +6,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.process.secret.conftest import KEY_BASE64, MANIFEST, SECRETS
 from tests.support import programs
-from tests.support.machine import poll
+from tests.support.machine import REPOSITORY, poll
 from tests.support.processes import state
 
 if TYPE_CHECKING:
@@ -279,6 +280,24 @@ def test_a_stopped_and_continued_group_gets_the_next_signal(project: Workspace) 
     finally:
         watched.process.kill()
         watched.end()
+
+
+# A member of the group that was stopped is continued by the one that waited for its answer.
+STOPPED_MEMBER = """
+import os, signal
+from remo_broker.secret.process_group import GroupMember
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1, signal.SIGCONT])
+member = GroupMember()
+os.kill(member.pid, signal.SIGSTOP)
+os.waitpid(member.pid, os.WUNTRACED)
+print(member.was_sent(signal.SIGUSR1), member.was_sent(signal.SIGCONT))
+"""
+
+
+def test_what_continues_the_member_of_a_group_was_not_sent_to_the_group() -> None:
+    argv = [sys.executable, "-c", STOPPED_MEMBER]
+    done = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
 
 
 def test_signals_that_were_ignored_or_blocked_are_for_the_command_too(project: Workspace) -> None:

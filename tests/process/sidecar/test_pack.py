@@ -53,8 +53,9 @@ def test_it_supplies_a_broker_with_the_settings_of_the_allocator_in_force(suppli
         try:
             poll("the value", lambda: supplied.broker.get("A").get("value") == "1")
             found = inside(process.pid, "environ").read_bytes().decode().split("\0")
-            # glibc cuts a value with colons into pieces.
-            assert {f"{name}={value.split(':')[0]}" for name, value in MEMORY_ENVIRONMENT.items()} <= set(found)
+            for name, value in MEMORY_ENVIRONMENT.items():
+                # Some versions of glibc cut a value with colons into pieces.
+                assert not {f"{name}={value}", f"{name}={value.partition(':')[0]}"}.isdisjoint(found)
             assert "PYTHONPATH=/nowhere" not in found, "it decides what is imported"
             assert "-I" not in inside(process.pid, "cmdline").read_bytes().decode().split("\0"), (
                 "it would void the rest"

@@ -239,7 +239,7 @@ def test_a_source_that_fails_is_tried_again(supplied: Supplied) -> None:
     assert "next try within 1 s" in supplied.status()
     flag.touch()
     supplied.serves("1")
-    assert "failed" not in supplied.status()
+    poll("the status", lambda: "failed" not in supplied.status())
 
 
 def test_an_operator_who_pushes_while_a_source_fails_is_not_overruled(supplied: Supplied) -> None:

@@ -119,11 +119,11 @@ class ToolSetup:
         return [(block.partition("\n.Ed")[0] + "\n").replace("\\e", "\\") for block in blocks]
 
     def files(self) -> dict[str, str]:
-        """What is in the home."""
+        """What is in the home, without npm's logs: some versions log each start."""
         return {
             str(path.relative_to(self.home)): path.read_text(errors="replace")
             for path in self.home.rglob("*")
-            if path.is_file()
+            if path.is_file() and ".npm" not in path.parts
         }
 
     def write(self, files: dict[str, str]) -> None:
