@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from remo_broker.protocol.records import Decision, Event
+from remo_broker.protocol.audit_records import Decision, Event
 from tests.support.broker import LAUNCH
 from tests.support.bus import unix_address
 

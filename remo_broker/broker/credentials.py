@@ -8,8 +8,8 @@ rule is denied, whether or not the broker holds such a secret.
 from __future__ import annotations
 
 from remo_broker.broker.secrets.plain import write_binary, write_field, write_string
+from remo_broker.protocol.audit_records import Decision, Outcome
 from remo_broker.protocol.codes import Reason
-from remo_broker.protocol.records import Decision, Outcome
 from remo_broker.protocol.replies import UnitCredential, UnitCredentials
 
 TYPE_CHECKING = False

@@ -8,7 +8,7 @@ import sys
 from functools import partial
 
 from remo_broker import __version__
-from remo_broker.broker import not_started, registrations, systemd
+from remo_broker.broker import registrations, start_failure, systemd
 from remo_broker.broker.audit.journal import JournalTransport, StderrTransport
 from remo_broker.broker.audit.read_back import ReadBack
 from remo_broker.broker.audit.trail import AuditTrail, TrailTimers
@@ -17,26 +17,26 @@ from remo_broker.broker.loop import READ, Loop
 from remo_broker.broker.manifest_child import ManifestReader
 from remo_broker.broker.operations import Operations
 from remo_broker.broker.privileges import drop_capabilities
-from remo_broker.broker.process import raise_descriptor_limit, transport
 from remo_broker.broker.projects import within_limits
 from remo_broker.broker.refusals import Refused
-from remo_broker.broker.reloads import Reloads
 from remo_broker.broker.secrets import memory
 from remo_broker.broker.secrets.store import Store
+from remo_broker.broker.sighup import Reloads
 from remo_broker.broker.sockets.admin import AdminServer
 from remo_broker.broker.sockets.connection import PEER_SECONDS, Sweeper
-from remo_broker.broker.sockets.control import ControlListeners
 from remo_broker.broker.sockets.credentials import CredentialServer
+from remo_broker.broker.sockets.host_listeners import ControlListeners
 from remo_broker.broker.sockets.project import ProjectServer
 from remo_broker.broker.sockets.project_listeners import ProjectListeners
 from remo_broker.broker.sockets.status import StatusServer
+from remo_broker.broker.startup import raise_descriptor_limit, transport
 from remo_broker.broker.status import StatusReport
 from remo_broker.broker.systemd import ADMIN, CREDENTIAL, CREDENTIALS, PROJECT_KINDS, STATUS
-from remo_broker.protocol import paths, records
+from remo_broker.protocol import audit_records, paths
 from remo_broker.protocol.clock import monotonic, now_usec
 from remo_broker.protocol.config import DENY, Config, ConfigError, configure, read_flags
+from remo_broker.protocol.hardening import execute_again, forbid_dumps
 from remo_broker.protocol.names import counted, is_project_name, printable
-from remo_broker.protocol.process import execute_again, forbid_dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -181,14 +181,14 @@ class Daemon:
         for text in memory.shortcomings(self.arena):
             self._log(PRIORITY_WARNING, text)
         self.trail.write_or_keep(
-            records.record(
-                records.Event.STARTED,
+            audit_records.record(
+                audit_records.Event.STARTED,
                 f"remo-broker {__version__} started with {counted(len(self.broker.projects), 'project')} and an empty store.",
                 project_count=len(self.broker.projects),
                 memory_protection=self.arena.protection.value,
                 dropped=self.trail.dropped,
             )
-            + records.own_fields()
+            + audit_records.own_fields()
         )
         if self.trail.sink == JournalTransport.name:
             self._read_back.begin(strict=self.config.audit_failure == DENY)
@@ -347,7 +347,9 @@ class Daemon:
             counts.report_all()
         lost = self.trail.dropped + self.trail.queued
         text = f"remo-broker stopped; audit records lost while it ran: {lost}."
-        self.trail.write_or_keep(records.record(records.Event.STOPPED, text, dropped=lost) + records.own_fields())
+        self.trail.write_or_keep(
+            audit_records.record(audit_records.Event.STOPPED, text, dropped=lost) + audit_records.own_fields()
+        )
         self._control.remove_own()
         self.manager.close()
         self.loop.stop()
@@ -378,6 +380,6 @@ def main() -> int:
         # show this.
         manager = systemd.Manager()
         manager.status(f"Not started: {text}")
-        not_started.answer_all(text, manager, transport(read_flags(sys.argv[1:])[1]))
+        start_failure.answer_all(text, manager, transport(read_flags(sys.argv[1:])[1]))
         return 1
     return daemon.run()

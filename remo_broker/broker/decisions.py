@@ -14,14 +14,14 @@ from remo_broker.broker.credentials import Credentials
 from remo_broker.broker.projects import Projects
 from remo_broker.broker.refusals import Refused
 from remo_broker.broker.secrets.store import BINARY_HEAD, EXPIRING_TAIL, VALUE_HEAD, VALUE_TAIL, Store
-from remo_broker.protocol import records
+from remo_broker.protocol import audit_records
+from remo_broker.protocol.audit_records import Backend, Decision, Outcome
 from remo_broker.protocol.clock import timestamp
 from remo_broker.protocol.codes import Code, Reason
-from remo_broker.protocol.limits import MAX_MESSAGE
 from remo_broker.protocol.message import encode
 from remo_broker.protocol.names import counted, is_secret_name
-from remo_broker.protocol.records import Backend, Decision, Outcome
 from remo_broker.protocol.replies import Explanation, Pong, ProjectInfo, Readiness
+from remo_broker.protocol.shared_limits import MAX_MESSAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Verdict:
         return f"Verdict({self.decision}, {self.outcome}, {self.reason})"
 
 
-SERVED = Verdict(Decision.ALLOW, Outcome.OK, records.IN_MANIFEST)
+SERVED = Verdict(Decision.ALLOW, Outcome.OK, audit_records.IN_MANIFEST)
 UID_NOT_ALLOWED = Verdict(Decision.DENY, Outcome.DENIED, Reason.UID_NOT_ALLOWED.value)
 NOT_IN_MANIFEST = Verdict(Decision.DENY, Outcome.DENIED, Reason.NOT_IN_MANIFEST.value)
 INVALID_NAME = Verdict(Decision.DENY, Outcome.DENIED, Reason.INVALID_NAME.value)
@@ -236,7 +236,7 @@ class Decisions:
 
     def _head(self, project: Project, name: str, verdict: Verdict, backend: Backend | None = None) -> bytes:
         """The head of the audit record of a get."""
-        return records.fetch_head(
+        return audit_records.fetch_head(
             project.name, name, verdict.decision, verdict.outcome, verdict.reason, self.store.generation, backend
         )
 
@@ -248,7 +248,7 @@ class Decisions:
         grant.project.fetches_allowed -= 1
         grant.project.fetches_denied += 1
         reason = Reason.AUDIT_UNAVAILABLE.value
-        return records.fetch_head(
+        return audit_records.fetch_head(
             grant.project.name, grant.name, Decision.DENY, Outcome.DENIED, reason, self.store.generation
         )
 

@@ -14,22 +14,22 @@ import os
 import sys
 from collections import deque
 
-from remo_broker.broker import helpers
+from remo_broker.broker import helper_process
 from remo_broker.broker.loop import READ
 from remo_broker.broker.projects import ManifestSource
 from remo_broker.broker.refusals import Refused
-from remo_broker.broker.sockets.passed import refuse_descriptors
+from remo_broker.broker.sockets.passed_descriptors import refuse_descriptors
 from remo_broker.protocol import paths
 from remo_broker.protocol.codes import Code
-from remo_broker.protocol.limits import MAX_MESSAGE
 from remo_broker.protocol.names import is_host, is_secret_name, printable
+from remo_broker.protocol.shared_limits import MAX_MESSAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from typing import Any
 
-    from remo_broker.broker.helpers import Answer
+    from remo_broker.broker.helper_process import Answer
     from remo_broker.broker.loop import Job, Later, Loop
     from remo_broker.protocol.config import Config
 
@@ -130,8 +130,8 @@ class ManifestReader:
         child: _Child | None = None
         if self._delegates:
             try:
-                connection = helpers.connect(self._helper, descriptors=False)
-            except helpers.HelperUnreachable as problem:
+                connection = helper_process.connect(self._helper, descriptors=False)
+            except helper_process.HelperUnreachable as problem:
                 return _not_read(
                     f"its reader cannot be reached ({problem}); run 'systemctl start remo-broker-manifest.socket'"
                 )
@@ -144,25 +144,25 @@ class ManifestReader:
                 return _not_read(f"no reader could be started ({os.strerror(error.errno or 0)}); try again")
             connection = child.connection
         try:
-            answer: Answer | helpers.HelperUnreachable = yield helpers.Call(
+            answer: Answer | helper_process.HelperUnreachable = yield helper_process.Call(
                 self._loop, connection, request, READ_SECONDS, MAX_OUTPUT, START_SECONDS
             ).later
-        except helpers.HelperUnreachable as problem:
+        except helper_process.HelperUnreachable as problem:
             answer = problem
         if child is not None and child.ends(killed=not isinstance(answer, tuple)):
             self._hung += 1
-        if isinstance(answer, helpers.HelperNotStarted):
+        if isinstance(answer, helper_process.HelperNotStarted):
             return _not_read(f"its reader took longer than {START_SECONDS:g} seconds to start; try again")
-        if isinstance(answer, helpers.HelperTimedOut):
+        if isinstance(answer, helper_process.HelperTimedOut):
             return _not_read(
                 f"reading it took longer than {READ_SECONDS:g} seconds; look at the file and its file system"
             )
-        if isinstance(answer, helpers.HelperUnreachable):
+        if isinstance(answer, helper_process.HelperUnreachable):
             return _not_read(
                 "its reader ended without a reply; the file may be crafted to break it: run 'remo-brokerctl check'"
             )
         line, descriptors = answer
-        helpers.close_all(descriptors)  # a reader has none to give; one that a file took over may send some
+        helper_process.close_all(descriptors)  # a reader has none to give; one that a file took over may send some
         return line
 
     def _reaped(self, child: _Child) -> None:

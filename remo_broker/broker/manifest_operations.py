@@ -7,12 +7,12 @@ from remo_broker.broker.decisions import info_fits
 from remo_broker.broker.manifest_changes import ManifestChange
 from remo_broker.broker.manifest_child import Allowed
 from remo_broker.broker.refusals import Refused
+from remo_broker.protocol.audit_records import Event
 from remo_broker.protocol.codes import Code, Reason
-from remo_broker.protocol.limits import MAX_MESSAGE
 from remo_broker.protocol.message import encode
 from remo_broker.protocol.names import counted
-from remo_broker.protocol.records import Event
 from remo_broker.protocol.replies import Difference, Reloaded
+from remo_broker.protocol.shared_limits import MAX_MESSAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

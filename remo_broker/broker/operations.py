@@ -16,13 +16,13 @@ from remo_broker.broker.loop import KeyLocks
 from remo_broker.broker.manifest_operations import CHANGES, ManifestOperations
 from remo_broker.broker.projects import Registration
 from remo_broker.broker.refusals import Refused, protocol_error
-from remo_broker.broker.secrets.json_spans import forget
 from remo_broker.broker.secrets.memory import trim
+from remo_broker.broker.secrets.strict_json import forget
 from remo_broker.broker.sockets.watch import StoreStream
-from remo_broker.protocol import paths, records
+from remo_broker.protocol import audit_records, paths
+from remo_broker.protocol.audit_records import Event
 from remo_broker.protocol.clock import now_usec, timestamp
 from remo_broker.protocol.codes import ADMIN, ANY_OP_CODES, Code, Reason
-from remo_broker.protocol.limits import MAX_PATH, MAX_UID, MAX_UIDS
 from remo_broker.protocol.names import RESERVED_PROJECT_NAMES, counted, is_project_name
 from remo_broker.protocol.ops import (
     ClearCreds,
@@ -37,7 +37,6 @@ from remo_broker.protocol.ops import (
     Unregister,
     WatchStore,
 )
-from remo_broker.protocol.records import Event
 from remo_broker.protocol.replies import (
     BrokerStatus,
     Done,
@@ -47,6 +46,7 @@ from remo_broker.protocol.replies import (
     Registered,
     UnitCredentials,
 )
+from remo_broker.protocol.shared_limits import MAX_PATH, MAX_UID, MAX_UIDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -306,7 +306,7 @@ class Operations(ManifestOperations):
         )
 
     def _record(self, event: Event, message: str, peer: Peer, **fields: str | int) -> None:
-        self._trail.write_or_keep(records.record(event, message, priority=None, **fields) + peer.fields)
+        self._trail.write_or_keep(audit_records.record(event, message, priority=None, **fields) + peer.fields)
         self._changed()
 
 

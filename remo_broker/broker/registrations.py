@@ -17,8 +17,8 @@ import time
 
 from remo_broker.broker.projects import ManifestSource, Registration
 from remo_broker.protocol.clock import now_usec
-from remo_broker.protocol.limits import MAX_LEASES, MAX_TTL_SECONDS
 from remo_broker.protocol.names import RESERVED_PROJECT_NAMES, is_host, is_project_name, is_secret_name
+from remo_broker.protocol.shared_limits import MAX_LEASES, MAX_TTL_SECONDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

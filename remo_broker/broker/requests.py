@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from remo_broker.broker.refusals import protocol_error
-from remo_broker.broker.secrets.json_spans import ARRAY, LITERAL, NUMBER, OBJECT, STRING, text
+from remo_broker.broker.secrets.strict_json import ARRAY, LITERAL, NUMBER, OBJECT, STRING, text
 from remo_broker.protocol.codes import Reason
 from remo_broker.protocol.message import FieldError, from_fields
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from remo_broker.broker.secrets.json_spans import Buffer, Node
+    from remo_broker.broker.secrets.strict_json import Buffer, Node
     from remo_broker.protocol.ops import Request
 
 # Numbers in requests are uids, which have 32 bits.

@@ -7,10 +7,10 @@ from remo_broker import PROTOCOL_VERSION, __version__
 from remo_broker.broker.audit.trail import NOT_STORED
 from remo_broker.protocol import paths
 from remo_broker.protocol.clock import now_usec, timestamp
-from remo_broker.protocol.limits import MAX_MESSAGE
 from remo_broker.protocol.message import encode
 from remo_broker.protocol.names import counted
 from remo_broker.protocol.replies import AuditStatus, BrokerEvent, BrokerStatus, ProjectDetail, ProjectStatus
+from remo_broker.protocol.shared_limits import MAX_MESSAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

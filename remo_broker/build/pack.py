@@ -26,7 +26,7 @@ import sys
 import tempfile
 import zipfile
 
-from remo_broker.protocol.process import REEXECUTED
+from remo_broker.protocol.hardening import REEXECUTED
 from remo_broker.secret.commands import PROGRAM as SECRET
 from remo_broker.sidecar.commands import PROGRAM as SIDECAR
 
@@ -42,15 +42,13 @@ file.close(); exec(main)' "$0" "$@"
 """
 PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 # Never imported in a container: these read TOML and validate it with pydantic.
-LEFT_OUT = frozenset(
-    f"remo_broker.manifest.{name}" for name in ("binding_rules", "document", "lines", "models", "result")
-)
+LEFT_OUT = frozenset(f"remo_broker.manifest.{name}" for name in ("document", "lines", "models", "result", "validation"))
 MAIN_NAME = "__main__.py"
 # The modules as `bundled` imports them, and its own code first.
 COMPILED = "compiled"
 BUNDLED = "remo_broker/build/bundled.py"
 # Valid in Python 2 and 3, so that an old version reaches the message. Run as `python3
-# remo-secret.pyz`, it isolates itself, unless `protocol.process` has isolated it already, whose
+# remo-secret.pyz`, it isolates itself, unless `protocol.hardening` has isolated it already, whose
 # settings -I would undo.
 MAIN = """\
 import sys

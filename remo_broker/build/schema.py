@@ -27,9 +27,9 @@ from remo_broker import MANIFEST_SCHEMA_VERSION, PROTOCOL_VERSION
 from remo_broker.manifest.models import AllowlistForm, BindingForm, ProjectName, SecretName
 from remo_broker.protocol import codes, ops, replies
 from remo_broker.protocol.codes import Code, Protection, Reason
-from remo_broker.protocol.limits import MAX_PATH, MAX_UID, MAX_UIDS
 from remo_broker.protocol.message import Message
 from remo_broker.protocol.ops import Request
+from remo_broker.protocol.shared_limits import MAX_PATH, MAX_UID, MAX_UIDS
 
 if typing.TYPE_CHECKING:
     from collections.abc import Iterable

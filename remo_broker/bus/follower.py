@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, NoReturn
 from remo_broker.bus.events import BadEvent, decode
 from remo_broker.bus.snapshot import Draft
 from remo_broker.bus.unit import State
-from remo_broker.protocol.limits import MAX_MESSAGE
 from remo_broker.protocol.lines import LineBuffer
 from remo_broker.protocol.replies import StoppingEvent, SyncedEvent
+from remo_broker.protocol.shared_limits import MAX_MESSAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,7 +22,8 @@ _space = re.compile(r"[ \t\r\n]*").match
 _literal = re.compile(r"(?:-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?|true|false|null)(?![\w.+-])").match
 # NaN and Infinity, as Python prints them; True, 007, 0x1f, .5.
 _word = re.compile(r"[\w.+-]").match
-# At the end it is the line end after a document that is cut off.
+# A control character inside a string. At the end of the text, it is only the line end of a document
+# that is cut off.
 _control = re.compile(r'"(?:[^"\\\x00-\x1f]|\\.)*+[\x00-\x1f](?!\s*\Z)').match
 _surrogate = re.compile("[\ud800-\udfff]").search
 # Keys that an error may repeat. Anything else may be a misplaced value.

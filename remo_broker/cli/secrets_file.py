@@ -10,8 +10,8 @@ import os
 import re
 
 from remo_broker.cli.input_fault import InputFault
+from remo_broker.cli.input_files import Beneath, too_large
 from remo_broker.cli.program import Problem
-from remo_broker.cli.secret_paths import Beneath, too_large
 from remo_broker.cli.secrets_json import NAMES, Document
 from remo_broker.cli.text import listed
 from remo_broker.protocol.names import is_secret_name

@@ -152,7 +152,7 @@ def _start_pager() -> subprocess.Popen[bytes] | None:
     environment.pop("LESSSECURE", None)
     if secure:
         environment["LESSSECURE"] = "1"
-        environment.pop("LESSSECURE_ALLOW", None)  # newer versions except from it what this names
+        environment.pop("LESSSECURE_ALLOW", None)  # in newer versions, exceptions from secure mode
     for command in _pagers(secure=secure, custom=trusted is not None or not secure):
         with suppress(OSError):
             return subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)

@@ -24,9 +24,9 @@ from remo_broker.client.exchange import (
 from remo_broker.client.project import checked_info, checked_pong, secret_value
 from remo_broker.client.unreachable import unreachable
 from remo_broker.protocol import ops, replies
-from remo_broker.protocol.limits import MAX_MESSAGE, REPLY_SECONDS
 from remo_broker.protocol.lines import LineBuffer
 from remo_broker.protocol.message import Message
+from remo_broker.protocol.shared_limits import MAX_MESSAGE, REPLY_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence

@@ -21,9 +21,9 @@ from remo_broker.client.exchange import (
 )
 from remo_broker.client.sockets import send_at_once, wait_readable
 from remo_broker.protocol.clock import monotonic
-from remo_broker.protocol.limits import MAX_MESSAGE, REPLY_SECONDS
 from remo_broker.protocol.lines import LineBuffer
 from remo_broker.protocol.ops import Request, Status
+from remo_broker.protocol.shared_limits import MAX_MESSAGE, REPLY_SECONDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

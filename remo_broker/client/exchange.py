@@ -12,10 +12,10 @@ from remo_broker import PROTOCOL_VERSION
 from remo_broker.client import errors
 from remo_broker.client.scanner import is_too_deep
 from remo_broker.protocol.codes import Code, Reason
-from remo_broker.protocol.limits import MAX_MESSAGE
 from remo_broker.protocol.message import FieldError, from_fields
 from remo_broker.protocol.ops import Ping, Request
 from remo_broker.protocol.replies import Failure
+from remo_broker.protocol.shared_limits import MAX_MESSAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from remo_broker.client.scanner import NOT_JSON, is_too_deep, scan
 from remo_broker.client.sockets import send_at_once, wait_readable
 from remo_broker.client.value import SecretValue
 from remo_broker.protocol.clock import monotonic
-from remo_broker.protocol.limits import MAX_MESSAGE, REPLY_SECONDS
 from remo_broker.protocol.names import is_project_name, is_secret_name
+from remo_broker.protocol.shared_limits import MAX_MESSAGE, REPLY_SECONDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,12 +1,12 @@
 """The C parts of `json`, without its Python parts: importing those takes as long as a whole `get`.
 
-They exist in CPython only; elsewhere `scan` and `quote` are None, as in a CPython that asks them
-for settings not known here.
+They exist in CPython only. `scan` and `quote` are None elsewhere, and in a CPython whose scanner
+needs settings that are not listed here.
 """
 
 from __future__ import annotations
 
-from remo_broker.protocol.limits import MAX_REPLY_DEPTH
+from remo_broker.protocol.shared_limits import MAX_REPLY_DEPTH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ class _Settings:
         raise ValueError
 
 
-# What the scanner raises for text that is not JSON. Before CPython 3.13, a SystemError takes the
-# place of json's ValueError while `json.decoder`, which has it, is not loaded.
+# What the scanner raises for text that is not JSON. Before CPython 3.13, this is a SystemError unless
+# `json.decoder`, which defines json's own error, has been loaded.
 NOT_JSON = (StopIteration, ValueError, SystemError)
 
 # Returns the value that begins at an offset of a text, and the offset after it.
@@ -42,12 +42,12 @@ try:
 
     scan = make_scanner(_Settings)  # type: ignore[arg-type]
     quote = encode_basestring
-except (ImportError, AttributeError):  # another implementation of Python, or settings that only a later one has
+except (ImportError, AttributeError):  # not CPython, or one that needs other settings
     scan = quote = None
 
 
 def is_too_deep(text: str) -> bool:
-    """Whether this JSON has deeper nesting than a client reads."""
+    """Whether this JSON is nested deeper than a client reads."""
     if text.count("{") + text.count("[") <= MAX_REPLY_DEPTH:
         return False
     depth = 0
@@ -74,6 +74,6 @@ def loads(text: str) -> Any:
             end = -1
         if end == len(text):
             return found
-    import json  # for what is not as the broker writes it, and to say why it is none
+    import json  # for JSON in another form than the broker's, and for the error if it is not JSON
 
     return json.loads(text)

@@ -1,4 +1,4 @@
-"""Send and wait on a non-blocking socket with as few system calls as there can be."""
+"""Send and wait on a non-blocking socket with the fewest possible system calls."""
 
 from __future__ import annotations
 

@@ -13,10 +13,10 @@ from remo_broker.cli.program import Problem
 from remo_broker.cli.times import FORMS, USEC, iso, parse
 from remo_broker.client.errors import ClientError
 from remo_broker.ctl import audit_table
-from remo_broker.ctl.audit_counted import read_to_count
-from remo_broker.ctl.audit_first import Firsts
-from remo_broker.ctl.audit_journal import Query, any_record, follow, read
-from remo_broker.ctl.audit_who import matches
+from remo_broker.ctl.audit_fast_reader import read_to_count
+from remo_broker.ctl.audit_first_fetches import Firsts
+from remo_broker.ctl.audit_reader import Query, any_record, follow, read
+from remo_broker.ctl.audit_requester import matches
 from remo_broker.ctl.commands import (
     ALL_EVENTS,
     BY,
@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from remo_broker.cli.terminal import Output
-    from remo_broker.ctl.audit_first import Firsts
-from remo_broker.ctl.audit_journal import Record
+    from remo_broker.ctl.audit_first_fetches import Firsts
+from remo_broker.ctl.audit_reader import Record
 
 TEXT_FIELDS = (
     *("project", "unit", "credential", "secret", "decision", "outcome", "reason", "backend"),
@@ -68,7 +68,7 @@ def audit(arguments: Arguments) -> int:
     if mode is VERIFY:
         return _verify(arguments, output, query)
     if mode is MARK_NEW:
-        from remo_broker.ctl.audit_mark import mark
+        from remo_broker.ctl.audit_mark_new import mark
 
         output.line(f"First fetches noted: {mark(query)}.")
         return 0

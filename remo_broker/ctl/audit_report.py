@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from remo_broker.cli.terminal import Output
-    from remo_broker.ctl.audit_journal import Record
+    from remo_broker.ctl.audit_reader import Record
     from remo_broker.ctl.audit_summary import Group
 
 # Most bars that fit in a chart of some 900 pixels; then the steps a bar may stand for, in quarters

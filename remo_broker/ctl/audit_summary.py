@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from remo_broker.cli.times import USEC, iso, shown_short
-from remo_broker.ctl.audit_who import WHO_FIELDS, is_local, who, who_key
+from remo_broker.ctl.audit_requester import WHO_FIELDS, is_local, who, who_key
+from remo_broker.protocol.audit_records import Decision, Event, Outcome
 from remo_broker.protocol.names import counted
-from remo_broker.protocol.records import Decision, Event, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from remo_broker.cli.terminal import Output
-    from remo_broker.ctl.audit_journal import Record
+    from remo_broker.ctl.audit_reader import Record
 
     Key = tuple[str | None, ...]
 

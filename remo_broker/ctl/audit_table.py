@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from remo_broker.cli.terminal import Colour, Output
 from remo_broker.cli.times import USEC, shown_short
-from remo_broker.ctl.audit_who import who, who_key
-from remo_broker.protocol.records import Decision, Event, Outcome
+from remo_broker.ctl.audit_requester import who, who_key
+from remo_broker.protocol.audit_records import Decision, Event, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from remo_broker.ctl.audit_journal import Record
+    from remo_broker.ctl.audit_reader import Record
 
 HEADER = ("TIME", "PROJECT", "SECRET", "OUTCOME", "REASON", "WHO")
 # Column widths come from this many first rows; a follower's fit common names.

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from remo_broker.cli.terminal import Colour
 from remo_broker.cli.times import iso, shown
+from remo_broker.protocol.audit_records import SERIAL_FIELD, START_ID_FIELD, Event
 from remo_broker.protocol.names import counted
-from remo_broker.protocol.records import SERIAL_FIELD, START_ID_FIELD, Event
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from remo_broker.cli.terminal import Output
-    from remo_broker.ctl.audit_journal import Record
+    from remo_broker.ctl.audit_reader import Record
 
 EXIT_INCOMPLETE = 1
 
@@ -132,7 +132,9 @@ def verify(
         _show(output, found, results, running)
         verdict = f"{counted(found.records, 'record')} of {counted(len(found.starts), 'start')}"
         if missing or forged:
-            output.line(output.paint(f"{verdict}: {missing} missing, {forged} with a serial of another.", Colour.RED))
+            output.line(
+                output.paint(f"{verdict}: {missing} missing, {forged} with the serial of another record.", Colour.RED)
+            )
         else:
             output.line(output.paint(f"{verdict}: none is missing.", Colour.GREEN))
     return EXIT_INCOMPLETE if missing or forged else 0

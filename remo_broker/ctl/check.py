@@ -6,16 +6,16 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
+from remo_broker.cli.input_files import read_with_owner
 from remo_broker.cli.options import Arguments, Usage
 from remo_broker.cli.program import Problem, report
-from remo_broker.cli.secret_paths import read_with_owner
 from remo_broker.cli.text import escaped
 from remo_broker.ctl import writable_paths
 from remo_broker.ctl.commands import CREDENTIALS
 from remo_broker.ctl.session import directory_problem, open_output
+from remo_broker.manifest.constants import MAX_BYTES, SEARCH
 from remo_broker.manifest.fault import ManifestError
 from remo_broker.manifest.reader import PROJECT_PATH
-from remo_broker.manifest.rules import MAX_BYTES, SEARCH
 from remo_broker.protocol import paths
 from remo_broker.protocol.codes import Code
 from remo_broker.protocol.config import Config, ConfigError, read_file

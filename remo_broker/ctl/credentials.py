@@ -6,13 +6,13 @@ from remo_broker.cli.options import Arguments
 from remo_broker.cli.text import escaped
 from remo_broker.ctl.commands import CREDENTIALS, UNIT
 from remo_broker.ctl.session import open_client, open_output
+from remo_broker.protocol.audit_records import Outcome
 from remo_broker.protocol.codes import Reason
 from remo_broker.protocol.credential_rules import MAX_NAMES
 from remo_broker.protocol.names import counted
-from remo_broker.protocol.records import Outcome
 from remo_broker.protocol.replies import UnitCredential, UnitCredentials
 
-# The reason, and not the broker's, for a credential that systemd cannot ask for.
+# Not a reason of the broker's: systemd cannot even ask for such a credential.
 NAMES_TOO_LONG = "names_too_long"
 # What to do about each reason that keeps a unit from starting.
 ADVICE = {

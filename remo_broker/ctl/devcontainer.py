@@ -17,7 +17,7 @@ from remo_broker.cli.program import Problem
 from remo_broker.ctl.commands import COMPOSE, DOCKER, NSPAWN, PODMAN, WRITE, YES
 from remo_broker.ctl.devcontainer_write import FEATURE, write
 from remo_broker.ctl.session import open_client, open_output
-from remo_broker.manifest.rules import SEARCH
+from remo_broker.manifest.constants import SEARCH
 from remo_broker.protocol import paths
 from remo_broker.protocol.names import is_project_name
 

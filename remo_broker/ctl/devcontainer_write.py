@@ -11,8 +11,8 @@ import stat
 import sys
 from typing import TYPE_CHECKING, Any
 
+from remo_broker.cli.input_files import RightsOf
 from remo_broker.cli.program import Problem
-from remo_broker.cli.secret_paths import RightsOf
 from remo_broker.cli.terminal import Colour, Output, confirmed
 from remo_broker.cli.text import escaped
 
@@ -89,8 +89,8 @@ def beneath(directory: str) -> Iterator[None]:
 
 
 def owner_here() -> int:
-    """The owner of the project in the working directory. In one of root's, a user may still have
-    the directory below."""
+    """The owner of the project in the working directory: if that is root's, the owner of
+    `.devcontainer` in it."""
     owner = os.stat(".").st_uid
     if owner == 0 and os.path.lexists(".devcontainer"):
         owner = os.lstat(".devcontainer").st_uid

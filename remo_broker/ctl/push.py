@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from remo_broker.cli import secret_paths
+from remo_broker.cli import input_files
 from remo_broker.cli.changes import show_changes
 from remo_broker.cli.input_fault import InputFault
 from remo_broker.cli.options import Arguments, Usage
@@ -20,9 +20,9 @@ from remo_broker.client.exchange import encode
 from remo_broker.client.missing_secrets import projects_lacking
 from remo_broker.ctl.commands import COMMAND, DRY_RUN, FORMAT, STRIP_NEWLINE
 from remo_broker.ctl.session import open_client, open_output
-from remo_broker.protocol.limits import MAX_PUSH
 from remo_broker.protocol.names import counted, is_secret_name
 from remo_broker.protocol.replies import Pushed
+from remo_broker.protocol.shared_limits import MAX_PUSH
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,13 +72,13 @@ def gather(arguments: Arguments) -> Secrets:
         elif operand == STANDARD_INPUT:
             if sys.stdin.isatty():
                 raise Usage("standard input is a terminal, which would show the secrets", hint="give a FILE, or a pipe")
-            content = secret_paths.read_descriptor(sys.stdin.fileno(), STANDARD_INPUT_NAME)
+            content = input_files.read_descriptor(sys.stdin.fileno(), STANDARD_INPUT_NAME)
             take(content, STANDARD_INPUT_NAME, form, no_files, secrets)
         elif os.path.isdir(operand):
             add_directory(operand, arguments.flag(STRIP_NEWLINE), secrets)
         else:
-            content, owner = secret_paths.read_with_owner(operand)
-            beside = no_files if owner is None else secret_paths.Beneath(os.path.dirname(operand), owner).read
+            content, owner = input_files.read_with_owner(operand)
+            beside = no_files if owner is None else input_files.Beneath(os.path.dirname(operand), owner).read
             take(content, operand, form, beside, secrets)
     return secrets
 
@@ -97,12 +97,12 @@ def add_file(name: str, path: str, strip_newline: bool, secrets: Secrets) -> Non
         raise Usage("the text before =@ is not a valid name for a secret", hint="names have letters, digits and _ only")
     if not path:
         raise Usage(f"{name}=@ names no file", hint=f"give {name}=@PATH for the content of a file")
-    secrets.add(f"{name}=@{path}", name, text_or_bytes(secret_paths.read(path), strip_newline=strip_newline))
+    secrets.add(f"{name}=@{path}", name, text_or_bytes(input_files.read(path), strip_newline=strip_newline))
 
 
 def add_directory(directory: str, strip_newline: bool, secrets: Secrets) -> None:
     """Each file of a directory is a secret of that name, as container engines lay them out."""
-    beneath = secret_paths.Beneath(directory, os.stat(directory).st_uid)
+    beneath = input_files.Beneath(directory, os.stat(directory).st_uid)
     found = beneath.names()
     if not found:
         raise empty(directory, "empty")
@@ -165,7 +165,7 @@ def output_of(argv: list[str]) -> bytes:
             raise
         if len(content) > MAX_PUSH:
             process.kill()
-            raise secret_paths.too_large(f"the output of {called}")
+            raise input_files.too_large(f"the output of {called}")
     if process.returncode:
         how = f"exited with status {process.returncode}"
         if process.returncode < 0:

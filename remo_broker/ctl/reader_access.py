@@ -20,7 +20,7 @@ import struct
 import subprocess
 
 from remo_broker.cli.program import Problem
-from remo_broker.manifest.rules import SEARCH
+from remo_broker.manifest.constants import SEARCH
 
 READER = "remo-broker-manifest"
 # acl(5) in an extended attribute: a version, then entries of tag, permissions and id.

@@ -58,8 +58,8 @@ def register(arguments: Arguments) -> int:
         except ProjectExists as error:
             raise taken(client, error, name, path) from None
         except (ManifestInvalid, ManifestNotFound, ManifestUnreadable, Unsendable) as error:
+            from remo_broker.manifest.constants import ANOTHER_NAME
             from remo_broker.manifest.reader import PROJECT_PATH
-            from remo_broker.manifest.rules import ANOTHER_NAME
 
             # The broker does not repeat the path it was given.
             message = error.message.removeprefix(f"{PROJECT_PATH}: ")

@@ -151,7 +151,7 @@ def lines(output: Output, found: Difference) -> list[str]:
         if before != after:
             shown.append(f"~ {what}: {before} -> {after}")
     if found.new_bindings is None and (found.changed_bindings or found.changed_hosts):
-        shown.append("(too much to show what the bindings and hosts are: read the manifest)")
+        shown.append("(the bindings and hosts are too long to show: read the manifest)")
     return [f"  {line}" for line in shown or ["~ no effective change: comments or order"]]
 
 

@@ -13,8 +13,8 @@ from remo_broker.client.admin import AdminClient
 from remo_broker.ctl.broker import HostBroker
 from remo_broker.ctl.commands import ADMIN_SOCKET, JSON, JSON_AUTO, JSON_SHORT, NO_LEGEND, NO_PAGER, SOCKET
 from remo_broker.ctl.units import is_systemd_there
-from remo_broker.protocol.limits import MAX_UID
 from remo_broker.protocol.names import RESERVED_PROJECT_NAMES, is_project_name
+from remo_broker.protocol.shared_limits import MAX_UID
 
 PROJECT_NAMES = "names of projects have 1 to 64 of a-z, 0-9, - and _, and start with a letter or digit"
 

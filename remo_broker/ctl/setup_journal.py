@@ -103,7 +103,7 @@ def _settle(*, removed: bool, running: bool) -> None:
         _systemctl("restart", SERVICE)
     if removed:
         _systemctl("stop", *SOCKETS, f"{JOURNALD}.service", check=False)
-        # systemd leaves the sockets, which are the broker's group's.
+        # systemd does not remove the sockets: they belong to the broker's group.
         _systemctl("clean", "--what=runtime", f"{JOURNALD}.service", check=False)
     elif _is_open():  # it was listening before, with its old mode
         _systemctl("restart", SOCKETS[0])

@@ -6,7 +6,7 @@ import os
 import stat
 
 from remo_broker.cli.program import report
-from remo_broker.manifest.rules import SEARCH
+from remo_broker.manifest.constants import SEARCH
 
 
 def warn(project_path: str) -> None:

@@ -8,7 +8,7 @@ Python, uses `bindings` on the broker's reply.
 
 from __future__ import annotations
 
-from remo_broker.protocol.limits import DEFAULT_MAX_ENTRIES, DEFAULT_TTL_SECONDS
+from remo_broker.protocol.shared_limits import DEFAULT_MAX_ENTRIES, DEFAULT_TTL_SECONDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,10 +63,10 @@ def load(
     tables = document.parse(content)
     # Imported only when there is something to check: importing pydantic takes three quarters of the
     # total time.
-    from remo_broker.manifest import models
+    from remo_broker.manifest import validation
 
-    directory = None if any_name else models.directory_of(project_path)
-    models.check(tables, name=name, directory=directory, max_ttl_seconds=max_ttl_seconds, max_entries=max_entries)
+    directory = None if any_name else validation.directory_of(project_path)
+    validation.check(tables, name=name, directory=directory, max_ttl_seconds=max_ttl_seconds, max_entries=max_entries)
     import hashlib
     from dataclasses import replace
 
@@ -84,9 +84,9 @@ def faults(
 ) -> tuple[str | None, list[ManifestError]]:
     """All faults of the manifest that `load` would load, and its path if it could be read.
 
-    `place` selects one of `rules.SEARCH`; the others are ignored.
+    `place` selects one of `constants.SEARCH`; the others are ignored.
     """
-    from remo_broker.manifest import models, reader
+    from remo_broker.manifest import reader, validation
     from remo_broker.manifest.fault import ManifestError
 
     try:
@@ -99,7 +99,7 @@ def faults(
     return source, content_faults(
         content,
         name=name,
-        directory=models.directory_of(project_path),
+        directory=validation.directory_of(project_path),
         max_ttl_seconds=max_ttl_seconds,
         max_entries=max_entries,
     )
@@ -117,14 +117,14 @@ def content_faults(
 
     `directory` is the name of its project's directory.
     """
-    from remo_broker.manifest import document, lines, models
+    from remo_broker.manifest import document, lines, validation
     from remo_broker.manifest.fault import ManifestError
 
     try:
         tables = document.parse(content)
     except ManifestError as error:
         return [error]
-    found = models.faults(
+    found = validation.faults(
         tables, name=name, directory=directory, max_ttl_seconds=max_ttl_seconds, max_entries=max_entries
     )
     places = lines.Lines(content)

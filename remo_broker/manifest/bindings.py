@@ -6,7 +6,7 @@ in any Python from 3.9 on.
 
 from __future__ import annotations
 
-from remo_broker.manifest.rules import ENV_VAR_PATTERN, FILE_MODE_PATTERN, FILE_PATH_PATTERN
+from remo_broker.manifest.constants import ENV_VAR_PATTERN, FILE_MODE_PATTERN, FILE_PATH_PATTERN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from remo_broker.manifest.constants import MAX_KEY_PARTS, MAX_NESTING
 from remo_broker.manifest.fault import ManifestError, invalid
-from remo_broker.manifest.rules import MAX_KEY_PARTS, MAX_NESTING
 
 # What the pass must tell apart. Only runs of one class are possessive: CPython before 3.11.5 gets
 # groups wrong inside an alternation (gh-106052).
@@ -41,7 +41,7 @@ _HELP = "correct it there or just before; https://toml.io/en/v1.0.0 has the synt
 def parse(content: bytes) -> dict[str, Any]:
     """The tables of a manifest. Raises `ManifestError`.
 
-    `content` is at most `rules.MAX_BYTES` long.
+    `content` is at most `constants.MAX_BYTES` long.
     """
     import tomllib  # not needed if there is no file
 

@@ -17,8 +17,8 @@ import errno
 import os
 import stat
 
+from remo_broker.manifest.constants import MAX_BYTES, SEARCH
 from remo_broker.manifest.fault import ManifestError, unreadable
-from remo_broker.manifest.rules import MAX_BYTES, SEARCH
 from remo_broker.protocol.codes import Code
 
 PROJECT_PATH = "project_path"

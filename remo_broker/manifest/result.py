@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from remo_broker.manifest.bindings import Binding, bindings
+from remo_broker.manifest.constants import SCHEMA_VERSION
 from remo_broker.manifest.fault import ManifestError, invalid
-from remo_broker.manifest.rules import SCHEMA_VERSION
-from remo_broker.protocol.limits import DEFAULT_MAX_ENTRIES, DEFAULT_TTL_SECONDS
 from remo_broker.protocol.names import is_project_name, is_secret_name
+from remo_broker.protocol.shared_limits import DEFAULT_MAX_ENTRIES, DEFAULT_TTL_SECONDS
 
 # Unsupported versions up to this one are named; a longer number is not worth a line.
 MAX_NAMED_VERSION = 999

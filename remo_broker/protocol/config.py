@@ -8,8 +8,8 @@ import os
 from remo_broker import __version__
 from remo_broker.protocol import paths
 from remo_broker.protocol.credential_rules import BadRule, CredentialRule, parse_rules
-from remo_broker.protocol.limits import DEFAULT_MAX_ENTRIES, DEFAULT_TTL_SECONDS, MAX_LEASES, MAX_TTL_SECONDS
 from remo_broker.protocol.names import printable
+from remo_broker.protocol.shared_limits import DEFAULT_MAX_ENTRIES, DEFAULT_TTL_SECONDS, MAX_LEASES, MAX_TTL_SECONDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import Problem
-from remo_broker.secret.answers import fetch_named, first_of, write_json
+from remo_broker.secret.credential_helpers import fetch_named, first_of, write_json
 
 KEY_ID = ("aws_access_key_id", "AWS_ACCESS_KEY_ID", "access_key_id", "AccessKeyId")
 SECRET_KEY = ("aws_secret_access_key", "AWS_SECRET_ACCESS_KEY", "secret_access_key", "SecretAccessKey")

@@ -11,7 +11,7 @@ from remo_broker.secret.bindings import find_bindings
 from remo_broker.secret.commands import EXIT_DENIED, EXIT_NOT_FOUND, WAIT
 from remo_broker.secret.fetching import RATE_LIMIT_SECONDS, retry_rate_limited
 from remo_broker.secret.get import write_lines
-from remo_broker.secret.locate import open_client
+from remo_broker.secret.project_socket import open_client
 from remo_broker.secret.wait_option import wait_as_asked
 
 PRESENT, ABSENT, DENIED, EXPIRED = "present", "absent", "denied", "expired"

@@ -12,7 +12,7 @@ import tempfile
 from remo_broker.cli.program import Problem
 from remo_broker.client.errors import ClientError
 from remo_broker.secret.config_lines import AlreadySet, add_line, remove_lines
-from remo_broker.secret.locate import open_client
+from remo_broker.secret.project_socket import open_client
 from remo_broker.secret.servers import REGISTRIES, hosts_in, secret_for
 
 TYPE_CHECKING = False

@@ -10,8 +10,8 @@ import sys
 from remo_broker import __version__
 from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import EXIT_FAILURE, Problem
-from remo_broker.secret.answers import write_json
-from remo_broker.secret.locate import open_quick
+from remo_broker.secret.credential_helpers import write_json
+from remo_broker.secret.project_socket import open_quick
 from remo_broker.secret.servers import (
     MAX_INPUT,
     REGISTRIES,

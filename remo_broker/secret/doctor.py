@@ -17,8 +17,8 @@ from remo_broker.cli.program import EXIT_FAILURE, Problem
 from remo_broker.client.errors import ClientError
 from remo_broker.protocol.clock import now_usec
 from remo_broker.secret.get import tell
-from remo_broker.secret.locate import open_client
 from remo_broker.secret.manifests import nearest
+from remo_broker.secret.project_socket import open_client
 from remo_broker.secret.servers import GIT_SERVERS, host_of
 
 TYPE_CHECKING = False

@@ -8,11 +8,11 @@ import sys
 from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import Problem
 from remo_broker.manifest.bindings import EnvBinding
+from remo_broker.secret.apply_bindings import variables
 from remo_broker.secret.bindings import find_bindings
 from remo_broker.secret.commands import FORMAT
 from remo_broker.secret.fetching import fetch
-from remo_broker.secret.locate import open_client
-from remo_broker.secret.places import variables
+from remo_broker.secret.project_socket import open_client
 from remo_broker.secret.wait_option import with_secrets
 
 

@@ -8,6 +8,7 @@ from remo_broker.cli.options import Arguments, Usage
 from remo_broker.cli.program import Problem, report
 from remo_broker.cli.text import listed
 from remo_broker.manifest.bindings import FileBinding
+from remo_broker.secret.apply_bindings import environment, files, variables
 from remo_broker.secret.bindings import Bound, find_bindings, names_given
 from remo_broker.secret.commands import (
     DEFAULT_GRACE_SECONDS,
@@ -22,9 +23,8 @@ from remo_broker.secret.commands import (
 )
 from remo_broker.secret.fetching import fetch
 from remo_broker.secret.get import write_lines
-from remo_broker.secret.locate import open_quick
-from remo_broker.secret.places import environment, files, variables
 from remo_broker.secret.programs import find_program, replace_process
+from remo_broker.secret.project_socket import open_quick
 from remo_broker.secret.wait_option import with_secrets
 
 TYPE_CHECKING = False

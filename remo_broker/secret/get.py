@@ -8,7 +8,7 @@ import sys
 from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import Problem
 from remo_broker.secret.commands import EXIT_NOT_FOUND, FIELD, WAIT
-from remo_broker.secret.locate import open_client, open_quick
+from remo_broker.secret.project_socket import open_client, open_quick
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import sys
 from remo_broker.cli.options import Arguments, Usage
 from remo_broker.cli.program import Problem, report
 from remo_broker.secret.commands import HOST, SECRET, USERNAME
-from remo_broker.secret.locate import open_quick
+from remo_broker.secret.project_socket import open_quick
 from remo_broker.secret.servers import GIT_SERVERS, MAX_INPUT, Login, ascii_lower, get_for, login, secret_for
 from remo_broker.secret.wait_option import with_secrets
 

@@ -11,7 +11,7 @@ import sys
 from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import EXIT_FAILURE
 from remo_broker.secret.commands import MODE, OUTPUT
-from remo_broker.secret.locate import open_quick
+from remo_broker.secret.project_socket import open_quick
 from remo_broker.secret.servers import INDEXES, Login, get_for, host_of, login, secret_for, servers_for
 from remo_broker.secret.wait_option import with_secrets
 
@@ -34,7 +34,7 @@ def keyring(arguments: Arguments) -> int:
         return EXIT_FAILURE
     creds = arguments.value(MODE) == "creds"
     if arguments.value(OUTPUT) == "json":
-        from remo_broker.secret.answers import write_json
+        from remo_broker.secret.credential_helpers import write_json
 
         write_json({"username": found.username, "password": found.password} if creds else {"password": found.password})
     else:

@@ -7,7 +7,7 @@ import os
 from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import Problem
 from remo_broker.client.scanner import loads
-from remo_broker.secret.answers import fetch_named, first_of, write_json
+from remo_broker.secret.credential_helpers import fetch_named, first_of, write_json
 
 # Set by kubectl: the API version that the reply must have.
 INFO_VARIABLE = "KUBERNETES_EXEC_INFO"

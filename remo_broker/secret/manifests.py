@@ -9,9 +9,9 @@ import os
 import re
 
 from remo_broker.cli.program import Problem
+from remo_broker.manifest.constants import MAX_BYTES, SEARCH
 from remo_broker.manifest.fault import ManifestError
 from remo_broker.manifest.reader import read
-from remo_broker.manifest.rules import MAX_BYTES, SEARCH
 from remo_broker.protocol.codes import Code
 from remo_broker.protocol.names import is_project_name
 

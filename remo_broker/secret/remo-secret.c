@@ -40,7 +40,7 @@
 
 enum {
     MAX_MESSAGE = 64 * 1024,      /* one line of the protocol, newline included; also what git may ask */
-    MAX_DEPTH = 512,              /* of a reply: MAX_REPLY_DEPTH in protocol/limits.py */
+    MAX_DEPTH = 512,              /* of a reply: MAX_REPLY_DEPTH in protocol/shared_limits.py */
     MAX_INTEGER = 4300,           /* digits that Python reads */
     MAX_NAME = 128,               /* of a secret */
     MAX_USER = 64,                /* the name of a user or group that is shown, NUL included */

@@ -11,7 +11,7 @@ import re
 from remo_broker.cli.program import Problem
 from remo_broker.cli.text import listed
 from remo_broker.client.value import SecretValue
-from remo_broker.manifest.rules import FILTERS
+from remo_broker.manifest.constants import FILTERS
 from remo_broker.protocol.names import printable
 
 TYPE_CHECKING = False

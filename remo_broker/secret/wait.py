@@ -18,7 +18,7 @@ from remo_broker.secret.commands import (
     LONGEST_WAIT_SECONDS,
     TIMEOUT,
 )
-from remo_broker.secret.locate import NoSocketYet, socket_path
+from remo_broker.secret.project_socket import NoSocketYet, socket_path
 
 # Short enough to go unnoticed, long enough for a hundred containers starting at once.
 POLL_SECONDS = 0.1

@@ -25,9 +25,9 @@ from remo_broker.client.value import SecretValue
 from remo_broker.protocol.clock import monotonic
 from remo_broker.secret.bindings import Bound
 from remo_broker.secret.commands import DEFAULT_GRACE_SECONDS
-from remo_broker.secret.locate import open_client
 from remo_broker.secret.process_group import GroupMember
 from remo_broker.secret.programs import start
+from remo_broker.secret.project_socket import open_client
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

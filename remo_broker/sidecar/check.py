@@ -6,8 +6,8 @@ from remo_broker.cli.program import Problem, complain
 from remo_broker.client.admin import AdminClient
 from remo_broker.client.errors import ClientError
 from remo_broker.client.missing_secrets import projects_lacking
+from remo_broker.protocol.hardening import forbid_dumps
 from remo_broker.protocol.names import counted
-from remo_broker.protocol.process import forbid_dumps
 from remo_broker.sidecar import configuration
 from remo_broker.sidecar.commands import PROGRAM
 from remo_broker.sidecar.filesystems import remote

@@ -9,8 +9,8 @@ import subprocess
 
 from remo_broker.cli.program import Problem
 from remo_broker.protocol.clock import monotonic
-from remo_broker.protocol.limits import MAX_PUSH
-from remo_broker.protocol.process import MEMORY_ENVIRONMENT
+from remo_broker.protocol.hardening import MEMORY_ENVIRONMENT
+from remo_broker.protocol.shared_limits import MAX_PUSH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from remo_broker.cli.program import Problem, complain
 from remo_broker.cli.terminal import Output
 from remo_broker.client.admin import AdminClient, push_request
 from remo_broker.client.exchange import encode
-from remo_broker.protocol.limits import MAX_PUSH
+from remo_broker.protocol.hardening import forbid_dumps
 from remo_broker.protocol.names import counted
-from remo_broker.protocol.process import forbid_dumps
 from remo_broker.protocol.replies import Pushed
+from remo_broker.protocol.shared_limits import MAX_PUSH
 from remo_broker.sidecar import configuration
 from remo_broker.sidecar.commands import ADMIN_SOCKET, JSON, PROGRAM, SOCKET
 from remo_broker.sidecar.sizes import check_sizes

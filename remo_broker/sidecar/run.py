@@ -15,17 +15,17 @@ from remo_broker.cli.program import Problem
 from remo_broker.client.admin import AdminClient
 from remo_broker.client.errors import ClientError
 from remo_broker.protocol.clock import boot_seconds
+from remo_broker.protocol.hardening import execute_again, forbid_dumps
 from remo_broker.protocol.names import counted
-from remo_broker.protocol.process import execute_again, forbid_dumps
 from remo_broker.protocol.replies import CLEARED, Pushed
 from remo_broker.sidecar import configuration
+from remo_broker.sidecar.broker_watch import SILENCE_SECONDS, BrokerWatch
 from remo_broker.sidecar.filesystems import remote
-from remo_broker.sidecar.link import SILENCE_SECONDS, BrokerLink
 from remo_broker.sidecar.notify import ERROR, INFO, WARNING, Notifier, log
 from remo_broker.sidecar.notify import RETRY_SECONDS as MANAGER_SECONDS
 from remo_broker.sidecar.push import request_for, socket_path
+from remo_broker.sidecar.source_watch import SourceWatch
 from remo_broker.sidecar.sources import read_all
-from remo_broker.sidecar.watched import SourceWatch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Supplier:
         self._retry = RETRY_SECONDS[0]
         self._refresh_at = NEVER
         # The broker: its identity, by its start time, and whether it holds the last push.
-        self._link: BrokerLink | None = None
+        self._link: BrokerWatch | None = None
         self._connect_at = 0.0
         self._connect_retry = CONNECT_RETRY_SECONDS[0]
         self._heard_at = 0.0
@@ -183,14 +183,14 @@ class Supplier:
 
     def _connect(self) -> None:
         try:
-            self._link = BrokerLink(self._path)
+            self._link = BrokerWatch(self._path)
         except ClientError as error:
             self._unlink(str(error))
             return
         self._heard_at = boot_seconds()
         self._answer_by = self._heard_at + ANSWER_SECONDS
 
-    def _hear(self, link: BrokerLink) -> None:
+    def _hear(self, link: BrokerWatch) -> None:
         try:
             states = link.read()
         except ClientError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from remo_broker.cli.program import Problem
-from remo_broker.protocol.limits import MAX_MESSAGE
+from remo_broker.protocol.shared_limits import MAX_MESSAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import partial
 
-from remo_broker.cli import secret_paths
+from remo_broker.cli import input_files
 from remo_broker.cli.input_fault import InputFault
 from remo_broker.cli.program import Problem
 from remo_broker.cli.secrets_file import NAMES, Picking, Secrets, parse, text_or_bytes
@@ -65,8 +65,8 @@ def read(source: Source, *, own_session: bool) -> Secrets:
         if source.command:
             content = output_of(source.command, label, source.timeout_seconds, own_session=own_session)
         else:
-            content, owner = _at(label, partial(secret_paths.read_with_owner, source.file), source.file)
-            files = None if owner is None else secret_paths.Beneath(os.path.dirname(source.file), owner).read
+            content, owner = _at(label, partial(input_files.read_with_owner, source.file), source.file)
+            files = None if owner is None else input_files.Beneath(os.path.dirname(source.file), owner).read
         if not content.strip():
             said = "prints nothing" if source.command else "empty"
             raise InputFault(label, said, hint="to empty the broker, run 'remo-brokerctl clear'")
@@ -86,7 +86,7 @@ def _merge(found: Secrets, source: Source, into: Secrets) -> None:
 def _read_directory(source: Source, picking: Picking, into: Secrets) -> None:
     label, directory = source.label, source.directory
     try:
-        beneath = secret_paths.Beneath(directory, os.stat(directory).st_uid)
+        beneath = input_files.Beneath(directory, os.stat(directory).st_uid)
         files = beneath.names()
     except OSError as error:
         raise InputFault(label, os.strerror(error.errno or 0), hint=_may_read(directory)) from None

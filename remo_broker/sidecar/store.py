@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 
-from remo_broker.cli import secret_paths
+from remo_broker.cli import input_files
 from remo_broker.cli.options import Arguments, Usage
 from remo_broker.cli.program import Problem
 from remo_broker.cli.secrets_file import NAMES, text_or_bytes
@@ -22,8 +22,8 @@ from remo_broker.client.admin import AdminClient
 from remo_broker.client.errors import ClientError
 from remo_broker.protocol import paths
 from remo_broker.protocol.clock import monotonic, now_usec
+from remo_broker.protocol.hardening import forbid_dumps
 from remo_broker.protocol.names import counted, is_secret_name
-from remo_broker.protocol.process import forbid_dumps
 from remo_broker.sidecar.commands import VALUE_FILE
 from remo_broker.sidecar.push import open_output, socket_path
 from remo_broker.sidecar.sizes import SHORTEN, fits
@@ -99,12 +99,12 @@ def _require_root() -> None:
 def _value(arguments: Arguments, name: str) -> bytes:
     file = arguments.value(VALUE_FILE)
     if file is not None:
-        return secret_paths.read(file)
+        return input_files.read(file)
     if sys.stdin.isatty():
         import getpass
 
         return getpass.getpass(f"Value of {name}: ").encode()
-    content = secret_paths.read_descriptor(sys.stdin.fileno(), "standard input")
+    content = input_files.read_descriptor(sys.stdin.fileno(), "standard input")
     return content[:-2] if content.endswith(b"\r\n") else content.removesuffix(b"\n")
 
 

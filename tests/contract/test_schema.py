@@ -19,9 +19,9 @@ from jsonschema import Draft202012Validator
 from pydantic import TypeAdapter, ValidationError
 
 from remo_broker.broker.requests import decode
-from remo_broker.broker.secrets.json_spans import finish, scan
+from remo_broker.broker.secrets.strict_json import finish, scan
 from remo_broker.build import schema
-from remo_broker.manifest import rules
+from remo_broker.manifest import constants
 from remo_broker.manifest.models import ALLOWED, AllowlistForm, BindingForm
 from remo_broker.protocol import ops, replies
 from remo_broker.protocol.message import Message
@@ -291,6 +291,6 @@ def test_the_schema_and_the_models_agree(document: dict[str, Any]) -> None:
 
 def test_the_patterns_of_the_schema_are_those_of_the_code() -> None:
     text = json.dumps(published)
-    for pattern in (rules.ENV_VAR_PATTERN, rules.FILE_MODE_PATTERN):
+    for pattern in (constants.ENV_VAR_PATTERN, constants.FILE_MODE_PATTERN):
         assert json.dumps(pattern) in text
     assert all(re.compile(json.loads(pattern)) for pattern in re.findall(r'"pattern": ("[^"]*")', text))

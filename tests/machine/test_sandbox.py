@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from remo_broker.protocol.process import MEMORY_ENVIRONMENT
+from remo_broker.protocol.hardening import MEMORY_ENVIRONMENT
 from tests.support.host_memory import protection
 from tests.support.machine import REPOSITORY
 from tests.support.operator import SERVICE

@@ -8,8 +8,8 @@ TRAIL = "remo_broker/broker/audit/trail.py"
 WAITING = "remo_broker/broker/audit/waiting.py"
 IDENTITY = "remo_broker/broker/audit/identity.py"
 READ_BACK = "remo_broker/broker/audit/read_back.py"
-REFUSED = "remo_broker/broker/sockets/refused.py"
-REVIEW = "remo_broker/ctl/audit_journal.py"
+REFUSED = "remo_broker/broker/sockets/refused_peers.py"
+REVIEW = "remo_broker/ctl/audit_reader.py"
 
 AUDIT = (
     Mutant(
@@ -130,25 +130,25 @@ AUDIT = (
         "tests/process/ctl/test_audit_report.py::test_strings_of_the_journal_make_no_element_and_no_attribute",
     ),
     Mutant(
-        "remo_broker/ctl/audit_who.py",
+        "remo_broker/ctl/audit_requester.py",
         "    return machine is None or machine == machine_id()",
         "    return True",
         "tests/process/ctl/test_audit_directory.py::test_a_users_number_of_another_host_gets_no_name_of_this_one",
     ),
     Mutant(
-        "remo_broker/ctl/audit_who.py",
+        "remo_broker/ctl/audit_requester.py",
         '(*key, get("REMO_PEER_PID")) if not any(key[:3]) else key',
         "key",
         "tests/process/ctl/test_audit_table.py::test_requesters_that_differ_share_no_row_and_no_count",
     ),
     Mutant(
-        "remo_broker/ctl/audit_who.py",
+        "remo_broker/ctl/audit_requester.py",
         'own = unit == f"user@{os.geteuid()}.service" and is_local(record)',
         "own = True",
         "tests/process/ctl/test_containers.py::test_what_another_user_calls_a_container_is_not_shown",
     ),
     Mutant(
-        "remo_broker/ctl/audit_first.py",
+        "remo_broker/ctl/audit_first_fetches.py",
         '"REMO_PEER_CONTAINER", "REMO_PEER_OWNER_UID"',
         '"REMO_PEER_CONTAINER"',
         "tests/process/ctl/test_audit_directory.py::test_the_next_login_of_a_user_is_not_a_first_fetch",

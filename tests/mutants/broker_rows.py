@@ -6,7 +6,7 @@ from tests.mutants.mutant import Mutant
 
 MEMORY = "remo_broker/broker/secrets/memory.py"
 STORE = "remo_broker/broker/secrets/store.py"
-SPANS = "remo_broker/broker/secrets/json_spans.py"
+SPANS = "remo_broker/broker/secrets/strict_json.py"
 COMPARISON = "remo_broker/broker/secrets/changes.py"
 EXPIRY = "remo_broker/broker/secrets/expiry.py"
 DECISIONS = "remo_broker/broker/decisions.py"
@@ -48,7 +48,7 @@ BROKER = (
         SPANS,
         "                yield from forget(unfinished)\n",
         "                pass\n",
-        "tests/unit/broker/secrets/test_json_spans.py::test_what_was_read_is_forgotten_in_steps",
+        "tests/unit/broker/secrets/test_strict_json.py::test_what_was_read_is_forgotten_in_steps",
     ),
     Mutant(
         ADMIN,
@@ -157,16 +157,16 @@ BROKER = (
         "tests/process/isolation/test_limits.py::test_connections",
     ),
     Mutant(
-        "remo_broker/broker/sockets/passed.py",
+        "remo_broker/broker/sockets/passed_descriptors.py",
         "        one.setsockopt(_socket.SOL_SOCKET, SO_PASSRIGHTS, 0)\n",
         "",
         "tests/process/isolation/test_limits.py::test_a_descriptor_that_takes_long_to_close_delays_nobody",
     ),
     Mutant(
-        "remo_broker/broker/sockets/passed.py",
+        "remo_broker/broker/sockets/passed_descriptors.py",
         "    connection.setsockopt(_socket.SOL_SOCKET, _socket.SO_OOBINLINE, 1)\n",
         "",
-        "tests/unit/broker/sockets/test_passed.py::test_a_connection_with_a_descriptor_is_ended_and_closes_none",
+        "tests/unit/broker/sockets/test_passed_descriptors.py::test_a_connection_with_a_descriptor_is_ended_and_closes_none",
     ),
     Mutant(
         LISTENER,
@@ -331,7 +331,7 @@ BROKER = (
     ),
     Mutant(
         "remo_broker/broker/manifest_child.py",
-        "        helpers.close_all(descriptors)  # a reader",
+        "        helper_process.close_all(descriptors)  # a reader",
         "        # a reader",
         "tests/unit/broker/test_manifest_child.py::test_descriptors_that_a_reader_sends_are_closed",
     ),
@@ -360,10 +360,10 @@ BROKER = (
         "tests/process/ctl/test_reload.py::test_diff_shows_where_secrets_would_go",
     ),
     Mutant(
-        "remo_broker/broker/reloads.py",
+        "remo_broker/broker/sighup.py",
         "                late.append(name)\n",
         "",
-        "tests/unit/broker/test_reloads.py::test_what_was_not_read_in_time_is_read_again",
+        "tests/unit/broker/test_sighup.py::test_what_was_not_read_in_time_is_read_again",
     ),
     Mutant(
         "remo_broker/broker/manifest_child.py",

@@ -6,11 +6,11 @@ from tests.mutants.mutant import Mutant
 
 CONNECTION = "remo_broker/client/connection.py"
 TRUST = "remo_broker/client/trust.py"
-PLACES = "remo_broker/secret/places.py"
+PLACES = "remo_broker/secret/apply_bindings.py"
 TMPFS = "remo_broker/secret/tmpfs.py"
 LINKS = "remo_broker/secret/links.py"
 GIT = "remo_broker/secret/git.py"
-SECRET_PATHS = "remo_broker/cli/secret_paths.py"
+SECRET_PATHS = "remo_broker/cli/input_files.py"
 TERMINAL = "remo_broker/cli/terminal.py"
 ACL = "remo_broker/ctl/reader_access.py"
 PACK = "remo_broker/build/pack.py"
@@ -37,7 +37,7 @@ CLIENT = (
         "tests/process/client/test_bad_replies.py::test_a_name_that_no_broker_would_accept",
     ),
     Mutant(
-        "remo_broker/secret/places.py",
+        "remo_broker/secret/apply_bindings.py",
         "                check_inside(base, target)\n",
         "",
         "tests/process/secret/test_bindings.py::test_no_link_of_the_repository_takes_a_file_out_of_the_project",

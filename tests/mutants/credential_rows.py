@@ -8,7 +8,7 @@ SERVER = "remo_broker/broker/sockets/credentials.py"
 CONNECTION = "remo_broker/broker/sockets/credential_connection.py"
 FAULTS = "tests/unit/broker/sockets/test_credentials.py"
 REFUSAL = "remo_broker/broker/credential_refusal.py"
-NOT_STARTED = "remo_broker/broker/not_started.py"
+NOT_STARTED = "remo_broker/broker/start_failure.py"
 IDENTITY = "remo_broker/broker/audit/identity.py"
 
 TESTS = "tests/process/sockets/test_credentials.py"
@@ -76,7 +76,7 @@ CREDENTIALS = (
         f"{KILLS}::test_peers_that_are_not_systemd_are_not_waited_for",
     ),
     Mutant(
-        "remo_broker/broker/reloads.py",
+        "remo_broker/broker/sighup.py",
         "            while self._signals:\n                self._signals = 1\n                self._begins()\n",
         "            self._begins()\n            while self._signals:\n                self._signals = 1\n",
         "tests/process/sockets/test_reloading.py::test_a_hangup_during_a_reload_also_reads_the_credential_rules_again",

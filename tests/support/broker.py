@@ -24,7 +24,7 @@ from remo_broker.broker import registrations
 from remo_broker.broker.projects import ManifestSource, Registration
 from remo_broker.manifest.document import parse
 from remo_broker.manifest.result import build
-from remo_broker.protocol.process import MEMORY_ENVIRONMENT
+from remo_broker.protocol.hardening import MEMORY_ENVIRONMENT
 from tests.support import processes
 from tests.support.host_memory import of_this_host
 from tests.support.late import patiently

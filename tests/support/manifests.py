@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from remo_broker.manifest.rules import SEARCH
+from remo_broker.manifest.constants import SEARCH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from remo_broker.broker.refusals import Refused
-from remo_broker.broker.secrets.json_spans import OBJECT, finish, scan
 from remo_broker.broker.secrets.memory import Arena, RegionHolder
 from remo_broker.broker.secrets.store import Store
+from remo_broker.broker.secrets.strict_json import OBJECT, finish, scan
 
 if TYPE_CHECKING:
     from remo_broker.broker.secrets.expiry import Clocks

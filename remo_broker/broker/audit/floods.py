@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import partial
 
 from remo_broker.broker.rate import Bucket
-from remo_broker.protocol import records
+from remo_broker.protocol import audit_records
 from remo_broker.protocol.names import counted
 
 TYPE_CHECKING = False
@@ -99,7 +99,9 @@ class LongNames:
 
     def _report(self, project: str, count: int, peer_fields: bytes) -> None:
         message = f"Project {project} was denied {counted(count, 'more long name')}."
-        self._trail.write_or_keep(records.denials_counted(project, count, records.LONG_NAMES, message) + peer_fields)
+        self._trail.write_or_keep(
+            audit_records.denials_counted(project, count, audit_records.LONG_NAMES, message) + peer_fields
+        )
 
 
 class RateLimitRecords:
@@ -117,5 +119,5 @@ class RateLimitRecords:
 
     def _report(self, project: str, count: int, peer_fields: bytes) -> None:
         message = f"Project {project} exceeded its rate limit; {counted(count, 'request')} refused."
-        record = records.record(records.Event.RATE_LIMITED, message, project=project, count=count)
+        record = audit_records.record(audit_records.Event.RATE_LIMITED, message, project=project, count=count)
         self._trail.write_or_keep(record + peer_fields)

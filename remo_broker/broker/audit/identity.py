@@ -24,9 +24,9 @@ import os
 import re
 import select
 
-from remo_broker.protocol import records
+from remo_broker.protocol import audit_records
+from remo_broker.protocol.audit_records import field
 from remo_broker.protocol.names import printable
-from remo_broker.protocol.records import field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,10 +93,10 @@ def peer_fields(connection: Accepted, peer: Peer, turn: int) -> bytes:
     if not found:
         found = peer_identity(connection, pid, uid, turn)
     if not found or found is not last.fields:
-        return records.peer_fields(pid, uid, gid) + found
+        return audit_records.peer_fields(pid, uid, gid) + found
     if uid != last.uid or gid != last.gid:
         last.uid, last.gid = uid, gid
-        last.all_fields = records.peer_fields(pid, uid, gid) + found
+        last.all_fields = audit_records.peer_fields(pid, uid, gid) + found
     return last.all_fields
 
 

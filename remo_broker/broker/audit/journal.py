@@ -258,7 +258,7 @@ class StderrTransport:
 
 
 def fields_of(record: bytes) -> dict[str, str]:
-    """The fields of one record in native format, as a dict. The inverse of `records.field`."""
+    """The fields of one record in native format, as a dict. The inverse of `audit_records.field`."""
     fields = {}
     while record:
         line, _, rest = record.partition(b"\n")

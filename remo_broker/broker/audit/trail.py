@@ -17,7 +17,8 @@ from __future__ import annotations
 import os
 
 from remo_broker.broker.audit.waiting import Waiting
-from remo_broker.protocol import records
+from remo_broker.protocol import audit_records
+from remo_broker.protocol.audit_records import END_OF_GET, PRIORITY_CONTROL, Event
 from remo_broker.protocol.clock import monotonic
 from remo_broker.protocol.names import counted
 
@@ -61,7 +62,7 @@ RETRY_SECONDS = 0.25
 # disks are full, the records of up to twice that time may be lost.
 STORAGE_CHECK_SECONDS = 0.25
 # What is wrong with a trail, as shown in `status` and REMO_REASON.
-NOT_TAKEN, NOT_STORED, UNCHECKED = records.NOT_TAKEN, "not_stored", "unchecked"
+NOT_TAKEN, NOT_STORED, UNCHECKED = audit_records.NOT_TAKEN, "not_stored", "unchecked"
 # The most records that can be lost with journald's socket: a send buffer has 212,992 bytes, a
 # record at least 350.
 QUEUE_RECORDS = 600
@@ -81,7 +82,7 @@ class AuditTrail:
         """Distinguishes this start's serials from another's."""
         self.serial = 0
         """The last record's serial."""
-        self._start_field = records.field(records.START_ID_FIELD, self.start_id)
+        self._start_field = audit_records.field(audit_records.START_ID_FIELD, self.start_id)
         self.healthy = True
         """Whether records are accepted. `stored` says whether they are also stored."""
         self.stored = True
@@ -137,7 +138,7 @@ class AuditTrail:
         entries = []
         for head in heads:
             serial += 1
-            entries.append(head + records.END % (tail, start, serial))
+            entries.append(head + audit_records.END % (tail, start, serial))
         self.serial = serial
         return entries
 
@@ -169,7 +170,7 @@ class AuditTrail:
         """The same for the only record of a turn, as nearly all are: empty if it was accepted, else
         the numbered record."""
         self.serial += 1
-        record = b"".join((head, peer_fields, records.END_OF_GET % (microseconds, self._start_field, self.serial)))
+        record = b"".join((head, peer_fields, END_OF_GET % (microseconds, self._start_field, self.serial)))
         if self.healthy or self.retry():
             try:
                 self._transport.send([record], SEND_SECONDS)
@@ -206,8 +207,8 @@ class AuditTrail:
 
     def probe(self) -> int:
         """Write a record like that of a fetch. Returns its serial, or 0 if it was not accepted."""
-        record = records.record(records.Event.PROBED, "Checking that the journal stores the records that it accepts.")
-        entries = self.numbered([record + records.own_fields()], b"")
+        record = audit_records.record(Event.PROBED, "Checking that the journal stores the records that it accepts.")
+        entries = self.numbered([record + audit_records.own_fields()], b"")
         if self.write(entries):
             return self.serial
         self.keep(entries)
@@ -222,8 +223,8 @@ class AuditTrail:
         self.stored = True
         if was_missing:
             text = "The journal stores audit records again."
-            record = records.record(records.Event.RECOVERED, text, dropped=0, reason=NOT_STORED)
-            self.write_or_keep(record + records.own_fields())
+            record = audit_records.record(Event.RECOVERED, text, dropped=0, reason=NOT_STORED)
+            self.write_or_keep(record + audit_records.own_fields())
 
     def storage_unknown(self) -> None:
         """There was no answer: keep the last known result, and do not wait for a first answer."""
@@ -240,8 +241,8 @@ class AuditTrail:
             f"The journal accepts audit records but does not store them, such as that with serial {serial}; see MaxLevelStore= "
             "and Storage= of journald.conf(5) and LogLevelMax= of the unit."
         )
-        record = records.record(records.Event.DEGRADED, text, dropped=self.dropped, reason=NOT_STORED)
-        self.write_or_keep(record + records.own_fields())
+        record = audit_records.record(Event.DEGRADED, text, dropped=self.dropped, reason=NOT_STORED)
+        self.write_or_keep(record + audit_records.own_fields())
 
     def _lost_a_queue(self) -> None:
         if self.unseen or self.unseen_before:
@@ -266,7 +267,7 @@ class AuditTrail:
 
     def log(self, priority: int, message: str) -> None:
         """Log a line that is not an audit record."""
-        self._write_or_keep([records.note(priority, message)])
+        self._write_or_keep([audit_records.note(priority, message)])
 
     def _write_or_keep(self, records: list[bytes]) -> None:
         if not self.write(records):
@@ -288,7 +289,7 @@ class AuditTrail:
                 self._probed_at = now
                 # journald looks for room only when it has something to write. If there still is
                 # none, this line is lost, which is not counted: it is no audit record.
-                note = records.note(records.PRIORITY_CONTROL, "Checking whether the journal can be written.")
+                note = audit_records.note(PRIORITY_CONTROL, "Checking whether the journal can be written.")
                 if self._try_to_send([note], 0.0):
                     self.unseen -= 1
             return False
@@ -310,7 +311,7 @@ class AuditTrail:
             timeout = max(0.0, now + SEND_SECONDS - monotonic())
         dropped = self.dropped - self._dropped_before
         text = f"journald accepts audit records again; at most {dropped} records were lost."
-        recovered = records.record(records.Event.RECOVERED, text, dropped=dropped) + records.own_fields()
+        recovered = audit_records.record(Event.RECOVERED, text, dropped=dropped) + audit_records.own_fields()
         self.healthy = self._try_to_send(self.numbered([recovered], b""), timeout)
         if not self.healthy:
             self.serial -= 1  # the next attempt creates another record
@@ -322,18 +323,17 @@ class AuditTrail:
     def _degrade(self, why: str) -> None:
         self.healthy = False
         if self._degraded is None:
-            record = records.record(records.Event.DEGRADED, f"{why}; records wait in memory.", dropped=self.dropped)
-            [self._degraded] = self.numbered([record], records.own_fields() + self._stamp())
+            record = audit_records.record(Event.DEGRADED, f"{why}; records wait in memory.", dropped=self.dropped)
+            [self._degraded] = self.numbered([record], audit_records.own_fields() + self._stamp())
 
     def _count_denials(self) -> None:
         """Add one record for each project with the number of its dropped denials."""
         uncounted, self._waiting.uncounted = self._waiting.uncounted, {}
         for project, count in uncounted.items():
-            message = (
-                f"Project {project} was denied {counted(count, 'more request')} while journald accepted no records."
-            )
-            record = records.denials_counted(project, count, records.NOT_TAKEN, message)
-            self.keep(self.numbered([record], records.own_fields()))
+            requests = counted(count, "more request")
+            message = f"Project {project} was denied {requests} while journald accepted no records."
+            record = audit_records.denials_counted(project, count, audit_records.NOT_TAKEN, message)
+            self.keep(self.numbered([record], audit_records.own_fields()))
 
     def _try_to_send(self, records: list[bytes], timeout_seconds: float) -> bool:
         try:
@@ -344,7 +344,7 @@ class AuditTrail:
         return True
 
     def _stamp(self) -> bytes:
-        return records.field(records.EVENT_TIME_FIELD, self._clock_usec())
+        return audit_records.field(audit_records.EVENT_TIME_FIELD, self._clock_usec())
 
     def _batches(self, records: list[bytes]) -> list[list[bytes]]:
         """`records` in order, split into batches that the transport accepts. A single record always

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from itertools import islice
 
-from remo_broker.protocol.records import DENY_LINE, PROJECT_PREFIX
+from remo_broker.protocol.audit_records import DENY_LINE, PROJECT_PREFIX
 
 # The limit on waiting records also limits what the audit may lose: about 600 KiB of memory at most.
 WAITING_RECORDS = 1000

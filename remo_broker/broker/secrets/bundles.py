@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 
 from remo_broker.broker.secrets.memory import REGION_SIZE
-from remo_broker.broker.secrets.push_rules import too_long
-from remo_broker.protocol.limits import MAX_MESSAGE
+from remo_broker.broker.secrets.secret_rules import too_long
+from remo_broker.protocol.shared_limits import MAX_MESSAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from remo_broker.broker.secrets.json_spans import Node
     from remo_broker.broker.secrets.memory import Arena, Region
+    from remo_broker.broker.secrets.strict_json import Node
 
 _BACKSLASH = 0x5C
 _needs_escape = re.compile(rb'[\\"]+')

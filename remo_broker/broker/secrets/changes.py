@@ -3,9 +3,9 @@ values lie."""
 
 from __future__ import annotations
 
-from remo_broker.broker.secrets.json_spans import BYTES_PER_UNIT_SHIFT, STEP_BUDGET
-from remo_broker.protocol.limits import MAX_NAMED
+from remo_broker.broker.secrets.strict_json import BYTES_PER_UNIT_SHIFT, STEP_BUDGET
 from remo_broker.protocol.replies import PushChanges
+from remo_broker.protocol.shared_limits import MAX_NAMED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

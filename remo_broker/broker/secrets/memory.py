@@ -21,8 +21,8 @@ import sys
 
 from remo_broker.broker.refusals import Refused
 from remo_broker.protocol.codes import Code, Protection, Reason
-from remo_broker.protocol.limits import MAX_MESSAGE, MAX_PUSH
-from remo_broker.protocol.process import MEMORY_ENVIRONMENT
+from remo_broker.protocol.hardening import MEMORY_ENVIRONMENT
+from remo_broker.protocol.shared_limits import MAX_MESSAGE, MAX_PUSH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import binascii
 import re
 
 from remo_broker.broker.refusals import Refused
-from remo_broker.broker.secrets.json_spans import OBJECT, STRING, finish, scan
+from remo_broker.broker.secrets.strict_json import OBJECT, STRING, finish, scan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

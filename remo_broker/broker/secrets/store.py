@@ -1,9 +1,9 @@
 """The secrets: one snapshot at a time, replaced in one step.
 
-A push is received into a region (`memory`) and read in place (`scan`). If it is valid, that region
-becomes the new snapshot, which keeps for each value the position of its JSON literal. A `get` sends
-the literal unchanged, between a head and a tail. Only bundles are rewritten, as the JSON string of
-their JSON, into a second region.
+A push is received into a region (`memory`) and read in place (`strict_json`). If it is valid, that
+region becomes the new snapshot, which keeps for each value the position of its JSON literal. A
+`get` sends the literal unchanged, between a head and a tail. Only bundles are rewritten, as the
+JSON string of their JSON, into a second region.
 
 When a snapshot is replaced or cleared, its memory is overwritten as soon as no reply is being sent
 from it.
@@ -16,21 +16,21 @@ from functools import partial
 from remo_broker.broker.secrets.bundles import Bundles
 from remo_broker.broker.secrets.changes import compare
 from remo_broker.broker.secrets.expiry import Clocks, Expiry, parse_time
-from remo_broker.broker.secrets.json_spans import OBJECT, STEP_BUDGET, STRING, text
-from remo_broker.broker.secrets.push_rules import check_fields, check_name, invalid, is_base64, too_long
-from remo_broker.protocol.limits import MAX_MESSAGE
+from remo_broker.broker.secrets.secret_rules import check_fields, check_name, invalid, is_base64, too_long
+from remo_broker.broker.secrets.strict_json import OBJECT, STEP_BUDGET, STRING, text
+from remo_broker.protocol.shared_limits import MAX_MESSAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator
     from typing import TypeAlias
 
-    from remo_broker.broker.secrets.json_spans import Node
     from remo_broker.broker.secrets.memory import Arena, Region, RegionHolder
+    from remo_broker.broker.secrets.strict_json import Node
     from remo_broker.protocol.replies import PushChanges
 
     # Index of the region, start and end of the literal with its quotes, whether it is base64. A
-    # tuple: see `scan`.
+    # tuple: see `strict_json`.
     Secret: TypeAlias = tuple[int, int, int, bool]
 
 # The parts of the reply to a get; the literal goes between them.

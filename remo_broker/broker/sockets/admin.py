@@ -14,14 +14,14 @@ from remo_broker.broker.audit import identity
 from remo_broker.broker.loop import READ
 from remo_broker.broker.refusals import BUG, Refused, protocol_error
 from remo_broker.broker.requests import decode
-from remo_broker.broker.secrets.json_spans import OBJECT, STRING, forget, scan, text
 from remo_broker.broker.secrets.memory import RegionHolder, trim
+from remo_broker.broker.secrets.strict_json import OBJECT, STRING, forget, scan, text
 from remo_broker.broker.sockets.connection import PEER_SECONDS, Connection, Stream
 from remo_broker.broker.sockets.listener import TOO_MANY_CONNECTIONS, Overflow
 from remo_broker.protocol.codes import Code, Reason
-from remo_broker.protocol.limits import MAX_MESSAGE, MAX_PUSH
 from remo_broker.protocol.message import encode
 from remo_broker.protocol.ops import ADMIN_REQUESTS, PushCreds
+from remo_broker.protocol.shared_limits import MAX_MESSAGE, MAX_PUSH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
     from remo_broker.broker.loop import Job, Later, Loop
-    from remo_broker.broker.secrets.json_spans import Node
     from remo_broker.broker.secrets.memory import Arena, Region
+    from remo_broker.broker.secrets.strict_json import Node
     from remo_broker.broker.sockets.connection import Peer, Sweeper
     from remo_broker.protocol.ops import Request
     from remo_broker.protocol.replies import Reply

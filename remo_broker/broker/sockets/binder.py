@@ -13,7 +13,7 @@ import os
 import stat
 
 from remo_broker.binder import files
-from remo_broker.broker import helpers
+from remo_broker.broker import helper_process
 from remo_broker.broker.refusals import Refused
 from remo_broker.protocol import paths
 from remo_broker.protocol.codes import Code, Reason
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from typing import Any
 
-    from remo_broker.broker.helpers import Answer
+    from remo_broker.broker.helper_process import Answer
     from remo_broker.broker.loop import Later, Loop
 
 # The helper takes about 70 ms to start, longer on a machine that swaps. An operator's command waits
@@ -99,23 +99,25 @@ class Binder:
 
     def _call(self, request: bytes) -> Generator[Later | None, Any, Answer]:
         try:
-            answer = yield helpers.Call(self._loop, helpers.connect(self._helper), request, SECONDS, MAX_REPLY).later
-        except helpers.HelperUnreachable as problem:
+            answer = yield helper_process.Call(
+                self._loop, helper_process.connect(self._helper), request, SECONDS, MAX_REPLY
+            ).later
+        except helper_process.HelperUnreachable as problem:
             answer = problem
-        if isinstance(answer, helpers.HelperUnreachable):
+        if isinstance(answer, helper_process.HelperUnreachable):
             raise self._unreachable(answer)
         return answer  # type: ignore[no-any-return]
 
     def _call_now(self, request: bytes) -> Answer:
         try:
             if self._connection is None:
-                self._connection = helpers.connect(self._helper)
-            return helpers.ask_now(self._connection, request, SECONDS)
-        except helpers.HelperUnreachable as problem:
+                self._connection = helper_process.connect(self._helper)
+            return helper_process.ask_now(self._connection, request, SECONDS)
+        except helper_process.HelperUnreachable as problem:
             self.started()
             raise self._unreachable(problem) from None
 
-    def _unreachable(self, problem: helpers.HelperUnreachable) -> Refused:
+    def _unreachable(self, problem: helper_process.HelperUnreachable) -> Refused:
         return _unavailable(
             f"the helper that creates sockets did not answer ({problem}); run 'systemctl start remo-broker-bind.socket' "
             "and see 'journalctl -u remo-broker-bind@*'"
@@ -140,7 +142,7 @@ def _sockets(kinds: Sequence[str], answer: Answer) -> dict[str, _socket.socket]:
         message = printable(str(reply["message"]), MAX_REPLY)
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
-    helpers.close_all(descriptors)
+    helper_process.close_all(descriptors)
     raise _unavailable(message)
 
 

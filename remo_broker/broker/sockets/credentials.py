@@ -19,11 +19,11 @@ from remo_broker.broker.refusals import Refused
 from remo_broker.broker.sockets.connection import Peer, hung_up
 from remo_broker.broker.sockets.credential_connection import CredentialConnection, CredentialConnections
 from remo_broker.broker.systemd import CREDENTIAL
-from remo_broker.protocol import records
+from remo_broker.protocol import audit_records
+from remo_broker.protocol.audit_records import Decision, Outcome
 from remo_broker.protocol.codes import Code, Reason
 from remo_broker.protocol.credential_rules import peer_of
 from remo_broker.protocol.names import printable
-from remo_broker.protocol.records import Decision, Outcome
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ class CredentialServer(CredentialConnections):
     ) -> bool:
         """Hand over the audit record. Returns whether a secret may be released."""
         secret = verdict.rule.source if verdict is not None and verdict.rule is not None else ""
-        head = records.credential_head(
+        head = audit_records.credential_head(
             printable(asked.unit),
             printable(asked.credential),
             secret,
@@ -249,7 +249,7 @@ class CredentialServer(CredentialConnections):
             reason,
             self._store.generation,
         )
-        entries = self._trail.numbered([head + asked.identity], records.latency_field(0))
+        entries = self._trail.numbered([head + asked.identity], audit_records.latency_field(0))
         if self._trail.write(entries):
             return not self._deny or outcome is not Outcome.OK or self._trail.received()
         if self._deny and outcome is Outcome.OK:

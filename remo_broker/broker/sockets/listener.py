@@ -12,7 +12,7 @@ from _socket import socket as Accepted  # noqa: N812 - distinct from listening s
 from remo_broker.broker.loop import READ
 from remo_broker.broker.refusals import Refused
 from remo_broker.broker.sockets.connection import Connection, Peer, accept, discard
-from remo_broker.broker.sockets.passed import refuse_descriptors, take_out
+from remo_broker.broker.sockets.passed_descriptors import refuse_descriptors, take_out
 from remo_broker.protocol.codes import Code, Reason
 
 TYPE_CHECKING = False

@@ -8,7 +8,7 @@ gathered write for each reply.
 from __future__ import annotations
 
 from remo_broker.broker import decisions
-from remo_broker.protocol import records
+from remo_broker.protocol import audit_records
 from remo_broker.protocol.clock import monotonic
 
 TYPE_CHECKING = False
@@ -92,7 +92,7 @@ class Outbox:
         record is not accepted."""
         if self._deny and not self._trail.stored:
             heads = self._deny_secrets(entries)
-        latency = records.latency_field((monotonic() - self._loop.now) * 1e6)
+        latency = audit_records.latency_field((monotonic() - self._loop.now) * 1e6)
         written = self._trail.numbered(heads, latency)
         taken = self._trail.write(written)
         if not self._deny and taken == len(written):
@@ -123,7 +123,7 @@ class Outbox:
             kept = record
             if self._deny and grant is not None and not isinstance(reply, bytes):
                 entries[index] = (connection, decisions.AUDIT_UNAVAILABLE, None, b"", None)
-                kept = self._broker.not_audited(grant, record) + peer_fields + records.serial_of(record)
+                kept = self._broker.not_audited(grant, record) + peer_fields + audit_records.serial_of(record)
             self._trail.keep([kept])
 
     def _received(self, entries: list[Entry], audited: list[int]) -> bool:

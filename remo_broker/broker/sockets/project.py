@@ -13,15 +13,15 @@ from remo_broker.broker.loop import READ
 from remo_broker.broker.projects import LONGEST_KNOWN_LINE
 from remo_broker.broker.refusals import Refused, protocol_error
 from remo_broker.broker.requests import decode
-from remo_broker.broker.secrets.json_spans import finish, scan
+from remo_broker.broker.secrets.strict_json import finish, scan
 from remo_broker.broker.sockets.connection import DONTWAIT, INERT, PEER_SECONDS
 from remo_broker.broker.sockets.fair_queue import FairQueue, QueuedConnection
 from remo_broker.broker.sockets.outbox import Outbox
 from remo_broker.broker.sockets.watch import ProjectStream, Watchers
 from remo_broker.protocol.codes import PROJECT, Code, Reason
-from remo_broker.protocol.limits import MAX_MESSAGE
 from remo_broker.protocol.message import encode
 from remo_broker.protocol.ops import PROJECT_REQUESTS, Bindings, Get, Info, Peek, Ping, Ready, WatchProject
+from remo_broker.protocol.shared_limits import MAX_MESSAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from remo_broker.broker.decisions import Decisions
     from remo_broker.broker.loop import Loop
     from remo_broker.broker.projects import Grant, Project
-    from remo_broker.broker.secrets.json_spans import Node
+    from remo_broker.broker.secrets.strict_json import Node
     from remo_broker.broker.sockets.connection import Peer, Sweeper
     from remo_broker.protocol.ops import Request
 
@@ -50,7 +50,7 @@ MAX_UNREAD = 16 * MAX_MESSAGE
 BYTES_PER_UNIT_SHIFT = 5
 # Longer lines are parsed in steps, with other work in between: 64 KiB of numbers take 40 ms.
 LONG_LINE = LONGEST_KNOWN_LINE
-# The cost of such a step: about 0.5 ms, see `scan`.
+# The cost of such a step: about 0.5 ms, see `strict_json`.
 STEP_COST = 32
 
 TOO_LONG = protocol_error(

@@ -29,7 +29,7 @@ from remo_broker.broker.sockets.listener import (
     revoke,
 )
 from remo_broker.broker.sockets.project import ProjectConnection
-from remo_broker.broker.sockets.refused import LineReader, RefusedConnection, RefusedPeers, unregistered_record
+from remo_broker.broker.sockets.refused_peers import LineReader, RefusedConnection, RefusedPeers, unregistered_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from remo_broker.broker.loop import Later
     from remo_broker.broker.projects import Project
     from remo_broker.broker.sockets.project import ProjectServer
-    from remo_broker.broker.sockets.refused import RecordOf
+    from remo_broker.broker.sockets.refused_peers import RecordOf
     from remo_broker.broker.systemd import Manager
 
 # Limits for connections on one socket that will be refused: at one time, per second, and in a

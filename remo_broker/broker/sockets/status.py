@@ -12,7 +12,7 @@ from remo_broker.broker.handlers import table
 from remo_broker.broker.loop import READ
 from remo_broker.broker.refusals import Refused, protocol_error
 from remo_broker.broker.requests import decode
-from remo_broker.broker.secrets.json_spans import finish, scan
+from remo_broker.broker.secrets.strict_json import finish, scan
 from remo_broker.broker.sockets.connection import PEER_SECONDS, Connection, Stream
 from remo_broker.broker.sockets.listener import Overflow
 from remo_broker.protocol.codes import STATUS, Reason

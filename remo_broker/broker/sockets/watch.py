@@ -11,9 +11,9 @@ import _socket
 
 from remo_broker.broker.sockets.connection import Stream
 from remo_broker.protocol.clock import now_usec
-from remo_broker.protocol.limits import KEEP_ALIVE_SECONDS
 from remo_broker.protocol.message import encode
 from remo_broker.protocol.replies import CLEARED, PUSHED, RELOADED, KeepAlive, ProjectState, StoreState
+from remo_broker.protocol.shared_limits import KEEP_ALIVE_SECONDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 
-from remo_broker.protocol.limits import MAX_MESSAGE, MAX_PUSH
+from remo_broker.protocol.shared_limits import MAX_MESSAGE, MAX_PUSH
 
 CORPUS = pathlib.Path(__file__).with_name("corpus")
 KINDS = ("project", "admin", "status")

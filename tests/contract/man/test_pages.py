@@ -12,8 +12,8 @@ import pytest
 from remo_broker.broker.audit.waiting import WAITING_RECORDS
 from remo_broker.bus.interfaces import MANAGER, PROJECT
 from remo_broker.ctl.status import PROTECTION
-from remo_broker.manifest.rules import SEARCH
-from remo_broker.protocol import records
+from remo_broker.manifest.constants import SEARCH
+from remo_broker.protocol import audit_records
 from remo_broker.protocol.config import KEYS, Number
 from tests.contract.man.pages import missing, page
 from tests.support.machine import REPOSITORY
@@ -62,15 +62,23 @@ def test_every_key_of_the_configuration_with_its_default() -> None:
 
 
 def test_every_event_and_field_of_the_audit() -> None:
-    assert missing("remo-broker.8", [event.word for event in records.Event]) == []
-    head = records.fetch_head(
-        "p", "S", records.Decision.ALLOW, records.Outcome.OK, records.IN_MANIFEST, 1, records.Backend.STORE
+    assert missing("remo-broker.8", [event.word for event in audit_records.Event]) == []
+    head = audit_records.fetch_head(
+        "p",
+        "S",
+        audit_records.Decision.ALLOW,
+        audit_records.Outcome.OK,
+        audit_records.IN_MANIFEST,
+        1,
+        audit_records.Backend.STORE,
     ).decode()
-    record = head + (records.peer_fields(1, 2, 3) + records.latency_field(1)).decode()
+    record = head + (audit_records.peer_fields(1, 2, 3) + audit_records.latency_field(1)).decode()
     assert missing("remo-broker.8", [line.partition("=")[0] for line in record.splitlines()]) == []
-    words = [str(word) for kind in (records.Decision, records.Outcome, records.Backend) for word in kind]
+    words = [
+        str(word) for kind in (audit_records.Decision, audit_records.Outcome, audit_records.Backend) for word in kind
+    ]
     assert missing("remo-broker.8", words) == []
-    assert missing("remo-broker.8", [records.EVENT_TIME_FIELD, f"{WAITING_RECORDS:,}"]) == []
+    assert missing("remo-broker.8", [audit_records.EVENT_TIME_FIELD, f"{WAITING_RECORDS:,}"]) == []
 
 
 def test_the_places_of_a_manifest_in_order() -> None:

@@ -13,13 +13,13 @@ from remo_broker.broker.audit import trail
 from remo_broker.broker.credentials import IN_CONFIGURATION
 from remo_broker.broker.expiry_timer import HALF_SENT_SECONDS
 from remo_broker.broker.sockets.connection import PEER_SECONDS
-from remo_broker.protocol import limits, ops, records, replies
+from remo_broker.protocol import audit_records, ops, replies, shared_limits
 from remo_broker.protocol.codes import ADMIN_CODES, PROJECT_CODES, Protection, Reason
-from remo_broker.protocol.limits import MAX_UIDS
 from remo_broker.protocol.message import Message
 from remo_broker.protocol.names import MAX_SHOWN_NAME, RESERVED_PROJECT_NAMES
 from remo_broker.protocol.ops import ADMIN_REQUESTS, PROJECT_REQUESTS, STATUS_REQUESTS
 from remo_broker.protocol.replies import EVENTS
+from remo_broker.protocol.shared_limits import MAX_UIDS
 from tests.contract.man.pages import arguments, missing, page, source
 
 PAGE = "remo-broker-protocol.7"
@@ -43,7 +43,9 @@ def test_every_op_field_code_and_reason() -> None:
 
 def test_no_word_that_means_nothing() -> None:
     """Every word that is marked up as one of the protocol is one."""
-    others = {"op", "NaN", "Infinity", "usec"} | {str(word) for kind in (records.Backend, Protection) for word in kind}
+    others = {"op", "NaN", "Infinity", "usec"} | {
+        str(word) for kind in (audit_records.Backend, Protection) for word in kind
+    }
     others |= RESERVED_PROJECT_NAMES | set(replies.UnitCredential.FIELDS) | {IN_CONFIGURATION}
     others |= {trail.NOT_TAKEN, trail.NOT_STORED, trail.UNCHECKED}
     known = {*REQUESTS, *EVENTS} | WATCH_EVENTS | CODES | REASONS | FIELDS | EVENT_FIELDS | others
@@ -53,11 +55,11 @@ def test_no_word_that_means_nothing() -> None:
 def test_numbers() -> None:
     text = page(PAGE)
     for promise in (
-        f"its newline included, has {limits.MAX_MESSAGE} bytes",
-        f"request may have {limits.MAX_PUSH}",
-        f"more than {limits.MAX_DEPTH} levels",
+        f"its newline included, has {shared_limits.MAX_MESSAGE} bytes",
+        f"request may have {shared_limits.MAX_PUSH}",
+        f"more than {shared_limits.MAX_DEPTH} levels",
         f"not finished within {PEER_SECONDS:g} seconds",
-        f"nothing to send for {limits.KEEP_ALIVE_SECONDS:g} seconds",
+        f"nothing to send for {shared_limits.KEEP_ALIVE_SECONDS:g} seconds",
         f"at most {HALF_SENT_SECONDS:g} seconds later",
         f"at most {MAX_UIDS} uids",
         f"at most {MAX_SHOWN_NAME} letters, digits and underscores",

@@ -11,8 +11,8 @@ import pytest
 
 from remo_broker.cli.program import Problem
 from remo_broker.cli.terminal import Output
-from remo_broker.ctl import audit, audit_journal, audit_table, audit_who, journals
-from remo_broker.ctl.audit_journal import Query, Record
+from remo_broker.ctl import audit, audit_reader, audit_requester, audit_table, journals
+from remo_broker.ctl.audit_reader import Query, Record
 from remo_broker.ctl.audit_summary import show_summary, summarise
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def test_nothing_reaches_the_terminal_as_it_is(odd: str, capsys: pytest.CaptureF
 def test_of_a_duplicate_field_the_first_counts() -> None:
     record = fetch(["A", "B"], peer_uid=["0", "1"])
     assert record.text("REMO_SECRET") == "A"
-    assert audit_who.peer(record) == "-"
+    assert audit_requester.peer(record) == "-"
     [count] = summarise([record, fetch("A")])
     assert (count.key[1], count.allowed) == ("A", 2)
 
@@ -143,15 +143,15 @@ def test_summary_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_query_is_bound_to_the_user_and_group_of_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_journal, "USER", "nobody")
-    monkeypatch.setattr(audit_journal, "GROUP", "daemon")
+    monkeypatch.setattr(audit_reader, "USER", "nobody")
+    monkeypatch.setattr(audit_reader, "GROUP", "daemon")
     for query in (Query(), Query(all_events=True), Query(denied=True), Query(project="p", secret="s", denied=True)):
         assert query.terms()[:2] == [[("_UID", "65534")], [("_GID", str(grp.getgrnam("daemon").gr_gid))]]
     assert Query(project="p", secret="s").terms()[3:] == [[("REMO_PROJECT", "p")], [("REMO_SECRET", "s")]]
 
 
 def test_where_no_broker_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_journal, "USER", "no-such-user")
+    monkeypatch.setattr(audit_reader, "USER", "no-such-user")
     with pytest.raises(Problem, match="no user no-such-user on this host"):
         Query().terms()
     monkeypatch.setattr(journals, "FILES", ("/nowhere/*",))

@@ -11,7 +11,7 @@ import subprocess
 import pytest
 
 from remo_broker.cli.terminal import Output
-from remo_broker.ctl.audit_journal import Record
+from remo_broker.ctl.audit_reader import Record
 from remo_broker.ctl.audit_report import Report, pair, write_report
 from tests.process.ctl.test_audit import USEC, Entry, fetch
 from tests.support.machine import unavailable

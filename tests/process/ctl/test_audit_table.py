@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from remo_broker.cli.terminal import Output
-from remo_broker.ctl import audit_table, audit_who
+from remo_broker.ctl import audit_requester, audit_table
 from remo_broker.ctl.audit_summary import summarise
 from remo_broker.ctl.audit_table import collapsed, show
 from tests.process.ctl.test_audit import USEC, fetch
 
 if TYPE_CHECKING:
-    from remo_broker.ctl.audit_journal import Record
+    from remo_broker.ctl.audit_reader import Record
 
 SECOND = 1_000_000
 CONTAINER = "0123456789ab" + "c" * 52
@@ -157,7 +157,7 @@ def test_no_entries_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_who_it_was(fields: dict[str, Any], who: str) -> None:
-    assert audit_who.who(fetch("A", **fields)) == who
+    assert audit_requester.who(fetch("A", **fields)) == who
 
 
 def test_requesters_that_differ_share_no_row_and_no_count(capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,7 +191,7 @@ def test_who_is_looked_for_by_pattern(pattern: str, *, matches: bool) -> None:
     record = fetch(
         "A", peer_comm="npm", peer_container=CONTAINER, peer_unit=f"docker-{CONTAINER}.scope", peer_exe="/usr/bin/node"
     )
-    assert audit_who.matches(record, pattern) is matches
+    assert audit_requester.matches(record, pattern) is matches
 
 
 def test_summaries_by_what_is_asked_for() -> None:

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from remo_broker.cli.terminal import Output
-from remo_broker.ctl.audit_journal import Record
+from remo_broker.ctl.audit_reader import Record
 from remo_broker.ctl.audit_verify import verify
 from tests.process.ctl.test_audit import USEC, Entry, fetch
 

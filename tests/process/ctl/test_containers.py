@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from remo_broker.ctl import audit_who, containers
+from remo_broker.ctl import audit_requester, containers
 from tests.process.ctl.test_audit import fetch
 
 if TYPE_CHECKING:
@@ -94,4 +94,4 @@ def test_what_another_user_calls_a_container_is_not_shown(state: pathlib.Path) -
     podman(state / "home" / containers.PODMAN_HOME, {A: "web-1"})
     for uid, name in ((os.geteuid(), "web-1"), (os.geteuid() + 1, A[:12])):
         record = fetch("S", peer_comm="npm", peer_container=A, peer_unit=f"user@{uid}.service")
-        assert audit_who.who(record) == f"npm in container {name} of user@{uid}"
+        assert audit_requester.who(record) == f"npm in container {name} of user@{uid}"

@@ -17,7 +17,7 @@ import pytest
 from remo_broker.broker.sockets.listener import MAX_OVERFLOW
 from remo_broker.broker.sockets.project import MAX_UNREAD, READ_SIZE
 from remo_broker.protocol.config import Config
-from remo_broker.protocol.limits import MAX_MESSAGE
+from remo_broker.protocol.shared_limits import MAX_MESSAGE
 from tests.support.broker import WAIT_SECONDS, Link, registration, settle
 from tests.support.machine import poll
 from tests.support.slow_descriptor import SlowDescriptor, require_refusal

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from remo_broker.broker.secrets.memory import Arena
-from remo_broker.protocol.process import MEMORY_ENVIRONMENT
+from remo_broker.protocol.hardening import MEMORY_ENVIRONMENT
 from tests.support.broker import Broker, inside, registration
 from tests.support.cores import cores_piped_to
 from tests.support.host_memory import require_memfd_secret, require_mlock

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from remo_broker.protocol.limits import MAX_MESSAGE, MAX_PUSH
+from remo_broker.protocol.shared_limits import MAX_MESSAGE, MAX_PUSH
 from tests.process.memory.traces import assert_not_written, assert_one_copy_each, handled
 from tests.support.broker import Broker, Link
 from tests.support.host_memory import require_memfd_secret

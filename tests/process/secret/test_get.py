@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from remo_broker.cli.program import Problem
-from remo_broker.secret.locate import find_socket
+from remo_broker.secret.project_socket import find_socket
 from tests.process.secret.conftest import KEY, SECRETS
 from tests.support import programs
 from tests.support.broker import NOBODY, listen, registration
@@ -194,7 +194,7 @@ def test_the_find_socket_in_the_directory(directory: pathlib.Path) -> None:
 @pytest.mark.takes_root("running as another user")
 def test_a_directory_that_may_not_be_looked_into(directory: pathlib.Path) -> None:
     directory.chmod(0o711)
-    code = f"from remo_broker.secret.locate import find_socket; find_socket({str(directory)!r})"
+    code = f"from remo_broker.secret.project_socket import find_socket; find_socket({str(directory)!r})"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=programs.environment(),

@@ -10,9 +10,9 @@ import pytest
 
 from remo_broker.cli.options import parse
 from remo_broker.cli.program import Problem
-from remo_broker.protocol.limits import REPLY_SECONDS
+from remo_broker.protocol.shared_limits import REPLY_SECONDS
 from remo_broker.secret.commands import PROGRAM
-from remo_broker.secret.locate import SOCKET_VARIABLE
+from remo_broker.secret.project_socket import SOCKET_VARIABLE
 from remo_broker.secret.wait import wait
 from tests.support import programs
 from tests.support.broker import NOBODY, Broker, listen, registration

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 POLLING = """
 import sys
-from remo_broker.sidecar import inotify, watched
-watched.POLL_SECONDS = 0.3
-inotify.MAX_DIRECTORIES = watched.MAX_DIRECTORIES = 3
+from remo_broker.sidecar import inotify, source_watch
+source_watch.POLL_SECONDS = 0.3
+inotify.MAX_DIRECTORIES = source_watch.MAX_DIRECTORIES = 3
 from remo_broker.sidecar.main import main
 sys.exit(main(sys.argv[1:]))
 """

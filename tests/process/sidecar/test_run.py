@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from remo_broker.sidecar.watched import QUIET_SECONDS
+from remo_broker.sidecar.source_watch import QUIET_SECONDS
 from tests.process.sidecar.test_sources import VALUE, script, source
 from tests.support.broker import inside, settle
 from tests.support.cores import cores_piped_to

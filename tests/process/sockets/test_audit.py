@@ -14,7 +14,7 @@ import pytest
 
 from remo_broker.broker.audit.floods import LONG_NAMES_BURST
 from remo_broker.broker.audit.waiting import WAITING_RECORDS
-from remo_broker.protocol.records import Event
+from remo_broker.protocol.audit_records import Event
 from tests.support.broker import Broker, Link, ask, registration
 from tests.support.host_memory import of_this_host
 from tests.support.machine import poll

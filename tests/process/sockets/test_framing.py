@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from remo_broker.protocol.limits import MAX_MESSAGE, MAX_PUSH
+from remo_broker.protocol.shared_limits import MAX_MESSAGE, MAX_PUSH
 from tests.support.broker import FILES_OF_LAST_PEER, Link
 from tests.support.lines import MARKER, REFUSED, nested
 from tests.support.machine import poll

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from remo_broker.broker.sockets.connection import PEER_SECONDS
-from remo_broker.protocol.process import MEMORY_ENVIRONMENT
+from remo_broker.protocol.hardening import MEMORY_ENVIRONMENT
 from tests.support.broker import WAIT_SECONDS, Broker, Link, inside, registration, run_to_end
 from tests.support.host_memory import of_this_host
 from tests.support.machine import REPOSITORY, poll

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from remo_broker.protocol.limits import MAX_MESSAGE, MAX_PUSH
+from remo_broker.protocol.shared_limits import MAX_MESSAGE, MAX_PUSH
 from tests.support.broker import Broker, Link, registration
 from tests.support.machine import poll
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from remo_broker.protocol.limits import MAX_MESSAGE
+from remo_broker.protocol.shared_limits import MAX_MESSAGE
 from tests.support.broker import Broker, Link, ask, registration
 from tests.support.machine import poll
 from tests.support.projects import make_project

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from remo_broker.broker.audit.journal import fields_of
 from remo_broker.broker.decisions import Decisions, info_fits
 from remo_broker.broker.projects import KNOWN_LINES, LONGEST_KNOWN_LINE, Grant, Project
-from remo_broker.broker.secrets.json_spans import finish, scan
 from remo_broker.broker.secrets.memory import Arena, RegionHolder
 from remo_broker.broker.secrets.store import Store
+from remo_broker.broker.secrets.strict_json import finish, scan
 from remo_broker.protocol.config import Config
 from tests.support.broker import registration
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from remo_broker.broker import helpers, manifest_child
+from remo_broker.broker import helper_process, manifest_child
 from remo_broker.broker.loop import Loop
 from remo_broker.broker.manifest_child import Allowed, ManifestReader, NotRead, parse
 from remo_broker.broker.refusals import Refused
@@ -31,7 +31,7 @@ BARE = GOOD | {"hosts": {}, "bindings": {}}
 
 def test_descriptors_that_a_reader_sends_are_closed(directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that took its reader over could otherwise use up the broker's."""
-    monkeypatch.setattr(helpers, "refuse_descriptors", lambda _: None)  # as an older kernel has it
+    monkeypatch.setattr(helper_process, "refuse_descriptors", lambda _: None)  # as an older kernel has it
     with open(os.devnull) as sent:
         before = len(os.listdir("/proc/self/fd"))
 

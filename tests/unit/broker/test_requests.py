@@ -9,7 +9,7 @@ import pytest
 
 from remo_broker.broker.refusals import Refused
 from remo_broker.broker.requests import decode
-from remo_broker.broker.secrets.json_spans import finish, scan
+from remo_broker.broker.secrets.strict_json import finish, scan
 from remo_broker.protocol.ops import (
     ADMIN_REQUESTS,
     PROJECT_REQUESTS,

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remo_broker.manifest import ManifestError
+from remo_broker.manifest.constants import MAX_BYTES, MAX_KEY_PARTS, MAX_NESTING
 from remo_broker.manifest.document import parse
-from remo_broker.manifest.rules import MAX_BYTES, MAX_KEY_PARTS, MAX_NESTING
 from remo_broker.protocol.codes import Code
 
 # The deadline of the child that reads manifests is 1.5 s; an immediate refusal takes some

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from remo_broker.manifest import ManifestError
+from remo_broker.manifest.constants import MAX_BYTES
 from remo_broker.manifest.reader import read
-from remo_broker.manifest.rules import MAX_BYTES
 from remo_broker.protocol.codes import Code
 from tests.support.manifests import GOOD, PLACES, ProjectDirectory
 from tests.unit.manifest.reading import refusal

@@ -8,8 +8,8 @@ import pytest
 
 from remo_broker.manifest import Manifest, ManifestError
 from remo_broker.manifest.document import parse
-from remo_broker.manifest.models import check
 from remo_broker.manifest.result import build
+from remo_broker.manifest.validation import check
 from remo_broker.protocol.codes import Code
 
 

@@ -14,7 +14,7 @@ import pytest
 from remo_broker.broker.audit.journal import JournalTransport
 from remo_broker.broker.audit.trail import SEND_SECONDS, AuditTrail
 from remo_broker.broker.audit.waiting import WAITING_RECORDS
-from remo_broker.protocol import records
+from remo_broker.protocol import audit_records
 from tests.support.native import Receiver
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class TrailSetup:
 
     def write(self, *numbers: int) -> int:
         """Write, and keep what was not taken; how many were taken."""
-        entries = [records.field("N", number) + records.field("MESSAGE", TEXT) for number in numbers]
+        entries = [audit_records.field("N", number) + audit_records.field("MESSAGE", TEXT) for number in numbers]
         taken = self.trail.write(entries)
         self.trail.keep(entries[taken:])
         return taken
@@ -90,7 +90,7 @@ def test_a_call_is_one_datagram(bench: TrailSetup) -> None:
 
 
 def test_what_does_not_fit_a_datagram_goes_in_several(bench: TrailSetup) -> None:
-    entries = [records.field("N", number) + records.field("MESSAGE", "x" * 1000) for number in range(200)]
+    entries = [audit_records.field("N", number) + audit_records.field("MESSAGE", "x" * 1000) for number in range(200)]
     assert bench.trail.write(entries) == 200
     assert numbers(bench.receiver.take()) == list(range(200))
     assert len(bench.receiver.datagrams) == 4
@@ -271,15 +271,15 @@ def test_troubles_may_come_again_while_it_recovers(bench: TrailSetup) -> None:
 
 
 def fetch(bench: TrailSetup, project: str, secret: str, *, denied: bool) -> None:
-    head = records.fetch_head(
+    head = audit_records.fetch_head(
         project,
         secret,
-        records.Decision.DENY if denied else records.Decision.ALLOW,
-        records.Outcome.DENIED if denied else records.Outcome.OK,
+        audit_records.Decision.DENY if denied else audit_records.Decision.ALLOW,
+        audit_records.Outcome.DENIED if denied else audit_records.Outcome.OK,
         "reason",
         1,
     )
-    [record] = bench.trail.numbered([head], records.peer_fields(1, 2, 3) + records.latency_field(4))
+    [record] = bench.trail.numbered([head], audit_records.peer_fields(1, 2, 3) + audit_records.latency_field(4))
     if not bench.trail.write([record]):
         bench.trail.keep([record])
 
@@ -318,7 +318,7 @@ def test_each_start_has_an_id_of_its_own(bench: TrailSetup) -> None:
 
 
 def test_a_line_of_the_log_takes_no_serial(bench: TrailSetup) -> None:
-    bench.trail.log(records.PRIORITY_CONTROL, "Said.")
+    bench.trail.log(audit_records.PRIORITY_CONTROL, "Said.")
     assert bench.receiver.take() == [{"MESSAGE": "Said.", "PRIORITY": "5", "SYSLOG_IDENTIFIER": "remo-broker"}]
     assert bench.trail.serial == 0
 

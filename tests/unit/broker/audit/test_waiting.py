@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from remo_broker.broker.audit.waiting import WAITING_RECORDS, Waiting
-from remo_broker.protocol import records
-from remo_broker.protocol.records import Decision, Event, Outcome
+from remo_broker.protocol import audit_records
+from remo_broker.protocol.audit_records import Decision, Event, Outcome
 
 
 def grant(project: str, secret: str) -> bytes:
-    return records.fetch_head(project, secret, Decision.ALLOW, Outcome.OK, records.IN_MANIFEST, 1)
+    return audit_records.fetch_head(project, secret, Decision.ALLOW, Outcome.OK, audit_records.IN_MANIFEST, 1)
 
 
 def denial(project: str, secret: str) -> bytes:
-    return records.fetch_head(project, secret, Decision.DENY, Outcome.DENIED, "not_in_manifest", 1)
+    return audit_records.fetch_head(project, secret, Decision.DENY, Outcome.DENIED, "not_in_manifest", 1)
 
 
 def control(number: int) -> bytes:
-    return records.record(Event.REGISTERED, f"Project p{number} was registered.", project=f"p{number}")
+    return audit_records.record(Event.REGISTERED, f"Project p{number} was registered.", project=f"p{number}")
 
 
 def refused(project: str) -> bytes:
-    return records.record(Event.PEER_REFUSED, "A peer was refused.", project=project)
+    return audit_records.record(Event.PEER_REFUSED, "A peer was refused.", project=project)
 
 
 def drained(waiting: Waiting) -> list[bytes]:
@@ -40,7 +40,7 @@ def test_denials_displace_no_grant() -> None:
     later = [grant("b", f"L{number}") for number in range(300)]
     lost += sum(waiting.add(one) for one in later)
     kept = drained(waiting)
-    assert [one for one in kept if records.DENY_LINE not in one] == grants + later
+    assert [one for one in kept if audit_records.DENY_LINE not in one] == grants + later
     assert len(kept) == WAITING_RECORDS
     assert waiting.uncounted == {"a": lost} == {"a": 5500 - WAITING_RECORDS}
 

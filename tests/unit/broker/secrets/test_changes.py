@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from remo_broker.broker.secrets.json_spans import finish, scan
 from remo_broker.broker.secrets.memory import Arena, RegionHolder
 from remo_broker.broker.secrets.store import Store
-from remo_broker.protocol.limits import MAX_NAMED
+from remo_broker.broker.secrets.strict_json import finish, scan
+from remo_broker.protocol.shared_limits import MAX_NAMED
 
 if TYPE_CHECKING:
     from collections.abc import Generator

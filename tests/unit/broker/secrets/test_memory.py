@@ -17,8 +17,8 @@ import pytest
 from remo_broker.broker.refusals import Refused
 from remo_broker.broker.secrets.memory import REGION_SIZE, Arena, Region
 from remo_broker.protocol.codes import Protection
-from remo_broker.protocol.limits import MAX_MESSAGE
-from remo_broker.protocol.process import MEMORY_ENVIRONMENT, environment_missing
+from remo_broker.protocol.hardening import MEMORY_ENVIRONMENT, environment_missing
+from remo_broker.protocol.shared_limits import MAX_MESSAGE
 from tests.support.host_memory import protection, require_memfd_secret, require_mlock
 from tests.support.machine import REPOSITORY, unavailable
 

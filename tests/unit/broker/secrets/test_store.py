@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remo_broker.broker.refusals import Refused
-from remo_broker.broker.secrets.json_spans import finish
 from remo_broker.broker.secrets.memory import REGION_SIZE
 from remo_broker.broker.secrets.store import BINARY_HEAD, VALUE_HEAD, VALUE_TAIL
-from remo_broker.protocol.limits import MAX_MESSAGE, MAX_PUSH
+from remo_broker.broker.secrets.strict_json import finish
+from remo_broker.protocol.shared_limits import MAX_MESSAGE, MAX_PUSH
 from tests.support.stock import NOW, Stock
 
 if TYPE_CHECKING:

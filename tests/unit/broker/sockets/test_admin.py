@@ -14,7 +14,7 @@ from remo_broker.broker.secrets.memory import Arena
 from remo_broker.broker.sockets import admin
 from remo_broker.broker.sockets.connection import Peer, Sweeper
 from remo_broker.protocol.codes import Code
-from remo_broker.protocol.limits import MAX_MESSAGE
+from remo_broker.protocol.shared_limits import MAX_MESSAGE
 
 if TYPE_CHECKING:
     from remo_broker.broker.sockets.admin import AdminCall, Steps

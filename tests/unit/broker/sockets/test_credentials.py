@@ -146,7 +146,7 @@ def test_a_fault_of_a_record_is_answered_with_a_refusal(
     client = bench.connect()
     if part != "record":
         monkeypatch.setattr(bench.credentials, "verdict", fail)
-    monkeypatch.setattr("remo_broker.protocol.records.credential_head", fail)
+    monkeypatch.setattr("remo_broker.protocol.audit_records.credential_head", fail)
     bench.server.stop()
     assert is_refusal(bench.read(client))
     assert len(bench.bugs) == 2

@@ -1,4 +1,5 @@
-"""The limits of the protocol, version 2, each with its reason."""
+"""Limits that more than one process keeps, each with its reason. A limit of one module is in that
+module."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from remo_broker.broker.sockets.passed import take_out
+from remo_broker.broker.sockets.passed_descriptors import take_out
 from tests.support.slow_descriptor import require_refusal
 
 if TYPE_CHECKING:

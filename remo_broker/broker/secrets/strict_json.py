@@ -20,7 +20,7 @@ import re
 
 from remo_broker.broker.refusals import Refused, protocol_error
 from remo_broker.protocol.codes import Reason
-from remo_broker.protocol.limits import MAX_DEPTH
+from remo_broker.protocol.shared_limits import MAX_DEPTH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

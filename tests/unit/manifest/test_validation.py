@@ -9,11 +9,11 @@ import pytest
 
 from remo_broker.manifest import EnvBinding, FileBinding, Manifest
 from remo_broker.manifest.document import parse
-from remo_broker.manifest.models import faults
 from remo_broker.manifest.result import build
-from remo_broker.protocol.limits import MAX_MESSAGE
+from remo_broker.manifest.validation import faults
 from remo_broker.protocol.message import encode
 from remo_broker.protocol.replies import ProjectInfo
+from remo_broker.protocol.shared_limits import MAX_MESSAGE
 from tests.unit.manifest.validating import refusal, validated
 
 EXAMPLES = Path(__file__).parents[2] / "contract/fixtures/manifest"

@@ -1,4 +1,4 @@
-"""The rules of remo-broker-manifest(5) as data: where a manifest is, its patterns and its limits.
+"""The constants of remo-broker-manifest(5): where a manifest is, its patterns and its limits.
 
 Used by the models, by `result`, which reads without models, and by the schema. Standard library
 only.

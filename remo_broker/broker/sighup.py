@@ -8,8 +8,8 @@ because the host was busy.
 from __future__ import annotations
 
 from remo_broker.broker.manifest_child import NotRead
-from remo_broker.broker.process import OwnPeer
 from remo_broker.broker.refusals import Refused
+from remo_broker.broker.startup import OwnPeer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from remo_broker.broker.audit.journal import StderrTransport
 from remo_broker.broker.audit.trail import AuditTrail
 from remo_broker.broker.loop import Loop
 from remo_broker.broker.sockets.connection import Sweeper
-from remo_broker.broker.sockets.refused import LONG_LINE, LineReader, RefusedConnection
+from remo_broker.broker.sockets.refused_peers import LONG_LINE, LineReader, RefusedConnection
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -1,4 +1,4 @@
-"""Records that are only counted, as a summary and the report do: millions of them, in any order.
+"""A faster reader for a summary and the report, which count millions of records in any order.
 
 cysystemd makes some forty strings of each entry, which takes 20 microseconds. systemd-python's
 reader leaves the fields as bytes; a count compares a third of them and decodes none, which takes a
@@ -13,7 +13,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from remo_broker.cli.program import Problem
-from remo_broker.ctl.audit_journal import END_OF_TIME, Query, Record, of_hosts
+from remo_broker.ctl.audit_reader import END_OF_TIME, Query, Record, of_hosts
 from remo_broker.ctl.journals import journal_directories
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Entry:
 
 
 def read_to_count(query: Query) -> Iterator[Record]:
-    """As `audit_journal.read`, but in any order."""
+    """As `audit_reader.read`, but in any order."""
     readers = _readers(query)
     if query.lines is not None and query.directory is not None:
         found = of_hosts(chain.from_iterable(_last_of_each_host(reader, query) for reader in readers), query)
@@ -81,7 +81,7 @@ def _readers(query: Query) -> list[Any]:
 
 def _records(reader: Any, query: Query) -> Iterator[Record]:
     """Backwards if the last ones are wanted. For what lies past the end of the span, see
-    `audit_journal`."""
+    `audit_reader`."""
     backwards = query.lines is not None
     if backwards:
         reader.seek_realtime(END_OF_TIME)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remo_broker.broker.refusals import Refused
-from remo_broker.broker.secrets.json_spans import (
+from remo_broker.broker.secrets.strict_json import (
     ARRAY,
     ARRAY_DEPTH,
     LITERAL,
@@ -26,11 +26,11 @@ from remo_broker.broker.secrets.json_spans import (
     text,
 )
 from remo_broker.protocol.codes import Reason
-from remo_broker.protocol.limits import MAX_DEPTH
+from remo_broker.protocol.shared_limits import MAX_DEPTH
 from tests.support.lines import MARKER, NOT_JSON, REFUSED, nested
 
 if TYPE_CHECKING:
-    from remo_broker.broker.secrets.json_spans import Buffer, Node
+    from remo_broker.broker.secrets.strict_json import Buffer, Node
 
 values = st.recursive(
     st.none()

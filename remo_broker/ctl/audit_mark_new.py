@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 
 from remo_broker.cli.program import Problem
 from remo_broker.cli.times import USEC
-from remo_broker.ctl.audit_first import Firsts
-from remo_broker.ctl.audit_journal import read
-from remo_broker.ctl.audit_who import who
-from remo_broker.protocol import records
+from remo_broker.ctl.audit_first_fetches import Firsts
+from remo_broker.ctl.audit_reader import read
+from remo_broker.ctl.audit_requester import who
+from remo_broker.protocol import audit_records
+from remo_broker.protocol.audit_records import Event
 from remo_broker.protocol.clock import now_usec
-from remo_broker.protocol.records import Event
 
 if TYPE_CHECKING:
-    from remo_broker.ctl.audit_journal import Query, Record
+    from remo_broker.ctl.audit_reader import Query, Record
 
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 # How far back to look if the last run left no mark.
@@ -72,9 +72,9 @@ def _since(path: str | None) -> int:
 def _entry(record: Record) -> bytes:
     project, secret = record.project or "-", record.text("REMO_SECRET") or "-"
     text = f"{who(record)} fetched {secret} of project {project} for the first time."
-    entry = records.record(Event.FIRST_SEEN, text, project=project, secret=secret)
+    entry = audit_records.record(Event.FIRST_SEEN, text, project=project, secret=secret)
     for name in TAKEN_OVER:
         value = record.text(name)
         if value is not None:
-            entry += records.field(name, value)
-    return entry + records.field(records.EVENT_TIME_FIELD, record.usec)
+            entry += audit_records.field(name, value)
+    return entry + audit_records.field(audit_records.EVENT_TIME_FIELD, record.usec)

@@ -15,7 +15,7 @@ import re
 import stat
 
 from remo_broker.cli.input_fault import InputFault
-from remo_broker.protocol.limits import MAX_PUSH
+from remo_broker.protocol.shared_limits import MAX_PUSH
 
 # Does not wait for a FIFO's writer, and does not make a terminal the controlling one.
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY

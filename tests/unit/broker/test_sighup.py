@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from remo_broker.broker import reloads
+from remo_broker.broker import sighup
 from remo_broker.broker.loop import Loop
 from remo_broker.broker.manifest_child import NotRead
 from remo_broker.broker.refusals import Refused
-from remo_broker.broker.reloads import RETRY_SECONDS, Reloads
+from remo_broker.broker.sighup import RETRY_SECONDS, Reloads
 from remo_broker.protocol.codes import Code
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Reading:
 
 @pytest.fixture
 def reading(monkeypatch: pytest.MonkeyPatch) -> Iterator[Reading]:
-    monkeypatch.setattr(reloads, "RETRY_SECONDS", (0.01, 0.02))
+    monkeypatch.setattr(sighup, "RETRY_SECONDS", (0.01, 0.02))
     reading = Reading()
     yield reading
     reading.loop.close()

@@ -7,7 +7,7 @@ import os
 
 from remo_broker.broker import systemd
 from remo_broker.broker.audit.journal import SOCKET_PATH, JournalTransport, StderrTransport
-from remo_broker.protocol import records
+from remo_broker.protocol import audit_records
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,4 +34,4 @@ class OwnPeer:
     """The broker itself, as the peer for what a signal makes it do."""
 
     pid, uid, gid = os.getpid(), os.getuid(), os.getgid()
-    fields = records.own_fields()
+    fields = audit_records.own_fields()

@@ -7,10 +7,10 @@ from remo_broker.client.errors import BadReply, ClientError, ConnectionLost
 from remo_broker.client.exchange import build, encode, parse_object, refusal_in
 from remo_broker.protocol import paths
 from remo_broker.protocol.clock import monotonic
-from remo_broker.protocol.limits import KEEP_ALIVE_SECONDS, MAX_MESSAGE
 from remo_broker.protocol.lines import LineBuffer
 from remo_broker.protocol.ops import WatchStore
 from remo_broker.protocol.replies import StoreState
+from remo_broker.protocol.shared_limits import KEEP_ALIVE_SECONDS, MAX_MESSAGE
 
 # A connect waits only if the backlog is full.
 CONNECT_SECONDS = 5.0
@@ -18,7 +18,7 @@ CONNECT_SECONDS = 5.0
 SILENCE_SECONDS = 2 * KEEP_ALIVE_SECONDS + 5
 
 
-class BrokerLink:
+class BrokerWatch:
     """Raises `ClientError` when the broker cannot be reached."""
 
     def __init__(self, path: str) -> None:
@@ -67,4 +67,4 @@ class BrokerLink:
         self._socket.close()
 
 
-__all__ = ["SILENCE_SECONDS", "BrokerLink", "ClientError"]
+__all__ = ["SILENCE_SECONDS", "BrokerWatch", "ClientError"]

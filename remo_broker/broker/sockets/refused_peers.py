@@ -8,14 +8,14 @@ from collections import deque
 from remo_broker.broker.loop import READ
 from remo_broker.broker.refusals import Refused
 from remo_broker.broker.requests import decode
-from remo_broker.broker.secrets.json_spans import finish, scan
+from remo_broker.broker.secrets.strict_json import finish, scan
 from remo_broker.broker.sockets.connection import PEER_SECONDS, Connection
-from remo_broker.protocol import records
+from remo_broker.protocol import audit_records
 from remo_broker.protocol.codes import Reason
-from remo_broker.protocol.limits import MAX_MESSAGE
 from remo_broker.protocol.lines import LineBuffer
 from remo_broker.protocol.names import counted
 from remo_broker.protocol.ops import PROJECT_REQUESTS, Get
+from remo_broker.protocol.shared_limits import MAX_MESSAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -164,15 +164,15 @@ def unregistered_record(project: str, peer_fields: bytes, generation: int) -> Re
             return None
         if not isinstance(request, Get):
             return None
-        head = records.fetch_head(
+        head = audit_records.fetch_head(
             project,
             request.name,
-            records.Decision.DENY,
-            records.Outcome.DENIED,
+            audit_records.Decision.DENY,
+            audit_records.Outcome.DENIED,
             Reason.NOT_REGISTERED.value,
             generation,
         )
-        return head + peer_fields + records.latency_field(0)
+        return head + peer_fields + audit_records.latency_field(0)
 
     return record_of
 
@@ -225,8 +225,8 @@ class RefusedPeers:
             self._loop.after(REFUSED_PEERS_SECONDS, lambda: self._report(key))
 
     def _record(self, project: str, count: int, fields: bytes) -> None:
-        record = records.record(
-            records.Event.PEER_REFUSED,
+        record = audit_records.record(
+            audit_records.Event.PEER_REFUSED,
             f"{counted(count, 'connection')} to the socket of project {project} refused: the peer's uid is not allowed.",
             project=project,
             reason=Reason.UID_NOT_ALLOWED.value,

@@ -23,9 +23,9 @@ from remo_broker.cli.program import Problem
 from remo_broker.cli.times import is_time
 from remo_broker.ctl.journals import GROUP, open_journals
 from remo_broker.ctl.units import SERVICE
-from remo_broker.protocol import records
+from remo_broker.protocol import audit_records
+from remo_broker.protocol.audit_records import Decision, Event
 from remo_broker.protocol.names import printable
-from remo_broker.protocol.records import Decision, Event
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -125,7 +125,7 @@ class Record:
         display."""
         self.taken: int = entry.get_realtime_usec()
         """When journald received it. A record that waited for journald also has its own time."""
-        own = self.number(records.EVENT_TIME_FIELD) if records.EVENT_TIME_FIELD in self.data else None
+        own = self.number(audit_records.EVENT_TIME_FIELD) if audit_records.EVENT_TIME_FIELD in self.data else None
         self.usec: int = self.taken if own is None or not is_time(own) else own
 
     def text(self, field: str) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from remo_broker.broker.credential_refusal import REFUSAL_BYTES
-from remo_broker.broker.not_started import _Refusal
+from remo_broker.broker.start_failure import _Refusal
 
 
 class ShortOfMemory:

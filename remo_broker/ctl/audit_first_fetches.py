@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from remo_broker.ctl.audit_journal import Query, Record, earliest, open_readers
-from remo_broker.protocol.records import SERIAL_FIELD, START_ID_FIELD, Event, Outcome
+from remo_broker.ctl.audit_reader import Query, Record, earliest, open_readers
+from remo_broker.protocol.audit_records import SERIAL_FIELD, START_ID_FIELD, Event, Outcome
 
 if TYPE_CHECKING:
     from cysystemd.reader import JournalReader

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from remo_broker.broker.audit.journal import fields_of
 from remo_broker.broker.sockets import credentials
-from remo_broker.protocol import records
-from remo_broker.protocol.records import Backend, Decision, Event, Outcome
+from remo_broker.protocol import audit_records
+from remo_broker.protocol.audit_records import Backend, Decision, Event, Outcome
 from tests.support.machine import REPOSITORY
 from tests.support.native import fields
 
@@ -43,24 +43,24 @@ texts = st.text(st.characters(exclude_categories=["Cs"]))
 
 @given(st.dictionaries(field_names, texts, max_size=6))
 def test_fields_come_back_whatever_they_hold(given_fields: dict[str, str]) -> None:
-    data = b"".join(records.field(name, value) for name, value in given_fields.items())
+    data = b"".join(audit_records.field(name, value) for name, value in given_fields.items())
     assert list(fields(data)) == [(name, value.encode()) for name, value in given_fields.items()]
     assert fields_of(data) == given_fields
 
 
 @pytest.mark.parametrize("value", ["a\nREMO_DECISION=allow", "\n", "\n\n", "a=b", "=", "", "a\n\nMESSAGE=forged", "\0"])
 def test_no_value_becomes_a_field(value: str) -> None:
-    data = records.field("REMO_SECRET", value) + records.field("PRIORITY", 4)
+    data = audit_records.field("REMO_SECRET", value) + audit_records.field("PRIORITY", 4)
     assert list(fields(data)) == [("REMO_SECRET", value.encode()), ("PRIORITY", b"4")]
 
 
 def test_a_value_with_a_newline_is_length_prefixed() -> None:
-    assert records.field("A", "b\nc") == b"A\n\x03\x00\x00\x00\x00\x00\x00\x00b\nc\n"
-    assert records.field("A", 5) == b"A=5\n"
+    assert audit_records.field("A", "b\nc") == b"A\n\x03\x00\x00\x00\x00\x00\x00\x00b\nc\n"
+    assert audit_records.field("A", 5) == b"A=5\n"
 
 
 def test_a_surrogate_stops_nobody() -> None:
-    assert list(fields(records.field("A", "\udce9"))) == [("A", b"\\udce9")]
+    assert list(fields(audit_records.field("A", "\udce9"))) == [("A", b"\\udce9")]
 
 
 def test_events_are_those_of_the_specification() -> None:
@@ -100,11 +100,13 @@ def test_priorities() -> None:
 
 
 def whole(head: bytes) -> dict[str, str]:
-    return fields_of(head + records.peer_fields(1, 2, 3) + records.latency_field(45))
+    return fields_of(head + audit_records.peer_fields(1, 2, 3) + audit_records.latency_field(45))
 
 
 def test_a_fetch_that_is_served() -> None:
-    head = records.fetch_head("myrepo", "AWS", Decision.ALLOW, Outcome.OK, records.IN_MANIFEST, 7, Backend.CACHE)
+    head = audit_records.fetch_head(
+        "myrepo", "AWS", Decision.ALLOW, Outcome.OK, audit_records.IN_MANIFEST, 7, Backend.CACHE
+    )
     assert whole(head) == {
         "MESSAGE": "Project myrepo fetched AWS.",
         "MESSAGE_ID": Event.FETCH.message_id,
@@ -126,16 +128,18 @@ def test_a_fetch_that_is_served() -> None:
 
 
 def test_a_fetch_that_is_denied_or_finds_nothing() -> None:
-    denied = whole(records.fetch_head("p", "A", Decision.DENY, Outcome.DENIED, "not_in_manifest", 7))
+    denied = whole(audit_records.fetch_head("p", "A", Decision.DENY, Outcome.DENIED, "not_in_manifest", 7))
     assert (denied["PRIORITY"], denied["REMO_DECISION"], denied["REMO_OUTCOME"]) == ("4", "deny", "denied")
     assert "REMO_BACKEND" not in denied
-    missing = whole(records.fetch_head("p", "A", Decision.ALLOW, Outcome.NOT_FOUND, "no_snapshot", 7, Backend.STORE))
+    missing = whole(
+        audit_records.fetch_head("p", "A", Decision.ALLOW, Outcome.NOT_FOUND, "no_snapshot", 7, Backend.STORE)
+    )
     assert (missing["PRIORITY"], missing["REMO_DECISION"], missing["REMO_OUTCOME"]) == ("6", "allow", "not_found")
 
 
 @given(texts)
 def test_any_name_is_recorded_printable_and_short(name: str) -> None:
-    record = whole(records.fetch_head("p", name, Decision.DENY, Outcome.DENIED, "invalid_name", 7))
+    record = whole(audit_records.fetch_head("p", name, Decision.DENY, Outcome.DENIED, "invalid_name", 7))
     assert re.fullmatch("[ -~]{0,128}", record["REMO_SECRET"])
     assert re.fullmatch("[ -~]*", record["MESSAGE"])
     assert record["REMO_DECISION"] == "deny"
@@ -143,7 +147,7 @@ def test_any_name_is_recorded_printable_and_short(name: str) -> None:
 
 
 def test_a_note_is_no_event() -> None:
-    assert fields_of(records.note(3, "a\nb")) == {
+    assert fields_of(audit_records.note(3, "a\nb")) == {
         "MESSAGE": "a\nb",
         "PRIORITY": "3",
         "SYSLOG_IDENTIFIER": "remo-broker",

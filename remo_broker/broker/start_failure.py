@@ -17,13 +17,13 @@ from remo_broker.broker.audit.trail import AuditTrail
 from remo_broker.broker.refusals import Refused
 from remo_broker.broker.sockets.connection import Peer, accept
 from remo_broker.broker.systemd import ADMIN, CREDENTIAL, CREDENTIALS, RETRY_SECONDS, listening_socket
-from remo_broker.protocol import records
+from remo_broker.protocol import audit_records
+from remo_broker.protocol.audit_records import Decision, Outcome
 from remo_broker.protocol.clock import monotonic, now_usec
 from remo_broker.protocol.codes import Code, Reason
 from remo_broker.protocol.credential_rules import peer_of
-from remo_broker.protocol.limits import MAX_MESSAGE
 from remo_broker.protocol.names import printable
-from remo_broker.protocol.records import Decision, Outcome
+from remo_broker.protocol.shared_limits import MAX_MESSAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class _Refusal:
         self.name = name
         self.unit, self.credential = peer_of(connection.getpeername()) or ("?", "?")
         peer = Peer(connection)
-        self.record = records.credential_head(
+        self.record = audit_records.credential_head(
             printable(self.unit),
             printable(self.credential),
             "",
@@ -167,7 +167,7 @@ class _Units:
                 else:
                     text = f"Credential {refusal.credential} of unit {printable(refusal.unit)} was refused: {WHY}."
                     print(f"remo-broker: {text}", file=sys.stderr)
-                    self._trail.write(self._trail.numbered([refusal.record], records.latency_field(0)))
+                    self._trail.write(self._trail.numbered([refusal.record], audit_records.latency_field(0)))
                 writable.unregister(descriptor)
                 del self._refusals[descriptor]
                 refusal.connection.close()

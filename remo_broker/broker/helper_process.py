@@ -12,7 +12,7 @@ import errno
 import os
 
 from remo_broker.broker.loop import READ
-from remo_broker.broker.sockets.passed import refuse_descriptors
+from remo_broker.broker.sockets.passed_descriptors import refuse_descriptors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

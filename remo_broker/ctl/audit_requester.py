@@ -17,7 +17,7 @@ from remo_broker.ctl.session import user, user_name
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from remo_broker.ctl.audit_journal import Record
+    from remo_broker.ctl.audit_reader import Record
 
 T = TypeVar("T")
 
@@ -34,8 +34,8 @@ def place(record: Record, *, brief: bool = False) -> str | None:
 
     A container inside another unit is only that unit's claim: any unit can create a control group
     below its own and name it like a container. So it is shown with the unit, and its id is not
-    looked up, except that users see the names of their own containers. Sessions are numbered, which
-    means nothing later: shown is whose it was.
+    looked up, except that users see the names of their own containers. For a session, its user is
+    shown: its number means nothing after it has ended.
     """
     container, unit = record.text("REMO_PEER_CONTAINER"), record.text("REMO_PEER_UNIT")
     if container is None:

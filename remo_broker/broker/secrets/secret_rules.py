@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 
 from remo_broker.broker.refusals import Refused
-from remo_broker.broker.secrets.json_spans import STRING
+from remo_broker.broker.secrets.strict_json import STRING
 from remo_broker.protocol.codes import Code, Reason
-from remo_broker.protocol.limits import MAX_MESSAGE
 from remo_broker.protocol.names import SECRET_NAME_PATTERN, is_secret_name
+from remo_broker.protocol.shared_limits import MAX_MESSAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from remo_broker.broker.secrets.json_spans import Node
+    from remo_broker.broker.secrets.strict_json import Node
 
 NAME_RULE = f"names match {SECRET_NAME_PATTERN}"
 # RFC 4648 base64 with padding; a JSON encoder may write `/` as `\/`, `+` and `=` as \u002b and

@@ -7,7 +7,7 @@ import sys
 from remo_broker.cli.options import Arguments
 from remo_broker.client.scanner import quote
 from remo_broker.client.value import SecretValue
-from remo_broker.secret.locate import open_quick
+from remo_broker.secret.project_socket import open_quick
 from remo_broker.secret.servers import named
 from remo_broker.secret.wait_option import with_secrets
 
