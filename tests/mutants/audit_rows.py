@@ -18,13 +18,13 @@ AUDIT = (
             '\\"', '"'
         ),
         "            pass\n",
-        "tests/unit/broker/audit/test_trail.py::test_what_was_in_the_queue_of_a_socket_that_is_gone_is_counted",
+        "tests/unit/broker/audit/test_trail.py::test_records_in_the_queue_of_a_removed_socket_count_as_lost",
     ),
     Mutant(
         TRAIL,
         "            self.serial -= 1",
         "            pass",
-        "tests/unit/broker/audit/test_trail.py::test_what_is_made_in_vain_while_it_recovers_takes_no_serial",
+        "tests/unit/broker/audit/test_trail.py::test_a_record_discarded_during_recovery_takes_no_serial",
     ),
     Mutant(
         WAITING,
@@ -42,25 +42,25 @@ AUDIT = (
         WAITING,
         "    return len(queue.denials), bool(queue.project), len(queue.grants)",
         "    return len(queue.denials), False, len(queue.grants)",
-        "tests/unit/broker/audit/test_waiting.py::test_what_operators_do_gives_way_last",
+        "tests/unit/broker/audit/test_waiting.py::test_records_of_operators_are_dropped_last",
     ),
     Mutant(
         IDENTITY,
         "    if last.ended():",
         "    if False:",
-        "tests/unit/broker/audit/test_identity.py::test_a_peer_that_has_ended_is_said_to_be_gone_and_no_more",
+        "tests/unit/broker/audit/test_identity.py::test_an_exited_peer_is_recorded_as_gone_and_nothing_else",
     ),
     Mutant(
         IDENTITY,
         "if pid == last.pid and peer.since > last.turn else",
         "if pid == last.pid else",
-        "tests/unit/broker/sockets/test_queues.py::test_a_process_is_known_again_only_by_a_connection_that_is_younger",
+        "tests/unit/broker/sockets/test_queues.py::test_an_identity_is_reused_only_for_a_younger_connection",
     ),
     Mutant(
         "remo_broker/broker/sockets/listener.py",
         "                self._empty = turn - 1\n",
         "                self._empty = turn\n",
-        "tests/unit/broker/sockets/test_queues.py::test_a_connection_behind_others_may_have_come_when_they_did",
+        "tests/unit/broker/sockets/test_queues.py::test_a_connection_behind_others_may_be_as_old_as_they_are",
     ),
     Mutant(
         IDENTITY,
@@ -72,13 +72,13 @@ AUDIT = (
         IDENTITY,
         "0, container.end() if container else len(path))",
         "0, len(path))",
-        "tests/unit/broker/audit/test_identity.py::test_what_a_control_group_says",
+        "tests/unit/broker/audit/test_identity.py::test_unit_and_container_of_a_control_group",
     ),
     Mutant(
         IDENTITY,
         'r"/user\\.slice/user-',
         'r".*/user\\.slice/user-',
-        "tests/unit/broker/audit/test_identity.py::test_whose_session_it_is",
+        "tests/unit/broker/audit/test_identity.py::test_the_owner_of_a_session",
     ),
     Mutant(
         READ_BACK,

@@ -30,7 +30,7 @@ BROKER = (
         MEMORY,
         "        region.wipe()\n        if small",
         "        if small",
-        "tests/unit/broker/secrets/test_memory.py::test_a_small_region_is_kept_clean_and_a_large_one_is_unmapped",
+        "tests/unit/broker/secrets/test_memory.py::test_a_small_region_is_cleared_for_reuse_and_a_large_one_unmapped",
     ),
     Mutant(
         MEMORY,
@@ -48,13 +48,13 @@ BROKER = (
         SPANS,
         "                yield from forget(unfinished)\n",
         "                pass\n",
-        "tests/unit/broker/secrets/test_strict_json.py::test_what_was_read_is_forgotten_in_steps",
+        "tests/unit/broker/secrets/test_strict_json.py::test_nodes_are_freed_in_steps",
     ),
     Mutant(
         ADMIN,
         "            refusal.__traceback__ = None\n",
         "",
-        "tests/unit/broker/sockets/test_admin.py::test_a_refusal_keeps_no_frame_that_it_passed_through",
+        "tests/unit/broker/sockets/test_admin.py::test_a_refusal_keeps_no_frame_alive",
     ),
     Mutant(
         EXPIRY,
@@ -178,7 +178,7 @@ BROKER = (
         LISTENER,
         "        if not take_out(waiting):\n            waiting.close()\n",
         "        waiting.close()\n",
-        "tests/unit/broker/sockets/test_listener.py::test_a_revoked_listener_does_not_close_them_either",
+        "tests/unit/broker/sockets/test_listener.py::test_revoking_a_listener_does_not_close_them_either",
     ),
     Mutant(
         "remo_broker/broker/audit/floods.py",
@@ -205,7 +205,7 @@ BROKER = (
         DAEMON,
         "{type(error).__name__} at {where}",
         "{error} at {where}",
-        "tests/unit/broker/test_faults.py::test_a_fault_is_logged_without_its_text",
+        "tests/unit/broker/test_faults.py::test_a_bug_is_logged_without_its_text",
     ),
     # --- manifests
     Mutant(
@@ -339,13 +339,13 @@ BROKER = (
         "remo_broker/broker/manifest_child.py",
         " and all(is_host(host) for host in hosts)",
         "",
-        "tests/unit/broker/test_manifest_child.py::test_what_a_registration_keeps_is_checked",
+        "tests/unit/broker/test_manifest_child.py::test_bindings_and_hosts_in_a_reply_are_checked",
     ),
     Mutant(
         STATE,
         " and all(is_host(host) for host in hosts)",
         "",
-        "tests/unit/broker/test_registrations.py::test_a_server_that_no_manifest_names_is_not_loaded",
+        "tests/unit/broker/test_registrations.py::test_an_invalid_host_is_not_loaded",
     ),
     Mutant(
         CHANGES,
@@ -363,12 +363,12 @@ BROKER = (
         "remo_broker/broker/sighup.py",
         "                late.append(name)\n",
         "",
-        "tests/unit/broker/test_sighup.py::test_what_was_not_read_in_time_is_read_again",
+        "tests/unit/broker/test_sighup.py::test_a_manifest_not_read_in_time_is_read_again",
     ),
     Mutant(
         "remo_broker/broker/manifest_child.py",
         'NotRead(text) if said.get("late") is True else ',
         "",
-        "tests/unit/broker/test_manifest_child.py::test_only_what_its_deadline_ended_is_worth_another_try",
+        "tests/unit/broker/test_manifest_child.py::test_only_a_reader_stopped_at_its_deadline_is_tried_again",
     ),
 )

@@ -43,7 +43,7 @@ CREDENTIALS = (
         SERVER,
         "            self._attempt(asked, self._decide)\n",
         "            self._decide(asked)\n",
-        f"{FAULTS}::test_a_fault_of_one_decision_leaves_no_other_unit_waiting",
+        f"{FAULTS}::test_a_bug_in_one_decision_keeps_no_other_unit_waiting",
     ),
     Mutant(
         SERVER,
@@ -67,7 +67,7 @@ CREDENTIALS = (
         CONNECTION,
         "        self.server.fail(self)\n",
         "        super().end_with(reply)\n",
-        f"{FAULTS}::test_a_fault_while_it_reads_is_answered_with_a_refusal",
+        f"{FAULTS}::test_a_bug_while_reading_is_answered_with_a_refusal",
     ),
     Mutant(
         CONNECTION,
@@ -97,7 +97,7 @@ CREDENTIALS = (
         REFUSAL,
         "return error.errno in (errno.ENOBUFS, errno.ENOMEM)",
         "return False",
-        "tests/unit/broker/sockets/test_credentials.py::test_an_answer_that_the_kernel_has_no_memory_for_is_not_cut_short",
+        "tests/unit/broker/sockets/test_credentials.py::test_an_answer_is_sent_whole_although_the_kernel_lacked_memory",
     ),
     Mutant(
         NOT_STARTED,
@@ -133,6 +133,6 @@ CREDENTIALS = (
         IDENTITY,
         'return outermost.removeprefix("_") == unit or',
         "return path.endswith(unit) or",
-        "tests/unit/broker/audit/test_identity.py::test_which_unit_a_process_runs_in",
+        "tests/unit/broker/audit/test_identity.py::test_the_unit_of_a_process",
     ),
 )

@@ -1,4 +1,4 @@
-"""For the parts of the broker, each in the tests' own process."""
+"""Fixtures for parts of the broker that run in the test's process."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _no_files_of_a_peer(_leaves_nothing_behind: None) -> Iterator[None]:
-    """Those of the peer that connected last stay open."""
+    """Close the /proc files of the last peer, which the broker keeps open."""
     yield
     identity._last.close()

@@ -1,4 +1,4 @@
-"""The decisions, without a socket and at times that the test chooses."""
+"""The decisions, without sockets, at times that the test sets."""
 
 from __future__ import annotations
 
@@ -116,8 +116,8 @@ def test_a_value_is_sent_from_secret_memory(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("name", ["HIDDEN", "NOWHERE", "github_token"])
-def test_what_the_manifest_lacks_is_denied_alike(desk: Desk, name: str) -> None:
-    """Whether the broker holds it or not, whether it holds anything at all: the same bytes."""
+def test_a_name_outside_the_manifest_gets_the_same_denial_whatever_the_store_holds(desk: Desk, name: str) -> None:
+    """The reply has the same bytes even if the store is empty."""
     answers: list[Answer] = []
     answers.append(desk.broker.get(desk.project, name, NOW))
     desk.push({})
@@ -139,7 +139,7 @@ def test_what_the_manifest_lacks_is_denied_alike(desk: Desk, name: str) -> None:
 @given(st.text(max_size=200))
 def test_a_denied_get_never_reaches_the_store(name: str) -> None:
     with contextlib.closing(Desk()) as desk:
-        del desk.broker.store.snapshot  # an access to it now fails
+        del desk.broker.store.snapshot  # any access to it would now fail
         if name not in desk.project.grants:
             fields, record = desk.get(name)
             assert fields["code"] == record["REMO_OUTCOME"] == "denied"
@@ -147,14 +147,14 @@ def test_a_denied_get_never_reaches_the_store(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a b", "A" * 129, "é", "A\n", "../GITHUB_TOKEN", "GITHUB_TOKEN\0"])
-def test_a_name_that_no_secret_can_have(desk: Desk, name: str) -> None:
+def test_an_invalid_secret_name_is_refused(desk: Desk, name: str) -> None:
     fields, record = desk.get(name)
     assert (fields["code"], fields["reason"]) == ("denied", "invalid_name")
     assert (record["REMO_OUTCOME"], record["REMO_REASON"]) == ("denied", "invalid_name")
     assert not name or name not in fields["message"]
 
 
-def test_nothing_pushed_and_not_in_the_push(desk: Desk) -> None:
+def test_reasons_before_a_push_and_for_a_name_outside_it(desk: Desk) -> None:
     for prepare in ("nothing", "clear"):
         desk.prepare(prepare)
         fields, record = desk.get("MISSING")
@@ -168,7 +168,7 @@ def test_nothing_pushed_and_not_in_the_push(desk: Desk) -> None:
     assert desk.project.leases.until == {}
 
 
-def test_a_push_that_leaves_a_name_out_takes_it_away(desk: Desk) -> None:
+def test_a_push_without_a_name_removes_it(desk: Desk) -> None:
     desk.push(SECRETS)
     assert desk.get("GITHUB_TOKEN")[0]["ok"]
     desk.push({"aws": {}})
@@ -186,7 +186,7 @@ def served(desk: Desk, name: str, now: float) -> tuple[int, str]:
     return fields["ttl_seconds"], record["REMO_BACKEND"]
 
 
-def test_a_lease_from_first_to_last(desk: Desk) -> None:
+def test_a_lease_from_start_to_end(desk: Desk) -> None:
     desk.push(SECRETS)
     assert served(desk, "GITHUB_TOKEN", NOW) == (900, "store")
     assert served(desk, "GITHUB_TOKEN", NOW) == (900, "cache")
@@ -214,14 +214,14 @@ def test_a_push_and_a_clear_end_leases(desk: Desk) -> None:
     assert desk.project.leases.until == {}
 
 
-def test_leases_stay_over_a_reload_and_the_oldest_leaves(desk: Desk) -> None:
+def test_a_reload_keeps_leases_up_to_the_new_limit(desk: Desk) -> None:
     desk.push(SECRETS, KEYSTORE="")
     served(desk, "GITHUB_TOKEN", NOW)
     served(desk, "aws", NOW)
     desk.project.reload(registration("myrepo", "aws", "KEYSTORE", "GITHUB_TOKEN", max_entries=2, ttl_seconds=60))
     assert served(desk, "aws", NOW + 1) == (899, "cache")
     assert served(desk, "KEYSTORE", NOW + 1) == (60, "store")
-    assert served(desk, "GITHUB_TOKEN", NOW + 1) == (60, "store")  # it was the oldest, and left
+    assert served(desk, "GITHUB_TOKEN", NOW + 1) == (60, "store")  # it was the oldest, and was dropped
     assert desk.project.leases.live(NOW + 1) == 2
     assert desk.project.leases.live(NOW + 100) == 0
 
@@ -235,7 +235,7 @@ def test_each_project_has_leases_of_its_own(desk: Desk) -> None:
     assert desk.get("GITHUB_TOKEN", NOW, other)[0]["code"] == "denied"
 
 
-def test_a_get_that_is_denied_for_want_of_its_record_starts_no_lease(desk: Desk) -> None:
+def test_a_get_denied_because_it_cannot_be_recorded_starts_no_lease(desk: Desk) -> None:
     desk.push(SECRETS)
     grant = desk.project.grants["aws"]
     _, head = desk.broker.fetch(grant, NOW)
@@ -297,7 +297,7 @@ def test_explain_agrees_with_get(desk: Desk) -> None:
             desk.broker.projects.end_leases()
 
 
-def test_explain_knows_whose_connection_it_would_be(desk: Desk) -> None:
+def test_explain_considers_the_uid(desk: Desk) -> None:
     desk.push(SECRETS)
     closed = desk.broker.projects.register(registration("closed", "aws", allowed_uids=[7]))
     assert desk.broker.explain(closed, "aws", 7).outcome == "ok"
@@ -316,13 +316,13 @@ def test_a_refusal_says_when_to_try_again() -> None:
         assert decoded(desk.broker.rate_limited(desk.project))["retry_after_seconds"] == 1
 
 
-def test_counters_never_fall(desk: Desk) -> None:
+def test_counters_never_decrease(desk: Desk) -> None:
     desk.push(SECRETS)
     desk.get("aws")
     desk.get("HIDDEN")
     assert (desk.project.fetches_allowed, desk.project.fetches_denied) == (1, 1)
     assert desk.project.last_fetch_usec(NOW + 2, 5_000_000) == 3_000_000
-    assert desk.project.last_fetch_usec(NOW + 3, 6_000_007) == 3_000_000  # a time in the past does not move
+    assert desk.project.last_fetch_usec(NOW + 3, 6_000_007) == 3_000_000  # a time in the past does not change
     assert desk.broker.projects.unregister("myrepo") is desk.project
     assert (desk.broker.projects.fetches_allowed, desk.broker.projects.fetches_denied) == (1, 1)
     fresh = desk.broker.projects.register(registration("myrepo", "aws"))
@@ -332,7 +332,7 @@ def test_counters_never_fall(desk: Desk) -> None:
 # --- lines that are known
 
 
-def test_the_table_of_known_lines_is_bounded(desk: Desk) -> None:
+def test_the_cache_of_known_lines_is_bounded(desk: Desk) -> None:
     grant: Grant = desk.project.grants["aws"]
     for number in range(3 * KNOWN_LINES):
         desk.project.remember_line(b'{"op":"get","name":"aws","x":%d}\n' % number, grant)

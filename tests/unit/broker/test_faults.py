@@ -1,4 +1,4 @@
-"""What the log says of a fault of the broker's own: its kind and its place."""
+"""What the log says about a bug: its type and place."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def raised() -> BaseException:
         return error
 
 
-def test_a_fault_is_logged_without_its_text() -> None:
+def test_a_bug_is_logged_without_its_text() -> None:
     said: list[str] = []
     Daemon._bug(SimpleNamespace(_log=lambda _priority, message: said.append(message)), raised())  # type: ignore[arg-type]
     [line] = said

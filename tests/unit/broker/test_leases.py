@@ -17,14 +17,14 @@ def test_a_lease_ends_when_its_time_is_over() -> None:
     assert leases.until == {}
 
 
-def test_the_oldest_leaves_first() -> None:
+def test_the_oldest_lease_is_dropped_first() -> None:
     leases = Leases(10, 2)
     for number, name in enumerate("ABC"):
         leases.begin(name, float(number))
     assert list(leases.until) == ["B", "C"]
 
 
-def test_a_renewed_lease_is_the_youngest() -> None:
+def test_a_renewed_lease_counts_as_the_youngest() -> None:
     leases = Leases(10, 3)
     leases.begin("A", 0.0)
     leases.begin("B", 1.0)
@@ -34,7 +34,7 @@ def test_a_renewed_lease_is_the_youngest() -> None:
     assert list(leases.until) == ["A", "C", "D"]
 
 
-def test_other_numbers_leave_running_leases_as_they_are() -> None:
+def test_new_limits_do_not_change_running_leases() -> None:
     leases = Leases(10, 4)
     for name in "ABCD":
         leases.begin(name, 0.0)
@@ -44,7 +44,7 @@ def test_other_numbers_leave_running_leases_as_they_are() -> None:
     assert list(leases.until) == ["D", "E"]
 
 
-def test_taken_back_and_cleared() -> None:
+def test_leases_are_undone_and_cleared() -> None:
     leases = Leases(10, 4)
     leases.begin("A", 0.0)
     leases.begin("B", 0.0)

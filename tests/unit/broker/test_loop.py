@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class RecordingLoop(Loop):
-    """A loop that keeps what it was told of."""
+    """A loop that records the bugs reported to it."""
 
     def __init__(self) -> None:
         self.bugs: list[BaseException] = []
@@ -39,7 +39,7 @@ def pipe() -> Iterator[tuple[int, int]]:
         os.close(end)
 
 
-def test_a_ready_descriptor_is_handled_until_it_is_forgotten(loop: RecordingLoop, pipe: tuple[int, int]) -> None:
+def test_a_ready_descriptor_is_handled_until_it_is_removed(loop: RecordingLoop, pipe: tuple[int, int]) -> None:
     handled: list[bytes] = []
     loop.watch(pipe[0], READ, lambda: handled.append(os.read(pipe[0], 1)))
     os.write(pipe[1], b"abc")
@@ -107,7 +107,7 @@ def test_jobs_take_turns_and_wait(loop: RecordingLoop) -> None:
     assert said[4:] == ["result", "another"]
 
 
-def test_what_is_done_already_is_not_waited_for(loop: RecordingLoop) -> None:
+def test_a_finished_operation_is_not_waited_for(loop: RecordingLoop) -> None:
     later = loop.later()
     later.set(5)
     got: list[object] = []
@@ -121,7 +121,7 @@ def test_what_is_done_already_is_not_waited_for(loop: RecordingLoop) -> None:
     assert got == [5]
 
 
-def test_what_goes_wrong_stops_nobody(loop: RecordingLoop, pipe: tuple[int, int]) -> None:
+def test_a_handler_that_raises_does_not_stop_the_others(loop: RecordingLoop, pipe: tuple[int, int]) -> None:
     ran: list[str] = []
 
     def wrong() -> None:
@@ -148,6 +148,6 @@ def test_what_goes_wrong_stops_nobody(loop: RecordingLoop, pipe: tuple[int, int]
     assert all(isinstance(bug, ZeroDivisionError) for bug in loop.bugs)
 
 
-def test_it_stops_at_the_end_of_the_turn(loop: RecordingLoop) -> None:
+def test_stop_takes_effect_at_the_end_of_the_turn(loop: RecordingLoop) -> None:
     loop.after(0, loop.stop)
     loop.run()

@@ -1,4 +1,4 @@
-"""What the broker takes from a manifest reader: its reply is checked like outside input."""
+"""What the broker accepts from a manifest reader, whose reply is checked like outside input."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ BARE = GOOD | {"hosts": {}, "bindings": {}}
 
 
 def test_descriptors_that_a_reader_sends_are_closed(directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that took its reader over could otherwise use up the broker's."""
-    monkeypatch.setattr(helper_process, "refuse_descriptors", lambda _: None)  # as an older kernel has it
+    """A compromised reader could otherwise exhaust the broker's descriptors."""
+    monkeypatch.setattr(helper_process, "refuse_descriptors", lambda _: None)  # as on an older kernel
     with open(os.devnull) as sent:
         before = len(os.listdir("/proc/self/fd"))
 
@@ -93,7 +93,7 @@ def answered(directory: pathlib.Path, answer: Callable[[socket.socket], None]) -
         def serve() -> None:
             connection, _ = helper.accept()
             with connection:
-                connection.recv(65536)  # or its end would be a reset
+                connection.recv(65536)  # else its close would reset the connection
                 answer(connection)
 
         serving = threading.Thread(target=serve)
@@ -108,7 +108,7 @@ def said(document: Any) -> Allowed | Refused:
     return parse(json.dumps(document).encode(), Config())
 
 
-def test_what_is_allowed() -> None:
+def test_a_valid_reply_is_accepted() -> None:
     result = said(GOOD)
     assert isinstance(result, Allowed)
     assert (result.allowlist, result.ttl_seconds, result.max_entries) == (["B", "A"], 600, 16)
@@ -132,12 +132,12 @@ def test_what_is_allowed() -> None:
         {"bindings": {"A": ["x" * 70_000]}},
     ],
 )
-def test_what_a_registration_keeps_is_checked(odd: dict[str, Any]) -> None:
+def test_bindings_and_hosts_in_a_reply_are_checked(odd: dict[str, Any]) -> None:
     assert isinstance(said(GOOD | odd), Refused)
 
 
 @pytest.mark.parametrize("code", ["manifest_invalid", "manifest_not_found", "manifest_unreadable"])
-def test_what_is_refused(code: str) -> None:
+def test_refusals_keep_code_and_message(code: str) -> None:
     result = said(
         {"ok": False, "code": code, "message": "cache.ttl_seconds: \x1b[2J\nmore", "key": "cache.ttl_seconds"}
     )
@@ -145,7 +145,7 @@ def test_what_is_refused(code: str) -> None:
     assert (result.code, result.message) == (code, "cache.ttl_seconds: \\x1b[2J\\nmore")
 
 
-def test_only_what_its_deadline_ended_is_worth_another_try() -> None:
+def test_only_a_reader_stopped_at_its_deadline_is_tried_again() -> None:
     failure = {"ok": False, "code": "manifest_unreadable", "message": "x"}
     assert isinstance(said(failure | {"late": True}), NotRead)
     for refused in (failure, failure | {"late": 1}, {"ok": False, "code": "manifest_invalid", "message": "x"}, None):
@@ -185,14 +185,14 @@ def test_a_long_message_is_cut() -> None:
         GOOD | {"max_entries": "16"},
     ],
 )
-def test_a_reader_that_talks_nonsense_allows_nothing(document: Any) -> None:
+def test_a_malformed_reply_allows_nothing(document: Any) -> None:
     result = said(document)
     assert isinstance(result, Refused)
     assert result.code == "manifest_unreadable"
 
 
 @pytest.mark.parametrize("output", [b"", b"\xff", b"{", b"[" * 100_000, json.dumps(GOOD).encode() * 2, b"9" * 5000])
-def test_a_reader_that_was_killed_or_broken_allows_nothing(output: bytes) -> None:
+def test_a_killed_or_failed_reader_allows_nothing(output: bytes) -> None:
     result = parse(output, Config())
     assert isinstance(result, Refused)
     assert result.code == "manifest_unreadable"

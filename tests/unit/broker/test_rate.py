@@ -17,12 +17,12 @@ def test_a_burst_and_then_the_rate() -> None:
     assert taken(bucket, 1000.0, 50) == 5
     assert taken(bucket, 1000.05, 50) == 0
     assert taken(bucket, 1000.1, 50) == 1
-    assert taken(bucket, 1001.1, 50) == 5  # ten came, the burst is all that is kept
+    assert taken(bucket, 1001.1, 50) == 5  # ten were added, but only the burst is kept
     assert taken(bucket, 2000.0, 50) == 5
 
 
-def test_refusals_do_not_cost() -> None:
-    """Who is refused and tries on does not keep the bucket empty."""
+def test_refused_requests_take_no_tokens() -> None:
+    """A client that keeps trying does not keep the bucket empty."""
     bucket = Bucket(10, 1)
     assert bucket.take(0.0)
     assert sum(bucket.take(number / 1000) for number in range(1, 1001)) >= 9
@@ -34,7 +34,7 @@ def test_no_limit() -> None:
         assert bucket.retry_after_seconds() == 0
 
 
-def test_when_to_try_again() -> None:
+def test_the_time_until_the_next_token() -> None:
     bucket = Bucket(1, 1)
     bucket.take(0.0)
     bucket.take(0.0)

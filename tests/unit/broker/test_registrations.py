@@ -1,4 +1,4 @@
-"""Registrations on disk: exactly what was saved, or none of it."""
+"""Registrations on disk: either exactly what was saved, or none."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ def test_what_is_saved_is_loaded(some: list[Registration]) -> None:
         assert [fields(one) for one in load(directory)] == sorted(fields(one) for one in some)
 
 
-def test_nothing_saved_nothing_loaded(tmp_path: pathlib.Path) -> None:
+def test_without_a_file_nothing_is_loaded(tmp_path: pathlib.Path) -> None:
     assert load(str(tmp_path)) == []
     assert load(str(tmp_path / "none")) == []
 
 
 @pytest.mark.parametrize("host", ["H", "h\x1b[2J", "\u0433ithub.com", ""])
-def test_a_server_that_no_manifest_names_is_not_loaded(tmp_path: pathlib.Path, host: str) -> None:
+def test_an_invalid_host_is_not_loaded(tmp_path: pathlib.Path, host: str) -> None:
     manifest = {"path": "/p", "sha256": "0" * 64, "hosts": {host: "aws"}, "bindings": {}}
     document = {"version": 1, "projects": [ENTRY | {"manifest": manifest}]}
     (tmp_path / FILE_NAME).write_text(json.dumps(document))
@@ -81,7 +81,7 @@ def test_a_server_that_no_manifest_names_is_not_loaded(tmp_path: pathlib.Path, h
         load(str(tmp_path))
 
 
-def test_only_the_broker_reads_it(tmp_path: pathlib.Path) -> None:
+def test_only_the_broker_can_read_the_file(tmp_path: pathlib.Path) -> None:
     save(str(tmp_path), encode([]))
     assert stat.S_IMODE((tmp_path / FILE_NAME).stat().st_mode) == 0o600
     assert os.listdir(tmp_path) == [FILE_NAME]
@@ -89,13 +89,13 @@ def test_only_the_broker_reads_it(tmp_path: pathlib.Path) -> None:
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: pathlib.Path) -> None:
     save(str(tmp_path), encode([registration("old")]))
-    (tmp_path / f"{FILE_NAME}.new").mkdir()  # in the way of the temporary file
+    (tmp_path / f"{FILE_NAME}.new").mkdir()  # in place of the temporary file
     with pytest.raises(OSError, match="directory"):
         save(str(tmp_path), encode([registration("new")]))
     assert [one.name for one in load(str(tmp_path))] == ["old"]
 
 
-def test_a_symlink_in_the_way_is_not_followed(tmp_path: pathlib.Path) -> None:
+def test_a_symlink_in_place_of_the_temporary_file_is_not_followed(tmp_path: pathlib.Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("kept")
     (tmp_path / f"{FILE_NAME}.new").symlink_to(victim)
@@ -140,7 +140,7 @@ DAMAGED: dict[str, bytes] = {
 }
 
 
-def test_the_good_one_is_good(tmp_path: pathlib.Path) -> None:
+def test_the_unmodified_document_is_loaded(tmp_path: pathlib.Path) -> None:
     (tmp_path / FILE_NAME).write_bytes(GOOD)
     assert [fields(one) for one in load(str(tmp_path))] == [
         ("myrepo", "/projects/myrepo", ("GITHUB_TOKEN", "aws"), 600, 16, (1000,))
@@ -149,7 +149,7 @@ def test_the_good_one_is_good(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("name", DAMAGED)
 def test_a_damaged_file_is_kept_aside(tmp_path: pathlib.Path, name: str) -> None:
-    """The broker starts without it: a registration that may be half of one gives nothing out."""
+    """The broker starts without it: a damaged registration must allow nothing."""
     (tmp_path / FILE_NAME).write_bytes(DAMAGED[name])
     with pytest.raises(Damaged) as raised:
         load(str(tmp_path))
@@ -161,7 +161,7 @@ def test_a_damaged_file_is_kept_aside(tmp_path: pathlib.Path, name: str) -> None
     assert load(str(tmp_path)) == []
 
 
-def test_each_damaged_file_is_kept_within_a_bound(tmp_path: pathlib.Path) -> None:
+def test_a_limited_number_of_damaged_files_is_kept(tmp_path: pathlib.Path) -> None:
     for number in range(MAX_ASIDE + 2):
         (tmp_path / FILE_NAME).write_text(f"damaged {number}")
         with pytest.raises(Damaged):
@@ -171,7 +171,7 @@ def test_each_damaged_file_is_kept_within_a_bound(tmp_path: pathlib.Path) -> Non
 
 
 def test_a_file_that_cannot_be_read_stays_where_it_is(tmp_path: pathlib.Path) -> None:
-    """It may be good: the next start may read it."""
+    """It may be intact, and the next start may be able to read it."""
     (tmp_path / FILE_NAME).mkdir()
     with pytest.raises(Unread, match="not a regular file"):
         load(str(tmp_path))
@@ -211,13 +211,13 @@ def writer(tmp_path: pathlib.Path) -> Iterator[Writer]:
 
 
 def settle(writer: Writer) -> None:
-    """Do the loop's part until nothing is under way."""
+    """Run the loop until no save is in progress."""
     while writer.busy:
         assert select.select([writer.wakeup], [], [], 20)[0]
         writer.finished()
 
 
-def test_only_the_loop_s_thread_tells(writer: Writer, tmp_path: pathlib.Path) -> None:
+def test_callbacks_run_in_the_loops_thread(writer: Writer, tmp_path: pathlib.Path) -> None:
     told: list[OSError | None] = []
     writer.save([registration("one")], told.append)
     assert select.select([writer.wakeup], [], [], 20)[0]
@@ -228,7 +228,7 @@ def test_only_the_loop_s_thread_tells(writer: Writer, tmp_path: pathlib.Path) ->
     assert [one.name for one in load(str(tmp_path))] == ["one"]
 
 
-# Address space for nothing more than what the process has: the stack of a thread does not fit.
+# No address space beyond what the process has: a thread's stack does not fit.
 _NO_ROOM = """
 import resource, sys
 from remo_broker.broker import registrations
@@ -245,14 +245,14 @@ print(told)
 """
 
 
-def test_without_room_for_a_thread_it_saves_all_the_same(tmp_path: pathlib.Path) -> None:
+def test_without_room_for_a_thread_it_saves_nevertheless(tmp_path: pathlib.Path) -> None:
     done = subprocess.run([sys.executable, "-c", _NO_ROOM, tmp_path], capture_output=True, text=True, check=True)
     assert done.stdout == "[None]\n"
     assert load(str(tmp_path)) == []
     assert (tmp_path / FILE_NAME).exists()
 
 
-def test_who_is_told_may_save_again(writer: Writer, tmp_path: pathlib.Path) -> None:
+def test_a_callback_may_save_again(writer: Writer, tmp_path: pathlib.Path) -> None:
     told: list[OSError | None] = []
     writer.save([registration("first")], lambda _: writer.save([registration("second")], told.append))
     settle(writer)
@@ -272,8 +272,8 @@ def test_an_error_is_reported(writer: Writer, tmp_path: pathlib.Path) -> None:
     assert told[1] is None
 
 
-def test_nothing_is_encoded_by_who_saves(writer: Writer, tmp_path: pathlib.Path) -> None:
-    """A thousand projects take 40 ms, and the loop has others to serve."""
+def test_encoding_does_not_run_in_the_loops_thread(writer: Writer, tmp_path: pathlib.Path) -> None:
+    """A thousand projects take 40 ms, which others would have to wait for."""
     some = [registration(f"p{number}", "A") for number in range(100)]
     called: list[str] = []
     sys.setprofile(lambda frame, _event, _argument: called.append(frame.f_code.co_name))
@@ -290,7 +290,7 @@ def test_nothing_is_encoded_by_who_saves(writer: Writer, tmp_path: pathlib.Path)
     assert all(one.encoded is before for one, before in zip(some, once, strict=True))
 
 
-def test_what_could_not_be_read_is_kept_before_another_takes_its_place(writer: Writer, tmp_path: pathlib.Path) -> None:
+def test_an_unreadable_file_is_kept_before_a_save_replaces_it(writer: Writer, tmp_path: pathlib.Path) -> None:
     save(str(tmp_path), encode([registration("good")]))
     good = (tmp_path / FILE_NAME).read_bytes()
     writer.keep_aside = True

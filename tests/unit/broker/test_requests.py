@@ -1,4 +1,4 @@
-"""From JSON to a typed request."""
+"""From scanned JSON to a typed request."""
 
 from __future__ import annotations
 

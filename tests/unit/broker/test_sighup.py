@@ -1,4 +1,4 @@
-"""What a signal has read again, and when once more."""
+"""Which manifests SIGHUP reads again, and when it retries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Reading:
-    """Two projects; the first entries of `fails` say how the next readings of `busy` end."""
+    """Two projects; `fails` has the errors of the next readings of `busy`."""
 
     def __init__(self) -> None:
         self.loop = Loop(self.bug)
@@ -45,7 +45,7 @@ class Reading:
             raise self.fails.pop(0)
 
     def run(self) -> list[str]:
-        """Returns which projects were read, once nothing is left to do."""
+        """Run until nothing is left to do; return the projects that were read."""
         while self.reloads.busy:
             self.loop.turn()
         return self.read
@@ -59,8 +59,8 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> Iterator[Reading]:
     reading.loop.close()
 
 
-def test_what_was_not_read_in_time_is_read_again(reading: Reading) -> None:
-    """On a busy host a project's names would otherwise stay allowed that it gave up."""
+def test_a_manifest_not_read_in_time_is_read_again(reading: Reading) -> None:
+    """Names that a project has removed would otherwise stay allowed on a busy host."""
     reading.fails = [NotRead("late")]
     reading.reloads.all()
     assert reading.run() == ["busy", "other", "busy"]
@@ -69,7 +69,7 @@ def test_what_was_not_read_in_time_is_read_again(reading: Reading) -> None:
     assert "again in 0.01 s" in note
 
 
-def test_what_is_never_read_in_time_is_given_up(reading: Reading) -> None:
+def test_a_manifest_never_read_in_time_is_given_up(reading: Reading) -> None:
     reading.fails = [NotRead("late")] * 100
     reading.reloads.all()
     assert reading.run() == ["busy", "other", "busy", "busy"]
@@ -78,13 +78,13 @@ def test_what_is_never_read_in_time_is_given_up(reading: Reading) -> None:
 
 
 @pytest.mark.parametrize("error", [Refused(Code.MANIFEST_INVALID, None, "allowlist: x"), ZeroDivisionError("x")])
-def test_what_was_judged_is_not_read_again(reading: Reading, error: Exception) -> None:
+def test_a_manifest_with_a_result_is_not_read_again(reading: Reading, error: Exception) -> None:
     reading.fails = [error]
     reading.reloads.all()
     assert reading.run() == ["busy", "other"]
 
 
-def test_a_signal_takes_the_place_of_what_was_to_be_read_again(reading: Reading) -> None:
+def test_another_signal_replaces_a_pending_retry(reading: Reading) -> None:
     reading.fails = [NotRead("late"), NotRead("late")]
     reading.reloads.all()
     while "ended" not in reading.said:
@@ -93,7 +93,7 @@ def test_a_signal_takes_the_place_of_what_was_to_be_read_again(reading: Reading)
     assert reading.run() == ["busy", "other", "busy", "other", "busy"]
 
 
-def test_a_project_that_has_gone_is_not_read_again(reading: Reading) -> None:
+def test_an_unregistered_project_is_not_read_again(reading: Reading) -> None:
     reading.fails = [NotRead("late")]
     reading.reloads.all()
     while "ended" not in reading.said:

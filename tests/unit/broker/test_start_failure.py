@@ -1,4 +1,4 @@
-"""A refusal by a broker that cannot start, while the kernel is short of memory."""
+"""The refusal of a broker that cannot start, while the kernel lacks memory."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class ShortOfMemory:
         return getattr(self._real, name)
 
 
-def test_a_refusal_goes_on_after_the_kernel_lacked_memory() -> None:
-    """Cut short, systemd would take it for the credential."""
+def test_a_refusal_continues_after_the_kernel_lacked_memory() -> None:
+    """systemd would take a truncated refusal for the credential."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         refusal = _Refusal(ours, "1")
@@ -44,7 +44,7 @@ def test_a_refusal_goes_on_after_the_kernel_lacked_memory() -> None:
         assert got == REFUSAL_BYTES
 
 
-def test_a_refusal_ends_with_its_peer() -> None:
+def test_a_refusal_ends_when_its_peer_disconnects() -> None:
     ours, theirs = socket.socketpair()
     with ours:
         refusal = _Refusal(ours, "1")

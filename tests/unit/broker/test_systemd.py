@@ -1,4 +1,4 @@
-"""Which descriptors are taken for listening sockets."""
+"""Passed descriptors and messages to systemd."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def is_open(descriptor: int) -> bool:
     return True
 
 
-def test_a_listening_unix_stream_socket_is_taken(directory: pathlib.Path) -> None:
+def test_a_listening_unix_stream_socket_is_accepted(directory: pathlib.Path) -> None:
     with listen(directory / "s") as original:
         descriptor = os.dup(original.fileno())
         os.set_inheritable(descriptor, True)
@@ -66,10 +66,11 @@ def test_anything_else_is_closed(directory: pathlib.Path, kind: str) -> None:
         os.close(other)
 
 
-def test_a_listener_that_waits_for_the_manager_may_be_closed(
+def test_a_listener_may_be_closed_before_the_manager_has_it(
     directory: pathlib.Path, notify: NotifySocket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The manager's queue is full. A copy waits; until it is sent, the listener could be lost."""
+    """The manager's queue is full. A copy of the descriptor waits; without it, the listener would
+    be lost."""
     monkeypatch.setenv("NOTIFY_SOCKET", str(notify.path))
     manager = Manager()
     again: list[Callable[[], None]] = []
@@ -95,17 +96,18 @@ def test_a_listener_that_waits_for_the_manager_may_be_closed(
 
 
 @pytest.mark.parametrize("number", [errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS])
-def test_a_message_that_the_kernel_cannot_carry_now_is_sent_later(
+def test_a_message_that_cannot_be_sent_now_is_sent_later(
     notify: NotifySocket, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """Lost, a connection would not be kept, and its unit would start with an empty credential."""
+    """If it were lost, the connection would not be stored, and its unit would start with an empty
+    credential."""
     monkeypatch.setenv("NOTIFY_SOCKET", str(notify.path))
     manager = Manager()
     later: list[Callable[[], None]] = []
     manager.later = lambda _seconds, call: later.append(call)
 
     class Short:
-        """The manager's socket, while the kernel is short of something."""
+        """The manager's socket while the kernel lacks resources."""
 
         def sendmsg(self, *_: object) -> int:
             raise OSError(number, "no memory")

@@ -1,4 +1,4 @@
-"""Object paths are escaped as systemd escapes them: held against libsystemd itself."""
+"""Object paths are escaped as by systemd: compared with libsystemd."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def test_project_names_are_escaped_as_systemd_does(name: str) -> None:
 
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20))
-def test_so_is_any_other_text(text: str) -> None:
+def test_other_text_is_escaped_as_systemd_does(text: str) -> None:
     assert paths.project_path(text) == systemd_escapes(text)
     assert paths.unescape_label(paths.escape_label(text)) == text
 
 
 @given(st.from_regex(r"[A-Za-z0-9_]{1,12}", fullmatch=True))
-def test_a_label_stands_for_one_text_or_none(label: str) -> None:
+def test_a_label_decodes_to_one_text_or_none(label: str) -> None:
     text = paths.unescape_label(label)
     assert text is None or paths.escape_label(text) == label
 

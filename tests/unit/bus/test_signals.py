@@ -14,7 +14,7 @@ MYREPO = f"{ROOT}/project/myrepo"
 
 
 def told(*arguments: Any) -> list[tuple[str, str, Any]]:
-    """Object, member and what it says: the property values of PropertiesChanged, the arguments of
+    """Object, member and content: the property values of PropertiesChanged, the arguments of
     others."""
     shown: list[tuple[str, str, Any]] = []
     for one in differences(*arguments):
@@ -43,7 +43,7 @@ def test_counters_are_not_signalled() -> None:
     assert told(old, snapshot_of(broker_event(fetches_allowed=99, fetches_denied=9, audit_dropped=1), counted)) == []
 
 
-def test_a_push_is_one_signal_with_all_that_it_changed() -> None:
+def test_a_push_is_one_signal_with_all_changes() -> None:
     old = snapshot_of(broker_event())
     new = snapshot_of(broker_event(secret_count=5, generation=8, secrets_loaded_usec=1, fetches_allowed=50))
     assert told(old, new) == [
@@ -56,7 +56,7 @@ def test_the_audits_health_is_signalled() -> None:
     assert told(old, new) == [(ROOT, "PropertiesChanged", {"AuditHealthy": False})]
 
 
-def test_a_project_comes() -> None:
+def test_a_registered_project_is_added() -> None:
     signals = told(snapshot_of(broker_event()), snapshot_of(broker_event(), project_event()))
     assert [(path, member) for path, member, _ in signals] == [
         (ROOT, "InterfacesAdded"),
@@ -71,7 +71,7 @@ def test_a_project_comes() -> None:
     assert signals[2][2] == {"ProjectCount": 1}
 
 
-def test_a_project_goes() -> None:
+def test_an_unregistered_project_is_removed() -> None:
     assert told(snapshot_of(broker_event(), project_event()), snapshot_of(broker_event())) == [
         (ROOT, "InterfacesRemoved", (MYREPO, [PROJECT])),
         (ROOT, "ProjectRemoved", ("myrepo", MYREPO)),
@@ -85,13 +85,13 @@ def test_a_project_changes() -> None:
     assert told(old, new) == [(MYREPO, "PropertiesChanged", {"AllowlistSize": 7})]
 
 
-def test_a_project_that_came_back_is_another() -> None:
+def test_a_project_registered_again_is_a_new_object() -> None:
     snapshot = snapshot_of(broker_event(), project_event())
     members = [member for _, member, _ in told(snapshot, snapshot, {"myrepo"})]
     assert members == ["InterfacesRemoved", "ProjectRemoved", "InterfacesAdded", "ProjectAdded"]
 
 
-def test_what_was_unknown_is_told_whole() -> None:
+def test_after_an_unknown_state_everything_is_signalled() -> None:
     new = snapshot_of(broker_event(), project_event())
     signals = told(None, new)
     assert [member for _, member, _ in signals] == ["InterfacesAdded", "ProjectAdded", "PropertiesChanged"]

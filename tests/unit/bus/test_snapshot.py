@@ -1,4 +1,4 @@
-"""What the status socket says, read strictly, and what is known by it."""
+"""Events of the status socket, read strictly, and the snapshots they make."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ _JSON = st.recursive(
 
 
 @given(st.sampled_from([broker_event(), project_event()]), st.data())
-def test_whatever_is_accepted_can_be_sent(event: Any, data: st.DataObject) -> None:
+def test_every_accepted_event_can_be_sent_on_the_bus(event: Any, data: st.DataObject) -> None:
     field = data.draw(st.sampled_from(sorted(event.FIELDS)))
     value = data.draw(_JSON | st.integers(0, 2**65) | st.text())
     try:
@@ -112,7 +112,7 @@ def test_projects_alone_are_not_a_snapshot() -> None:
         snapshot_of(project_event())
 
 
-def test_a_stopped_broker_holds_nothing_and_its_registrations_stand() -> None:
+def test_a_stopped_broker_holds_no_secrets_and_keeps_its_registrations() -> None:
     running = snapshot_of(broker_event(audit_healthy=False, audit_dropped=5), project_event())
     stopped = running.stopped()
     manager = {one.name: one.value(stopped) for one in MANAGER.properties}

@@ -1,4 +1,4 @@
-"""Messages to bytes and back, and what of dbus-next is kept from harming."""
+"""Messages to bytes and back, and the guards around dbus-next."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.bus import MANAGER
 
 
 def call(signature: str = "s", body: bytes | None = None, member: str = "GetProject") -> bytes:
-    """A method call as it goes out."""
+    """A method call as bytes."""
     encoded = wire.encode_body(signature, ["myrepo"] * len(signature)) if body is None else body
     return wire.encode(
         wire.METHOD_CALL, 7, signature, encoded, path=ROOT, interface=MANAGER, member=member, destination=":1.2"
@@ -27,7 +27,7 @@ def decode(frame: bytes) -> wire.Incoming:
     return wire.decode(frame)
 
 
-def test_a_message_comes_back_as_it_went() -> None:
+def test_a_message_survives_a_round_trip() -> None:
     frame = call()
     assert wire.frame_length(frame[: wire.FIXED_HEADER]) == len(frame)
     message = decode(frame)
@@ -43,21 +43,21 @@ def test_a_message_comes_back_as_it_went() -> None:
     assert (message.sender, message.error_name, message.reply_serial) == ("", "", 0)
 
 
-def test_only_a_call_of_ours_wants_an_answer_and_none_starts_anybody() -> None:
+def test_only_our_calls_expect_a_reply_and_none_activates_a_service() -> None:
     assert call()[2] == 2
     signal = wire.encode(wire.SIGNAL, 8, path=ROOT, interface=MANAGER, member="ProjectAdded")
     assert signal[2] == wire.NO_REPLY_EXPECTED
 
 
-def test_the_other_order_of_bytes_is_read_too() -> None:
+def test_both_byte_orders_are_read() -> None:
     # Serial 1, no body; one header field: the path "/".
     frame = struct.pack(">cBBBIII", b"B", wire.METHOD_RETURN, 0, 1, 0, 1, 8) + b"\x05\x01u\x00" + struct.pack(">I", 9)
     assert wire.frame_length(frame[:16]) == len(frame)
     assert decode(frame).reply_serial == 9
 
 
-def test_a_header_field_that_is_not_known_is_left_out() -> None:
-    """dbus-broker hands such on. The bus's own specification may have more of them some day."""
+def test_an_unknown_header_field_is_skipped() -> None:
+    """dbus-broker forwards such fields, and a later specification may define more."""
     frame = call()
     at = wire.header_length(frame)
     padded = frame[wire.FIXED_HEADER : at] + b"\xc8\1s\0" + b"\1\0\0\0x\0" + b"\0" * 6
@@ -68,7 +68,7 @@ def test_a_header_field_that_is_not_known_is_left_out() -> None:
 @pytest.mark.parametrize(
     "head", [b"HTTP/1.1 200 OK\r", b"\0" * 16, b"l\x01\x00\x02" + b"\0" * 12, b"l\x01\x00\x01" + b"\xff" * 12]
 )
-def test_what_is_not_dbus_is_seen_by_its_first_bytes(head: bytes) -> None:
+def test_non_dbus_data_is_detected_by_its_first_bytes(head: bytes) -> None:
     with pytest.raises(wire.BadMessage):
         wire.frame_length(head)
 
@@ -80,21 +80,21 @@ def test_what_is_not_dbus_is_seen_by_its_first_bytes(head: bytes) -> None:
         call()[:20],
         call(signature="s", body=b"\xff\xff\xff\xff"),
         call(signature="s", body=b"\x01\0\0\0\xff\0"),
-        # A body that is another than its signature says: an array longer than the message, variants
-        # in variants for ever.
+        # A body that does not match its signature: an array longer than the message, endlessly
+        # nested variants.
         call(signature="ai", body=b"\xff\xff\xff\0"),
         call(signature="v", body=b"\x01v\0" * 2000),
         b"l\x09" + call()[2:],
         b"l\x00" + call()[2:],
     ],
 )
-def test_a_bad_message_is_that_and_nothing_else(frame: bytes) -> None:
+def test_an_invalid_message_raises_only_bad_message(frame: bytes) -> None:
     with pytest.raises(wire.BadMessage):
         decode(frame).body()
 
 
 @given(st.data())
-def test_no_bytes_do_any_harm(data: st.DataObject) -> None:
+def test_arbitrary_bytes_raise_only_bad_message(data: st.DataObject) -> None:
     frame = bytearray(call(signature=data.draw(st.sampled_from(["s", "ss"]))))
     for _ in range(data.draw(st.integers(1, 4))):
         frame[data.draw(st.integers(0, len(frame) - 1))] = data.draw(st.integers(0, 255))
@@ -102,7 +102,7 @@ def test_no_bytes_do_any_harm(data: st.DataObject) -> None:
         decode(bytes(frame)).body()
 
 
-def test_signatures_of_strangers_do_not_stay() -> None:
+def test_the_cache_of_signatures_is_bounded() -> None:
     for number in range(5 * wire.MAX_SIGNATURES):
         signature = "".join("iu"[number >> bit & 1] for bit in range(16))
         decode(call(signature=signature, body=b"\0" * 64))

@@ -1,4 +1,4 @@
-"""Dotenv: a value is what bash, python-dotenv and node's dotenv read, or an error with its line."""
+"""Dotenv: a value on which bash, python-dotenv and node's dotenv agree, or an error with its line."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ LAST=end"""  # noqa: W291 - blanks after a value are not part of it
     assert dotenv("# none\n\n") == {}
 
 
-# Each was given to bash 5.2, python-dotenv 1.2 and node's dotenv 17, which did not read the same.
+# bash 5.2, python-dotenv 1.2 and node's dotenv 17 read each of these differently.
 @pytest.mark.parametrize(
     "value",
     [
@@ -129,7 +129,7 @@ def test_what_readers_read_differently_is_an_error_that_asks_for_quotes(value: s
         st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0")),
     )
 )
-def test_any_value_goes_through_double_quotes(values: dict[str, str]) -> None:
+def test_any_value_can_be_written_in_double_quotes(values: dict[str, str]) -> None:
     def quoted(value: str) -> str:
         for sign in '\\"$`':
             value = value.replace(sign, "\\" + sign)
@@ -139,12 +139,12 @@ def test_any_value_goes_through_double_quotes(values: dict[str, str]) -> None:
         assert dotenv("".join(f"{name}={quoted(value)}{end}" for name, value in values.items())) == values
 
 
-def test_line_ends_in_quotes_stay() -> None:
+def test_line_ends_in_quotes_are_kept() -> None:
     text = "A='one\r\ntwo\r\n'\r\nB=\"one\r\ntwo\" # comment\r\nC=bare\r\n\r\nD=''\r\nE='x'"
     assert dotenv(text) == {"A": "one\r\ntwo\r\n", "B": "one\r\ntwo", "C": "bare", "D": "", "E": "x"}
 
 
-def test_byte_order_marks_are_no_part_of_a_name() -> None:
+def test_byte_order_marks_are_not_part_of_a_name() -> None:
     """At the start of a file, and where files that begin with one were joined."""
     assert dotenv("\ufeffA=1\n\ufeffB=2\n\ufeff# comment\n\ufeff\n") == {"A": "1", "B": "2"}
     with pytest.raises(InputFault, match="UTF-16"):
@@ -152,7 +152,7 @@ def test_byte_order_marks_are_no_part_of_a_name() -> None:
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=200) | st.text("A='\"\\\n\r #@{}$`\ufeff", max_size=40))
-def test_any_text_is_secrets_or_one_line(text: str) -> None:
+def test_any_text_is_secrets_or_a_one_line_error(text: str) -> None:
     try:
         parse(text.encode(), "f", None, None, Secrets())
     except Problem as found:
@@ -189,7 +189,7 @@ def test_faults_name_the_line_and_no_value(text: str, line: int, says: str) -> N
     assert found.hint
 
 
-def test_an_at_sign_in_what_a_command_prints_is_a_value() -> None:
+def test_an_at_sign_in_a_commands_output_is_part_of_the_value() -> None:
     secrets = Secrets()
     parse(b"A=@/etc/passwd\n", "f", None, None, secrets)
     assert secrets.texts == {"A": "@/etc/passwd"}

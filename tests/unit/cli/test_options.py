@@ -1,4 +1,4 @@
-"""The rules of command lines, and the help that is made of the same tables."""
+"""The rules of command lines, and the help made from the same tables."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def read(*argv: str) -> Arguments:
         ("show", "-qn5", "thing", "--where=y", "--where=x"),
     ],
 )
-def test_options_stand_anywhere(argv: tuple[str, ...]) -> None:
+def test_options_may_be_anywhere(argv: tuple[str, ...]) -> None:
     arguments = read(*argv)
     assert arguments.command is TOOL.commands["show"]
     assert arguments.operands == ["thing"]
@@ -60,7 +60,7 @@ def test_options_stand_anywhere(argv: tuple[str, ...]) -> None:
     assert arguments.number(COUNT, 1, 9) == 5
 
 
-def test_what_looks_like_an_option() -> None:
+def test_operands_that_look_like_options() -> None:
     assert read("show", "-").operands == ["-"]
     assert read("show", "--", "-q").operands == ["-q"]
     assert read("show", "--where", "--", "x").value(WHERE) == "--"
@@ -68,7 +68,7 @@ def test_what_looks_like_an_option() -> None:
     assert read("show", "x", "--where=a=b").value(WHERE) == "a=b"
 
 
-def test_another_programs_options_are_its_own() -> None:
+def test_options_of_another_program_are_not_parsed() -> None:
     assert read("run", "-n1", "make", "-n", "--where", "--").operands == ["make", "-n", "--where", "--"]
     assert read("run", "--", "make", "-q").operands == ["make", "-q"]
     assert not read("run", "make", "-q").flag(QUIET)
@@ -90,7 +90,7 @@ def test_another_programs_options_are_its_own() -> None:
         (("run", "--"), r"'run' requires COMMAND\.\.\."),
         (("--quiet=yes", "show", "x"), "--quiet takes no value"),
         (("show", "x", "-n"), "-n requires a value: N"),
-        # An empty variable of a script: it would be the same as nothing given, or as anything.
+        # An unset variable of a script: the value would mean nothing given, or anything.
         (("show", "x", "--where="), "--where requires a value: PLACE"),
         (("show", "x", "-n", ""), "-n requires a value: N"),
     ],
@@ -107,13 +107,13 @@ def test_numbers(text: str) -> None:
 
 
 def test_too_many_operands_are_not_repeated() -> None:
-    """One of them may be a secret that was given by mistake."""
+    """One of them may be a secret given by mistake."""
     with pytest.raises(Usage) as raised:
         read("show", "a", "b", "zqSecretzq")
     assert "zqSecretzq" not in str(raised.value)
 
 
-def test_help_wins() -> None:
+def test_help_takes_precedence() -> None:
     assert read("show", "-h").flag(HELP)
     assert read("-h").command is None
 
@@ -131,8 +131,7 @@ def test_any_line_is_read_or_refused_in_one_line(argv: list[str]) -> None:
 
 @pytest.mark.parametrize("program", [BROKERCTL, SECRET], ids=lambda program: program.name)
 def test_tables(program: Program) -> None:
-    """What each command names is there, no option has two meanings in one place, and all is
-    explained."""
+    """Every function exists, no option is ambiguous, and everything has an explanation."""
     text = program_help(program)
     for command in program.commands.values():
         assert callable(load(command.run))
@@ -169,7 +168,7 @@ def test_synopses() -> None:
         ("\U000e0041", r"\U000e0041"),
     ],
 )
-def test_what_a_terminal_would_obey_is_escaped(text: str, shown: str) -> None:
+def test_control_characters_are_escaped(text: str, shown: str) -> None:
     assert escaped(text) == shown
 
 
@@ -182,7 +181,7 @@ def test_escaped_text_is_printable(text: str) -> None:
     assert not any(unicodedata.category(one) in OBEYED and one != " " for one in escaped(text))
 
 
-def test_every_character_that_a_terminal_obeys_or_hides_is_escaped() -> None:
-    """Of the Unicode version that this Python has; unassigned characters are harmless and shown."""
+def test_every_control_or_invisible_character_is_escaped() -> None:
+    """By this Python's version of Unicode; unassigned characters are harmless and shown."""
     every = (chr(code) for code in range(sys.maxunicode + 1))
     assert not [hex(ord(one)) for one in every if unicodedata.category(one) in OBEYED and one != " " and is_plain(one)]

@@ -1,4 +1,4 @@
-"""JSON as people and other programs write it: understood where the meaning is certain, else an
+"""JSON as people and other programs write it: accepted where its meaning is certain, otherwise an
 error with advice."""
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def test_the_reader_agrees_with_the_json_module(document: Any, indent: int | Non
 
 
 @given(st.text('{}[]":,\\u1e- \ntrfalsn', max_size=30))
-def test_the_reader_takes_nothing_that_the_json_module_refuses(text: str) -> None:
+def test_the_reader_refuses_what_the_json_module_refuses(text: str) -> None:
     try:
         found = plain(read(text, "f"))
     except InputFault:
@@ -247,12 +247,12 @@ OP = {
         ({"a-b": "x", "c": None}, Picking((), {"a-b": "AB"}, ("AB",)), {"AB": "x"}),
     ],
 )
-def test_what_tools_print(document: Any, picking: Picking, found: dict[str, str]) -> None:
+def test_output_of_other_tools(document: Any, picking: Picking, found: dict[str, str]) -> None:
     assert secrets(json.dumps(document), picking) == found
     picking.check("f", list(found))
 
 
-def test_a_selection_that_is_not_there() -> None:
+def test_a_missing_selection() -> None:
     with pytest.raises(Problem, match=r"f:1: data\.dta: not there") as raised:
         parse(json.dumps(VAULT).encode(), "f", None, None, Secrets(), Picking(("data", "dta")))
     assert "data, metadata" in (raised.value.hint or "")
@@ -263,7 +263,7 @@ def test_a_selection_that_is_not_there() -> None:
             picking.check("f", ["A"])
 
 
-def test_only_spares_what_it_leaves_out(tmp_path: pathlib.Path) -> None:
+def test_secrets_excluded_by_only_are_not_checked(tmp_path: pathlib.Path) -> None:
     found = Secrets()
     parse(b"a-b=@none\nA=1\n", "f", str(tmp_path), None, found, Picking(only=("A",)))
     assert found.texts == {"A": "1"}

@@ -1,4 +1,4 @@
-"""Times as systemd writes them."""
+"""Times in systemd's syntax."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def _berlin(monkeypatch: pytest.MonkeyPatch) -> object:
         ("0.5s ago", NOW - 0.5),
         (".5h ago", NOW - 1800),
         ("5min  ago", NOW - 300),
-        # A zone of its own, with summer time, where tzdata has it; else a name of this zone's standard time.
+        # A time zone with summer time, if tzdata has it; else the name of this zone's standard
+        # time.
         ("2026-05-31 11:00 CET", NOW - 3600 if pathlib.Path(ZONES, "CET").exists() else NOW),
         ("2026-01-31 13:00 CEST", NOW - 120 * 86400 + 3600),
         ("@1780221600", NOW),
@@ -68,7 +69,7 @@ def test_times(text: str, seconds: float) -> None:
     "text",
     [
         *("", "tomorrow-ish", "-", "ago", "-5 parsecs", "25:00", "2026-13-01", "@x", "@1e400", "1h ago ago", "@nan"),
-        # Times that no journal has: it would take them for others.
+        # Times that no journal can have: it would take them for others.
         *(
             "@-1",
             "@1e12",
@@ -83,7 +84,7 @@ def test_times(text: str, seconds: float) -> None:
         *("-" + "9" * 400 + "y", "+" + "9" * 400 + "s", "@" + "9" * 5000),
     ],
 )
-def test_no_times(text: str) -> None:
+def test_invalid_times(text: str) -> None:
     assert parse(text, NOW) is None
 
 
@@ -114,7 +115,7 @@ def set_zone(monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
 
 
 def by_systemd(texts: list[str]) -> list[int | None]:
-    """What systemd takes each for, in this process's zone."""
+    """systemd's interpretation of each, in this process's zone."""
     if shutil.which("systemd-analyze") is None:
         unavailable("systemd-analyze is not installed")
     done = subprocess.run(
@@ -139,7 +140,7 @@ def by_systemd(texts: list[str]) -> list[int | None]:
 
 
 def changes(year: int) -> list[int]:
-    """When this process's zone changes its offset or its name, in that year, to the minute."""
+    """The minutes of that year at which this process's zone changes its offset or name."""
     start = int(datetime(year, 1, 1, tzinfo=UTC).timestamp())
     hours = [at for at in range(start, start + 365 * 86400, HOUR) if _offset(at) != _offset(at + HOUR)]
     return [next(at for at in range(hour, hour + HOUR + 60, 60) if _offset(at) != _offset(hour)) for hour in hours]
@@ -155,8 +156,7 @@ def as_shown(text: str, usec: int) -> bool:
 
 
 def wall_clocks() -> list[str]:
-    """Local times around every change: those that are skipped, and those that come twice, with the
-    zone and without."""
+    """Local times around every change, skipped and repeated ones, with the zone and without."""
     texts: dict[str, None] = {}
     for year in YEARS if os.environ["TZ"] == "Pacific/Apia" else YEARS[-1:]:
         for change in changes(year)[:4]:
@@ -171,16 +171,14 @@ def wall_clocks() -> list[str]:
 
 
 @pytest.mark.parametrize("zone", FIXED_ZONES + NAMED_ZONES)
-def test_hours_that_are_skipped_or_come_twice_are_what_systemd_takes_them_for(
-    monkeypatch: pytest.MonkeyPatch, zone: str
-) -> None:
+def test_skipped_and_repeated_hours_are_read_as_by_systemd(monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
     set_zone(monkeypatch, zone)
     differences = []
     compared = 0
     for text in [*wall_clocks(), "2026-07-01 12:00", "2026-01-01 12:00 UTC"]:
         (expected,) = by_systemd([text])
-        # systemd knows the two abbreviations that count today, and takes them for times at which
-        # they do not.
+        # systemd accepts the two abbreviations in use today, even at times at which they are not in
+        # use.
         if expected is None or (text.count(" ") == 2 and not as_shown(text, expected)):
             continue
         compared += 1
@@ -217,7 +215,7 @@ SYSTEMD_FORMS = [
 
 
 @pytest.mark.parametrize("text", SYSTEMD_FORMS)
-def test_dates_are_what_systemd_takes_them_for(text: str) -> None:
+def test_dates_are_read_as_by_systemd(text: str) -> None:
     if not pathlib.Path(ZONES, "Europe/Berlin").exists():
         unavailable("tzdata is not installed")
     (expected,) = by_systemd([text])
@@ -225,8 +223,8 @@ def test_dates_are_what_systemd_takes_them_for(text: str) -> None:
     assert parse(text, time.time()) == expected
 
 
-def test_utc_is_taken_in_small_letters_as_older_systemds_do() -> None:
-    """systemd 252 takes it so, 262 does not."""
+def test_utc_is_accepted_in_lower_case_as_by_older_systemd() -> None:
+    """systemd 252 accepts it, 262 does not."""
     assert parse("2026-11-27 11:55 utc", NOW) == parse("2026-11-27 11:55 UTC", NOW) is not None
 
 
@@ -234,7 +232,7 @@ def test_utc_is_taken_in_small_letters_as_older_systemds_do() -> None:
     "text",
     ["now", "2h ago", "-30min", "+3h", "5min 3s ago", "1.5h ago", "3h left", "- 1h", "-1month", "90 ago", "5us ago"],
 )
-def test_spans_are_what_systemd_takes_them_for(text: str) -> None:
+def test_time_spans_are_read_as_by_systemd(text: str) -> None:
     before = time.time()
     (expected,) = by_systemd([text])
     after = time.time()
@@ -254,7 +252,7 @@ def test_what_systemd_refuses_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("zone", FIXED_ZONES + NAMED_ZONES)
-def test_what_is_shown_can_be_given_back(monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
+def test_a_shown_time_can_be_parsed(monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
     set_zone(monkeypatch, zone)
     for year in YEARS:
         for change in [*changes(year), int(NOW)]:

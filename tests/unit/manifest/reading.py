@@ -42,8 +42,7 @@ def attempt(project: ProjectDirectory) -> str:
 
 @contextlib.contextmanager
 def other_process(work: Callable[[], object]) -> Iterator[int]:
-    """`work` in a process of its own: once it says that it is ready by returning, else over and
-    over."""
+    """Run `work` in another process: once it returns, that process is ready; or repeatedly."""
     context = multiprocessing.get_context("fork")
     ready = context.Event()
 

@@ -1,5 +1,7 @@
-"""Manifests that version 0.1.0 of the broker took or refused, which projects may rely on: it was
-given the same ones."""
+"""Manifests that version 0.1.0 of the broker, given the same ones, accepted or refused.
+
+Projects may rely on that.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +88,7 @@ REFUSED: dict[str, str | bytes] = {
 
 
 @pytest.mark.parametrize("name", TAKEN)
-def test_it_is_taken(project: ProjectDirectory, name: str) -> None:
+def test_it_is_accepted(project: ProjectDirectory, name: str) -> None:
     project.write(TAKEN[name])
     load(str(project.path), name="myrepo")
 

@@ -1,4 +1,4 @@
-"""Any document: a good one is taken, for any other each fault is one clean line."""
+"""Any document: a valid one is accepted, and any other gives one clean line per fault."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def binding(name: str, table: dict[str, Any]) -> list[Binding]:
 
 
 @given(st.lists(secret_names, unique=True), st.data())
-def test_every_good_allowlist_form_is_taken_as_it_stands(names: list[str], data: st.DataObject) -> None:
+def test_every_valid_allowlist_form_is_accepted_unchanged(names: list[str], data: st.DataObject) -> None:
     bound = {} if not names else data.draw(st.dictionaries(st.sampled_from(names), tables))
     ttl, entries = data.draw(st.integers(1, 900)), data.draw(st.integers(1, 64))
     description = data.draw(st.text(max_size=256))
@@ -54,7 +54,7 @@ def test_every_good_allowlist_form_is_taken_as_it_stands(names: list[str], data:
 
 
 @given(st.dictionaries(secret_names, tables))
-def test_every_good_binding_form_is_taken_as_it_stands(bound: dict[str, Any]) -> None:
+def test_every_valid_binding_form_is_accepted_unchanged(bound: dict[str, Any]) -> None:
     document = {"schema_version": 1, "project": "myrepo", "secrets": bound}
     assert faults(document, name="myrepo", directory="myrepo") == []
     manifest = build(document, "/x")
@@ -77,8 +77,7 @@ documents = st.fixed_dictionaries({}, optional=dict.fromkeys(KEYS, values)) | st
 
 
 def foreign_texts(value: Any) -> set[str]:
-    """Every text of a document that must not be in a message: no known word, no name that a secret
-    can have."""
+    """Every text of a document that a message must not contain: no keyword, no valid secret name."""
     if isinstance(value, str):
         return (
             {value}
@@ -90,8 +89,8 @@ def foreign_texts(value: Any) -> set[str]:
     return set().union(*(foreign_texts(part) for part in value)) if isinstance(value, list) else set()
 
 
-# A text that our own words hold says nothing: hypothesis tries the strings that it finds in the
-# code.
+# A text that is part of our own messages proves nothing, and hypothesis tries the strings that it
+# finds in the code.
 OUR_WORDS = "".join(path.read_text() for path in (REPOSITORY / "remo_broker/manifest").glob("*.py"))
 
 
@@ -108,7 +107,7 @@ def test_any_fault_is_one_clean_line(document: dict[str, Any]) -> None:
     except ManifestError:
         assert found, "what the models take can be built"
         return
-    # Built without pydantic, from whatever it was: what is there can be used.
+    # Built without pydantic, from any document: the result can be used.
     for name, own in manifest.bindings.items():
         assert re.fullmatch(r"[A-Za-z0-9_]{1,128}", name)
         for bound in own:

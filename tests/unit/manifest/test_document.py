@@ -1,4 +1,4 @@
-"""From bytes to tables: what is not TOML, and what is made to cost more than it should."""
+"""From bytes to tables: invalid TOML, and TOML made to be expensive."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_costly_document_is_refused_at_once(name: str) -> None:
 
 
 def fill(line: str) -> str:
-    """64 KiB of one line, each with a number of its own."""
+    """64 KiB of one line, repeated with a different number each time."""
     lines: list[str] = []
     size = 0
     while True:
@@ -128,7 +128,7 @@ def fill(line: str) -> str:
         "\n" * MAX_BYTES,
     ],
 )
-def test_the_worst_that_is_legal_takes_no_longer(content: str) -> None:
+def test_the_most_expensive_legal_document_is_read_in_time(content: str) -> None:
     began = time.process_time()
     parse(content.encode())
     assert time.process_time() - began < AT_ONCE
@@ -154,7 +154,7 @@ def test_the_worst_that_is_legal_takes_no_longer(content: str) -> None:
         'a = """x"""" # 3" or 1.2.3.4.5.6.7.8.9.10',
     ],
 )
-def test_what_only_looks_like_a_bomb_is_read(content: str) -> None:
+def test_a_document_that_only_looks_expensive_is_read(content: str) -> None:
     assert parse(content.encode()) == tomllib.loads(content)
 
 
@@ -170,7 +170,7 @@ pieces = st.sampled_from(
 
 
 def attempt(content: bytes) -> tuple[dict[str, Any] | None, str | None]:
-    """The tables, or the line that is said instead."""
+    """The tables, or the error line."""
     try:
         return parse(content), None
     except ManifestError as error:
@@ -181,8 +181,8 @@ def attempt(content: bytes) -> tuple[dict[str, Any] | None, str | None]:
 
 @given(st.lists(pieces, max_size=60).map("".join))
 def test_any_text_is_read_as_tomllib_reads_it_or_refused(text: str) -> None:
-    """The look ahead agrees with tomllib on where strings end: it refuses nothing that is TOML and
-    not too deep."""
+    """The preliminary check agrees with tomllib on where strings end, and refuses only what is not
+    TOML or too deep."""
     expected: dict[str, Any] | None
     try:
         expected = tomllib.loads(text)

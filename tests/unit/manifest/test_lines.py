@@ -1,4 +1,4 @@
-"""Where in a manifest a key stands."""
+"""The line of a key in a manifest."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ ttl_seconds = 7
         ("cache", "[cache]"),
         ("cache.max_entries", "'max_entries' = 3"),
         ("cache.ttl_seconds", "ttl_seconds = 7"),
-        # What is missing is missing in its table.
+        # For a missing key, the line is its table's.
         ("secrets.aws.file_mode", '[secrets."aws"]'),
     ],
 )
@@ -90,7 +90,7 @@ def test_any_bytes(content: bytes) -> None:
 
 
 def test_a_file_is_looked_through_once_for_all_its_faults(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hostile one has thousands."""
+    """A hostile manifest has thousands."""
     looked: list[bytes] = []
 
     def look(content: bytes) -> Lines:

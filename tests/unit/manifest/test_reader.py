@@ -1,4 +1,4 @@
-"""Opening a manifest, on a real file system, with everything in its place that is not one."""
+"""Opening a manifest on a real file system, with anything but a manifest in its place."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ IN_OPEN = 0x20
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_each_place_is_looked_at(project: ProjectDirectory, place: str) -> None:
+def test_each_place_is_searched(project: ProjectDirectory, place: str) -> None:
     file = project.write(GOOD, place)
     assert read(str(project.path)) == (str(file), GOOD)
     assert read(f"{project.path}//") == (str(file), GOOD)
@@ -63,7 +63,7 @@ def test_no_manifest(project: ProjectDirectory) -> None:
     refusal(project, Code.MANIFEST_NOT_FOUND)
 
 
-def test_no_project(project: ProjectDirectory) -> None:
+def test_no_project_directory(project: ProjectDirectory) -> None:
     assert "no such directory" in refusal(project.path / "nowhere", Code.MANIFEST_NOT_FOUND)
     (project.path / "file").touch()
     assert "no such directory" in refusal(project.path / "file" / "x", Code.MANIFEST_NOT_FOUND)
@@ -71,13 +71,13 @@ def test_no_project(project: ProjectDirectory) -> None:
 
 
 @pytest.mark.parametrize("path", ["", "myrepo", "./myrepo", "/tmp\0/x"])
-def test_the_path_is_absolute(path: str) -> None:
+def test_a_relative_path_is_refused(path: str) -> None:
     with pytest.raises(ManifestError, match="absolute") as caught:
         read(path)
     assert caught.value.code is Code.MANIFEST_NOT_FOUND
 
 
-def test_the_path_is_too_long(project: ProjectDirectory) -> None:
+def test_a_path_that_is_too_long_is_refused(project: ProjectDirectory) -> None:
     refusal(project.path / ("x" * 300))
 
 
@@ -93,7 +93,7 @@ def test_a_symlink_in_its_place(project: ProjectDirectory) -> None:
 
 
 @pytest.mark.parametrize("target", ["real", "../outside", "/etc"])
-def test_a_symlink_on_the_way(project: ProjectDirectory, target: str) -> None:
+def test_a_symlink_on_the_path_to_the_manifest(project: ProjectDirectory, target: str) -> None:
     for folder in ("real", "../outside"):
         project.write(GOOD, f"{folder}/{Path(PLACES[0]).name}")
     (project.path / ".devcontainer").symlink_to(target)
@@ -110,7 +110,7 @@ def test_a_symlink_as_the_project(project: ProjectDirectory, slashes: str) -> No
     assert caught.value.code is Code.MANIFEST_UNREADABLE
 
 
-def test_a_symlink_above_the_project_is_the_operators(project: ProjectDirectory) -> None:
+def test_a_symlink_above_the_project_is_followed(project: ProjectDirectory) -> None:
     project.write()
     above = project.path.parent / "above"
     above.symlink_to(project.path.parent)
@@ -205,7 +205,7 @@ def test_a_file_that_root_wrote_for_the_project(project: ProjectDirectory) -> No
 
 
 def as_nobody(path: Path) -> str:
-    """What `read` returns to a process of the user nobody."""
+    """What `read` returns in a process of the user nobody."""
     receive, send = os.pipe()
     child = os.fork()
     if child == 0:
@@ -228,7 +228,7 @@ def as_nobody(path: Path) -> str:
 
 
 @pytest.mark.takes_root("reading as another user")
-def test_permission_says_for_which_user(project: ProjectDirectory) -> None:
+def test_permission_denied_names_the_user(project: ProjectDirectory) -> None:
     file = project.write()
     assert as_nobody(project.path) == GOOD.decode()
     name = pwd.getpwuid(NOBODY).pw_name

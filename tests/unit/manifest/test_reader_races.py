@@ -1,4 +1,4 @@
-"""Opening a manifest that another process leases, changes or swaps meanwhile."""
+"""Opening a manifest while another process leases, changes or swaps it."""
 
 from __future__ import annotations
 
@@ -47,8 +47,7 @@ def test_a_leased_file(project: ProjectDirectory) -> None:
 
 
 def dates_mapped_writes(directory: Path) -> bool:
-    """Whether the file system here changes a file's times when it is written through a mapping;
-    tmpfs does not."""
+    """Whether the file system changes a file's times for writes through a mapping; tmpfs does not."""
     with tempfile.TemporaryFile(dir=directory) as file:
         file.write(bytes(4096))
         file.flush()
@@ -113,14 +112,14 @@ def test_a_file_that_changes_while_it_is_read(
 
 
 def test_a_file_that_holds_more_than_its_size_says(project: ProjectDirectory) -> None:
-    """Such as those that a kernel makes up; only root can put one where a manifest is."""
+    """Like the kernel's pseudo files; only root can put one in a manifest's place."""
     with open("/proc/self/status", "rb") as made_up, pytest.raises(ManifestError, match="it changed"):
         read_unchanged(made_up.fileno(), PLACES[0])
 
 
 @pytest.mark.parametrize("what", ["the file", "the folder"])
 def test_swapped_for_a_symlink_while_it_is_read(project: ProjectDirectory, what: str) -> None:
-    """A racing project never gets a foreign file read, whatever is at the path at any moment."""
+    """No race makes the reader read a foreign file."""
     outside = project.path.parent / "outside"
     outside.mkdir()
     (outside / Path(PLACES[0]).name).write_bytes(FOREIGN)

@@ -1,4 +1,4 @@
-"""Reading a manifest with Python alone: `remo-secret` in a container."""
+"""Reading a manifest with the standard library only, as `remo-secret` does in a container."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FILE = {"fetch_as": "file", "file_path": "~/x", "file_mode": "0600", "template":
 
 
 @pytest.mark.parametrize("example", ["allowlist-form", "binding-form"])
-def test_it_needs_nothing_but_python(example: str) -> None:
+def test_it_needs_only_the_standard_library(example: str) -> None:
     program = (
         "import sys\n"
         "from remo_broker.manifest import document, result\n"
@@ -72,12 +72,12 @@ def test_it_needs_nothing_but_python(example: str) -> None:
         GOOD | {"cache": {"default_max_entries": True}},
     ],
 )
-def test_what_cannot_be_used_is_refused(document: dict[str, Any]) -> None:
+def test_unusable_tables_are_refused(document: dict[str, Any]) -> None:
     with pytest.raises(ManifestError) as caught:
         build(document, "/x")
     assert caught.value.code is Code.MANIFEST_INVALID
     assert "schema_version" in caught.value.message or "'remo-brokerctl check'" in caught.value.message
 
 
-def test_the_same_tables_are_taken_when_they_are_right() -> None:
+def test_the_same_tables_are_accepted_when_valid() -> None:
     assert build(GOOD | {"secrets": {"A": FILE}}, "/x").allowlist == ("A",)

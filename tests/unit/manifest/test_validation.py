@@ -1,4 +1,4 @@
-"""The rules of remo-broker-manifest(5): what is taken, what is refused, and what is said of it."""
+"""The rules of remo-broker-manifest(5): what is accepted, what is refused, and with which message."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_allowlist_keeps_the_order_of_the_file() -> None:
     assert validated(BOUND + "[secrets.z]\n[secrets.A]\n[secrets.m]\n").allowlist == ("z", "A", "m")
 
 
-def test_a_variable_is_the_name_in_upper_case_unless_it_is_given() -> None:
+def test_the_default_variable_is_the_name_in_upper_case() -> None:
     manifest = validated(BOUND + '[secrets.npm_token]\n[secrets.9lives]\n[secrets.x]\nenv_var = "Y"\n')
     assert manifest.bindings == {
         "npm_token": [EnvBinding({"NPM_TOKEN": None}, explicit=False)],
@@ -76,7 +76,7 @@ def test_a_variable_is_the_name_in_upper_case_unless_it_is_given() -> None:
     }
 
 
-def test_the_brokers_own_numbers_hold_where_the_manifest_has_none() -> None:
+def test_the_brokers_limits_apply_if_the_manifest_has_none() -> None:
     manifest = validated(BOUND, max_ttl_seconds=1234, max_entries=99)
     assert (manifest.ttl_seconds, manifest.max_entries) == (1234, 99)
 
@@ -160,7 +160,7 @@ def test_the_brokers_own_numbers_hold_where_the_manifest_has_none() -> None:
         (BOUND + 'cache."\\u001b[31mred" = 1\n', "cache", "one of the keys is unknown"),
     ],
 )
-def test_a_breach_is_one_line_that_names_the_key(text: str, key: str | None, says: str) -> None:
+def test_a_fault_is_one_line_that_names_the_key(text: str, key: str | None, says: str) -> None:
     error = refusal(text)
     assert error.key == key
     assert says in error.message
@@ -216,14 +216,14 @@ def test_a_file_binding_takes_no_variable() -> None:
         (None, "Else where\x1b", "not the name of its directory; use that"),
     ],
 )
-def test_three_names_are_one(name: str | None, directory: str, says: str) -> None:
+def test_registered_directory_and_manifest_names_must_be_equal(name: str | None, directory: str, says: str) -> None:
     for text, key in ((LISTED, "project.name"), (BOUND, "project")):
         error = refusal(text, name, directory)
         assert error.key == key
         assert says in error.message
 
 
-def test_the_brokers_own_numbers_bound_the_manifests() -> None:
+def test_the_brokers_limits_bound_the_manifests() -> None:
     text = BOUND + "cache = {default_ttl_seconds = 5000, default_max_entries = 1000}\n"
     manifest = validated(text, max_ttl_seconds=5000, max_entries=1000)
     assert (manifest.ttl_seconds, manifest.max_entries) == (5000, 1000)
@@ -238,10 +238,10 @@ def test_faults_are_listed_in_the_order_of_the_keys() -> None:
 
 
 @pytest.mark.parametrize("one_more", [False, True])
-def test_all_names_fit_the_answer_to_info(one_more: bool) -> None:
-    """A few bytes more fit the file than the answer."""
+def test_all_names_must_fit_the_reply_to_info(one_more: bool) -> None:
+    """The file has room for a few bytes more than the reply."""
     room = MAX_MESSAGE - len(encode(ProjectInfo(project="m", allowlist=[], schema_version=1).to_json())) + 1
-    # Each name takes its length, two quotes and a comma; the last one takes up what is left.
+    # Each name takes its length, two quotes and a comma; the last one fills the rest.
     names = [f"{number:04}" for number in range((room - 100) // 7)]
     names.append("x" * (room - 7 * len(names) - 3 + one_more))
     listed = ",".join(f'"{name}"' for name in names)

@@ -1,4 +1,4 @@
-"""The configuration: file, flags, limits, and what is said about a mistake."""
+"""The configuration: file, flags, limits, and error messages."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_defaults() -> None:
         ("audit_failure", ["serve", "deny"]),
     ],
 )
-def test_what_is_allowed(key: str, values: list[Any]) -> None:
+def test_valid_values(key: str, values: list[Any]) -> None:
     for value in values:
         assert vars(Config({key: value})) == DEFAULTS | {"credentials": [], key: value}
 
@@ -77,7 +77,7 @@ def test_what_is_allowed(key: str, values: list[Any]) -> None:
         ("audit_failure", ["", "SERVE", "ignore", 1, None, ["serve"], {}]),
     ],
 )
-def test_what_is_not(key: str, values: list[Any]) -> None:
+def test_invalid_values(key: str, values: list[Any]) -> None:
     for value in values:
         assert refusal({key: value}).startswith(f"{key}: ")
 
@@ -89,7 +89,7 @@ def test_an_unknown_key_is_named() -> None:
     assert "\x1b" not in refusal({"\x1b[2J\n": 5})
 
 
-def test_a_path_is_put_straight() -> None:
+def test_a_path_is_normalised() -> None:
     assert Config({"socket_dir": "/run//remo-broker/../x/"}).socket_dir == "/run/x"
 
 
@@ -104,7 +104,7 @@ def test_a_file(tmp_path: pathlib.Path) -> None:
     assert read_file(str(path), must_exist=False) == {}
 
 
-def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: pathlib.Path) -> None:
+def test_a_byte_order_mark_is_ignored(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "config.toml"
     path.write_bytes(b"\xef\xbb\xbfrate_limit_per_second = 0\n")
     assert read_file(str(path), must_exist=True) == {"rate_limit_per_second": 0}
@@ -129,7 +129,7 @@ def test_no_file(tmp_path: pathlib.Path) -> None:
         b"[a\n",
     ],
 )
-def test_a_file_that_is_no_toml(tmp_path: pathlib.Path, content: bytes) -> None:
+def test_a_file_that_is_not_toml(tmp_path: pathlib.Path, content: bytes) -> None:
     path = tmp_path / "config.toml"
     path.write_bytes(content)
     with pytest.raises(ConfigError) as raised:

@@ -1,4 +1,4 @@
-"""Rules of credentials: what an operator may write, which units they fit, and what systemd's address says."""
+"""Credential rules: their syntax, which units they match, and the peer's address."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from remo_broker.protocol.credential_rules import CredentialRule, peer_of
 BACKUP = {"credentials": {"backup@*.service": {"restic-password": "RESTIC_PASSWORD", "key": "aws.secret_key"}}}
 
 
-def test_a_rule_names_a_secret_or_a_field_of_one() -> None:
+def test_a_rule_names_a_secret_or_a_field() -> None:
     whole, field = Config(BACKUP).credentials
     assert (whole.pattern, whole.credential, whole.secret, whole.field) == (
         *("backup@*.service", "restic-password"),
@@ -33,7 +33,7 @@ def test_a_rule_names_a_secret_or_a_field_of_one() -> None:
         ("a*b*.service", "a1b2.service", True),
     ],
 )
-def test_only_an_asterisk_stands_for_other_text(pattern: str, unit: str, fits: bool) -> None:
+def test_only_an_asterisk_is_a_wildcard(pattern: str, unit: str, fits: bool) -> None:
     assert CredentialRule(pattern, "id", "S").applies_to(unit) is fits
 
 
@@ -88,5 +88,5 @@ def test_a_bad_rule_is_named_by_its_key(tables: object, key: str) -> None:
         ("/run/a1b2/unit/a.service/id", None),
     ],
 )
-def test_the_peer_is_who_systemds_address_says(address: object, peer: tuple[str, str] | None) -> None:
+def test_the_peer_is_parsed_from_systemds_address(address: object, peer: tuple[str, str] | None) -> None:
     assert peer_of(address) == peer

@@ -1,4 +1,4 @@
-"""The line buffer: the same lines come out however the bytes were cut on their way in."""
+"""The line buffer: the lines do not depend on how the bytes were split."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_lines_do_not_depend_on_how_the_bytes_were_cut(lines: list[bytes], cuts:
         size = cuts[turn % len(cuts)]
         buffer.feed(data[position : position + size])
         position, turn = position + size, turn + 1
-        if turn % 2:  # lines may also pile up
+        if turn % 2:  # lines may also accumulate
             while (line := buffer.next_line()) is not None:
                 found.append(line)
     while (line := buffer.next_line()) is not None:

@@ -54,7 +54,7 @@ def test_the_control_sockets_are_reserved() -> None:
 
 
 @given(st.text())
-def test_what_is_shown_is_printable_and_short(text: str) -> None:
+def test_shown_text_is_printable_and_short(text: str) -> None:
     assert re.fullmatch("[ -~]*", printable(text))
     assert len(printable(text)) <= MAX_SHOWN_NAME
 
@@ -75,11 +75,11 @@ def test_printable_text_is_shown_as_it_is(text: str) -> None:
         ("\x7f\x9b", "\\x7f\\x9b"),
     ],
 )
-def test_what_terminals_and_eyes_mistake_is_escaped(text: str, shown: str) -> None:
+def test_control_and_invisible_characters_are_escaped_in_names(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
-def test_how_many() -> None:
+def test_counted_nouns() -> None:
     assert [counted(count, "secret") for count in (0, 1, 2)] == ["0 secrets", "1 secret", "2 secrets"]
 
 
@@ -88,7 +88,7 @@ def test_how_many() -> None:
 @example("a" * 65)
 @example("a" * 128)
 @example("a" * 129)
-def test_names_are_what_their_patterns_say(text: str) -> None:
+def test_names_match_their_patterns(text: str) -> None:
     assert is_secret_name(text) == (re.fullmatch(SECRET_NAME_PATTERN[1:-1], text) is not None)
     assert is_project_name(text) == (re.fullmatch(PROJECT_NAME_PATTERN[1:-1], text) is not None)
 
@@ -98,5 +98,5 @@ def test_names_are_what_their_patterns_say(text: str) -> None:
 @example("a" * 253 + ":" + "9" * 5)
 @example("a" * 254)
 @example("a:" + "9" * 6)
-def test_hosts_are_what_their_pattern_says(text: str) -> None:
+def test_hosts_match_their_pattern(text: str) -> None:
     assert is_host(text) == (re.fullmatch(HOST_PATTERN[1:-1], text) is not None)

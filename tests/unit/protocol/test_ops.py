@@ -1,4 +1,4 @@
-"""The base of all messages, and what the tables promise."""
+"""The base of all messages, and the tables of ops and replies."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_messages_inside_messages() -> None:
     assert json.loads(encode(info.to_json())) == {"ok": True, "project": "p", "allowlist": ["A"], "schema_version": 1}
 
 
-def test_a_missing_or_unknown_field_is_a_mistake_of_the_caller() -> None:
+def test_a_missing_or_unknown_field_raises_type_error() -> None:
     with pytest.raises(TypeError, match="needs name"):
         Get()  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="has no colour"):
@@ -117,7 +117,7 @@ class Whole(Message):
         {"name": "a", "part": {"size": 1}, "limits": None, "unknown": []},
     ],
 )
-def test_a_message_comes_back_from_its_json(fields: dict[str, Any]) -> None:
+def test_a_message_survives_a_round_trip_through_json(fields: dict[str, Any]) -> None:
     message = from_fields(Whole, fields)
     assert isinstance(message.part, Part)
     assert all(isinstance(part, Part) for part in message.parts)

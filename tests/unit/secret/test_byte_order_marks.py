@@ -1,4 +1,4 @@
-"""Files that begin with a byte-order mark, as some editors write them, are read as those without."""
+"""Files with a byte-order mark, as some editors write them, are read like those without."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_line_is_added_to_the_section_that_is_there() -> None:
         add_line("npmrc", MARK + "key=1\n", None, "key=2")
 
 
-def test_what_the_doctor_searches(tmp_path: pathlib.Path) -> None:
+def test_files_that_doctor_searches(tmp_path: pathlib.Path) -> None:
     file = tmp_path / ".env"
     file.write_text(MARK + "TOKEN=1\n")
     assert _text(str(file)) == "TOKEN=1\n"

@@ -1,4 +1,4 @@
-"""Which of the places for rendered files outlive the user's session."""
+"""Which directories for rendered files outlive the user's session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which paths are on file systems that inotify does not cover, from a table of mounts."""
+"""Which paths are on file systems that inotify does not cover, by the mount table."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_mount_that_a_path_is_on_decides(
     assert filesystems.remote(path) == kind
 
 
-def test_check_names_what_is_not_seen_and_not_refreshed(
+def test_check_names_unwatched_paths_without_refresh_seconds(
     monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
     use(monkeypatch, tmp_path)

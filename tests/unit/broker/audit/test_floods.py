@@ -1,4 +1,4 @@
-"""Requests that are only counted: each peer's by themselves."""
+"""Requests that are only counted, separately for each peer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LONG = "N" * 100
 
 
 class Records:
-    """The audit trail's part: `counts` is what it was given, by uid; None stands for no peer."""
+    """Stands in for the audit trail: `counts` has what it was given, by uid; None is no peer."""
 
     def __init__(self) -> None:
         self.counts: dict[str | None, int] = {}
@@ -42,8 +42,8 @@ def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
     loop.close()
 
 
-def test_a_flood_over_the_rate_limit_is_not_recorded_as_another_peers(loop: Loop) -> None:
-    """Whoever is refused first or last."""
+def test_a_flood_over_the_rate_limit_is_recorded_for_its_own_peer(loop: Loop) -> None:
+    """Whether it is refused first or last."""
     records = Records()
     limited = RateLimitRecords(loop, records)  # type: ignore[arg-type]
     for uid in (1, *[2] * 500, 3):
@@ -55,7 +55,7 @@ def test_a_flood_over_the_rate_limit_is_not_recorded_as_another_peers(loop: Loop
     assert records.number == 3, "not at once, so soon after the last"
 
 
-def test_a_flood_of_long_names_is_not_recorded_as_another_peers(loop: Loop) -> None:
+def test_a_flood_of_long_names_is_recorded_for_its_own_peer(loop: Loop) -> None:
     records = Records()
     names = LongNames(loop, records)  # type: ignore[arg-type]
     recorded = [names.recorded("app", LONG, peer(uid)) for uid in (*[2] * LONG_NAMES_BURST, 1, *[2] * 500, 3)]
@@ -64,8 +64,8 @@ def test_a_flood_of_long_names_is_not_recorded_as_another_peers(loop: Loop) -> N
     assert records.counts == {"1": 1, "2": 500, "3": 1}
 
 
-def test_of_very_many_peers_the_last_are_counted_together(loop: Loop) -> None:
-    """And recorded as nobody's."""
+def test_peers_beyond_the_limit_are_counted_together(loop: Loop) -> None:
+    """Their record names no peer."""
     records = Records()
     limited = RateLimitRecords(loop, records)  # type: ignore[arg-type]
     for uid in range(10 * MAX_PEERS):

@@ -1,4 +1,4 @@
-"""The unit and the container that a control group's path tells, and what no path may forge."""
+"""The unit and the container, derived from the path of a control group; no path can forge them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ A, B = "a" * 64, "b" * 64
         ("/machine.slice/machine-web\\x2d1.scope/payload/system.slice/x.service", "machine-web\\x2d1.scope", "web-1"),
         ("/machine.slice/systemd-nspawn@web.service/payload", "systemd-nspawn@web.service", "web"),
         ("/lxc.payload.web/init.scope", None, "web"),
-        # The one that watches over a container is not in it.
+        # conmon, which monitors a container, is not in it.
         (f"/machine.slice/libpod-conmon-{A}.scope", f"libpod-conmon-{A}.scope", None),
         # Rootless podman: the user's manager is the unit, so that the container is known for the user's.
         (f"/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{A}.scope", "user@1000.service", A),
@@ -58,11 +58,11 @@ A, B = "a" * 64, "b" * 64
         (f"/system.slice/docker-{A}x.scope", f"docker-{A}x.scope", None),
         (f"/system.slice/x-docker-{A}.scope", f"x-docker-{A}.scope", None),
         ("/../../system.slice/other.service", None, None),
-        # Such names the kernel allows; a newline it refuses.
+        # The kernel allows such names, but no newline in one.
         ("/a:b/c d\x1b[31m.service", "c d\x1b[31m.service", None),
     ],
 )
-def test_what_a_control_group_says(path: str, unit: str | None, container: str | None) -> None:
+def test_unit_and_container_of_a_control_group(path: str, unit: str | None, container: str | None) -> None:
     several = f"3:cpu:/elsewhere\n2:pids:/elsewhere\n1:name=systemd:{path}\n0::/elsewhere.service\n"
     for text in (f"0::{path}\n", several):
         found = dict(places(text.encode()))
@@ -101,7 +101,7 @@ def test_a_container_may_have_the_unified_hierarchy_where_the_host_has_systemds_
         ("/user.slice/user-0.slice/user@0.service/app.slice/build.service", "build.service", False),
     ],
 )
-def test_which_unit_a_process_runs_in(path: str, unit: str, *, runs: bool) -> None:
+def test_the_unit_of_a_process(path: str, unit: str, *, runs: bool) -> None:
     assert identity.is_of(f"0::{path}\n".encode(), unit, b"0::/system.slice/remo-broker.service\n") is runs
 
 
@@ -135,11 +135,11 @@ def test_a_users_own_unit_is_apart() -> None:
         ("/system.slice/attacker.service/user.slice/user-0.slice/session-3.scope", None),
     ],
 )
-def test_whose_session_it_is(path: str, owner: str | None) -> None:
+def test_the_owner_of_a_session(path: str, owner: str | None) -> None:
     assert dict(places(f"0::{path}\n".encode())).get("REMO_PEER_OWNER_UID") == owner
 
 
-# Calls itself what it reads.
+# Takes each name that it reads.
 _PEER = """
 import socket, sys
 s = socket.socket(socket.AF_UNIX)
@@ -177,7 +177,7 @@ def test_a_living_peer_is_named(pair: Pair) -> None:
     assert "REMO_PEER_GONE" not in found
 
 
-def test_a_peer_that_has_ended_is_said_to_be_gone_and_no_more(pair: Pair) -> None:
+def test_an_exited_peer_is_recorded_as_gone_and_nothing_else(pair: Pair) -> None:
     connection, child = pair
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
@@ -186,7 +186,7 @@ def test_a_peer_that_has_ended_is_said_to_be_gone_and_no_more(pair: Pair) -> Non
     assert peer_identity(connection, child.pid, os.getuid()) == GONE
 
 
-def test_a_number_that_another_process_has_now_names_nobody(pair: Pair) -> None:
+def test_a_reused_pid_identifies_no_process(pair: Pair) -> None:
     """This process takes the place of the one that has the peer's pid now."""
     connection, child = pair
     if not _has_peer_pidfd(connection):
@@ -214,8 +214,8 @@ def test_without_a_pidfd_the_start_time_must_be_the_same(pair: Pair, monkeypatch
     assert peer_identity(connection, child.pid, os.getuid()) == GONE
 
 
-def test_a_peer_that_connects_again_is_looked_at_again(pair: Pair) -> None:
-    """Its files are open by then; what it is called may be another name by now."""
+def test_a_peer_that_reconnects_is_identified_again(pair: Pair) -> None:
+    """Its files in /proc are still open, but its name may have changed."""
     connection, child = pair
     first = fields(peer_identity(connection, child.pid, os.getuid()))
     if "REMO_PEER_PIDFD_INODE" not in first:
@@ -234,7 +234,7 @@ def test_a_peer_that_connects_again_is_looked_at_again(pair: Pair) -> None:
     assert identity._last.inode == 0
 
 
-def test_two_peers_in_turn_are_each_themselves(pair: Pair) -> None:
+def test_alternating_peers_are_not_confused(pair: Pair) -> None:
     connection, child = pair
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -251,7 +251,9 @@ def test_another_users_executable_is_left_out(pair: Pair, monkeypatch: pytest.Mo
     assert "REMO_PEER_EXE" not in fields(peer_identity(connection, child.pid, 4243))
 
 
-def test_what_may_not_be_looked_at_is_left_out_and_not_called_gone(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fields_that_may_not_be_read_are_omitted_and_the_peer_is_not_gone(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def denied(*_: object) -> int:
         raise PermissionError
 
@@ -260,7 +262,7 @@ def test_what_may_not_be_looked_at_is_left_out_and_not_called_gone(pair: Pair, m
     assert peer_identity(connection, child.pid, os.getuid()) == b""
 
 
-def test_a_long_control_group_is_read_whole(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_control_group_path_is_read_completely(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     connection, child = pair
     whole = fields(peer_identity(connection, child.pid, os.getuid()))
     identity._last.close()
@@ -269,12 +271,12 @@ def test_a_long_control_group_is_read_whole(pair: Pair, monkeypatch: pytest.Monk
     assert fields(peer_identity(connection, child.pid, os.getuid())) == whole
 
 
-def test_a_peer_without_a_number_here_is_nobody(pair: Pair) -> None:
+def test_a_peer_without_a_pid_in_this_namespace_is_not_identified(pair: Pair) -> None:
     assert peer_identity(pair[0], 0, 0) == b""
 
 
 @pytest.mark.parametrize("name", [b"a\nREMO_X=1", b"\x1b[31m", b"\xff\xfe", b"", b")) S 1", "пайтон".encode()])
-def test_a_program_may_call_itself_anything_and_forges_nothing(name: bytes) -> None:
+def test_no_program_name_forges_a_field(name: bytes) -> None:
     ours, theirs = socket.socketpair()
     own = _comm()
     try:

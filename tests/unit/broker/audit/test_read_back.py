@@ -1,4 +1,4 @@
-"""What the broker makes of its helper's answers."""
+"""How the broker interprets its helper's answers."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_before_the_first_answer_nothing_counts_as_stored(scene: TrailWithHelper
     assert (scene.trail.stored, scene.trail.trouble) == (False, "unchecked")
 
 
-def test_absent_once_may_be_a_slow_journal_and_twice_is_not(scene: TrailWithHelper) -> None:
+def test_a_record_absent_twice_is_a_failure_and_once_is_not(scene: TrailWithHelper) -> None:
     scene.run(b"absent\n", b"absent\n")
     assert scene.trail.trouble == "not_stored"
     events = [(one["REMO_EVENT"], one.get("REMO_REASON")) for one in scene.receiver.take()]
@@ -108,7 +108,7 @@ def test_an_unknown_result_is_reported_and_not_counted_as_a_failure(scene: Trail
     assert len(scene.told) == 1
 
 
-def test_without_a_helper_it_is_said_once(scene: TrailWithHelper) -> None:
+def test_a_missing_helper_is_logged_once(scene: TrailWithHelper) -> None:
     scene.run()
     assert scene.trail.trouble is None
     assert len(scene.told) == 1

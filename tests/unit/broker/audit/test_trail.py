@@ -1,4 +1,4 @@
-"""The audit trail over a real datagram socket whose other end this test is."""
+"""The audit trail over a real datagram socket, which the test reads."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from tests.support.native import Receiver
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Some hundreds of bytes, as records have, so that a thousand are several datagrams.
+# As long as real records, so that a thousand take several datagrams.
 TEXT = "x\n" * 100
 
 
 class TrailSetup:
-    """A trail, the receiver of its records, and a clock that goes on by a second with each look."""
+    """A trail, the receiver of its records, and a clock that advances by a second whenever it is
+    read."""
 
     def __init__(self, directory: pathlib.Path) -> None:
         self.now = 1
@@ -41,21 +42,21 @@ class TrailSetup:
         for library in self.libraries.iterdir():
             library.unlink()
         (self.libraries / f"libsystemd-shared-{version}.so").touch()
-        os.utime(self.libraries, ns=(self.now, self.now))  # the clock of files goes on in steps of milliseconds
+        os.utime(self.libraries, ns=(self.now, self.now))  # file times have a resolution of milliseconds
 
     def tick(self) -> int:
         self.now += 1_000_000
         return self.now
 
     def write(self, *numbers: int) -> int:
-        """Write, and keep what was not taken; how many were taken."""
+        """Write records, keep those that were not accepted, and return how many were."""
         entries = [audit_records.field("N", number) + audit_records.field("MESSAGE", TEXT) for number in numbers]
         taken = self.trail.write(entries)
         self.trail.keep(entries[taken:])
         return taken
 
     def fill(self) -> int:
-        """Write one by one until one is not taken; the number of the next."""
+        """Write one by one until one is not accepted; return the number of the next."""
         number = 0
         while self.write(number):
             number += 1
@@ -89,7 +90,7 @@ def test_a_call_is_one_datagram(bench: TrailSetup) -> None:
     assert (bench.trail.healthy, bench.trail.queued, bench.trail.dropped) == (True, 0, 0)
 
 
-def test_what_does_not_fit_a_datagram_goes_in_several(bench: TrailSetup) -> None:
+def test_records_that_exceed_one_datagram_are_sent_in_several(bench: TrailSetup) -> None:
     entries = [audit_records.field("N", number) + audit_records.field("MESSAGE", "x" * 1000) for number in range(200)]
     assert bench.trail.write(entries) == 200
     assert numbers(bench.receiver.take()) == list(range(200))
@@ -98,9 +99,9 @@ def test_what_does_not_fit_a_datagram_goes_in_several(bench: TrailSetup) -> None
 
 
 @pytest.mark.parametrize("version", ["253", "255.4-1ubuntu8", "257", "262", "300", "next"])
-def test_from_systemd_253_on_a_record_has_a_datagram_of_its_own(bench: TrailSetup, version: str) -> None:
-    """journald keeps the first of several only. Also where systemd is upgraded while the broker
-    runs."""
+def test_since_systemd_253_each_record_is_a_datagram(bench: TrailSetup, version: str) -> None:
+    """That journald keeps only the first record of a datagram. This includes an upgrade of systemd
+    while the broker runs."""
     assert bench.write(1, 2) == 2
     bench.receiver.take()
     bench.now += 1
@@ -118,7 +119,7 @@ def test_from_systemd_253_on_a_record_has_a_datagram_of_its_own(bench: TrailSetu
     assert len(bench.receiver.datagrams) - before == len(entries)
 
 
-def test_a_systemd_of_unknown_version_is_taken_for_a_new_one(bench: TrailSetup) -> None:
+def test_an_unknown_systemd_version_counts_as_new(bench: TrailSetup) -> None:
     for library in bench.libraries.iterdir():
         library.unlink()
     assert bench.write(1, 2) == 2
@@ -126,7 +127,7 @@ def test_a_systemd_of_unknown_version_is_taken_for_a_new_one(bench: TrailSetup) 
     assert len(bench.receiver.datagrams) == 2
 
 
-def test_nobody_there_and_then_there(bench: TrailSetup) -> None:
+def test_records_are_delivered_once_journald_is_there(bench: TrailSetup) -> None:
     bench.receiver.leave()
     assert bench.write(1, 2) == 0
     assert bench.write(3) == 0
@@ -137,7 +138,7 @@ def test_nobody_there_and_then_there(bench: TrailSetup) -> None:
     entries = bench.receiver.take()
     assert numbers(entries) == [1, 2, 3]
     assert [events(entries[:1]), events(entries[-1:])] == [["audit.degraded"], ["audit.recovered"]]
-    # Each with the time at which it was to be written, not that at which it was.
+    # Each has the time of its event, not that of its delivery.
     times = [int(one["REMO_EVENT_USEC"]) for one in entries[:-1]]
     assert times == sorted(times)
     assert len(set(times)) >= 3
@@ -147,8 +148,8 @@ def test_nobody_there_and_then_there(bench: TrailSetup) -> None:
     assert "REMO_EVENT_USEC" not in bench.receiver.take()[0]
 
 
-def test_a_request_brings_them_through_too(bench: TrailSetup) -> None:
-    """What waits goes first: records stay in order."""
+def test_a_new_record_delivers_the_waiting_ones_first(bench: TrailSetup) -> None:
+    """So records stay in order."""
     bench.receiver.leave()
     bench.write(1, 2)
     bench.receiver.listen()
@@ -156,7 +157,7 @@ def test_a_request_brings_them_through_too(bench: TrailSetup) -> None:
     assert numbers(bench.receiver.take()) == [1, 2, 3]
 
 
-def test_a_full_queue_is_waited_for_and_then_nobody_waits(bench: TrailSetup, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_queue_is_waited_for_once(bench: TrailSetup, monkeypatch: pytest.MonkeyPatch) -> None:
     began = time.monotonic()
     following = bench.fill()
     assert time.monotonic() - began >= SEND_SECONDS
@@ -181,9 +182,8 @@ def test_a_full_queue_is_waited_for_and_then_nobody_waits(bench: TrailSetup, mon
     assert bench.trail.dropped == 0
 
 
-def test_a_queue_that_is_full_for_a_moment_degrades_nothing(bench: TrailSetup) -> None:
-    """As under load, with a journald that is perfectly well: the record waits, and so does the
-    reply."""
+def test_a_queue_that_is_full_for_a_moment_does_not_degrade_the_audit(bench: TrailSetup) -> None:
+    """As happens under load with a healthy journald: the record waits, and so does the reply."""
     entries: list[dict[str, str]] = []
     done = threading.Event()
 
@@ -205,7 +205,7 @@ def test_a_queue_that_is_full_for_a_moment_degrades_nothing(bench: TrailSetup) -
     assert bench.trail.healthy
 
 
-def test_the_last_thousand_are_kept_and_the_others_counted(bench: TrailSetup) -> None:
+def test_the_last_thousand_records_are_kept_and_the_others_counted(bench: TrailSetup) -> None:
     bench.receiver.leave()
     for number in range(WAITING_RECORDS + 500):
         bench.write(number)
@@ -238,8 +238,8 @@ def test_a_recreated_socket_is_found(bench: TrailSetup) -> None:
     assert bench.trail.healthy
 
 
-def test_received_is_what_has_been_read(bench: TrailSetup) -> None:
-    """What lies in a queue is not, nor what was in the queue of a socket that is gone."""
+def test_only_records_that_journald_has_read_count_as_received(bench: TrailSetup) -> None:
+    """Not those in its queue, nor those in the queue of a removed socket."""
     assert bench.write(1) == 1
     assert not bench.transport.received(0.0)
     bench.receiver.take()
@@ -249,9 +249,8 @@ def test_received_is_what_has_been_read(bench: TrailSetup) -> None:
     assert not bench.transport.received(0.0)
 
 
-def test_troubles_may_come_again_while_it_recovers(bench: TrailSetup) -> None:
-    """The receiver takes some of what waits and hangs once more: nothing is lost, nothing comes
-    twice."""
+def test_a_second_failure_during_recovery_loses_and_repeats_nothing(bench: TrailSetup) -> None:
+    """The receiver accepts some of the waiting records and hangs again."""
     bench.receiver.leave()
     for number in range(900):
         bench.write(number)
@@ -284,7 +283,7 @@ def fetch(bench: TrailSetup, project: str, secret: str, *, denied: bool) -> None
         bench.trail.keep([record])
 
 
-def test_serials_have_a_gap_for_each_record_that_is_lost_and_no_other(bench: TrailSetup) -> None:
+def test_serials_have_a_gap_for_each_lost_record_and_no_other(bench: TrailSetup) -> None:
     fetch(bench, "a", "FIRST", denied=False)
     entries = bench.receiver.take()
     for _ in range(2):
@@ -294,7 +293,7 @@ def test_serials_have_a_gap_for_each_record_that_is_lost_and_no_other(bench: Tra
         fetch(bench, "a", f"D{number}", denied=True)
     fetch(bench, "b", "GRANT", denied=False)
     for _ in range(3):
-        assert not bench.trail.retry()  # what is made in vain takes no serial
+        assert not bench.trail.retry()  # a record that is discarded takes no serial
     bench.receiver.listen()
     while not bench.trail.retry():
         entries += bench.receiver.take()
@@ -317,15 +316,15 @@ def test_each_start_has_an_id_of_its_own(bench: TrailSetup) -> None:
     assert len(other.start_id) == 32
 
 
-def test_a_line_of_the_log_takes_no_serial(bench: TrailSetup) -> None:
+def test_a_log_line_takes_no_serial(bench: TrailSetup) -> None:
     bench.trail.log(audit_records.PRIORITY_CONTROL, "Said.")
     assert bench.receiver.take() == [{"MESSAGE": "Said.", "PRIORITY": "5", "SYSLOG_IDENTIFIER": "remo-broker"}]
     assert bench.trail.serial == 0
 
 
-def test_what_was_in_the_queue_of_a_socket_that_is_gone_is_counted(bench: TrailSetup) -> None:
-    """There is no way to see whether it was read: the counter is a bound, and only what was not looked at
-    counts."""
+def test_records_in_the_queue_of_a_removed_socket_count_as_lost(bench: TrailSetup) -> None:
+    """Whether they were read cannot be known: the counter is an upper bound, and includes only
+    records that were not seen to be read."""
     assert bench.write(1, 2, 3) == 3
     bench.receiver.leave()
     bench.receiver.listen()
@@ -342,10 +341,10 @@ def test_what_was_in_the_queue_of_a_socket_that_is_gone_is_counted(bench: TrailS
     assert bench.trail.dropped == 3
 
 
-def test_records_before_a_full_disk_are_counted_though_journald_stopped_accepting_first(
+def test_records_accepted_before_a_full_disk_count_even_if_journald_first_hangs(
     bench: TrailSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A journald without room is slow before it is found to have none."""
+    """A journald without room is slow before it is known to have none."""
     assert bench.write(1, 2, 3) == 3
     assert not bench.trail.received()
     bench.receiver.take()
@@ -364,10 +363,8 @@ def test_records_before_a_full_disk_are_counted_though_journald_stopped_acceptin
     assert entries[-1]["REMO_DROPPED"] == "3"
 
 
-def test_what_is_made_in_vain_while_it_recovers_takes_no_serial(
-    bench: TrailSetup, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What waits is taken, and then the receiver hangs before the word that all is well."""
+def test_a_record_discarded_during_recovery_takes_no_serial(bench: TrailSetup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The receiver accepts the waiting records, and hangs before the record of the recovery."""
     fetch(bench, "a", "FIRST", denied=False)
     bench.receiver.take()
     bench.receiver.leave()

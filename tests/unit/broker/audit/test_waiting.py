@@ -1,4 +1,4 @@
-"""Which records give way when more wait than there is room for."""
+"""Which waiting records are dropped when there are too many."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_denials_displace_no_grant() -> None:
     assert waiting.uncounted == {"a": lost} == {"a": 5500 - WAITING_RECORDS}
 
 
-def test_a_project_displaces_no_denial_of_another() -> None:
+def test_a_project_displaces_no_denial_of_another_project() -> None:
     waiting = Waiting()
     quiet = [denial("quiet", f"D{number}") for number in range(50)]
     for one in quiet:
@@ -59,7 +59,7 @@ def test_a_project_displaces_no_denial_of_another() -> None:
     assert set(waiting.uncounted) == {"loud"}
 
 
-def test_where_nothing_but_grants_wait_the_longest_queue_loses_its_oldest() -> None:
+def test_if_only_grants_wait_the_longest_queue_loses_its_oldest() -> None:
     waiting = Waiting()
     few = [grant("few", f"G{number}") for number in range(50)]
     steps = [control(number) for number in range(50)]
@@ -72,7 +72,7 @@ def test_where_nothing_but_grants_wait_the_longest_queue_loses_its_oldest() -> N
     assert waiting.uncounted == {}
 
 
-def test_what_operators_do_gives_way_last() -> None:
+def test_records_of_operators_are_dropped_last() -> None:
     waiting = Waiting()
     steps = [control(number) for number in range(WAITING_RECORDS - 10)]
     for one in steps:
@@ -82,7 +82,7 @@ def test_what_operators_do_gives_way_last() -> None:
     assert drained(waiting)[: len(steps)] == steps
 
 
-def test_a_denial_for_which_there_is_no_room_is_counted_at_once() -> None:
+def test_a_denial_without_room_is_counted_at_once() -> None:
     waiting = Waiting()
     for number in range(WAITING_RECORDS):
         assert waiting.add(grant("a", f"G{number}")) == 0
@@ -91,7 +91,7 @@ def test_a_denial_for_which_there_is_no_room_is_counted_at_once() -> None:
     assert denial("b", "D") not in drained(waiting)
 
 
-def test_a_batch_has_the_first_ones_that_fit() -> None:
+def test_a_batch_has_the_oldest_records_that_fit() -> None:
     waiting = Waiting()
     several = [grant("a", f"G{number}") for number in range(30)]
     for one in several:

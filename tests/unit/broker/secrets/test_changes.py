@@ -1,4 +1,4 @@
-"""What a push changes: by name, compared in secret memory, where both are."""
+"""What a push changes, by name, as compared in secret memory."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ def test_the_same_characters_as_text_and_as_base64_differ(store: Store) -> None:
     assert named(changes(store, secrets_b64={"A": "AA=="})) == ([], [], ["A"])
 
 
-def test_the_lists_are_bounded_and_the_counts_are_whole(store: Store) -> None:
+def test_the_lists_are_bounded_and_the_counts_are_complete(store: Store) -> None:
     found = changes(store, secrets={f"N{number}": "x" for number in range(1000)})
     assert (found.added_count, len(found.added_names)) == (1000, MAX_NAMED)
 
 
 @pytest.mark.parametrize("meanwhile", ["pushed", "cleared"])
-def test_what_is_replaced_while_it_is_compared_is_not_what_counts(store: Store, meanwhile: str) -> None:
+def test_a_push_is_compared_with_the_snapshot_that_it_replaces(store: Store, meanwhile: str) -> None:
     many = {f"N{number}": "x" for number in range(5000)}
     changes(store, secrets=many)
     first = steps(store, secrets=many)
@@ -87,8 +87,8 @@ def test_what_is_replaced_while_it_is_compared_is_not_what_counts(store: Store, 
     assert found.added_count == (4999 if meanwhile == "pushed" else 5000)
 
 
-def test_it_is_compared_in_steps(store: Store) -> None:
-    """Long values count for more than short ones."""
+def test_the_comparison_runs_in_steps(store: Store) -> None:
+    """A long value counts for more than a short one."""
     many = {f"N{number}": "x" * 2000 for number in range(400)}
     changes(store, secrets=many)
     assert sum(1 for _ in steps(store, secrets=many)) >= 400 * 2000 // 512 // 512

@@ -1,4 +1,4 @@
-"""When secrets end: how a time is read, and which of the two clocks counts."""
+"""When secrets expire: how a time is parsed, and which of the two clocks decides."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def moment(usec: int) -> str:
 
 
 class Expiring:
-    """A broker whose store has one secret that ends in a minute, and one that does not."""
+    """A broker with one secret that expires in a minute, and one that does not expire."""
 
     def __init__(self) -> None:
         self.time = Time()
@@ -60,8 +60,7 @@ class Expiring:
         return fields
 
     def has_ended(self) -> bool:
-        """Whether a get is refused because the secret has ended; every other answer has the
-        value."""
+        """Whether a get is refused because the secret has expired; every other reply has the value."""
         fields = self.get()
         assert fields["ok"] or (fields["code"], fields["reason"]) == ("not_found", "expired")
         return not fields["ok"]
@@ -97,7 +96,7 @@ def test_times(text: str, usec: int | None) -> None:
     assert parse_time(text) == usec
 
 
-def test_a_secret_ends_at_its_time_and_the_others_stay(expiring: Expiring) -> None:
+def test_a_secret_expires_at_its_time_and_the_others_stay(expiring: Expiring) -> None:
     assert expiring.get()["expires_at"] == moment(NOW + 60 * SECOND)
     assert "expires_at" not in expiring.get("STAYS")
     expiring.time.passes(59.9)
@@ -113,7 +112,7 @@ def test_a_secret_ends_at_its_time_and_the_others_stay(expiring: Expiring) -> No
     assert not expiring.has_ended()
 
 
-def test_what_is_left_of_the_lease_never_reaches_beyond(expiring: Expiring) -> None:
+def test_a_lease_never_ends_after_the_expiry(expiring: Expiring) -> None:
     assert expiring.get()["ttl_seconds"] == 60
     expiring.time.passes(10.5)
     assert expiring.get()["ttl_seconds"] == 49
@@ -124,7 +123,7 @@ def test_what_is_left_of_the_lease_never_reaches_beyond(expiring: Expiring) -> N
     assert expiring.get()["reason"] == "expired"
 
 
-def test_a_wall_clock_that_is_set_back_gives_no_more_time(expiring: Expiring) -> None:
+def test_setting_the_wall_clock_back_does_not_extend_the_time(expiring: Expiring) -> None:
     expiring.time.wall -= 3600 * SECOND
     expiring.time.passes(59)
     assert not expiring.has_ended()
@@ -133,21 +132,21 @@ def test_a_wall_clock_that_is_set_back_gives_no_more_time(expiring: Expiring) ->
     assert expiring.broker.expire() == 1
 
 
-def test_a_wall_clock_that_is_set_forth_counts(expiring: Expiring) -> None:
+def test_setting_the_wall_clock_forward_expires_the_secret(expiring: Expiring) -> None:
     assert expiring.get()["ok"]
     expiring.time.wall += 3600 * SECOND
     assert expiring.broker.expire() == 1, "the timer fires when the clock is set"
     assert expiring.get()["reason"] == "expired", "although a lease was begun"
 
 
-def test_a_lease_does_not_outlive_a_clock_that_is_set(expiring: Expiring) -> None:
+def test_a_lease_ends_when_setting_the_clock_expires_its_secret(expiring: Expiring) -> None:
     assert expiring.get()["ttl_seconds"] == 60
     expiring.time.wall += 30 * SECOND
     assert expiring.broker.expire() == 0
     assert expiring.get()["ttl_seconds"] == 30
 
 
-def test_what_has_ended_is_overwritten(expiring: Expiring) -> None:
+def test_an_expired_secret_is_overwritten(expiring: Expiring) -> None:
     snapshot = expiring.stock.snapshot()
     [view] = snapshot.views
     expiring.time.passes(61)
@@ -156,7 +155,7 @@ def test_what_has_ended_is_overwritten(expiring: Expiring) -> None:
     assert b"zqMarker2qz" in bytes(view)
 
 
-def test_an_answer_that_is_half_sent_is_finished_first(expiring: Expiring) -> None:
+def test_a_half_sent_reply_is_finished_first(expiring: Expiring) -> None:
     snapshot = expiring.stock.snapshot()
     [view] = snapshot.views
     snapshot.readers += 1
@@ -168,7 +167,7 @@ def test_an_answer_that_is_half_sent_is_finished_first(expiring: Expiring) -> No
     assert b"zqMarker2qz" in bytes(view)
 
 
-def test_bundles_and_binaries_end_too(expiring: Expiring) -> None:
+def test_bundles_and_binaries_expire_too(expiring: Expiring) -> None:
     at = moment(expiring.time.wall + 60 * SECOND)
     document = {
         "secrets": {"ENDS": {"a": "zqMarker3qz"}},
@@ -195,7 +194,7 @@ def test_bundles_and_binaries_end_too(expiring: Expiring) -> None:
         ({"a b": "2126-05-31T02:30:00Z"}, "name 1 of expires"),
     ],
 )
-def test_a_bad_time_refuses_the_push(expiring: Expiring, expires: dict[str, Any], says: str) -> None:
+def test_a_push_with_an_invalid_time_is_refused(expiring: Expiring, expires: dict[str, Any], says: str) -> None:
     before = expiring.stock.store.snapshot
     with pytest.raises(Refused, match=says) as raised:
         expiring.push(expires)
@@ -203,8 +202,8 @@ def test_a_bad_time_refuses_the_push(expiring: Expiring, expires: dict[str, Any]
     assert expiring.stock.store.snapshot is before
 
 
-def test_the_longest_value_is_shorter_by_the_time(expiring: Expiring) -> None:
-    """An answer has to fit a message, its `expires_at` included."""
+def test_expires_at_counts_towards_the_length_of_the_reply(expiring: Expiring) -> None:
+    """A value that just fits one message no longer fits with an `expires_at`."""
     for length in range(65_400, 65_536):
         secrets = {"ENDS": "x" * length}
         try:

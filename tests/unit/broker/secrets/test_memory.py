@@ -1,5 +1,5 @@
-"""Secret memory: where it comes from, that it is overwritten, and what is said when there is less
-of it."""
+"""Secret memory: how it is allocated and overwritten, and what is reported if protection is
+missing."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def fill(region: Region, length: int, byte: int = 0xAB) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 4096, MAX_MESSAGE - 1, MAX_MESSAGE, MAX_MESSAGE + 1, REGION_SIZE])
-def test_all_that_was_written_is_overwritten(arena: Arena, length: int) -> None:
+def test_a_released_region_is_overwritten(arena: Arena, length: int) -> None:
     region = arena.take()
     fill(region, length)
     region.wipe()
@@ -51,7 +51,7 @@ def test_all_that_was_written_is_overwritten(arena: Arena, length: int) -> None:
     arena.give_back(region)
 
 
-def test_a_small_region_is_kept_clean_and_a_large_one_is_unmapped(arena: Arena) -> None:
+def test_a_small_region_is_cleared_for_reuse_and_a_large_one_unmapped(arena: Arena) -> None:
     first, second = arena.take(), arena.take()
     fill(first, MAX_MESSAGE)
     fill(second, MAX_MESSAGE + 1)
@@ -77,7 +77,7 @@ def address_of(region: Region) -> int:
 
 
 def mapping_of(region: Region) -> dict[str, str]:
-    """What the kernel says of the mapping that a region is."""
+    """What the kernel reports about the mapping of a region."""
     lines = pathlib.Path("/proc/self/smaps").read_text().splitlines()
     address = address_of(region)
     inside = False
@@ -123,7 +123,7 @@ def test_the_fallback_is_locked_and_left_out_of_dumps() -> None:
     arena.give_back(region)
 
 
-# Imported before the user is given up, who may have no way to the modules.
+# Imported before the privileges are dropped: the user may not be able to read the modules.
 _ARENA = "from remo_broker.broker.secrets.memory import *\nfrom remo_broker.broker.secrets.memory import Refused\n"
 
 
@@ -144,14 +144,14 @@ def run_unprivileged(code: str, limit: int) -> str:
     return done.stdout.strip()
 
 
-def test_without_room_for_one_region_it_says_none() -> None:
+def test_without_room_for_one_region_the_protection_is_none() -> None:
     assert (
         run_unprivileged("arena = Arena(); print(arena.protection.value); print(arena.take().view[0])", 4096)
         == "none\n0"
     )
 
 
-def test_without_room_for_another_region_it_is_refused() -> None:
+def test_without_room_for_another_region_the_push_is_refused() -> None:
     code = (
         "arena = Arena()\n"
         "taken = [arena.take()]\n"
@@ -168,13 +168,13 @@ def test_without_room_for_another_region_it_is_refused() -> None:
     assert second == "0 True"
 
 
-def test_what_the_environment_lacks() -> None:
+def test_missing_environment_variables() -> None:
     assert environment_missing(dict(MEMORY_ENVIRONMENT)) == {}
     assert environment_missing({}) == MEMORY_ENVIRONMENT
     assert environment_missing({**MEMORY_ENVIRONMENT, "PYTHONMALLOC": "debug"}) == {"PYTHONMALLOC": "malloc"}
 
 
-def test_nothing_of_what_it_holds_is_shown(arena: Arena) -> None:
+def test_no_repr_shows_content(arena: Arena) -> None:
     region = arena.take()
     with contextlib.suppress(Refused):
         fill(region, 10, ord("s"))

@@ -1,4 +1,4 @@
-"""The plain bytes of a value come out of its literal, whatever JSON writes."""
+"""The plain bytes of a value, decoded from its JSON literal."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def region() -> Iterator[Region]:
 
 
 @given(text=TEXT, ascii_only=st.booleans())
-def test_a_string_comes_out_as_it_went_in(region: Region, text: str, ascii_only: bool) -> None:
+def test_a_string_is_decoded_unchanged(region: Region, text: str, ascii_only: bool) -> None:
     literal = memoryview(json.dumps(text, ensure_ascii=ascii_only).encode())
     end = write_string(region, 0, literal, 0, len(literal))
     assert bytes(region.view[:end]) == text.encode()
@@ -51,7 +51,7 @@ def test_every_escape_is_undone(region: Region, literal: bytes, plain: bytes) ->
 
 
 @given(data=st.binary(max_size=2000), escaped=st.booleans())
-def test_base64_comes_out_as_bytes(region: Region, data: bytes, escaped: bool) -> None:
+def test_base64_is_decoded_to_bytes(region: Region, data: bytes, escaped: bool) -> None:
     text = json.dumps(base64.b64encode(data).decode())
     literal = memoryview((text.replace("/", r"\/").replace("=", r"\u003d") if escaped else text).encode())
     end = write_binary(region, literal, 0, len(literal))
@@ -59,7 +59,7 @@ def test_base64_comes_out_as_bytes(region: Region, data: bytes, escaped: bool) -
 
 
 @given(fields=st.dictionaries(st.from_regex("[A-Za-z0-9_]{1,8}", fullmatch=True), TEXT, min_size=1, max_size=5))
-def test_each_field_of_a_bundle_comes_out(region: Region, fields: dict[str, str]) -> None:
+def test_each_field_of_a_bundle_is_found(region: Region, fields: dict[str, str]) -> None:
     literal = memoryview(json.dumps(json.dumps(fields, separators=(",", ":"))).encode())
     for name, value in fields.items():
         span = write_field(region, literal, 0, len(literal), name)
@@ -68,6 +68,6 @@ def test_each_field_of_a_bundle_comes_out(region: Region, fields: dict[str, str]
 
 
 @pytest.mark.parametrize("value", ["plain", "", "[1]", '{"other":"x"}', '{"key":1}', '{"key":'])
-def test_what_has_no_such_field_has_none(region: Region, value: str) -> None:
+def test_a_missing_field_is_none(region: Region, value: str) -> None:
     literal = memoryview(json.dumps(value).encode())
     assert write_field(region, literal, 0, len(literal), "key") is None

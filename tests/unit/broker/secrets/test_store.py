@@ -1,4 +1,4 @@
-"""The store: what a push becomes, what is served of it, and what is left of it."""
+"""The store: how a push is kept and served, and that nothing of it remains."""
 
 from __future__ import annotations
 
@@ -184,8 +184,8 @@ def test_the_second_table_has_its_own_positions(stock: Stock) -> None:
     assert "name 2 of secrets_b64" in stock.refused({"A": "x"}, {"B": "AAAA", "C-": "AAAA"})
 
 
-def test_a_fault_at_the_end_changes_nothing(stock: Stock) -> None:
-    """All or nothing: a thousand good ones and bundles, then a bad one."""
+def test_a_push_with_a_fault_at_its_end_changes_nothing(stock: Stock) -> None:
+    """A thousand valid secrets and bundles, then an invalid one."""
     stock.push({"OLD": "old", "bundle": {"k": "old"}})
     good: dict[str, Any] = {f"NAME_{number}": "new" for number in range(1000)}
     stock.refused({**good, "OLD": "new", "bundle": {"k": "new"}, "bad": 5})
@@ -199,8 +199,8 @@ def test_a_fault_at_the_end_changes_nothing(stock: Stock) -> None:
 
 
 def longest(head: bytes, generation: int) -> int:
-    """How long the literal may be, quotes included, so that the answer is one message at the
-    longest lease."""
+    """The longest literal, quotes included, whose reply fits one message even with the longest
+    lease."""
     return MAX_MESSAGE - len(head) - len(VALUE_TAIL % generation % 900)
 
 
@@ -212,7 +212,7 @@ def test_the_longest_string(stock: Stock) -> None:
     assert len(answer) == MAX_MESSAGE
 
 
-def test_a_string_counts_as_it_is_written(stock: Stock) -> None:
+def test_the_length_of_a_string_includes_its_escapes(stock: Stock) -> None:
     room = longest(VALUE_HEAD, 1) - 2
     stock.refused({"A": "é" * (room // 6 + 1)})  # six bytes as an escape
     stock.push({"A": "é" * (room // 2)}, ensure_ascii=False)
@@ -235,9 +235,9 @@ def test_the_longest_binary(stock: Stock) -> None:
     stock.push(None, {"A": "x" * room})
 
 
-def test_bundles_may_take_more_room_than_the_push(stock: Stock) -> None:
-    """Each quote grows when a bundle is made a string; a push of the longest size is taken all the
-    same."""
+def test_a_bundle_may_be_longer_than_its_push(stock: Stock) -> None:
+    """Each quote is escaped when a bundle becomes a string; a push of the maximum size is accepted
+    nevertheless."""
     bundles: dict[str, Any] = {}
     size = len('{"secrets": {}}')
     while size < MAX_PUSH:
@@ -252,8 +252,8 @@ def test_bundles_may_take_more_room_than_the_push(stock: Stock) -> None:
         assert json.loads(stock.value(name)) == fields
 
 
-def test_a_hopeless_bundle_is_given_up_early(stock: Stock) -> None:
-    """No client waits for a megabyte of quotes to be escaped only to be refused."""
+def test_a_bundle_that_cannot_fit_is_refused_before_it_is_escaped(stock: Stock) -> None:
+    """A megabyte of quotes would otherwise be escaped in vain."""
     stock.refused({"b": {"k": '"' * (MAX_PUSH // 3)}})
     stock.refused({"b": {f"k{number}": '"' * 1000 for number in range(100)}})
 
@@ -298,7 +298,7 @@ def test_a_cleared_store_is_overwritten(stock: Stock) -> None:
     assert stock.store.generation == generation + 1
 
 
-def test_memory_waits_for_its_readers(stock: Stock) -> None:
+def test_memory_is_kept_until_its_last_reader_ends(stock: Stock) -> None:
     stock.push({"A": "old"})
     snapshot = stock.snapshot()
     (region,) = snapshot.regions
@@ -312,7 +312,7 @@ def test_memory_waits_for_its_readers(stock: Stock) -> None:
     assert snapshot.regions == []
 
 
-def test_readers_of_the_current_snapshot_end_nothing(stock: Stock) -> None:
+def test_the_current_snapshot_stays_when_its_readers_end(stock: Stock) -> None:
     stock.push({"A": "x"})
     snapshot = stock.snapshot()
     snapshot.readers += 1
@@ -321,10 +321,10 @@ def test_readers_of_the_current_snapshot_end_nothing(stock: Stock) -> None:
 
 
 @pytest.mark.parametrize("how", ["refused", "vanished"])
-def test_bundles_of_a_push_that_fails_are_overwritten(stock: Stock, how: str) -> None:
+def test_the_bundles_of_a_refused_push_are_overwritten(stock: Stock, how: str) -> None:
     secrets = {f"b{number}": {"k": HIDDEN * 100} for number in range(100)} | {"bad": 5}
     holder, fields = stock.receive(json.dumps({"secrets": secrets}).encode())
-    stock.arena.LARGEST_SPARE = REGION_SIZE  # kept, so that it can be looked at
+    stock.arena.LARGEST_SPARE = REGION_SIZE  # kept so that the test can inspect it
     steps = stock.store.load(holder, fields["secrets"], None, NOW)
     next(steps)
     assert stock.arena._spares == []

@@ -1,4 +1,4 @@
-"""The scanner: strict JSON by spans, held against `json` where the input is open."""
+"""The scanner: strict JSON by spans, compared with the `json` module on arbitrary input."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ values = st.recursive(
 
 
 def value_of(data: Buffer, node: Node) -> Any:
-    """The value of a node, read from its spans alone."""
+    """The value of a node, read through its spans only."""
     kind, start, end, children = node
     literal = bytes(data[start:end])
     if kind == OBJECT:
@@ -70,7 +70,7 @@ def read(data: bytes) -> Any:
 
 
 def kept(value: Any, depth: int = 1) -> Any:
-    """What is kept of a value: see the head of `scan`."""
+    """What the scanner keeps of a value: see `strict_json`."""
     if isinstance(value, dict):
         return {key: kept(item, depth + 1) for key, item in value.items()} if depth <= OBJECT_DEPTH else {}
     if isinstance(value, list):
@@ -85,7 +85,7 @@ def refusal(data: bytes) -> Refused:
 
 
 def strict(data: bytes) -> Any:
-    """The same rules said with `json`. Raises ValueError."""
+    """The same rules, implemented with `json`. Raises ValueError."""
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(dict(items)) != len(items):
@@ -123,7 +123,7 @@ def test_reads_what_json_writes(value: Any, ascii_only: bool, indent: Any, separ
 
 @settings(deadline=None, max_examples=250)
 @given(values, st.data())
-def test_agrees_with_json_on_what_is_nearly_right(value: Any, draw: st.DataObject) -> None:
+def test_agrees_with_json_on_nearly_valid_text(value: Any, draw: st.DataObject) -> None:
     data = bytearray(json.dumps(value, ensure_ascii=draw.draw(st.booleans())).encode())
     for _ in range(draw.draw(st.integers(1, 3))):
         at = draw.draw(st.integers(0, len(data)))
@@ -183,13 +183,13 @@ SAMPLE = (
 ).encode()
 
 
-def test_every_beginning_of_a_message_is_refused() -> None:
+def test_every_truncated_message_is_refused() -> None:
     read(SAMPLE)
     for length in range(len(SAMPLE)):
         refusal(SAMPLE[:length])
 
 
-def test_only_what_stands_between_the_offsets_counts() -> None:
+def test_only_text_between_the_offsets_is_read() -> None:
     for before, after in ((b"", b"}"), (b'{"a":', b'"'), (b"\xff" * 7, b"\xff"), (b" " * 9, b" x")):
         data = before + SAMPLE + after
         node = finish(scan(memoryview(data), len(before), len(before) + len(SAMPLE)))
@@ -217,24 +217,24 @@ def steps(data: bytes) -> int:
     ],
 )
 def test_a_long_message_is_read_in_steps(document: Any) -> None:
-    """Others have their turn after some `STEP_BUDGET` members, whatever they are made of."""
+    """A step ends after about `STEP_BUDGET` members of any kind."""
     assert steps(json.dumps(document).encode()) >= 5000 // STEP_BUDGET
 
 
-def test_long_values_count_for_more() -> None:
+def test_a_long_value_costs_more_of_a_step() -> None:
     assert steps(json.dumps({f"N{number}": "x" * 60_000 for number in range(17)}).encode()) >= 3
     assert steps(json.dumps({f"N{number}": "é" * 10_000 for number in range(17)}).encode()) >= 1
 
 
 @pytest.mark.parametrize("item", ["[" * 13 + "1" + "]" * 13, '{"":' * 13 + "1" + "}" * 13])
-def test_each_level_counts(item: str) -> None:
-    """Though it takes but two bytes, and all of them are closed at once."""
+def test_each_level_of_nesting_costs_part_of_a_step(item: str) -> None:
+    """Although it has only two bytes, and all levels may be closed at once."""
     assert steps(f"[{','.join([item] * 1000)}]".encode()) >= 1000 * 13 // STEP_BUDGET
 
 
 @pytest.mark.parametrize("text", ["\n", "\x01", "é", "aé"])
 def test_a_long_string_is_read_in_steps(text: str) -> None:
-    """Where every character has to be looked at, be it a value or a key."""
+    """If each of its characters must be checked; the same applies to a key."""
     literal = json.dumps(text * 100_000, ensure_ascii=text == "\x01")
     for data in (f'{{"a":{literal}}}'.encode(), f'{{{literal}:"a"}}'.encode()):
         assert steps(data) >= len(data) // (2 * STRING_STEP)
@@ -244,8 +244,8 @@ def test_a_short_message_is_read_at_once() -> None:
     assert steps(SAMPLE) == 0
 
 
-def test_what_was_read_is_forgotten_in_steps() -> None:
-    """Whether it was read to its end or not."""
+def test_nodes_are_freed_in_steps() -> None:
+    """After a complete message and after a refused one."""
     document = {f"N{number}": {f"F{field}": "" for field in range(50)} for number in range(200)}
     data = json.dumps(document).encode()
     node = finish(scan(data, 0, len(data)))

@@ -1,4 +1,4 @@
-"""The admin connection, over a real pair of sockets."""
+"""The admin connection over a real socket pair."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ def perform(_request: Request, _call: AdminCall) -> Steps:
     ],
     ids=["of an op", "of the connection"],
 )
-def test_a_refusal_keeps_no_frame_that_it_passed_through(line: bytes, refusal: Refused) -> None:
-    """In a malformed push, a key may be a value, and a constant lives as long as the process."""
+def test_a_refusal_keeps_no_frame_alive(line: bytes, refusal: Refused) -> None:
+    """The keys of a malformed push may be values, and a constant exception lives as long as the
+    process."""
     bugs: list[BaseException] = []
     loop = Loop(bugs.append)
     ours, theirs = socket.socketpair()

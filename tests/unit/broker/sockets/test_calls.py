@@ -1,8 +1,8 @@
-"""What a get costs, counted and not timed: the calls of functions, in Python and of C, that the
-broker makes for it.
+"""What a get costs, in function calls that the broker makes for it, both Python's and C's.
 
-One more call fails. To add one, raise the number here, and say in the commit what the call
-is for."""
+One more call fails the test. To add one, raise the number here, and say in the commit what the call
+is for.
+"""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ ROUNDS = 20
 
 # From the event to the end of the turn, once warm.
 CALLS_OF_A_GET = 29
-# From the event of the listener to the close, without what the audit reads of /proc about the peer.
+# From the event of the listener to the close, without what the audit reads about the peer in /proc.
 CALLS_OF_A_CONNECTION = 62
 
 
 class Counter:
-    """Counts calls while `sys.setprofile` is set; what identifies the peer is counted as one."""
+    """Counts calls by `sys.setprofile`; identifying the peer counts as one."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -61,7 +61,7 @@ class Counter:
 
 
 class CountedServer:
-    """A loop with a project's listener, and a journal that takes everything."""
+    """A loop with a project's listener, and a journal that accepts everything."""
 
     def __init__(self, directory: pathlib.Path) -> None:
         self.journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -116,7 +116,7 @@ def scene(tmp_path: pathlib.Path) -> Iterator[CountedServer]:
         yield scene
 
 
-def test_a_get_on_an_open_connection_makes_so_many_calls(scene: CountedServer) -> None:
+def test_calls_of_a_get_on_an_open_connection(scene: CountedServer) -> None:
     counter = Counter()
     with scene.connect() as client:
         counts = []
@@ -128,7 +128,7 @@ def test_a_get_on_an_open_connection_makes_so_many_calls(scene: CountedServer) -
     assert min(counts) <= CALLS_OF_A_GET
 
 
-def test_connect_get_and_close_make_so_many_calls(scene: CountedServer) -> None:
+def test_calls_of_connect_get_and_close(scene: CountedServer) -> None:
     counter = Counter()
     counts = []
     for _ in range(ROUNDS):

@@ -1,4 +1,4 @@
-"""One connection over a real pair of sockets: what is written, when it is given up, how it ends."""
+"""One connection over a real socket pair: writing, deadlines and closing."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def bench() -> Iterator[ConnectedPair]:
 
 
 def fill(bench: ConnectedPair, connection: Connection) -> bytes:
-    """Send until the kernel takes no more; all that was sent."""
+    """Send until the kernel's buffer is full; return everything sent."""
     sent = b""
     while not connection.pending:
         sent += (line := b"%07d\n" % len(sent) * 512)
@@ -84,7 +84,7 @@ def receive(bench: ConnectedPair, length: int) -> bytes:
     return got
 
 
-def test_what_the_kernel_does_not_take_waits_in_order(bench: ConnectedPair) -> None:
+def test_unsent_data_is_kept_in_order(bench: ConnectedPair) -> None:
     connection = Echo(bench.loop, bench.sweeper, bench.ours)
     sent = fill(bench, connection)
     connection.send(b"more\n")
@@ -99,7 +99,7 @@ def test_what_the_kernel_does_not_take_waits_in_order(bench: ConnectedPair) -> N
     assert bench.theirs.recv(100) == b"and on\n"
 
 
-def test_who_does_not_read_is_not_read_from(bench: ConnectedPair) -> None:
+def test_a_peer_that_does_not_read_is_not_read_from(bench: ConnectedPair) -> None:
     connection = Echo(bench.loop, bench.sweeper, bench.ours)
     sent = fill(bench, connection)
     bench.theirs.sendall(b"not yet\n")
@@ -108,7 +108,7 @@ def test_who_does_not_read_is_not_read_from(bench: ConnectedPair) -> None:
     assert receive(bench, len(sent) + 8) == sent + b"not yet\n"
 
 
-def test_a_snapshot_is_held_while_an_answer_is_half_sent(bench: ConnectedPair) -> None:
+def test_a_snapshot_is_kept_while_a_reply_is_half_sent(bench: ConnectedPair) -> None:
     connection = Echo(bench.loop, bench.sweeper, bench.ours)
     snapshot = Snapshot(Arena(), [], {}, 1, 0)
     value = memoryview(b"x" * 300_000)
@@ -124,7 +124,7 @@ def test_a_snapshot_is_held_while_an_answer_is_half_sent(bench: ConnectedPair) -
     snapshot.arena.give_back(snapshot.arena.take())
 
 
-def test_a_snapshot_that_was_sent_at_once_is_not_held(bench: ConnectedPair) -> None:
+def test_a_snapshot_is_not_kept_after_a_reply_sent_at_once(bench: ConnectedPair) -> None:
     connection = Echo(bench.loop, bench.sweeper, bench.ours)
     snapshot = Snapshot(Arena(), [], {}, 1, 0)
     connection.send([b"a", memoryview(b"b"), b"c\n"], snapshot)
@@ -135,13 +135,13 @@ def test_a_snapshot_that_was_sent_at_once_is_not_held(bench: ConnectedPair) -> N
 
 
 def pass_time(bench: ConnectedPair, seconds: float) -> None:
-    """Bring the deadlines nearer instead of waiting for them."""
+    """Move the deadlines instead of waiting for them."""
     for connection in bench.sweeper.due:
         bench.sweeper.due[connection] -= seconds
     bench.sweeper._sweep()
 
 
-def test_a_peer_that_never_reads_is_given_up(bench: ConnectedPair) -> None:
+def test_a_peer_that_never_reads_is_disconnected(bench: ConnectedPair) -> None:
     connection = Echo(bench.loop, bench.sweeper, bench.ours)
     fill(bench, connection)
     pass_time(bench, PEER_SECONDS - 0.1)
@@ -152,7 +152,7 @@ def test_a_peer_that_never_reads_is_given_up(bench: ConnectedPair) -> None:
     connection.send(b"to nobody")
 
 
-def test_a_last_word_reaches_a_peer_that_is_still_sending(bench: ConnectedPair) -> None:
+def test_a_final_reply_reaches_a_peer_that_is_still_sending(bench: ConnectedPair) -> None:
     connection = Echo(bench.loop, bench.sweeper, bench.ours)
     bench.theirs.sendall(b"x" * 100_000)
     connection.end_with(b"why\n")
@@ -167,7 +167,7 @@ def test_a_last_word_reaches_a_peer_that_is_still_sending(bench: ConnectedPair) 
     assert connection.closed
 
 
-def test_a_last_word_waits_for_what_is_before_it(bench: ConnectedPair) -> None:
+def test_a_final_reply_waits_for_earlier_replies(bench: ConnectedPair) -> None:
     connection = Echo(bench.loop, bench.sweeper, bench.ours)
     sent = fill(bench, connection)
     connection.end_with(b"why\n")
@@ -177,14 +177,14 @@ def test_a_last_word_waits_for_what_is_before_it(bench: ConnectedPair) -> None:
     assert connection.closed
 
 
-def test_a_peer_that_is_gone_closes_it(bench: ConnectedPair) -> None:
+def test_a_peer_that_disconnects_closes_the_connection(bench: ConnectedPair) -> None:
     connection = Echo(bench.loop, bench.sweeper, bench.ours)
     bench.theirs.close()
     connection.send(b"x")
     assert connection.closed
 
 
-def test_who_connected(bench: ConnectedPair) -> None:
+def test_the_credentials_of_the_peer(bench: ConnectedPair) -> None:
     peer = Peer(bench.ours)
     assert (peer.pid, peer.uid, peer.gid) == (os.getpid(), os.getuid(), os.getgid())
 
@@ -193,8 +193,7 @@ def test_who_connected(bench: ConnectedPair) -> None:
 
 
 class Breakable(JournalTransport):
-    """Discards records; fails once, with an error of its own, after as many calls as
-    `breaks_in` says."""
+    """Discards records; raises an error of its own once, after `breaks_in` calls."""
 
     breaks_in = 0
 
@@ -219,7 +218,7 @@ def client(bench: ConnectedPair, transport: Breakable) -> Iterator[ProjectConnec
     client = ProjectConnection(
         server, broker.projects.register(registration("myrepo", "A")), bench.ours, Peer(bench.ours)
     )
-    bench.turn()  # it is registered at the end of the turn that accepts it
+    bench.turn()  # it is added to epoll at the end of the turn that accepts it
     yield client
     client.close()
     arena.SPARES = 0
@@ -235,8 +234,10 @@ def test_an_unfinished_request_is_dropped(bench: ConnectedPair, client: ProjectC
     assert bench.theirs.recv(1000) == b""
 
 
-def test_who_drips_is_given_up_too(bench: ConnectedPair, client: ProjectConnection) -> None:
-    """The deadline is the request's, not the byte's."""
+def test_a_client_that_sends_byte_by_byte_is_disconnected_at_the_deadline(
+    bench: ConnectedPair, client: ProjectConnection
+) -> None:
+    """The deadline applies to the request, not to each byte."""
     for byte in (b"{", b'"', b"o", b"p"):
         bench.theirs.sendall(byte)
         bench.turn()
@@ -244,8 +245,10 @@ def test_who_drips_is_given_up_too(bench: ConnectedPair, client: ProjectConnecti
     assert b'"too_slow"' in bench.theirs.recv(1000)
 
 
-def test_who_pipelines_without_end_is_not(bench: ConnectedPair, client: ProjectConnection) -> None:
-    """There is always a half request left over, but never the same one."""
+def test_a_client_that_pipelines_without_end_is_not_disconnected(
+    bench: ConnectedPair, client: ProjectConnection
+) -> None:
+    """There is always an unfinished request, but never the same one."""
     for _ in range(10):
         bench.theirs.sendall(PING[6:] + PING + PING[:6] if client._unread else PING + PING[:6])
         bench.turn()
@@ -256,7 +259,7 @@ def test_who_pipelines_without_end_is_not(bench: ConnectedPair, client: ProjectC
     assert b'"too_slow"' in bench.theirs.recv(1000)
 
 
-def test_who_says_nothing_may_stay(bench: ConnectedPair, client: ProjectConnection) -> None:
+def test_a_silent_client_may_stay_connected(bench: ConnectedPair, client: ProjectConnection) -> None:
     pass_time(bench, 1000 * PEER_SECONDS)
     bench.theirs.sendall(PING)
     bench.turn()
@@ -272,11 +275,11 @@ def test_a_pipelining_client_gets_its_projects_share_of_a_turn(bench: ConnectedP
 
 
 @pytest.mark.parametrize("breaks_in", [1, 2])
-def test_a_fault_on_the_way_to_the_audit_ends_whose_record_it_was_and_nobody_else(
+def test_a_bug_in_the_audit_ends_only_the_connection_of_that_record(
     bench: ConnectedPair, client: ProjectConnection, transport: Breakable, breaks_in: int
 ) -> None:
-    """At the end of a turn, or among those who wait for the next one. Who went on would take one
-    answer for another."""
+    """At the end of a turn, or while others wait for the next one. If it were kept, the client
+    would take one reply for another."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)

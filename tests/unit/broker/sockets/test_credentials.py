@@ -1,4 +1,4 @@
-"""What the credentials socket does about faults of the broker's own: no peer reads anything but a refusal."""
+"""How the credentials socket handles bugs of the broker: no peer reads anything but a refusal."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Bench:
-    """A server whose peers are in this process; nothing was pushed to it."""
+    """A server without secrets, whose peers are in this process."""
 
     def __init__(self, directory: pathlib.Path) -> None:
         self.bugs: list[BaseException] = []
@@ -71,7 +71,7 @@ class Bench:
         self.loop.turn()
 
     def read(self, client: socket.socket) -> bytes:
-        """To the end, as systemd does."""
+        """Read to the end of the stream, as systemd does."""
         client.setblocking(False)
         client.shutdown(socket.SHUT_WR)
         data = b""
@@ -112,7 +112,7 @@ def is_refusal(answer: bytes) -> bool:
     return len(answer) >= REFUSAL_BYTES and b"internal error" in answer[:200]
 
 
-def test_a_fault_while_it_reads_is_answered_with_a_refusal(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_while_reading_is_answered_with_a_refusal(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     client = bench.connect()
     monkeypatch.setattr(bench.loop, "change", fail)
     client.shutdown(socket.SHUT_WR)
@@ -122,7 +122,7 @@ def test_a_fault_while_it_reads_is_answered_with_a_refusal(bench: Bench, monkeyp
     assert set(map(type, bench.bugs)) == {MemoryError}
 
 
-def test_a_fault_of_one_decision_leaves_no_other_unit_waiting(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_in_one_decision_keeps_no_other_unit_waiting(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     clients = [bench.connect() for _ in range(3)]
     decide, calls = bench.credentials.verdict, []
 
@@ -139,10 +139,8 @@ def test_a_fault_of_one_decision_leaves_no_other_unit_waiting(bench: Bench, monk
 
 
 @pytest.mark.parametrize("part", ["decision and record", "record"])
-def test_a_fault_of_a_record_is_answered_with_a_refusal(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, part: str
-) -> None:
-    """And not even the refusal can be recorded."""
+def test_a_bug_in_a_record_is_answered_with_a_refusal(bench: Bench, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    """Even if the refusal cannot be recorded either."""
     client = bench.connect()
     if part != "record":
         monkeypatch.setattr(bench.credentials, "verdict", fail)
@@ -153,7 +151,7 @@ def test_a_fault_of_a_record_is_answered_with_a_refusal(
 
 
 class ShortOfMemory:
-    """A socket whose every other send fails as it does while the kernel has no memory."""
+    """A socket whose every second send fails as if the kernel had no memory."""
 
     def __init__(self, real: socket.socket) -> None:
         self._real = real
@@ -178,10 +176,10 @@ class ShortOfMemory:
 
 
 @pytest.mark.parametrize("kind", ["value", "refusal"])
-def test_an_answer_that_the_kernel_has_no_memory_for_is_not_cut_short(
+def test_an_answer_is_sent_whole_although_the_kernel_lacked_memory(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """A part of a value, or of a refusal, would be a credential to systemd."""
+    """systemd would take a part of a value, or of a refusal, for the credential."""
     monkeypatch.setattr(credential_connection, "MEMORY_SECONDS", 0.001)
     client = bench.connect()
     [asked] = bench.server.connections

@@ -1,4 +1,4 @@
-"""Listeners, and descriptors that peers send along."""
+"""Listeners, and descriptors that peers pass."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def loop() -> Iterator[Loop]:
 
 @pytest.fixture
 def listening(directory: pathlib.Path) -> Iterator[socket.socket]:
-    """As systemd makes one: it refuses nothing."""
+    """A listening socket as made by systemd, which does not refuse descriptors."""
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(directory / "s"))
         listening.listen()
@@ -37,7 +37,7 @@ def listening(directory: pathlib.Path) -> Iterator[socket.socket]:
 
 @contextlib.contextmanager
 def sent_before(listening: socket.socket) -> Iterator[socket.socket]:
-    """A connection that waits in the queue with a descriptor that takes long to close."""
+    """A queued connection with a descriptor that takes long to close."""
     require_refusal()
     before = os.listdir("/proc/self/fd")
     with SlowDescriptor() as slow, socket.socket(socket.AF_UNIX) as client:
@@ -51,7 +51,7 @@ def sent_before(listening: socket.socket) -> Iterator[socket.socket]:
 
 
 def test_descriptors_that_were_sent_before_the_broker_ran_are_not_closed(loop: Loop, listening: socket.socket) -> None:
-    """Not while it serves; the connections behind are accepted, and refuse them."""
+    """Not while it serves; it accepts the later connections, and those refuse descriptors."""
     accepted: list[bytes] = []
 
     def on_accept(connection: object, _peer: object) -> None:
@@ -79,7 +79,7 @@ def test_descriptors_that_were_sent_before_the_broker_ran_are_not_closed(loop: L
         listener.close()
 
 
-def test_a_revoked_listener_does_not_close_them_either(listening: socket.socket) -> None:
+def test_revoking_a_listener_does_not_close_them_either(listening: socket.socket) -> None:
     with sent_before(listening) as client:
         revoke(listening)
         assert client.recv(1) == b""

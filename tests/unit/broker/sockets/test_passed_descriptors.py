@@ -1,4 +1,4 @@
-"""Connections with descriptors in their queues."""
+"""Connections with passed descriptors in their receive queues."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.slow_descriptor import require_refusal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# What a process may ask for with the kernel's own settings.
+# The largest buffer that the kernel's default settings allow.
 BUFFER = 212_992
 
 
@@ -66,7 +66,7 @@ def test_a_connection_with_a_descriptor_is_ended_and_closes_none(send: Callable[
 
 
 @pytest.mark.parametrize("data", [b"", b"x" * 150_000])
-def test_a_connection_without_one_is_left_as_it_was(data: bytes) -> None:
+def test_a_connection_without_a_descriptor_is_left_unchanged(data: bytes) -> None:
     require_refusal()
     client, connection = socket.socketpair()
     with client, connection:

@@ -1,5 +1,7 @@
-"""What a listener knows of how long its connections have waited: two processes of one pid are told
-apart by it."""
+"""What a listener knows about how long its connections have waited.
+
+This tells two processes with the same pid apart.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Queue:
-    """A loop with a listener, and what it has accepted: the peer, and in which turn."""
+    """A loop with a listener, and the peers it has accepted, each with its turn."""
 
     def __init__(self, directory: pathlib.Path) -> None:
         self.loop = Loop(self._bug)
@@ -86,7 +88,7 @@ def queue(tmp_path: pathlib.Path) -> Iterator[Queue]:
         yield queue
 
 
-def test_connections_that_waited_from_before_the_first_turn(queue: Queue) -> None:
+def test_connections_may_be_older_than_the_first_turn(queue: Queue) -> None:
     queue.connect()
     queue.connect()
     queue.serve()
@@ -102,7 +104,7 @@ def test_a_connection_to_an_empty_queue_came_after_the_turn_that_saw_it_empty(qu
     assert [(peer.since, turn) for peer, turn in queue.accepted] == [(3, 4)]
 
 
-def test_a_connection_behind_others_may_have_come_when_they_did(queue: Queue) -> None:
+def test_a_connection_behind_others_may_be_as_old_as_they_are(queue: Queue) -> None:
     queue.serve()
     queue.turns(2)
     for _ in range(3):
@@ -115,7 +117,7 @@ def test_a_connection_behind_others_may_have_come_when_they_did(queue: Queue) ->
     assert queue.accepted[-1][0].since == 6
 
 
-def test_an_attempt_that_finds_the_queue_empty_counts(queue: Queue) -> None:
+def test_an_accept_that_finds_the_queue_empty_dates_later_connections(queue: Queue) -> None:
     queue.serve()
     queue.turns(1)
     queue.connect()
@@ -125,7 +127,7 @@ def test_an_attempt_that_finds_the_queue_empty_counts(queue: Queue) -> None:
     assert [(peer.since, turn) for peer, turn in queue.accepted] == [(-1, 1), (1, 2)]
 
 
-def test_a_listener_that_may_not_accept_was_not_seen_empty(queue: Queue) -> None:
+def test_a_listener_that_may_not_accept_does_not_count_as_empty(queue: Queue) -> None:
     queue.serve()
     queue.turns(2)
     queue.connect()
@@ -136,9 +138,7 @@ def test_a_listener_that_may_not_accept_was_not_seen_empty(queue: Queue) -> None
     assert queue.accepted[0][0].since == 2
 
 
-def test_a_turn_with_more_events_than_it_takes_saw_no_queue_empty(
-    queue: Queue, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_turn_with_too_many_events_sees_no_queue_empty(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     queue.serve()
     queue.turns(2)
     monkeypatch.setattr(loop_module, "EVENTS_PER_TURN", 1)
@@ -165,7 +165,7 @@ class Gone:
         raise ProcessLookupError(errno.ESRCH, "")
 
 
-def test_a_process_is_known_again_only_by_a_connection_that_is_younger() -> None:
+def test_an_identity_is_reused_only_for_a_younger_connection() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         own = identity.peer_fields(ours, OfSomebody(-1), 5)

@@ -1,4 +1,4 @@
-"""Who connects without getting anywhere, on real sockets."""
+"""Refused peers on real sockets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def is_fine(_line: bytes) -> Generator[None, None, bytes | None]:
     return None
 
 
-def test_a_fault_of_one_leaves_the_others_their_turn() -> None:
+def test_a_bug_in_one_refusal_does_not_affect_the_others() -> None:
     bugs: list[BaseException] = []
     gone: list[None] = []
     with contextlib.ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""What a watcher gets while nothing changes."""
+"""What a watcher receives while nothing changes."""
 
 from __future__ import annotations
 
