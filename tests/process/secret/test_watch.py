@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from tests.process.secret.conftest import Workspace
 
-# A program that records each of its starts and each SIGHUP.
-RECORD = 'echo "start $$ $GH_TOKEN" >>log; trap "echo hup >>log" HUP; while :; do sleep 0.05; done'
+# A program that records each of its starts, once it can hear of more, and each SIGHUP.
+RECORD = 'trap "echo hup >>log" HUP; echo "start $$ $GH_TOKEN" >>log; while :; do sleep 0.05; done'
 
 # Waits, in bash, without children.
 IDLE = "mkfifo idle; while :; do read -t 0.05 -u 3; done 3<>idle"
