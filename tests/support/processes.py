@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import time
 
@@ -24,3 +25,17 @@ def resident_kib(pid: int) -> int:
         if line.startswith("VmRSS:"):
             return int(line.split()[1])
     raise AssertionError("no VmRSS")
+
+
+def group_has_pending(group: int, number: int) -> bool:
+    """Whether a process of the group has yet to take a signal that was sent to it."""
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getpgid(int(process.name)) != group:
+                continue
+            status = dict(line.partition(":")[::2] for line in (process / "status").read_text().splitlines())
+        except OSError:
+            continue
+        if (int(status["ShdPnd"], 16) | int(status["SigPnd"], 16)) & 1 << number - 1:
+            return True
+    return False

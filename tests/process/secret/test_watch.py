@@ -14,7 +14,7 @@ import pytest
 from tests.process.secret.conftest import KEY_BASE64, MANIFEST, SECRETS
 from tests.support import programs
 from tests.support.machine import REPOSITORY, poll
-from tests.support.processes import state
+from tests.support.processes import group_has_pending, state
 
 if TYPE_CHECKING:
     import pathlib
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 # A program that records each of its starts, once it can hear of more, and each SIGHUP.
 RECORD = 'trap "echo hup >>log" HUP; echo "start $$ $GH_TOKEN" >>log; while :; do sleep 0.05; done'
 
-# Waits, in bash, without children.
-IDLE = "mkfifo idle; while :; do read -t 0.05 -u 3; done 3<>idle"
+# Waits on a FIFO, in bash, without children: none stays stopped when only the command is continued.
+MAKE_FIFO = "mkfifo idle"
+IDLE = "while :; do read -t 0.05 -u 3; done 3<>idle"
 # Executes its arguments in a process group of its own.
 OWN_GROUP = "import os, sys; os.setpgid(0, 0); os.execvp(sys.argv[1], sys.argv[1:])"
 
@@ -232,15 +233,16 @@ def test_signals_are_passed_on(project: Workspace, number: signal.Signals) -> No
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGCONT])
 def test_a_signal_to_the_process_group_arrives_once(project: Workspace, number: signal.Signals) -> None:
-    """As `kill -- -GROUP` and process managers send it. The number of each is in the log before the
-    command lets the next come."""
-    script = f"trap 'echo got >>log' {number:d}; trap 'echo end >>log; exit 7' USR2; echo up >>log"
+    """As `kill -- -GROUP` and process managers send it. Of two that come before the first is taken,
+    the kernel keeps one, so each waits for the one before."""
+    script = f"{MAKE_FIFO}; trap 'echo got >>log' {number:d}; trap 'echo end >>log; exit 7' USR2; echo up >>log"
     watched = WatchedCommand(project, f'exec bash -c "{script}; {IDLE}"', process_group=0)
     try:
         watched.wait_for(1)
         for expected in range(2, 5):
             os.killpg(watched.process.pid, number)
             watched.wait_for(expected)
+            poll("the group to have taken it", lambda: not group_has_pending(watched.process.pid, number))
         watched.process.send_signal(signal.SIGUSR2)
         assert watched.process.wait(60) == 7
         assert watched.lines() == ["up", "got", "got", "got", "end"]
@@ -264,7 +266,7 @@ def test_a_group_signal_reaches_a_command_in_a_group_of_its_own(project: Workspa
 
 def test_a_stopped_and_continued_group_gets_the_next_signal(project: Workspace) -> None:
     """SIGSTOP and SIGCONT, to the group and to the one process."""
-    script = f"trap 'echo got >>log' USR1; trap 'exit 7' USR2; echo up >>log; {IDLE}"
+    script = f"{MAKE_FIFO}; trap 'echo got >>log' USR1; trap 'exit 7' USR2; echo up >>log; {IDLE}"
     watched = WatchedCommand(project, f'exec bash -c "{script}"', process_group=0)
     try:
         watched.wait_for(1)

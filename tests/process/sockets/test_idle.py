@@ -56,6 +56,8 @@ def test_idle_exit_when_it_may_and_not_when_it_may_not(directory: pathlib.Path) 
         never = started(seconds=0)
         busy = started()
         staying = [secrets, client, operator, own_listener, own_sockets, never, busy]
+        for broker in staying:  # before that, SIGTERM at the end of the test would kill one that is slow to start
+            broker.status()
 
         def gone() -> bool:
             busy.status()
