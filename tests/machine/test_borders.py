@@ -388,4 +388,4 @@ def test_a_descriptor_that_takes_long_to_close_delays_nobody(machine: Machine, o
         finally:
             if says != "sent":
                 machine.systemctl("restart", SERVICE)
-            hostile.communicate(timeout=20)
+            hostile.communicate(timeout=60)

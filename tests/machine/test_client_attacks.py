@@ -66,10 +66,10 @@ def listening(machine: Machine, user: str, *names: str) -> Iterator[Callable[[],
     try:
         assert peer.stdout is not None
         assert peer.stdout.readline() == "up\n"
-        yield lambda: peer.communicate(timeout=20)[0]
+        yield lambda: peer.communicate(timeout=60)[0]
     finally:
         if peer.poll() is None:
-            peer.communicate(timeout=20)
+            peer.communicate(timeout=60)
 
 
 def secret(

@@ -75,8 +75,8 @@ def calls(machine: Machine, operator: Operator, path: str, how: str) -> Counter[
     finally:
         if strace is not None:
             machine.run(["sh", "-c", "kill -INT $(cat /run/strace.pid)"])
-            strace.communicate(timeout=20)
-        client.communicate(timeout=20)
+            strace.communicate(timeout=60)
+        client.communicate(timeout=60)
     return system_calls.read_trace_of_broker(machine.path("/run/trace").read_text())
 
 

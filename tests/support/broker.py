@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
     Reply: TypeAlias = dict[str, Any]
 
-# Generous: a reply takes microseconds, a start about 50 ms.
-WAIT_SECONDS = 20.0
+# Generous: a reply takes microseconds, a start about 50 ms, on a machine that is not busy.
+WAIT_SECONDS = 60.0
 NOBODY = 65534
 # The broker keeps them open of the process that connected last, unless that had ended by then.
 FILES_OF_LAST_PEER = 3

@@ -50,7 +50,7 @@ class BusUser:
             yield MonitorOutput(output)
         finally:
             self.machine.run(["pkill", "--full", "busctl --json=short monitor"], check=False)
-            process.communicate(timeout=20)
+            process.communicate(timeout=60)
 
 
 class MonitorOutput:

@@ -49,7 +49,7 @@ UNIFIED_ONLY = 258
 # Generous: a boot takes half a second on an idle machine with two cores.
 BOOT_SECONDS = 60
 RUN_SECONDS = 60
-WAIT_SECONDS = 20
+WAIT_SECONDS = 60
 
 # Needed for secret memory, but not granted to containers by default: see the unit.
 _CAPABILITIES = "CAP_IPC_LOCK"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 
 
 class Next:

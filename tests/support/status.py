@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pathlib
     from collections.abc import Iterator, Sequence
 
-WAIT_SECONDS = 20
+WAIT_SECONDS = 60
 
 
 def broker_event(**changes: Any) -> BrokerEvent:

@@ -30,7 +30,7 @@ def test_wait_bridges_a_restart_and_crashes(machine: Machine, figures: Figures) 
         assert waiting.poll() is None
         began = time.monotonic()
         scene.push()
-        out, err = waiting.communicate(timeout=20)
+        out, err = waiting.communicate(timeout=60)
         took = time.monotonic() - began
     finally:
         waiting.kill()

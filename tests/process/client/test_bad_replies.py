@@ -222,7 +222,7 @@ def listened(path: pathlib.Path, uid: int) -> Iterator[Callable[[], bytes]]:
     with subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE, user=uid) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        yield lambda: process.communicate(timeout=20)[0]
+        yield lambda: process.communicate(timeout=60)[0]
         process.kill()
 
 

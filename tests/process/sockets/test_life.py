@@ -198,7 +198,7 @@ def test_it_sees_to_its_allocator_itself(directory: pathlib.Path) -> None:
         assert b"glibc.malloc.tcache_count=0" in environment
     finally:
         process.terminate()
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=60)
     assert process.returncode == 0
     records = [json.loads(line) for line in said.splitlines()]
     events = [one["REMO_EVENT"] for one in records if not of_this_host(one)]
