@@ -16,6 +16,7 @@ from remo_broker.broker.projects import Registration
 from remo_broker.broker.registrations import FILE_NAME, encode
 from tests.bench.contestant import SECRET
 from tests.bench.generator import Failed, Target
+from tests.support.late import patiently
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,8 +29,6 @@ ALLOWED = tuple(f"S{number:05}" for number in range(10))
 
 UNIT = "remo-broker.service"
 SOCKETS = ("remo-broker-admin.socket", f"remo-broker-client@{PROJECT}.socket")
-# On a busy machine a manifest may not be read in time; that ends no run that has measured all else.
-REGISTER_TRIES = 20
 ANSWER_SECONDS = 30
 
 GET = b'{"op":"get","name":"S00003"}\n'
@@ -108,14 +107,15 @@ class BenchBroker:
             f'schema_version = 1\n[project]\nname = "{name}"\n[allowlist]\nsecrets = {json.dumps(list(allowlist))}\n'
         )
         request = json.dumps({"op": "register", "name": name, "project_path": str(self._projects / name)}).encode()
-        for tries_left in reversed(range(REGISTER_TRIES)):
-            try:
-                self.ask(request + b"\n")
-            except Failed as why:
-                if not tries_left or "manifest_unreadable" not in str(why):
-                    raise
-            else:
-                return
+        if (failure := patiently(lambda: self._failure(request + b"\n"))) is not None:
+            raise failure
+
+    def _failure(self, request: bytes) -> Failed | None:
+        try:
+            self.ask(request)
+        except Failed as failure:
+            return failure
+        return None
 
 
 class Unit(BenchBroker):

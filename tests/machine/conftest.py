@@ -60,6 +60,14 @@ def operator(machine: Machine) -> Operator:
 
 
 @pytest.fixture
+def watched(operator: Operator) -> str:
+    """The socket of the project `watched`, whose requesters a test identifies."""
+    path = operator.register("watched", ["TOKEN"])
+    operator.push({"TOKEN": "value"})
+    return path
+
+
+@pytest.fixture
 def host(machine: Machine) -> Iterator[Operator]:
     """An operator on a machine whose units may load credentials from the broker."""
     with open_host(machine) as host:

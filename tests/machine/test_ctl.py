@@ -56,9 +56,7 @@ def says(machine: Machine, *arguments: str, status: int = 0, stdin: str = "") ->
 
 
 def audit(machine: Machine, *arguments: str) -> list[dict[str, Any]]:
-    """The records that the review shows, once journald has written all."""
-    machine.run(["journalctl", "--sync"])
-    return [json.loads(line) for line in says(machine, "audit", "-j", *arguments).splitlines()]
+    return Operator(machine).review(*arguments)
 
 
 # --- status

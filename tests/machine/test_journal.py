@@ -11,13 +11,12 @@ import pytest
 
 from tests.machine.faults import journald
 from tests.support.machine import poll
-from tests.support.operator import SERVICE
+from tests.support.operator import SERVICE, Operator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.support.machine import Machine
-    from tests.support.operator import Operator
 
 NAMESPACE = "remo-broker"
 _SEND = "import socket; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.connect('/run/systemd/journal.remo-broker/socket')"
@@ -25,8 +24,7 @@ _SEND = "import socket; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.
 
 def reviewed(machine: Machine, *arguments: str) -> list[dict[str, Any]]:
     machine.run(["journalctl", f"--namespace={NAMESPACE}", "--sync"], check=False)
-    machine.run(["journalctl", "--sync"])
-    return [json.loads(line) for line in machine.run(["remo-brokerctl", "audit", "-j", *arguments]).stdout.splitlines()]
+    return Operator(machine).review(*arguments)
 
 
 @pytest.fixture

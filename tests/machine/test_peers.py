@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from tests.support import engines
 from tests.support.engines import BUSYBOX, WITH_TOOLS, SessionPodman, run_in_scope
 from tests.support.machine import SOURCE
+from tests.support.operator import Operator
 from tests.support.user_session import USER, logged_in
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from tests.machine.conftest import Machines
     from tests.support.machine import Machine
-    from tests.support.operator import Operator
     from tests.support.user_session import Session
 
 AUDIT = ("remo-brokerctl", "audit", "--project=watched")
@@ -29,17 +28,9 @@ def session(machines: Machines) -> Iterator[Session]:
         yield session
 
 
-@pytest.fixture
-def path(operator: Operator) -> str:
-    path = operator.register("watched", ["TOKEN"])
-    operator.push({"TOKEN": "value"})
-    return path
-
-
 def identity(machine: Machine) -> dict[str, Any]:
-    """Who the only record says it was, but for what tells one process from another."""
-    machine.run(["journalctl", "--sync"])
-    [record] = map(json.loads, machine.run([*AUDIT, "-j"]).stdout.splitlines())
+    """The peer in the only record, without the fields that differ between processes."""
+    [record] = Operator(machine).review("--project=watched")
     told = {name: value for name, value in record.items() if name.startswith("peer_")}
     return {name: told[name] for name in told.keys() - {"peer_pid", "peer_gid", "peer_pidfd_inode"}}
 
@@ -50,7 +41,7 @@ def shown(machine: Machine, *command: str) -> str:
     return row
 
 
-def test_a_container_of_rootless_podman(machine: Machine, session: Session, path: str) -> None:
+def test_a_container_of_rootless_podman(machine: Machine, session: Session, watched: str) -> None:
     podman = SessionPodman(machine, session)
     create = podman.argv(BUSYBOX, engines.mounts("watched"), "remo-secret", "get", "TOKEN")
     create[create.index("run")] = "create"
@@ -75,8 +66,8 @@ def test_a_container_of_rootless_podman(machine: Machine, session: Session, path
         machine.run([*podman.environment, "podman", "rm", "--force", container])
 
 
-def test_a_unit_of_a_users_own_systemd(machine: Machine, session: Session, path: str) -> None:
-    machine.run(session.in_unit("editor.service", "remo-secret", "get", "--socket", path, "TOKEN"))
+def test_a_unit_of_a_users_own_systemd(machine: Machine, session: Session, watched: str) -> None:
+    machine.run(session.in_unit("editor.service", "remo-secret", "get", "--socket", watched, "TOKEN"))
     assert identity(machine) == {
         "peer_comm": "remo-secret",
         "peer_uid": session.uid,
@@ -87,8 +78,8 @@ def test_a_unit_of_a_users_own_systemd(machine: Machine, session: Session, path:
     assert f"remo-secret in editor of user@{session.uid}" in shown(machine)
 
 
-def test_a_login_session(machine: Machine, session: Session, path: str) -> None:
-    machine.run(session.in_login(f"remo-secret get --socket {path} TOKEN"))
+def test_a_login_session(machine: Machine, session: Session, watched: str) -> None:
+    machine.run(session.in_login(f"remo-secret get --socket {watched} TOKEN"))
     found = identity(machine)
     unit = found.pop("peer_unit")
     assert unit.startswith("session-")
@@ -102,7 +93,7 @@ def test_a_login_session(machine: Machine, session: Session, path: str) -> None:
     assert f"remo-secret in session of uid {session.uid} ({USER})" in shown(machine)
 
 
-def test_a_container_in_a_container(machine: Machine, path: str) -> None:
+def test_a_container_in_a_container(machine: Machine, watched: str) -> None:
     """The inner one is what the outer one says; the host knows the outer one."""
     inner = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--pipe", "--volatile=overlay"]
     inner += [f"--directory={engines.root_on_machine(WITH_TOOLS)}", "--machine=inner"]

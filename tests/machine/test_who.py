@@ -3,17 +3,14 @@ others."""
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from tests.support.engines import WITH_TOOLS, Nspawn, mounts, run_in_scope
+from tests.support.operator import Operator
 
 if TYPE_CHECKING:
     from tests.support.machine import Machine
-    from tests.support.operator import Operator
 
 CONTAINER, OTHER = "0123456789ab" + "c" * 52, "ba9876543210" + "d" * 52
 # A package's script: it calls itself something, tries names out, and takes what it gets.
@@ -41,22 +38,13 @@ for root in ("/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup
 """
 
 
-@pytest.fixture
-def path(operator: Operator) -> str:
-    path = operator.register("watched", ["TOKEN"])
-    operator.push({"TOKEN": "value"})
-    return path
-
-
 def reviewed(machine: Machine, *arguments: str) -> list[dict[str, Any]]:
-    machine.run(["journalctl", "--sync"])
-    printed = machine.run(["remo-brokerctl", "audit", "--project=watched", "-j", *arguments]).stdout
-    return [json.loads(line) for line in printed.splitlines()]
+    return Operator(machine).review("--project=watched", *arguments)
 
 
-def test_the_review_shows_a_scan_by_a_script_in_a_container(machine: Machine, path: str) -> None:
+def test_the_review_shows_a_scan_by_a_script_in_a_container(machine: Machine, watched: str) -> None:
     # Docker makes such a scope for each container.
-    run_in_scope(machine, f"docker-{CONTAINER}.scope", "/usr/bin/python3", "-ISc", _SCAN, path, "40")
+    run_in_scope(machine, f"docker-{CONTAINER}.scope", "/usr/bin/python3", "-ISc", _SCAN, watched, "40")
     found = reviewed(machine, f"--who=*{CONTAINER[:12]}*")
     assert [one["secret"] for one in found][-41:] == [*(f"T{number}" for number in range(40)), "TOKEN"]
     assert {(one["peer_container"], one["peer_comm"]) for one in found} == {(CONTAINER, "postinstall")}
@@ -71,9 +59,9 @@ def test_the_review_shows_a_scan_by_a_script_in_a_container(machine: Machine, pa
     assert max(map(len, rows)) <= 100
 
 
-def test_a_group_that_is_called_like_a_container_passes_for_none(machine: Machine, path: str) -> None:
+def test_a_group_that_is_called_like_a_container_passes_for_none(machine: Machine, watched: str) -> None:
     run = ["systemd-run", "--wait", "-q", "--unit=pretender", "-pDelegate=yes"]
-    machine.run([*run, "/usr/bin/python3", "-ISc", _PRETEND + _SCAN, path, "0", OTHER])
+    machine.run([*run, "/usr/bin/python3", "-ISc", _PRETEND + _SCAN, watched, "0", OTHER])
     [found] = reviewed(machine, "--who=*pretender*")
     assert found["peer_unit"] == "pretender.service"
     shown = machine.run(["remo-brokerctl", "audit", "--project=watched", "--who=*pretender*", "--full"]).stdout
@@ -81,22 +69,24 @@ def test_a_group_that_is_called_like_a_container_passes_for_none(machine: Machin
     assert f"in container {OTHER[:12]}\n" not in shown
 
 
-def test_below_a_container_nothing_else_is_believed(machine: Machine, path: str) -> None:
-    run_in_scope(machine, f"docker-{OTHER}.scope", "/usr/bin/python3", "-ISc", _PRETEND + _SCAN, path, "0", CONTAINER)
+def test_below_a_container_nothing_else_is_believed(machine: Machine, watched: str) -> None:
+    run_in_scope(
+        machine, f"docker-{OTHER}.scope", "/usr/bin/python3", "-ISc", _PRETEND + _SCAN, watched, "0", CONTAINER
+    )
     found = [one for one in reviewed(machine) if one.get("peer_unit") == f"docker-{OTHER}.scope"]
     assert [one["peer_container"] for one in found] == [OTHER]
 
 
-def test_a_service_of_another_user_is_named(machine: Machine, path: str) -> None:
+def test_a_service_of_another_user_is_named(machine: Machine, watched: str) -> None:
     run = ["systemd-run", "--wait", "-q", "--unit=job", "--uid=games", "-pGroup=remo-broker"]
-    machine.run([*run, "/usr/bin/python3", "-ISc", _SCAN.replace("postinstall", "worker"), path, "1"])
+    machine.run([*run, "/usr/bin/python3", "-ISc", _SCAN.replace("postinstall", "worker"), watched, "1"])
     found = reviewed(machine, "--who=job*")
     assert {(one["peer_unit"], one["peer_comm"], one["peer_user"]) for one in found} == {
         ("job.service", "worker", "games")
     }
 
 
-def test_a_container_of_nspawn_is_named(machine: Machine, path: str) -> None:
+def test_a_container_of_nspawn_is_named(machine: Machine, watched: str) -> None:
     engine = Nspawn(machine)
     nspawn = engine.argv(WITH_TOOLS, mounts("watched"), "remo-secret", "get", "TOKEN")
     nspawn = nspawn[nspawn.index("systemd-nspawn") :]
@@ -106,7 +96,7 @@ def test_a_container_of_nspawn_is_named(machine: Machine, path: str) -> None:
     assert (found["peer_container"], found["peer_unit"]) == ("web", "machine-web.scope")
 
 
-def test_the_broker_sees_no_more_of_others_than_everybody(machine: Machine, operator: Operator, path: str) -> None:
+def test_the_broker_sees_no_more_of_others_than_everybody(machine: Machine, operator: Operator, watched: str) -> None:
     """Its unit shows it the processes of others, for their control groups; what is theirs alone
     stays closed."""
     pid = operator.main_pid()
@@ -116,9 +106,9 @@ def test_the_broker_sees_no_more_of_others_than_everybody(machine: Machine, oper
     assert machine.run([*inside, "cat /proc/1/cgroup"]).stdout
 
 
-def test_first_fetches_are_noted_once_at_notice_priority(machine: Machine, operator: Operator, path: str) -> None:
+def test_first_fetches_are_noted_once_at_notice_priority(machine: Machine, operator: Operator, watched: str) -> None:
     run = ["systemd-run", "--wait", "-q", "--unit=newcomer"]
-    machine.run([*run, "/usr/bin/python3", "-ISc", _SCAN.replace("postinstall", "newcomer"), path, "3"])
+    machine.run([*run, "/usr/bin/python3", "-ISc", _SCAN.replace("postinstall", "newcomer"), watched, "3"])
     machine.run(["journalctl", "--sync"])
 
     def noted() -> list[dict[str, Any]]:
@@ -129,7 +119,7 @@ def test_first_fetches_are_noted_once_at_notice_priority(machine: Machine, opera
     [entry] = noted()
     assert (entry["REMO_PROJECT"], entry["REMO_SECRET"], entry["PRIORITY"]) == ("watched", "TOKEN", "5")
     assert entry["REMO_PEER_UNIT"] == "newcomer.service"
-    machine.run([*run, "/usr/bin/python3", "-ISc", _SCAN.replace("postinstall", "newcomer"), path, "0"])
+    machine.run([*run, "/usr/bin/python3", "-ISc", _SCAN.replace("postinstall", "newcomer"), watched, "0"])
     machine.run(["journalctl", "--sync"])
     assert len(noted()) == 1
     assert machine.systemctl("is-active", "remo-broker-first-seen.timer") == "active"

@@ -66,6 +66,11 @@ class Operator:
     ) -> dict[str, Any]:
         return self.do("push-creds", secrets=secrets, secrets_b64=secrets_b64 or {})
 
+    def review(self, *arguments: str) -> list[dict[str, Any]]:
+        """The records that `remo-brokerctl audit` shows, once journald has written everything."""
+        self.machine.run(["journalctl", "--sync"])
+        return [json.loads(line) for line in self.command("audit", "-j", *arguments).stdout.splitlines()]
+
     def get(self, project: str, name: str, user: str | None = None) -> dict[str, Any]:
         return self.machine.ask(self.socket(project), {"op": "get", "name": name}, user=user)
 

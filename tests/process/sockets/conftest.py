@@ -11,6 +11,7 @@ import pytest
 from tests.support.broker import Broker, Link, registration, short_directory
 from tests.support.credential_peer import RULES, Systemd
 from tests.support.machine import unavailable
+from tests.support.projects import make_project
 from tests.support.stderr_pipe import Pipe
 from tests.support.units import Units
 
@@ -49,6 +50,18 @@ def operator(shared: Broker) -> Iterator[Link]:
     """A connection on the admin socket of the shared broker."""
     with Link(shared.admin) as link:
         yield link
+
+
+@pytest.fixture
+def broker(start_broker: StartBroker) -> Broker:
+    """A broker of the test's own, without projects."""
+    return start_broker()
+
+
+@pytest.fixture
+def project(directory: pathlib.Path) -> pathlib.Path:
+    """The directory of a project `myrepo`, whose manifest allows A and B."""
+    return make_project(directory / "myrepo", "A", "B")
 
 
 @pytest.fixture

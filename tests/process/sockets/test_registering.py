@@ -16,18 +16,7 @@ from tests.support.broker import Broker, Link, ask, listen
 from tests.support.projects import allowlist, make_project, register
 
 if TYPE_CHECKING:
-    from tests.conftest import StartBroker
     from tests.support.broker import Reply
-
-
-@pytest.fixture
-def broker(start_broker: StartBroker) -> Broker:
-    return start_broker()
-
-
-@pytest.fixture
-def project(directory: pathlib.Path) -> pathlib.Path:
-    return make_project(directory / "myrepo", "A", "B")
 
 
 # --- register

@@ -19,16 +19,6 @@ if TYPE_CHECKING:
     from tests.conftest import StartBroker
 
 
-@pytest.fixture
-def broker(start_broker: StartBroker) -> Broker:
-    return start_broker()
-
-
-@pytest.fixture
-def project(directory: pathlib.Path) -> pathlib.Path:
-    return make_project(directory / "myrepo", "A", "B")
-
-
 def test_open_connections_see_a_reload_on_their_next_request(broker: Broker, project: pathlib.Path) -> None:
     register(broker, project)
     broker.push({"A": "a", "B": "b", "C": "c"})

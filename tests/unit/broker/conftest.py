@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from remo_broker.broker.audit import identity
+from remo_broker.broker.loop import Loop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    """A loop that prints the bugs reported to it."""
+    loop = Loop(print)
+    yield loop
+    loop.close()
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from remo_broker.broker.audit.floods import LONG_NAMES_BURST, MAX_PEERS, LongNam
 from remo_broker.broker.loop import Loop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    pass
 
 LONG = "N" * 100
 
@@ -34,12 +34,9 @@ def peer(uid: int) -> bytes:
     return b"REMO_PEER_UID=%d\n" % uid
 
 
-@pytest.fixture
-def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
+@pytest.fixture(autouse=True)
+def _early_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(floods, "REPORT_SECONDS", 0.01)
-    loop = Loop(print)
-    yield loop
-    loop.close()
 
 
 def test_a_flood_over_the_rate_limit_is_recorded_for_its_own_peer(loop: Loop) -> None:

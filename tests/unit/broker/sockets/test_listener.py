@@ -11,6 +11,7 @@ import pytest
 
 from remo_broker.broker.loop import Loop
 from remo_broker.broker.sockets.listener import Listener, revoke
+from tests.support.broker import listen
 from tests.support.slow_descriptor import SlowDescriptor, require_refusal
 
 if TYPE_CHECKING:
@@ -19,18 +20,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def loop() -> Iterator[Loop]:
-    loop = Loop(print)
-    yield loop
-    loop.close()
-
-
-@pytest.fixture
 def listening(directory: pathlib.Path) -> Iterator[socket.socket]:
     """A listening socket as made by systemd, which does not refuse descriptors."""
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(directory / "s"))
-        listening.listen()
+    with listen(directory / "s") as listening:
         listening.setblocking(False)
         yield listening
 
