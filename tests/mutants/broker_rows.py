@@ -136,6 +136,19 @@ BROKER = (
         "tests/process/sockets/test_restarts.py::test_a_restart_keeps_to_limits_that_are_stricter_now",
     ),
     # --- limits
+    Mutant(
+        "remo_broker/broker/sockets/listener.py",
+        "ACCEPTS_PER_TURN = 16\n",
+        "ACCEPTS_PER_TURN = 16_000\n",
+        "tests/unit/broker/sockets/test_queues.py::test_a_turn_accepts_few_connections_of_a_busy_queue",
+    ),
+    Mutant(
+        "remo_broker/broker/sockets/fair_queue.py",
+        "                self.waiting[:0] = too_early",
+        "                self.waiting = too_early",
+        "tests/unit/broker/sockets/test_fair_queue.py::"
+        "test_a_connection_with_requests_left_queues_behind_one_that_had_to_wait",
+    ),
     Mutant(RATE, "        if tokens < 1:\n", "        if tokens < -1000:\n", "tests/unit/broker/test_rate.py"),
     Mutant(RATE, "min(float(self.burst), ", "max(float(self.burst), ", "tests/unit/broker/test_rate.py"),
     Mutant(

@@ -5,6 +5,7 @@ This tells two processes with the same pid apart.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import errno
 import os
@@ -147,6 +148,17 @@ def test_a_turn_with_too_many_events_sees_no_queue_empty(queue: Queue, monkeypat
     queue.connect()
     queue.turns(1)
     assert queue.accepted[0][0].since < 3
+
+
+def test_a_turn_accepts_few_connections_of_a_busy_queue(queue: Queue) -> None:
+    """All other clients of the broker wait while it accepts."""
+    for _ in range(100):
+        queue.connect()
+    queue.serve()
+    queue.turns(40)
+    turns = collections.Counter(turn for _, turn in queue.accepted)
+    assert turns.total() == 100
+    assert 1 < max(turns.values()) <= 32
 
 
 class OfSomebody(Peer):
