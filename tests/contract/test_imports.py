@@ -156,6 +156,10 @@ def test_there_is_no_circle_of_imports() -> None:
     assert sorted(edges) == []
 
 
+# What a test broker's flags take: argparse imports some of it when it is used.
+PARSE = "import argparse, shutil; p = argparse.ArgumentParser(); p.add_argument('--x'); p.parse_args([])"
+
+
 def loaded_by(report: str) -> set[str]:
     """The modules in what Python says with -X importtime."""
     return {line.rpartition("|")[2].strip() for line in report.splitlines() if line.startswith("import time:")}
@@ -183,7 +187,7 @@ def test_a_broker_that_served_a_get_has_loaded_nothing_heavy(tmp_path: pathlib.P
     # What site packages and -m load at the start of any program is not the broker's doing, nor what
     # the flags of a test broker need.
     bare: set[str] = set()
-    for program in (["-m", "keyword"], ["-c", "import argparse, shutil"]):
+    for program in (["-m", "keyword"], ["-c", PARSE]):
         command = [sys.executable, "-X", "importtime", *program]
         bare |= loaded_by(subprocess.run(command, capture_output=True, text=True, check=True).stderr)
     loaded = loaded_by(report.read_text()) - bare
