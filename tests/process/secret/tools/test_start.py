@@ -31,7 +31,7 @@ HEAVY = {"argparse", "asyncio", "dataclasses", "enum", "functools", "json", "re"
 def test_a_helper_loads_what_it_needs(place: ToolSetup, command: str) -> None:
     words, stdin = COMMANDS[command]
     code = (
-        "import sys, errno\n"  # which some versions of Python load by themselves
+        "import sys, abc, errno\n"  # some versions of Python load these by themselves
         "before = set(sys.modules)\n"
         f"sys.path.append({str(REPOSITORY)!r})\n"
         "from remo_broker.secret.main import main\n"
