@@ -104,8 +104,13 @@ def receive() -> bytes:
 
 
 def _read(request: bytes) -> dict[str, object]:
-    from remo_broker.manifest import ManifestError, load
+    # `load` would import the rest itself, but while the deadlines run; pydantic takes the longest.
+    import hashlib  # noqa: F401
+    import tomllib  # noqa: F401
 
+    from remo_broker.manifest import ManifestError, document, load, reader, result, validation  # noqa: F401
+
+    validation.warm_up()
     fields = json.loads(request)
     begin()
     try:

@@ -102,6 +102,11 @@ def faults(
     return found
 
 
+def warm_up() -> None:
+    """Have pydantic import what it would import for the first check."""
+    TypeAdapter(int)
+
+
 def check(
     document: dict[str, Any],
     *,

@@ -161,10 +161,6 @@ class Podman(Engine):
         machine.write("/etc/containers/containers.conf", _PODMAN)
         root = _STORAGE.format(layers=f"{STORAGE}/root", state="/run/containers")
         machine.write("/etc/containers/storage.conf", root)
-        layers = f"{STORAGE}/{DEVELOPER}"
-        user = _STORAGE.format(layers=layers, state=f"/run/{DEVELOPER}/containers")
-        # Where a user's layers go: podman 4 heeds this, podman 6 the other.
-        machine.write(USER_STORAGE, f'{user}rootless_storage_path = "{layers}"\n')
 
     def argv(self, image: str, bound: Mapping[str, str], *command: str) -> list[str]:
         self.pull(image)
@@ -198,6 +194,17 @@ class RootlessPodman(Podman):
     )
     # Else the runtime drops the group that may mount the sockets before it mounts them.
     options = ("--group-add=keep-groups",)
+
+    def __init__(self, machine: Machine) -> None:
+        super().__init__(machine)
+        layers = f"{STORAGE}/{DEVELOPER}"
+        user = _STORAGE.format(layers=layers, state=f"/run/{DEVELOPER}/containers")
+        # Where a user's layers go: podman 4 heeds this, newer versions the other. Some warn of both,
+        # and then take their own warning for an error.
+        machine.write(USER_STORAGE, f'{user}rootless_storage_path = "{layers}"\n')
+        asked = machine.run([*self.environment, "podman", "info"], user=self.user)
+        if "rootless_storage_path" in asked.stderr:
+            machine.write(USER_STORAGE, user)
 
 
 class SessionPodman(Podman):

@@ -154,6 +154,26 @@ def test_whatever_happens_is_one_line(project: ProjectDirectory, parser: str, co
     assert "hunter2" not in said["message"]
 
 
+# The modules that are loaded after the deadlines have begun to run.
+LOADED_LATE = """
+import sys
+from remo_broker.manifest import __main__ as child
+child.begin = lambda: early.update(sys.modules)
+early = set()
+child.restrict()
+fields = child.answer(child.receive())
+print(fields["ok"], *sorted(set(sys.modules) - early))
+"""
+
+
+def test_all_modules_are_loaded_before_the_deadlines_run(project: ProjectDirectory) -> None:
+    """On a busy machine, that takes longer than reading may."""
+    project.write(GOOD)
+    command = [*PYTHON, "-c", LOADED_LATE]
+    done = subprocess.run(command, input=request(project.path), env=ENVIRONMENT, capture_output=True, check=True)
+    assert done.stdout.split() == [b"True"]
+
+
 def test_the_kernel_ends_what_does_not_hear_the_alarm(project: ProjectDirectory) -> None:
     project.write()
     done = start(request(project.path), "loop_in_c", "-", module="tests.process.manifest.stand_in")
