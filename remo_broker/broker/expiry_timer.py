@@ -7,12 +7,11 @@ suspended, and they do not notice when the wall clock is set.
 
 from __future__ import annotations
 
-import ctypes
-import os
 import time
 
 from remo_broker.broker.loop import READ
 from remo_broker.broker.sockets.connection import PEER_SECONDS, SWEEP_SECONDS
+from remo_broker.broker.timer_descriptor import TimerDescriptor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,22 +20,9 @@ if TYPE_CHECKING:
     from remo_broker.broker.decisions import Decisions
     from remo_broker.broker.loop import Job, Loop
 
-TFD_NONBLOCK, TFD_CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC
-TFD_TIMER_ABSTIME, TFD_TIMER_CANCEL_ON_SET = 1, 2
 # By then, every answer that was half sent when a secret expired has been sent, or its connection
 # closed.
 HALF_SENT_SECONDS = PEER_SECONDS + 2 * SWEEP_SECONDS
-
-
-class _Timer(ctypes.Structure):
-    """struct itimerspec"""
-
-    _fields_ = (
-        ("interval_sec", ctypes.c_long),
-        ("interval_nsec", ctypes.c_long),
-        ("sec", ctypes.c_long),
-        ("nsec", ctypes.c_long),
-    )
 
 
 class ExpiryTimer:
@@ -46,9 +32,8 @@ class ExpiryTimer:
         self._loop = loop
         self._broker = broker
         self._changed = changed
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self._wall: int | None = None
-        self._boot: int | None = None
+        self._wall: TimerDescriptor | None = None
+        self._boot: TimerDescriptor | None = None
 
     def arm(self) -> None:
         """Call this whenever the store has changed."""
@@ -58,30 +43,19 @@ class ExpiryTimer:
         if self._wall is None or self._boot is None:
             self._wall = self._create(time.CLOCK_REALTIME)
             self._boot = self._create(time.CLOCK_BOOTTIME)
-        self._set(self._wall, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, expiry.wall_usec if expiry else 0)
-        self._set(self._boot, TFD_TIMER_ABSTIME, expiry.boot_usec if expiry else 0)
+        self._wall.set(expiry.wall_usec * 1000 if expiry else 0, cancel_on_set=True)
+        self._boot.set(expiry.boot_usec * 1000 if expiry else 0)
 
-    def _create(self, clock: int) -> int:
-        descriptor: int = self._libc.timerfd_create(clock, TFD_NONBLOCK | TFD_CLOEXEC)
-        if descriptor < 0:
-            raise OSError(ctypes.get_errno(), "timerfd_create")
+    def _create(self, clock: int) -> TimerDescriptor:
+        timer = TimerDescriptor(clock)
 
         def ready() -> None:
-            try:  # noqa: SIM105 - importing contextlib costs the start a millisecond
-                os.read(descriptor, 8)
-            except OSError:
-                pass  # ECANCELED: the clock was set
+            timer.read()
             # Only jobs change the store.
             self._loop.start(self._expire())
 
-        self._loop.watch(descriptor, READ, ready)
-        return descriptor
-
-    def _set(self, descriptor: int, flags: int, usec: int) -> None:
-        """Arm a timer; 0 disarms it."""
-        spec = _Timer(0, 0, usec // 1_000_000, usec % 1_000_000 * 1000)
-        if self._libc.timerfd_settime(descriptor, flags, ctypes.byref(spec), None) < 0:
-            raise OSError(ctypes.get_errno(), "timerfd_settime")
+        self._loop.watch(timer.descriptor, READ, ready)
+        return timer
 
     def _expire(self) -> Job:
         yield None

@@ -138,11 +138,21 @@ def own_fields() -> bytes:
 
 
 _LATENCY = b"REMO_LATENCY_USEC=%d\n"
-_NUMBER = b"%bREMO_SERIAL=%d\n"
-# The end of a record: fields that it shares with others, the field of the start id, and the serial.
-END = b"%b" + _NUMBER
-# The same with the latency as the only shared field.
-END_OF_GET = _LATENCY + _NUMBER
+
+
+def end(start_id: str) -> bytes:
+    """The format of the end of a record: takes the fields that it shares with others, and its
+    serial."""
+    return b"%b" + _number(start_id)
+
+
+def end_of_get(start_id: str) -> bytes:
+    """The same with the latency as the only shared field: takes its whole microseconds."""
+    return _LATENCY + _number(start_id)
+
+
+def _number(start_id: str) -> bytes:
+    return field(START_ID_FIELD, start_id) + b"REMO_SERIAL=%d\n"
 
 
 def latency_field(microseconds: float) -> bytes:

@@ -94,26 +94,25 @@ class JournalTransport:
                 self._splits = 0 < max(versions, default=0) <= LAST_TO_SPLIT
         return MAX_DATAGRAM if self._splits else 0
 
-    def send(self, records: list[bytes], timeout_seconds: float) -> None:
-        """Hand over `records` as one datagram. Raises OSError if journald does not accept it within
+    def send(self, datagram: bytes, timeout_seconds: float) -> None:
+        """Hand over a datagram. Raises OSError if journald does not accept it within
         `timeout_seconds`."""
-        data = b"\n".join(records)
         if self._socket is None:
             self._connect()
         assert self._socket is not None
         try:
-            self._socket.send(data)
+            self._socket.send(datagram)
         except BlockingIOError:
             if timeout_seconds <= 0:
                 raise
-            self._send_when_writable(data, timeout_seconds)
+            self._send_when_writable(datagram, timeout_seconds)
         except OSError as error:
             if error.errno not in (errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN):
                 raise
             # journald's socket was replaced: what was in the queue of the old one is lost.
             self.on_loss()
             self._connect()
-            self._socket.send(data)
+            self._socket.send(datagram)
 
     def received(self, timeout_seconds: float) -> bool:
         """Whether journald has received everything, or does so within `timeout_seconds`."""
@@ -151,7 +150,7 @@ class JournalTransport:
         wanted = min(LARGEST_STEP, max(SMALLEST_FILE, runtime.f_blocks * runtime.f_frsize // FILES_PER_DISK))
         return not self._has_file or runtime.f_bavail * runtime.f_frsize >= wanted
 
-    def _send_when_writable(self, data: bytes, timeout_seconds: float) -> None:
+    def _send_when_writable(self, datagram: bytes, timeout_seconds: float) -> None:
         assert self._socket is not None
         poll = select.poll()
         poll.register(self._socket, select.POLLOUT)
@@ -159,7 +158,7 @@ class JournalTransport:
         while (left := deadline - monotonic()) > 0:
             poll.poll(left * 1000)
             try:
-                self._socket.send(data)
+                self._socket.send(datagram)
                 return
             except BlockingIOError:
                 continue
@@ -239,8 +238,8 @@ class StderrTransport:
     def __init__(self) -> None:
         self.on_loss: Callable[[], None] = _nothing
 
-    def send(self, records: list[bytes], timeout_seconds: float) -> None:
-        data = b"".join(json.dumps(fields_of(record)).encode("ascii") + b"\n" for record in records)
+    def send(self, datagram: bytes, timeout_seconds: float) -> None:
+        data = json.dumps(fields_of(datagram)).encode("ascii") + b"\n"
         poll = select.poll()
         poll.register(self._DESCRIPTOR, select.POLLOUT)
         while data:

@@ -18,7 +18,7 @@ import os
 
 from remo_broker.broker.audit.waiting import Waiting
 from remo_broker.protocol import audit_records
-from remo_broker.protocol.audit_records import END_OF_GET, PRIORITY_CONTROL, Event
+from remo_broker.protocol.audit_records import PRIORITY_CONTROL, Event
 from remo_broker.protocol.clock import monotonic
 from remo_broker.protocol.names import counted
 
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from remo_broker.broker.loop import Loop
 
     class Transport(Protocol):
-        """Accepts all records of a call, or raises OSError and accepts none."""
+        """Accepts a datagram, or raises OSError. Several records in it are separated by an empty
+        line; `max_batch` is its longest length, 0 for one record in each."""
 
         name: str
         namespace: str | None
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
         on_loss: Callable[[], None]
         """Called when records handed over may have been lost before they were received."""
 
-        def send(self, records: list[bytes], timeout_seconds: float) -> None: ...
+        def send(self, datagram: bytes, timeout_seconds: float) -> None: ...
 
         def received(self, timeout_seconds: float) -> bool:
             """Whether all records handed over are received within `timeout_seconds`."""
@@ -82,7 +83,8 @@ class AuditTrail:
         """Distinguishes this start's serials from another's."""
         self.serial = 0
         """The last record's serial."""
-        self._start_field = audit_records.field(audit_records.START_ID_FIELD, self.start_id)
+        self._end = audit_records.end(self.start_id)
+        self._end_of_get = audit_records.end_of_get(self.start_id)
         self.healthy = True
         """Whether records are accepted. `stored` says whether they are also stored."""
         self.stored = True
@@ -133,12 +135,11 @@ class AuditTrail:
     def numbered(self, heads: list[bytes], tail: bytes) -> list[bytes]:
         """Complete records: each of `heads` with `tail`, which all records of a turn share, and its
         own serial."""
-        start = self._start_field
         serial = self.serial
         entries = []
         for head in heads:
             serial += 1
-            entries.append(head + audit_records.END % (tail, start, serial))
+            entries.append(head + self._end % (tail, serial))
         self.serial = serial
         return entries
 
@@ -152,13 +153,13 @@ class AuditTrail:
         taken = 0
         try:
             if len(records) == 1:
-                self._transport.send(records, SEND_SECONDS)
+                self._transport.send(records[0], SEND_SECONDS)
                 taken = 1
             else:
                 deadline = monotonic() + TURN_SECONDS
                 timeout = SEND_SECONDS
                 for batch in self._batches(records):
-                    self._transport.send(batch, timeout)
+                    self._transport.send(b"\n".join(batch), timeout)
                     taken += len(batch)
                     timeout = min(timeout, max(0.0, deadline - monotonic()))
         except OSError:
@@ -170,10 +171,10 @@ class AuditTrail:
         """The same for the only record of a turn, as nearly all are: empty if it was accepted, else
         the numbered record."""
         self.serial += 1
-        record = b"".join((head, peer_fields, END_OF_GET % (microseconds, self._start_field, self.serial)))
+        record = b"".join((head, peer_fields, self._end_of_get % (int(microseconds), self.serial)))
         if self.healthy or self.retry():
             try:
-                self._transport.send([record], SEND_SECONDS)
+                self._transport.send(record, SEND_SECONDS)
             except OSError:
                 self._degrade("journald is not accepting audit records")
             else:
@@ -337,7 +338,7 @@ class AuditTrail:
 
     def _try_to_send(self, records: list[bytes], timeout_seconds: float) -> bool:
         try:
-            self._transport.send(records, timeout_seconds)
+            self._transport.send(b"\n".join(records), timeout_seconds)
         except OSError:
             return False
         self.unseen += len(records)

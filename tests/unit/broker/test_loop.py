@@ -80,6 +80,27 @@ def test_timers_run_in_order_when_they_are_due(loop: RecordingLoop) -> None:
     assert time.monotonic() - began >= 0.03
 
 
+def test_timers_run_beside_what_never_rests(loop: RecordingLoop, pipe: tuple[int, int]) -> None:
+    def job() -> Job:
+        while True:
+            yield None
+
+    loop.watch(pipe[0], READ, lambda: None)
+    os.write(pipe[1], b"a")
+    loop.start(job())
+    ran: list[str] = []
+
+    def again() -> None:
+        loop.after(0.01, lambda: ran.append("second"))
+
+    loop.after(0.005, lambda: ran.append("first")).cancel()
+    loop.after(0.01, again)
+    loop.after(0.03, lambda: ran.append("third"))
+    while len(ran) < 2:
+        loop.turn()
+    assert ran == ["second", "third"]
+
+
 def test_jobs_take_turns_and_wait(loop: RecordingLoop) -> None:
     said: list[object] = []
     later, other = loop.later(), loop.later()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -80,10 +81,9 @@ def answered(directory: pathlib.Path, answer: Callable[[socket.socket], None]) -
     """What comes of a reading whose reader is `answer`, which gets the connection after the request."""
     (directory / "internal").mkdir()
     results = []
-    with socket.socket(socket.AF_UNIX) as helper:
+    with socket.socket(socket.AF_UNIX) as helper, contextlib.closing(Loop(print)) as loop:
         helper.bind(str(directory / "internal/manifest.sock"))
         helper.listen()
-        loop = Loop(print)
         reader = ManifestReader(loop, Config({"socket_dir": str(directory)}))
 
         def read() -> Job:

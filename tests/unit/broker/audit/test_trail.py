@@ -165,9 +165,9 @@ def test_a_full_queue_is_waited_for_once(bench: TrailSetup, monkeypatch: pytest.
     waits: list[float] = []
     send = bench.transport.send
 
-    def counted(records: list[bytes], timeout_seconds: float) -> None:
+    def counted(datagram: bytes, timeout_seconds: float) -> None:
         waits.append(timeout_seconds)
-        send(records, timeout_seconds)
+        send(datagram, timeout_seconds)
 
     with monkeypatch.context() as counting:
         counting.setattr(bench.transport, "send", counted)
@@ -371,13 +371,13 @@ def test_a_record_discarded_during_recovery_takes_no_serial(bench: TrailSetup, m
     fetch(bench, "a", "WAITS", denied=False)
     bench.receiver.listen()
     send = bench.transport.send
-    sent: list[list[bytes]] = []
+    sent: list[bytes] = []
 
-    def hangs(entries: list[bytes], timeout_seconds: float) -> None:
-        if any(b"audit.recovered" in entry for entry in entries) and len(sent) < 3:
-            sent.append(entries)
+    def hangs(datagram: bytes, timeout_seconds: float) -> None:
+        if b"audit.recovered" in datagram and len(sent) < 3:
+            sent.append(datagram)
             raise BlockingIOError
-        send(entries, timeout_seconds)
+        send(datagram, timeout_seconds)
 
     monkeypatch.setattr(bench.transport, "send", hangs)
     for _ in range(3):

@@ -197,11 +197,11 @@ class Breakable(JournalTransport):
 
     breaks_in = 0
 
-    def send(self, records: list[bytes], timeout_seconds: float) -> None:
+    def send(self, datagram: bytes, timeout_seconds: float) -> None:
         self.breaks_in -= 1
         if not self.breaks_in:
             raise ZeroDivisionError
-        super().send(records, timeout_seconds)
+        super().send(datagram, timeout_seconds)
 
 
 @pytest.fixture
