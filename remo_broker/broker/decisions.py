@@ -186,13 +186,12 @@ class Decisions:
                 return self._miss(grant, EXPIRED), grant.from_store
             left = project.leases.begin(grant.name, now, at_most)
             head = grant.from_store
-        region, start, end = grant.secret
-        view = store.snapshot.views[region][start:end]  # type: ignore[union-attr]  # not missing, so there is one
+        literal = store.snapshot.literals[grant.name]  # type: ignore[union-attr]  # not missing, so there is one
         seconds = int(left)
         if seconds != grant.seconds:
             grant.seconds = seconds
             grant.tail_now = grant.tail % seconds
-        return [grant.head, view, grant.tail_now], head
+        return [grant.head, literal, grant.tail_now], head
 
     def _prepare(self, grant: Grant) -> None:
         """Bring a grant up to date with the store."""
@@ -207,7 +206,8 @@ class Decisions:
         assert snapshot is not None
         region, start, end, binary = snapshot.secrets[name]
         grant.missing = None
-        grant.secret = region, start, end
+        if name not in snapshot.literals:
+            snapshot.literals[name] = snapshot.views[region][start:end]
         grant.head = BINARY_HEAD if binary else VALUE_HEAD
         grant.tail = VALUE_TAIL % store.generation
         grant.seconds = -1

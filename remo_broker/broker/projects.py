@@ -135,7 +135,6 @@ class Grant:
         "name",
         "project",
         "seconds",
-        "secret",
         "tail",
         "tail_now",
     )
@@ -145,7 +144,6 @@ class Grant:
         self.name = name
         self.epoch = -1
         self.head = b""
-        self.secret = (0, 0, 0)
         self.tail = b""
         """What follows the value; a format for the time left of the lease."""
         self.seconds = -1

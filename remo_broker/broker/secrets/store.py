@@ -59,7 +59,7 @@ class Snapshot:
     done."""
 
     __slots__ = (
-        *("arena", "changes", "expired", "expiries", "generation", "loaded_usec"),
+        *("arena", "changes", "expired", "expiries", "generation", "literals", "loaded_usec"),
         *("readers", "regions", "retired", "secrets", "stale", "views"),
     )
 
@@ -76,6 +76,8 @@ class Snapshot:
         self.regions = regions
         self.views = [region.view for region in regions]
         self.secrets = secrets
+        self.literals: dict[str, memoryview] = {}
+        """The literals of the secrets that were fetched, in the regions."""
         self.generation = generation
         self.loaded_usec = loaded_usec
         self.expiries = expiries or {}
@@ -118,6 +120,7 @@ class Snapshot:
 
     def _release_if_unread(self) -> None:
         if self.retired and not self.readers:
+            self.literals.clear()
             self.views.clear()
             while self.regions:
                 self.arena.give_back(self.regions.pop())
