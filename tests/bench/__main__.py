@@ -13,7 +13,7 @@ from tests.bench import clients, contest, inside, measure, original, programs, r
 
 DESCRIPTION = f"""\
 Measures in a booted systemd of its own (root needed), prints tables, and ends with status 1 if one of the limits N1 to N18,
-H1, H2, C1 and W1 is missed (N14 is the time of `./run test`). Contestants that are not installed are left out, and named.
+H1, H2, C1, W1 and A4 is missed (N14 is the time of `./run test`). Contestants that are not installed are left out, and named.
 Without PART, measures all of them: {", ".join(measure.PARTS)}.
 
 environment:

@@ -14,14 +14,14 @@ import tempfile
 from typing import Any
 
 import remo_broker
-from tests.bench import contest, growth, host, limits, open_loop, programs
+from tests.bench import beside, contest, growth, host, limits, open_loop, programs
 from tests.bench.broker import Unit
 from tests.bench.contestant import Place
 from tests.bench.generator import Generator
 from tests.bench.setting import Setting
 
-LOAD, DISTURBANCE, GROWTH, CONTESTANTS = "load", "disturbance", "growth", "contestants"
-PARTS = (*limits.CHECKS, LOAD, DISTURBANCE, GROWTH, CONTESTANTS)
+LOAD, DISTURBANCE, BESIDE, GROWTH, CONTESTANTS = "load", "disturbance", "beside", "growth", "contestants"
+PARTS = (*limits.CHECKS, LOAD, DISTURBANCE, BESIDE, GROWTH, CONTESTANTS)
 
 
 def _place(check: dict[str, Any]) -> tuple[int, str]:
@@ -48,7 +48,11 @@ def measure(unit: Unit | None, rounds: int, *, quick: bool, realtime: bool, part
         if unit is not None:
             unit.prepare()
             checks = limits.measure(setting, parts)
-            for part, measure in ((LOAD, open_loop.measure), (DISTURBANCE, open_loop.disturbances)):
+            for part, measure in (
+                (LOAD, open_loop.measure),
+                (DISTURBANCE, open_loop.disturbances),
+                (BESIDE, beside.measure),
+            ):
                 if part in parts:
                     more, found[part] = measure(setting, unit)
                     checks += [check.to_json() for check in more]

@@ -33,10 +33,6 @@ ROUNDS = 3
 DISTURBED_SECONDS, PAUSE_SECONDS = 8.0, 1.0
 MANIFESTS = 100
 LARGE_PUSH_BYTES, LARGE_PUSH_SECRETS = 2**20, 1000
-# A client that asks once a second beside fifty that never stop, for so long, and its limit.
-BUSY_CONNECTIONS, ONCE_A_SECOND_USEC, BESIDE_SECONDS, BESIDE_LIMIT_NS = 50, 1_000_000, 60, 2 * MS
-# More than they do in that time.
-ENDLESS_REQUESTS = 100_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +110,7 @@ def _load(setting: Setting, side: Side, rate: int, seconds: int, rounds: int, *,
 
 
 def disturbances(setting: Setting, unit: Unit) -> tuple[list[Check], list[dict[str, Any]]]:
-    """The worst wait of clients at the slow rate while something else is done again and again."""
+    """No requirement; the worst wait of clients at the slow rate while something else is done again and again."""
     unit.settle()
     for number in range(MANIFESTS):
         unit.register(f"manifest-{number:03}")
@@ -133,7 +129,7 @@ def disturbances(setting: Setting, unit: Unit) -> tuple[list[Check], list[dict[s
             sample = setting.generator.open_loop(unit.get, SLOW, DISTURBED_SECONDS)
         row = {"what": what, "times": len(done), "refused": sample.refused}
         rows.append({**row, "median_ns": sample.median_ns, "p99_ns": sample.p99_ns, "max_ns": sample.max_ns})
-    return [_beside(setting, unit)], rows
+    return [], rows
 
 
 @contextlib.contextmanager
@@ -153,20 +149,6 @@ def _repeated(action: Callable[[], object] | None) -> Iterator[list[object]]:
     finally:
         ended.set()
         thread.join()
-
-
-def _beside(setting: Setting, unit: Unit) -> Check:
-    """One that asks once a second over an open connection beside others that never stop."""
-    unit.settle()
-    seconds = setting.many(BESIDE_SECONDS)
-    say(f"one client beside {BUSY_CONNECTIONS}, {seconds} s")
-    with setting.generator.bystander(unit.get, ONCE_A_SECOND_USEC, seconds) as found:
-        busy = setting.generator.throughput(unit.get, ENDLESS_REQUESTS, BUSY_CONNECTIONS, seconds=seconds)
-    [one] = found
-    detail = f"{one.count} times, median {microseconds(one.median_ns)}; they {busy.per_second:,.0f}/s"
-    what = f"asking once a second beside {BUSY_CONNECTIONS} that never stop, p99"
-    p99 = Figure(one.p99_ns, one.min_ns, one.max_ns)
-    return Check("W1", what, "milliseconds", BESIDE_LIMIT_NS, p99, detail)
 
 
 def _restart(unit: Unit) -> None:

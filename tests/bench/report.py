@@ -33,7 +33,9 @@ def tables(found: dict[str, Any]) -> str:
     if "load" in found:
         parts.append(_loads(found["load"]))
     if "disturbance" in found:
-        parts.append(_disturbances(found["disturbance"]))
+        parts.append(_waits("500 connections a second and", found["disturbance"]))
+    if "beside" in found:
+        parts.append(_waits("one client beside", found["beside"]))
     if "contestants" in found:
         parts.append(_contestants(found["contestants"]))
         parts += [f"not measured: {name}: {why}" for name, why in found["absent"].items()]
@@ -88,14 +90,14 @@ def _loads(loads: list[dict[str, Any]]) -> str:
     return table(["new connections, one get each", "server", *right], rows, right=right)
 
 
-def _disturbances(rows: list[dict[str, Any]]) -> str:
+def _waits(head: str, rows: list[dict[str, Any]]) -> str:
     names = ("median_ns", "p99_ns", "max_ns")
     shown = [
         [one["what"], f"{one['times']}", *(duration(one[name]) for name in names), f"{one['refused']:,}"]
         for one in rows
     ]
     right = ("times", "median", "p99", "worst", "not served")
-    return table(["500 connections a second and", *right], shown, right=right)
+    return table([head, *right], shown, right=right)
 
 
 def _contestants(contestants: list[dict[str, Any]]) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
-import statistics
 import subprocess
 import time
 from typing import TYPE_CHECKING
@@ -35,12 +34,14 @@ MS = 1e6
 ECHO, LEAST, ORIGINAL, OURS = "C echo, audited", "least Python server", "Rust original", "remo-broker"
 # Requirement N13, in nanoseconds.
 ATTRIBUTION_NS = 15_000
-# The broker without what it reads about its peers, for N13.
+# What a piece of the broker costs: see prototype.py.
 WITHOUT = """\
 [Service]
 ExecStart=
-ExecStart=/usr/bin/python3 -SsP /usr/src/remo-broker/tests/bench/without_identity.py
+ExecStart=/usr/bin/python3 -SsP /usr/src/remo-broker/tests/bench/prototype.py %s
 """
+# Pinned, a connection per get.
+CASES = [(True, False), (True, True), (False, False), (False, True)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,14 +103,17 @@ def measure(setting: Setting, unit: Unit) -> list[Check]:
         else:
             sides.insert(1, Side(ORIGINAL, peer.get, lambda: peer.pid, peer.records))
         for _ in range(max(setting.rounds, QUICK_ROUNDS if setting.quick else ROUNDS)):
-            for pinned in (True, False):
-                for fresh in (False, True):
-                    for side in sides:
-                        sample, processor = once(setting, side, pinned=pinned, fresh=fresh)
-                        rounds.add((side.name, pinned, fresh), sample, processor)
-                    asked += REQUESTS + WARM_UP
+            for pinned, fresh in CASES:
+                for side in sides:
+                    sample, processor = once(setting, side, pinned=pinned, fresh=fresh)
+                    rounds.add((side.name, pinned, fresh), sample, processor)
+                asked += REQUESTS + WARM_UP
         kept = {side.name: side.records() for side in sides}
-    return checks(rounds, asked, kept) + attribution(setting, unit)
+    audit = {case: f"; {said}" for case, (said, _) in left_out(setting, unit, "records", CASES).items()}
+    [(said, added)] = left_out(setting, unit, "identity", [(True, True)]).values()
+    what = "what attribution adds to a connection"
+    attribution = Check("N13", what, "microseconds", ATTRIBUTION_NS, added, f"connect, get, close: {said}")
+    return [*checks(rounds, asked, kept, audit), attribution]
 
 
 def once(setting: Setting, side: Side, *, pinned: bool, fresh: bool) -> tuple[Sample, float]:
@@ -125,7 +129,7 @@ def once(setting: Setting, side: Side, *, pinned: bool, fresh: bool) -> tuple[Sa
     return sample, spent / (REQUESTS + WARM_UP)
 
 
-def checks(rounds: Rounds, asked: int, kept: dict[str, int]) -> list[Check]:
+def checks(rounds: Rounds, asked: int, kept: dict[str, int], audit: dict[tuple[bool, bool], str]) -> list[Check]:
     def ratio(one: Figure, other: Figure) -> Figure:
         return Figure(one.value / other.value, one.low / other.value, one.high / other.value)
 
@@ -133,7 +137,7 @@ def checks(rounds: Rounds, asked: int, kept: dict[str, int]) -> list[Check]:
         return f"{microseconds(one.value)} to {name}'s {microseconds(other.value)}"
 
     complete = asked <= kept[OURS] <= asked + journal.rotations()
-    audit = f"{kept[OURS]:,} of {asked:,} audited"
+    audited = f"{kept[OURS]:,} of {asked:,} audited"
     get = rounds.figure(OURS, pinned=True, fresh=False)
     bottom = rounds.figure(ECHO, pinned=True, fresh=False)
     least = ratio(rounds.figure(LEAST, pinned=True, fresh=False), bottom)
@@ -144,7 +148,7 @@ def checks(rounds: Rounds, asked: int, kept: dict[str, int]) -> list[Check]:
     tail = Figure.of_noisy(rounds.tails[OURS, True, False])
     found = [
         Check("N1", "get, pinned, against the audited C echo", "times", 1.5, beside_echo, said, holds=complete),
-        Check("N2", "get, p99", "milliseconds", 1 * MS, tail, audit, holds=complete),
+        Check("N2", "get, p99", "milliseconds", 1 * MS, tail, audited, holds=complete),
         Check("N16", "get, pinned, against the audited C echo", "times", 1.3, beside_echo, said, holds=complete),
     ]
     if ORIGINAL not in kept:
@@ -155,14 +159,14 @@ def checks(rounds: Rounds, asked: int, kept: dict[str, int]) -> list[Check]:
         limit = theirs.value + ATTRIBUTION_NS
         detail = (
             f"{both(connection, 'the original', theirs)}: {connection.value / theirs.value:.2f} x, "
-            f"with at most {microseconds(ATTRIBUTION_NS)} of N13"
+            f"with at most {microseconds(ATTRIBUTION_NS)} of N13{audit[pinned, True]}"
         )
         found.append(
             Check("N15", f"connect, get, close, {where}", "microseconds", limit, connection, detail, holds=complete)
         )
         get, theirs = (rounds.figure(name, pinned=pinned, fresh=False) for name in (OURS, ORIGINAL))
         what = f"get, {where}, against the original"
-        lost = f"the original recorded {kept[ORIGINAL]:,} of {asked:,}"
+        lost = f"the original recorded {kept[ORIGINAL]:,} of {asked:,}{audit[pinned, False]}"
         found.append(
             Check("N16", what, "times", 1.1, ratio(get, theirs), f"{both(get, 'the original', theirs)}; {lost}")
         )
@@ -176,25 +180,30 @@ def checks(rounds: Rounds, asked: int, kept: dict[str, int]) -> list[Check]:
     return found
 
 
-def attribution(setting: Setting, unit: Unit) -> list[Check]:
-    """N13: the service as it is and without what it reads about its peers, in turn."""
-    place, fresh = setting.place, dataclasses.replace(unit.get, fresh=True)
+def left_out(
+    setting: Setting, unit: Unit, piece: str, cases: list[tuple[bool, bool]]
+) -> dict[tuple[bool, bool], tuple[str, Figure]]:
+    """The service as it is and without a piece, in turn: by case both in words, and what the piece adds."""
+    whole, bare = Rounds(), Rounds()
 
-    def connection() -> float:
+    def measure(rounds: Rounds) -> None:
         unit.push(len(ALLOWED))
-        with place.holding(unit.pid, place.server_cpu), journal.held(place, place.client_cpu):
-            return setting.generator.latency(fresh, REQUESTS, cpu=place.server_cpu, warmup=WARM_UP).median_ns
+        for pinned, fresh in cases:
+            side = Side(OURS, unit.get, lambda: unit.pid, lambda: 0)
+            sample, processor = once(setting, side, pinned=pinned, fresh=fresh)
+            rounds.add((OURS, pinned, fresh), sample, processor)
 
-    whole, bare = [], []
     for _ in range(max(setting.rounds, QUICK_ROUNDS if setting.quick else ROUNDS)):
-        whole.append(connection())
-        with changed(WITHOUT):
-            bare.append(connection())
-    with_it, without = statistics.quantiles(whole, n=4)[0], statistics.quantiles(bare, n=4)[0]
-    added = [one - without for one in whole]
-    detail = f"connect, get, close: {microseconds(with_it)} with it, {microseconds(without)} without"
-    what = "what attribution adds to a connection"
-    return [Check("N13", what, "microseconds", ATTRIBUTION_NS, Figure.of_noisy(added), detail)]
+        measure(whole)
+        with changed(WITHOUT % piece):
+            measure(bare)
+    found = {}
+    for pinned, fresh in cases:
+        with_it, without = (rounds.figure(OURS, pinned=pinned, fresh=fresh).value for rounds in (whole, bare))
+        added = Figure.of_noisy([one - without for one in whole.took[OURS, pinned, fresh]])
+        said = f"{microseconds(with_it)} with {piece}, {microseconds(without)} without"
+        found[pinned, fresh] = said, added
+    return found
 
 
 @contextlib.contextmanager
