@@ -44,7 +44,8 @@ BRIEF = tuple(f"tests/machine/test_{one}.py" for one in ("activation", "audit", 
 
 @dataclasses.dataclass(frozen=True)
 class Surroundings:
-    """How a newcomer's system differs from one that helps, and which tests show what comes of it."""
+    """How a newcomer's system differs from one that helps, and which tests show what comes of
+    it."""
 
     key: str
     """As `--only newcomer/KEY` has it."""
@@ -242,7 +243,8 @@ def _tree() -> bytes:
 
 
 def _nspawn(root: pathlib.Path, *options: str) -> list[str]:
-    """A command that runs another in a system that is not booted, with the host's network and this tree."""
+    """A command that runs another in a system that is not booted, with the host's network and
+    this tree."""
     repository = str(REPOSITORY).replace("\\", "\\\\").replace(":", "\\:")
     return [
         *("systemd-nspawn", "--quiet", f"--directory={root}", "--as-pid2", "--pipe", "--register=no", "--keep-unit"),
@@ -312,7 +314,8 @@ def _brief(suite: str, machine_root: pathlib.Path) -> Row:
 
 
 def _interpreter(name: str) -> Row:
-    """What boots no machine, under the host's interpreter of that name, or that of the first release that has one."""
+    """What boots no machine, under the host's interpreter of that name, or that of the first
+    release that has one."""
     if shutil.which(name) is None:
         return _packaged_interpreter(name)
     prefix = subprocess.run(

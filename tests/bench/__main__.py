@@ -1,4 +1,5 @@
-"""`./run bench`: speed and size against the limits of the machine and what people would use instead."""
+"""`./run bench`: speed and size against the limits of the machine and what people would use
+instead."""
 
 from __future__ import annotations
 

@@ -134,7 +134,8 @@ class Unit(BenchBroker):
         self.start()
 
     def settle(self, *, configured: bool = True) -> str:
-        """One project, ten secrets, whatever was there before; how the broker says it protects its memory."""
+        """One project, ten secrets, whatever was there before; how the broker says it protects
+        its memory."""
         self.populate(1, configured=configured)
         self.push(len(ALLOWED))
         return str(self.ask(b'{"op":"status"}\n')["memory_protection"])

@@ -1,4 +1,5 @@
-"""Charts as SVG, written by hand: greys and two hues that read on a light and on a dark page alike."""
+"""Charts as SVG, written by hand: greys and two hues that read on a light and on a dark page
+alike."""
 
 from __future__ import annotations
 
@@ -103,7 +104,8 @@ def bars(title: str, rows: Sequence[Bar], show: Shower) -> Chart:
 def lines(
     title: str, series: Sequence[Line], show: Shower, *, logarithmic: bool = True, x_show: Shower | None = None
 ) -> Chart:
-    """Lines with points; `logarithmic` is about the horizontal axis. The vertical one begins at zero."""
+    """Lines with points; `logarithmic` is about the horizontal axis. The vertical one begins at
+    zero."""
     xs = [x for line in series for x, _ in line.points]
     across = Scale(min(xs), max(xs), PLOT_LEFT, WIDTH - 200, logarithmic)
     top, bottom = TITLE, TITLE + PLOT_HEIGHT

@@ -31,7 +31,8 @@ REPLY_BYTES = 105
 
 
 def measure(setting: Setting) -> dict[str, Any]:
-    """Every contestant's latency with one connection and rate with fifty; and why some are absent."""
+    """Every contestant's latency with one connection and rate with fifty; and why some are
+    absent."""
     samples: dict[Contestant, list[Sample]] = collections.defaultdict(list)
     rates: dict[Contestant, list[float]] = collections.defaultdict(list)
     with contextlib.ExitStack() as stack:

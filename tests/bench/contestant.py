@@ -35,7 +35,8 @@ class Missing(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Contestant:
-    """One row of the table. `audit`, `allowlist` and `memory` say in a few words what a fetch comes with."""
+    """One row of the table. `audit`, `allowlist` and `memory` say in a few words what a fetch
+    comes with."""
 
     name: str
     does: str
@@ -84,7 +85,8 @@ class Place:
 
     @contextlib.contextmanager
     def holding(self, pid: int, cpu: int | None) -> Iterator[None]:
-        """Keep a process that runs already, with all of its threads, on a processor (None: where it was), and with that priority."""
+        """Keep a process that runs already, with all of its threads, on a processor (None:
+        where it was), and with that priority."""
         before = {
             one: (os.sched_getaffinity(one), os.sched_getscheduler(one), os.sched_getparam(one))
             for one in _threads(pid)
@@ -106,7 +108,8 @@ class Place:
     def server(
         self, argv: Sequence[str], path: pathlib.Path, env: Mapping[str, str] | None = None, *, pinned: bool = True
     ) -> Iterator[subprocess.Popen[bytes]]:
-        """Run a server until the block ends; the block begins when it listens on `path`. What it writes is kept in a file."""
+        """Run a server until the block ends; the block begins when it listens on `path`. What
+        it writes is kept in a file."""
         with (self.work / f"{path.name}.log").open("wb") as log:
             process = subprocess.Popen(
                 self.pinned(argv) if pinned else self.preferred(argv),
@@ -144,7 +147,8 @@ def wait_for(path: pathlib.Path, process: subprocess.Popen[bytes]) -> bool:
 
 
 def _listens(path: pathlib.Path) -> bool:
-    """A socket is there from bind(2) on, and refuses until listen(2). Of anything else it is enough that it is there."""
+    """A socket is there from bind(2) on, and refuses until listen(2). Of anything else it is
+    enough that it is there."""
     if not path.is_socket():
         return path.exists()
     with socket.socket(socket.AF_UNIX) as client:

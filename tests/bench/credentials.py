@@ -1,4 +1,5 @@
-"""How soon a unit that waits for its credential starts: from the push's reply until both units of a pair are active."""
+"""How soon a unit that waits for its credential starts: from the push's reply until both units
+of a pair are active."""
 
 from __future__ import annotations
 
@@ -65,7 +66,8 @@ def _until(what: str, probe: Callable[[], bool]) -> None:
 
 
 def _stored() -> int:
-    """How many descriptors systemd keeps for the broker: listeners, and connections of units that wait."""
+    """How many descriptors systemd keeps for the broker: listeners, and connections of units
+    that wait."""
     return int(_show(SERVICE, "NFileDescriptorStore"))
 
 

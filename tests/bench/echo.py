@@ -1,4 +1,5 @@
-"""The limits of the machine: echo.c, with and without an audit record before each reply; and those of Python: least.py."""
+"""The limits of the machine: echo.c, with and without an audit record before each reply; and
+those of Python: least.py."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ def plain(place: Place, reply_bytes: int) -> Iterator[Target]:
 
 @contextlib.contextmanager
 def audited(place: Place, reply_bytes: int, like: dict[str, str]) -> Iterator[Target]:
-    """The same, with a record that has the fields of `like` handed to journald before each reply."""
+    """The same, with a record that has the fields of `like` handed to journald before each
+    reply."""
     with audited_process(place, reply_bytes, like) as (target, _):
         yield target
 

@@ -38,7 +38,8 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A server on a Unix stream socket and one request to it: see load.c for the rules of replies."""
+    """A server on a Unix stream socket and one request to it: see load.c for the rules of
+    replies."""
 
     socket: str
     request: bytes
@@ -58,7 +59,8 @@ class FetchCommand:
 
 @dataclasses.dataclass(frozen=True)
 class OwnClient:
-    """A program that makes the fetches itself: given their number as last argument, prints what load.c prints."""
+    """A program that makes the fetches itself: given their number as last argument, prints what
+    load.c prints."""
 
     argv: tuple[str, ...]
 
@@ -81,7 +83,8 @@ class Generator:
     def throughput(
         self, target: Target, requests: int, connections: int, *, cpu: int | None = None, seconds: float = 0
     ) -> Sample:
-        """`connections` connections, on each one request after another; `requests` in all, or as many as fit into `seconds`."""
+        """`connections` connections, on each one request after another; `requests` in all, or
+        as many as fit into `seconds`."""
         many = ("--requests", requests, "--seconds", seconds, "--connections", connections)
         return self._socket("throughput", target, cpu, *many)
 
@@ -91,7 +94,8 @@ class Generator:
         return self._socket("open", target, cpu, "--rate", rate, "--requests", int(rate * seconds))
 
     def spawn(self, command: FetchCommand, times: int, *, cpu: int | None = None) -> Sample:
-        """Start to end of a program, its output thrown away. A status that is not 0 counts as an error."""
+        """Start to end of a program, its output thrown away. A status that is not 0 counts as
+        an error."""
         with self._file(command.stdin) as stdin:
             pin = [] if cpu is None else ["--cpu", str(cpu)]
             return _run(
@@ -113,7 +117,8 @@ class Generator:
 
     @contextlib.contextmanager
     def bystander(self, target: Target, pace_usec: int, seconds: float) -> Iterator[list[Sample]]:
-        """A client that sends requests regularly while something else happens; its sample is in the list at the end."""
+        """A client that sends requests regularly while something else happens; its sample is in
+        the list at the end."""
         samples: list[Sample] = []
         with self._options(target) as options:
             argv = [*self._load, "latency", *options, "--requests", "1000000"]

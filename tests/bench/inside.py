@@ -1,4 +1,5 @@
-"""Run the measurements in a booted systemd with this project installed: see tests.support.machine."""
+"""Run the measurements in a booted systemd with this project installed: see
+tests.support.machine."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ _PATHS = (contest.EXECUTABLE, original.RUST_BROKER, clients.FNOX, clients.FNOX_D
 
 
 def module(booted: machine.Machine, name: str, arguments: Iterable[str]) -> dict[str, Any]:
-    """Run a module of this repository in the machine, its progress shown; the JSON object that it prints."""
+    """Run a module of this repository in the machine, its progress shown; the JSON object that
+    it prints."""
     argv = ["systemd-run", "--quiet", "--pipe", "--wait", "--collect", *(f"--property={line}" for line in _UNIT)]
     argv += [f"--setenv={name}={_brought_in(booted, os.environ[name])}" for name in _PATHS if os.environ.get(name)]
     process = booted.popen([*argv, "/usr/bin/python3", "-m", name, *arguments])
@@ -44,7 +46,8 @@ def module(booted: machine.Machine, name: str, arguments: Iterable[str]) -> dict
 
 
 def _brought_in(booted: machine.Machine, path: str) -> str:
-    """Where the machine finds a file or a directory of the host: it has a /tmp and a /run of its own."""
+    """Where the machine finds a file or a directory of the host: it has a /tmp and a /run of
+    its own."""
     if booted.path(path).exists():
         return path
     brought = f"/opt/remo-bench/{pathlib.Path(path).name}"

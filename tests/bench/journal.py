@@ -38,14 +38,16 @@ class Blast:
 
 @contextlib.contextmanager
 def held(place: Place, cpu: int | None) -> Iterator[None]:
-    """Keep journald on a processor meanwhile (None: where it was), with the priority of all that is measured."""
+    """Keep journald on a processor meanwhile (None: where it was), with the priority of all
+    that is measured."""
     shown = subprocess.run(["systemctl", "show", UNIT, "-pMainPID", "--value"], capture_output=True, check=True)
     with place.holding(int(shown.stdout), cpu):
         yield
 
 
 def count(*matches: str) -> int:
-    """How many entries of this boot match, once everything that journald has received is in its files."""
+    """How many entries of this boot match, once everything that journald has received is in its
+    files."""
     subprocess.run(["journalctl", "--sync"], check=True)
     command = ["journalctl", "--boot", "--quiet", "--no-pager", "--output=cat", "--output-fields=PRIORITY", *matches]
     lines = 0
@@ -71,7 +73,8 @@ def newest_fetch() -> dict[str, str]:
 
 
 def record(place: Place, like: dict[str, str]) -> pathlib.Path:
-    """A file with a record in journald's native format that has the fields of `like`, told from it by its event."""
+    """A file with a record in journald's native format that has the fields of `like`, told from
+    it by its event."""
     path = place.work / "record"
     path.write_text("".join(f"{name}={value}\n" for name, value in {**like, "REMO_EVENT": BLAST_EVENT}.items()))
     return path

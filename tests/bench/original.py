@@ -1,4 +1,5 @@
-"""The daemon in Rust that this broker replaces, version 0.1.0; its audit is a line in a file in memory."""
+"""The daemon in Rust that this broker replaces, version 0.1.0; its audit is a line in a file in
+memory."""
 
 from __future__ import annotations
 
@@ -44,7 +45,8 @@ class Original:
 
 @contextlib.contextmanager
 def running(place: Place) -> Iterator[Original]:
-    """It runs until the block ends, on any processor: it takes as many threads as it may use processors when it starts."""
+    """It runs until the block ends, on any processor: it takes as many threads as it may use
+    processors when it starts."""
     binary = os.environ.get(RUST_BROKER)
     if binary is None:
         raise Missing(f"{RUST_BROKER} names no binary")

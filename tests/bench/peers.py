@@ -1,4 +1,5 @@
-"""What people would use instead to hand a secret to a local process: each does its own equivalent of one fetch."""
+"""What people would use instead to hand a secret to a local process: each does its own
+equivalent of one fetch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The review of a long journal: how long a report of a hundred thousand entries takes to make and to show."""
+"""The review of a long journal: how long a report of a hundred thousand entries takes to make
+and to show."""
 
 from __future__ import annotations
 

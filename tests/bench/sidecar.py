@@ -1,4 +1,5 @@
-"""What the sidecar is held to: how soon a broker is supplied again, how soon a change is served, and what it costs."""
+"""What the sidecar is held to: how soon a broker is supplied again, how soon a change is
+served, and what it costs."""
 
 from __future__ import annotations
 

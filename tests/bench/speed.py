@@ -55,7 +55,8 @@ class Side:
 
 
 class Rounds:
-    """What was measured, in nanoseconds: by (side, pinned, a connection per get) a value a round."""
+    """What was measured, in nanoseconds: by (side, pinned, a connection per get) a value a
+    round."""
 
     def __init__(self) -> None:
         self.took: dict[tuple[str, bool, bool], list[float]] = {}

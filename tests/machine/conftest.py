@@ -1,4 +1,5 @@
-"""Machines for the tests that drive the real units: booted once a session, cleaned for each test."""
+"""Machines for the tests that drive the real units: booted once a session, cleaned for each
+test."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ class Machines(Protocol):
 
 @pytest.fixture(scope="session")
 def machines() -> Iterator[Machines]:
-    """`machines(bus)`: the installed machine with that system bus, booted when it is first asked for."""
+    """`machines(bus)`: the installed machine with that system bus, booted when it is first
+    asked for."""
     booted: dict[Bus, Machine] = {}
     with contextlib.ExitStack() as stack:
 
@@ -39,7 +41,8 @@ def machines() -> Iterator[Machines]:
 
 @pytest.fixture
 def machine(machines: Machines) -> Machine:
-    """The machine as an operator has it after `./run install` and the one command that is left to type."""
+    """The machine as an operator has it after `./run install` and the one command that is left
+    to type."""
     machine = machines("dbus-daemon")
     if not machine.path("/usr/lib/remo-broker").exists():  # a test of uninstalling failed
         restore(machine)
@@ -49,7 +52,8 @@ def machine(machines: Machines) -> Machine:
 
 @pytest.fixture
 def loopback(machine: Machine) -> None:
-    """Skip the test if its machine has no network: in a container without CAP_NET_ADMIN, nothing can bring it up."""
+    """Skip the test if its machine has no network: in a container without CAP_NET_ADMIN,
+    nothing can bring it up."""
     if not int(machine.run(["cat", "/sys/class/net/lo/flags"]).stdout, 16) & IFF_UP:
         unavailable("a machine has no loopback network here, which takes CAP_NET_ADMIN")
 

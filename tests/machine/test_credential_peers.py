@@ -1,4 +1,5 @@
-"""Who may ask on the credentials socket: only the system's own manager, for a unit that it starts."""
+"""Who may ask on the credentials socket: only the system's own manager, for a unit that it
+starts."""
 
 from __future__ import annotations
 

@@ -88,7 +88,8 @@ def test_a_unit_that_no_rule_names_does_not_start(machine: Machine, host: Operat
 
 
 def test_a_unit_whose_name_leaves_no_room_in_the_address_does_not_start(machine: Machine, host: Operator) -> None:
-    """systemd cannot bind it, so the broker gets no request. The longest names that fit are served."""
+    """systemd cannot bind it, so the broker gets no request. The longest names that fit are
+    served."""
     host.push({"PASSWORD": "zq"})
     for length in (255, 90):
         name = f"load@{'x' * (length - len('load@.service'))}.service"
@@ -217,7 +218,8 @@ def test_a_unit_that_waits_fails_when_the_next_broker_cannot_start(machine: Mach
 
 
 def test_many_credentials_of_one_unit_are_all_loaded(machine: Machine, host: Operator) -> None:
-    """systemd asks for one after another. Since 254 it keeps them in a file system of 1 MiB, a page each."""
+    """systemd asks for one after another. Since 254 it keeps them in a file system of 1 MiB, a
+    page each."""
     version = int(machine.run(["systemctl", "--version"]).stdout.split()[1].partition(".")[0].partition("~")[0])
     names = [f"S{number}" for number in range(500 if version < 254 else 200)]
     host.configure('[credentials."load@many.service"]\n' + "".join(f'{name} = "{name}"\n' for name in names))

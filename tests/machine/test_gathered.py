@@ -58,7 +58,8 @@ def collector(machine: Machine) -> Iterator[None]:
 
 
 def upload(host: Machine, to: Machine) -> None:
-    """systemd-journal-upload on `host`, over the network of the collector: the machines share none."""
+    """systemd-journal-upload on `host`, over the network of the collector: the machines share
+    none."""
     host.run(["journalctl", "--sync"])
     enter = ["nsenter", "-t", str(host.leader), "-m", "-u", "-i", "-p", "-C", "-r", "-w"]
     enter.append(f"--net=/proc/{to.leader}/ns/net")

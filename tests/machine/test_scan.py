@@ -1,4 +1,5 @@
-"""A package's script in a podman container tries secrets out: the review alone tells where, what, which and when."""
+"""A package's script in a podman container tries secrets out: the review alone tells where,
+what, which and when."""
 
 from __future__ import annotations
 

@@ -105,7 +105,8 @@ def without_memfd_secret(operator: Operator, more: str = "") -> None:
 
 
 def test_root_finds_nothing(machine: Machine, operator: Operator, scanner: Scanner) -> None:
-    """Hundreds of secrets loaded and fetched: not one in the process, while they are there and afterwards."""
+    """Hundreds of secrets loaded and fetched: not one in the process, while they are there and
+    afterwards."""
     require_memfd_secret()
     began = time.time() - 1  # of the clock that file systems have
     operator.configure("rate_limit_per_second = 0\n")
@@ -149,7 +150,8 @@ def test_fallback_has_one_copy(machine: Machine, operator: Operator, scanner: Sc
 
 
 def test_no_memory_to_lock(machine: Machine, operator: Operator) -> None:
-    """If there is too little of it, the status, the journal and systemctl report that, and it still serves."""
+    """If there is too little of it, the status, the journal and systemctl report that, and it
+    still serves."""
     without_memfd_secret(operator, "LimitMEMLOCK=64K\n")
     operator.register("app", ["TOKEN"])
     operator.push({"TOKEN": "value"})

@@ -48,7 +48,8 @@ def served(operator: Operator, value: str, project: str = "held", name: str = "A
 
 
 def written_with(machine: Machine, text: str) -> str:
-    """The files on the machine's disk that were written since it was booted and have the text in them."""
+    """The files on the machine's disk that were written since it was booted and have the text
+    in them."""
     look = 'find / -xdev -type f -newer /etc/machine-id -print0 | xargs -0 grep -laF -- "$0" || test $? = 123'
     return machine.run(["sh", "-c", look, text], timeout=LOOK_SECONDS).stdout
 

@@ -115,7 +115,7 @@ AUDIT = (
         REVIEW,
         "        return printable(value, LONGEST_FIELD)\n",
         "        return value\n",
-        "tests/process/ctl/test_audit.py::test_nothing_reaches_the_terminal_as_it_is",
+        "tests/process/ctl/test_audit.py::test_every_field_is_escaped_for_the_terminal",
     ),
     Mutant(
         REVIEW,
@@ -127,13 +127,13 @@ AUDIT = (
         "remo_broker/ctl/audit_report.py",
         "<td>{escape(reason)}</td>",
         "<td>{reason}</td>",
-        "tests/process/ctl/test_audit_report.py::test_strings_of_the_journal_make_no_element_and_no_attribute",
+        "tests/process/ctl/test_audit_report.py::test_strings_of_the_journal_add_no_element_or_attribute",
     ),
     Mutant(
         "remo_broker/ctl/audit_requester.py",
         "    return machine is None or machine == machine_id()",
         "    return True",
-        "tests/process/ctl/test_audit_directory.py::test_a_users_number_of_another_host_gets_no_name_of_this_one",
+        "tests/process/ctl/test_audit_directory.py::test_a_uid_of_another_host_is_shown_without_a_name",
     ),
     Mutant(
         "remo_broker/ctl/audit_requester.py",
@@ -145,7 +145,7 @@ AUDIT = (
         "remo_broker/ctl/audit_requester.py",
         'own = unit == f"user@{os.geteuid()}.service" and is_local(record)',
         "own = True",
-        "tests/process/ctl/test_containers.py::test_what_another_user_calls_a_container_is_not_shown",
+        "tests/process/ctl/test_containers.py::test_another_users_name_for_a_container_is_not_shown",
     ),
     Mutant(
         "remo_broker/ctl/audit_first_fetches.py",

@@ -261,7 +261,7 @@ BROKER = (
         CHILD,
         "    signal.setitimer(signal.ITIMER_REAL, DEADLINE_SECONDS)\n",
         "",
-        "tests/process/manifest/test_child.py::test_whatever_happens_is_one_line",
+        "tests/process/manifest/test_child.py::test_any_failure_is_one_line",
     ),
     Mutant(
         CHILD,
@@ -273,31 +273,31 @@ BROKER = (
         CHANGES,
         "            self.added\n            or ",
         "            ",
-        "tests/process/ctl/test_reload.py::test_more_of_any_kind_has_to_be_approved[name]",
+        "tests/process/ctl/test_reload.py::test_any_widening_must_be_approved[name]",
     ),
     Mutant(
         CHANGES,
         "            or fresh.ttl_seconds > before.ttl_seconds\n",
         "",
-        "tests/process/ctl/test_reload.py::test_more_of_any_kind_has_to_be_approved",
+        "tests/process/ctl/test_reload.py::test_any_widening_must_be_approved",
     ),
     Mutant(
         CHANGES,
         "            or fresh.max_entries > before.max_entries\n",
         "",
-        "tests/process/ctl/test_reload.py::test_more_of_any_kind_has_to_be_approved[leases]",
+        "tests/process/ctl/test_reload.py::test_any_widening_must_be_approved[leases]",
     ),
     Mutant(
         CHANGES,
         "            or any(name in kept for name in self.bindings)\n",
         "",
-        "tests/process/ctl/test_reload.py::test_more_of_any_kind_has_to_be_approved",
+        "tests/process/ctl/test_reload.py::test_any_widening_must_be_approved",
     ),
     Mutant(
         RELOADS,
         "                if sha256 is not None and sha256 != allowed.source.sha256:\n",
         "                if False:\n",
-        "tests/process/ctl/test_reload.py::test_what_was_approved_is_what_is_adopted",
+        "tests/process/ctl/test_reload.py::test_only_the_approved_content_is_adopted",
     ),
     # --- state
     Mutant(
@@ -340,7 +340,7 @@ BROKER = (
         "remo_broker/broker/manifest_operations.py",
         "                self._check_reading(project, allowed, peer)\n",
         "",
-        "tests/process/manifest/test_taken_over.py::test_what_it_says_under_an_approved_hash_is_what_was_shown",
+        "tests/process/manifest/test_taken_over.py::test_content_under_an_approved_hash_must_be_what_was_shown",
     ),
     Mutant(
         "remo_broker/broker/manifest_child.py",
@@ -364,7 +364,7 @@ BROKER = (
         CHANGES,
         "_differing(_bindings(old), _bindings(new))",
         "_differing(_bindings(old), _bindings(new)) if old else []",
-        "tests/process/ctl/test_reload.py::test_bindings_that_no_operator_has_seen_wait",
+        "tests/process/ctl/test_reload.py::test_unapproved_bindings_wait",
     ),
     Mutant(
         "remo_broker/ctl/reload.py",

@@ -162,13 +162,13 @@ HOST = (
         POLICY,
         '    <deny send_destination="io.get2know.RemoBroker1"/>\n',
         '    <allow send_destination="io.get2know.RemoBroker1"/>\n',
-        "tests/process/bus/test_policy.py::test_everybody_may_read_and_nobody_anything_else",
+        "tests/process/bus/test_policy.py::test_every_user_may_read_and_no_user_may_do_anything_else",
     ),
     Mutant(
         POLICY,
         '    <deny receive_sender="io.get2know.RemoBroker1"/>\n',
         "",
-        "tests/process/bus/test_policy.py::test_of_the_service_only_its_own_signals_reach_anybody",
+        "tests/process/bus/test_policy.py::test_only_the_services_own_signals_are_delivered",
     ),
     Mutant(
         "remo_broker/bus/budget.py",

@@ -169,7 +169,7 @@ PROMISES = (
         CHILD,
         "        (resource.RLIMIT_CPU, CPU_SECONDS),\n",
         "",
-        "tests/process/manifest/test_child.py::test_the_kernel_ends_what_does_not_hear_the_alarm",
+        "tests/process/manifest/test_child.py::test_the_kernel_kills_a_reader_that_ignores_the_alarm",
     ),
     Mutant(
         "remo_broker/broker/manifest_child.py",
@@ -193,13 +193,13 @@ PROMISES = (
         CHANGES,
         "            or any(host in _hosts(fresh.source) for host in self.hosts)\n",
         "",
-        "tests/process/ctl/test_reload.py::test_more_of_any_kind_has_to_be_approved[host]",
+        "tests/process/ctl/test_reload.py::test_any_widening_must_be_approved[host]",
     ),
     Mutant(
         CHANGES,
         "        if not self.widens:\n            return fresh\n",
         "        return fresh\n",
-        "tests/process/ctl/test_reload.py::test_sighup_adopts_what_narrows_and_no_more",
+        "tests/process/ctl/test_reload.py::test_sighup_adopts_only_what_is_narrower",
     ),
     # --- audit
     Mutant(

@@ -1,4 +1,5 @@
-"""All defects. For each new defence, add the row that takes it out, with the cheapest test that then fails."""
+"""All defects. For each new defence, add the row that takes it out, with the cheapest test that
+then fails."""
 
 from __future__ import annotations
 

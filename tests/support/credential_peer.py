@@ -28,7 +28,8 @@ field-of-none = "PASSWORD.user"
 
 
 def own_unit() -> str:
-    """The unit of the control group that this process is in: systemd's peers are in the unit's they name."""
+    """The unit of the control group that this process is in: systemd's peers are in the unit's
+    they name."""
     path = pathlib.Path("/proc/self/cgroup").read_text()
     groups = {name: group for _, name, group in (line.split(":", 2) for line in path.splitlines())}
     found = groups.get("name=systemd", "/")

@@ -261,7 +261,8 @@ class Machine:
         timeout: float = RUN_SECONDS,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in the machine as `user` (default root), or `user:group`; raise if it fails."""
+        """Run a command in the machine as `user` (default root), or `user:group`; raise if it
+        fails."""
         done = subprocess.run(
             self._enter(argv, user),
             input=stdin,
@@ -278,7 +279,8 @@ class Machine:
     def popen(
         self, argv: Sequence[str], *, user: str | None = None, stdin: IO[str] | int | None = subprocess.PIPE
     ) -> subprocess.Popen[str]:
-        """Start a background command in the machine, which the caller ends. Its streams are pipes."""
+        """Start a background command in the machine, which the caller ends. Its streams are
+        pipes."""
         return subprocess.Popen(
             self._enter(argv, user),
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/"},

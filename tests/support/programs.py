@@ -86,7 +86,8 @@ class Terminal:
 
 
 def first_lines(options: str = "") -> str:
-    """Those of an executable Python program. `#!` takes no path with a blank, as this tree's may be."""
+    """Those of an executable Python program. `#!` takes no path with a blank, as this tree's
+    may be."""
     return f"#!/bin/sh\n'''exec' '{sys.executable}' {options} \"$0\" \"$@\"\n' '''\n"
 
 

@@ -257,7 +257,8 @@ class StderrTransport:
 
 
 def fields_of(record: bytes) -> dict[str, str]:
-    """The fields of one record in native format, as a dict. The inverse of `audit_records.field`."""
+    """The fields of one record in native format, as a dict. The inverse of
+    `audit_records.field`."""
     fields = {}
     while record:
         line, _, rest = record.partition(b"\n")

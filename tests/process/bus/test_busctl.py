@@ -1,4 +1,4 @@
-"""What people see with busctl on a real bus, and what programs see with dbus-next's own client."""
+"""busctl on a real bus, and dbus-next's own client."""
 
 from __future__ import annotations
 
@@ -82,14 +82,14 @@ def test_the_tree(bus: Bus, peer: StatusPeer) -> None:
 
 
 def test_the_tree_of_a_thousand_projects(bus: Bus, peer: StatusPeer) -> None:
-    """busctl introspects each of them, as fast as it can."""
+    """busctl introspects each of them without pausing."""
     peer.tell(*(project_event(f"project-{number}") for number in range(999)))
     poll("the projects", lambda: bus.get("ProjectCount") == 1000)
     shown = bus.busctl("--list", "tree", BUS_NAME).stdout.split()
     assert sum(path.startswith(f"{ROOT}/project/") for path in shown) == 1000
 
 
-def test_flags_in_introspect(bus: Bus) -> None:
+def test_introspection_has_the_flags(bus: Bus) -> None:
     lines = bus.busctl("introspect", BUS_NAME, ROOT, MANAGER).stdout.splitlines()
     flags = {line.split()[0][1:]: line.split()[-1] for line in lines if " property " in line}
     assert flags.pop("Version") == flags.pop("ProtocolVersion") == "const"
@@ -118,7 +118,7 @@ def test_refusals(bus: Bus) -> None:
     assert bus.refusal(*unknown).endswith("No project of this name is registered; ListProjects lists those that are.")
 
 
-def test_a_call_without_wish_for_an_answer_gets_none(bus: Bus, tmp_path: pathlib.Path) -> None:
+def test_a_call_that_expects_no_reply_gets_none(bus: Bus, tmp_path: pathlib.Path) -> None:
     with monitor(bus, tmp_path) as seen:
         bus.busctl("--expect-reply=no", "call", BUS_NAME, ROOT, MANAGER, "ListProjects")
         bus.busctl("--expect-reply=no", "call", BUS_NAME, ROOT, MANAGER, "NoSuchMethod")
@@ -162,7 +162,7 @@ def test_a_project_replaced_at_once_is_announced(bus: Bus, peer: StatusPeer, tmp
         assert bus.get("AllowlistSize", MYREPO, PROJECT) == 5
 
 
-def test_another_client_library_understands_all_of_it(bus: Bus, peer: StatusPeer) -> None:
+def test_another_client_library_reads_everything(bus: Bus, peer: StatusPeer) -> None:
     async def use() -> None:
         async with other_client(bus) as client:
             described = await client.introspect(BUS_NAME, ROOT)
@@ -183,7 +183,7 @@ def test_another_client_library_understands_all_of_it(bus: Bus, peer: StatusPeer
     asyncio.run(use())
 
 
-def test_a_second_one_leaves_the_name_alone(
+def test_a_second_service_does_not_take_the_name(
     bus: Bus, peer: StatusPeer, service: BusProcess, tmp_path: pathlib.Path
 ) -> None:
     (tmp_path / "second.sock").symlink_to(peer.path)

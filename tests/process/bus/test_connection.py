@@ -1,5 +1,5 @@
-"""The connection itself, against a peer that plays the bus: bounds for what others send, and
-bugs kept inside."""
+"""The connection, against a peer that plays the bus: limits on what others send, and bugs that do
+not spread."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def nothing(_call: wire.Incoming) -> Answer:
     return Return()
 
 
-def test_a_bug_is_reported_to_the_log_only(directory: pathlib.Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_bug_is_reported_only_in_the_log(directory: pathlib.Path, capfd: pytest.CaptureFixture[str]) -> None:
     def broken(_call: wire.Incoming) -> Answer:
         raise RuntimeError("SENTINEL of an exception")
 
@@ -52,7 +52,7 @@ def test_a_call_beyond_the_limit_is_refused_unread_and_the_next_is_answered(dire
             await played.writer.drain()
             assert len(opened._buffer) < 1024 * 1024
             played.writer.write(call(6, "GetProject", "s", "x" * 10_000, flags=wire.NO_REPLY_EXPECTED))
-            played.writer.write(call(7, path="/x" * 10_000))  # its head alone is too long
+            played.writer.write(call(7, path="/x" * 10_000))  # its header alone is too long
             played.call(8)
             return [await played.message(), await played.message()]
 
@@ -99,7 +99,7 @@ def test_while_the_bus_does_not_read_no_calls_are_read(directory: pathlib.Path) 
             for serial in range(5, 1005):
                 played.call(serial)
             await played.writer.drain()
-            await asyncio.sleep(0.2)  # for what should not be answered to be answered
+            await asyncio.sleep(0.2)  # time in which it could wrongly reply
             early = answered
             assert opened._transport.get_write_buffer_size() < 1024 * 1024
             for serial in range(5, 1005):
@@ -110,7 +110,7 @@ def test_while_the_bus_does_not_read_no_calls_are_read(directory: pathlib.Path) 
     assert answered == 1000
 
 
-def test_a_bus_that_reads_nothing_for_long_is_given_up(directory: pathlib.Path) -> None:
+def test_a_bus_that_does_not_read_is_disconnected(directory: pathlib.Path) -> None:
     async def use() -> None:
         async with connected(directory / "bus", nothing) as (_, opened):
             while not opened.closed.done():
@@ -125,7 +125,7 @@ def test_a_bus_that_reads_nothing_for_long_is_given_up(directory: pathlib.Path) 
     asyncio.run(use())
 
 
-def test_our_own_calls_end_too(directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_own_calls_time_out(directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "CALL_SECONDS", 0.2)
 
     async def use() -> None:

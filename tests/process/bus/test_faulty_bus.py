@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 OK = b"OK 0123456789abcdef0123456789abcdef\r\n"
 
-# CONNECT_SECONDS, and what a slow machine needs for the rest.
+# CONNECT_SECONDS, plus time for the rest on a slow machine.
 DEADLINE_SECONDS = 20
-# A process that spins until its deadline takes five; starting Python takes a fifth of one.
+# A process that spins until its deadline takes five seconds; starting Python takes a fifth of one.
 CPU_SECONDS = 3
 
 
 @contextlib.contextmanager
 def pretender(path: pathlib.Path, behave: Callable[[socket.socket], None]) -> Iterator[str]:
-    """A socket on which every connection is treated so; gives its address."""
+    """A socket that handles every connection with `behave`; yields its address."""
 
     def serve() -> None:
         with contextlib.suppress(OSError):
@@ -160,14 +160,14 @@ def test_the_next_address_is_tried(bus: Bus, peer: StatusPeer) -> None:
         assert bus.get("SecretCount") == 3
 
 
-def test_a_bus_that_goes_ends_the_service(bus: Bus, service: BusProcess) -> None:
+def test_the_service_exits_with_the_bus(bus: Bus, service: BusProcess) -> None:
     bus.stop()
     assert service.wait() == 0
     assert HUNG_UP in service.log
 
 
-def test_a_bus_that_loses_its_senses_ends_the_service(tmp_path: pathlib.Path, bus: Bus, peer: StatusPeer) -> None:
-    """Everything works, then the stream is cut in the middle by what is not D-Bus."""
+def test_garbage_in_mid_stream_ends_the_service(tmp_path: pathlib.Path, bus: Bus, peer: StatusPeer) -> None:
+    """The stream is correct at first, then interrupted by data that is not D-Bus."""
     spoil = threading.Event()
 
     def relay(connection: socket.socket) -> None:

@@ -1,4 +1,5 @@
-"""A hostile caller costs the broker nothing, other users are served, and memory does not grow."""
+"""A hostile caller costs the broker nothing and keeps no other user waiting, and memory does not
+grow."""
 
 from __future__ import annotations
 
@@ -27,14 +28,14 @@ if TYPE_CHECKING:
 OBJECT_MANAGER = "org.freedesktop.DBus.ObjectManager"
 LIMITS_EXCEEDED = "org.freedesktop.DBus.Error.LimitsExceeded"
 
-# Replies of 400 KB each: far more than the budget, even where each takes the service a quarter of a
+# Replies of 400 KB each: far beyond the budget, even if each takes the service a quarter of a
 # second.
 REQUESTS = 20
 
 FLOOD_SECONDS = 1.0
 # The user "nobody", which every Debian has.
 OTHER_USER = 65534
-# Answers, and what Python keeps for the next ones.
+# Replies, and memory that Python keeps for later ones.
 GROWTH_KIB = 24 * 1024
 
 
@@ -50,8 +51,8 @@ class Caller:
         return wire.encode(wire.METHOD_CALL, self.serial, signature, body, **fields)
 
 
-# Connects as another user, by a directory that only its parent may reach, and sends what it reads
-# from standard input again and again, as fast as the bus takes it. It never reads.
+# Connects as another user, through a directory that only its parent can reach, and repeatedly sends
+# what it reads from standard input, as fast as the bus accepts it. It never reads.
 _FLOOD = """
 import contextlib, socket, sys
 calls = sys.stdin.buffer.read()
@@ -69,8 +70,8 @@ while True:
 """
 _DRIVER = {"destination": DRIVER, "path": DRIVER_PATH, "interface": DRIVER}
 _HELLO = wire.encode(wire.METHOD_CALL, 1, "", b"", member="Hello", **_DRIVER)
-# What a flood repeats: enough calls for each to have a signature of its own, or this many bytes of
-# large ones.
+# What a flood repeats: enough calls for each to have another signature, or this many bytes of large
+# ones.
 MAX_CALLS, MAX_BYTES = 200, 2**20
 
 
@@ -98,7 +99,7 @@ def deep_bodies(caller: Caller) -> bytes:
 
 @contextlib.contextmanager
 def flood(bus: Bus, what: Callable[[Caller], bytes]) -> Iterator[None]:
-    """Two processes of another user that send as fast as the bus takes it, and read nothing."""
+    """Two processes of another user that send as fast as the bus accepts it, and read nothing."""
     caller = Caller()
     calls = b""
     while caller.serial <= MAX_CALLS and len(calls) < MAX_BYTES:
@@ -147,7 +148,7 @@ async def ask_everything(client: Any) -> str:
 
 
 @pytest.mark.usefixtures("service")
-def test_who_asks_for_too_much_is_refused_for_a_while(bus: Bus, peer: StatusPeer) -> None:
+def test_a_user_over_budget_is_refused_for_a_while(bus: Bus, peer: StatusPeer) -> None:
     peer.tell(*(project_event(f"project-{number}") for number in range(1000)))
     poll("the projects", lambda: bus.get("ProjectCount") == 1001)
 
@@ -162,7 +163,7 @@ def test_who_asks_for_too_much_is_refused_for_a_while(bus: Bus, peer: StatusPeer
 
 
 @pytest.mark.usefixtures("service")
-def test_a_second_connection_of_the_same_user_has_no_budget_of_its_own(bus: Bus, peer: StatusPeer) -> None:
+def test_connections_of_a_user_share_one_budget(bus: Bus, peer: StatusPeer) -> None:
     peer.tell(*(project_event(f"project-{number}") for number in range(1000)))
     poll("the projects", lambda: bus.get("ProjectCount") == 1001)
 

@@ -1,5 +1,5 @@
-"""The service and the broker's life: crash, restart, stop, idle exit; what is shown meanwhile, and
-when it connects."""
+"""The service while the broker crashes, restarts, stops or exits when idle: what it shows, and when
+it connects."""
 
 from __future__ import annotations
 
@@ -41,8 +41,7 @@ if TYPE_CHECKING:
 MYREPO = f"{ROOT}/project/myrepo"
 UNAVAILABLE = "see `systemctl status remo-broker-status.socket remo-broker.service`"
 
-# Long enough for a connect that should not happen to happen: twice the longest wait but one between
-# two connects.
+# Long enough for a wrong connect to happen: twice the longest delay but one between two connects.
 QUIET_SECONDS = 1.5
 
 
@@ -68,7 +67,7 @@ def stays_quiet(peer: StatusPeer, connects: int) -> None:
     assert peer.connects == connects
 
 
-def test_a_connect_for_all_calls(bus: Bus, peer: StatusPeer, service: BusProcess) -> None:
+def test_one_connect_serves_all_calls(bus: Bus, peer: StatusPeer, service: BusProcess) -> None:
     for _ in range(20):
         bus.get("SecretCount")
     assert peer.connects == 1
@@ -92,7 +91,7 @@ def test_a_broken_connection_is_reopened_without_a_signal_if_nothing_changed(
 
 
 @pytest.mark.usefixtures("service")
-def test_a_new_broker_is_announced_by_what_differs(bus: Bus, peer: StatusPeer, tmp_path: pathlib.Path) -> None:
+def test_a_new_broker_signals_only_differences(bus: Bus, peer: StatusPeer, tmp_path: pathlib.Path) -> None:
     with monitor(bus, tmp_path) as seen:
         new = broker_event(start_usec=1_770_000_000_000_000, secret_count=0, generation=0)
         peer.greeting = (new, project_event("other"), SyncedEvent())
@@ -109,7 +108,7 @@ def test_a_new_broker_is_announced_by_what_differs(bus: Bus, peer: StatusPeer, t
 
 
 @pytest.mark.usefixtures("service")
-def test_nobody_on_the_socket_is_a_stopped_broker(bus: Bus, peer: StatusPeer) -> None:
+def test_without_a_listener_the_broker_counts_as_stopped(bus: Bus, peer: StatusPeer) -> None:
     peer.leave()
     poll("the stopped broker", lambda: is_stopped(bus))
     assert_shows_a_stopped_broker(bus)
@@ -129,7 +128,7 @@ def test_nobody_on_the_socket_is_a_stopped_broker(bus: Bus, peer: StatusPeer) ->
     ],
     ids=["bytes", "text", "object", "endless", "project", "failure"],
 )
-def test_nonsense_on_the_status_socket_is_a_new_connection(
+def test_a_malformed_event_leads_to_a_reconnect(
     bus: Bus, peer: StatusPeer, service: BusProcess, nonsense: bytes
 ) -> None:
     peer.tell(nonsense)
@@ -158,15 +157,13 @@ def test_calls_fail_while_the_status_is_unknown(
         assert seen.members() == ["InterfacesAdded", "ProjectAdded", "PropertiesChanged"]
 
 
-def test_no_socket_at_all(bus: Bus, tmp_path: pathlib.Path) -> None:
+def test_a_missing_socket(bus: Bus, tmp_path: pathlib.Path) -> None:
     with bus_service(bus, tmp_path / "nowhere.sock") as service:
         assert UNAVAILABLE in bus.refusal("get-property", "io.get2know.RemoBroker1", ROOT, MANAGER, "SecretCount")
         assert "nowhere.sock: [Errno 2]" in service.log
 
 
-def test_a_broker_of_another_version_ends_the_service_for_a_new_one(
-    bus: Bus, peer: StatusPeer, service: BusProcess
-) -> None:
+def test_a_broker_of_another_version_ends_the_service(bus: Bus, peer: StatusPeer, service: BusProcess) -> None:
     peer.greeting = (broker_event(broker_version="2.0.1"), SyncedEvent())
     peer.hang_up()
     assert service.wait() == 1
@@ -174,8 +171,8 @@ def test_a_broker_of_another_version_ends_the_service_for_a_new_one(
     assert not bus.has_owner()
 
 
-def test_a_log_that_takes_nothing_ends_nothing(bus: Bus, peer: StatusPeer) -> None:
-    """As standard error is after journald was stopped."""
+def test_an_unwritable_log_does_not_end_the_service(bus: Bus, peer: StatusPeer) -> None:
+    """Standard error is like that after journald was stopped."""
     read, write = os.pipe()
     os.close(read)
     arguments = [f"--bus-address={bus.address}", f"--status-socket={peer.path}"]
@@ -214,7 +211,7 @@ def test_an_idle_broker_is_shown_and_not_woken(
 
 
 @pytest.mark.usefixtures("service")
-def test_systemd_hears_of_an_idle_exit_later_than_we(bus: Bus, peer: StatusPeer, systemd: Systemd1) -> None:
+def test_an_idle_exit_that_systemd_reports_late(bus: Bus, peer: StatusPeer, systemd: Systemd1) -> None:
     peer.tell(IDLE)
     poll("the idle broker", lambda: is_stopped(bus))
     stays_quiet(peer, connects=1)
@@ -225,7 +222,7 @@ def test_systemd_hears_of_an_idle_exit_later_than_we(bus: Bus, peer: StatusPeer,
 
 def test_a_daemon_reexec_does_not_wake_an_idle_broker(bus: Bus, peer: StatusPeer, systemd: Systemd1) -> None:
     with bus_service(bus, peer.path):
-        systemd.leave()  # before anything but its presence was of interest
+        systemd.leave()  # before it asked for anything but systemd's presence
         peer.tell(IDLE)
         poll("the idle broker", lambda: is_stopped(bus))
         stays_quiet(peer, connects=1)
@@ -259,10 +256,10 @@ async def following(bus: Bus, peer: StatusPeer) -> AsyncIterator[None]:
         await connection.closed
 
 
-def test_a_broker_that_is_up_after_a_stop_is_a_new_one(
+def test_a_broker_running_after_a_stop_is_a_new_one(
     bus: Bus, peer: StatusPeer, systemd: Systemd1, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A restart may be over before it is asked about again, and no time needs to pass after it."""
+    """A restart may be complete before the next query, and no time need pass after it."""
     monkeypatch.setattr(follower, "SETTLE_SECONDS", 3600)
 
     async def restart() -> None:
@@ -277,10 +274,10 @@ def test_a_broker_that_is_up_after_a_stop_is_a_new_one(
     asyncio.run(restart())
 
 
-def test_a_restart_that_is_over_before_the_first_question(
+def test_a_restart_that_is_complete_before_the_first_query(
     bus: Bus, peer: StatusPeer, systemd: Systemd1, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """systemd says "active" all the time, of one process and then of another."""
+    """systemd reports "active" throughout, first for one process and then for another."""
     monkeypatch.setattr(follower, "SETTLE_SECONDS", 3600)
     systemd.started_usec = broker_event().start_usec - 1
 
@@ -309,7 +306,7 @@ def test_a_stop_is_not_undone(bus: Bus, peer: StatusPeer, systemd: Systemd1) -> 
 
 
 @pytest.mark.usefixtures("service")
-def test_a_crash_is_followed_by_a_connect_when_it_is_started_again(
+def test_after_a_crash_it_connects_when_the_broker_is_started_again(
     bus: Bus, peer: StatusPeer, systemd: Systemd1
 ) -> None:
     systemd.is_now("failed")
@@ -321,7 +318,7 @@ def test_a_crash_is_followed_by_a_connect_when_it_is_started_again(
 
 
 @pytest.mark.usefixtures("service")
-def test_a_broker_that_runs_but_does_not_tell_is_not_shown_as_stopped(
+def test_a_running_broker_that_does_not_reply_is_not_shown_as_stopped(
     bus: Bus, peer: StatusPeer, systemd: Systemd1
 ) -> None:
     peer.answers = False
@@ -338,7 +335,7 @@ def test_a_broker_that_runs_but_does_not_tell_is_not_shown_as_stopped(
 
 
 @pytest.mark.usefixtures("service")
-def test_forged_signals_wake_nobody(bus: Bus, peer: StatusPeer, systemd: Systemd1) -> None:
+def test_forged_signals_do_not_start_the_broker(bus: Bus, peer: StatusPeer, systemd: Systemd1) -> None:
     systemd.is_now("inactive")
     peer.tell(IDLE)
     poll("the idle broker", lambda: is_stopped(bus))

@@ -1,4 +1,4 @@
-"""When the service exits when idle, and that no call is lost when it does."""
+"""When the idle service exits, and that no call is lost then."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tests.support.machine import WAIT_SECONDS, poll
 from tests.support.played_bus import call, connected
 from tests.support.status import StatusPeer
 
-# Short, but longer than a busy machine takes from one line of a test to the next.
+# Short, but longer than a busy machine takes between two lines of a test.
 IDLE_SECONDS = 2
 
 
-def test_it_ends_some_time_after_the_last_call(bus: Bus, peer: StatusPeer) -> None:
+def test_it_exits_some_time_after_the_last_call(bus: Bus, peer: StatusPeer) -> None:
     def is_kept_by_calls() -> bool:
         """False if this host was too slow to call often enough."""
         asked = time.monotonic()
@@ -49,7 +49,7 @@ def test_it_ends_some_time_after_the_last_call(bus: Bus, peer: StatusPeer) -> No
     poll("calls that are often enough", once, 5 * WAIT_SECONDS)
 
 
-def test_a_caller_that_stays_keeps_it(bus: Bus, peer: StatusPeer) -> None:
+def test_a_caller_that_stays_connected_keeps_it_running(bus: Bus, peer: StatusPeer) -> None:
     async def stay() -> None:
         async with other_client(bus) as client:
             await client.introspect(BUS_NAME, ROOT)
@@ -61,7 +61,7 @@ def test_a_caller_that_stays_keeps_it(bus: Bus, peer: StatusPeer) -> None:
         assert service.wait() == 0
 
 
-def test_a_caller_does_not_keep_what_has_nothing_to_tell(bus: Bus, peer: StatusPeer) -> None:
+def test_a_caller_does_not_keep_it_running_without_a_status(bus: Bus, peer: StatusPeer) -> None:
     async def stay() -> int:
         async with other_client(bus) as client:
             await client.introspect(BUS_NAME, ROOT)
@@ -73,7 +73,7 @@ def test_a_caller_does_not_keep_what_has_nothing_to_tell(bus: Bus, peer: StatusP
 
 
 @pytest.mark.parametrize("seconds", [0, 3600])
-def test_of_many_callers_those_that_left_are_forgotten_though_calls_go_on(
+def test_callers_that_left_are_forgotten_while_calls_continue(
     bus: Bus, seconds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(idle, "LIST_SECONDS", 0.1)
@@ -96,7 +96,7 @@ def test_of_many_callers_those_that_left_are_forgotten_though_calls_go_on(
     asyncio.run(use())
 
 
-def test_whom_it_cannot_remember_it_refuses_and_forgets_nobody() -> None:
+def test_callers_beyond_the_limit_are_refused_and_none_forgotten() -> None:
     async def use() -> None:
         callers = Callers()
         assert callers.called(":1.1", now=0)
@@ -109,8 +109,8 @@ def test_whom_it_cannot_remember_it_refuses_and_forgets_nobody() -> None:
     asyncio.run(use())
 
 
-def test_a_caller_that_comes_while_the_bus_lists_its_names_is_remembered(directory: pathlib.Path) -> None:
-    """Its call comes with the list that does not have it."""
+def test_a_caller_missing_from_a_concurrent_listing_is_remembered(directory: pathlib.Path) -> None:
+    """Its call arrives together with a list of names that lacks it."""
 
     async def use() -> set[str]:
         callers = Callers()
@@ -135,14 +135,14 @@ def test_a_caller_that_comes_while_the_bus_lists_its_names_is_remembered(directo
     assert asyncio.run(use()) == {":1.9"}
 
 
-def test_zero_is_never(bus: Bus, peer: StatusPeer) -> None:
+def test_zero_seconds_means_never(bus: Bus, peer: StatusPeer) -> None:
     with bus_service(bus, peer.path, "--idle-exit-seconds=0") as service:
         time.sleep(2 * IDLE_SECONDS)
         assert service.process.poll() is None
         assert service.stop() == 0
 
 
-def test_a_signal_ends_it(bus: Bus, peer: StatusPeer) -> None:
+def test_a_signal_ends_the_service(bus: Bus, peer: StatusPeer) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         with bus_service(bus, peer.path) as service:
             service.process.send_signal(number)
@@ -150,8 +150,8 @@ def test_a_signal_ends_it(bus: Bus, peer: StatusPeer) -> None:
             assert not bus.has_owner()
 
 
-def test_it_asks_to_be_ended_before_it_gives_up_its_name(bus: Bus, peer: StatusPeer) -> None:
-    """What systemd receives, on a socket such as it passes to services."""
+def test_it_notifies_systemd_before_it_releases_its_name(bus: Bus, peer: StatusPeer) -> None:
+    """The messages that systemd receives on its notification socket."""
     path = peer.path.with_name("notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(path))
@@ -166,8 +166,8 @@ def test_it_asks_to_be_ended_before_it_gives_up_its_name(bus: Bus, peer: StatusP
             del os.environ["NOTIFY_SOCKET"]
 
 
-def test_calls_that_come_while_it_ends_are_answered_or_find_nobody(bus: Bus, peer: StatusPeer) -> None:
-    """Every call is answered: if the service has gone, the bus starts a new one."""
+def test_calls_during_its_exit_are_answered_by_it_or_the_next_process(bus: Bus, peer: StatusPeer) -> None:
+    """If the service has exited, the bus starts a new one."""
 
     async def call_until_gone() -> set[str]:
         async with other_client(bus) as client:
@@ -192,7 +192,7 @@ def test_calls_that_come_while_it_ends_are_answered_or_find_nobody(bus: Bus, pee
             assert service.wait() == 0
 
 
-def test_a_signal_ends_it_while_it_still_starts(bus: Bus, peer: StatusPeer) -> None:
+def test_a_signal_ends_the_service_during_its_start(bus: Bus, peer: StatusPeer) -> None:
     peer.answers = False
     with bus_service(bus, peer.path, named=False) as service:
         peer.wait_for_connects(1)
@@ -200,7 +200,7 @@ def test_a_signal_ends_it_while_it_still_starts(bus: Bus, peer: StatusPeer) -> N
 
 
 @pytest.mark.parametrize("wrong", ["-1", "1.5", "soon", ""])
-def test_seconds_are_a_whole_number(bus: Bus, peer: StatusPeer, wrong: str) -> None:
+def test_seconds_must_be_an_integer(bus: Bus, peer: StatusPeer, wrong: str) -> None:
     with bus_service(bus, peer.path, f"--idle-exit-seconds={wrong}", named=False) as service:
         assert service.wait() == 2
         assert "must be an integer number of seconds" in service.log

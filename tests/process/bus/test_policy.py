@@ -21,13 +21,12 @@ from tests.support.status import StatusPeer, project_event, status_peer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# A user without a rule in any policy; it takes the place of the service's user, which this host may
-# lack.
+# A user without a rule in any policy, in place of the service's user, which this host may lack.
 UNPRIVILEGED = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 STAND_IN = ("setpriv", "--reuid=1", "--regid=1", "--clear-groups")  # "daemon" wherever there is a /etc/passwd
 
-# Not a monitor, which nothing is kept from: an ordinary client that adds a match and prints the
-# first three signals.
+# Not a monitor, which sees everything: an ordinary client that adds a match and prints the first
+# three signals.
 _LISTENER = f"""
 import asyncio, sys
 from dbus_next import Message, MessageType
@@ -50,8 +49,8 @@ async def listen():
 asyncio.run(listen())
 """
 
-# The service's user, with the service's name, sends an ordinary client a signal that is none of the
-# service's, then one that is.
+# The service's user, owning the service's name, sends an ordinary client first a signal that is not
+# the service's, then one that is.
 _FORGER = f"""
 import asyncio, sys
 from dbus_next import Message, MessageType
@@ -76,7 +75,7 @@ asyncio.run(forge())
 
 @pytest.fixture
 def peer(directory: pathlib.Path) -> Iterator[StatusPeer]:
-    """In a directory that others may enter."""
+    """A peer in a directory that other users may enter."""
     with status_peer(directory / "status.sock") as listening:
         yield listening
 
@@ -113,7 +112,7 @@ def test_only_the_services_user_may_own_the_name(bus: Bus, peer: StatusPeer) -> 
 
 @pytest.mark.usefixtures("service")
 @pytest.mark.parametrize("user", [(), UNPRIVILEGED, STAND_IN], ids=["root", "nobody", "itself"])
-def test_everybody_may_read_and_nobody_anything_else(bus: Bus, user: tuple[str, ...]) -> None:
+def test_every_user_may_read_and_no_user_may_do_anything_else(bus: Bus, user: tuple[str, ...]) -> None:
     allowed = [
         ("get-property", BUS_NAME, ROOT, MANAGER.name, "SecretCount"),
         ("introspect", BUS_NAME, ROOT),
@@ -139,7 +138,7 @@ def test_everybody_may_read_and_nobody_anything_else(bus: Bus, user: tuple[str, 
 
 
 @pytest.mark.usefixtures("service")
-def test_signals_reach_everybody(bus: Bus, peer: StatusPeer) -> None:
+def test_signals_reach_every_user(bus: Bus, peer: StatusPeer) -> None:
     with subprocess.Popen(
         [*UNPRIVILEGED, sys.executable, "-c", _LISTENER, bus.address], stdout=subprocess.PIPE
     ) as listener:
@@ -150,15 +149,15 @@ def test_signals_reach_everybody(bus: Bus, peer: StatusPeer) -> None:
     assert heard == ["InterfacesAdded", "ProjectAdded", "PropertiesChanged"]
 
 
-def test_of_the_service_only_its_own_signals_reach_anybody(bus: Bus) -> None:
-    """A process that takes over its name cannot use it to reach the programs of others."""
+def test_only_the_services_own_signals_are_delivered(bus: Bus) -> None:
+    """A process that takes over its name cannot use it to reach other users' programs."""
     done = subprocess.run(
         [*STAND_IN, sys.executable, "-c", _FORGER, bus.address], capture_output=True, text=True, check=True
     )
     assert done.stdout == f"{MANAGER.name}\n"
 
 
-def test_every_rule_names_its_destination_and_what_may_be_said() -> None:
+def test_every_rule_names_its_destination_and_messages() -> None:
     rules = [rule for policy in ET.parse(POLICY).getroot() for rule in policy]
     assert len(rules) > 10
     for rule in rules:
@@ -171,7 +170,7 @@ def test_every_rule_names_its_destination_and_what_may_be_said() -> None:
             assert rule.get("send_member") not in {None, "Set"}, rule.attrib
 
 
-def test_the_program_is_the_one_that_is_installed() -> None:
+def test_the_tested_program_is_the_installed_one() -> None:
     unit = (POLICY.parents[1] / "units/remo-broker-bus.service").read_text()
     assert "ExecStart=/usr/bin/remo-broker-bus\n" in unit
     assert PROGRAM[-1] == "remo_broker.bus.main"

@@ -1,5 +1,4 @@
-"""Every call has its answer, and no call has any other effect. No bus: what goes in and what comes
-out."""
+"""Every call has its reply and no other effect, tested without a bus."""
 
 from __future__ import annotations
 
@@ -44,7 +43,7 @@ def incoming(path: str, interface: str, member: str, signature: str = "", *value
 
 
 def ask(service: Service, *call: Any) -> Any:
-    """The values of an answer, or the name of the error without its common beginning."""
+    """The values of a reply, or the name of the error without its common prefix."""
     return read(service.answer(incoming(*call)))
 
 
@@ -72,7 +71,7 @@ def test_every_method_of_the_tables_has_a_handler() -> None:
 
 
 @pytest.mark.parametrize("interface", [MANAGER_TABLE, PROJECT_TABLE], ids=lambda interface: interface.name)
-def test_every_property_is_given(interface: Interface) -> None:
+def test_every_property_has_a_value(interface: Interface) -> None:
     path = ROOT if interface is MANAGER_TABLE else MYREPO
     (everything,) = ask(known(), path, PROPERTIES, "GetAll", "s", interface.name)
     assert list(everything) == [one.name for one in interface.properties]
@@ -133,7 +132,7 @@ def test_errors(call: tuple[Any, ...], error: str) -> None:
     assert ask(known(), *call) == error
 
 
-def test_a_body_that_is_not_what_it_says() -> None:
+def test_a_body_that_does_not_match_its_signature() -> None:
     fields = {"path": ROOT, "interface": MANAGER, "member": "GetProject", "destination": ":1.2"}
     call = wire.decode(wire.encode(wire.METHOD_CALL, 1, "s", b"\xff\xff\xff\x7f", **fields))
     assert read(known().answer(call)) == "InvalidArgs"
@@ -151,7 +150,7 @@ def test_a_body_that_is_not_what_it_says() -> None:
         (MYREPO, PROPERTIES, "GetAll", "s", PROJECT),
     ],
 )
-def test_what_is_not_known_is_not_guessed(call: tuple[Any, ...]) -> None:
+def test_an_unknown_state_is_an_error(call: tuple[Any, ...]) -> None:
     service = Service("")
     assert ask(service, *call) == "io.get2know.RemoBroker1.Error.BrokerUnavailable"
     service.snapshot = known().snapshot
@@ -160,7 +159,7 @@ def test_what_is_not_known_is_not_guessed(call: tuple[Any, ...]) -> None:
     assert ask(service, *call) == "io.get2know.RemoBroker1.Error.BrokerUnavailable"
 
 
-def test_what_does_not_need_the_broker_is_answered_without() -> None:
+def test_calls_that_need_no_broker_are_answered_without_one() -> None:
     service = Service("")
     assert ask(service, ROOT, PEER.name, "Ping") == []
     assert ask(service, ROOT, PEER.name, "GetMachineId") == "Failed"
@@ -169,7 +168,7 @@ def test_what_does_not_need_the_broker_is_answered_without() -> None:
     assert MANAGER in xml
 
 
-def test_what_is_prepared_follows_the_snapshot() -> None:
+def test_prepared_replies_follow_the_snapshot() -> None:
     service = known()
     assert len(ask(service, ROOT, OBJECT_MANAGER.name, "GetManagedObjects")[0]) == 2
     service.snapshot = snapshot_of(broker_event())
@@ -207,7 +206,7 @@ def test_no_call_raises(path: str, interface: str, member: str, signature: str, 
     read(answer)
 
 
-def test_no_text_repeats_a_call() -> None:
+def test_no_error_repeats_part_of_a_call() -> None:
     errors = [one for one in vars(texts).values() if isinstance(one, Error)]
     assert len(errors) == 10
     answers = [

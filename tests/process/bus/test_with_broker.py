@@ -1,4 +1,4 @@
-"""The real broker behind the real service: what each does is seen on the bus, and no secret is."""
+"""The real broker behind the real service: its activity is visible on the bus, and no secret is."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def manifest(directory: pathlib.Path, name: str, *secrets: str) -> pathlib.Path:
 
 
 @pytest.mark.usefixtures("service")
-def test_every_property_is_what_status_says(bus: Bus, broker: Broker) -> None:
+def test_every_property_equals_the_status(bus: Bus, broker: Broker) -> None:
     broker.push({NAMES[0]: VALUE, NAMES[1]: VALUE})
     assert broker.get(NAMES[0])["value"] == VALUE
     assert broker.get("OTHER")["code"] == "denied"
@@ -69,12 +69,12 @@ def test_every_property_is_what_status_says(bus: Bus, broker: Broker) -> None:
     assert bus.get("CacheEntries", MYREPO, PROJECT) == project["cache_entries"] == 1
     assert bus.get("FetchesAllowed", MYREPO, PROJECT) == project["fetches_allowed"] == 1
     assert bus.get("FetchesDenied", MYREPO, PROJECT) == project["fetches_denied"] == 1
-    # The broker works it out again each time, from how long ago it was.
+    # The broker computes it anew each time, from the time passed since.
     assert bus.get("LastFetchTimestamp", MYREPO, PROJECT) == pytest.approx(project["last_fetch_usec"], abs=1_000_000)
 
 
 @pytest.mark.usefixtures("service")
-def test_what_the_broker_does_is_signalled(bus: Bus, broker: Broker, tmp_path: pathlib.Path) -> None:
+def test_the_brokers_activity_is_signalled(bus: Bus, broker: Broker, tmp_path: pathlib.Path) -> None:
     with monitor(bus, tmp_path) as seen:
         broker.push({NAMES[0]: VALUE})
         poll("the push", lambda: seen.changed("SecretCount") == [1])
@@ -116,7 +116,7 @@ def test_a_crash_of_the_broker(bus: Bus, broker: Broker, service: BusProcess) ->
 
 
 @pytest.mark.usefixtures("service")
-def test_no_secret_in_anything_that_is_said(bus: Bus, broker: Broker, tmp_path: pathlib.Path) -> None:
+def test_no_message_contains_a_secret(bus: Bus, broker: Broker, tmp_path: pathlib.Path) -> None:
     with monitor(bus, tmp_path) as seen:
         broker.push({NAMES[0]: VALUE, NAMES[1]: {"SENTINEL_FIELD": VALUE}})
         for name in (*NAMES, "SENTINEL_DENIED"):
@@ -132,7 +132,7 @@ def test_no_secret_in_anything_that_is_said(bus: Bus, broker: Broker, tmp_path: 
         said.append(
             bus.busctl("call", BUS_NAME, ROOT, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects").stdout
         )
-        for path in (ROOT, MYREPO):  # a secret's name is nothing that it knows
+        for path in (ROOT, MYREPO):  # it does not know names of secrets
             done = bus.busctl("get-property", BUS_NAME, path, MANAGER, "secret_names", check=False)
             said += [done.stdout, done.stderr]
         said += [json.dumps(message) for message in seen.messages() if message.get("sender") != "monitor"]
@@ -140,7 +140,7 @@ def test_no_secret_in_anything_that_is_said(bus: Bus, broker: Broker, tmp_path: 
     assert not [text for text in said if SENTINEL.search(text)]
 
 
-def test_the_broker_knows_nothing_of_the_bus(bus: Bus, start_broker: StartBroker) -> None:
+def test_the_broker_imports_nothing_for_the_bus(bus: Bus, start_broker: StartBroker) -> None:
     broker = start_broker(environment={"PYTHONPROFILEIMPORTTIME": "1"})
     with bus_service(bus, broker.status_socket):
         broker.push({NAMES[0]: VALUE})

@@ -1,4 +1,4 @@
-"""Pressing Tab in the three shells themselves."""
+"""Pressing Tab in the three real shells."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Complete = Callable[[str], list[str]]
 
-# Tab at the end of each line, and some of what must be offered, and some of what must not.
+# A line, some words that Tab must offer at its end, and some that it must not.
 LINES = [
     ("remo-brokerctl ", {"status", "audit", "explain"}, {"get"}),
     ("remo-brokerctl re", {"register", "reload"}, {"status"}),
@@ -46,7 +46,7 @@ LINES = [
     ("remo-brokerctl explain alpha ", {"OF_alpha"}, {"alpha", "TOKEN"}),
     ("remo-brokerctl explain --uid=0 alpha OF", {"OF_alpha"}, {"alpha"}),
 ]
-# Names that a shell would carry out, or take for more words.
+# Names that a shell would execute or split into words.
 HOSTILE = (
     "$(touch pwned)",
     "`touch pwned`",
@@ -64,8 +64,8 @@ HOSTILE = (
 
 @pytest.fixture
 def place(directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
-    """The files of both programs, made for a socket directory of the test's own; `remo-secret`
-    lists two names."""
+    """The files of both programs, made for the test's own socket directory; `remo-secret` lists two
+    names."""
     sockets = directory / "sockets"
     sockets.mkdir()
     for name in ("admin", "status", "alpha", "beta"):
@@ -99,10 +99,10 @@ def run(place: pathlib.Path, argv: list[str]) -> str:
 
 
 def bash(place: pathlib.Path, line: str) -> list[str]:
-    """As bash calls it: `--json=short` are three words."""
+    """As bash calls it, which splits `--json=short` into three words."""
     words = line.replace("=", " = ").split(" ")
     code = 'source "$1.bash"; shift; COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)); "_${1/-/_}"; printf "%s\\n" "${COMPREPLY[@]}"'
-    # compopt is only for a completion that is under way.
+    # compopt works only during a completion.
     return run(place, [need("bash"), "-c", f"compopt() {{ :; }}; {code}", "bash", words[0], *words]).split()
 
 
@@ -110,14 +110,14 @@ def fish(place: pathlib.Path, line: str) -> list[str]:
     program = line.split(" ", 1)[0]
     code = f"source {program}.fish; complete -C {line!r}"
     words = [row.split("\t")[0] for row in run(place, [need("fish"), "--no-config", "-c", code]).splitlines()]
-    # fish 4 also offers options that have the letters elsewhere.
+    # fish 4 also offers options that contain the letters elsewhere.
     typed = line.rpartition(" ")[2]
     return [word for word in words if word.startswith(typed) or not typed.startswith("--")]
 
 
 def zsh(place: pathlib.Path, line: str) -> list[str]:
-    """zsh completes at a prompt only: one on a terminal of zsh's own, whose `compadd` tells what it
-    is given."""
+    """zsh completes only at a prompt: run one on its own terminal, with a `compadd` that reports
+    its arguments."""
     code = f"""
 zmodload zsh/zpty
 zpty tab zsh -f -i
@@ -139,7 +139,7 @@ zpty -d tab
 def test_tab(
     place: pathlib.Path, shell: Callable[[pathlib.Path, str], list[str]], line: str, offered: set[str], others: set[str]
 ) -> None:
-    # fish offers a word whole: --project=alpha.
+    # fish offers complete words: --project=alpha.
     found = {word.removesuffix("/").rpartition("=")[2] for word in shell(place, line)}
     assert offered <= found
     assert not others & found
@@ -154,7 +154,7 @@ def test_syntax(place: pathlib.Path, shell: str) -> None:
             run(place, [need(shell), "-n", name])
 
 
-def test_every_option_is_there() -> None:
+def test_every_option_is_complete() -> None:
     """In each file, by both of its names."""
     for program in (BROKERCTL, SECRET):
         for name, text in completions.files().items():

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full or a directory: what is said where, and with which exit
+"""Standard streams that are closed, full or a directory: what is reported where, and the exit
 status."""
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def broker(start_broker: StartBroker) -> Broker:
 
 
 def redirected(redirection: str, module: str, *arguments: str | pathlib.Path) -> subprocess.CompletedProcess[bytes]:
-    """A program run by a shell that closes or turns its streams first; what it leaves of them is
-    captured."""
+    """Run a program through a shell that first closes or redirects its streams; capture the
+    rest."""
     return subprocess.run(
         ["sh", "-c", f'exec "$@" {redirection}', "sh", *programs.command(module, *arguments)],
         input=b"",
@@ -74,8 +74,8 @@ def test_no_standard_input(broker: Broker) -> None:
     assert programs.refused(done, 1) == "remo-brokerctl: standard input: Bad file descriptor"
 
 
-def test_a_reader_that_has_seen_enough(broker: Broker) -> None:
-    """It is not told, and the exit status is what the command found."""
+def test_a_reader_that_closes_the_pipe_early(broker: Broker) -> None:
+    """That is not reported, and the exit status is the command's."""
     for arguments, status in ((["list"], 0), (["explain", "myrepo", "OTHER"], 1), (["show", "nowhere"], 1)):
         done = redirected("", programs.BROKERCTL, "--socket", broker.admin, *arguments)
         assert done.returncode == status
@@ -94,7 +94,7 @@ def test_a_reader_that_has_seen_enough(broker: Broker) -> None:
 
 
 def test_interrupted_while_it_waits(directory: pathlib.Path) -> None:
-    """By ^C, for a broker that does not answer."""
+    """^C while a broker does not answer."""
     with listen(directory / "admin.sock") as listening:
         process = subprocess.Popen(
             programs.command(programs.BROKERCTL, "--socket", directory / "admin.sock", "list"),
@@ -112,7 +112,7 @@ def test_interrupted_while_it_waits(directory: pathlib.Path) -> None:
 
 
 def test_interrupted_while_it_starts() -> None:
-    """Imports are most of what a short command does."""
+    """Most of a short command's time is imports."""
     code = (
         "import runpy, sys\n"
         "class Interrupt:\n"

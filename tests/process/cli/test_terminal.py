@@ -1,4 +1,4 @@
-"""What is printed for people contains nothing that a terminal would interpret."""
+"""Output for people contains nothing that a terminal would interpret."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_errors(capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever raised it: the text may come from a broker, a file's name or the command line."""
+    """Any error's text may come from a broker, a file's name or the command line."""
     complain(PROGRAM, HOSTILE)
     assert capsys.readouterr().err == f"remo-brokerctl: {HARMLESS}\n"
     assert run(PROGRAM, [HOSTILE], lambda _: None) == 2

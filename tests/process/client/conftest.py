@@ -1,4 +1,4 @@
-"""The library's two forms behind one face, so that each test holds for both, and brokers to talk
+"""One interface to both forms of the library, so that each test covers both, and brokers to talk
 to."""
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SECRETS = {"GITHUB_TOKEN": "ghp_zq8Kexample", "aws": {"id": "AKIA", "key": 'wJ\n
 
 
 class Face:
-    """A client of either form; what an asynchronous method returns is waited for."""
+    """A client of either form; results of asynchronous methods are awaited."""
 
     def __init__(self, inner: Any, loop: asyncio.AbstractEventLoop | None) -> None:
         self.inner = inner
@@ -78,11 +78,9 @@ def broker() -> Iterator[Broker]:
 
 
 class CannedServer:
-    """A listener that is not a broker of this version: it answers each connection with bytes and
-    closes it.
-
-    The last of `answers` is for all further connections too. Where `hold` is set it does not close
-    before the end, and where `slow` is set it sends a few bytes at a time."""
+    """A listener that is not a broker of this version: it replies to each connection with given
+    bytes and closes it. The last of `answers` also serves all further connections. With `hold`, it
+    closes connections only at the end; with `slow`, it sends a few bytes at a time."""
 
     def __init__(self, path: pathlib.Path, *answers: bytes, hold: bool = False, slow: bool = False) -> None:
         self.path = path

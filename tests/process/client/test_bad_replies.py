@@ -1,4 +1,4 @@
-"""The listener of a socket need not be a broker, or one of this version, or running."""
+"""The listener of a socket may not be a broker, may have another version, or may not run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def pong(version: object) -> bytes:
 
 @pytest.mark.parametrize(("version", "advice"), [(1, "upgrade the broker"), (3, "upgrade the client")])
 def test_another_version_is_named(serve: Serve, open_client: Open, version: int, advice: str) -> None:
-    """Before its answer to the request itself is looked at, whatever that is."""
+    """Before its reply to the request itself is parsed."""
     value = json.dumps({"ok": True, "value": VALUE, "ttl_seconds": 1, "generation": 1}).encode() + b"\n"
     other = serve(pong(version) + value)
     with pytest.raises(client.WrongVersion, match=f"version {version}") as raised:
@@ -97,7 +97,7 @@ def test_status_of_another_version(serve: Serve, open_client: Open) -> None:
         PONG + b"x" * 70_000,
     ],
 )
-def test_no_answer_of_the_protocol(serve: Serve, open_client: Open, answer: bytes) -> None:
+def test_a_reply_outside_the_protocol(serve: Serve, open_client: Open, answer: bytes) -> None:
     with pytest.raises(client.BadReply) as raised:
         open_client("Client", serve(answer).path).get("TOKEN")
     error: BaseException | None = raised.value
@@ -117,8 +117,9 @@ def test_an_answer_in_small_pieces(serve: Serve, open_client: Open) -> None:
     assert open_client("Client", serve(PONG + value, slow=True).path).get("TOKEN").reveal() == "whole"
 
 
-def test_an_answer_before_all_was_read(serve: Serve, open_client: Open) -> None:
-    """A broker that refuses a long request early closes the connection while it is still being sent."""
+def test_a_reply_before_the_whole_request_was_read(serve: Serve, open_client: Open) -> None:
+    """A broker that refuses a long request early closes the connection while it is still being
+    sent."""
     answer = b'{"ok":false,"code":"payload_too_large","message":"too much"}\n'
     with pytest.raises(client.PayloadTooLarge, match="too much"):
         open_client("AdminClient", serve(answer).path).push_creds({"TOKEN": "x" * 4_000_000})
@@ -156,8 +157,8 @@ def test_a_full_backlog_is_waited_for(directory: pathlib.Path, open_client: Open
 
 
 @pytest.mark.parametrize("form", ["sync", "async"])
-def test_a_watch_that_cannot_begin(directory: pathlib.Path, form: str) -> None:
-    """The library's own error, in both of its forms."""
+def test_a_watch_that_cannot_start(directory: pathlib.Path, form: str) -> None:
+    """Both forms raise the library's own error."""
 
     async def follow(path: pathlib.Path) -> None:
         async for _ in client.AsyncStatusClient(path, timeout=0.2).watch():
@@ -175,7 +176,7 @@ def test_a_watch_that_cannot_begin(directory: pathlib.Path, form: str) -> None:
 
 @pytest.mark.parametrize("text", ["\ud800", "zq\udfff", "\udcc3\udca9"])
 def test_half_of_a_surrogate_pair_is_not_sent(open_client: Open, text: str) -> None:
-    """Before any connection; no broker is asked for its version."""
+    """It is refused before connecting; no broker is asked for its version."""
     project, admin = open_client("Client", "/nowhere"), open_client("AdminClient", "/nowhere")
     with pytest.raises(client.Unsendable):
         project.get(text)
@@ -200,7 +201,7 @@ def test_a_listener_of_another_user_is_sent_nothing(directory: pathlib.Path, ope
 
 
 @pytest.mark.takes_root("running as another user")
-def test_a_listener_that_the_user_names(
+def test_a_listener_whose_uid_the_user_allows(
     directory: pathlib.Path, open_client: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory.chmod(0o777)
@@ -213,7 +214,7 @@ def test_a_listener_that_the_user_names(
 
 @contextlib.contextmanager
 def listened(path: pathlib.Path, uid: int) -> Iterator[Callable[[], bytes]]:
-    """A socket on which a process of `uid` listens; what it received on its first connection."""
+    """A socket with a listener of `uid`; yields what that receives on its first connection."""
     code = (
         "import socket, sys\n"
         "s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); print('up', flush=True)\n"
@@ -237,7 +238,7 @@ def test_who_may_be_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.takes_root("mapping another user")
 def test_in_a_user_namespace_an_unmapped_listener_may_be_root(directory: pathlib.Path) -> None:
-    """As in a rootless container: the host's root has no uid there and is shown as nobody."""
+    """As in a rootless container: the host's root has no uid there and appears as nobody."""
     if subprocess.run(["unshare", "-U", "true"], capture_output=True, check=False).returncode:
         unavailable("no user namespaces here")
     code = "from remo_broker.client.trust import is_broker; print(is_broker(65534, admin=True))"
@@ -282,7 +283,7 @@ def test_a_path_that_is_not_there(directory: pathlib.Path, open_client: Open) ->
     assert "remo-brokerctl register" in str(raised.value.hint)
 
 
-def test_nobody_listens(directory: pathlib.Path, open_client: Open) -> None:
+def test_a_socket_without_a_listener(directory: pathlib.Path, open_client: Open) -> None:
     path = directory / "old.sock"
     listen(path).close()
     path.chmod(0o660)

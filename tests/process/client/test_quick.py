@@ -1,4 +1,4 @@
-"""The client of `remo-secret get` says what the ordinary one says, and imports next to nothing for it."""
+"""The client of `remo-secret get` behaves like the ordinary one, and imports next to nothing."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ REPLIES = [
 
 
 @pytest.mark.parametrize("reply", REPLIES, ids=range(len(REPLIES)))
-def test_it_says_what_the_ordinary_client_says(serve: Serve, reply: bytes) -> None:
+def test_it_gives_the_results_of_the_ordinary_client(serve: Serve, reply: bytes) -> None:
     path = str(serve(reply).path)
 
     def get(opened: quick.QuickClient | client.Client) -> object:
@@ -140,10 +140,10 @@ def test_it_says_what_the_ordinary_client_says(serve: Serve, reply: bytes) -> No
 
 
 @pytest.mark.parametrize("half", ["greeting", "reply"])
-def test_a_slow_reply_takes_no_longer_than_a_reply_may(
+def test_the_timeout_applies_to_a_slow_reply(
     directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch, half: str
 ) -> None:
-    """However often a byte comes."""
+    """Even if bytes keep arriving."""
     monkeypatch.setattr(quick, "REPLY_SECONDS", 0.5)
     slow = Slowly((PONG if half == "greeting" else b"") + value()[len(PONG) :], pause=0.05)
     script: list[Step] = [NEXT, slow] if half == "greeting" else [NEXT, PONG, slow]
@@ -168,13 +168,13 @@ def test_with_a_broker(broker: Broker) -> None:
 
 HEAVY = {"asyncio", "contextlib", "dataclasses", "enum", "functools", "json", "re", "signal", "socket", "typing"}
 MOST_MODULES_OF_EXEC = 35
-# What each of these needs, beside `os` and what the interpreter has loaded by itself.
+# What each of these needs besides `os` and modules that the interpreter itself loads.
 MOST_MODULES = {"get": 24, "git-credential": 26, "docker-credential": 27}
 
 
 @pytest.mark.parametrize("command", MOST_MODULES)
 def test_modules_that_a_command_loads(broker: Broker, command: str) -> None:
-    """Each module is time for everybody who waits for a `git fetch`. `json` alone takes as long as all of this."""
+    """Every module delays each `git fetch`. `json` alone takes as long as all of this."""
     words = {
         "get": ["get", "GITHUB_TOKEN"],
         "git-credential": ["git-credential", "get"],
@@ -199,7 +199,7 @@ def test_modules_that_a_command_loads(broker: Broker, command: str) -> None:
 
 
 def test_modules_that_exec_loads(broker: Broker) -> None:
-    """A project that binds no file and names no variable."""
+    """For a project without file bindings and explicit variables."""
     code = (
         "import os, sys\n"
         "before = set(sys.modules)\n"

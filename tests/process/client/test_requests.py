@@ -1,4 +1,4 @@
-"""What the library makes of a broker's answers, for both of its forms."""
+"""How both forms of the library handle a broker's replies."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_a_connection_is_kept(broker: Broker, open_client: Open) -> None:
     assert before["connections"] == after["connections"] == 1
 
 
-def test_restart_is_not_noticed(start_broker: StartBroker, open_client: Open) -> None:
+def test_a_restart_of_the_broker_is_invisible(start_broker: StartBroker, open_client: Open) -> None:
     broker = start_broker(projects=[registration("myrepo", "TOKEN")])
     project, admin = open_client("Client", broker.project()), open_client("AdminClient", broker.admin)
     admin.push_creds({"TOKEN": "first"})
@@ -132,8 +132,9 @@ def test_restart_is_not_noticed(start_broker: StartBroker, open_client: Open) ->
     assert admin.status().secret_count == 0
 
 
-def test_a_change_is_not_asked_for_twice(start_broker: StartBroker, open_client: Open) -> None:
-    """The broker may have done it before it went: only the caller knows whether to try again."""
+def test_a_request_that_changes_something_is_not_repeated(start_broker: StartBroker, open_client: Open) -> None:
+    """The broker may have executed it before it exited: only the caller can decide whether to try
+    again."""
     broker = start_broker()
     admin = open_client("AdminClient", broker.admin)
     admin.status()
@@ -148,7 +149,7 @@ def test_a_change_is_not_asked_for_twice(start_broker: StartBroker, open_client:
 
 
 def in_time(call: Callable[..., object], *arguments: object) -> object:
-    """The result of a call that has a manifest read."""
+    """The result of a call that makes the broker read a manifest."""
 
     def once() -> object:
         try:
@@ -226,7 +227,7 @@ def test_push(start_broker: StartBroker, open_client: Open) -> None:
 
 
 def test_the_longest_answer(start_broker: StartBroker, open_client: Open) -> None:
-    """64 KiB with the newline, which no single read need return."""
+    """64 KiB including the newline, which may take several reads."""
     broker = start_broker(projects=[registration("myrepo", "LONG")])
     around = len(b'{"ok":true,"value":"","ttl_seconds":86400,"generation":9999}\n')
     value = "x" * (64 * 1024 - around)
@@ -235,7 +236,7 @@ def test_the_longest_answer(start_broker: StartBroker, open_client: Open) -> Non
 
 
 def test_a_push_that_is_too_large_is_refused(broker: Broker, open_client: Open) -> None:
-    """Though the broker closes the connection before it has read it whole."""
+    """Although the broker closes the connection before it has read everything."""
     with pytest.raises(client.PayloadTooLarge):
         open_client("AdminClient", broker.admin).push_creds({f"N{number}": "x" * 60_000 for number in range(40)})
 

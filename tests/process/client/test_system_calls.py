@@ -1,4 +1,4 @@
-"""A get by the library makes no more system calls than a client in C has to: counted by strace."""
+"""A get by the library makes no more system calls than a client in C, counted by strace."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from tests.support.broker import Broker
 
-# Those of `load.c` of the bench, with the check of the listener in place of its time limits.
+# Those of `load.c` of the bench, with the check of the listener instead of its time limits.
 ONCE = {"socket": 1, "connect": 1, "getsockopt": 1, "sendto": 1, "poll": 1, "recvfrom": 1, "close": 1}
-# The answers to `ping` and to the request may come apart.
+# The replies to `ping` and to the request may arrive separately.
 TWICE = ("poll", "recvfrom")
 
 _SCRIPT = """
@@ -39,7 +39,7 @@ os.getppid()
 
 
 @pytest.mark.parametrize("opened", ["client.Client({path!r})", "quick.open_project({path!r})"])
-def test_a_get_makes_so_many_system_calls(broker: Broker, tmp_path: pathlib.Path, opened: str) -> None:
+def test_system_calls_of_a_get(broker: Broker, tmp_path: pathlib.Path, opened: str) -> None:
     require_tracing()
     if shutil.which("strace") is None:
         unavailable("strace is not installed here: ./run test installs it")

@@ -1,5 +1,4 @@
-"""No value shows where it was not requested, and importing the library costs what it must and no
-more."""
+"""No value is shown where it was not requested, and importing the library is cheap."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ VALUE = "zqMarkerqz"
 
 
 @pytest.mark.parametrize("content", [VALUE, VALUE.encode(), json.dumps({"field": VALUE})])
-def test_a_value_shows_nowhere(content: str | bytes) -> None:
+def test_no_repr_or_conversion_shows_a_value(content: str | bytes) -> None:
     value = SecretValue("TOKEN", content, 10, 3)
     for shown in (repr(value), str(value), f"{value}", f"{[value]}", f"{vars(type(value))}"):
         assert VALUE not in shown
@@ -41,14 +40,14 @@ def test_a_value_shows_nowhere(content: str | bytes) -> None:
         json.dumps(value)
 
 
-def test_a_push_shows_no_value() -> None:
+def test_a_failed_push_shows_no_value() -> None:
     request = PushCreds(secrets={"TOKEN": VALUE}, secrets_b64={"KEY": VALUE})
     assert VALUE not in repr(request)
     exchange = Exchange("/x", request, greet=False)
     assert VALUE not in repr(exchange)
 
 
-def test_a_value_in_no_traceback() -> None:
+def test_no_traceback_shows_a_value() -> None:
     exchange = Exchange("/x", Get(name="TOKEN"), greet=False)
     try:
         exchange.feed(f'{{"ok":true,"value":"{VALUE}'.encode())
@@ -59,8 +58,8 @@ def test_a_value_in_no_traceback() -> None:
 @pytest.mark.parametrize(
     "line", [f'{{"ok":true,"value":"{VALUE}', f'["{VALUE}"]', f'"{VALUE}', "7" * 5000 + VALUE, "\ud800"]
 )
-def test_no_error_keeps_the_answer(line: str) -> None:
-    """Nor does what it came from, which some loggers show too."""
+def test_no_error_keeps_the_reply(line: str) -> None:
+    """Nor does its cause, which some loggers show too."""
     exchange = Exchange("/x", Get(name="TOKEN"), greet=False)
     with pytest.raises(client.BadReply, match="not a JSON object") as raised:
         exchange.feed(line.encode("utf-8", "surrogatepass"))
@@ -89,8 +88,8 @@ def test_a_request_that_cannot_be_sent_shows_no_value() -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_errors_go_from_process_to_process(error: client.ClientError) -> None:
-    """As `concurrent.futures` and `multiprocessing` hand them on."""
+def test_errors_can_be_pickled(error: client.ClientError) -> None:
+    """`concurrent.futures` and `multiprocessing` pass them between processes."""
     for again in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
         assert type(again) is type(error)
         assert (str(again), repr(again), vars(again)) == (str(error), repr(error), vars(error))
@@ -119,7 +118,7 @@ def test_a_bundle_keeps_fields_and_order(fields: dict[str, str]) -> None:
         '{"":"c"}',
     ],
 )
-def test_no_bundle(text: str) -> None:
+def test_values_that_are_not_bundles(text: str) -> None:
     assert SecretValue("x", text, 1, 1).reveal_fields() is None
 
 
@@ -134,7 +133,7 @@ def test_no_bundle(text: str) -> None:
         ),
     )
 )
-def test_any_line_is_an_answer_or_an_error_of_the_family(line: bytes) -> None:
+def test_any_line_is_a_reply_or_a_client_error(line: bytes) -> None:
     from remo_broker.client.project import secret_value
 
     exchange = Exchange("/x", Get(name="TOKEN"), greet=False)
@@ -157,7 +156,7 @@ def modules_after(code: str) -> set[str]:
 
 
 def test_what_a_get_imports() -> None:
-    """Each of these would cost `remo-secret get` more than the whole of the library."""
+    """Each of these would cost `remo-secret get` more than the whole library."""
     loaded = modules_after("import remo_broker.secret.main, remo_broker.secret.get, remo_broker.client.quick")
     assert "remo_broker.client.value" in loaded
     assert not loaded & {
@@ -172,9 +171,9 @@ def test_the_synchronous_client_does_without_asyncio() -> None:
     assert "pydantic" not in loaded
 
 
-def test_types_are_for_users_too(tmp_path: pathlib.Path) -> None:
-    """A checker of another project takes the library's annotations only where `py.typed` says
-    so."""
+def test_the_librarys_types_are_exported(tmp_path: pathlib.Path) -> None:
+    """Another project's type checker uses the library's annotations only if there is a
+    `py.typed`."""
     (tmp_path / "uses.py").write_text(
         "from remo_broker.client import AsyncClient, Client\n"
         "reveal_type(Client('/x').get('A').reveal())\n"
@@ -182,7 +181,7 @@ def test_types_are_for_users_too(tmp_path: pathlib.Path) -> None:
     )
     (tmp_path / "site").mkdir()
     shutil.copytree(REPOSITORY / "remo_broker", tmp_path / "site/remo_broker")
-    # On the path of an installed package, and not on that of the sources.
+    # On the path of an installed package, not of the sources.
     (tmp_path / "python").write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path}/site exec {sys.executable} "$@"\n')
     (tmp_path / "python").chmod(0o755)
     done = subprocess.run(
@@ -206,7 +205,7 @@ def test_types_are_for_users_too(tmp_path: pathlib.Path) -> None:
     ], done.stdout
 
 
-def test_everything_that_is_promised_is_there() -> None:
+def test_every_exported_name_exists() -> None:
     for name in client.__all__:
         assert getattr(client, name).__name__ == name
     assert set(dir(client)) == set(client.__all__)

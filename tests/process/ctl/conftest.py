@@ -1,4 +1,4 @@
-"""`remo-brokerctl` run against a broker of the test's own."""
+"""`remo-brokerctl`, run against a broker of the test's own."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class CommandLine:
         return patiently(lambda: programs.run(programs.BROKERCTL, where, *arguments, stdin=stdin, env=env, cwd=cwd))
 
     def says(self, *arguments: str | pathlib.Path, stdin: bytes = b"", status: int = 0) -> str:
-        """What it prints, where nothing goes to standard error."""
+        """Its standard output; standard error must be empty."""
         done = self.run(*arguments, stdin=stdin)
         assert (done.returncode, done.stderr) == (status, b""), (done.stdout, done.stderr)
         return done.stdout.decode()

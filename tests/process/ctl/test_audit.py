@@ -1,5 +1,7 @@
-"""What the review makes of records: rows, JSON and counts. The journal itself is read in
-tests/machine/test_ctl.py."""
+"""The review of records: rows, JSON and counts.
+
+The journal itself is read in tests/machine/test_ctl.py.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,8 @@ USEC = 1780221600 * 1_000_000
 
 
 class Entry:
-    """An entry as cysystemd gives it: text fields, those that stand twice as lists, and the
-    journal's own time."""
+    """An entry as cysystemd returns it: text fields, lists for duplicate fields, and the journal's
+    own time."""
 
     def __init__(self, usec: int = USEC, **fields: str | list[str]) -> None:
         self.data = {name if name.startswith("_") else f"REMO_{name.upper()}": value for name, value in fields.items()}
@@ -46,8 +48,8 @@ def table(records: list[Record], **options: Any) -> Iterator[str]:
     yield ""
 
 
-def test_the_time_of_the_event_where_the_record_waited() -> None:
-    """Records that journald took late have the time at which they were made."""
+def test_a_record_that_waited_shows_the_time_of_its_event() -> None:
+    """Records that journald accepted late show the time at which they were made."""
     assert fetch("A", event_usec=str(USEC - 5)).usec == USEC - 5
     for odd in ("yesterday", "0", "9" * 18, "9" * 5000):
         assert fetch("A", event_usec=odd).usec == USEC
@@ -55,7 +57,7 @@ def test_the_time_of_the_event_where_the_record_waited() -> None:
 
 
 @pytest.mark.parametrize("odd", ["\x1b[2J", "a\nb", "\u202ex", "é", "x" * 5000])
-def test_nothing_reaches_the_terminal_as_it_is(odd: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_field_is_escaped_for_the_terminal(odd: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever the journal holds: the broker writes printable ASCII, but the review does not rely
     on it."""
     record = fetch(odd, project=odd, reason=odd, decision=odd, event=odd)
@@ -68,7 +70,7 @@ def test_nothing_reaches_the_terminal_as_it_is(odd: str, capsys: pytest.CaptureF
     assert all(str(value).isascii() and len(str(value)) <= 1000 for value in audit.fields(record).values())
 
 
-def test_of_a_duplicate_field_the_first_counts() -> None:
+def test_the_first_of_duplicate_fields_counts() -> None:
     record = fetch(["A", "B"], peer_uid=["0", "1"])
     assert record.text("REMO_SECRET") == "A"
     assert audit_requester.peer(record) == "-"

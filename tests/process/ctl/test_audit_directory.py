@@ -1,4 +1,4 @@
-"""Journals that systemd-journal-remote has gathered, of several hosts, reviewed as one."""
+"""Journals of several hosts, gathered by systemd-journal-remote, reviewed as one."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ class Gathered:
         self.directory = directory
 
     def host(self, name: str, *entries: tuple[int, dict[str, str]]) -> None:
-        """The journal of a host: entries with the time at which they were taken, one after the
-        other."""
+        """The journal of a host: entries, each with the time at which it was received."""
         machine = name.encode().hex().ljust(32, "0")[:32]
         text = ""
         for place, (usec, fields) in enumerate(entries, 1):
@@ -96,7 +95,7 @@ def test_hosts_are_reviewed_as_one_in_the_order_of_time(gathered: Gathered) -> N
     assert [one["secret"] for one in gathered.audit("-n1")] == ["C"]
 
 
-def test_a_users_number_of_another_host_gets_no_name_of_this_one(gathered: Gathered) -> None:
+def test_a_uid_of_another_host_is_shown_without_a_name(gathered: Gathered) -> None:
     gathered.host("alpha", (USEC, fetch(1, "A", peer_comm="", peer_unit="")))
     [found] = gathered.audit()
     assert "peer_user" not in found
@@ -122,8 +121,8 @@ def test_entries_of_other_units_are_left_out(gathered: Gathered, forged: dict[st
 
 
 def test_entries_past_the_end_do_not_end_the_search(gathered: Gathered) -> None:
-    """The clock was an hour ahead for a while, and set back: within a boot, the order of the
-    journal is not that of time."""
+    """The clock was an hour ahead for a while and then set back: within a boot, the journal is not
+    ordered by time."""
     ahead = 3600 * SECOND
     entries = [
         (USEC, fetch(1, "FIRST")),
@@ -159,7 +158,7 @@ def test_the_first_fetch_of_each_kind_is_marked(gathered: Gathered) -> None:
     ]
     gathered.host("alpha", *((USEC + place * SECOND, one) for place, one in enumerate(records)))
     assert ["first_seen" in one for one in gathered.audit()] == [True, False, True, True, False]
-    # Also where the first ones are not shown.
+    # Even if the first ones are not shown.
     assert ["first_seen" in one for one in gathered.audit(f"--since=@{USEC // SECOND + 1}")] == [
         False,
         True,
@@ -177,7 +176,7 @@ def test_the_next_login_of_a_user_is_not_a_first_fetch(gathered: Gathered) -> No
     assert ["first_seen" in one for one in gathered.audit()] == [True, False, True]
 
 
-def test_the_same_program_on_two_hosts_is_two(gathered: Gathered) -> None:
+def test_the_same_program_on_two_hosts_counts_as_two(gathered: Gathered) -> None:
     for place, name in enumerate(("alpha", "beta")):
         gathered.host(name, *((USEC + (2 * number + place) * SECOND, fetch(number, "A")) for number in (1, 2)))
     assert [(one["host"], "first_seen" in one) for one in gathered.audit()] == [
@@ -206,8 +205,8 @@ def test_the_same_program_on_two_hosts_is_two(gathered: Gathered) -> None:
     ],
     ids=" ".join,
 )
-def test_what_is_counted_is_what_is_listed(gathered: Gathered, options: tuple[str, ...]) -> None:
-    """Counts are read by another library."""
+def test_counts_agree_with_the_listed_records(gathered: Gathered, options: tuple[str, ...]) -> None:
+    """Counts are read through another library."""
     denied = {"decision": "deny", "outcome": "denied"}
     records = [
         fetch(1, "A"),
@@ -234,7 +233,7 @@ def test_what_is_counted_is_what_is_listed(gathered: Gathered, options: tuple[st
 
 
 def test_counts_of_the_last_records(gathered: Gathered) -> None:
-    """Which are read backwards."""
+    """These are read backwards."""
     gathered.host("alpha", *((USEC + number * SECOND, fetch(number, "A")) for number in range(1, 5)))
     gathered.host("beta", (USEC, fetch(1, "B")), (USEC + 9 * SECOND, fetch(2, "B")))
     counted = programs.run(
@@ -251,7 +250,7 @@ def test_counts_of_the_last_records(gathered: Gathered) -> None:
     assert "10:00:02" not in page
 
 
-def test_a_project_that_never_was_is_an_error(gathered: Gathered) -> None:
+def test_an_unknown_project_is_an_error(gathered: Gathered) -> None:
     gathered.host("alpha", (USEC, fetch(1, "A")))
     done = programs.run(programs.BROKERCTL, "audit", f"--directory={gathered.directory}", "--project=typo")
     assert done.returncode == 1

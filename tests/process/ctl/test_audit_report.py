@@ -73,7 +73,7 @@ def hostile() -> list[Record]:
     ]
 
 
-def test_strings_of_the_journal_make_no_element_and_no_attribute() -> None:
+def test_strings_of_the_journal_add_no_element_or_attribute() -> None:
     plain, odd = Page(Report(records()).html()), Page(Report(hostile()).html())
     assert set(odd.tags) <= set(plain.tags) | {"p"}
     assert not {"script", "img", "iframe", "object", "link", "form"} & set(odd.tags)
@@ -83,7 +83,7 @@ def test_strings_of_the_journal_make_no_element_and_no_attribute() -> None:
         assert one in said
 
 
-def test_nothing_is_asked_of_anywhere() -> None:
+def test_the_page_makes_no_request() -> None:
     page = Page(Report(records()).html())
     for name, value in page.attributes:
         if name in ("href", "src", "action", "data"):
@@ -94,12 +94,12 @@ def test_nothing_is_asked_of_anywhere() -> None:
     assert "url(" not in text
 
 
-def test_a_reader_without_a_mouse_or_eyes_gets_all_of_it() -> None:
+def test_everything_is_accessible_by_keyboard_and_screen_reader() -> None:
     page = Page(Report(records()).html())
     attributes = dict(page.attributes)
     assert attributes["lang"] == "en"
     assert page.tags.count("h1") == 1
-    # A table shows the same as the drawing; what scrolls can be focused and has a name.
+    # A table has the content of the drawing; scrollable areas can be focused and have names.
     assert ("aria-hidden", "true") in page.attributes
     assert page.tags.count("svg") == 1
     regions = [value for name, value in page.attributes if name == "role"]
@@ -133,8 +133,8 @@ def test_denials_come_first() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_the_ends_of_the_time_axis_are_whole(count: int) -> None:
-    """Also where there is a single bar, whose middle is its begin."""
+def test_the_labels_at_the_ends_of_the_time_axis_are_not_cut(count: int) -> None:
+    """Even with a single bar."""
     page = Report([fetch("TOKEN", usec=USEC + number * 900_000_000) for number in range(count)]).html()
     labels = re.findall(r'<text x="(\d+)" y="\d+" text-anchor="(\w+)">', page)
     assert ("0", "start") in labels
@@ -142,17 +142,19 @@ def test_the_ends_of_the_time_axis_are_whole(count: int) -> None:
     assert not [one for one in labels if one in (("0", "middle"), ("0", "end"))]
 
 
-def test_what_was_fetched_before_the_span_is_not_new() -> None:
+def test_a_fetch_seen_before_the_span_is_not_new() -> None:
     known = {one for one in map(pair, records()) if one is not None}
     assert Report(records(), known).new == set()
     assert Report(records(), set()).new == known
 
 
-def test_no_entries_make_a_page_too() -> None:
+def test_a_page_without_entries() -> None:
     assert "Nothing was recorded" in Report([]).html()
 
 
-def test_the_file_is_whole_and_for_its_owner(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_file_is_complete_and_only_for_its_owner(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     output = Output(json_mode="off", legend=True, pager=False)
     path = tmp_path / "report.html"
     write_report(output, Report(records()), str(path))

@@ -1,4 +1,4 @@
-"""The table of the review: its width, its rows, and long runs of the same denial as one."""
+"""The table of the review: its width, its rows, and long runs of one denial."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_what_comes_in_between_does_not_split_a_run() -> None:
         records += [one, fetch("A", usec=one.usec + 1)]
     counts = [run.count for run in collapsed(records)]
     assert sorted(counts) == [1] * 30 + [30]
-    assert counts[0] == 30  # where the first of them stood
+    assert counts[0] == 30  # at the place of the first of them
 
 
 def test_runs_are_of_one_project_program_and_reason_and_end_with_a_pause() -> None:
@@ -69,7 +69,7 @@ def test_a_clock_set_back_loses_no_row() -> None:
     assert sum(run.count for run in collapsed(records)) == len(records)
 
 
-def test_a_run_without_end_holds_back_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_run_holds_back_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit_table, "HELD_ROWS", 50)
     records = []
     for number in range(1000):
@@ -91,11 +91,11 @@ def test_rows_fit_a_hundred_columns(capsys: pytest.CaptureFixture[str], *, hosts
     for live in (False, True):
         found = lines(records, capsys, live=live, hosts=hosts)
         assert max(map(len, found)) <= 100
-        assert any("99 " in line for line in found)  # names differ at their ends
+        assert any("99 " in line for line in found)  # the names differ at their ends
     assert max(map(len, lines(records, capsys, full=True))) > 100
 
 
-def test_program_and_container_are_whole_in_a_hundred_columns(capsys: pytest.CaptureFixture[str]) -> None:
+def test_program_and_container_are_not_shortened_in_a_hundred_columns(capsys: pytest.CaptureFixture[str]) -> None:
     records = scan(1000, peer_comm="postinstall", peer_container=CONTAINER, project="a-project-of-some-length")
     [_, row] = lines(records, capsys)
     assert "postinstall in 0123456789ab" in row
@@ -104,7 +104,7 @@ def test_program_and_container_are_whole_in_a_hundred_columns(capsys: pytest.Cap
     assert "denied" in row
 
 
-def test_no_entries_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_table_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines([], capsys) == ["-- No entries --"]
 
 
@@ -126,7 +126,7 @@ def test_no_entries_are_said(capsys: pytest.CaptureFixture[str]) -> None:
             {"peer_comm": "sh", "peer_container": "web", "peer_unit": "systemd-nspawn@web.service"},
             "sh in container web",
         ),
-        # What a unit, or a user, calls a container below its own control group.
+        # A container name given by a unit or user below its own control group.
         (
             {"peer_comm": "npm", "peer_container": CONTAINER, "peer_unit": "attacker.service"},
             "npm in container 0123456789ab of attacker",
@@ -152,11 +152,11 @@ def test_no_entries_are_said(capsys: pytest.CaptureFixture[str]) -> None:
         ({"peer_unit": "build.service"}, "build, uid 0 (root)"),
         ({}, "pid 7, uid 0 (root)"),
         ({"peer_gone": "1"}, "pid 7 (ended), uid 0 (root)"),
-        ({"peer_comm": ""}, "pid 7, uid 0 (root)"),  # a program may take its name away
+        ({"peer_comm": ""}, "pid 7, uid 0 (root)"),  # a program may set its name to nothing
         ({"peer_comm": "a\x1b[31m", "peer_container": "b\nc"}, "a\\x1b[31m in container b\\nc"),
     ],
 )
-def test_who_it_was(fields: dict[str, Any], who: str) -> None:
+def test_how_a_requester_is_shown(fields: dict[str, Any], who: str) -> None:
     assert audit_requester.who(fetch("A", **fields)) == who
 
 
@@ -187,14 +187,14 @@ def test_requesters_that_differ_share_no_row_and_no_count(capsys: pytest.Capture
         *(("pid 7", True), ("NPM", False), ("docker-*.scope", True), ("/usr/bin/node", True)),
     ],
 )
-def test_who_is_looked_for_by_pattern(pattern: str, *, matches: bool) -> None:
+def test_requesters_are_selected_by_pattern(pattern: str, *, matches: bool) -> None:
     record = fetch(
         "A", peer_comm="npm", peer_container=CONTAINER, peer_unit=f"docker-{CONTAINER}.scope", peer_exe="/usr/bin/node"
     )
     assert audit_requester.matches(record, pattern) is matches
 
 
-def test_summaries_by_what_is_asked_for() -> None:
+def test_summaries_by_each_key() -> None:
     records = [
         *scan(3, peer_comm="npm", peer_container="web"),
         fetch("A", peer_comm="git", peer_unit="build.service"),

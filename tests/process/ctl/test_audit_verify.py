@@ -1,4 +1,4 @@
-"""What `audit --verify` finds: gaps, and serials that stand twice."""
+"""What `audit --verify` finds: gaps and duplicate serials."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def gaps(found: dict[str, Any]) -> list[tuple[int, int]]:
     return [(gap["first"], gap["last"]) for start in found["starts"] for gap in start["gaps"]]
 
 
-def test_whole_starts_have_no_gap(capsys: pytest.CaptureFixture[str]) -> None:
+def test_complete_starts_have_no_gap(capsys: pytest.CaptureFixture[str]) -> None:
     records = numbered([1, 2, 3]) + numbered([1, 2], start="b" * 32)
     status, found = verified(records, capsys)
     assert (status, found["missing"], found["records"], len(found["starts"])) == (0, 0, 5, 2)
@@ -63,12 +63,12 @@ def test_a_gap_is_shown_with_the_times_around_it(capsys: pytest.CaptureFixture[s
     }
 
 
-def test_what_was_displaced_at_the_beginning_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_records_displaced_at_the_beginning_are_missing(capsys: pytest.CaptureFixture[str]) -> None:
     assert gaps(verified(numbered([4, 5]), capsys)[1]) == [(1, 3)]
     assert verified(numbered([4, 5]), capsys, whole=False)[0] == 0
 
 
-def test_what_is_missing_at_the_end_shows_by_the_broker_that_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_running_broker_reveals_records_missing_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
     running = ("a" * 32, 9)
     assert gaps(verified(numbered([1, 2]), capsys, running=running)[1]) == [(3, 9)]
     assert verified(numbered([1, 2]), capsys, running=running, bounded=True)[0] == 0
@@ -86,12 +86,12 @@ def test_a_serial_with_two_contents_is_found(capsys: pytest.CaptureFixture[str])
     assert (status, found["starts"][0]["conflicting_serials"]) == (1, [2])
 
 
-def test_records_without_serials_are_counted_apart(capsys: pytest.CaptureFixture[str]) -> None:
+def test_records_without_serials_are_counted_separately(capsys: pytest.CaptureFixture[str]) -> None:
     status, found = verified([fetch("A"), *numbered([1])], capsys)
     assert (status, found["unnumbered"], found["missing"]) == (0, 1, 0)
 
 
-def test_the_table_says_what_the_json_says(capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_and_json_agree(capsys: pytest.CaptureFixture[str]) -> None:
     end = Record(Entry(USEC, event="broker.stopped", start_id="a" * 32, serial="9"))
     recovered = Record(Entry(USEC, event="audit.recovered", start_id="a" * 32, serial="8", dropped="5"))
     records = [*numbered([1, 2]), recovered, end]

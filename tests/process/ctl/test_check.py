@@ -1,4 +1,4 @@
-"""`remo-brokerctl check`: as a compiler, one line a fault."""
+"""`remo-brokerctl check`: like a compiler, one line per fault."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def faults(done: subprocess.CompletedProcess[bytes]) -> list[str]:
     return done.stderr.decode().splitlines()
 
 
-def test_a_good_one(directory: pathlib.Path) -> None:
+def test_a_valid_manifest(directory: pathlib.Path) -> None:
     path = write_project(directory, "myrepo", "TOKEN")
     file = path / ".devcontainer/remo-broker.toml"
     for given in (path, file):
@@ -34,8 +34,8 @@ def test_a_good_one(directory: pathlib.Path) -> None:
     assert json.loads(check(path, "-j").stdout) == []
 
 
-def test_a_directory_that_anybody_may_write_to(directory: pathlib.Path) -> None:
-    """As volumes of virtual machines often are: a user who can write there decides what the next
+def test_a_world_writable_directory(directory: pathlib.Path) -> None:
+    """Volumes of virtual machines often are. A user who can write there decides what the next
     reload reads."""
     path = write_project(directory, "myrepo", "TOKEN")
     file = path / ".devcontainer/remo-broker.toml"
@@ -91,7 +91,8 @@ def test_the_name_must_be_the_directorys(directory: pathlib.Path) -> None:
 
 
 def test_the_directory_must_have_a_name_that_can_be_registered(directory: pathlib.Path) -> None:
-    """What `register` would say, before the manifest is made to fit a name that none can have."""
+    """It reports what `register` would, before somebody adapts the manifest to an impossible
+    name."""
     for name, says in (("My Project", "rename it"), ("admin", "reserved")):
         path = write_project(directory, name, "TOKEN")
         lines = faults(check(path))
@@ -111,8 +112,8 @@ def test_nothing_to_check(directory: pathlib.Path) -> None:
     assert "larger than 65536 bytes" in faults(check(directory / "large"))[0]
 
 
-def test_what_the_broker_would_not_read(directory: pathlib.Path) -> None:
-    """By the project's directory or by the file itself: the same answer as the broker's."""
+def test_manifests_that_the_broker_would_not_read(directory: pathlib.Path) -> None:
+    """Given by directory or by file, the result is the broker's."""
     path = write_project(directory, "linked", "TOKEN")
     file = path / ".devcontainer/remo-broker.toml"
     file.rename(directory / "target")
@@ -160,8 +161,8 @@ def test_a_manifest_behind_another(directory: pathlib.Path) -> None:
     [" " * 65_000, "\n" * 65_000, "".join(f"[secrets.A{number}]\nx=1\n" for number in range(3_000))],
     ids=["spaces", "lines", "faults"],
 )
-def test_a_file_that_takes_long_to_look_through(directory: pathlib.Path, content: str) -> None:
-    """It ends, long before the tests' own time is over."""
+def test_a_file_that_is_expensive_to_search(directory: pathlib.Path, content: str) -> None:
+    """The search ends long before the test's timeout."""
     (directory / "app/.remo").mkdir(parents=True)
     (directory / "app/.remo/manifest.toml").write_text(content)
     done = check(directory / "app")

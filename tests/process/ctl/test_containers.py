@@ -1,4 +1,4 @@
-"""The names of containers, from what docker and podman keep of them."""
+"""Names of containers, from the state of docker and podman."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ A, B = "a" * 64, "b" * 64
 
 @pytest.fixture
 def state(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pathlib.Path]:
-    """Where docker's, podman's and the user's own are expected: `docker`, `podman.json`, `home`."""
+    """The places of docker's, podman's and the user's state: `docker`, `podman.json`, `home`."""
     monkeypatch.setattr(containers, "DOCKER", str(tmp_path / "docker"))
     monkeypatch.setattr(containers, "PODMAN", str(tmp_path / "podman.json"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -83,14 +83,14 @@ def test_a_name_may_be_anything(state: pathlib.Path, name: object) -> None:
     ],
     ids=["a link", "a pipe", "deep", "another form", "too large"],
 )
-def test_what_is_no_such_state_names_nothing(state: pathlib.Path, replace: Callable[[pathlib.Path], object]) -> None:
+def test_other_content_names_no_container(state: pathlib.Path, replace: Callable[[pathlib.Path], object]) -> None:
     docker(state, B, "/elsewhere")
     replace(docker(state, A, "/web-1"))
     assert containers.container_name(A) == A[:12]
 
 
-def test_what_another_user_calls_a_container_is_not_shown(state: pathlib.Path) -> None:
-    """The reader's own containers may have the same id in that user's account of them."""
+def test_another_users_name_for_a_container_is_not_shown(state: pathlib.Path) -> None:
+    """That user's state may claim the ids of the reader's own containers."""
     podman(state / "home" / containers.PODMAN_HOME, {A: "web-1"})
     for uid, name in ((os.geteuid(), "web-1"), (os.geteuid() + 1, A[:12])):
         record = fetch("S", peer_comm="npm", peer_container=A, peer_unit=f"user@{uid}.service")

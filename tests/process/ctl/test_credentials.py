@@ -1,4 +1,5 @@
-"""`check --credentials` and `explain --unit`: what a unit would load, and why it would not start."""
+"""`check --credentials` and `explain --unit`: what a unit would load, and why it would not
+start."""
 
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ def found(operator: CommandLine, status: int = 1) -> dict[str, tuple[str, str, s
     }
 
 
-def test_check_says_of_each_credential_whether_the_unit_would_get_it(operator: CommandLine) -> None:
+def test_check_tells_for_each_credential_whether_the_unit_would_get_it(operator: CommandLine) -> None:
     any_backup = "backup@*.service"
     assert {one[3] for one in found(operator).values()} == {"no_snapshot"}
     operator.broker.push({"PASSWORD": VALUE, "aws": {"key": VALUE}})
@@ -72,8 +73,8 @@ def test_check_of_a_unit_that_no_rule_names(operator: CommandLine) -> None:
 
 
 @pytest.mark.parametrize(("length", "served"), [(83, True), (84, False), (263, False)])
-def test_names_that_systemd_has_no_room_for(operator: CommandLine, length: int, *, served: bool) -> None:
-    """It puts both into the address that it connects from."""
+def test_names_that_are_too_long_for_systemd(operator: CommandLine, length: int, *, served: bool) -> None:
+    """systemd puts both into the address that it connects from."""
     operator.broker.push({"PASSWORD": VALUE, "aws": {"user": VALUE}})
     unit = f"backup@{'x' * (length - len('backup@.service') - len('password'))}.service"
     shown = operator.json("check", "--credentials", unit, status=int(not served))

@@ -1,4 +1,4 @@
-"""`remo-brokerctl devcontainer`: what it prints is what engines take, and what it writes loses
+"""`remo-brokerctl devcontainer`: engines accept what it prints, and what it writes loses
 nothing."""
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def test_settings(project: pathlib.Path, operator: CommandLine) -> None:
     assert operator.json("devcontainer", "myrepo") == found
 
 
-def test_the_start_is_stopped_where_the_project_is_not_served(project: pathlib.Path) -> None:
+def test_the_container_does_not_start_if_the_project_is_not_served(project: pathlib.Path) -> None:
     *command, folder = json.loads(show(project))["initializeCommand"]
     assert folder == "${localWorkspaceFolder}", "a colleague's is elsewhere"
     done = subprocess.run([*command, project], capture_output=True, text=True, check=False)
@@ -78,13 +78,13 @@ def test_other_engines(project: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize("odd", ["a,b", 'c"d', "e:f", "g h", "it's", "i\nj", "k=l", "$HOME", "\u00e9"])
-def test_the_path_of_a_project_reaches_each_engine_whole(directory: pathlib.Path, odd: str) -> None:
+def test_each_engine_gets_the_projects_path_unchanged(directory: pathlib.Path, odd: str) -> None:
     (directory / odd).mkdir()
     project = write_project(directory / odd, "myrepo", "TOKEN")
     for engine in ("docker", "podman"):
         script = f"{engine}() {{ printf '%s\\0' \"$@\"; }}; {show(project, f'--{engine}')}"
         echoed = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout.split("\0")
-        # Both read it with Go's reader of CSV, which reads these as Python's does.
+        # Both parse it with Go's CSV reader, which reads these like Python's.
         (fields,) = csv.reader(io.StringIO(echoed[4], newline=""))
         assert fields[1] == f"source={project}/.devcontainer/remo-broker.toml"
     if any(sign in odd for sign in ',"\n'):
@@ -105,7 +105,7 @@ def test_a_path_that_is_not_a_project(directory: pathlib.Path) -> None:
 
 @pytest.fixture
 def feature(directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
-    """The Feature as it is installed."""
+    """The Feature as installed."""
     place = directory / "feature"
     place.mkdir()
     (place / "devcontainer-feature.json").write_text("{}")
@@ -126,7 +126,7 @@ def document(project: pathlib.Path) -> Any:
 
 
 @pytest.mark.usefixtures("feature")
-def test_writing_twice_changes_nothing_more(project: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_writing_again_changes_nothing(project: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert written(project) == 0
     assert document(project) == json.loads(show(project))
     assert os.access(project / ".devcontainer/remo-broker/install.sh", os.X_OK)
@@ -137,7 +137,7 @@ def test_writing_twice_changes_nothing_more(project: pathlib.Path, capsys: pytes
 
 
 @pytest.mark.usefixtures("feature")
-def test_what_is_there_stays(project: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_existing_settings_stay(project: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = project / ".devcontainer/devcontainer.json"
     old = {"image": "debiän", "mounts": ["source=a,target=b"], "features": {"x": {"y": 1}}, "runArgs": []}
     file.write_text("\ufeff" + json.dumps(old, indent="\t", ensure_ascii=False))
@@ -152,7 +152,7 @@ def test_what_is_there_stays(project: pathlib.Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.usefixtures("feature")
-def test_nothing_in_it_is_of_one_host_alone(project: pathlib.Path, directory: pathlib.Path) -> None:
+def test_it_contains_nothing_specific_to_this_host(project: pathlib.Path, directory: pathlib.Path) -> None:
     assert written(project) == 0
     assert str(directory) not in (project / ".devcontainer/devcontainer.json").read_text()
 
@@ -170,7 +170,7 @@ def test_a_file_above_names_the_feature_from_there(project: pathlib.Path) -> Non
 
 @pytest.mark.usefixtures("feature")
 def test_a_file_in_a_folder_of_its_own(project: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """As projects with several containers have them. Which of several is meant, only a person knows."""
+    """Projects with several containers have them. If there are several, the user must choose."""
     one, two = (project / f".devcontainer/{name}/devcontainer.json" for name in ("one", "two"))
     one.parent.mkdir()
     one.write_text('{"image": "x"}')
@@ -190,7 +190,7 @@ def test_a_file_in_a_folder_of_its_own(project: pathlib.Path, capsys: pytest.Cap
 
 @pytest.mark.usefixtures("feature")
 @pytest.mark.parametrize("mode", [0o600, 0o664])
-def test_its_mode_and_the_ends_of_its_lines_stay(project: pathlib.Path, mode: int) -> None:
+def test_mode_and_line_ends_stay(project: pathlib.Path, mode: int) -> None:
     file = project / ".devcontainer/devcontainer.json"
     file.write_bytes(b'{\r\n  "image": "x"\r\n}\r\n')
     file.chmod(mode)
@@ -200,7 +200,7 @@ def test_its_mode_and_the_ends_of_its_lines_stay(project: pathlib.Path, mode: in
 
 
 @pytest.mark.usefixtures("feature")
-def test_a_file_that_has_it_all_keeps_its_format(project: pathlib.Path) -> None:
+def test_a_complete_file_is_not_reformatted(project: pathlib.Path) -> None:
     text = json.dumps(json.loads(show(project)) | {"ports": [1, 2]})
     file = project / ".devcontainer/devcontainer.json"
     file.write_text(text)
@@ -209,14 +209,14 @@ def test_a_file_that_has_it_all_keeps_its_format(project: pathlib.Path) -> None:
 
 
 @pytest.mark.usefixtures("feature")
-def test_what_is_no_file_is_left_alone(project: pathlib.Path) -> None:
+def test_anything_but_a_regular_file_is_left_alone(project: pathlib.Path) -> None:
     os.mkfifo(project / ".devcontainer/devcontainer.json")
     assert written(project) == 1
     assert (project / ".devcontainer/devcontainer.json").is_fifo()
 
 
 @pytest.mark.usefixtures("feature")
-def test_a_fifo_in_the_place_of_a_file_keeps_nobody_waiting(project: pathlib.Path) -> None:
+def test_a_fifo_in_place_of_a_file_is_not_waited_for(project: pathlib.Path) -> None:
     inside = project / ".devcontainer/remo-broker"
     inside.mkdir()
     fifos = (project / ".devcontainer/devcontainer.json.new", inside / "install.sh", inside / "install.sh.new")
@@ -242,7 +242,7 @@ def test_a_fifo_in_the_place_of_a_file_keeps_nobody_waiting(project: pathlib.Pat
         '{"initializeCommand": "true"}',
     ],
 )
-def test_a_file_that_would_lose_something_is_left_alone(
+def test_a_file_that_a_rewrite_would_damage_is_left_alone(
     project: pathlib.Path, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = project / ".devcontainer/devcontainer.json"

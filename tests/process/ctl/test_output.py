@@ -1,4 +1,4 @@
-"""What the output of `remo-brokerctl` looks like, and what it says to misuse."""
+"""The format of `remo-brokerctl`'s output, and its errors for wrong usage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.conftest import StartBroker
 
 
-def test_no_terminal_no_colour(operator: CommandLine, directory: pathlib.Path) -> None:
+def test_no_colour_without_a_terminal(operator: CommandLine, directory: pathlib.Path) -> None:
     operator.says("register", write_project(directory, "myrepo", "TOKEN"))
     for arguments in (["status"], ["list"], ["show", "myrepo"], ["explain", "myrepo", "TOKEN"], ["--help"]):
         assert b"\x1b" not in operator.run(*arguments, env={"TERM": "xterm-256color"}).stdout
@@ -113,7 +113,7 @@ def test_help_and_version() -> None:
 
 
 @pytest.mark.parametrize("command", [["list"], ["show", "x"], ["clear"], ["reload", "--all"], ["explain", "x", "Y"]])
-def test_nobody_there(directory: pathlib.Path, command: list[str]) -> None:
+def test_without_a_broker(directory: pathlib.Path, command: list[str]) -> None:
     line = refused(programs.run(programs.BROKERCTL, f"--socket={directory}/admin.sock", *command), 1)
     assert "Hint: run 'systemctl enable --now" in line
 
@@ -129,7 +129,7 @@ def test_a_project_socket_is_refused_as_admin_socket(start_broker: StartBroker) 
 
 
 def test_an_internal_error_shows_no_text(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """A bug's message or traceback may hold a secret: what a report needs is where it was."""
+    """A bug's message or traceback may hold a secret; a report needs only its place."""
     from remo_broker.ctl import main, session
 
     def broken(_: object) -> None:

@@ -1,4 +1,4 @@
-"""Long output on a terminal, and what the pager does with it."""
+"""Long output on a terminal, and the pager."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.conftest import StartBroker
 
 
-# The user's pager is used under root too.
+# So that the user's pager is used even as root.
 TRUSTED = {"SYSTEMD_PAGERSECURE": "1"}
 NOBODY = 65534
 
@@ -45,8 +45,8 @@ def test_long_output_is_paged(projects: CommandLine, directory: pathlib.Path) ->
     assert b"paged" not in projects.run("list", env={"PAGER": str(pager)}).stdout
 
 
-def test_a_pager_that_is_left_early(start_broker: StartBroker) -> None:
-    """With more to come than the pipe to it holds."""
+def test_quitting_the_pager_early(start_broker: StartBroker) -> None:
+    """While there is more output than its pipe holds."""
     names = [f"project-{number:04}" for number in range(1500)]
     many = CommandLine(start_broker(projects=[registration(name, "TOKEN") for name in names]))
     shown = many.on_terminal("list", env={"PAGER": "head -n 3", "NO_COLOR": "1"} | TRUSTED)
@@ -65,8 +65,8 @@ def test_with_less(projects: CommandLine) -> None:
 
 @pytest.mark.takes_root("root's pager")
 def test_roots_pager_runs_no_command(projects: CommandLine, directory: pathlib.Path) -> None:
-    """Who may run this by sudo could otherwise run anything: by the pager's own commands, or by
-    naming the pager."""
+    """A user who may run this by sudo could otherwise run anything, through the pager's commands or
+    by naming the pager."""
     tools = directory / "tools"
     tools.mkdir()
     for name in ("pager", "more", "mine", "less"):
@@ -85,7 +85,7 @@ def test_roots_pager_runs_no_command(projects: CommandLine, directory: pathlib.P
     assert "project-199" in projects.on_terminal("list", env=only_more).text
 
 
-def test_a_user_has_the_pager_of_their_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_users_choose_their_pager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
     monkeypatch.setattr(os, "getuid", lambda: NOBODY)
     assert not terminal._elevated()
@@ -94,7 +94,7 @@ def test_a_user_has_the_pager_of_their_choice(monkeypatch: pytest.MonkeyPatch) -
 
 
 def script(directory: pathlib.Path, text: str) -> dict[str, str]:
-    """Settings under which the shell's `text` is the pager."""
+    """Settings with the shell script `text` as the pager."""
     path = directory / "pager"
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o755)
@@ -103,7 +103,7 @@ def script(directory: pathlib.Path, text: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("pager", ["/nowhere/pager", "less 'unclosed", "/", "''", "/etc/passwd"])
 def test_a_pager_that_cannot_be_started(projects: CommandLine, pager: str) -> None:
-    """Another one is used, or none: a setting of the user's must not hide what was asked for."""
+    """Another one is used, or none: a wrong setting must not hide the output."""
     shown = projects.on_terminal("list", env={"PAGER": pager, "PATH": "/nowhere"} | TRUSTED)
     assert "project-199" in shown.text
     assert (shown.status, "remo-brokerctl:" in shown.text) == (0, False)
@@ -125,8 +125,8 @@ def test_a_pager_that_fails_does_not_change_the_status(projects: CommandLine, di
 
 
 def test_interrupted_while_the_pager_shows_it_all(projects: CommandLine, directory: pathlib.Path) -> None:
-    """^C reaches both: who started the pager waits for it, else both would read from the
-    terminal."""
+    """^C reaches both processes: the command waits for the pager, otherwise pager and shell would
+    both read from the terminal."""
     env = script(directory, "cat >/dev/null; kill -INT $PPID; sleep 1; echo still here")
     shown = projects.on_terminal("list", env=env)
     assert "still here" in shown.text

@@ -1,4 +1,4 @@
-"""`remo-brokerctl` on projects: from register to unregister, and why a get is answered as it is."""
+"""`remo-brokerctl` for projects: from register to unregister, and explain."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_symlink_to_a_project_is_the_project(operator: CommandLine, directory:
     assert operator.json("show", "myrepo")["project_path"] == str(directory / "myrepo")
 
 
-def test_what_cannot_be_registered(operator: CommandLine, directory: pathlib.Path) -> None:
+def test_projects_that_cannot_be_registered(operator: CommandLine, directory: pathlib.Path) -> None:
     path = write_project(directory, "myrepo", "TOKEN")
     assert "--name" in refused(operator.run("register", directory / "No Project"), 1)
     assert "there is no such directory" in refused(operator.run("register", directory / "nowhere"), 1)
@@ -130,7 +130,7 @@ def test_reload_all(operator: CommandLine, directory: pathlib.Path) -> None:
 
 
 def test_a_taken_name_is_refused_with_its_directory(operator: CommandLine, directory: pathlib.Path) -> None:
-    """`reload`, the advice for the same directory, would read the other one's manifest."""
+    """`reload`, the hint for the same directory, would read the other project's manifest."""
     first = write_project(directory / "a", "myrepo", "TOKEN")
     operator.says("register", first)
     text = refused(operator.run("register", write_project(directory / "b", "myrepo", "TOKEN")), 1)
@@ -163,7 +163,7 @@ def test_a_project_that_is_not_served_is_marked(operator: CommandLine, directory
 
 
 def test_a_project_whose_containers_are_not_served_is_marked(operator: CommandLine, directory: pathlib.Path) -> None:
-    """Its other socket, for the host, is in place."""
+    """Its other socket, for the host, exists."""
     operator.says("register", write_project(directory, "myrepo", "TOKEN"))
     operator.broker.push({"TOKEN": "x"})
     operator.says("explain", "myrepo", "TOKEN")

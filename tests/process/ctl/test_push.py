@@ -1,5 +1,5 @@
 """`remo-brokerctl push`: secrets come from files and standard input, never from the command line,
-and nowhere else go."""
+and go nowhere else."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def test_text_is_pushed_as_a_string(served: CommandLine, directory: pathlib.Path
     assert served.broker.get("A")["value"] == "tökn"
 
 
-def test_a_directory_is_a_secret_a_file(served: CommandLine, directory: pathlib.Path) -> None:
-    """As engines mount them, Kubernetes with links and hidden directories."""
+def test_each_file_of_a_directory_is_a_secret(served: CommandLine, directory: pathlib.Path) -> None:
+    """Engines mount secrets like that; Kubernetes adds links and hidden directories."""
     where = directory / "mounted"
     (where / "..data").mkdir(parents=True)
     (where / "..data/A").write_text("x\n")
@@ -143,8 +143,8 @@ def test_root_reads_what_a_dotenv_names_with_the_rights_of_its_owner(
 
 
 def test_a_fifo_is_refused_and_a_pipe_is_read(served: CommandLine, directory: pathlib.Path) -> None:
-    """A FIFO that nobody writes to would keep an operator waiting; what a shell passes for
-    <(COMMAND) is a pipe."""
+    """A FIFO without a writer would keep an operator waiting; a shell passes <(COMMAND) as a
+    pipe."""
     os.mkfifo(directory / "fifo")
     assert "is a FIFO" in refused(served.run("push", directory / "fifo"), 1)
     assert "is a FIFO" in refused(served.run("push", f"A=@{directory}/fifo"), 1)
@@ -171,13 +171,13 @@ def test_a_command_is_pushed_if_it_succeeds(served: CommandLine) -> None:
     assert generation(served) == before
 
 
-def test_it_tells_which_projects_lack_something(served: CommandLine) -> None:
+def test_projects_that_lack_a_secret_are_named(served: CommandLine) -> None:
     assert "myrepo now lacks KEY, aws.\n" in served.says("push", stdin=b"A=x\nB=y\n")
     assert served.json("push", stdin=b"A=x\nB=y\n")["unsatisfied"] == [{"name": "myrepo", "missing": ["KEY", "aws"]}]
     assert "lacks" not in served.says("push", stdin=b"A=x\nB=y\nKEY=z\naws=z\n")
 
 
-def test_it_tells_what_came_went_and_changed(served: CommandLine) -> None:
+def test_added_removed_and_changed_names_are_shown(served: CommandLine) -> None:
     assert "Added 3, removed 0, changed 0.\n" in served.says("push", stdin=b'{"A":"1","B":"2","C":{"x":"y"}}')
     text = served.says("push", stdin=b'{"A":"1","B":"3","D":"4","C":{"x":"z"}}')
     assert "Added 1, removed 0, changed 2.\n" in text
@@ -216,8 +216,8 @@ def test_no_value_is_typed(served: CommandLine) -> None:
     assert "is a terminal" in shown.text
 
 
-def test_nothing_is_not_taken_for_no_secrets(served: CommandLine, directory: pathlib.Path) -> None:
-    """It is what a program before the pipe leaves when it fails."""
+def test_empty_input_does_not_clear_the_store(served: CommandLine, directory: pathlib.Path) -> None:
+    """A failed program at the start of a pipeline leaves empty input."""
     served.broker.push({"A": "kept"})
     (directory / "empty").write_bytes(b" \n\t\r\n")
     for arguments, source in (([], "standard input"), (["-"], "standard input"), ([directory / "empty"], "empty")):
@@ -247,7 +247,7 @@ def test_a_fault_changes_nothing(served: CommandLine) -> None:
     assert served.broker.get("A")["value"] == "kept"
 
 
-def test_too_much(served: CommandLine, directory: pathlib.Path) -> None:
+def test_a_push_that_is_too_large(served: CommandLine, directory: pathlib.Path) -> None:
     many = {f"N{number}": "x" * 60_000 for number in range(17)}
     text = json.dumps(many | {"LAST": "y" * 50_000}).encode()
     assert "standard input: larger than 1048576 bytes" in refused(served.run("push", stdin=text), 1)

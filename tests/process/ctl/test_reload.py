@@ -1,5 +1,5 @@
-"""A project's code can write its manifest: what it would allow beyond before counts only when an
-operator says so."""
+"""A project's code can write its manifest: anything it would newly allow needs an operator's
+approval."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_diff_shows_names_numbers_and_bindings(
     assert allowed(operator) == ["A", "B"], "nothing was adopted"
 
 
-def test_reload_of_what_takes_away_asks_nothing(
+def test_reload_of_a_narrower_manifest_does_not_ask(
     operator: CommandLine, directory: pathlib.Path, path: pathlib.Path
 ) -> None:
     write_project(directory, path.name, "B", extra="# a comment\n[cache]\nttl_seconds = 10\n")
@@ -63,7 +63,7 @@ def test_reload_of_what_takes_away_asks_nothing(
 
 
 def test_diff_shows_where_secrets_would_go(operator: CommandLine, path: pathlib.Path, directory: pathlib.Path) -> None:
-    """Those of new names too, and nothing that a terminal obeys."""
+    """For new names too, with control characters escaped."""
     extra = """
 [secrets.A]
 fetch_as = "file"
@@ -89,7 +89,7 @@ env_var = "LD_PRELOAD"
     assert operator.json("diff", "myrepo", status=1)["new_hosts"] == {"git.example.org": "B"}
 
 
-def test_what_is_too_long_to_show_is_said_to_be(
+def test_bindings_too_long_to_show_are_mentioned(
     operator: CommandLine, path: pathlib.Path, directory: pathlib.Path
 ) -> None:
     template = "{{value}}" + '"' * 31_000
@@ -115,7 +115,7 @@ CACHE = "[cache]\nttl_seconds = 60\nmax_entries = 5\n"
     ],
     ids=["name", "lease", "leases", "binding", "host"],
 )
-def test_more_of_any_kind_has_to_be_approved(
+def test_any_widening_must_be_approved(
     operator: CommandLine, directory: pathlib.Path, path: pathlib.Path, names: list[str], extra: str
 ) -> None:
     write_project(directory, path.name, "A", "B", extra=CACHE)
@@ -130,10 +130,8 @@ def test_more_of_any_kind_has_to_be_approved(
     assert not waits(operator)
 
 
-def test_a_host_that_the_manifest_removes_goes_at_once(
-    operator: CommandLine, path: pathlib.Path, directory: pathlib.Path
-) -> None:
-    """Even if the manifest adds something, which waits."""
+def test_a_removed_host_is_removed_at_once(operator: CommandLine, path: pathlib.Path, directory: pathlib.Path) -> None:
+    """Even if the manifest also adds something, which waits for approval."""
     write_project(directory, path.name, "A", "B", extra='[hosts]\n"one.example" = "A"\n"two.example" = "B"\n')
     operator.says("reload", "--yes", "myrepo")
     write_project(directory, path.name, "A", "B", "NEW", extra='[hosts]\n"one.example" = "A"\n')
@@ -143,8 +141,8 @@ def test_a_host_that_the_manifest_removes_goes_at_once(
     assert allowed(operator) == ["A", "B"]
 
 
-def test_bindings_that_no_operator_has_seen_wait(start_broker: StartBroker, directory: pathlib.Path) -> None:
-    """Those of a project that an earlier version registered, which kept none."""
+def test_unapproved_bindings_wait(start_broker: StartBroker, directory: pathlib.Path) -> None:
+    """Bindings of a project registered by an earlier version, which kept none."""
     extra = '[secrets.A]\nfetch_as = "env"\nenv_var = "LD_PRELOAD"\n[hosts]\n"git.example.org" = "A"\n'
     path = write_project(directory, "myrepo", "A", "B", extra=extra)
     projects = [registration("myrepo", "A", "B", "C", project_path=str(path))]
@@ -170,13 +168,13 @@ def test_reload_asks_on_a_terminal(operator: CommandLine, directory: pathlib.Pat
     assert allowed(operator) == ["A", "B", "NEW"]
 
 
-def test_sighup_adopts_what_narrows_and_no_more(
+def test_sighup_adopts_only_what_is_narrower(
     operator: CommandLine, directory: pathlib.Path, path: pathlib.Path
 ) -> None:
     write_project(directory, path.name, "NEW", "B", extra="[cache]\nttl_seconds = 900\n")
 
     def waits_after_a_signal() -> bool:
-        # On a busy host the manifest may not be read in time, and the next signal has it read again.
+        # On a busy host the manifest may not be read in time; the next signal then reads it again.
         operator.broker.signal(signal.SIGHUP)
         return waits(operator)
 
@@ -193,7 +191,7 @@ def test_sighup_adopts_what_narrows_and_no_more(
     assert "diff" not in operator.says("status")
 
 
-def test_what_was_approved_is_what_is_adopted(
+def test_only_the_approved_content_is_adopted(
     operator: CommandLine, directory: pathlib.Path, path: pathlib.Path
 ) -> None:
     """A manifest that changes between the question and the answer is not adopted."""
@@ -206,7 +204,7 @@ def test_what_was_approved_is_what_is_adopted(
     assert operator.broker.ask({"op": "reload", "name": "myrepo"})["allowlist"] == ["A", "B", "HARMLESS", "PRECIOUS"]
 
 
-def test_what_cannot_be_read_is_named_with_the_next_step(operator: CommandLine, path: pathlib.Path) -> None:
+def test_an_unreadable_manifest_is_named_with_the_next_step(operator: CommandLine, path: pathlib.Path) -> None:
     (path / ".devcontainer/remo-broker.toml").write_text("nonsense")
     ways = (["diff", "myrepo"], ["reload", "myrepo"], ["reload", "--dry-run", "myrepo"])
     for command in ways:
@@ -224,8 +222,8 @@ def test_what_cannot_be_read_is_named_with_the_next_step(operator: CommandLine, 
 # --- register
 
 
-def test_a_name_of_the_operators_choice(operator: CommandLine, directory: pathlib.Path) -> None:
-    """For a directory whose name is none, and for a second worktree of one project."""
+def test_a_name_chosen_by_the_operator(operator: CommandLine, directory: pathlib.Path) -> None:
+    """For a directory whose name is invalid, and for a second worktree of one project."""
     path = write_project(directory / "clone", "myrepo", "A")
     odd = path.rename(directory / "My.App")
     assert "--name" in refused(operator.run("register", odd), 1)
@@ -259,7 +257,7 @@ def test_replace_keeps_the_sockets(operator: CommandLine, path: pathlib.Path, di
     assert allowed(operator) == ["C"], "what fails changes nothing"
 
 
-def test_register_replace_of_what_is_not_there_registers(operator: CommandLine, directory: pathlib.Path) -> None:
+def test_register_replace_of_an_unknown_project_registers_it(operator: CommandLine, directory: pathlib.Path) -> None:
     path = write_project(directory, "fresh", "A")
     found = json.loads(operator.run("register", "--replace", "-j", path).stdout)
     assert found["allowlist"] == ["A"]

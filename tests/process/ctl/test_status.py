@@ -1,4 +1,4 @@
-"""`remo-brokerctl status`, of a broker that runs, does not run, or hangs."""
+"""`remo-brokerctl status` for a broker that runs, does not run, or hangs."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def test_status_as_json_is_that_of_the_protocol(operator: CommandLine) -> None:
     assert found["audit"] == wanted["audit"]
 
 
-def test_status_of_what_does_not_run(operator: CommandLine) -> None:
+def test_status_of_a_broker_that_does_not_run(operator: CommandLine) -> None:
     operator.broker.process.kill()
     operator.broker.wait()
-    operator.broker.process.returncode = 0  # this end was wanted
+    operator.broker.process.returncode = 0  # this end was intended
     assert operator.says("status", status=3).startswith("○ remo-broker\n State: stopped; ")
     assert operator.json("status", status=3) == {"state": "stopped", "socket_path": str(operator.broker.admin)}
     operator.broker.admin.unlink()
@@ -60,7 +60,7 @@ def test_an_unknown_status(operator: CommandLine) -> None:
 
 
 def test_a_broker_that_hangs(operator: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It listens and does not answer: that is not idle."""
+    """A broker that listens and does not answer is not idle."""
     from remo_broker.client import connection
     from remo_broker.ctl import main
 

@@ -1,8 +1,8 @@
-"""A hostile client: `python attacker.py KIND SOCKET`, until it is killed. Prints a line once
-it has begun.
+"""A hostile client: `python attacker.py KIND SOCKET`, until it is killed.
 
-On the standard library alone and by itself, as it runs as other users and under other limits than
-the tests."""
+Prints a line once it has begun. A standalone script with only the standard library, because it runs
+as other users and under other limits than the tests.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ import time
 MANY = 1000
 LONGEST = 64 * 1024
 GET = b'{"op":"get","name":"ALLOWED"}\n'
-# What takes longest to read: the most values in the fewest bytes.
+# The most expensive to read: the most values in the fewest bytes.
 NUMBERS = b'{"op":"ping","x":[' + b"1," * (LONGEST // 2 - 20) + b"1]}\n"
 
 
 class Flood:
-    """Many connections that do what they can without waiting, made again when the broker closes
-    them."""
+    """Many connections that never wait, reopened when the broker closes them."""
 
     def __init__(
         self, path: str, size: int, sends: bytes, *, reads: bool, piece: int = 1 << 20, pause: float = 0
@@ -86,27 +85,27 @@ def slow_writers(path: str) -> None:
 
 
 def partial_lines(path: str) -> None:
-    """As much as a line may have, and never its end."""
+    """The maximum length of a line, without its end."""
     Flood(path, MANY, b'{"x":"' + b"x" * (LONGEST - 100), reads=False, pause=0.01).run()
 
 
 def long_lines(path: str) -> None:
-    """Lines that take as long to read as a line can."""
+    """The lines that are most expensive to read."""
     Flood(path, 64, NUMBERS, reads=True).run()
 
 
 def middling_lines(path: str) -> None:
-    """The same below what counts as long."""
+    """The same, just below the length that counts as long."""
     Flood(path, MANY, (b'{"op":"x","x":[' + b"1," * 110 + b"1]}\n") * 1000, reads=True).run()
 
 
 def non_readers(path: str) -> None:
-    """Ten thousand gets each, and not one answer read."""
+    """Ten thousand gets each, without reading a reply."""
     Flood(path, 256, GET * 10_000, reads=False, pause=0.01).run()
 
 
 def pipeliners(path: str) -> None:
-    """The same, with every answer read."""
+    """The same, reading every reply."""
     Flood(path, 64, GET * 10_000, reads=True).run()
 
 
@@ -121,17 +120,17 @@ def garbage(path: str) -> None:
 
 
 def infos(path: str) -> None:
-    """The longest answer that there is, asked for and not read."""
+    """Requests for the longest reply, which is not read."""
     Flood(path, 256, b'{"op":"info"}\n' * 10_000, reads=False, pause=0.01).run()
 
 
 def hoard(path: str) -> None:
-    """Connections that say nothing."""
+    """Silent connections."""
     Flood(path, MANY, b"", reads=True, pause=0.01).run()
 
 
 def storm(path: str) -> None:
-    """Connect and leave, as fast as it goes."""
+    """Connect and disconnect as fast as possible."""
     print("begun", flush=True)
     while True:
         members = [socket.socket(socket.AF_UNIX) for _ in range(64)]
@@ -144,7 +143,7 @@ def storm(path: str) -> None:
 
 
 def descriptors(path: str) -> None:
-    """Descriptors with every message, as many as one may carry."""
+    """The maximum number of descriptors with every message."""
     passed = array.array("i", [os.open("/dev/null", os.O_RDONLY) for _ in range(253)])
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)]
     for number in itertools.count():
@@ -162,7 +161,7 @@ def descriptors(path: str) -> None:
 
 
 def refused(path: str) -> None:
-    """Connections that are refused at once, and that send as much as they can."""
+    """Connections that are refused at once and send as much as they can."""
     Flood(path, 64, NUMBERS, reads=True).run()
 
 

@@ -1,4 +1,4 @@
-"""Attackers as processes of their own, and a client that behaves."""
+"""Attackers as separate processes, and a well-behaved client."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ GET = {"op": "get", "name": "TOKEN"}
 # How often the client of another project asks.
 EVERY_SECONDS = 0.002
 ATTACKER = pathlib.Path(__file__).with_name("attacker.py")
-# Attackers leave the processors to the broker and to the tests.
+# Attackers yield the processors to the broker and the tests.
 NICE_ATTACKER = 10
-# The most that the broker may do for others until it has answered a get, of its own processor time:
-# by the clock, other processes on this machine would decide. The benchmarks' limit, too.
+# The most processor time that the broker may spend on others before it answers a get. Wall-clock
+# time would depend on other processes of this machine. The benchmarks' limit, too.
 MAX_SECONDS = 0.050
 
 
 @pytest.fixture
 def attack() -> Iterator[Attack]:
-    """`attack(kind, socket)` starts one that goes on until the test ends; `user`: as whom."""
+    """`attack(kind, socket)` starts one that runs until the test ends, as `user`."""
     with contextlib.ExitStack() as stack:
 
         def start(kind: str, path: str | os.PathLike[str], user: int | None = None) -> subprocess.Popen[bytes]:
@@ -82,7 +82,7 @@ class OtherClient:
 
     @contextlib.contextmanager
     def _asks(self) -> Iterator[Link]:
-        """Sends nothing before the block, and expects the value after it."""
+        """A connection on which the block sends a request; the reply must be the value."""
         self._asked += 1
         with contextlib.ExitStack() as stack:
             link = self._link

@@ -1,5 +1,5 @@
-"""What clients can make the broker hold is bounded by named limits, and running into them harms
-nobody else."""
+"""Named limits bound what clients can make the broker hold; reaching them affects no other
+client."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tests.support.broker import Reply
 
 CONNECTIONS = Config().max_connections_per_project
-# What is measured in a second in which the broker has nothing to do.
+# Measured while the broker is idle for a second.
 MAX_IDLE_PROCESSOR_SHARE = 0.2
 
 
@@ -69,15 +69,15 @@ def test_unfinished_requests(start_broker: StartBroker, connections: Connections
     poll("those who are too many to be told", tally)
     assert {(one["code"], one["reason"]) for one in told.values()} == {("rate_limited", "too_many_requests")}
     assert len(told) < CONNECTIONS
-    # What is kept, what one read of each may add, and room for the objects around it.
+    # What is kept, what one read of each may add, and room for their objects.
     assert (broker.resident_kib() - before) * 1024 <= MAX_UNREAD + CONNECTIONS * (READ_SIZE + 4096)
     with Link(broker.project("quiet")) as link:
         assert link.ask({"op": "ping"})["ok"]
 
 
-def test_answers_that_nobody_reads(start_broker: StartBroker, connections: Connections) -> None:
-    """The longest values and the longest `info`, asked for as often as the burst allows: they are
-    not copied."""
+def test_unread_replies(start_broker: StartBroker, connections: Connections) -> None:
+    """The longest values and the longest `info`, requested as often as the burst allows, are not
+    copied."""
     names = tuple(f"{number:0128}" for number in range(490))
     broker = start_broker(projects=[registration("noisy", "A", *names)])
     broker.push({"A": "x" * 65_000})
@@ -99,11 +99,11 @@ def test_connections(start_broker: StartBroker, connections: Connections) -> Non
     links = connections.join(broker.project("noisy"), CONNECTIONS)
     assert links[-1].ask({"op": "ping"})["ok"]
     descriptors = broker.descriptors()
-    broker.signal(signal.SIGSTOP)  # else it may refuse each with a reply as fast as they come
+    broker.signal(signal.SIGSTOP)  # else it may refuse each with a reply as fast as they arrive
     more = connections.join(broker.project("noisy"), 10 * MAX_OVERFLOW)
     broker.signal(signal.SIGCONT)
     assert more[0].reply()["reason"] == "too_many_connections"
-    assert broker.descriptors() <= descriptors + MAX_OVERFLOW + 1  # one is just being looked at
+    assert broker.descriptors() <= descriptors + MAX_OVERFLOW + 1  # one is just being handled
     answers = [link.rest() for link in more[1:]]
     assert len([one for one in answers if one]) < 2 * MAX_OVERFLOW
     assert all(json.loads(one)["code"] == "rate_limited" for one in answers if one)
@@ -114,7 +114,7 @@ def test_connections(start_broker: StartBroker, connections: Connections) -> Non
 
 
 def test_out_of_descriptors(start_broker: StartBroker, connections: Connections) -> None:
-    """The listeners are left alone for a while, not tried over and over, and not lost."""
+    """The listeners are paused, not retried continuously, and not lost."""
     broker = start_broker(
         through=("prlimit", "--nofile=48:48"), projects=[registration("myrepo")], max_connections_admin=64
     )
@@ -140,10 +140,10 @@ def _is_served(path: pathlib.Path, op: str) -> bool:
 
 
 def test_passed_descriptors_are_not_kept(start_broker: StartBroker) -> None:
-    """The kernel refuses them, or they are closed as the message is read: a process that waits on
-    the other end of one sees it."""
+    """The kernel refuses them, or they are closed when the message is read. The process at their
+    other end sees that."""
     broker = start_broker(projects=[registration("myrepo", "A")])
-    with Link(broker.project()) as link:  # the broker keeps files of the process that connected last
+    with Link(broker.project()) as link:  # the broker keeps the /proc files of the process that connected last
         link.ask({"op": "info"})
         descriptors = broker.descriptors() - 1
     for path in (broker.project(), broker.admin, broker.status_socket):
@@ -165,7 +165,7 @@ def test_passed_descriptors_are_not_kept(start_broker: StartBroker) -> None:
 
 @pytest.mark.parametrize("plane", ["project", "mount", "admin", "status_socket"])
 def test_a_descriptor_that_takes_long_to_close_delays_nobody(start_broker: StartBroker, plane: str) -> None:
-    """A read that discards one closes it, in the middle of it."""
+    """A read that discards one closes it before it returns."""
     require_refusal()
     broker = start_broker(projects=[registration("myrepo", "A"), registration("other", "A")])
     broker.push({"A": "a"})
@@ -176,7 +176,7 @@ def test_a_descriptor_that_takes_long_to_close_delays_nobody(start_broker: Start
         assert broker.get("A", "other")["value"] == "a"
 
 
-def test_a_denied_answer_tells_nothing(start_broker: StartBroker) -> None:
+def test_a_denial_reveals_nothing(start_broker: StartBroker) -> None:
     """The same bytes whether or not the broker holds the secret, another project may have it, or
     nothing was pushed."""
     broker = start_broker(projects=[registration("mine", "A"), registration("other", "B")])
@@ -191,14 +191,14 @@ def test_a_denied_answer_tells_nothing(start_broker: StartBroker) -> None:
     assert json.loads(answers.pop())["reason"] == "not_in_manifest"
 
 
-def test_pushes_at_one_time_have_generations_of_their_own(start_broker: StartBroker) -> None:
-    """Also where the one that began first is done last."""
+def test_concurrent_pushes_have_different_generations(start_broker: StartBroker) -> None:
+    """Even if the first to begin is the last to finish."""
     broker = start_broker(projects=[registration("myrepo", "A")])
     long = {"A": "long"} | {f"S{number}": "x" for number in range(20_000)}
     with Link(broker.admin) as first, Link(broker.admin) as second:
 
         def answers_of_both() -> list[Reply]:
-            """Those of one long push, and of the short ones that were answered before it."""
+            """The replies to one long push and to the short ones answered before it."""
             first.socket.settimeout(WAIT_SECONDS)
             first.send({"op": "push-creds", "secrets": long})
             first.socket.setblocking(False)
@@ -209,7 +209,7 @@ def test_pushes_at_one_time_have_generations_of_their_own(start_broker: StartBro
                     answers.append(first.reply() | {"long": True})
             return answers if len(answers) > 5 else []
 
-        # A client that is slow to ask finds the long one done.
+        # If the client was too slow, the long push was already done.
         answers = poll("a long push beside several others", answers_of_both)
     generations = [answer["generation"] for answer in answers]
     assert len(set(generations)) == len(generations)

@@ -1,5 +1,5 @@
-"""Whatever is in a manifest's place: it is refused in one line, nothing foreign is read, and
-everybody else is served meanwhile."""
+"""Anything in a manifest's place is refused in one line; nothing foreign is read, and other
+projects are served meanwhile."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ GOOD = 'schema_version = 1\nproject = "myrepo"\n[secrets.OWN]\n'
 UNREADABLE, INVALID = {"manifest_unreadable"}, {"manifest_invalid"}
 EITHER = UNREADABLE | INVALID
 RELOADS = 12
-# Of a manifest that others change meanwhile.
+# Codes for a manifest that others change meanwhile.
 ATTEMPTS = 3
-# How many gets of another project are answered before an operator is whose manifest is read. A
+# How many gets of another project are answered before the operator whose manifest is being read. A
 # broker that read it itself could answer one before and one after; a reader takes the time of
 # twenty to start.
 MIN_GETS = 4
 
-# Both say that they have begun, and go on until they are killed.
+# Both report that they have begun, and run until they are killed.
 _GROW = """
 import os, sys
 descriptor = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
@@ -88,7 +88,7 @@ def program(code: str, *arguments: pathlib.Path) -> Iterator[None]:
 
 
 def ask_beside(broker: Broker, other_client: OtherClient, request: Reply) -> Reply:
-    """The operator's reply, until which another project's gets are answered."""
+    """The operator's reply; another project's gets must be answered until then."""
 
     def once() -> Reply:
         with Link(broker.admin) as operator:
@@ -101,8 +101,8 @@ def ask_beside(broker: Broker, other_client: OtherClient, request: Reply) -> Rep
 
 @pytest.fixture
 def broker(start_broker: StartBroker) -> Broker:
-    # The other client asks for as long as a manifest takes: no rate limit, so that a slow machine
-    # does not make it exceed its own.
+    # The other client asks for as long as a manifest takes; without a rate limit, so that it does
+    # not exceed one on a slow machine.
     broker = start_broker(projects=[registration("quiet", "TOKEN")], rate_limit_per_second=0)
     broker.push({"TOKEN": "value"})
     return broker
@@ -158,8 +158,7 @@ def _control_characters(place: pathlib.Path, _stack: contextlib.ExitStack) -> No
     place.write_text(GOOD + '[secrets."A\\u001b[2J\\u202e"]\n"\\u0007" = 1\n')
 
 
-# What the refusal says: a reader that waited for one of these until it was ended would be a refusal
-# too.
+# What the refusal says. A reader that waits until its deadline would also be a refusal.
 FILES = {
     _symlink: "a symlink, not a regular file",
     _fifo: "a FIFO, not a regular file",
@@ -167,7 +166,7 @@ FILES = {
     _device: "a character device, not a regular file",
     _directory: "a directory, not a regular file",
     _sparse: "a sparse file",
-    _growing: "",  # it may be whole when it is read, and no manifest
+    _growing: "",  # it may be complete when it is read, and not a manifest
     _leased: "another program holds a lease on it",
     _hard_link: "a hard link to a file of another user",
     _control_characters: "",
@@ -218,8 +217,8 @@ def children(broker: Broker) -> list[str]:
 
 
 def reader_of(broker: Broker) -> int:
-    """The broker's child, which is there for a moment only; not before it is a program of its own,
-    as the broker waits for that."""
+    """The broker's child, which exists only for a moment; not before its exec, which the broker
+    waits for."""
     end = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < end:
         for child in children(broker):
@@ -229,7 +228,7 @@ def reader_of(broker: Broker) -> int:
 
 
 def test_a_reader_that_hangs(broker: Broker, other_client: OtherClient, place: pathlib.Path) -> None:
-    """As on a file system that does not answer: it is given up, and ended."""
+    """As on a file system that does not respond: it is abandoned and killed."""
     place.write_text(GOOD)
     request = {"op": "register", "name": "myrepo", "project_path": str(place.parents[1])}
     with Link(broker.admin) as operator:
@@ -243,11 +242,10 @@ def test_a_reader_that_hangs(broker: Broker, other_client: OtherClient, place: p
     assert broker.ask(request)["ok"]
 
 
-def test_readers_that_cannot_be_ended(
+def test_readers_that_cannot_be_killed(
     broker: Broker, other_client: OtherClient, place: pathlib.Path, directory: pathlib.Path
 ) -> None:
-    """Their places are given to others, and when their file system is there again nothing is left
-    of them."""
+    """Others take their places, and nothing of them remains once their file system responds."""
     place.write_text(GOOD)
     hanging = MAX_READERS + 1
     (directory / "silent").mkdir()
@@ -269,7 +267,7 @@ def test_readers_that_cannot_be_ended(
 def test_swapped_for_a_foreign_file_while_it_is_read(
     broker: Broker, other_client: OtherClient, place: pathlib.Path
 ) -> None:
-    """With a manifest that would be good for the project, if it were its own."""
+    """The foreign file is a manifest that would be valid for the project."""
     place.write_text(GOOD)
     link = place.parents[2] / "link"
     link.symlink_to(place.parents[2] / "foreign")
@@ -277,7 +275,8 @@ def test_swapped_for_a_foreign_file_while_it_is_read(
     with program(_SWAP, place, link):
         answers: list[Reply] = []
         end = time.monotonic() + WAIT_SECONDS
-        # Both ways of the race: mostly the swap is seen, as it changes the file's time.
+        # Both outcomes of the race: mostly the swap is detected, because it changes the file's
+        # times.
         while len(answers) < RELOADS or (len({one["ok"] for one in answers}) < 2 and time.monotonic() < end):
             answers.append(ask_beside(broker, other_client, {"op": "reload", "name": "myrepo"}))
     read = [answer["allowlist"] for answer in answers if answer["ok"]]

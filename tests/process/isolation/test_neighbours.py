@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 
     from tests.process.isolation.conftest import Attack
 
-# As many gets, the broker stopped before each, and others between them.
+# This many gets with the broker stopped before each, and others in between.
 STOPS = 15
-# After so many, all too slow, it is no chance any more.
+# This many slow ones in a row are not chance.
 ENOUGH_STOPS = 4
 GETS_BETWEEN = 5
-# All that one project can make the broker keep, see `MAX_UNREAD`, one read of each of its 256
-# connections, and their objects: 5 MiB as measured. The rest is what the heap does not give back.
+# All that one project can make the broker keep (see `MAX_UNREAD`), one read of each of its 256
+# connections, and their objects, 5 MiB as measured. The rest is memory that the heap does not
+# return.
 MAX_GROWTH_KIB = 10 * 1024
-# As much as a manifest can allow: the answer to `info` has nearly 64 KiB.
+# As much as a manifest can allow: the reply to `info` has nearly 64 KiB.
 LONG_ALLOWLIST = tuple(f"{number:0128}" for number in range(490))
 
 WITHIN_A_PROJECT = (
@@ -64,8 +65,8 @@ def broker() -> Iterator[Broker]:
 
 
 def assert_served(other_client: OtherClient) -> None:
-    """Whatever waits beside a get, most are answered in the time that the broker may take; a busy
-    machine may make single ones look longer."""
+    """Most gets must be answered within the time that the broker may take; on a busy machine single
+    ones may appear longer."""
     took: list[float] = []
     for _ in range(STOPS):
         if len(took) >= ENOUGH_STOPS and min(took) >= MAX_SECONDS:
@@ -106,10 +107,10 @@ def test_without_a_rate_limit(directory: pathlib.Path, attack: Attack) -> None:
 
 
 @pytest.mark.parametrize(("project", "user"), [("unregistered", None), ("closed", NOBODY)])
-def test_who_is_refused(
+def test_refused_clients(
     broker: Broker, other_client: OtherClient, attack: Attack, project: str, user: int | None
 ) -> None:
-    """On the socket of no project, and of one that does not allow the peer."""
+    """On the socket of an unregistered project, and of one that does not allow the peer."""
     if user is not None:
         if os.geteuid() != 0:
             unavailable("connecting as another user takes root")

@@ -1,7 +1,6 @@
-"""The manifest reader with its TOML parser replaced by one that does what no parser should: see
-test_child.
+"""The manifest reader with its TOML parser replaced by a misbehaving one: see test_child.
 
-python -m tests.process.manifest.stand_in WHAT DESCRIPTOR
+Usage: python -m tests.process.manifest.stand_in WHAT DESCRIPTOR
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from tests.support.broker import NOBODY
 
 
 class Probed(Exception):
-    """Its subclass's name says what was possible."""
+    """The name of its subclass tells what was possible."""
 
 
 def fail(_: bytes) -> None:
@@ -58,7 +57,7 @@ def fork() -> int:
 
 
 def probe(_: bytes) -> None:
-    """Try what the reader must not be able to do, and say what worked."""
+    """Try what the reader must not be able to do, and report what worked."""
     worked = []
     for name, attempt in (
         ("write", lambda: os.write(os.open("written", os.O_CREAT | os.O_WRONLY), b"x")),

@@ -22,7 +22,7 @@ from tests.unit.manifest.test_document import BOMBS
 if TYPE_CHECKING:
     from tests.support.manifests import ProjectDirectory
 
-# What takes longer hangs; generous, as the machine may be busy.
+# A longer run hangs; generous, because the machine may be busy.
 HANGS_AFTER = 20.0
 ROOT = Path(remo_broker.__file__).parent.parent
 PYTHON = [sys.executable, "-P"]
@@ -45,7 +45,7 @@ def start(
 
 
 def run(line: bytes, *given: str, **options: Any) -> dict[str, Any]:
-    """What the child says. Fails where it says it wrongly."""
+    """The child's reply, which must be well-formed."""
     done = start(line, *given, **options)
     assert done.returncode == 0
     assert done.stderr == b""
@@ -58,7 +58,7 @@ def run(line: bytes, *given: str, **options: Any) -> dict[str, Any]:
     return said
 
 
-def test_a_good_manifest(project: ProjectDirectory) -> None:
+def test_a_valid_manifest(project: ProjectDirectory) -> None:
     file = project.write(GOOD + b"[secrets.NPM_TOKEN]\n[cache]\ndefault_ttl_seconds = 600\n", PLACES[1])
     assert run(request(project.path, ttl=800, entries=32)) == {
         "ok": True,
@@ -100,7 +100,7 @@ def test_a_costly_manifest_is_refused_within_the_deadline(project: ProjectDirect
 
 
 def test_the_longest_line_goes_out_whole(project: ProjectDirectory) -> None:
-    """Also where it does not fit at once, as into a pipe that has little room."""
+    """Even if it does not fit at once, as with a nearly full pipe."""
     names = ",".join(f'"{number:04}"' for number in range(9_300))
     project.write(f'schema_version=1\nproject.name="myrepo"\nallowlist.secrets=[{names}]')
     command = [*PYTHON, "-m", "remo_broker.manifest"]
@@ -115,7 +115,7 @@ def test_the_longest_line_goes_out_whole(project: ProjectDirectory) -> None:
     assert len(said["allowlist"]) == 9_300
 
 
-def test_a_reader_that_nobody_listens_to_ends_quietly(project: ProjectDirectory) -> None:
+def test_a_reader_without_a_listener_exits_quietly(project: ProjectDirectory) -> None:
     project.write()
     receive, send = os.pipe()
     os.close(receive)
@@ -146,7 +146,7 @@ def test_a_malformed_request(line: bytes) -> None:
         ("sleep", "manifest_unreadable", "took longer than 1.5 s"),
     ],
 )
-def test_whatever_happens_is_one_line(project: ProjectDirectory, parser: str, code: str, says: str) -> None:
+def test_any_failure_is_one_line(project: ProjectDirectory, parser: str, code: str, says: str) -> None:
     project.write()
     said = run(request(project.path), parser, "-", module="tests.process.manifest.stand_in")
     assert said["code"] == code
@@ -174,7 +174,7 @@ def test_all_modules_are_loaded_before_the_deadlines_run(project: ProjectDirecto
     assert done.stdout.split() == [b"True"]
 
 
-def test_the_kernel_ends_what_does_not_hear_the_alarm(project: ProjectDirectory) -> None:
+def test_the_kernel_kills_a_reader_that_ignores_the_alarm(project: ProjectDirectory) -> None:
     project.write()
     done = start(request(project.path), "loop_in_c", "-", module="tests.process.manifest.stand_in")
     assert done.returncode == -signal.SIGKILL
@@ -212,7 +212,7 @@ def test_no_plugin_of_another_package_runs(project: ProjectDirectory, tmp_path: 
     assert not mark.exists()
 
 
-def test_load_holds_the_name_to_that_of_the_directory(project: ProjectDirectory) -> None:
+def test_load_requires_the_directorys_name(project: ProjectDirectory) -> None:
     project.write()
     assert load(str(project.path)).allowlist == ("GITHUB_TOKEN",)
     elsewhere = project.path.rename(project.path.parent / "elsewhere")
@@ -221,7 +221,7 @@ def test_load_holds_the_name_to_that_of_the_directory(project: ProjectDirectory)
     assert caught.value.key == "project"
 
 
-def test_faults_tells_all_of_them_and_the_file(project: ProjectDirectory) -> None:
+def test_faults_returns_all_faults_and_the_file(project: ProjectDirectory) -> None:
     file = project.write(GOOD + b"[secrets.A]\nx = 1\n[cache]\ny = 1\n")
     source, found = faults(str(project.path))
     assert source == str(file)

@@ -1,5 +1,5 @@
-"""A reader that its manifest took over: another program answers in its place, over the socket that
-systemd would start the reader on."""
+"""A compromised reader: another program answers in its place, over the socket on which systemd
+would start the reader."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHOWN |= {"allowlist": ["A", "B"], "hosts": {"h": "A"}, "bindings": {"A": [{"env
 
 
 class Helpers:
-    """`says` is what the reader answers next."""
+    """`says` is the reader's next reply."""
 
     def __init__(self, directory: pathlib.Path) -> None:
         self.says: dict[str, Any] = SHOWN
@@ -75,10 +75,10 @@ def helpers(directory: pathlib.Path) -> Iterator[Helpers]:
     ],
     ids=lambda lie: next(iter(lie)),
 )
-def test_what_it_says_under_an_approved_hash_is_what_was_shown(
+def test_content_under_an_approved_hash_must_be_what_was_shown(
     start_broker: StartBroker, helpers: Helpers, lie: dict[str, Any]
 ) -> None:
-    """Whatever is read in between."""
+    """Even if another reading comes in between."""
     broker = start_broker(projects=[registration("app", "A")])
     shown = broker.ask({"op": "preview", "name": "app"})
     assert (shown["added"], shown["sha256"]) == (["B"], "0" * 64)

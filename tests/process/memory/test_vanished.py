@@ -46,7 +46,8 @@ def test_vanished_in_mid_push(fallback: Broker, look: Callable[[list[str | bytes
 
 
 def test_vanished_in_mid_answer(fallback: Broker, look: Callable[[list[str | bytes]], Findings]) -> None:
-    """A client that stops reading keeps the reply being sent to it for `PEER_SECONDS`, and nothing else."""
+    """A client that stops reading keeps the reply being sent to it for `PEER_SECONDS`, and
+    nothing else."""
     random_ = random.Random("reader")
     values: list[str | bytes] = [plain(random_, 4000) for _ in range(8)]
     push = {"op": "push-creds", "secrets": {f"S{number}": value for number, value in enumerate(values)}}

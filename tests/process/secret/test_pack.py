@@ -38,7 +38,8 @@ NEXT = "3.14"
 
 @pytest.fixture(autouse=True)
 def own_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file looks for `python3` on the PATH, and the compiled half is for the version that packs."""
+    """The file looks for `python3` on the PATH, and the compiled half is for the version that
+    packs."""
     monkeypatch.setenv("PATH", f"{os.path.dirname(sys.executable)}:{os.defpath}")
 
 

@@ -146,7 +146,8 @@ def test_removing_needs_neither_the_broker_nor_the_manifest_of_then(project: Wor
 
 @pytest.fixture
 def nothing_else_rendered() -> None:
-    """Where no manifest says what to remove, files that this user rendered outside the tests count."""
+    """Where no manifest says what to remove, files that this user rendered outside the tests
+    count."""
     for directory in tmpfs.candidates():
         own = os.path.join(directory, tmpfs.own_name())
         if os.path.isdir(own) and os.listdir(own):

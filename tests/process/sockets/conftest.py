@@ -1,4 +1,5 @@
-"""One broker for the tests that change nothing for each other, and socket units for those with a broker of their own."""
+"""One broker for the tests that change nothing for each other, and socket units for those with
+a broker of their own."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ BINARY = {"KEYSTORE": "3q2+7w=="}
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Broker]:
-    """A broker with the project `myrepo`, no rate limit, and the secrets of the manual's examples pushed once."""
+    """A broker with the project `myrepo`, no rate limit, and the secrets of the manual's
+    examples pushed once."""
     with short_directory() as directory:
         broker = Broker(directory, projects=[registration("myrepo", *ALLOWED)], rate_limit_per_second=0)
         with contextlib.closing(broker):

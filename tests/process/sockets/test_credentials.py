@@ -1,4 +1,5 @@
-"""The credentials socket, with this process in systemd's place: it connects, and reads to the end."""
+"""The credentials socket, with this process in systemd's place: it connects, and reads to the
+end."""
 
 from __future__ import annotations
 
@@ -198,7 +199,8 @@ def test_another_user_gets_nothing_under_the_same_address(systemd: Systemd) -> N
 
 
 def test_a_peer_that_has_ended_gets_nothing(systemd: Systemd) -> None:
-    """The unit that it ran in can no longer be determined; systemd's own peer waits for the answer."""
+    """The unit that it ran in can no longer be determined; systemd's own peer waits for the
+    answer."""
     systemd.broker.push({"PASSWORD": VALUE})
     systemd.broker.signal(signal.SIGSTOP)
     client = connected_by_another(systemd)
@@ -234,7 +236,8 @@ def test_a_refusal_that_a_kill_cuts_short_stays_one(
 def test_a_broker_that_does_not_start_refuses_every_unit(
     systemd: Systemd, units: Units, notify: NotifySocket, credential_rules: pathlib.Path
 ) -> None:
-    """Those that a broker before had accepted, and those in the queue; the slow ones at its next attempt."""
+    """Those that a broker before had accepted, and those in the queue; the slow ones at its
+    next attempt."""
     held = systemd.connect()
     notify.wait_for(FDSTORE="1")
     systemd.broker.process.kill()

@@ -44,7 +44,8 @@ def test_descriptors_that_a_reader_sends_are_closed(directory: pathlib.Path, mon
 
 
 def test_a_reader_that_starts_late_is_waited_for(directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a busy machine: the time that a project's files may take counts from when they are read."""
+    """As on a busy machine: the time that a project's files may take counts from when they are
+    read."""
     monkeypatch.setattr(manifest_child, "READ_SECONDS", 0.2)
 
     def answer(connection: socket.socket) -> None:
@@ -78,7 +79,8 @@ def test_a_reader_that_hangs_is_given_up(
 
 
 def answered(directory: pathlib.Path, answer: Callable[[socket.socket], None]) -> object:
-    """What comes of a reading whose reader is `answer`, which gets the connection after the request."""
+    """What comes of a reading whose reader is `answer`, which gets the connection after the
+    request."""
     (directory / "internal").mkdir()
     results = []
     with socket.socket(socket.AF_UNIX) as helper, contextlib.closing(Loop(print)) as loop:

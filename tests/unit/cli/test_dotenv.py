@@ -1,4 +1,5 @@
-"""Dotenv: a value on which bash, python-dotenv and node's dotenv agree, or an error with its line."""
+"""Dotenv: a value on which bash, python-dotenv and node's dotenv agree, or an error with its
+line."""
 
 from __future__ import annotations
 

@@ -77,7 +77,8 @@ documents = st.fixed_dictionaries({}, optional=dict.fromkeys(KEYS, values)) | st
 
 
 def foreign_texts(value: Any) -> set[str]:
-    """Every text of a document that a message must not contain: no keyword, no valid secret name."""
+    """Every text of a document that a message must not contain: no keyword, no valid secret
+    name."""
     if isinstance(value, str):
         return (
             {value}

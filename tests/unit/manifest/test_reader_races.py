@@ -47,7 +47,8 @@ def test_a_leased_file(project: ProjectDirectory) -> None:
 
 
 def dates_mapped_writes(directory: Path) -> bool:
-    """Whether the file system changes a file's times for writes through a mapping; tmpfs does not."""
+    """Whether the file system changes a file's times for writes through a mapping; tmpfs does
+    not."""
     with tempfile.TemporaryFile(dir=directory) as file:
         file.write(bytes(4096))
         file.flush()

@@ -1,4 +1,5 @@
-"""The rules of remo-broker-manifest(5): what is accepted, what is refused, and with which message."""
+"""The rules of remo-broker-manifest(5): what is accepted, what is refused, and with which
+message."""
 
 from __future__ import annotations
 

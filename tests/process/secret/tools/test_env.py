@@ -85,7 +85,8 @@ def test_dotenv_that_compose_and_shells_read(place: ToolSetup) -> None:
 
 
 def test_dotenv_refuses_what_its_readers_see_differently(place: ToolSetup) -> None:
-    """Nothing of the others is printed either: a file that is half written would be taken for whole."""
+    """Nothing of the others is printed either: a file that is half written would be taken for
+    whole."""
     for value in (QUOTES, "`\\"):
         push(place, value)
         done = place.remo("env")

@@ -60,7 +60,8 @@ class Expiring:
         return fields
 
     def has_ended(self) -> bool:
-        """Whether a get is refused because the secret has expired; every other reply has the value."""
+        """Whether a get is refused because the secret has expired; every other reply has the
+        value."""
         fields = self.get()
         assert fields["ok"] or (fields["code"], fields["reason"]) == ("not_found", "expired")
         return not fields["ok"]

@@ -197,7 +197,8 @@ def test_an_answer_is_sent_whole_although_the_kernel_lacked_memory(
 
 
 def test_a_connection_that_cannot_be_watched_is_not_closed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its unit would start with an empty credential; the next broker finds it in systemd's store."""
+    """Its unit would start with an empty credential; the next broker finds it in systemd's
+    store."""
     monkeypatch.setattr(bench.loop, "watch", fail)
     client = bench.connect()
     client.setblocking(False)
