@@ -1,4 +1,5 @@
-"""One client that asks now and then beside fifty that never stop: W1, A4, and what the one waits for."""
+"""One client that asks now and then beside fifty that never stop: W1, A4, and what the one
+waits for."""
 
 from __future__ import annotations
 
@@ -59,7 +60,8 @@ def measure(setting: Setting, unit: Unit) -> tuple[list[Check], list[dict[str, A
 
 
 def _beside(setting: Setting, unit: Unit, project: str = "") -> tuple[Sample, float]:
-    """What the one saw, and how often the fifty, of `project` or the same, were answered in a second."""
+    """What the one saw, and how often the fifty, of `project` or the same, were answered in a
+    second."""
     seconds = setting.many(SECONDS)
     say(f"one client beside {BUSY_CONNECTIONS}, {seconds} s")
     busy = dataclasses.replace(unit.get, socket=unit.project_socket(project)) if project else unit.get

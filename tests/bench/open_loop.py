@@ -110,7 +110,8 @@ def _load(setting: Setting, side: Side, rate: int, seconds: int, rounds: int, *,
 
 
 def disturbances(setting: Setting, unit: Unit) -> tuple[list[Check], list[dict[str, Any]]]:
-    """No requirement; the worst wait of clients at the slow rate while something else is done again and again."""
+    """No requirement; the worst wait of clients at the slow rate while something else is done
+    again and again."""
     unit.settle()
     for number in range(MANIFESTS):
         unit.register(f"manifest-{number:03}")

@@ -184,7 +184,8 @@ def checks(rounds: Rounds, asked: int, kept: dict[str, int], audit: dict[tuple[b
 def left_out(
     setting: Setting, unit: Unit, piece: str, cases: list[tuple[bool, bool]]
 ) -> dict[tuple[bool, bool], tuple[str, Figure]]:
-    """The service as it is and without a piece, in turn: by case both in words, and what the piece adds."""
+    """The service as it is and without a piece, in turn: by case both in words, and what the
+    piece adds."""
     whole, bare = Rounds(), Rounds()
 
     def measure(rounds: Rounds) -> None:

@@ -46,13 +46,13 @@ CLIENT = (
         "remo_broker/secret/project_directory.py",
         "env=os.environ | NO_FETCH, ",
         "",
-        "tests/process/secret/test_bindings.py::test_git_runs_nothing_that_the_repository_names[fetch]",
+        "tests/process/secret/test_bindings.py::test_git_runs_no_program_that_the_repository_names[fetch]",
     ),
     Mutant(
         "remo_broker/secret/project_directory.py",
         '"-c", "core.fsmonitor=false", ',
         "",
-        "tests/process/secret/test_bindings.py::test_git_runs_nothing_that_the_repository_names[monitor]",
+        "tests/process/secret/test_bindings.py::test_git_runs_no_program_that_the_repository_names[monitor]",
     ),
     Mutant(
         "remo_broker/manifest/__init__.py",
@@ -76,7 +76,7 @@ CLIENT = (
         "remo_broker/secret/get.py",
         "map(escaped, line.split",
         "map(str, line.split",
-        "tests/process/secret/test_hostile_input.py::test_no_command_shows_what_a_terminal_obeys",
+        "tests/process/secret/test_hostile_input.py::test_no_command_prints_control_characters",
     ),
     Mutant(
         PLACES,
@@ -94,7 +94,7 @@ CLIENT = (
         TMPFS,
         "        if is_in_memory(directory) and is_safe(directory) and",
         "        if is_safe(directory) and",
-        "tests/process/secret/test_files.py::test_a_disk_is_not_rendered_on",
+        "tests/process/secret/test_files.py::test_nothing_is_rendered_on_a_disk",
     ),
     Mutant(
         TMPFS,
@@ -118,7 +118,7 @@ CLIENT = (
         "remo_broker/secret/bindings.py",
         "    if digest != info.manifest_sha256:\n",
         "    if False:\n",
-        "tests/process/secret/test_exec.py::test_an_edited_manifest_counts_when_it_is_reloaded",
+        "tests/process/secret/test_exec.py::test_an_edited_manifest_takes_effect_when_it_is_reloaded",
     ),
     Mutant(
         GIT,
@@ -203,7 +203,7 @@ CLIENT = (
         PACK,
         "exec python3 -IS ",
         "exec python3 -S ",
-        "tests/process/secret/test_pack.py::test_nothing_of_the_callers_surroundings_is_imported",
+        "tests/process/secret/test_pack.py::test_nothing_from_the_callers_environment_is_imported",
     ),
     Mutant(
         PACK,

@@ -14,7 +14,7 @@ BINDER = "remo_broker/binder/files.py"
 LISTENER = "remo_broker/broker/sockets/listener.py"
 LISTENERS = "remo_broker/broker/sockets/project_listeners.py"
 
-IN_FORCE = "tests/process/memory/test_process.py::test_settings_of_the_allocator_are_put_in_force"
+IN_FORCE = "tests/process/memory/test_process.py::test_settings_of_the_allocator_are_applied"
 NO_TRACE = "tests/machine/test_borders.py::test_the_brokers_user_cannot_trace_it_at_any_moment"
 GATE = "tests/machine/test_borders.py::test_the_gate_is_closed_where_it_has_to_be_made_again"
 READER_SEES = "tests/machine/test_borders.py::test_the_reader_alone_sees_projects_and_nothing_else"

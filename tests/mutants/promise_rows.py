@@ -28,7 +28,7 @@ STATIC_CLIENT = "remo_broker/secret/remo-secret.c"
 
 FALLBACK = "tests/process/memory/test_traces.py::test_fallback_keeps_one_copy"
 VANISHED = "tests/process/memory/test_vanished.py"
-SIDECAR_MEMORY = "tests/process/sidecar/test_run.py::test_no_value_is_left_in_its_memory_or_its_log"
+SIDECAR_MEMORY = "tests/process/sidecar/test_run.py::test_no_value_is_left_in_its_memory_or_log"
 OWN_JOURNAL = "tests/machine/test_journal.py::test_nobody_else_writes_to_it"
 FIX_ACL = "tests/machine/test_borders.py::test_register_opens_a_closed_home_for_the_reader_alone"
 

@@ -51,9 +51,8 @@ if TYPE_CHECKING:
             """Whether the receiver can probably write what it receives."""
 
 
-# A healthy journald empties its queue in well under a millisecond, but a rotation or a sync may
-# take tens of milliseconds. All clients wait meanwhile, so this must be well below the 200 ms in
-# which a status has to be answered.
+# A healthy journald empties its queue within a millisecond, but a rotation or sync may take tens of
+# them. All clients wait meanwhile, and a status must be answered within 200 ms.
 SEND_SECONDS = 0.1
 # The longest wait for all datagrams of one turn together.
 TURN_SECONDS = 0.15

@@ -1,4 +1,4 @@
-"""The scanner, and what it takes to use it."""
+"""The scanner, and fixtures for it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def without_memfd_secret() -> tuple[str, ...]:
 
 @pytest.fixture(scope="module")
 def fallback(without_memfd_secret: tuple[str, ...]) -> Iterator[Broker]:
-    """A broker whose secret memory can be read, for tests that change nothing for each other."""
+    """A broker whose secret memory can be read, shared by tests that do not affect each other."""
     with short_directory() as directory:
         broker = Broker(
             directory,

@@ -1,6 +1,7 @@
-"""The process gives nothing away: no dump, no ptrace, no swap, whatever the memory.
+"""The process exposes nothing: no dump, no ptrace, no swap, whatever kind of memory it has.
 
-What another process of the same user may do is tried in a booted systemd: tests/machine/test_secrecy.py.
+What another process of the same user may do is tested in a booted systemd:
+tests/machine/test_secrecy.py.
 """
 
 from __future__ import annotations
@@ -77,10 +78,10 @@ def read_remotely(pid: int, address: int) -> int:
 
 
 def test_not_even_root_reads_secret_memory(secret: Broker) -> None:
-    """By any of the ways in which the kernel hands out another process's memory."""
+    """By any interface of the kernel to another process's memory."""
     require_tracing()
     heap = mappings(secret.pid, "[heap]")
-    # What a connection had that is closed by now goes back to the kernel; the push and its bundles stay.
+    # Memory of closed connections goes back to the kernel; the push and its bundles stay.
     poll("the connections to be closed", lambda: len(mappings(secret.pid, "/secretmem")) <= 2 + Arena.SPARES)
     secret_memory = mappings(secret.pid, "/secretmem")
     assert read_remotely(secret.pid, heap[0][0]) == 0
@@ -159,11 +160,11 @@ def test_no_core(loaded: Broker, directory: pathlib.Path) -> None:
         assert not (directory / f"core.{loaded.pid}").exists()
 
 
-def test_settings_of_the_allocator_are_put_in_force(start_broker: StartBroker) -> None:
+def test_settings_of_the_allocator_are_applied(start_broker: StartBroker) -> None:
     """Started without them, the broker executes itself again."""
     broker = start_broker(environment=dict.fromkeys(MEMORY_ENVIRONMENT, ""))
     assert broker.status()["ok"]
-    # glibc before 2.39 cuts the tunables into pieces, each a string of its own.
+    # glibc before 2.39 splits the tunables into separate strings.
     environment = re.split("[\0:]", inside(broker.pid, "environ").read_text())
     assert {
         "PYTHONMALLOC=malloc",
@@ -176,13 +177,13 @@ def test_settings_of_the_allocator_are_put_in_force(start_broker: StartBroker) -
 
 
 @pytest.mark.parametrize("environment", [{"PYTHONMALLOC": "pymalloc"}, {"GLIBC_TUNABLES": "glibc.malloc.perturb=0"}])
-def test_settings_that_are_not_in_force_are_said(start_broker: StartBroker, environment: dict[str, str]) -> None:
+def test_settings_that_are_not_in_force_are_reported(start_broker: StartBroker, environment: dict[str, str]) -> None:
     broker = start_broker(environment={**environment, "REMO_BROKER_REEXECUTED": "1"})
-    assert broker.status()["ok"]  # it has started, and said what it has to say
+    assert broker.status()["ok"]  # it has started, and written its log
     assert [note for note in broker.notes() if "Freed memory is not overwritten" in note]
 
 
-def test_nothing_is_missing(loaded: Broker, scanner: Scanner) -> None:
-    """On a kernel that has everything, the start has nothing to say."""
+def test_with_full_support_nothing_is_reported(loaded: Broker, scanner: Scanner) -> None:
+    """On a kernel with full support, the start logs nothing."""
     require_memfd_secret()
     assert loaded.notes() == []

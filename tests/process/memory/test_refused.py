@@ -1,4 +1,4 @@
-"""A push that is refused leaves nothing behind, whatever it is refused for."""
+"""A refused push leaves no copy, whatever the reason."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ Refusal = tuple[bytes, str]
 
 
 def refused_pushes(values: list[str]) -> dict[str, Refusal]:
-    """Every way in which a push is refused, each with values in it, and the code that it is refused
-    with."""
+    """Every kind of refused push, each with values in it, and its code."""
     filling: dict[str, Any] = {f"V{number}": value for number, value in enumerate(values)}
     good = json.dumps({"op": "push-creds", "secrets": filling}).encode()
 
@@ -135,7 +134,7 @@ def test_refused_push(fallback: Broker, look: Callable[[list[str | bytes]], Find
 
 
 def test_refused_push_behind_a_push(fallback: Broker, look: Callable[[list[str | bytes]], Findings]) -> None:
-    """It was received into the memory that the store keeps, and has no business there."""
+    """It was received into the memory that the store keeps, and must not remain there."""
     taken, refused = make_secrets(100, "taken"), make_secrets(100, "refused")
     with Link(fallback.admin) as link:
         link.send(taken.line() + refused.line()[:-3] + b"\n")
@@ -147,7 +146,7 @@ def test_refused_push_behind_a_push(fallback: Broker, look: Callable[[list[str |
 def test_refused_push_before_an_unfinished_line(
     fallback: Broker, look: Callable[[list[str | bytes]], Findings]
 ) -> None:
-    """The connection keeps its memory for what follows, and not what went before."""
+    """The connection keeps its memory for later lines, but not the content of earlier ones."""
     refused = make_secrets(100, "before")
     with Link(fallback.admin) as link:
         link.send(refused.line()[:-3] + b'\n{"op":')
@@ -156,8 +155,7 @@ def test_refused_push_before_an_unfinished_line(
 
 
 def test_refused_push_before_lines_that_wait(fallback: Broker, look: Callable[[list[str | bytes]], Findings]) -> None:
-    """Lines behind it wait where they were received for as long as the answers before them are not
-    read."""
+    """Later lines stay where they were received while earlier replies are unread."""
     refused = make_secrets(100, "waiting")
     marker = plain(random.Random("marker"), 400)
     with Link(fallback.admin) as link:
@@ -171,9 +169,9 @@ def test_refused_push_before_lines_that_wait(fallback: Broker, look: Callable[[l
 
 
 @pytest.mark.parametrize("kind", ["too long", "too many"])
-def test_what_still_comes_is_not_kept(scanner: Scanner, start_broker: StartBroker, kind: str) -> None:
-    """After a last answer the connection is read on for a while, and what is thrown away may be the
-    rest of a push."""
+def test_data_after_a_final_reply_is_not_kept(scanner: Scanner, start_broker: StartBroker, kind: str) -> None:
+    """After a final reply, the broker reads and discards data for a while: it may be the rest of a
+    push."""
     broker = start_broker(max_connections_admin=1 if kind == "too many" else 2)
     before = broker.descriptors()
     require_memfd_secret()
@@ -203,8 +201,7 @@ def send_until_closed(link: Link, data: bytes) -> None:
 def test_the_keys_of_a_line_that_is_too_long_are_not_kept(
     fallback: Broker, look: Callable[[list[str | bytes]], Findings]
 ) -> None:
-    """The refusal is a constant: what it was raised through would hold on to them until it is
-    raised again."""
+    """The refusal is a constant: its traceback would keep them until it is raised again."""
     random_ = random.Random(1)
     keys = [plain(random_, length) for length in (40, 100, 400)]
     line = json.dumps({"op": "reload", **dict.fromkeys(keys, 1), "filling": "x" * MAX_MESSAGE}).encode()

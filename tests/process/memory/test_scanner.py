@@ -1,4 +1,4 @@
-"""The scanner finds what is there: every test that it finds nothing rests on these."""
+"""The scanner finds what is there: all tests that it finds nothing depend on these."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.support.scanner import LENGTHS, Scanner, awkward, forms, make_secrets
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Holds a value once, at a given place: the kernel writes it there, as decoding would leave it on
-# the stack too.
+# Holds a value once, at a given place. The kernel writes it there, because decoding would leave
+# another copy on the stack.
 _HOLDER = """
 import ctypes, mmap, os, sys
 held = []
@@ -80,7 +80,7 @@ def test_every_form_is_found(scanner: Scanner, holder: Holder, length: int) -> N
     assert found == set(planted)
 
 
-def test_forms_are_those_that_programs_make() -> None:
+def test_forms_are_those_that_programs_produce() -> None:
     value = 'a"b\\c/é😀\n0123456789'
     found = dict(forms(value))
     assert found["json"] in json.dumps({"key": [value]}).encode()
@@ -92,8 +92,8 @@ def test_forms_are_those_that_programs_make() -> None:
 
 
 @pytest.mark.parametrize("offset", range(8))
-def test_what_is_left_of_a_value_is_found(scanner: Scanner, holder: Holder, offset: int) -> None:
-    """Wherever it was cut, and however it is placed in memory."""
+def test_a_fragment_of_a_value_is_found(scanner: Scanner, holder: Holder, offset: int) -> None:
+    """Wherever it is cut, and at any alignment."""
     value = plain(random.Random(offset), 400)
     holder.hold(b"." * offset + value[100 + offset : 115 + offset].encode() + b".")
     hits = scanner.scan(holder.process.pid, [value]).hits

@@ -1,7 +1,8 @@
-"""No value is left in the broker's memory that should not be there, seen by root from outside.
+"""No value remains in the broker's memory that should not be there, as seen by root from outside.
 
-Most of it runs on the fallback, locked memory that root can read: there whatever is not overwritten
-is found, while `memfd_secret(2)` would hide it."""
+Most of it runs on the fallback, locked memory that root can read: there, anything not overwritten
+is found, while `memfd_secret(2)` would hide it.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 
 def test_memfd_secret_hides_everything(scanner: Scanner, start_broker: StartBroker) -> None:
-    """A thousand secrets, pushed and fetched: nobody reads one of them, and nothing is left of what
-    carried them."""
+    """A thousand secrets, pushed and fetched: none can be read, and nothing remains of the buffers
+    that carried them."""
     broker = start_broker(projects=[registration("myrepo", *NAMES)], rate_limit_per_second=0)
     require_memfd_secret()
     secrets, others = make_secrets(SECRETS, "hidden"), make_secrets(SECRETS, "other")
@@ -58,7 +59,7 @@ def test_fallback_keeps_one_copy(
     assert_one_copy_each(look(secrets.values), len(secrets.values))
     fetch_all(fallback, secrets)
     assert_one_copy_each(look(secrets.values), len(secrets.values))
-    # Replaced in one step, nothing is left of what was there.
+    # After the replacement, nothing remains of the old snapshot.
     assert fallback.ask(others.line(ascii_only=ascii_only))["ok"]
     assert not look(secrets.values).hits
     assert_one_copy_each(look(others.values), len(others.values))
@@ -68,9 +69,9 @@ def test_fallback_keeps_one_copy(
     assert_not_written(fallback, secrets.values + others.values)
 
 
-def test_whatever_stands_around_the_secrets(fallback: Broker, look: Callable[[list[str | bytes]], Findings]) -> None:
-    """Keys in another order, unknown fields with values, spaces: it is one push, and gone with the
-    next."""
+def test_unusual_text_around_the_secrets(fallback: Broker, look: Callable[[list[str | bytes]], Findings]) -> None:
+    """Keys in another order, unknown fields with values, spaces: all of it is gone after the next
+    push."""
     random_ = random.Random("around")
     values: list[str | bytes] = [*(plain(random_, 64) for _ in range(6)), *(awkward(random_, 400) for _ in range(2))]
     push = {
@@ -90,8 +91,7 @@ def test_whatever_stands_around_the_secrets(fallback: Broker, look: Callable[[li
 
 
 def test_pipelined_pushes(fallback: Broker, look: Callable[[list[str | bytes]], Findings]) -> None:
-    """What follows a push in the same read moves to memory of its own; nothing of it stays
-    behind."""
+    """Data after a push in the same read moves to separate memory, and no copy remains."""
     first, second, third = (make_secrets(300, f"pipelined {number}") for number in range(3))
     with Link(fallback.admin) as link:
         link.send(b'{"op":"status"}\n' + first.line() + second.line() + third.line() + b'{"op":"status"}\n')
@@ -101,11 +101,11 @@ def test_pipelined_pushes(fallback: Broker, look: Callable[[list[str | bytes]], 
 
 
 def test_unfinished_push_moves_to_the_front(fallback: Broker, look: Callable[[list[str | bytes]], Findings]) -> None:
-    """So that there is room for the longest; it leaves no copy where it was."""
+    """This makes room for the longest push, and leaves no copy in the old place."""
     unfinished = make_secrets(100, "unfinished")
     with Link(fallback.admin) as link:
-        # Short of its last brackets too: what only lacks the newline is a push when the connection
-        # ends.
+        # Without its last brackets: a push that lacks only the newline is complete when the
+        # connection ends.
         link.send(b'{"op":"status","x":"' + b"x" * 60_000 + b'"}\n' + unfinished.line()[:-3])
         assert link.reply()["ok"]
         handled(fallback, link)
@@ -116,8 +116,8 @@ def test_unfinished_push_moves_to_the_front(fallback: Broker, look: Callable[[li
 
 
 def test_freed_heap_is_overwritten(fallback: Broker, look: Callable[[list[str | bytes]], Findings]) -> None:
-    """A token that somebody sends where none belongs goes through ordinary objects; they are
-    overwritten when freed."""
+    """A token sent in the wrong place goes through ordinary objects, which are overwritten when
+    freed."""
     random_ = random.Random("heap")
     values: list[str | bytes] = [awkward(random_, length) for length in LENGTHS if length > 8]
     with Link(fallback.project()) as link:
@@ -131,7 +131,8 @@ def test_freed_heap_is_overwritten(fallback: Broker, look: Callable[[list[str | 
 def test_freed_heap_is_not_overwritten_by_itself(
     scanner: Scanner, start_broker: StartBroker, without_memfd_secret: tuple[str, ...]
 ) -> None:
-    """Why the allocator's settings are there. The broker says so where they are not in force."""
+    """This shows that the allocator's settings are needed. The broker reports if they are not in
+    force."""
     broker = start_broker(
         projects=[registration("myrepo", "A")],
         environment={"PYTHONMALLOC": "", "GLIBC_TUNABLES": "", "REMO_BROKER_REEXECUTED": "1"},

@@ -1,4 +1,4 @@
-"""A client that vanished in mid-push or in mid-answer leaves nothing behind."""
+"""A client that disconnects during a push or a reply leaves no copy."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def is_stuck(broker: Broker) -> bool:
-    """Whether the project's client takes no more replies: each status is a turn of the loop, in
-    which it would have got some."""
+    """Whether the project's client accepts no more replies: each status takes a turn of the loop,
+    in which it would have received some."""
     counts = {broker.status()["projects"][0]["fetches_allowed"] for _ in range(5)}
     return len(counts) == 1 and counts != {0}
 
@@ -46,8 +46,8 @@ def test_vanished_in_mid_push(fallback: Broker, look: Callable[[list[str | bytes
 
 
 def test_vanished_in_mid_answer(fallback: Broker, look: Callable[[list[str | bytes]], Findings]) -> None:
-    """A client that stops reading keeps the reply being sent to it for `PEER_SECONDS`, and
-    nothing else."""
+    """For a client that stops reading, the reply being sent is kept for `PEER_SECONDS`, and nothing
+    else."""
     random_ = random.Random("reader")
     values: list[str | bytes] = [plain(random_, 4000) for _ in range(8)]
     push = {"op": "push-creds", "secrets": {f"S{number}": value for number, value in enumerate(values)}}
@@ -76,7 +76,7 @@ def test_reader_that_leaves_in_mid_answer(fallback: Broker, look: Callable[[list
 
 
 def test_reader_that_catches_up(fallback: Broker, look: Callable[[list[str | bytes]], Findings]) -> None:
-    """It is answered from the snapshot that it began with; when it has all of it, that is freed."""
+    """It is answered from the snapshot that its reply began with, which is freed afterwards."""
     random_ = random.Random("late")
     values: list[str | bytes] = [plain(random_, 4000)]
     assert fallback.ask({"op": "push-creds", "secrets": {"S0": values[0]}})["ok"]

@@ -1,5 +1,5 @@
-"""What the tests of traces share: a broker's secrets, fetched, counted, and looked for in what it
-writes."""
+"""Shared by the tests of traces: push and fetch a broker's secrets, and count copies in its memory
+and files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def fetch_all(broker: Broker, secrets: PushedSecrets) -> None:
 
 
 def handled(broker: Broker, link: Link) -> None:
-    """Wait until the broker has read all that was sent on `link`, and done with it what it does."""
+    """Wait until the broker has read and handled everything sent on `link`."""
 
     def unread() -> int:
         (count,) = struct.unpack("i", fcntl.ioctl(link.socket, termios.TIOCOUTQ, bytes(4)))
@@ -44,9 +44,9 @@ def assert_one_copy_each(findings: Findings, count: int) -> None:
 
 
 def assert_not_written(broker: Broker, values: list[str | bytes]) -> None:
-    """Nor is a value in a file of the broker, its log, its environment or its arguments."""
+    """Assert that no value is in the broker's files, log, environment or arguments."""
     process = pathlib.Path(f"/proc/{broker.pid}")
     written = [process / "environ", process / "cmdline", broker.log, *broker.state.iterdir()]
     text = b"\0".join(path.read_bytes() for path in written)
-    # Not all of a thousand: the log has a record for each fetch.
+    # Only some of a thousand, because the log has a record for each fetch.
     assert not [name for value in values[:: len(values) // 50 + 1] for name, form in forms(value) if form in text]

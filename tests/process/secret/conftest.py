@@ -56,7 +56,7 @@ class Workspace:
         self.manifest.write_text(MANIFEST)
 
     def register(self, manifest: str) -> None:
-        """Write another manifest, and have an operator reload it."""
+        """Write another manifest, and reload it as an operator."""
         self.manifest.write_text(manifest)
         assert self.broker.ask({"op": "reload", "name": "myrepo"})["ok"]
 
@@ -86,7 +86,7 @@ class Workspace:
 
 
 def variables(done: subprocess.CompletedProcess[bytes]) -> dict[bytes, bytes]:
-    """What `env -0` printed."""
+    """The variables that `env -0` printed."""
     assert done.returncode == 0, done.stderr
     return dict(line.split(b"=", 1) for line in done.stdout.split(b"\0") if line)
 
@@ -107,7 +107,7 @@ def memory() -> Iterator[pathlib.Path]:
 
 @pytest.fixture
 def empty(start_broker: StartBroker, directory: pathlib.Path, memory: pathlib.Path) -> Workspace:
-    """The project at a broker that has started just now."""
+    """The project at a broker without secrets."""
     path = str(directory / "myrepo")
     broker = start_broker(projects=[registration("myrepo", project_path=path, manifest=MANIFEST)])
     return Workspace(broker, directory, memory)

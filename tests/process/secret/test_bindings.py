@@ -130,7 +130,7 @@ def test_no_link_of_the_repository_takes_a_file_out_of_the_project(project: Work
     ],
     ids=["monitor", "fetch"],
 )
-def test_git_runs_nothing_that_the_repository_names(project: Workspace, settings: dict[str, str]) -> None:
+def test_git_runs_no_program_that_the_repository_names(project: Workspace, settings: dict[str, str]) -> None:
     if shutil.which("git") is None:
         unavailable("git is not installed")
     project.register(IN_PROJECT)
@@ -141,7 +141,7 @@ def test_git_runs_nothing_that_the_repository_names(project: Workspace, settings
         subprocess.run(argv, check=True, env=programs.environment(project.environment))
 
     git("init", "-q")
-    # Its content would have to be fetched.
+    # Its content is missing and would have to be fetched.
     git("update-index", "--add", "--cacheinfo", f"100644,{'12' * 20},.gitignore")
     git("update-index", "--skip-worktree", ".gitignore")
     for key, value in settings.items():
@@ -173,7 +173,7 @@ def test_a_copy_is_a_file_on_a_tmpfs(project: Workspace) -> None:
     assert "is not on a tmpfs" in refused(project.run("render"), 1)
 
 
-def test_two_secrets_for_one_place(project: Workspace) -> None:
+def test_two_secrets_with_the_same_place(project: Workspace) -> None:
     project.register(MANIFEST + '[secrets.KEY2]\nenv_var = "NPM"\n')
     project.register(MANIFEST.replace("[secrets.npm]", '[secrets.npm]\nenv_var = "GH_TOKEN"'))
     assert "same variable GH_TOKEN" in refused(project.run("exec", "true"), 1)

@@ -1,4 +1,4 @@
-"""`remo-secret doctor`: one planted fault at a time, each found, and no value printed."""
+"""`remo-secret doctor` finds each planted fault, and prints no value."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def doctor(project: Workspace, **env: str) -> subprocess.CompletedProcess[bytes]
     return project.run("doctor", env=environment, cwd=project.home)
 
 
-def test_nothing_to_find(project: Workspace) -> None:
+def test_no_findings(project: Workspace) -> None:
     (project.home / ".npmrc").write_text(
         "//registry.npmjs.org/:_authToken=${NPM_TOKEN}\n//b.example/:_authToken=${NPM_TOKEN?}\n"
     )
@@ -98,7 +98,7 @@ def test_another_helper_of_git(project: Workspace, helpers: list[str], found: bo
 
 
 def test_another_helper_of_git_for_one_server(project: Workspace) -> None:
-    """As `gh auth setup-git` writes it, beside ours."""
+    """As written by `gh auth setup-git`, beside ours."""
     for key, helper in (
         ("credential.helper", ""),
         ("credential.helper", "!remo-secret git-credential"),
@@ -115,7 +115,7 @@ def test_another_helper_of_git_for_one_server(project: Workspace) -> None:
 
 
 def test_another_helper_of_docker(project: Workspace) -> None:
-    """As dev container tools set it on attach."""
+    """As set by dev container tools on attach."""
     (project.home / ".docker").mkdir()
     (project.home / ".docker/config.json").write_text('{"credsStore": "dev-containers-zq", "auths": {"ghcr.io": {}}}')
     done = doctor(project)

@@ -52,7 +52,7 @@ def test_files_lie_in_memory_with_their_mode(project: Workspace) -> None:
 
 
 def test_the_command_is_the_process(project: Workspace) -> None:
-    """Its exit status, its signals, its process id: no process is between."""
+    """Its exit status, signals and process id are direct: no process is in between."""
     assert project.run("exec", "sh", "-c", "exit 42").returncode == 42
     assert project.run("exec", "--", "sh", "-c", "kill -TERM $$").returncode == -signal.SIGTERM
     argv = programs.command(programs.SECRET, "exec", "--", "sh", "-c", "echo $$")
@@ -62,7 +62,7 @@ def test_the_command_is_the_process(project: Workspace) -> None:
         assert int(process.stdout.read()) == process.pid
 
 
-def test_signals_are_as_every_program_expects_them(project: Workspace) -> None:
+def test_ignored_signals_are_restored(project: Workspace) -> None:
     """Python ignores SIGPIPE, and an ignored signal stays ignored over execve: `yes | head` would
     not end."""
     done = project.run("exec", "--only=npm", "sh", "-c", "grep SigIgn /proc/self/status")
@@ -98,7 +98,7 @@ def test_nothing_starts_when_a_secret_is_missing(project: Workspace) -> None:
     assert not (project.home / ".aws").exists(), "nor is any file written"
 
 
-def test_more_names_than_may_be_fetched_at_once(start_broker: StartBroker) -> None:
+def test_more_names_than_the_rate_limit_allows_at_once(start_broker: StartBroker) -> None:
     names = [f"S{number}" for number in range(4)]
     project = registration("myrepo", *names)
     broker = start_broker(projects=[project], rate_limit_per_second=2, rate_limit_burst=3)
@@ -107,7 +107,7 @@ def test_more_names_than_may_be_fetched_at_once(start_broker: StartBroker) -> No
     assert found.keys() >= {name.encode() for name in names}
 
 
-def test_an_edited_manifest_counts_when_it_is_reloaded(project: Workspace) -> None:
+def test_an_edited_manifest_takes_effect_when_it_is_reloaded(project: Workspace) -> None:
     edited = MANIFEST.replace("GH_TOKEN", "OTHER") + "[secrets.LATER]\n"
     project.manifest.write_text(edited)
     assert b"OTHER" not in variables(project.run("exec", "env", "-0"))
@@ -125,7 +125,7 @@ def test_no_snapshot(empty: Workspace) -> None:
     assert "waited 1 s" in refused(empty.run("render", "--wait=1"), 4)
 
 
-def test_a_push_that_comes_late_is_waited_for(empty: Workspace) -> None:
+def test_it_waits_for_a_late_push(empty: Workspace) -> None:
     argv = programs.command(programs.SECRET, "exec", "--only=TOKEN", "env", "-0")
     environment = programs.environment(empty.environment)
     with subprocess.Popen(argv, env=environment, cwd=empty.path, stdout=subprocess.PIPE) as process:
@@ -155,7 +155,7 @@ def test_the_operators_manifest_may_name_such_a_variable(project: Workspace) -> 
     assert variables(project.run("exec", "env", "-0"))[b"NODE_OPTIONS"] == b"zqTokenzq"
 
 
-def test_however_many_are_missing_it_is_one_line_to_read(start_broker: StartBroker) -> None:
+def test_many_missing_secrets_are_one_readable_line(start_broker: StartBroker) -> None:
     broker = start_broker(projects=[registration("myrepo", *(f"S{number}" for number in range(200)))])
     broker.push({})
     line = refused(programs.run(programs.SECRET, "--socket", broker.project(), "exec", "true"), 4)
@@ -175,7 +175,7 @@ def test_only(project: Workspace) -> None:
     assert b"GH_TOKEN" not in variables(project.run("exec", "--only", "", "env", "-0"))
 
 
-def test_it_means_the_same_in_every_directory(project: Workspace) -> None:
+def test_exec_does_the_same_in_every_directory(project: Workspace) -> None:
     expected = variables(project.run("exec", "env", "-0"))
     assert expected[b"GH_TOKEN"] == b"zqTokenzq"
     vendored = project.path / "vendor/myrepo"
@@ -220,7 +220,7 @@ def test_commands_that_cannot_be_run(project: Workspace) -> None:
 @pytest.mark.parametrize(
     ("content", "why"), [("#!/no/such/program\n", "the interpreter"), ("\x7fELF\0", "Exec format error")]
 )
-def test_a_command_that_fails_at_the_last_moment(project: Workspace, content: str, why: str) -> None:
+def test_a_command_that_cannot_be_executed_at_the_last_moment(project: Workspace, content: str, why: str) -> None:
     script = project.path / "script"
     script.write_text(content)
     script.chmod(0o755)

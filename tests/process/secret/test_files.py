@@ -1,4 +1,5 @@
-"""Files of `exec` and `render`: what they replace, what they leave alone, and where they are."""
+"""Files of `exec` and `render`: which ones they replace, which they leave alone, and where they
+are."""
 
 from __future__ import annotations
 
@@ -48,7 +49,7 @@ def test_rendering_again_replaces_what_was_rendered(project: Workspace) -> None:
     assert "id=new" in (project.home / ".aws/credentials").read_text()
 
 
-def test_a_reader_never_sees_half_a_file(project: Workspace) -> None:
+def test_a_reader_never_sees_a_partial_file(project: Workspace) -> None:
     """The link and the file are each put in place in one step; an open file keeps its old
     content."""
     project.run("render")
@@ -72,8 +73,8 @@ def test_remove(project: Workspace) -> None:
 
 @pytest.mark.takes_root("running as another user")
 def test_a_directory_that_is_not_ours_is_not_used(project: Workspace) -> None:
-    """Everyone may write to /dev/shm: another user may have created our directory before, to read what we put
-    there."""
+    """Any user may write to /dev/shm: another one may have created our directory before, to read
+    our files."""
     outer = project.rendered.parent
     outer.mkdir()
     os.chown(outer, 65534, 65534)
@@ -109,8 +110,8 @@ def test_a_squatted_directory_is_not_waited_for(project: Workspace) -> None:
 
 @pytest.mark.takes_root("running as another user")
 def test_a_link_that_another_user_left(project: Workspace) -> None:
-    """`sudo remo-secret render` was run once: that user's file may be in use; when it is gone, the
-    link is."""
+    """For example after `sudo remo-secret render`: that user's file may be in use. Once it is gone,
+    the link may be replaced."""
     theirs = project.memory / "remo-secret-1234/myrepo/KEY"
     theirs.parent.mkdir(parents=True)
     theirs.write_text("x")
@@ -127,7 +128,7 @@ def test_a_link_that_another_user_left(project: Workspace) -> None:
 
 @pytest.fixture
 def on_disk() -> Iterator[str]:
-    """A directory that is not in memory; those below TMPDIR may be."""
+    """A directory on a disk; those below TMPDIR may be in memory."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
         kind = subprocess.run(["stat", "-f", "-c", "%T", directory], capture_output=True, text=True, check=True).stdout
         if kind.strip() in ("tmpfs", "ramfs"):
@@ -135,7 +136,7 @@ def on_disk() -> Iterator[str]:
         yield directory
 
 
-def test_a_disk_is_not_rendered_on(on_disk: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_rendered_on_a_disk(on_disk: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A runtime directory on a disk is passed over; with nothing else, that is an error."""
     assert not tmpfs.is_in_memory(on_disk)
     assert not tmpfs.is_in_memory("/nowhere")

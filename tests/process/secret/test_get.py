@@ -1,5 +1,4 @@
-"""`remo-secret get` and `list`: the bytes that were pushed, and one line for whatever goes
-wrong."""
+"""`remo-secret get` and `list`: the pushed bytes, and one line for any error."""
 
 from __future__ import annotations
 
@@ -38,13 +37,13 @@ def test_one_field(project: Workspace) -> None:
     assert "not a bundle" in refused(project.run("get", "TOKEN", "-f", "id"), 1)
 
 
-def test_on_a_terminal_a_newline_ends_it(project: Workspace) -> None:
+def test_on_a_terminal_a_newline_is_added(project: Workspace) -> None:
     assert project.on_terminal("get", "TOKEN").text == "zqTokenzq\r\n"
     assert project.on_terminal("get", "aws", "-f", "id").text == "zqIdzq\r\n"
 
 
 @pytest.mark.parametrize("value", ["\x1b]0;owned\x07", "a\x9bb", "\u202egnp"])
-def test_a_terminal_is_not_sent_what_it_would_obey(project: Workspace, value: str) -> None:
+def test_control_characters_are_not_sent_to_a_terminal(project: Workspace, value: str) -> None:
     project.broker.push({"TOKEN": value})
     shown = project.on_terminal("get", "TOKEN")
     assert shown.status == 1
@@ -53,7 +52,7 @@ def test_a_terminal_is_not_sent_what_it_would_obey(project: Workspace, value: st
     assert project.run("get", "TOKEN").stdout == value.encode()
 
 
-def test_binary_is_not_for_a_terminal(project: Workspace) -> None:
+def test_a_binary_secret_is_not_written_to_a_terminal(project: Workspace) -> None:
     shown = project.on_terminal("get", "KEY")
     assert shown.status == 1
     assert "redirect the output" in shown.text
@@ -143,7 +142,7 @@ def test_help_and_version() -> None:
     assert programs.run(programs.SECRET, "--version").stdout == b"remo-secret 2.0.0 (protocol 2)\n"
 
 
-def test_output_that_nobody_takes(project: Workspace) -> None:
+def test_output_that_cannot_be_written(project: Workspace) -> None:
     argv = programs.command(programs.SECRET, "get", "TOKEN")
     environment = programs.environment(project.environment)
     with open("/dev/full", "wb") as full:
@@ -192,7 +191,7 @@ def test_the_find_socket_in_the_directory(directory: pathlib.Path) -> None:
 
 
 @pytest.mark.takes_root("running as another user")
-def test_a_directory_that_may_not_be_looked_into(directory: pathlib.Path) -> None:
+def test_a_directory_without_search_permission(directory: pathlib.Path) -> None:
     directory.chmod(0o711)
     code = f"from remo_broker.secret.project_socket import find_socket; find_socket({str(directory)!r})"
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""`remo-secret git-credential`: with git itself asking, and no host given what is another's."""
+"""`remo-secret git-credential`, run by git itself; no host gets another host's token."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def test_known_hosts(broker: Broker) -> None:
     assert [one["REMO_SECRET"] for one in broker.records("fetch")] == ["GH_TOKEN", "GITLAB_TOKEN"], "none was guessed"
 
 
-def test_lines_may_end_as_on_other_systems(broker: Broker) -> None:
+def test_lines_may_end_with_crlf(broker: Broker) -> None:
     assert b"password=zqGithubzq\n" in ask(broker, GITHUB.replace("\n", "\r\n") + "host=other\r\n").stdout
 
 
-def test_an_empty_line_is_the_end(broker: Broker) -> None:
-    """Who types the question need not close the input too."""
+def test_an_empty_line_ends_the_request(broker: Broker) -> None:
+    """A user who types the request need not close the input."""
     argv = programs.command(programs.SECRET, f"--socket={broker.project()}", "git-credential", "get")
     with subprocess.Popen(
         argv, env=programs.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
@@ -100,7 +100,7 @@ def test_own_host(broker: Broker) -> None:
         ("", ()),
     ],
 )
-def test_no_answer_for_others(broker: Broker, question: str, options: tuple[str, ...]) -> None:
+def test_other_hosts_get_no_answer(broker: Broker, question: str, options: tuple[str, ...]) -> None:
     done = ask(broker, question, *options)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
@@ -128,7 +128,7 @@ def test_a_key_that_occurs_twice_is_refused(broker: Broker, key: str) -> None:
     assert ask(broker, question, operation="store").returncode == 0
 
 
-def test_each_pair_of_host_and_secret_counts(broker: Broker) -> None:
+def test_every_pair_of_host_and_secret_is_used(broker: Broker) -> None:
     pairs = (*FORGE, "--host=other.example.org", "--secret=GITLAB_TOKEN")
     assert b"alice" in ask(broker, "protocol=https\nhost=git.example.org:8443\n\n", *pairs).stdout
     assert b"zqGitlabzq" in ask(broker, "protocol=https\nhost=OTHER.example.org\n\n", *pairs).stdout
@@ -171,7 +171,7 @@ def test_usernames(broker: Broker) -> None:
     assert ask(broker, GITHUB, "--username", "carol").stdout.startswith(b"username=carol\n")
 
 
-def test_what_git_could_not_take(broker: Broker) -> None:
+def test_a_password_that_git_cannot_accept(broker: Broker) -> None:
     def secret(name: str) -> subprocess.CompletedProcess[bytes]:
         return ask(broker, GITHUB, "--host", "github.com", "--secret", name)
 
@@ -183,7 +183,7 @@ def test_what_git_could_not_take(broker: Broker) -> None:
     assert "no field 'password'" in refused(secret("login"), 1)
 
 
-def test_the_table_in_the_help_is_the_table() -> None:
+def test_the_help_shows_the_table_of_hosts() -> None:
     rows = re.findall(r"^  (\S+\.\S+) +(\S.*)$", PROGRAM.commands["git-credential"].details, re.MULTILINE)
     assert {host: tuple(names.split(", ")) for host, names in rows} == {
         host: server.names for host, server in GIT_SERVERS.items()

@@ -1,5 +1,4 @@
-"""What a hostile listener and a hostile repository make `remo-secret` show: text, and nothing that a
-terminal obeys."""
+"""`remo-secret` shows input from a hostile listener or repository as escaped text."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ def listener(directory: pathlib.Path) -> Iterator[Listener]:
 
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_no_command_shows_what_a_terminal_obeys(
+def test_no_command_prints_control_characters(
     listener: Listener, directory: pathlib.Path, command: list[str], fails: bool
 ) -> None:
     listener.fails = fails
@@ -38,7 +37,7 @@ def test_no_command_shows_what_a_terminal_obeys(
 
 
 @pytest.mark.parametrize("field", ["file_path", "template"])
-def test_a_binding_that_is_no_text_is_a_malformed_reply(
+def test_a_binding_that_is_not_text_is_a_malformed_reply(
     listener: Listener, directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch, field: str
 ) -> None:
     binding = {"fetch_as": "file", "file_path": "a", "file_mode": "0600", "template": "{{value}}", field: "\ud800"}
@@ -52,7 +51,7 @@ def test_a_binding_that_is_no_text_is_a_malformed_reply(
 
 @pytest.mark.parametrize("content", ["\n" * 500_000, " " * 500_000, "TOKEN" * 100_000, "_auth=" + " " * 500_000])
 def test_a_file_that_takes_long_to_search(directory: pathlib.Path, content: str) -> None:
-    """It ends, long before the tests' own time is over."""
+    """The search ends long before the test's timeout."""
     (directory / ".remo").mkdir()
     (directory / ".remo/manifest.toml").write_text(content[:65_536])
     for name in (".env", ".npmrc", ".pypirc"):

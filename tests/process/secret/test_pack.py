@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 
     from tests.process.secret.conftest import Workspace
 
-# Of the standard library, what Python or an archive would bring in, and no get needs.
+# Modules of the standard library that Python or an archive would load and no get needs.
 HEAVY = {"contextlib", "enum", "functools", "importlib", "json", "re", "runpy", "site", "socket", "typing", "zlib"}
-# What a get loads beside what the interpreter has loaded by itself: 20 of ours on the way to the
-# broker, and of the standard library `os` with 5 that it imports, and 8 small ones.
+# Modules that a get loads beyond the interpreter's own: 20 of ours on the way to the broker, `os`
+# with 5 that it imports, and 8 small ones of the standard library.
 MOST_MODULES = 36
-# The archive for its main member and for the compiled ones, the standard library's directories, and
-# two modules that are neither built in nor frozen.
+# The archive for its main and its compiled members, the standard library's directories, and two
+# modules that are neither built in nor frozen.
 MOST_OPENED = 6
-# Debian's next release has it, or already a later one.
+# Debian's next release has this version or a later one.
 NEXT = "3.14"
 
 
 @pytest.fixture(autouse=True)
 def own_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file looks for `python3` on the PATH, and the compiled half is for the version that
+    """The file looks for `python3` on the PATH, and the compiled modules are for the version that
     packs."""
     monkeypatch.setenv("PATH", f"{os.path.dirname(sys.executable)}:{os.defpath}")
 
@@ -108,8 +108,8 @@ def test_it_is_a_program(packed: pathlib.Path, tmp_path: pathlib.Path) -> None:
 
 
 def changed(packed: pathlib.Path, file: pathlib.Path, change: Callable[[str, bytes], bytes]) -> pathlib.Path:
-    """A copy in which every member but the main one is what `change` makes of its name and content,
-    at the same place as long as that is as long."""
+    """A copy in which `change` has replaced every member but the main one, by its name and content.
+    Members of unchanged length stay at the same offset."""
     head = packed.read_bytes().partition(b"PK\x03\x04")[0]
     file.write_bytes(head)
     with zipfile.ZipFile(packed) as old, zipfile.ZipFile(file, "a") as new:
@@ -134,7 +134,7 @@ def test_the_version_that_packed_compiles_nothing(
 
 
 @pytest.mark.parametrize("interpreter", [(), (sys.executable, "-I", "-S")])
-def test_another_version_takes_the_source(
+def test_another_version_uses_the_source(
     packed: pathlib.Path, tmp_path: pathlib.Path, interpreter: tuple[str, ...]
 ) -> None:
     def other(place: str, content: bytes) -> bytes:
@@ -145,15 +145,15 @@ def test_another_version_takes_the_source(
 
 
 def head(packed: pathlib.Path) -> list[str]:
-    """What the shell executes, but for the file's own arguments."""
+    """The command line that the shell executes, without the file's own arguments."""
     lines = packed.read_bytes().partition(b"PK\x03\x04")[0].decode().partition("\n")[2]
     words = shlex.split(lines)
     assert (words[:3], words[-2:]) == (["exec", "python3", "-IS"], ["$0", "$@"])
     return words[2:-2]
 
 
-def test_a_get_loads_what_it_needs(project: Workspace, packed: pathlib.Path) -> None:
-    """Counted and not timed: each module is time for everybody who waits for a secret."""
+def test_a_get_loads_only_needed_modules(project: Workspace, packed: pathlib.Path) -> None:
+    """Each module delays every get; they are counted, not timed."""
     get = ("get", "TOKEN", "--socket", str(project.broker.project()))
 
     def loaded(*arguments: str | pathlib.Path) -> set[str]:
@@ -168,8 +168,9 @@ def test_a_get_loads_what_it_needs(project: Workspace, packed: pathlib.Path) -> 
     assert len(modules) <= MOST_MODULES, sorted(modules)
 
 
-def test_a_get_opens_what_it_needs(project: Workspace, packed: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """By strace: neither the archive's directory, nor each module, nor a search for them."""
+def test_a_get_opens_only_needed_files(project: Workspace, packed: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """By strace: it does not read the archive's directory, open each module, or search for
+    modules."""
     require_tracing()
     if shutil.which("strace") is None:
         unavailable("strace is not installed here: ./run test installs it")
@@ -185,8 +186,8 @@ def test_a_get_opens_what_it_needs(project: Workspace, packed: pathlib.Path, tmp
     assert len(opened) <= MOST_OPENED, opened
 
 
-def test_an_archive_that_was_packed_again_takes_the_source(packed: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """As `zip` and `zipfile` would: without what is before the archive."""
+def test_a_repacked_archive_uses_the_source(packed: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """As by `zip` and `zipfile`: without the text before the archive."""
     again = tmp_path / "x"
     with zipfile.ZipFile(packed) as old, zipfile.ZipFile(again, "w") as new:
         for entry in old.infolist():
@@ -219,13 +220,13 @@ def test_a_newer_version_on_the_path_is_used(tmp_path: pathlib.Path, monkeypatch
     assert version(tmp_path, sys.executable, "-I", "-S").stdout == f"3.12 -IS {tmp_path} --version\n"
 
 
-def test_nothing_of_the_callers_surroundings_is_imported(packed: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_nothing_from_the_callers_environment_is_imported(packed: pathlib.Path, tmp_path: pathlib.Path) -> None:
     for name in ("encodings", "json", "subprocess", "sitecustomize", "usercustomize", "remo_broker"):
         (tmp_path / f"{name}.py").write_text("import os\nos.write(2, b'imported')\n")
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path), "PYTHONINSPECT": "1", "PYTHONSTARTUP": "json.py"}
     for argv in ([str(packed)], [sys.executable, "-S", str(packed)]):
         if argv[0] == sys.executable:
-            (tmp_path / "encodings.py").unlink()  # that one could not be kept out
+            (tmp_path / "encodings.py").unlink()  # this one cannot be excluded
         done = subprocess.run(
             [*argv, "--version"], cwd=tmp_path, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False
         )

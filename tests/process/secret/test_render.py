@@ -1,4 +1,4 @@
-"""`remo-secret render`: all files or none, none forgotten, and removed whatever has changed
+"""`remo-secret render`: writes all files or none, and removes them all whatever has changed
 since."""
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from tests.support.programs import refused
 if TYPE_CHECKING:
     from tests.process.secret.conftest import Workspace
 
-# Longer than a name may be: everything that can be looked at beforehand is fine, and the link
-# cannot be made.
+# Longer than a name may be: all checks pass, and then the link cannot be created.
 TOO_LONG = "keys/" + "x" * 300
 
 
@@ -41,7 +40,7 @@ def shell(project: Workspace, script: str, *arguments: str) -> subprocess.Comple
 
 
 def test_a_link_that_cannot_be_made(project: Workspace) -> None:
-    """It is the second one; the first is there by then."""
+    """It is the second one; the first already exists then."""
     project.register(MANIFEST.replace("keys/app.key", TOO_LONG))
     assert "File name too long; nothing was started" in refused(project.run("render"), 1)
     assert everything_below(project.home) == []
@@ -106,7 +105,7 @@ def test_a_directory_in_place_of_a_file(project: Workspace, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["other/credentials", "/{home}/.aws/credentials", "~/no/../.aws/credentials"])
-def test_one_place_by_two_names(project: Workspace, path: str) -> None:
+def test_two_names_of_one_place(project: Workspace, path: str) -> None:
     (project.home / "other").symlink_to(project.home / ".aws")
     (project.home / ".aws").mkdir()
     project.register(MANIFEST.replace("keys/app.key", path.format(home=project.home)))
@@ -117,14 +116,14 @@ def test_one_place_by_two_names(project: Workspace, path: str) -> None:
 
 @pytest.mark.parametrize("mode", ["4755", "2640", "1600", "7777"])
 def test_only_permissions(project: Workspace, mode: str) -> None:
-    """The project writes the template: it would leave a program that runs as the user who rendered
-    it."""
+    """The project writes the template: it could otherwise plant a program that runs as the user who
+    rendered it."""
     project.register(MANIFEST.replace("0440", mode))
     assert "the file_mode of KEY sets more than permissions\nHint: in the manifest" in refused(project.run("render"), 1)
     assert everything_below(project.home) == []
 
 
-def test_only_what_is_a_file(project: Workspace) -> None:
+def test_only_file_bindings_are_rendered(project: Workspace) -> None:
     assert "TOKEN is bound to a variable" in refused(project.run("render", "--only=aws,TOKEN"), 1)
     assert project.run("render", "--only=aws").stdout.decode() == f"{project.home}/.aws/credentials\n"
 
@@ -132,7 +131,7 @@ def test_only_what_is_a_file(project: Workspace) -> None:
 # --- removing
 
 
-def test_removing_needs_neither_the_broker_nor_the_manifest_of_then(project: Workspace) -> None:
+def test_removing_needs_neither_the_broker_nor_the_old_manifest(project: Workspace) -> None:
     project.run("render")
     project.broker.stop()
     project.manifest.write_text(
@@ -146,8 +145,7 @@ def test_removing_needs_neither_the_broker_nor_the_manifest_of_then(project: Wor
 
 @pytest.fixture
 def nothing_else_rendered() -> None:
-    """Where no manifest says what to remove, files that this user rendered outside the tests
-    count."""
+    """Without a manifest, files that this user rendered outside the tests would matter."""
     for directory in tmpfs.candidates():
         own = os.path.join(directory, tmpfs.own_name())
         if os.path.isdir(own) and os.listdir(own):
@@ -174,7 +172,7 @@ def test_removing_some(project: Workspace) -> None:
 
 
 @pytest.mark.usefixtures("nothing_else_rendered")
-def test_removing_what_is_of_this_project(project: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_removing_only_files_of_this_project(project: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     project.run("render")
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(project.memory))
     Rendering("other", {"X": File(str(project.home / "x"), b"x", 0o600)}).close()
@@ -188,7 +186,7 @@ def test_removing_what_is_of_this_project(project: Workspace, monkeypatch: pytes
     assert not os.path.lexists(project.home / "x"), "one of them is certain"
 
 
-def test_a_link_that_is_another_by_now_stays(project: Workspace) -> None:
+def test_a_link_that_has_been_replaced_stays(project: Workspace) -> None:
     project.run("render")
     credentials = project.home / ".aws/credentials"
     credentials.unlink()
@@ -213,8 +211,7 @@ def test_modes_do_not_depend_on_the_umask(project: Workspace, umask: str) -> Non
 
 
 def test_streams_that_are_closed(project: Workspace) -> None:
-    """None of the files, nor the connection, becomes what the command takes for its standard
-    output."""
+    """Neither a file nor the connection becomes the command's standard output."""
     assert shell(project, 'exec "$@" <&- >&- 2>&-', "render").returncode == 1, "it cannot say what it has written"
     assert (project.home / "keys/app.key").read_bytes() == KEY
     report = project.home / "report"
@@ -245,7 +242,7 @@ def test_a_link_of_another_program(directory: pathlib.Path, text: str) -> None:
     assert file_behind(str(link)) is None
 
 
-def test_where_a_file_path_leads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_a_file_path_is_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     for path, target in (("~/a", "/home/me/a"), ("a/./b", "/home/me/a/b"), ("/x/../y", "/y"), ("~root/a", "/root/a")):
         assert target_of(path) == target
@@ -259,8 +256,7 @@ def test_where_a_file_path_leads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.takes_root("running as another user")
 def test_a_runtime_directory_of_another_user(memory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`sudo` may keep the variable: who owns the directory could put what he likes in place of
-    root's files."""
+    """`sudo` may keep the variable: the directory's owner could replace root's files."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(memory))
     assert tmpfs.find_memory() == str(memory)
     tmpfs.make_folder("p").close()

@@ -1,4 +1,4 @@
-"""`remo-secret render` where an earlier run has left something: killed, of another manifest, or of
+"""`remo-secret render` after an earlier run: one that was killed, had another manifest, or was for
 another project."""
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.support.programs import refused
 if TYPE_CHECKING:
     from tests.process.secret.conftest import Workspace
 
-# The program, which the kernel ends at its Nth step, before that is done.
+# The program, killed by the kernel before its Nth step.
 KILLED_AT_STEP = """
 import os, signal, sys
 left = int(sys.argv[1])
@@ -40,8 +40,8 @@ sys.exit(main(sys.argv[2:]))
 
 @pytest.mark.parametrize("again", [["render"], ["render", "--remove"]], ids=" ".join)
 def test_killed_at_any_step(project: Workspace, again: list[str], tmp_path: pathlib.Path) -> None:
-    """Whatever it was about to change, the next run finds all of it: SIGKILL before each call that
-    changes a directory."""
+    """The next run finds everything left behind: SIGKILL arrives before each call that changes a
+    directory."""
     assert project.run("render").returncode == 0
     (project.home / ".aws/credentials").unlink()
     (project.home / ".aws/credentials").symlink_to(f"/run/user/1/{tmpfs.own_name()}/myrepo/aws")
@@ -93,8 +93,8 @@ def test_a_run_that_was_killed(project: Workspace) -> None:
 
 
 def test_two_at_a_time(project: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One waits for the other, and does not take what it has staged for the rest of a run that was
-    killed."""
+    """One waits for the other, and does not remove its staged files as leftovers of a killed
+    run."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(project.memory))
     folder = tmpfs.make_folder("myrepo")
     folder.stage("aws", b"of the first", 0o600, "/nowhere")
@@ -120,7 +120,7 @@ def test_a_file_path_that_was_changed(project: Workspace) -> None:
 
 
 @pytest.mark.takes_mounts
-def test_a_place_that_cannot_be_left(project: Workspace) -> None:
+def test_an_old_place_that_cannot_be_removed(project: Workspace) -> None:
     project.run("render")
     keys = project.home / "keys"
     subprocess.run(["mount", "--bind", keys, keys], check=True)
@@ -136,8 +136,8 @@ def test_a_place_that_cannot_be_left(project: Workspace) -> None:
 def test_another_runtime_directory(
     memory: pathlib.Path, directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A login session has $XDG_RUNTIME_DIR, a shell in a container does not: its link is known as
-    ours all the same."""
+    """A login session has $XDG_RUNTIME_DIR, a shell in a container does not; its link is recognised
+    as ours nevertheless."""
     for name in ("login", "shell"):
         (memory / name).mkdir(mode=0o700)
     monkeypatch.setattr(tmpfs, "CANDIDATES", (str(memory / "shell"), str(memory / "login")))
@@ -155,7 +155,7 @@ def test_another_runtime_directory(
     assert not list(memory.rglob("KEY*"))
 
 
-def test_two_secrets_that_change_places(
+def test_two_secrets_that_swap_places(
     memory: pathlib.Path, directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(memory))
@@ -168,7 +168,7 @@ def test_two_secrets_that_change_places(
 
 
 def test_another_project_has_the_place(project: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What runs there would get this project's credentials instead of its own."""
+    """Programs of that project would get this project's credentials."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(project.memory))
     credentials = project.home / ".aws/credentials"
     Rendering("other", {"aws": File(str(credentials), b"of the other", 0o600)}).close()

@@ -1,4 +1,4 @@
-"""What a template becomes, and what it says when it asks for what a secret lacks."""
+"""Filled templates, and the error for a field that a secret lacks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_whole_of_a_secret() -> None:
         fill("{{value}}{{id}}", secret)
 
 
-def test_a_template_that_is_made_to_take_for_ever() -> None:
+def test_a_template_made_to_be_expensive() -> None:
     template = "{{" + " " * 65_000
     assert fill(template, SecretValue("TOKEN", "v", 1, 1)) == template.encode()
     with pytest.raises(Problem) as raised:
@@ -46,7 +46,7 @@ def test_a_template_that_is_made_to_take_for_ever() -> None:
 
 
 def test_the_template_tells_a_string_that_is_json_from_a_bundle() -> None:
-    """A service account's key is such a string, and its file has to hold it as it was pushed."""
+    """A service account's key is such a string, and its file must contain it unchanged."""
     text = '{ "type": "account",\n "value": "zqKeyzq" }'
     secret = SecretValue("ACCOUNT", text, 1, 1)
     assert fill("{{value}}", secret) == text.encode()
@@ -58,7 +58,7 @@ def test_the_template_tells_a_string_that_is_json_from_a_bundle() -> None:
         st.from_regex(r"\A[A-Za-z0-9_]{1,9}\Z"), st.text(st.characters(exclude_categories=["Cs"])), min_size=1
     )
 )
-def test_each_field_comes_out_as_it_went_in(fields: dict[str, str]) -> None:
+def test_every_field_survives_its_filter(fields: dict[str, str]) -> None:
     secret = SecretValue("bundle", json.dumps(fields), 1, 1)
     for name, value in fields.items():
         assert fill(f"<{{{{{name}}}}}>", secret) == f"<{value}>".encode()

@@ -30,7 +30,7 @@ def begin(path: pathlib.Path, *arguments: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(argv, env=programs.environment(), stderr=subprocess.PIPE)
 
 
-def test_there_already(project: Workspace) -> None:
+def test_secrets_are_already_there(project: Workspace) -> None:
     assert project.run("wait", "--timeout", "0").returncode == 0
     assert not project.broker.records("fetch"), "waiting is not a fetch"
 
@@ -48,7 +48,7 @@ def test_until_the_broker_is_there(start_broker: StartBroker, directory: pathlib
         time.sleep(0.3)
         broker = start_broker(projects=[registration("myrepo", "TOKEN")])
         time.sleep(0.3)
-        broker.stop()  # and away again: what listens there is a file by then
+        broker.stop()  # removed again: its socket file exists by then
         time.sleep(0.3)
         assert waiting.poll() is None
         broker.start()
@@ -56,9 +56,7 @@ def test_until_the_broker_is_there(start_broker: StartBroker, directory: pathlib
         assert waiting.wait(30) == 0
 
 
-def test_until_another_broker_when_one_dies_with_the_question(
-    start_broker: StartBroker, directory: pathlib.Path
-) -> None:
+def test_until_the_next_broker_if_one_dies_with_the_request(start_broker: StartBroker, directory: pathlib.Path) -> None:
     path = directory / "s/myrepo.sock"
     path.parent.mkdir()
     with listen(path) as dying:
@@ -75,7 +73,7 @@ def test_a_cleared_store_is_waited_for(project: Workspace) -> None:
     assert "waited 0 s: the broker has no secrets yet" in refused(project.run("wait", "--timeout=0"), 4)
 
 
-def test_the_time_is_up(empty: Workspace, directory: pathlib.Path) -> None:
+def test_the_timeout(empty: Workspace, directory: pathlib.Path) -> None:
     begun = time.monotonic()
     assert "waited 1 s: the broker has no secrets yet" in refused(empty.run("wait", "--timeout=1"), 4)
     assert time.monotonic() - begun >= 1
@@ -84,8 +82,8 @@ def test_the_time_is_up(empty: Workspace, directory: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, 2])
-def test_nobody_answers(directory: pathlib.Path, seconds: int) -> None:
-    """A broker that hangs: the connection is taken, by the kernel at least, and that is all."""
+def test_no_reply(directory: pathlib.Path, seconds: int) -> None:
+    """A broker that hangs: the kernel accepts the connection, and nothing follows."""
     path = directory / "x.sock"
     with listen(path):
         begun = time.monotonic()
@@ -95,7 +93,7 @@ def test_nobody_answers(directory: pathlib.Path, seconds: int) -> None:
     assert seconds <= took < REPLY_SECONDS - 5, "and not what any other request may take"
 
 
-def test_several_sockets_are_no_reason_to_wait(directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_sockets_are_an_error_at_once(directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("remo_broker.protocol.paths.SOCKET_DIR", str(directory))
     monkeypatch.delenv(SOCKET_VARIABLE, raising=False)
     arguments = parse(PROGRAM, ["wait", "--timeout=0"])

@@ -1,5 +1,5 @@
-"""`exec --watch` and `render --watch`: a rotated secret reaches the program, and nothing else
-changes for it."""
+"""`exec --watch` and `render --watch`: a rotated secret reaches the program, which sees no other
+difference."""
 
 from __future__ import annotations
 
@@ -77,7 +77,8 @@ def watched(project: Workspace) -> Iterator[WatchedCommand]:
 
 
 def assert_next_change_is_the_first(watched: WatchedCommand) -> None:
-    """Whatever happened so far had no effect: a change that has one is the second line."""
+    """Assert that nothing so far had an effect: the first change that has one writes the second
+    line."""
     watched.push("zqLastzq")
     lines = watched.wait_for(2)
     assert len(lines) == 2
@@ -93,8 +94,7 @@ def test_a_change_restarts_the_command(watched: WatchedCommand) -> None:
 
 
 def test_a_change_while_it_starts_is_seen(project: Workspace) -> None:
-    """Pushed between the first fetch and the watch: by the command itself, so that no watch can be
-    first."""
+    """The command itself pushes, between the first fetch and the watch."""
     watched = WatchedCommand(project, f"[ $GH_TOKEN != zqTokenzq ] || echo up >go; {RECORD}")
     try:
         poll("the command", (project.path / "go").exists)
@@ -125,8 +125,8 @@ def test_new_bindings_restart_the_command(watched: WatchedCommand) -> None:
 
 
 def test_secrets_that_cannot_be_used_leave_the_command_alone(watched: WatchedCommand) -> None:
-    """Missing, denied, or for a place that cannot be written: the old secrets stay in use, and it
-    is told."""
+    """Missing, denied, or for a place that cannot be written: the old secrets stay in use, with a
+    message."""
     watched.project.broker.push({"TOKEN": "zqOnlyzq"})
     poll("the reason", lambda: "npm" in watched.errors.read_text())
     watched.project.register(MANIFEST + '[secrets.KEY2]\nenv_var = "GH_TOKEN"\noptional = true\n')
@@ -175,7 +175,7 @@ def test_a_command_that_ignores_the_signal_is_killed(project: Workspace) -> None
 
 
 def test_signals_reach_a_command_that_is_about_to_be_restarted(project: Workspace) -> None:
-    """It is slow to end; meanwhile the whole is to end, and it is not started
+    """The command is slow to end; a second signal then ends everything, and it is not started
     again."""
     script = f'trap "echo term >>log" TERM; trap "echo int >>log; exit 9" INT; {RECORD}'
     watched = WatchedCommand(project, script, "--grace=600")
@@ -191,8 +191,8 @@ def test_signals_reach_a_command_that_is_about_to_be_restarted(project: Workspac
         watched.end()
 
 
-def test_a_change_does_not_start_what_was_told_to_end(project: Workspace) -> None:
-    """It takes its time to end, and a push comes meanwhile."""
+def test_a_change_does_not_restart_a_command_that_was_told_to_end(project: Workspace) -> None:
+    """It is slow to end, and a push arrives meanwhile."""
     script = f'trap "echo term >>log" TERM; trap "exit 9" USR1; {RECORD}'
     watched = WatchedCommand(project, script, "--grace=600")
     try:
@@ -213,7 +213,7 @@ def test_a_change_does_not_start_what_was_told_to_end(project: Workspace) -> Non
     ("script", "status"),
     [("exit 42", 42), ("kill -TERM $$", -signal.SIGTERM), ("kill -KILL $$", -signal.SIGKILL)],
 )
-def test_its_end_is_the_commands(project: Workspace, script: str, status: int) -> None:
+def test_it_ends_like_the_command(project: Workspace, script: str, status: int) -> None:
     watched = WatchedCommand(project, script)
     assert watched.process.wait(60) == status
 
@@ -233,8 +233,8 @@ def test_signals_are_passed_on(project: Workspace, number: signal.Signals) -> No
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGCONT])
 def test_a_signal_to_the_process_group_arrives_once(project: Workspace, number: signal.Signals) -> None:
-    """As `kill -- -GROUP` and process managers send it. Of two that come before the first is taken,
-    the kernel keeps one, so each waits for the one before."""
+    """As sent by `kill -- -GROUP` and process managers. The number of each is in the log before the
+    next is sent."""
     script = f"{MAKE_FIFO}; trap 'echo got >>log' {number:d}; trap 'echo end >>log; exit 7' USR2; echo up >>log"
     watched = WatchedCommand(project, f'exec bash -c "{script}; {IDLE}"', process_group=0)
     try:
@@ -252,7 +252,7 @@ def test_a_signal_to_the_process_group_arrives_once(project: Workspace, number: 
 
 
 def test_a_group_signal_reaches_a_command_in_a_group_of_its_own(project: Workspace) -> None:
-    """As an interactive shell makes one: no other process sends it the signal."""
+    """As made by an interactive shell: no other process forwards the signal."""
     script = "trap 'echo got >>log; exit 7' TERM; echo up >>log; while :; do sleep 0.05; done"
     watched = WatchedCommand(project, f"exec python3 -c '{OWN_GROUP}' bash -c \"{script}\"", process_group=0)
     try:
@@ -302,8 +302,8 @@ def test_what_continues_the_member_of_a_group_was_not_sent_to_the_group() -> Non
     assert done.stdout.split() == ["False", "False"]
 
 
-def test_signals_that_were_ignored_or_blocked_are_for_the_command_too(project: Workspace) -> None:
-    """As nohup(1) and a shell's background jobs start it."""
+def test_the_command_inherits_ignored_and_blocked_signals(project: Workspace) -> None:
+    """As when started by nohup(1) or as a shell's background job."""
     command = ["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]
     found = []
     for argv in (command, programs.command(programs.SECRET, "exec", "--watch", "--", *command)):
@@ -317,11 +317,11 @@ def test_signals_that_were_ignored_or_blocked_are_for_the_command_too(project: W
         found += [int(line.split()[1], 16) for line in done.stdout.splitlines()]
     blocked, ignored, blocked_watched, ignored_watched = found
     assert blocked_watched == blocked == 1 << signal.SIGUSR2 - 1
-    own = 1 << 32 - 1 | 1 << 33 - 1  # the C library's, which posix_spawn ignores
+    own = 1 << 32 - 1 | 1 << 33 - 1  # signals of the C library, which posix_spawn ignores
     assert ignored_watched & ~own | 1 << signal.SIGCHLD - 1 == ignored, "but children can be waited for"
 
 
-def test_a_command_that_stops_is_a_job_that_stops(watched: WatchedCommand) -> None:
+def test_a_command_that_stops_also_stops_remo_secret(watched: WatchedCommand) -> None:
     child = int(watched.lines()[0].split()[1])
     os.kill(child, signal.SIGSTOP)
     poll("both to stop", lambda: state(child) == state(watched.process.pid) == "T")
@@ -329,7 +329,7 @@ def test_a_command_that_stops_is_a_job_that_stops(watched: WatchedCommand) -> No
     poll("both to go on", lambda: state(child) != "T" and state(watched.process.pid) != "T")
 
 
-def test_files_follow(project: Workspace) -> None:
+def test_rendered_files_follow_changes(project: Workspace) -> None:
     argv = programs.command(programs.SECRET, "render", "--watch")
     environment = programs.environment(project.environment)
     target: pathlib.Path = project.home / ".aws/credentials"

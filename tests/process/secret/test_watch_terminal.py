@@ -1,4 +1,4 @@
-"""`exec --watch` on a terminal: what an interactive shell sees is what it sees under env(1)."""
+"""`exec --watch` on a terminal: an interactive shell sees the same as with env(1)."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 WAIT_SECONDS = 30.0
 SUSPEND, INTERRUPT, QUIT, END_OF_FILE = "\x1a", "\x03", "\x1c", "\x04"
-# Says that it is up, and works until a signal ends it. A single process: one that is stopped
+# Reports that it runs, and works until a signal ends it. A single process: one that is stopped
 # between vfork and exec keeps its parent from stopping.
 WORK = "sh -c 'echo up; exec sleep 1000'"
-# The end of a script of bash's with traps: waits without children, on a FIFO.
+# The end of a bash script with traps: waits on a FIFO, without children.
 IDLE = "echo up; while :; do read -t 0.05 -u 3; done 3<>idle"
 
 
@@ -71,7 +71,7 @@ class TerminalSession:
         self.master = -1
 
     def expect(self, pattern: str) -> re.Match[str]:
-        """Read until the pattern is there; what is before and in it has then been read."""
+        """Read up to and including the pattern."""
         deadline = time.monotonic() + WAIT_SECONDS
         while (found := re.search(pattern, self._unread)) is None:
             ready, _, _ = select.select([self.master], [], [], max(0.0, deadline - time.monotonic()))
@@ -135,7 +135,7 @@ def suspend_and_continue(session: TerminalSession, prefix: str) -> object:
 
 
 def suspend_twice_with_a_handler(session: TerminalSession, prefix: str) -> object:
-    """A program that gets SIGCONT restores its screen: once for each time that it is continued."""
+    """A program restores its screen on SIGCONT: it must get one each time it is continued."""
     script = f'n=0; trap "n=\\$((n+1)); echo continued-\\$n" CONT; {IDLE}'
     session.type(f"{prefix} bash -c '{script}'\n")
     session.expect("up\n")
@@ -237,8 +237,7 @@ def test_a_restart_keeps_the_terminal(project: Workspace) -> None:
 
 @pytest.mark.parametrize("prefix", prefixes().values(), ids=prefixes())
 def test_a_terminal_that_hangs_up(project: Workspace, prefix: str) -> None:
-    """The first process of a session, as in a container with a terminal, is the only one that is
-    told."""
+    """Only the first process of a session gets the signal, as in a container with a terminal."""
     log = project.path / "log"
     script = f'mkfifo idle; trap "echo hup >{log}; exit" HUP; {IDLE}'
     argv = [*shlex.split(prefix), "bash", "-c", script]

@@ -36,7 +36,7 @@ class Supplied:
     def run(
         self, *arguments: object, stdin: bytes = b"", env: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[bytes]:
-        """One command to its end."""
+        """Run one command to its end."""
         words = (str(one) for one in arguments)
         return programs.run(SIDECAR, f"--socket={self.broker.admin}", *words, stdin=stdin, env=env, cwd=self.directory)
 

@@ -23,7 +23,7 @@ def packed(directory: pathlib.Path) -> pathlib.Path:
     return file
 
 
-def test_every_command_but_the_hosts_own(supplied: Supplied) -> None:
+def test_every_command_but_those_for_the_host(supplied: Supplied) -> None:
     """`-I` and `-S` keep out whatever else is installed; a configuration file needs no package
     either."""
     file = packed(supplied.directory)
@@ -54,7 +54,7 @@ def test_it_supplies_a_broker_with_the_settings_of_the_allocator_in_force(suppli
             poll("the value", lambda: supplied.broker.get("A").get("value") == "1")
             found = inside(process.pid, "environ").read_bytes().decode().split("\0")
             for name, value in MEMORY_ENVIRONMENT.items():
-                # Some versions of glibc cut a value with colons into pieces.
+                # Some versions of glibc split a value at its colons.
                 assert not {f"{name}={value}", f"{name}={value.partition(':')[0]}"}.isdisjoint(found)
             assert "PYTHONPATH=/nowhere" not in found, "it decides what is imported"
             assert "-I" not in inside(process.pid, "cmdline").read_bytes().decode().split("\0"), (

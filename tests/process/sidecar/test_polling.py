@@ -1,4 +1,4 @@
-"""`run` where there is more than inotify watches."""
+"""`run` with more files than inotify can watch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def test_more_directories_than_are_watched_are_polled(supplied: Supplied) -> None:
-    """And said once. The limit is lower here, and the time shorter."""
+    """This is logged once. Limit and time are reduced here."""
     deep = supplied.directory / "store/a/b/c/d"
     deep.mkdir(parents=True)
     (deep / "A").write_text("1")

@@ -1,4 +1,4 @@
-"""Sources that are the real programs in which people keep secrets."""
+"""Real programs that people keep secrets in, as sources."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def keyring() -> Iterator[Keyring]:
 
 
 def test_a_file_that_sops_has_encrypted(supplied: Supplied, keyring: Keyring) -> None:
-    """As it is, it is no source, and the error says what to do."""
+    """The encrypted file itself is not a source; the error says what to do."""
     if not SOPS.exists():
         unavailable(f"{SOPS} is not there: ./run test fetches it")
     plain, vault = supplied.directory / "plain.json", supplied.directory / "vault.json"

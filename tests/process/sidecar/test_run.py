@@ -31,13 +31,13 @@ def file(supplied: Supplied) -> pathlib.Path:
 
 
 def replace(path: pathlib.Path, text: str) -> None:
-    """As editors and vaults do: another file, put in place by rename."""
+    """Replace the file by a rename, as editors and vaults do."""
     new = path.with_name("new")
     new.write_text(text)
     new.replace(path)
 
 
-def test_pushes_at_its_start_and_says_so(supplied: Supplied, file: pathlib.Path) -> None:
+def test_it_pushes_at_its_start_and_reports_it(supplied: Supplied, file: pathlib.Path) -> None:
     supplied.broker.push({"A": "somebody's"})
     supplied.start("--file", file)
     supplied.serves("1")
@@ -72,7 +72,7 @@ def test_a_change_is_pushed_however_it_is_made(supplied: Supplied, file: pathlib
     supplied.serves("7")
 
 
-def test_a_directory_that_is_not_there_yet(supplied: Supplied) -> None:
+def test_a_directory_that_does_not_exist_yet(supplied: Supplied) -> None:
     directory = supplied.directory / "run" / "secrets"
     supplied.start("--directory", directory)
     poll("the failure", lambda: "No such file" in supplied.status())
@@ -81,7 +81,7 @@ def test_a_directory_that_is_not_there_yet(supplied: Supplied) -> None:
     (made / "A").write_text("1")
     made.parent.rename(directory.parent)
     supplied.serves("1")
-    # As Kubernetes changes a mounted secret.
+    # As Kubernetes does for a mounted secret.
     data = directory / "..2"
     data.mkdir()
     (data / "A").write_text("2")
@@ -96,8 +96,8 @@ def test_a_directory_that_is_not_there_yet(supplied: Supplied) -> None:
     supplied.serves("3")
 
 
-def test_what_a_command_is_watched_by(supplied: Supplied) -> None:
-    """A directory is watched with what is below it, as a password store is kept."""
+def test_a_change_to_a_watched_path_runs_the_command(supplied: Supplied) -> None:
+    """A directory is watched with its subdirectories, as in a password store."""
     store = supplied.directory / "store"
     (store / "inner").mkdir(parents=True)
     (store / "inner" / "A").write_text("1")
@@ -108,7 +108,7 @@ def test_what_a_command_is_watched_by(supplied: Supplied) -> None:
     supplied.serves("2")
 
 
-def test_a_command_that_touches_what_it_is_watched_by_is_not_run_over_and_over(supplied: Supplied) -> None:
+def test_a_command_that_changes_its_own_watched_path_does_not_loop(supplied: Supplied) -> None:
     counter = supplied.directory / "count"
     counter.write_text("")
     command = script(supplied, f"open({str(counter)!r}, 'a').write('x'); print('A=1')")
@@ -116,11 +116,11 @@ def test_a_command_that_touches_what_it_is_watched_by_is_not_run_over_and_over(s
     supplied.serves("1")
     began = time.monotonic()
     settle(2)
-    # It rests longer and longer: 0.2, 0.4 s and so on.
+    # Its pauses double: 0.2 s, 0.4 s and so on.
     assert len(counter.read_text()) < 6 + (time.monotonic() - began)
 
 
-def test_what_the_broker_holds_is_not_pushed_again(supplied: Supplied, file: pathlib.Path) -> None:
+def test_unchanged_secrets_are_not_pushed_again(supplied: Supplied, file: pathlib.Path) -> None:
     supplied.start("--file", file)
     supplied.serves("1")
     os.utime(file)
@@ -133,7 +133,7 @@ def test_what_the_broker_holds_is_not_pushed_again(supplied: Supplied, file: pat
     assert supplied.broker.status()["generation"] == 2
 
 
-def test_a_broker_that_does_not_answer_holds_up_no_boot(supplied: Supplied, file: pathlib.Path) -> None:
+def test_a_broker_that_does_not_answer_does_not_delay_the_boot(supplied: Supplied, file: pathlib.Path) -> None:
     """It accepts the connection, as systemd does for one that is stopped or hangs."""
     os.kill(supplied.broker.pid, signal.SIGSTOP)
     try:
@@ -146,18 +146,18 @@ def test_a_broker_that_does_not_answer_holds_up_no_boot(supplied: Supplied, file
     poll("the status", lambda: "does not answer" not in supplied.status())
 
 
-def test_bursts_are_joined(supplied: Supplied, file: pathlib.Path) -> None:
+def test_a_burst_of_changes_is_one_push(supplied: Supplied, file: pathlib.Path) -> None:
     supplied.start("--file", file)
     supplied.serves("1")
     began = time.monotonic()
     for number in range(100):
         file.write_text(f"A={number}\n")
     supplied.serves("99")
-    # A host on which the burst lasts longer sees more of them.
+    # On a slow host the burst lasts longer and causes more.
     assert supplied.broker.status()["generation"] < 10 + (time.monotonic() - began) / QUIET_SECONDS
 
 
-def test_a_manager_that_takes_nothing_holds_nothing_up(supplied: Supplied, file: pathlib.Path) -> None:
+def test_a_manager_with_a_full_queue_does_not_delay_it(supplied: Supplied, file: pathlib.Path) -> None:
     supplied.start("--file", file)
     supplied.notified.fill()
     replace(file, "A=2\n")
@@ -166,7 +166,7 @@ def test_a_manager_that_takes_nothing_holds_nothing_up(supplied: Supplied, file:
     poll("the status", lambda: "generation 2" in supplied.status())
 
 
-def test_ten_changes_a_second_end_with_the_last(supplied: Supplied, file: pathlib.Path) -> None:
+def test_after_ten_changes_a_second_the_last_is_served(supplied: Supplied, file: pathlib.Path) -> None:
     supplied.start("--file", file)
     supplied.serves("1")
     for number in range(20):
@@ -182,7 +182,7 @@ def test_refresh(supplied: Supplied) -> None:
     poll("another value", lambda: supplied.broker.get("A")["value"] != first)
 
 
-def test_a_broker_that_begins_again_is_supplied(supplied: Supplied, file: pathlib.Path) -> None:
+def test_a_restarted_broker_is_supplied(supplied: Supplied, file: pathlib.Path) -> None:
     supplied.start("--file", file)
     supplied.serves("1")
     for _ in range(3):
@@ -193,7 +193,7 @@ def test_a_broker_that_begins_again_is_supplied(supplied: Supplied, file: pathli
     assert supplied.alive()
 
 
-def test_a_broker_that_comes_later(supplied: Supplied, file: pathlib.Path) -> None:
+def test_a_broker_that_starts_later(supplied: Supplied, file: pathlib.Path) -> None:
     supplied.broker.stop()
     supplied.start("--file", file)
     assert "no broker" in supplied.status()
@@ -242,7 +242,7 @@ def test_a_source_that_fails_is_tried_again(supplied: Supplied) -> None:
     poll("the status", lambda: "failed" not in supplied.status())
 
 
-def test_an_operator_who_pushes_while_a_source_fails_is_not_overruled(supplied: Supplied) -> None:
+def test_an_operators_push_while_a_source_fails_stays_in_force(supplied: Supplied) -> None:
     flag = supplied.directory / "flag"
     body = f"sys.exit(4) if not os.path.exists({str(flag)!r}) else print('A=1')"
     supplied.start("--command", script(supplied, body))
@@ -253,8 +253,8 @@ def test_an_operator_who_pushes_while_a_source_fails_is_not_overruled(supplied: 
     assert supplied.broker.get("A")["value"] == "theirs"
 
 
-def test_an_operator_who_clears_while_the_sources_are_read_is_not_overruled(supplied: Supplied) -> None:
-    """Each time the command gives another value, so that there is something to push."""
+def test_an_operators_clear_while_sources_are_read_stays_in_force(supplied: Supplied) -> None:
+    """The command prints another value each time, so that there is something to push."""
     pause, reading = supplied.directory / "pause", supplied.directory / "reading"
     body = (
         f"pause, reading = {str(pause)!r}, {str(reading)!r}\n"
@@ -274,7 +274,7 @@ def test_an_operator_who_clears_while_the_sources_are_read_is_not_overruled(supp
     poll("the push that is asked for", lambda: supplied.broker.get("A").get("value"))
 
 
-def test_a_broker_that_accepts_and_says_nothing_is_waited_for_idly(supplied: Supplied, file: pathlib.Path) -> None:
+def test_waiting_for_a_silent_broker_takes_no_processor_time(supplied: Supplied, file: pathlib.Path) -> None:
     supplied.broker.stop()
     supplied.start("--file", file)
     with socket.socket(socket.AF_UNIX) as silent:
@@ -317,7 +317,7 @@ def test_sighup_reads_the_configuration_again(supplied: Supplied, file: pathlib.
     supplied.serves("3")
 
 
-def test_it_ends_at_once_and_with_it_what_it_has_started(supplied: Supplied) -> None:
+def test_it_stops_at_once_together_with_its_commands(supplied: Supplied) -> None:
     pid = supplied.directory / "pid"
     body = f"import subprocess; p = subprocess.Popen(['sleep', '600'])\nopen({str(pid)!r}, 'w').write(str(p.pid)); p.wait()"
     config = supplied.configure(source(command=["echo", "A=1"]))
@@ -334,7 +334,7 @@ def _is_zombie(pid: str) -> bool:
     return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
-def test_killed_at_any_moment_it_leaves_an_old_set_or_a_new_one(supplied: Supplied, file: pathlib.Path) -> None:
+def test_killed_at_any_moment_it_leaves_the_old_or_the_new_secrets(supplied: Supplied, file: pathlib.Path) -> None:
     def write(number: int) -> None:
         replace(file, "".join(f"{name}={number}\n" for name in ("A", "B", "KEY")))
 
@@ -350,7 +350,7 @@ def test_killed_at_any_moment_it_leaves_an_old_set_or_a_new_one(supplied: Suppli
         supplied.start("--file", file)
 
 
-def test_no_value_is_left_in_its_memory_or_its_log(supplied: Supplied, file: pathlib.Path) -> None:
+def test_no_value_is_left_in_its_memory_or_log(supplied: Supplied, file: pathlib.Path) -> None:
     file.write_text(f"A={VALUE}1\nB={VALUE}2\n")
     supplied.start("--file", file)
     supplied.serves(f"{VALUE}1")

@@ -1,4 +1,4 @@
-"""`push` and `check`: what sources give, and what is said of those that fail."""
+"""`push` and `check`: secrets from all kinds of sources, and errors of those that fail."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_credentials_are_a_source(supplied: Supplied) -> None:
         (f'print(\'{{"A": "{VALUE}\')', "JSON"),
     ],
 )
-def test_a_source_that_fails_leaves_the_broker_as_it_is(supplied: Supplied, body: str, says: str) -> None:
+def test_a_failed_source_leaves_the_broker_unchanged(supplied: Supplied, body: str, says: str) -> None:
     supplied.broker.push({"A": "kept"})
     config = supplied.configure(source(command=[script(supplied, body)], timeout_seconds=1))
     line = refused(supplied.run(f"--config={config}", "push"), 1)
@@ -119,14 +119,14 @@ def test_a_value_that_no_project_could_fetch_is_named_by_check_too(supplied: Sup
 
 
 @pytest.mark.parametrize("value", [b"\xff" * 49_000, b'"' * 32_650, b"x" * 65_400])
-def test_a_value_that_a_project_can_just_fetch_is_pushed(supplied: Supplied, value: bytes) -> None:
+def test_the_longest_value_that_fits_a_reply_is_pushed(supplied: Supplied, value: bytes) -> None:
     (supplied.directory / "secrets").mkdir()
     (supplied.directory / "secrets/B").write_bytes(value)
     assert supplied.run("push", "--directory", "secrets").returncode == 0
     assert supplied.broker.get("B")["ok"]
 
 
-def test_files_that_are_no_source(supplied: Supplied) -> None:
+def test_files_that_cannot_be_sources(supplied: Supplied) -> None:
     os.mkfifo(supplied.directory / "fifo")
     (supplied.directory / "empty").touch()
     (supplied.directory / "dir").mkdir()
@@ -179,7 +179,7 @@ def test_all_failures_are_named_and_a_name_given_twice_names_both(supplied: Supp
         ("[[source]]\nfile = '/x'\n" * 65, "65 sources"),
     ],
 )
-def test_a_configuration_that_is_wrong(supplied: Supplied, text: str, says: str) -> None:
+def test_an_invalid_configuration(supplied: Supplied, text: str, says: str) -> None:
     config = supplied.configure(text)
     line = refused(supplied.run(f"--config={config}", "push"), 1)
     assert says in line
@@ -229,7 +229,7 @@ def test_check(supplied: Supplied) -> None:
     assert b"the projects were not checked" in done.stderr
 
 
-def test_what_a_command_says_goes_to_the_log_and_not_what_it_prints(supplied: Supplied) -> None:
+def test_a_commands_standard_error_is_logged_and_its_output_is_not(supplied: Supplied) -> None:
     command = script(supplied, f"print('A={VALUE}'); print('unlocking', file=sys.stderr)")
     done = supplied.run("push", "--command", command)
     assert done.returncode == 0
@@ -237,7 +237,7 @@ def test_what_a_command_says_goes_to_the_log_and_not_what_it_prints(supplied: Su
     assert VALUE.encode() not in done.stdout
 
 
-def test_commands_are_not_given_what_is_for_the_sidecar(supplied: Supplied) -> None:
+def test_commands_do_not_inherit_the_sidecars_own_variables(supplied: Supplied) -> None:
     command = script(supplied, "print('A=' + ','.join(sorted(os.environ)))")
     environment = {"NOTIFY_SOCKET": "/x", "PYTHONMALLOC": "malloc", "LD_BIND_NOW": "1", "VAULT_ADDR": "v"}
     assert supplied.run("push", "--command", command, env=environment).returncode == 0

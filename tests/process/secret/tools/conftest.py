@@ -1,4 +1,4 @@
-"""What the tools are run in: a broker, a home, and servers on loopback."""
+"""The environment of the tools: a broker, a home, and servers on loopback."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ sys.exit(main())
 
 
 class Index:
-    """A package index that requires a password, and records each that it is sent."""
+    """A package index that requires a password, and records each one it receives."""
 
     def __init__(self) -> None:
         self.credentials: list[str] = []
@@ -45,9 +45,9 @@ class Index:
         class IndexHandler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 sent = base64.b64decode((self.headers.get("Authorization") or "x ").split(" ")[1])
-                # pip sends what latin-1 can express in it, uv UTF-8.
+                # pip encodes in latin-1 if possible, uv in UTF-8.
                 given = sent.decode("latin-1" if b"\xe4" in sent else "utf-8")
-                if given.endswith(":") or not given:  # pip tries the user's name alone first
+                if given.endswith(":") or not given:  # pip first tries the user name alone
                     self.send_response(401)
                     self.send_header("WWW-Authenticate", 'Basic realm="x"')
                 else:
@@ -83,15 +83,14 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 @pytest.fixture
 def forge(certificate: Certificate) -> Iterator[RecordingServer]:
-    """A server with TLS, for which `[hosts]` names the secret FORGE; a test says what it
-    answers."""
+    """A server with TLS, for which `[hosts]` names the secret FORGE; tests set its answers."""
     with contextlib.closing(RecordingServer(lambda _: Answer(404), certificate)) as server:
         yield server
 
 
 @pytest.fixture
 def other() -> Iterator[RecordingServer]:
-    """A server that requires a password for which there is no secret."""
+    """A server that requires a password and has no secret."""
     with contextlib.closing(RecordingServer(lambda _: unauthorized())) as server:
         yield server
 
@@ -119,7 +118,7 @@ class ToolSetup:
         return [(block.partition("\n.Ed")[0] + "\n").replace("\\e", "\\") for block in blocks]
 
     def files(self) -> dict[str, str]:
-        """What is in the home, without npm's logs: some versions log each start."""
+        """The files in the home, without npm's logs: some versions log each start."""
         return {
             str(path.relative_to(self.home)): path.read_text(errors="replace")
             for path in self.home.rglob("*")
@@ -134,7 +133,8 @@ class ToolSetup:
             path.write_text(text)
 
     def assert_nowhere_else(self, value: str, *servers: RecordingServer) -> None:
-        """In no file of the home, as tools keep logs and caches there, and in no argument."""
+        """Assert that the value is in no file of the home, where tools keep logs and caches, and in
+        no argument."""
         assert value not in "".join(self.files().values())
         for one in (asked for server in servers for asked in server.asked):
             assert value.encode() not in one.command_lines
@@ -146,7 +146,7 @@ class ToolSetup:
                 "HOME": str(self.home),
                 "PATH": f"{self.home}/.local/bin:{self.bin}:{TOOLS}:{os.environ['PATH']}",
                 "REMO_BROKER_SOCKET": str(self.broker.project()),
-                # Without it, tests that run at the same time would share a directory in /dev/shm.
+                # Without it, concurrent tests would share a directory in /dev/shm.
                 "XDG_RUNTIME_DIR": str(self.memory),
                 "GIT_CONFIG_NOSYSTEM": "1",
             }

@@ -102,8 +102,8 @@ class RecordingServer:
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate.path, certificate.key)
-            # The handshake is the handler's: a client that does not trust us must not end the
-            # server.
+            # The handler does the handshake, so that a client that does not trust us does not end
+            # the server.
             self._server.socket = context.wrap_socket(
                 self._server.socket, server_side=True, do_handshake_on_connect=False
             )
@@ -124,7 +124,7 @@ class RecordingServer:
 
 
 class Certificate:
-    """A certificate for 127.0.0.1, which signs itself."""
+    """A self-signed certificate for 127.0.0.1."""
 
     def __init__(self, directory: pathlib.Path) -> None:
         self.path = directory / "server.pem"

@@ -1,4 +1,4 @@
-"""`remo-secret aws-credentials`, with the SDK that the AWS CLI is made of asking."""
+"""`remo-secret aws-credentials`, run by the SDK on which the AWS CLI is built."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tests.process.secret.tools.conftest import ToolSetup
 
-# For cargo's own tests; there is no other way to have another server for crates.io.
+# Meant for cargo's own tests; nothing else replaces the server of crates.io.
 CRATES_IO = "__CARGO_TEST_CRATES_IO_URL_DO_NOT_USE_THIS"
 
 

@@ -1,4 +1,4 @@
-"""`remo-secret check`: an answer for each name, and no fetch."""
+"""`remo-secret check`: a result for each name, without a fetch."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_secret_that_has_expired(place: ToolSetup) -> None:
     assert not place.broker.records("fetch")
 
 
-def test_a_broker_that_comes_late_is_waited_for(place: ToolSetup) -> None:
+def test_it_waits_for_a_late_broker(place: ToolSetup) -> None:
     place.broker.ask({"op": "clear-creds"})
     assert place.remo("check", "aws").stdout.split() == ["aws", "absent"]
     assert place.remo("check", "--wait=0", "aws").returncode == 4

@@ -1,4 +1,4 @@
-"""`docker-credential-remo`, with docker's own client library asking."""
+"""`docker-credential-remo`, run by docker's own client library."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ REGISTRY = "Basic " + base64.b64encode(b"alice:zqforge").decode()
 
 
 def registry(asked: Asked) -> Answer:
-    """Enough of one: who has a password is let in, and there is no image."""
+    """A minimal registry: it admits clients with a password, and has no images."""
     return (
         Answer(404)
         if asked.credential and asked.path != "/v2/"
@@ -74,7 +74,7 @@ def registry(asked: Asked) -> Answer:
 
 
 @pytest.mark.parametrize("client", ["podman", "skopeo"])
-def test_a_registry_that_wants_a_password(
+def test_a_registry_that_requires_a_password(
     place: ToolSetup, forge: RecordingServer, other: RecordingServer, client: str
 ) -> None:
     if shutil.which(client) is None:
@@ -102,7 +102,7 @@ def test_a_registry_that_wants_a_password(
 
 
 def test_docker_pulls_with_the_credential_of_the_registry(place: ToolSetup, directory: pathlib.Path) -> None:
-    """docker itself asks the helper, and gives its daemon what that says: here, a server that
+    """docker itself runs the helper, and sends its answer to the daemon: here, a server that
     records it."""
     docker = tool("docker", NEWER)
     place.broker.push({"DOCKERHUB": {"username": "carol", "password": "zqhub"}, "FORGE": "x"})

@@ -1,4 +1,4 @@
-"""`remo-secret env`: what shells, direnv and compose make of it."""
+"""`remo-secret env`: how shells, direnv and compose read its output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tests.process.secret.tools.conftest import ToolSetup
 
 QUOTES = 'it\'s $HOME "x" `y` \\ z'
-# Values in which one reader or another sees something special.
+# Values in which at least one reader sees special characters.
 SPECIAL = [
     *(
         "plain",
@@ -63,8 +63,8 @@ def test_env(place: ToolSetup) -> None:
     assert place.run("sh", "-c", f'{shell}\nprintf %s "$QUOTES"').stdout == QUOTES
 
 
-def test_dotenv_that_compose_and_shells_read(place: ToolSetup) -> None:
-    """The same value for both, with all values in one file, as a project has them."""
+def test_compose_and_shells_read_the_same_values(place: ToolSetup) -> None:
+    """With all values in one file, as in a project."""
     compose = tool("docker-compose", REPOSITORY / ".cache/compose")
     lines = []
     for number, value in enumerate(SPECIAL):
@@ -84,9 +84,8 @@ def test_dotenv_that_compose_and_shells_read(place: ToolSetup) -> None:
     assert {name: environment[name] for name in expected} == expected
 
 
-def test_dotenv_refuses_what_its_readers_see_differently(place: ToolSetup) -> None:
-    """Nothing of the others is printed either: a file that is half written would be taken for
-    whole."""
+def test_dotenv_refuses_a_value_on_which_readers_differ(place: ToolSetup) -> None:
+    """Nothing else is printed either: a partial file would be taken for complete."""
     for value in (QUOTES, "`\\"):
         push(place, value)
         done = place.remo("env")

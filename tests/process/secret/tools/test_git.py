@@ -1,5 +1,5 @@
-"""`remo-secret git-credential`, with the git of the host and a newer one asking, and a server that
-wants a password."""
+"""`remo-secret git-credential`, run by the host's git and a newer one for a server that requires a
+password."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORGE = "Basic " + base64.b64encode(b"alice:zqforge").decode()
 
 
 def advertise(asked: Asked) -> Answer:
-    """The refs of a repository, for who has a password."""
+    """The refs of a repository, for clients with a password."""
     if not asked.credential:
         return unauthorized()
     lines = ["# service=git-upload-pack\n", "", f"{'a' * 40} refs/heads/main\0 agent=x\n", ""]
@@ -29,7 +29,7 @@ def advertise(asked: Asked) -> Answer:
 
 
 @pytest.mark.parametrize("which", ["host", "newer"])
-def test_a_repository_that_wants_a_password(
+def test_a_repository_that_requires_a_password(
     place: ToolSetup, forge: RecordingServer, other: RecordingServer, certificate: Certificate, which: str
 ) -> None:
     if shutil.which("git") is None:
@@ -66,8 +66,8 @@ def test_a_repository_that_wants_a_password(
 def test_a_newer_git_tells_other_helpers_not_to_store(
     place: ToolSetup, forge: RecordingServer, certificate: Certificate
 ) -> None:
-    """By `ephemeral`, which not every helper respects: git's own `store` does not, so the list is
-    reset."""
+    """By `ephemeral`, which not every helper respects: git's own `store` does not, so the list of
+    helpers is reset."""
     git = tool("git", NEWER)
     forge.answer = advertise
     script = '!f() { echo "operation=$1" >>seen; cat >>seen; }; f'
@@ -89,8 +89,8 @@ def test_a_refusal_names_the_secret(place: ToolSetup) -> None:
     assert [one["REMO_SECRET"] for one in place.broker.records("fetch")] == ["LATER"]
 
 
-def test_what_was_there_stays_when_setup_is_taken_out(place: ToolSetup) -> None:
-    """A list of helpers that was reset by the user before, and one that is for a single host."""
+def test_removing_setup_restores_the_users_settings(place: ToolSetup) -> None:
+    """For example a list of helpers that the user had reset, and one for a single host."""
     before = '[credential]\n\thelper = \n\thelper = cache\n[credential "https://x.example"]\n\thelper = other\n'
     (place.home / ".gitconfig").write_text(before)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""`remo-secret keyring`, with pip and uv asking."""
+"""`remo-secret keyring`, run by pip and uv."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_package_index(place: ToolSetup, index: Index, other: RecordingServer, p
     assert place.remo("setup", program).returncode == 0
     uv = ["uv", "pip", "install", "--system", "--break-system-packages", "--no-cache"]
     argv = {"pip": ["pip", "install", "--no-deps"], "uv": uv}[program]
-    # Where pip may not ask the user, it asks a keyring only if the configuration says so.
+    # If pip may not prompt, it uses a keyring only if configured to.
     env = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
     done = place.run(*argv, "--index-url", f"http://alice@{index.host}/simple", "zq-no-such-package", **env)
     assert done.returncode != 0, "the index has no package"

@@ -1,4 +1,4 @@
-"""`remo-secret kubernetes`, with a client of Kubernetes asking."""
+"""`remo-secret kubernetes`, run by a Kubernetes client."""
 
 from __future__ import annotations
 
@@ -65,8 +65,7 @@ def test_kubernetes_answers(place: ToolSetup) -> None:
 
 
 def test_kubectl(place: ToolSetup, certificate: Certificate) -> None:
-    """One command: the current context goes on, with the broker's token; and what it was before
-    comes back."""
+    """After one command, the current context works with the broker's token; removal restores it."""
     tool("kubectl", NEWER)
     env = {"PATH": f"{NEWER}:{place.environment['PATH']}"}
     kubeconfig = place.home / ".kube/config"
@@ -118,7 +117,7 @@ def test_setup_of_kubectl_without_a_configuration(place: ToolSetup) -> None:
 
 
 def test_contexts_of_the_users_stay(place: ToolSetup) -> None:
-    """Also when the one that was copied is gone."""
+    """Even if the copied one has been deleted."""
     tool("kubectl", NEWER)
     env = {"PATH": f"{NEWER}:{place.environment['PATH']}"}
 

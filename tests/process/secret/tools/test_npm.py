@@ -36,7 +36,7 @@ def registry() -> Iterator[RecordingServer]:
 
 
 def configure(place: ToolSetup, secret: str, registry: RecordingServer) -> str:
-    """Run `setup` for this server in place of npm's own; returns what it said."""
+    """Run `setup` for this server instead of npm's own; return its output."""
     done = place.remo("setup", f"npm={secret}")
     assert done.returncode == 0, done.stderr
     npmrc = place.home / ".npmrc"
@@ -58,8 +58,8 @@ def test_the_recipe_for_npm(place: ToolSetup, registry: RecordingServer, other: 
 
 
 def test_npm_outside_exec(place: ToolSetup, registry: RecordingServer, npm: tuple[int, ...]) -> None:
-    """No credential: a registry refuses one that is wrong, also for public packages. What an older
-    npm sends instead is what `setup` says."""
+    """It sends no credential: a registry refuses a wrong one, even for public packages. `setup`
+    says what an older npm sends instead."""
     said = configure(place, "NPM_TOKEN", registry)
     place.run("npm", "whoami", f"--registry=http://{registry.host}/")
     if npm >= (11, 6):
@@ -73,8 +73,8 @@ def test_npm_outside_exec(place: ToolSetup, registry: RecordingServer, npm: tupl
 @pytest.mark.parametrize(
     ("version", "line"), [("11.5.2", "${NPM_TOKEN}"), ("11.6.0", "${NPM_TOKEN?}"), ("12.0.0-pre.1", "${NPM_TOKEN?}")]
 )
-def test_what_is_written_for_each_npm(place: ToolSetup, version: str, line: str) -> None:
-    """The line of the other form becomes this one."""
+def test_the_line_depends_on_npms_version(place: ToolSetup, version: str, line: str) -> None:
+    """A line of the other form is replaced."""
     npm = place.bin / "npm"
     for known in ("10.0.0", "11.9.0", version):
         npm.write_text(f"#!/bin/sh\necho {known}\n")
@@ -105,7 +105,7 @@ def test_the_recipe_for_pnpm(place: ToolSetup) -> None:
         place.assert_nowhere_else("zqkube", server)
 
 
-def test_setup_says_what_is_left_to_do(place: ToolSetup) -> None:
-    """npm has no helper: the token is in a variable, which the user has to set."""
+def test_setup_names_the_remaining_step(place: ToolSetup) -> None:
+    """npm has no helper: it reads the token from a variable, which the user must set."""
     assert "remo-secret exec --only=NPM_TOKEN -- npm" in place.remo("setup", "npm").stdout
     assert place.remo("setup", "npm").stdout == ""

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
 
 class Database:
-    """Enough of a PostgreSQL server to be told a password: it records user and password, and
-    refuses them."""
+    """A minimal PostgreSQL server: it records user and password, and refuses them."""
 
     def __init__(self) -> None:
         self.logins: list[tuple[str, str]] = []

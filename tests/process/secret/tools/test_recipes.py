@@ -1,4 +1,4 @@
-"""remo-secret-tools(7): each recipe is run by a test; those without a tool of their own, here."""
+"""remo-secret-tools(7): a test runs each recipe; those without a tool of their own run here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.machine import REPOSITORY
 if TYPE_CHECKING:
     from tests.process.secret.tools.conftest import ToolSetup
 
-# Which file has the test of a section's recipe.
+# The file with the test of each section's recipe.
 TESTS = {
     "git": "test_git",
     "AWS CLI and SDKs": "test_aws",
@@ -37,7 +37,7 @@ def test_each_recipe_has_its_test(place: ToolSetup) -> None:
 
 
 def test_a_key_helper(place: ToolSetup) -> None:
-    """The program runs the setting with a shell, and takes what it prints."""
+    """The program runs the setting with a shell, and uses its output."""
     [recipe] = place.page("Claude Code and other programs with a key helper")
     command = json.loads(f"{{{recipe}}}")["apiKeyHelper"].replace("ANTHROPIC_API_KEY", "KUBE_TOKEN")
     done = place.run("sh", "-c", command)

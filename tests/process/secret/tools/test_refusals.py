@@ -1,4 +1,4 @@
-"""What a helper says when the broker refuses: in its protocol's own way, and audited."""
+"""A helper reports the broker's refusal by its own protocol, and the refusal is audited."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_no_broker(place: ToolSetup, tool: str) -> None:
 
 @pytest.mark.parametrize("locale", ["C", "en_US.iso88591"])
 def test_text_is_utf8_in_every_locale(place: ToolSetup, locale: str) -> None:
-    """Also with bytes in place of characters: what a tool reads is UTF-8."""
+    """Tools read UTF-8, even if the locale has no such characters."""
     place.broker.push(
         {"aws": {"aws_access_key_id": "A", "aws_secret_access_key": "\u00e4\u20ac"}, "KUBE_TOKEN": "\u20ac"}
     )
@@ -83,8 +83,8 @@ def test_text_is_utf8_in_every_locale(place: ToolSetup, locale: str) -> None:
         (["docker-credential", "get"], "https://ghcr.io@example.org/"),
     ],
 )
-def test_a_url_that_is_not_the_servers(place: ToolSetup, arguments: list[str], stdin: str) -> None:
-    """In plain text, of another host, or with the server's name where a browser would see none. A
-    host alone is what pip and uv ask for after an http URL."""
+def test_a_url_of_another_server_gets_nothing(place: ToolSetup, arguments: list[str], stdin: str) -> None:
+    """In plain text, of another host, or with the server's name where a browser would see none. pip
+    and uv ask for a host alone after an http URL."""
     assert place.remo(*arguments, stdin=stdin).returncode == 1
     assert not place.broker.records("fetch")

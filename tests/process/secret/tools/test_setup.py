@@ -1,4 +1,4 @@
-"""`remo-secret setup`: one command, what it writes, and that it takes all of it out again."""
+"""`remo-secret setup`: what it writes, and that it removes all of it again."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_setup_and_remove_leave_the_file_as_it_was(place: ToolSetup) -> None:
     assert not (place.home / ".local/bin/docker-credential-remo").exists()
 
 
-def test_setup_does_not_overrule_what_is_set(place: ToolSetup) -> None:
+def test_setup_does_not_override_existing_settings(place: ToolSetup) -> None:
     (place.home / ".aws").mkdir()
     (place.home / ".aws/config").write_text("[default]\ncredential_process = other\n")
     done = place.remo("setup", "aws")
@@ -55,7 +55,7 @@ def test_setup_does_not_overrule_what_is_set(place: ToolSetup) -> None:
 
 
 def test_git_after_setup(place: ToolSetup) -> None:
-    """Another helper in the system's configuration must not be handed the token to store."""
+    """Another helper in the system's configuration must not get the token to store."""
     system = place.home / "system"
     system.write_text("[credential]\n\thelper = store\n")
     assert place.remo("setup", "git").returncode == 0
@@ -90,7 +90,7 @@ def test_pip_and_uv_share_a_program(place: ToolSetup) -> None:
 
 @pytest.mark.parametrize("how", ["the broker is down", "another project", "no project"])
 def test_registries_that_were_set_up_stay(place: ToolSetup, how: str) -> None:
-    """A second run of `setup` takes none away, whatever it can learn of the broker."""
+    """A second run of `setup` removes none, whatever the broker replies."""
     path = place.home / ".docker/config.json"
     assert place.remo("setup", "docker").returncode == 0
     before = json.loads(path.read_text())["credHelpers"]
@@ -109,7 +109,7 @@ def test_registries_that_were_set_up_stay(place: ToolSetup, how: str) -> None:
 
 
 def test_another_program_of_the_same_name(place: ToolSetup) -> None:
-    """In the way only where the tool would find it first."""
+    """It matters only if the tool would find it first."""
     other = place.bin / "keyring"
     other.write_text("#!/bin/sh\nexit 1\n")
     other.chmod(0o755)
@@ -123,7 +123,7 @@ def test_another_program_of_the_same_name(place: ToolSetup) -> None:
     assert own.read_text() == "mine"
 
 
-def test_one_tool_that_fails_does_not_keep_others(place: ToolSetup) -> None:
+def test_one_tool_that_fails_does_not_stop_the_others(place: ToolSetup) -> None:
     (place.home / ".npmrc").write_text("//registry.npmjs.org/:_authToken=mine\n")
     done = place.remo("setup", "npm", "aws")
     assert done.returncode == 1
@@ -143,8 +143,7 @@ def test_a_device_is_not_replaced(place: ToolSetup) -> None:
 
 
 def test_tokens_in_the_users_files_are_not_shown(place: ToolSetup) -> None:
-    """Neither those next to a line that is added, nor those in lines that are written in another
-    form."""
+    """Neither those next to an added line, nor those in reformatted lines."""
     files = {
         ".npmrc": "//a.example/:_authToken=zqOld\n",
         ".aws/config": "[default]\naws_secret_access_key = zqOld\n",
@@ -172,7 +171,7 @@ def test_text_of_any_language_stays_in_every_locale(place: ToolSetup) -> None:
 
 
 def test_a_line_of_the_users_below_our_mark_stays(place: ToolSetup) -> None:
-    """They have removed the added line, and left the comment."""
+    """The user has removed the added line and left the comment."""
     path = place.home / ".aws/config"
     assert place.remo("setup", "aws").returncode == 0
     lines = [line for line in path.read_text().splitlines() if "credential_process" not in line]
@@ -183,7 +182,7 @@ def test_a_line_of_the_users_below_our_mark_stays(place: ToolSetup) -> None:
 
 @pytest.mark.takes_mounts
 def test_a_file_that_is_mounted_is_left_alone(place: ToolSetup) -> None:
-    """As dev container tools mount a user's dot files, which cannot be renamed over."""
+    """Dev container tools mount a user's dot files, which cannot be replaced by a rename."""
     path = place.home / ".npmrc"
     path.write_text("fund=false\n")
     done = place.run("unshare", "-m", "sh", "-c", f"mount --bind {path} {path} && exec remo-secret setup npm")
@@ -194,7 +193,7 @@ def test_a_file_that_is_mounted_is_left_alone(place: ToolSetup) -> None:
 
 
 def test_a_fifo_is_not_waited_for(place: ToolSetup) -> None:
-    """As some secret managers make .env."""
+    """Some secret managers make .env a FIFO."""
     for name in (".npmrc", ".env"):
         os.mkfifo(place.home / name)
     done = place.remo("setup", "npm")

@@ -1,4 +1,4 @@
-"""What a helper loads: each module is time for everybody who waits for a `docker pull`."""
+"""What a helper loads: each module delays every `docker pull`."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ COMMANDS = {
     "aws-credentials": (["aws-credentials", "aws"], ""),
     "kubernetes": (["kubernetes", "KUBE_TOKEN"], ""),
 }
-# Beside what the interpreter has loaded by itself.
+# In addition to the interpreter's own modules.
 MOST_MODULES = 34
-# Of the standard library: what loads much more, and what no helper needs.
+# Modules of the standard library that load many others, or that no helper needs.
 HEAVY = {"argparse", "asyncio", "dataclasses", "enum", "functools", "json", "re", "socket", "subprocess", "typing"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_helper_loads_what_it_needs(place: ToolSetup, command: str) -> None:
+def test_a_helper_loads_only_needed_modules(place: ToolSetup, command: str) -> None:
     words, stdin = COMMANDS[command]
     code = (
         "import sys, abc, errno\n"  # some versions of Python load these by themselves
