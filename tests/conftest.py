@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 settings.register_profile("any host", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any host")
 
+# What systemd gives a service, or systemd-nspawn a container: not meant for what the tests start.
+OF_A_SERVICE = (
+    *("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID"),
+    *("CREDENTIALS_DIRECTORY", "RUNTIME_DIRECTORY", "STATE_DIRECTORY", "JOURNAL_STREAM", "INVOCATION_ID"),
+)
 # As many as the tests with the most connections need, with room.
 DESCRIPTORS = 16_384
 
@@ -53,6 +58,8 @@ def pytest_configure(config: pytest.Config) -> None:
         if signal.getsignal(number) is signal.SIG_IGN:  # as in a shell's background
             signal.signal(number, handler)
     raise_limit()
+    for name in OF_A_SERVICE:
+        os.environ.pop(name, None)
     if SHARED not in os.environ:
         directory = tempfile.mkdtemp(prefix="remo-tests-")
         os.environ[SHARED] = directory
