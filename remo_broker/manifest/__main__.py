@@ -27,6 +27,8 @@ import resource
 import signal
 import sys
 
+from remo_broker.manifest.confinement import confine
+
 # For reading alone, without the start. The broker waits for `READ_SECONDS` of its own. This deadline
 # comes first and gives a readable error. Python acts on it between two of its own steps, so it has
 # no effect while a system call or a C function does not return.
@@ -64,6 +66,7 @@ def restrict() -> None:
     sys.dont_write_bytecode = True
     # pydantic would search 4 ms for plugins of other packages, and run them.
     os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
+    confine()
 
 
 def begin() -> None:

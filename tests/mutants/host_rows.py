@@ -19,6 +19,9 @@ NO_TRACE = "tests/machine/test_borders.py::test_the_brokers_user_cannot_trace_it
 GATE = "tests/machine/test_borders.py::test_the_gate_is_closed_where_it_has_to_be_made_again"
 READER_SEES = "tests/machine/test_borders.py::test_the_reader_alone_sees_projects_and_nothing_else"
 READER_WALLS = "tests/machine/test_borders.py::test_each_wall_around_the_reader_stands_alone"
+CONFINEMENT = "remo_broker/manifest/confinement.py"
+CONFINED = "tests/process/manifest/test_confinement.py"
+REACHES = f"{CONFINED}::test_what_reaches_another_process_is_refused"
 NEIGHBOURS = "tests/machine/test_borders.py::test_a_reader_that_was_taken_over_touches_no_other"
 PLANT = "tests/machine/test_borders.py::test_nobody_but_root_puts_anything_where_the_sockets_lie"
 OLD_MOUNT = "tests/machine/test_borders.py::test_an_old_mount_is_dead_after_unregistering"
@@ -110,6 +113,16 @@ HOST = (
     ),
     Mutant(READER_UNIT, "/run /dev/shm /proc\n", "/run /dev/shm\n", NEIGHBOURS),
     Mutant(READER_UNIT, "SystemCallFilter=~kill tkill tgkill", "SystemCallFilter=~", NEIGHBOURS),
+    Mutant(CONFINEMENT, "    libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, header, 0, 0)\n", "", NEIGHBOURS),
+    Mutant(
+        "remo_broker/manifest/__main__.py",
+        "    confine()\n",
+        "",
+        f"{CONFINED}::test_the_reader_confines_itself_before_it_has_a_request",
+    ),
+    Mutant(CONFINEMENT, "_instruction(_EQUAL, 0, then=1) + refuse + allow", "allow", REACHES),
+    Mutant(CONFINEMENT, "REFUSED_FCNTLS = 8, 15, 10", "REFUSED_FCNTLS = 15, 10", REACHES),
+    Mutant(CONFINEMENT, "REFUSED_IOCTLS = 0x8901, 0x8902", "REFUSED_IOCTLS = (0x8902,)", REACHES),
     Mutant("units/remo-broker-bind.socket", "SocketGroup=remo-broker-private\n", "SocketGroup=remo-broker\n", HELPERS),
     Mutant(
         "units/remo-broker-manifest.socket", "SocketGroup=remo-broker-private\n", "SocketGroup=remo-broker\n", HELPERS

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
+import glob
 import json
 import os
+import resource
 import socket
 import stat
 import sys
@@ -119,7 +122,12 @@ def trace(seconds: str) -> None:
 
 
 def neighbours(seconds: str) -> None:
-    """Try to change each other process of this user."""
+    """Try to change each other process of this user, after the last step of the reader that the
+    content of a project cannot have taken over."""
+    sys.path += glob.glob("/usr/lib/remo-broker/lib/python3.*/site-packages")
+    from remo_broker.manifest.confinement import confine
+
+    confine()
     seen = {str(os.getpid())}
     end = time.monotonic() + float(seconds)
     while time.monotonic() < end:
@@ -131,6 +139,8 @@ def neighbours(seconds: str) -> None:
                     attempt("its memory", lambda process=process: os.close(os.open(f"/proc/{process}/mem", os.O_RDWR)))
                     attempt("a signal", os.kill, int(process), 0)
                     attempt("a descriptor for signals", lambda process=process: os.close(os.pidfd_open(int(process))))
+                    attempt("its limits", resource.prlimit, int(process), resource.RLIMIT_CORE, (0, 0))
+                    attempt("signals of a file", fcntl.fcntl, 0, fcntl.F_SETOWN, int(process))
         time.sleep(0.01)
 
 
