@@ -10,7 +10,7 @@ import os
 import sys
 
 from remo_broker.cli.options import HELP, VERSION, Arguments, Program, Usage, parse
-from remo_broker.cli.text import escaped
+from remo_broker.cli.text import escaped, is_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -151,6 +151,17 @@ def complain(program: Program, message: str, hint: str | None = None) -> None:
     report(f"{program.name}: {message}")
     if hint is not None:
         report(f"Hint: {hint}")
+
+
+def write_value(name: str, content: bytes) -> None:
+    """Write text that has a secret's value, `name`, in it. Raises `Problem` for a terminal that would
+    interpret it: any command can be run by hand."""
+    if os.isatty(1) and not is_text(content):
+        raise Problem(
+            f"{name} has control characters, which a terminal may execute",
+            hint="redirect the output to a file or a pipe",
+        )
+    sys.stdout.buffer.write(content)
 
 
 def report(line: str) -> None:

@@ -53,6 +53,17 @@ def is_plain(one: str) -> bool:
     return not any(first <= code <= last for first, last in MISLEADING)
 
 
+def is_text(content: bytes) -> bool:
+    """Whether `content` is text without characters that a terminal would interpret."""
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    if text.isascii() and text.isprintable():
+        return True
+    return all(is_plain(one) or one in "\t\r\n" for one in text)
+
+
 def escaped(text: str) -> str:
     """`text` on one line; everything that could mislead a terminal or a reader is escaped.
 

@@ -31,4 +31,4 @@ def aws_credentials(arguments: Arguments) -> None:
         answer["SessionToken"] = session_token
     if secret.expires_at is not None:
         answer["Expiration"] = secret.expires_at
-    write_json(answer)
+    write_json(answer, name)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
 from remo_broker.cli.options import Arguments
+from remo_broker.cli.program import write_value
 from remo_broker.client.scanner import quote
 from remo_broker.client.value import SecretValue
 from remo_broker.secret.project_socket import open_quick
@@ -33,9 +32,9 @@ def first_of(fields: dict[str, str], *names: str) -> str | None:
     return next((fields[name] for name in names if name in fields), None)
 
 
-def write_json(value: object) -> None:
-    """Write it as `json.dumps` does with an indentation of two."""
-    sys.stdout.buffer.write(to_json(value, "").encode("utf-8", "surrogateescape") + b"\n")
+def write_json(value: object, name: str = "the answer") -> None:
+    """Write it as `json.dumps` does with an indentation of two; `name` is the secret in it."""
+    write_value(name, to_json(value, "").encode("utf-8", "surrogateescape") + b"\n")
 
 
 def to_json(value: object, indentation: str) -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 
 from remo_broker.cli.options import Arguments
-from remo_broker.cli.program import Problem
+from remo_broker.cli.program import Problem, write_value
 from remo_broker.manifest.bindings import EnvBinding
 from remo_broker.secret.apply_bindings import variables
 from remo_broker.secret.bindings import find_bindings
@@ -37,7 +36,7 @@ def env(arguments: Arguments) -> None:
             # Raised outside the handler: UnicodeDecodeError holds the value.
             raise Problem(f"{name.decode('ascii')} is not UTF-8", hint="bind this secret to a file in the manifest")
     write = {"json": _json, "shell": _shell, "dotenv": _dotenv}[arguments.value(FORMAT) or "dotenv"]
-    sys.stdout.buffer.write(write(texts).encode("utf-8"))
+    write_value("a variable", write(texts).encode("utf-8"))
 
 
 def _json(texts: dict[str, str]) -> str:

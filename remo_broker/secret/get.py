@@ -6,7 +6,7 @@ import os
 import sys
 
 from remo_broker.cli.options import Arguments
-from remo_broker.cli.program import Problem
+from remo_broker.cli.program import Problem, write_value
 from remo_broker.secret.commands import EXIT_NOT_FOUND, FIELD, WAIT
 from remo_broker.secret.project_socket import open_client, open_quick
 
@@ -31,15 +31,9 @@ def get(arguments: Arguments) -> None:
 
             raise Problem(f"{name} has no field {field}", hint=f"it has {listed(fields)}", status=EXIT_NOT_FOUND)
         content = fields[field].encode("utf-8")
-    if os.isatty(1):
-        if not is_text(content):
-            raise Problem(
-                f"{name} has control characters, which a terminal may execute",
-                hint="redirect the output to a file or a pipe",
-            )
-        if not content.endswith(b"\n"):
-            content += b"\n"
-    sys.stdout.buffer.write(content)
+    if os.isatty(1) and not content.endswith(b"\n"):
+        content += b"\n"
+    write_value(name, content)
 
 
 def _fetch(arguments: Arguments, name: str) -> SecretValue:
@@ -59,27 +53,19 @@ def list_names(arguments: Arguments) -> None:
 
 
 def write_lines(lines: list[str]) -> None:
-    """Write lines as UTF-8 in any locale; file names that are not UTF-8 keep their bytes."""
+    """Write lines as UTF-8 in any locale; file names that are not UTF-8 keep their bytes, except on
+    a terminal."""
     sys.stdout.flush()
-    for line in lines:
+    for line in _shown(lines) if os.isatty(1) else lines:
         sys.stdout.buffer.write(line.encode("utf-8", "surrogateescape") + b"\n")
 
 
 def tell(lines: list[str]) -> None:
     """Write lines for people. File names, settings and the broker's words may be of any text."""
+    write_lines(_shown(lines))
+
+
+def _shown(lines: list[str]) -> list[str]:
     from remo_broker.cli.text import escaped
 
-    write_lines(["\t".join(map(escaped, line.split("\t"))) for line in lines])
-
-
-def is_text(content: bytes) -> bool:
-    """Whether `content` is text without characters that a terminal would interpret."""
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    if text.isascii() and text.isprintable():
-        return True
-    from remo_broker.cli.text import is_plain
-
-    return all(is_plain(one) or one in "\t\r\n" for one in text)
+    return ["\t".join(map(escaped, line.split("\t"))) for line in lines]

@@ -6,7 +6,7 @@ import os
 import sys
 
 from remo_broker.cli.options import Arguments, Usage
-from remo_broker.cli.program import Problem, report
+from remo_broker.cli.program import Problem, report, write_value
 from remo_broker.secret.commands import HOST, SECRET, USERNAME
 from remo_broker.secret.project_socket import open_quick
 from remo_broker.secret.servers import GIT_SERVERS, MAX_INPUT, Login, ascii_lower, get_for, login, secret_for
@@ -100,7 +100,7 @@ def write(name: str, found: Login, *, ephemeral: bool) -> None:
         )
     if ephemeral:
         lines = ["capability[]=authtype", *lines, "ephemeral=1"]
-    sys.stdout.buffer.write("".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
+    write_value(name, "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
 
 
 def _explain_port(host: str, own: dict[str, str]) -> None:

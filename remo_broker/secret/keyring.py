@@ -6,10 +6,8 @@ may come before or after.
 
 from __future__ import annotations
 
-import sys
-
 from remo_broker.cli.options import Arguments
-from remo_broker.cli.program import EXIT_FAILURE
+from remo_broker.cli.program import EXIT_FAILURE, write_value
 from remo_broker.secret.commands import MODE, OUTPUT
 from remo_broker.secret.project_socket import open_quick
 from remo_broker.secret.servers import INDEXES, Login, get_for, host_of, login, secret_for, servers_for
@@ -39,5 +37,5 @@ def keyring(arguments: Arguments) -> int:
         write_json({"username": found.username, "password": found.password} if creds else {"password": found.password})
     else:
         lines = [found.username, found.password] if creds else [found.password]
-        sys.stdout.buffer.write("".join(f"{line}\n" for line in lines).encode("utf-8"))
+        write_value("the password", "".join(f"{line}\n" for line in lines).encode("utf-8"))
     return 0

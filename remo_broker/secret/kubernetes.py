@@ -35,7 +35,7 @@ def kubernetes(arguments: Arguments) -> None:
             raise Problem(f"{name} has neither a token nor a certificate and its key", hint="see remo-secret-tools(7)")
     if secret.expires_at is not None:
         status["expirationTimestamp"] = secret.expires_at
-    write_json({"apiVersion": _api_version(), "kind": "ExecCredential", "status": status})
+    write_json({"apiVersion": _api_version(), "kind": "ExecCredential", "status": status}, name)
 
 
 def _api_version() -> str:

@@ -1429,10 +1429,15 @@ static void report(void) {
 
 /* --- the commands ------------------------------------------------------------------------------------------------- */
 
+/* Whether standard output may have this: anything, unless it is a terminal. Any command can be run by hand. */
+static bool may_write(struct span content) {
+    return !isatty(STDOUT_FILENO) || is_text(content) || fail(CONTROL_CHARACTERS, EXIT_FAILURE);
+}
+
 static bool write_secret(struct span content) {
+    if (!may_write(content))
+        return false;
     if (isatty(STDOUT_FILENO)) {
-        if (!is_text(content))
-            return fail(CONTROL_CHARACTERS, EXIT_FAILURE);
         if (content.size == 0 || content.at[content.size - 1] != '\n') {
             put(content.at, content.size);
             say("\n");
@@ -1735,6 +1740,9 @@ static bool answer_git(void) {
     username = username.size ? username : asked.username.size ? asked.username : fallback;
     if (!is_one_line(username) || !is_one_line(password))
         return fail(GIT_LINE_BREAK, EXIT_FAILURE);
+    problem.name = name;
+    if (!may_write(username) || !may_write(password))
+        return false;
     /* git is told not to have other helpers store the password. */
     say(asked.authtype ? "capability[]=authtype\nusername=" : "username=");
     put(username.at, username.size);
@@ -1781,6 +1789,18 @@ static void say_member(const char *name, struct span text) {
     say("\"");
 }
 
+/* Whether standard output may have what `say_member` makes of it. */
+static bool may_say(struct span text) {
+    struct cursor json = {text.at + 1, text.at + text.size};
+    uint32_t code;
+    if (!text.at || !isatty(STDOUT_FILENO))
+        return true;
+    while (next_character(&json, &code))
+        if (code >= 0x20 && !is_plain(code))
+            return fail(CONTROL_CHARACTERS, EXIT_FAILURE);
+    return true;
+}
+
 /* The bundle's field under the first of these names that is there. */
 static struct span first_of(struct span bundle, const char *const names[4]) {
     struct span found = {0};
@@ -1806,13 +1826,17 @@ static bool answer_aws(void) {
     struct span token = first_of(content, tokens);
     if (!key_id.at || !secret_key.at)
         return fail(NO_AWS_KEY, EXIT_FAILURE);
+    problem.name = arguments.operand;
+    struct span expiry = is_string(expires_at) ? expires_at : (struct span){0};
+    if (!may_say(key_id) || !may_say(secret_key) || !may_say(token) || !may_say(expiry))
+        return false;
     say("{\n  \"Version\": 1");
     say_member("AccessKeyId", key_id);
     say_member("SecretAccessKey", secret_key);
     if (token.at)
         say_member("SessionToken", token);
-    if (is_string(expires_at))
-        say_member("Expiration", expires_at);
+    if (expiry.at)
+        say_member("Expiration", expiry);
     say("\n}\n");
     return true;
 }

@@ -17,7 +17,26 @@ PACK = "remo_broker/build/pack.py"
 
 LINKS_OF_A_PROJECT = "tests/machine/test_borders.py::test_no_link_of_a_project_leads_root_to_another_file"
 
+SHOWN = "tests/process/secret/test_hostile_input.py::"
 CLIENT = (
+    Mutant(
+        "remo_broker/cli/program.py",
+        "    if os.isatty(1) and not is_text(content):\n",
+        "    if False:\n",
+        f"{SHOWN}test_no_value_that_a_terminal_obeys_is_written_to_one",
+    ),
+    Mutant(
+        "remo_broker/secret/get.py",
+        "    for line in _shown(lines) if os.isatty(1) else lines:\n",
+        "    for line in lines:\n",
+        f"{SHOWN}test_no_path_that_a_terminal_obeys_is_written_to_one",
+    ),
+    Mutant(
+        "remo_broker/secret/remo-secret.c",
+        "    if (!may_write(username) || !may_write(password))\n        return false;\n",
+        "",
+        "tests/process/static_client/test_streams.py::test_no_value_that_a_terminal_obeys_is_written_to_one",
+    ),
     Mutant(
         CONNECTION,
         "    if not is_broker(uid, admin=bool(kind)):\n",

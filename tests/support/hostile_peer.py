@@ -45,6 +45,12 @@ COMMANDS = [
     *(["setup", "git", "docker", "--dry-run"], ["docker-credential", "get"], ["docker-credential", "list"]),
     *(["git-credential", "get"], ["keyring", "get", "https://registry.example", "x"], ["aws-credentials", "A"]),
 ]
+# Those that write a secret, to a program as a rule.
+ANSWERS = [
+    *(["get", "A"], ["env"], ["env", "--format=shell"], ["env", "--format=json"], ["git-credential", "get"]),
+    *(["docker-credential", "get"], ["keyring", "get", "https://registry.example"], ["aws-credentials", "A"]),
+    *(["keyring", "get", "--mode=creds", "--output=json", "https://registry.example"], ["kubernetes", "A"]),
+]
 REQUESTS = {"git-credential": b"protocol=https\nhost=registry.example\n\n", "docker-credential": b"registry.example"}
 
 

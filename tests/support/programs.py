@@ -126,6 +126,24 @@ def run_on_terminal(
             os.close(slave)
 
 
+def answer_on_terminal(
+    argv: Sequence[str], stdin: bytes, env: Mapping[str, str], cwd: pathlib.Path | None = None
+) -> bytes:
+    """What a program writes to a terminal, with its input from a pipe."""
+    master, slave = pty.openpty()
+    with os.fdopen(master, closefd=True), os.fdopen(slave) as terminal:
+        process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=slave, stderr=slave, env=environment(env), cwd=cwd
+        )
+        assert process.stdin is not None
+        process.stdin.write(stdin)
+        process.stdin.close()
+        terminal.close()
+        written = _read(master, b"")
+        process.wait(WAIT_SECONDS)
+        return written
+
+
 def _read(master: int, keys: bytes) -> bytes:
     written = b""
     deadline = time.monotonic() + WAIT_SECONDS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import programs
-from tests.support.hostile_peer import COMMANDS, HOSTILE, OBEYED, REPLIES, REQUESTS, Listener
+from tests.support.hostile_peer import ANSWERS, COMMANDS, HOSTILE, OBEYED, REPLIES, REQUESTS, Listener
 
 if TYPE_CHECKING:
     import pathlib
@@ -34,6 +35,39 @@ def test_no_command_prints_control_characters(
     done = programs.run(programs.SECRET, *command, stdin=REQUESTS.get(command[0], b""), env=environment, cwd=directory)
     assert not [one for one in OBEYED if one in done.stdout + done.stderr]
     assert b"internal error" not in done.stderr
+
+
+FIELDS = ("username", "password", "token", "aws_access_key_id", "aws_secret_access_key")
+
+
+@pytest.mark.parametrize("value", [HOSTILE, json.dumps(dict.fromkeys(FIELDS, HOSTILE))], ids=["string", "bundle"])
+@pytest.mark.parametrize("command", ANSWERS, ids=" ".join)
+def test_no_value_that_a_terminal_obeys_is_written_to_one(
+    listener: Listener, directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch, command: list[str], value: str
+) -> None:
+    """Whatever the command is for: any can be run by hand."""
+    monkeypatch.setitem(REPLIES, "get", {"value": value, "ttl_seconds": 1, "generation": 1})
+    listener.escapes = True
+    environment = {"HOME": str(directory), "REMO_BROKER_SOCKET": os.fspath(listener.server_address)}  # type: ignore[arg-type]
+    shown = programs.answer_on_terminal(
+        programs.command(programs.SECRET, *command), REQUESTS.get(command[0], b""), environment, directory
+    )
+    assert not [one for one in OBEYED if one in shown]
+
+
+def test_no_path_that_a_terminal_obeys_is_written_to_one(
+    listener: Listener, directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    binding = {"fetch_as": "file", "file_path": "~/\u202eright", "file_mode": "0600", "template": "{{value}}"}
+    monkeypatch.setitem(REPLIES, "bindings", {"bindings": {"A": [binding]}})
+    monkeypatch.setitem(REPLIES, "get", {"value": "v", "ttl_seconds": 1, "generation": 1})
+    environment = {"HOME": str(directory), "REMO_BROKER_SOCKET": os.fspath(listener.server_address)}  # type: ignore[arg-type]
+    try:
+        shown = programs.answer_on_terminal(programs.command(programs.SECRET, "render"), b"", environment, directory)
+    finally:
+        programs.run(programs.SECRET, "render", "--remove", env=environment, cwd=directory)
+    assert b"\\u202eright" in shown
+    assert not [one for one in OBEYED if one in shown]
 
 
 @pytest.mark.parametrize("field", ["file_path", "template"])

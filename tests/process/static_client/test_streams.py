@@ -3,6 +3,7 @@ one hands on."""
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import signal
@@ -68,6 +69,21 @@ def test_what_is_no_json_in_a_process_that_has_loaded_nothing(both: Both, text: 
         assert b"internal error" not in done.stderr
         if "git" in command:
             assert (done.returncode == 0) == (reply == value(text))
+
+
+@pytest.mark.parametrize("text", ["99\x1b]0;title\x07", "\x9b31m", "\x7f", "\u202eright"])
+@pytest.mark.parametrize(
+    "command", ["get T", "get --field=username T", "git-credential --host=a.org --secret=T get", "aws-credentials T"]
+)
+def test_no_value_that_a_terminal_obeys_is_written_to_one(both: Both, text: str, command: str) -> None:
+    names = ("username", "password", "aws_access_key_id", "aws_secret_access_key")
+    bundle = json.dumps(dict.fromkeys(names, text))
+    for content in (text, bundle):
+        for argv in both.argvs("--socket", "p.sock", *command.split()):
+            with ScriptedPeer(both.directory / "p.sock", [NEXT, PONG, value(content)]):
+                shown = programs.answer_on_terminal(argv, b"protocol=https\nhost=a.org\n\n", {}, both.directory)
+            assert not {"\x1b", "\x07", "\x9b", "\x7f", "\u202e"} & set(shown.decode())
+            assert b"remo-secret: T " in shown or content == bundle
 
 
 @pytest.mark.parametrize("operation", ["get", "store"])
