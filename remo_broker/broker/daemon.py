@@ -11,6 +11,7 @@ from remo_broker import __version__
 from remo_broker.broker import registrations, start_failure, systemd
 from remo_broker.broker.audit.journal import JournalTransport, StderrTransport
 from remo_broker.broker.audit.read_back import ReadBack
+from remo_broker.broker.audit.starts import keep_start, last_start
 from remo_broker.broker.audit.trail import AuditTrail, TrailTimers
 from remo_broker.broker.decisions import Decisions
 from remo_broker.broker.loop import READ, Loop
@@ -180,6 +181,8 @@ class Daemon:
         self.loop.watch(self.writer.wakeup, READ, self.writer.finished)
         for text in memory.shortcomings(self.arena):
             self._log(PRIORITY_WARNING, text)
+        previous = last_start(self.config.state_dir)
+        before = b"" if previous is None else audit_records.field(audit_records.PREVIOUS_START_FIELD, previous)
         self.trail.write_or_keep(
             audit_records.record(
                 audit_records.Event.STARTED,
@@ -188,8 +191,10 @@ class Daemon:
                 memory_protection=self.arena.protection.value,
                 dropped=self.trail.dropped,
             )
+            + before
             + audit_records.own_fields()
         )
+        keep_start(self.config.state_dir, self.trail.start_id)
         if self.trail.sink == JournalTransport.name:
             self._read_back.begin(strict=self.config.audit_failure == DENY)
         self.manager.ready(self.report.line())

@@ -41,7 +41,7 @@ class Unread(Damaged):
     anything replaces it."""
 
 
-class _Foreign(Exception):
+class Foreign(Exception):
     """A file that other users may have written. The text says why."""
 
 
@@ -70,10 +70,10 @@ def load(state_dir: str) -> list[Registration]:
     """
     path = os.path.join(state_dir, FILE_NAME)
     try:
-        data = _read_own(path)
+        data = read_own(path)
     except FileNotFoundError:
         return []
-    except _Foreign as problem:
+    except Foreign as problem:
         raise Unread(
             f"{path}: {problem}; no project is registered. Find out who put it there; if projects are registered before it is "
             f"removed, it is kept as {path}.corrupt-TIME."
@@ -96,23 +96,23 @@ def load(state_dir: str) -> list[Registration]:
     raise Damaged(f"{path} is damaged; no project is registered. It was kept as {aside}; register the projects again.")
 
 
-def _read_own(path: str) -> bytes:
+def read_own(path: str) -> bytes:
     """The bytes of a file that only this user or root can have written. Raises OSError and
-    `_Foreign`."""
+    `Foreign`."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise _Foreign("it is a symlink, which the broker never makes") from None
+            raise Foreign("it is a symlink, which the broker never makes") from None
         raise
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise _Foreign("it is not a regular file")
+            raise Foreign("it is not a regular file")
         if found.st_uid not in (0, os.geteuid()):
-            raise _Foreign(f"it belongs to uid {found.st_uid}")
+            raise Foreign(f"it belongs to uid {found.st_uid}")
         if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise _Foreign(f"others can write to it (mode {stat.S_IMODE(found.st_mode):04o})")
+            raise Foreign(f"others can write to it (mode {stat.S_IMODE(found.st_mode):04o})")
         with open(descriptor, "rb", closefd=False) as file:
             return file.read()
     finally:

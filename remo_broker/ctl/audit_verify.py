@@ -4,6 +4,9 @@ Each start of the broker numbers its records from 1. A missing number is a recor
 removed or never written; a duplicate number with different content is a forgery or damage. journald
 itself sometimes writes an entry twice when it starts a new file. Those entries are identical; they
 are reported but do not count as a fault.
+
+If all records of a start are gone, no number is missing. So each start names the one before it, and
+the state names the last one.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from remo_broker.cli.terminal import Colour
 from remo_broker.cli.times import iso, shown
-from remo_broker.protocol.audit_records import SERIAL_FIELD, START_ID_FIELD, Event
+from remo_broker.protocol.audit_records import PREVIOUS_START_FIELD, SERIAL_FIELD, START_ID_FIELD, Event
 from remo_broker.protocol.names import counted
 
 if TYPE_CHECKING:
@@ -49,6 +52,9 @@ class Start:
         self.forged: list[int] = []
         """Serials of duplicates with different content."""
         self.ended = False
+        self.previous: str | None = None
+        """The id of the start before it, if its first record is there and names one."""
+        self.machine: str | None = None
         self.dropped = 0
         """Records that the broker itself reported as lost."""
 
@@ -63,10 +69,17 @@ class Start:
             self.twice += 1
         else:
             self.forged.append(serial)
-        if record.event == Event.STOPPED.word:
+        self.machine = record.text("_MACHINE_ID")
+        if record.event == Event.STARTED.word:
+            self.previous = record.text(PREVIOUS_START_FIELD)
+        elif record.event == Event.STOPPED.word:
             self.ended = True
         elif record.event == Event.RECOVERED.word:
             self.dropped += record.number("REMO_DROPPED") or 0
+
+    @property
+    def begin(self) -> int:
+        return min((usec for usec, _ in self.seen.values()), default=0)
 
     def gaps(self, *, from_first: bool, up_to: int | None) -> list[Gap]:
         """The missing serials.
@@ -106,14 +119,43 @@ class Verification:
             start = self.starts[start_id] = Start(start_id)
         start.add(serial, record)
 
+    def lost_starts(self, *, whole: bool, last: str | None) -> list[tuple[str, int]]:
+        """The starts of which no record is there: the id, and the begin of the start that names it.
+
+        `last` is the id of the last start, 0 its begin. Unless `whole`, the search may have begun
+        after the end of the start that the earliest one names; a host's other starts are within it.
+        """
+        earliest: dict[str | None, Start] = {}
+        for start in self.starts.values():
+            known = earliest.get(start.machine)
+            if start.seen and (known is None or start.begin < known.begin):
+                earliest[start.machine] = start
+        found = [
+            (start.previous, start.begin)
+            for start in self.starts.values()
+            if start.previous is not None
+            and start.previous not in self.starts
+            and (whole or earliest.get(start.machine) is not start)
+        ]
+        if last is not None and last not in self.starts:
+            found.append((last, 0))
+        return found
+
 
 def verify(
-    output: Output, records: Iterable[Record], *, whole: bool, running: tuple[str, int] | None, bounded: bool
+    output: Output,
+    records: Iterable[Record],
+    *,
+    whole: bool,
+    running: tuple[str, int] | None,
+    bounded: bool,
+    last: str | None = None,
 ) -> int:
     """Report what is missing. The exit status tells whether anything is.
 
     `whole`: the search covers each start from its first record on. `running` is the id and the last
-    serial of the running broker. `bounded`: later records were not requested.
+    serial of the running broker, `last` the id of one that has ended. `bounded`: later records were
+    not requested.
     """
     found = Verification()
     for record in records:
@@ -122,29 +164,36 @@ def verify(
         found.starts[running[0]] = Start(running[0])
     results = []
     for start in found.starts.values():
-        last = running[1] if running is not None and running[0] == start.start_id and not bounded else None
-        results.append((start, start.gaps(from_first=whole, up_to=last)))
+        up_to = running[1] if running is not None and running[0] == start.start_id and not bounded else None
+        results.append((start, start.gaps(from_first=whole, up_to=up_to)))
     missing = sum(len(gap) for _, gaps in results for gap in gaps)
     forged = sum(len(start.forged) for start in found.starts.values())
+    lost = found.lost_starts(whole=whole, last=None if bounded else last)
     if output.json != "off":
-        output.show_json(_json(found, results, running, missing))
+        output.show_json(_json(found, results, running, missing, lost))
     else:
         _show(output, found, results, running)
+        for start_id, before in lost:
+            when = f", before {shown(before)}" if before else ", the last one"
+            output.line(output.paint(f"missing: all records of start {start_id[:12]}{when}", Colour.RED))
         verdict = f"{counted(found.records, 'record')} of {counted(len(found.starts), 'start')}"
-        if missing or forged:
+        if missing or forged or lost:
+            more = f"; {counted(len(lost), 'whole start')} missing, or more" if lost else ""
             output.line(
-                output.paint(f"{verdict}: {missing} missing, {forged} with the serial of another record.", Colour.RED)
+                output.paint(
+                    f"{verdict}: {missing} missing, {forged} with the serial of another record{more}.", Colour.RED
+                )
             )
         else:
             output.line(output.paint(f"{verdict}: none is missing.", Colour.GREEN))
-    return EXIT_INCOMPLETE if missing or forged else 0
+    return EXIT_INCOMPLETE if missing or forged or lost else 0
 
 
 def _show(
     output: Output, found: Verification, results: list[tuple[Start, list[Gap]]], running: tuple[str, int] | None
 ) -> None:
     for start, gaps in results:
-        first = min((usec for usec, _ in start.seen.values()), default=0)
+        first = start.begin
         now = running is not None and running[0] == start.start_id
         state = "is running" if now else "ended cleanly" if start.ended else "did not end cleanly"
         output.line(f"Start {start.start_id[:12]} of {shown(first)}: {counted(len(start.seen), 'record')}, {state}")
@@ -171,10 +220,14 @@ def _json(
     results: list[tuple[Start, list[Gap]]],
     running: tuple[str, int] | None,
     missing: int,
+    lost: list[tuple[str, int]],
 ) -> dict[str, object]:
     return {
         "records": found.records,
         "missing": missing,
+        "missing_starts": [
+            {"start_id": start_id, "before": iso(before) if before else None} for start_id, before in lost
+        ],
         "unnumbered": found.unnumbered,
         "starts": [
             {

@@ -80,6 +80,9 @@ EVENT_TIME_FIELD = "REMO_EVENT_USEC"
 # start.
 START_ID_FIELD = "REMO_START_ID"
 SERIAL_FIELD = "REMO_SERIAL"
+START_ID_DIGITS = 32
+# In the first record of a start: the id of the start before it.
+PREVIOUS_START_FIELD = "REMO_PREVIOUS_START_ID"
 # REMO_REASON of denials that are only counted.
 NOT_TAKEN = "not_taken"
 LONG_NAMES = "long_names"
@@ -115,6 +118,10 @@ def denials_counted(project: str, count: int, reason: str, message: str) -> byte
     return record(
         Event.DENIALS_COUNTED, message, project=project, decision=Decision.DENY.value, reason=reason, count=count
     )
+
+
+def is_start_id(text: str) -> bool:
+    return len(text) == START_ID_DIGITS and set(text) <= set("0123456789abcdef")
 
 
 def serial_of(record: bytes) -> bytes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 SOCKET_DIR = "/run/remo-broker"
 STATE_DIR = "/var/lib/remo-broker"
+# In the broker's state: the id of its last start.
+LAST_START_FILE = "last-start"
 CONFIG_FILE = "/etc/remo-broker/config.toml"
 SIDECAR_CONFIG_FILE = "/etc/remo-broker/sidecar.toml"
 SECRETS_DIR = "/etc/remo-broker/secrets"

@@ -11,7 +11,38 @@ READ_BACK = "remo_broker/broker/audit/read_back.py"
 REFUSED = "remo_broker/broker/sockets/refused_peers.py"
 REVIEW = "remo_broker/ctl/audit_reader.py"
 
+NAMES_THE_ONE_BEFORE = "tests/process/sockets/test_audit.py::test_each_start_names_the_one_before"
 AUDIT = (
+    Mutant(
+        "remo_broker/broker/daemon.py",
+        "        keep_start(self.config.state_dir, self.trail.start_id)\n",
+        "",
+        NAMES_THE_ONE_BEFORE,
+    ),
+    Mutant(
+        "remo_broker/broker/audit/starts.py",
+        "    return text if is_start_id(text) else None\n",
+        "    return text\n",
+        NAMES_THE_ONE_BEFORE,
+    ),
+    Mutant(
+        "remo_broker/broker/audit/starts.py",
+        "        text = read_own(os.path.join(state_dir, LAST_START_FILE)).decode",
+        "        text = open(os.path.join(state_dir, LAST_START_FILE), 'rb').read().decode",
+        NAMES_THE_ONE_BEFORE,
+    ),
+    Mutant(
+        "remo_broker/ctl/audit_verify.py",
+        "            and (whole or earliest.get(start.machine) is not start)\n",
+        "            and whole\n",
+        "tests/process/ctl/test_audit_verify.py::test_a_start_of_which_every_record_is_gone_is_missed",
+    ),
+    Mutant(
+        "remo_broker/ctl/audit.py",
+        "    return text if is_start_id(text) else None\n",
+        "    return None\n",
+        "tests/machine/test_journal.py::test_in_the_default_journal_what_a_flood_displaces_shows",
+    ),
     Mutant(
         TRAIL,
         '            self._give_up_unseen(QUEUE_RECORDS)\n            self._degrade("The socket of journald was replaced")\n'.replace(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pytest
 
 from remo_broker.cli.terminal import Output
 from remo_broker.ctl.audit_reader import Record
 from remo_broker.ctl.audit_verify import verify
 from tests.process.ctl.test_audit import USEC, Entry, fetch
-
-if TYPE_CHECKING:
-    import pytest
 
 SECOND = 1_000_000
 
@@ -30,10 +29,10 @@ def verified(
     whole: bool = True,
     running: tuple[str, int] | None = None,
     bounded: bool = False,
+    last: str | None = None,
 ) -> tuple[int, dict[str, Any]]:
-    status = verify(
-        Output(json_mode="short", legend=True, pager=False), records, whole=whole, running=running, bounded=bounded
-    )
+    output = Output(json_mode="short", legend=True, pager=False)
+    status = verify(output, records, whole=whole, running=running, bounded=bounded, last=last)
     return status, json.loads(capsys.readouterr().out)
 
 
@@ -66,6 +65,36 @@ def test_a_gap_is_shown_with_the_times_around_it(capsys: pytest.CaptureFixture[s
 def test_records_displaced_at_the_beginning_are_missing(capsys: pytest.CaptureFixture[str]) -> None:
     assert gaps(verified(numbered([4, 5]), capsys)[1]) == [(1, 3)]
     assert verified(numbered([4, 5]), capsys, whole=False)[0] == 0
+
+
+A, B, C = "a" * 32, "b" * 32, "c" * 32
+
+
+def started(start: str, previous: str | None, usec: int) -> Record:
+    named = {} if previous is None else {"previous_start_id": previous}
+    return fetch("S", usec=usec, event="broker.started", start_id=start, serial="1", **named)
+
+
+@pytest.mark.parametrize(
+    ("records", "whole", "last", "lost"),
+    [
+        ([started(A, None, 1), started(B, A, 2), started(C, B, 3)], True, C, []),
+        ([started(B, A, 2), started(C, B, 3)], True, C, [A]),
+        ([started(A, None, 1), started(C, B, 3)], True, C, [B]),
+        ([started(A, None, 1), started(B, A, 2)], True, C, [C]),
+        ([], True, C, [C]),
+        ([], True, None, []),
+        # What a search from some time on may leave out.
+        ([started(B, A, 2), started(C, B, 3)], False, C, []),
+        ([started(A, None, 1), started(C, B, 3)], False, C, [B]),
+    ],
+)
+def test_a_start_of_which_every_record_is_gone_is_missed(
+    capsys: pytest.CaptureFixture[str], records: list[Record], whole: bool, last: str | None, lost: list[str]
+) -> None:
+    status, found = verified(records, capsys, whole=whole, last=last)
+    assert [one["start_id"] for one in found["missing_starts"]] == lost
+    assert status == bool(lost)
 
 
 def test_the_running_broker_reveals_records_missing_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ import pytest
 from remo_broker.broker.audit.floods import LONG_NAMES_BURST
 from remo_broker.broker.audit.waiting import WAITING_RECORDS
 from remo_broker.protocol.audit_records import Event
+from remo_broker.protocol.paths import LAST_START_FILE
 from tests.support.broker import Broker, Link, ask, registration
 from tests.support.host_memory import of_this_host
 from tests.support.machine import poll
@@ -185,6 +186,29 @@ def test_start_and_stop(start_broker: StartBroker) -> None:
     for record in (started, stopped):
         assert record["REMO_PEER_PID"] == str(broker.pid)
         assert record["PRIORITY"] == "5"
+
+
+def test_each_start_names_the_one_before(start_broker: StartBroker, directory: pathlib.Path) -> None:
+    """However that ended; a file that is none of the broker's says nothing."""
+    ids: list[tuple[str | None, str]] = []
+    for end in ("stop", "kill", "damage", "link", "stop"):
+        broker = start_broker()
+        started = broker.records("broker.started")[-1]
+        ids.append((started.get("REMO_PREVIOUS_START_ID"), started["REMO_START_ID"]))
+        if end == "stop":
+            broker.stop()
+        else:
+            broker.process.kill()
+            broker.process.wait()
+        (kept,) = directory.rglob(LAST_START_FILE)
+        if end == "damage":
+            kept.write_text("no id")
+        elif end == "link":
+            kept.rename(directory / "elsewhere")
+            kept.symlink_to(directory / "elsewhere")
+    own = [own for _, own in ids]
+    assert len(set(own)) == len(own)
+    assert [previous for previous, _ in ids] == [None, own[0], own[1], None, None]
 
 
 # --- while no process accepts the records
