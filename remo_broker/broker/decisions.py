@@ -126,8 +126,10 @@ class Decisions:
         return project.info_line
 
     def bindings(self, project: Project) -> bytes:
-        source = project.registration.source
-        return b'{"ok":true,"bindings":%b}\n' % (source.bindings if source is not None else b"{}")
+        if not project.bindings_line:
+            source = project.registration.source
+            project.bindings_line = b'{"ok":true,"bindings":%b}\n' % (source.bindings if source is not None else b"{}")
+        return project.bindings_line
 
     def ready(self) -> bytes:
         ready = Readiness(ready=self.store.snapshot is not None, generation=self.store.generation)

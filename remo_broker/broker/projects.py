@@ -164,6 +164,7 @@ class Project:
 
     __slots__ = (
         "_last_fetch_shown",
+        "bindings_line",
         "bucket",
         "connections",
         "fetches_allowed",
@@ -180,6 +181,7 @@ class Project:
         "registration",
         "serial",
         "share",
+        "state_lines",
         "unread_bytes",
     )
 
@@ -191,7 +193,12 @@ class Project:
         """Well-formed gets of allowed names, by their bytes, newline included."""
         self.info_line = b""
         """The cached reply to `info`. It may be long, and a flood of requests for it must stay
-        cheap."""
+        cheap. Replies that wait for their readers share it."""
+        self.bindings_line = b""
+        """The cached reply to `bindings`, for the same reasons."""
+        self.state_lines: dict[tuple[int, bool, str | None], bytes] = {}
+        """The cached lines of `watch`, for the same reasons; by generation, whether there are
+        secrets, and event."""
         self.bucket = Bucket(rate_per_second, rate_burst)
         self.share = SHARE
         """What its requests may still cost in this turn."""
@@ -229,7 +236,8 @@ class Project:
         self.leases.resize(registration.ttl_seconds, registration.max_entries)
         self.grants = {name: Grant(self, name) for name in registration.allowlist}
         self.lines = {}
-        self.info_line = b""
+        self.info_line = self.bindings_line = b""
+        self.state_lines = {}
 
     def last_fetch_usec(self, now: float, now_usec: int) -> int:
         """When a get was last answered, in microseconds since 1970; 0 for never. `now` and

@@ -24,7 +24,20 @@ READER = "remo_broker/manifest/reader.py"
 DOCUMENT = "remo_broker/manifest/document.py"
 CHILD = "remo_broker/manifest/__main__.py"
 
+NEIGHBOURS = "tests/process/isolation/test_neighbours.py::"
 BROKER = (
+    Mutant(
+        "remo_broker/broker/sockets/watch.py",
+        "        if known not in project.state_lines:\n",
+        "        if True:\n",
+        f"{NEIGHBOURS}test_long_answers_asked_for_at_one_time",
+    ),
+    Mutant(
+        "remo_broker/broker/decisions.py",
+        "        if not project.bindings_line:\n",
+        "        if True:\n",
+        f"{NEIGHBOURS}test_within_a_project[bindings]",
+    ),
     # --- secret memory
     Mutant(
         MEMORY,

@@ -124,6 +124,16 @@ def infos(path: str) -> None:
     Flood(path, 256, b'{"op":"info"}\n' * 10_000, reads=False, pause=0.01).run()
 
 
+def bindings(path: str) -> None:
+    """Another long answer, asked for and not read."""
+    Flood(path, 256, b'{"op":"bindings"}\n' * 10_000, reads=False, pause=0.01).run()
+
+
+def watches(path: str) -> None:
+    """The longest line of a watch, begun again and again; and 256 that every push has to tell."""
+    Flood(path, 256, b'{"op":"watch"}\n' * 10_000, reads=True, pause=0.01).run()
+
+
 def hoard(path: str) -> None:
     """Silent connections."""
     Flood(path, MANY, b"", reads=True, pause=0.01).run()
@@ -177,6 +187,8 @@ KINDS = {
         denied_names,
         garbage,
         infos,
+        bindings,
+        watches,
         hoard,
         storm,
         descriptors,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import statistics
 from typing import TYPE_CHECKING
 
@@ -28,8 +29,16 @@ GETS_BETWEEN = 5
 # connections, and their objects, 5 MiB as measured. The rest is memory that the heap does not
 # return.
 MAX_GROWTH_KIB = 10 * 1024
-# As much as a manifest can allow: the reply to `info` has nearly 64 KiB.
-LONG_ALLOWLIST = tuple(f"{number:0128}" for number in range(490))
+# As much as a manifest can allow, and as many names: the reply to `info` has nearly 64 KiB.
+LONG_ALLOWLIST = tuple(f"{number:04X}" for number in range(9000))
+LONG_BINDING = f"""schema_version = 1
+project = "noisy"
+[secrets.ALLOWED]
+fetch_as = "file"
+file_path = "~/x"
+file_mode = "0600"
+template = "{"x" * 60_000}"
+"""
 
 WITHIN_A_PROJECT = (
     "slow_writers",
@@ -41,6 +50,8 @@ WITHIN_A_PROJECT = (
     "denied_names",
     "garbage",
     "infos",
+    "bindings",
+    "watches",
     "hoard",
     "storm",
     "descriptors",
@@ -51,7 +62,7 @@ WITHIN_A_PROJECT = (
 def broker() -> Iterator[Broker]:
     with short_directory() as directory:
         projects = [
-            registration("noisy", "ALLOWED", *LONG_ALLOWLIST),
+            registration("noisy", "ALLOWED", *LONG_ALLOWLIST, manifest=LONG_BINDING),
             registration("closed", "ALLOWED", allowed_uids=[0]),
             registration("quiet", "TOKEN"),
         ]
@@ -94,13 +105,30 @@ def test_within_a_project(broker: Broker, other_client: OtherClient, attack: Att
     assert_recovers(broker, descriptors, resident)
 
 
-def test_without_a_rate_limit(directory: pathlib.Path, attack: Attack) -> None:
-    """Even then a project has no more than its share of each turn."""
-    projects = [registration("noisy", "ALLOWED"), registration("quiet", "TOKEN")]
+def test_long_answers_asked_for_at_one_time(broker: Broker, other_client: OtherClient) -> None:
+    """By as many connections as the burst of the rate limit and a turn of the loop can hold."""
+    took = []
+    for op in ("watch", "info", "bindings") * 3:
+        with contextlib.ExitStack() as stack:
+            links = [stack.enter_context(Link(broker.project("noisy"))) for _ in range(120)]
+            for link in (links[0], links[-1]):
+                assert link.ask({"op": "ready"})["ok"]  # all have been accepted
+            broker.signal(signal.SIGSTOP)
+            for link in links:
+                link.send({"op": op})
+            took.append((other_client.get_behind_others(), op))
+    assert max(min(one for one, of in took if of == op) for _, op in took) < MAX_SECONDS, took
+
+
+@pytest.mark.parametrize("kinds", [("middling_lines", "denied_names"), ("watches",)], ids=" ".join)
+def test_without_a_rate_limit(directory: pathlib.Path, attack: Attack, kinds: tuple[str, ...]) -> None:
+    """Even then a project has no more than its share of each turn, as in the burst that the limit
+    allows."""
+    projects = [registration("noisy", "ALLOWED", *LONG_ALLOWLIST), registration("quiet", "TOKEN")]
     with contextlib.closing(Broker(directory, projects=projects, rate_limit_per_second=0)) as broker:
         broker.start()
         broker.push({"ALLOWED": "x", "TOKEN": "value"})
-        for kind in ("middling_lines", "denied_names"):
+        for kind in kinds:
             attack(kind, broker.project("noisy"))
         with contextlib.closing(OtherClient(broker)) as other_client:
             assert_served(other_client)
