@@ -238,7 +238,8 @@ class ProjectListeners:
         if project is None:
             fields = identity.peer_fields(connection, peer, server.loop.turns)
             generation = server.broker.store.generation
-            self._refuse(name, connection, decisions.NOT_REGISTERED, unregistered_record(name, fields, generation))
+            record_of = unregistered_record(name, fields, generation, server.long_names)
+            self._refuse(name, connection, decisions.NOT_REGISTERED, record_of)
         elif not project.registration.admits(peer.uid):
             fields = identity.peer_fields(connection, peer, server.loop.turns)
             self.refusals.add(name, peer.uid, fields)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from typing import TypeAlias
 
+    from remo_broker.broker.audit.floods import LongNames
     from remo_broker.broker.audit.trail import AuditTrail
     from remo_broker.broker.loop import Job, Loop
     from remo_broker.broker.sockets.connection import Sweeper
@@ -154,15 +155,16 @@ class RefusedConnection(Connection):
         super().close()
 
 
-def unregistered_record(project: str, peer_fields: bytes, generation: int) -> RecordOf:
-    """Audit records for a socket without a registered project: each get is recorded as denied."""
+def unregistered_record(project: str, peer_fields: bytes, generation: int, long_names: LongNames) -> RecordOf:
+    """Audit records for a socket without a registered project: each get is recorded as denied, or
+    counted by `long_names`."""
 
     def record_of(line: bytes) -> Steps:
         try:
             request = decode(line, (yield from scan(line, 0, len(line))), PROJECT_REQUESTS)
         except Refused:
             return None
-        if not isinstance(request, Get):
+        if not isinstance(request, Get) or not long_names.recorded(project, request.name, peer_fields):
             return None
         head = audit_records.fetch_head(
             project,

@@ -63,6 +63,21 @@ def test_only_what_was_handed_over_to_this_process_is_taken(start_broker: StartB
     assert broker.notes() == []
 
 
+def test_denials_of_long_names_on_a_socket_that_is_not_registered_are_counted(
+    start_broker: StartBroker, units: Units
+) -> None:
+    """After the first few, as those of a project are."""
+    units.add("client-myrepo")
+    broker = start_broker(listeners=units.sockets)
+    for number in range(50):
+        assert ask(broker.project(), {"op": "get", "name": f"{number:0100}"})["reason"] == "not_registered"
+    broker.stop()
+    recorded = [one for one in broker.records("fetch") if one["REMO_PROJECT"] == "myrepo"]
+    counted = sum(int(one["REMO_COUNT"]) for one in broker.records("fetch.denials_counted"))
+    assert len(recorded) < 20
+    assert len(recorded) + counted == 50
+
+
 def test_a_project_that_is_not_registered(start_broker: StartBroker, units: Units) -> None:
     """Its socket unit is there, the registration is not: every request is denied, then
     closed."""
