@@ -14,6 +14,7 @@ from typing import Any
 
 from remo_broker.cli.options import Arguments, Usage
 from remo_broker.cli.program import Problem
+from remo_broker.cli.text import is_text
 from remo_broker.ctl.commands import COMPOSE, DOCKER, NSPAWN, PODMAN, WRITE, YES
 from remo_broker.ctl.devcontainer_write import FEATURE, write
 from remo_broker.ctl.session import open_client, open_output
@@ -60,7 +61,13 @@ def devcontainer(arguments: Arguments) -> int:
     if arguments.flag(WRITE):
         return write(output, project.directory, settings(project), ask=not arguments.flag(YES))
     if chosen:
-        output.line(chosen[0](project))
+        text = chosen[0](project)
+        if output.terminal and not is_text(os.fsencode(text)):
+            raise Problem(
+                f"{project.directory}: its path has control characters, which a terminal may execute",
+                hint="redirect the output to a file or a pipe",
+            )
+        output.line(text)
     elif output.json == "short":
         output.show_json(settings(project))
     else:

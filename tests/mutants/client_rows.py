@@ -20,6 +20,12 @@ LINKS_OF_A_PROJECT = "tests/machine/test_borders.py::test_no_link_of_a_project_l
 SHOWN = "tests/process/secret/test_hostile_input.py::"
 CLIENT = (
     Mutant(
+        "remo_broker/ctl/devcontainer.py",
+        "        if output.terminal and not is_text(os.fsencode(text)):\n",
+        "        if False:\n",
+        "tests/process/ctl/test_devcontainer.py::test_no_path_that_a_terminal_obeys_is_written_to_one",
+    ),
+    Mutant(
         "remo_broker/cli/program.py",
         "    if os.isatty(1) and not is_text(content):\n",
         "    if False:\n",

@@ -93,6 +93,15 @@ def test_each_engine_gets_the_projects_path_unchanged(directory: pathlib.Path, o
         assert str(directory) not in show(project)
 
 
+@pytest.mark.parametrize("option", ["--docker", "--podman", "--compose", "--nspawn"])
+def test_no_path_that_a_terminal_obeys_is_written_to_one(directory: pathlib.Path, option: str) -> None:
+    project = write_project(directory / "\x1b]0;title\x07\x9b31m", "myrepo", "A")
+    shown = programs.answer_on_terminal(
+        programs.command(programs.BROKERCTL, "devcontainer", option, project), b"", {}, directory
+    )
+    assert not {"\x1b", "\x07", "\x9b"} & set(shown.decode())
+
+
 def test_a_path_that_is_not_a_project(directory: pathlib.Path) -> None:
     (directory / "empty").mkdir()
     (directory / "No Project").mkdir()
