@@ -28,6 +28,12 @@ NEIGHBOURS = "tests/process/isolation/test_neighbours.py::"
 BROKER = (
     Mutant(
         "remo_broker/broker/sockets/watch.py",
+        "        self._watchers.streams.pop(self, None)\n",
+        "        pass\n",
+        "tests/unit/broker/sockets/test_watch.py::test_a_watcher_that_is_gone_is_not_kept",
+    ),
+    Mutant(
+        "remo_broker/broker/sockets/watch.py",
         "        if known not in project.state_lines:\n",
         "        if True:\n",
         f"{NEIGHBOURS}test_long_answers_asked_for_at_one_time",

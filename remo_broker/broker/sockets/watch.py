@@ -8,6 +8,7 @@ applies, as for any peer.
 from __future__ import annotations
 
 import _socket
+from itertools import islice
 
 from remo_broker.broker.sockets.connection import Stream
 from remo_broker.protocol.clock import now_usec
@@ -42,10 +43,8 @@ class WatchStream(Stream):
         self._connection = connection
         self._due = True
         self._event: str | None = None
-        self._sent_at = watchers.loop.now
         connection.socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, SEND_BUFFER)
-        watchers.streams.add(self)
-        watchers.loop.after(KEEP_ALIVE_SECONDS, self._send_keep_alive)
+        watchers.sends(self)
 
     def line(self, event: str | None) -> bytes:
         raise NotImplementedError
@@ -63,19 +62,18 @@ class WatchStream(Stream):
             self._send(self.line(self._event))
 
     def _send(self, line: bytes) -> None:
-        self._sent_at = self._watchers.loop.now
+        self._watchers.sends(self)
         self._connection.send(line)
 
-    def _send_keep_alive(self) -> None:
-        if self not in self._watchers.streams:
-            return
-        loop = self._watchers.loop
-        if loop.now - self._sent_at >= KEEP_ALIVE_SECONDS and not self._connection.pending:
+    def keep_alive(self) -> None:
+        """Send an empty object. To a peer that has not read the last line, nothing is sent."""
+        if self._connection.pending:
+            self._watchers.sends(self)
+        else:
             self._send(_KEEP_ALIVE)
-        loop.after(max(1.0, self._sent_at + KEEP_ALIVE_SECONDS - loop.now), self._send_keep_alive)
 
     def closed(self) -> None:
-        self._watchers.streams.discard(self)
+        self._watchers.streams.pop(self, None)
 
 
 class StoreStream(WatchStream):
@@ -127,7 +125,31 @@ class Watchers:
         self.broker = broker
         self.start_usec = now_usec()
         """Lets watchers distinguish one broker process from the next."""
-        self.streams: set[WatchStream] = set()
+        self.streams: dict[WatchStream, float] = {}
+        """When each has sent a line last, the earliest first. No timer of its own: one that waits
+        would keep a connection that is closed."""
+        self._armed = False
+
+    def sends(self, stream: WatchStream) -> None:
+        """Note that the stream begins, or sends a line."""
+        self.streams.pop(stream, None)
+        self.streams[stream] = self.loop.now
+        self._arm()
+
+    def _arm(self) -> None:
+        if self.streams and not self._armed:
+            self._armed = True
+            earliest = next(iter(self.streams.values()))
+            self.loop.after(max(0.0, earliest + KEEP_ALIVE_SECONDS - self.loop.now), self._keep_alive)
+
+    def _keep_alive(self) -> None:
+        self._armed = False
+        try:
+            for stream, sent_at in list(islice(self.streams.items(), STREAMS_PER_TURN)):
+                if self.loop.now - sent_at >= KEEP_ALIVE_SECONDS:
+                    stream.keep_alive()
+        finally:
+            self._arm()
 
     def pushed(self) -> None:
         self._changed(self.streams, PUSHED)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
 import time
+import weakref
 
 import pytest
 
@@ -33,5 +35,29 @@ def test_a_watcher_gets_an_empty_object_as_a_keep_alive(monkeypatch: pytest.Monk
         assert json.loads(lines.readline())["ok"]
         assert json.loads(lines.readline()) == {}
         connection.close()
+    loop.close()
+    assert bugs == []
+
+
+class KnownConnection(Connection):
+    """One that can be referred to weakly."""
+
+    __slots__ = ("__weakref__",)
+
+
+def test_a_watcher_that_is_gone_is_not_kept() -> None:
+    """Not until its next keep-alive would be due: clients can begin hundreds a second."""
+    bugs: list[BaseException] = []
+    loop = Loop(bugs.append)
+    watchers = watch.Watchers(loop, Decisions(Config({}), Store(Arena(), 900)))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        connection = KnownConnection(loop, Sweeper(loop), ours)
+        connection.begin(watch.StoreStream(watchers, connection))
+        connection.close()
+        known = weakref.ref(connection)
+        del connection
+        gc.collect()
+        assert known() is None
     loop.close()
     assert bugs == []
