@@ -18,7 +18,56 @@ PACK = "remo_broker/build/pack.py"
 LINKS_OF_A_PROJECT = "tests/machine/test_borders.py::test_no_link_of_a_project_leads_root_to_another_file"
 
 SHOWN = "tests/process/secret/test_hostile_input.py::"
+ATTACKS = "tests/machine/test_client_attacks.py::"
 CLIENT = (
+    Mutant(
+        CONNECTION,
+        "    if not is_broker(uid, admin=bool(kind)):\n",
+        "    if False:\n",
+        f"{ATTACKS}test_a_listener_of_another_user_is_sent_nothing",
+    ),
+    Mutant(
+        TERMINAL,
+        '        environment["LESSSECURE"] = "1"\n',
+        "        pass\n",
+        f"{ATTACKS}test_roots_pager_is_none_of_the_callers",
+    ),
+    Mutant(
+        TERMINAL,
+        "    secure = _elevated() if trusted is None else trusted\n",
+        "    secure = False\n",
+        f"{ATTACKS}test_roots_pager_is_none_of_the_callers",
+    ),
+    Mutant(
+        PLACES,
+        "                if not binding.explicit and changes_loading(variable):\n",
+        "                if False:\n",
+        f"{ATTACKS}test_no_name_reaches_what_programs_load",
+    ),
+    Mutant(
+        SECRET_PATHS,
+        "            if target == self.root or os.path.commonpath([self.root, target]) != self.root:\n",
+        "            if False:\n",
+        f"{ATTACKS}test_a_repository_keeps_no_operator_waiting_and_hands_out_no_file",
+    ),
+    Mutant(
+        SECRET_PATHS,
+        "        self._active = os.geteuid() == 0 and uid != 0\n",
+        "        self._active = False\n",
+        f"{ATTACKS}test_a_repository_keeps_no_operator_waiting_and_hands_out_no_file",
+    ),
+    Mutant(
+        PLACES,
+        "OWNER = 0o700\n",
+        "OWNER = 0o777\n",
+        f"{ATTACKS}test_only_the_registered_manifest_counts_and_files_are_the_owners",
+    ),
+    Mutant(
+        TMPFS,
+        "DIRECTORY_MODE = 0o700\n",
+        "DIRECTORY_MODE = 0o755\n",
+        f"{ATTACKS}test_only_the_registered_manifest_counts_and_files_are_the_owners",
+    ),
     Mutant(
         "remo_broker/ctl/devcontainer.py",
         "        if output.terminal and not is_text(os.fsencode(text)):\n",
