@@ -1791,10 +1791,10 @@ static void say_member(const char *name, struct span text) {
 
 /* Whether standard output may have what `say_member` makes of it. */
 static bool may_say(struct span text) {
-    struct cursor json = {text.at + 1, text.at + text.size};
-    uint32_t code;
     if (!text.at || !isatty(STDOUT_FILENO))
         return true;
+    struct cursor json = {text.at + 1, text.at + text.size};
+    uint32_t code;
     while (next_character(&json, &code))
         if (code >= 0x20 && !is_plain(code))
             return fail(CONTROL_CHARACTERS, EXIT_FAILURE);
