@@ -110,7 +110,7 @@ BROKER = (
         LISTENERS,
         "                if looks <= LOOKS_FOR_ROOM:\n                    return False\n",
         "",
-        "tests/process/sockets/test_limits.py::test_peers_that_waited_for_a_broker_that_was_held_up_are_served",
+        "tests/process/sockets/test_limits.py::test_peers_that_waited_for_a_stalled_broker_are_served",
     ),
     Mutant(
         LISTENERS,
@@ -146,13 +146,13 @@ BROKER = (
         PROJECTS,
         "    ttl = min(one.ttl_seconds, config.cache_default_ttl_seconds)\n",
         "    ttl = one.ttl_seconds\n",
-        "tests/process/sockets/test_restarts.py::test_a_restart_keeps_to_limits_that_are_stricter_now",
+        "tests/process/sockets/test_restarts.py::test_a_restart_applies_stricter_limits",
     ),
     Mutant(
         PROJECTS,
         "    entries = min(one.max_entries, config.cache_default_max_entries)\n",
         "    entries = one.max_entries\n",
-        "tests/process/sockets/test_restarts.py::test_a_restart_keeps_to_limits_that_are_stricter_now",
+        "tests/process/sockets/test_restarts.py::test_a_restart_applies_stricter_limits",
     ),
     # --- limits
     Mutant(
@@ -174,7 +174,7 @@ BROKER = (
         PROJECTS,
         "        self.bucket = Bucket(rate_per_second, rate_burst)\n",
         "        self.bucket = Bucket(0, 0)\n",
-        "tests/process/sockets/test_limits.py::test_a_project_that_asks_too_often",
+        "tests/process/sockets/test_limits.py::test_a_project_that_exceeds_its_rate_limit",
     ),
     Mutant(
         LISTENER,

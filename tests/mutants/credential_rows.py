@@ -19,7 +19,7 @@ CREDENTIALS = (
         SERVER,
         "if not runs_in_unit or identity.GONE in asked.identity:",
         "if False:",
-        f"{TESTS}::test_a_peer_that_has_ended_gets_nothing",
+        f"{TESTS}::test_an_exited_peer_gets_nothing",
     ),
     Mutant(
         SERVER,
@@ -31,13 +31,13 @@ CREDENTIALS = (
         SERVER,
         "return Reason.NOT_STARTED if credential_refusal.has_begun(asked.socket) else None",
         "return None",
-        f"{KILLS}::test_no_value_follows_what_a_killed_broker_has_sent",
+        f"{KILLS}::test_no_value_follows_the_partial_answer_of_a_killed_broker",
     ),
     Mutant(
         SERVER,
         "len(self.connections) < MAX_CONNECTIONS and ",
         "",
-        f"{KILLS}::test_units_past_the_most_connections_wait_in_the_queue",
+        f"{KILLS}::test_units_beyond_the_connection_limit_wait_in_the_queue",
     ),
     Mutant(
         SERVER,
@@ -55,7 +55,7 @@ CREDENTIALS = (
         SERVER,
         "            next(iter(self._silent)).close()\n",
         "            pass\n",
-        f"{KILLS}::test_few_peers_outside_their_units_are_waited_for",
+        f"{KILLS}::test_a_limited_number_of_refused_peers_outside_their_units_is_kept",
     ),
     Mutant(
         SERVER,
@@ -73,7 +73,7 @@ CREDENTIALS = (
         CONNECTION,
         "if not self.pending or not self.is_kept:",
         "if not self.pending:",
-        f"{KILLS}::test_peers_that_are_not_systemd_are_not_waited_for",
+        f"{KILLS}::test_a_refused_peer_other_than_systemd_is_closed_at_once",
     ),
     Mutant(
         "remo_broker/broker/sighup.py",
@@ -91,7 +91,7 @@ CREDENTIALS = (
         NOT_STARTED,
         "        credential_refusal.begin(connection)\n",
         "",
-        f"{KILLS}::test_no_value_follows_what_a_broker_that_did_not_start_has_sent",
+        f"{KILLS}::test_no_value_follows_the_partial_refusal_of_a_broker_that_did_not_start",
     ),
     Mutant(
         REFUSAL,
@@ -121,7 +121,7 @@ CREDENTIALS = (
         REFUSAL,
         '_BLANKS = b" " * (64 * 1024)',
         '_BLANKS = b" " * (1024 * 1024)',
-        f"{TESTS}::test_peers_that_never_read_take_no_memory_for_their_refusals",
+        f"{TESTS}::test_refusals_of_peers_that_never_read_take_no_memory",
     ),
     Mutant(
         NOT_STARTED,

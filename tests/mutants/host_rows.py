@@ -161,7 +161,7 @@ HOST = (
         LISTENERS,
         "        if handed_over and is_revoked(listening):\n            listening.close()\n            return\n",
         "",
-        "tests/process/sockets/test_handed_over.py::test_a_listener_that_was_revoked_is_not_served_though_it_is_at_its_path",
+        "tests/process/sockets/test_handed_over.py::test_a_revoked_listener_is_not_served_although_it_is_at_its_path",
     ),
     Mutant(BINDER, "_read_marker(marker) != owner", "False", f"{OLD_MOUNT}[broker]"),
     # --- the bus

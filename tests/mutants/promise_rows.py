@@ -111,20 +111,20 @@ PROMISES = (
         "            if stored_only and listener.held_by_unit:\n",
         "            if False:\n",
         "tests/process/sockets/test_handed_over.py"
-        "::test_a_stored_listener_of_no_registration_is_revoked_and_its_units_are_served",
+        "::test_a_stored_listener_without_registration_is_revoked_and_the_units_is_served",
     ),
     Mutant(
         LISTENERS,
         "                self._revoke(name, stored_only=True)\n",
         "",
         "tests/process/sockets/test_handed_over.py"
-        "::test_a_stored_listener_of_no_registration_is_revoked_and_its_units_are_served",
+        "::test_a_stored_listener_without_registration_is_revoked_and_the_units_is_served",
     ),
     Mutant(
         DECISIONS,
         "NOT_IN_MANIFEST if is_secret_name(name) else INVALID_NAME",
         "NOT_IN_MANIFEST if self.store.snapshot and name in self.store.snapshot.secrets else INVALID_NAME",
-        "tests/process/sockets/test_project.py::test_what_is_denied_is_the_same_bytes_whatever_the_broker_holds",
+        "tests/process/sockets/test_project.py::test_a_denial_has_the_same_bytes_whatever_the_broker_holds",
     ),
     Mutant(
         PROJECT_SOCKET,
@@ -207,7 +207,7 @@ PROMISES = (
         "                        kept = self._trail.write_next(",
         "                        entries[0][0].send(entries[0][1], self._broker.store.snapshot)\n"
         "                        kept = self._trail.write_next(",
-        "tests/process/sockets/test_audit.py::test_the_record_is_there_before_the_answer",
+        "tests/process/sockets/test_audit.py::test_the_record_is_written_before_the_reply",
     ),
     Mutant(
         REVIEW,
@@ -227,6 +227,6 @@ PROMISES = (
         IDENTITY,
         "    if last.ended():",
         "    if False:",
-        "tests/process/sockets/test_who_asked.py::test_a_process_that_has_the_number_now_is_not_blamed",
+        "tests/process/sockets/test_who_asked.py::test_a_process_that_reuses_the_pid_is_not_recorded",
     ),
 )

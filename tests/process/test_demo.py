@@ -1,4 +1,4 @@
-"""`./run demo`: it goes through, can be read in a terminal of 80 columns, and leaves nothing behind
+"""`./run demo`: it succeeds, is readable in a terminal of 80 columns, and leaves nothing behind
 however it ends."""
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ COMMAND = (sys.executable, "-m", "tests.demo")
 
 @pytest.fixture
 def directory() -> Iterator[pathlib.Path]:
-    """Its name has to be escaped in an address, a URL, a shell and XML, and is not ASCII."""
+    """A directory whose name must be escaped in an address, a URL, a shell and XML, and is not
+    ASCII."""
     with short_directory() as path:
         odd = path / "%20 é,&<'"
         odd.mkdir()
@@ -36,7 +37,7 @@ def environment(directory: pathlib.Path) -> dict[str, str]:
 
 
 def processes(directory: pathlib.Path) -> Sequence[str]:
-    """The command lines in which the directory stands."""
+    """The command lines that contain the directory."""
     listed = subprocess.run(["ps", "-eww", "-o", "args="], capture_output=True, text=True, check=True).stdout
     return [line for line in listed.splitlines() if str(directory) in line]
 
@@ -74,7 +75,7 @@ def test_from_start_to_stop(directory: pathlib.Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("step", [b"2. ", b"6. ", b"9. "])
 def test_interrupted(directory: pathlib.Path, number: signal.Signals, step: bytes) -> None:
-    """By a terminal the whole process group is, as with Ctrl-C."""
+    """The whole process group is interrupted, as by Ctrl-C on a terminal."""
     with subprocess.Popen(
         COMMAND,
         cwd=REPOSITORY,
@@ -93,7 +94,7 @@ def test_interrupted(directory: pathlib.Path, number: signal.Signals, step: byte
     poll("the end of all processes", lambda: not processes(directory))
 
 
-def test_whoever_reads_leaves(directory: pathlib.Path) -> None:
+def test_a_closed_pipe_ends_it(directory: pathlib.Path) -> None:
     with subprocess.Popen(
         COMMAND, cwd=REPOSITORY, env=environment(directory), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as demo:

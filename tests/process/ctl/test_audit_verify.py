@@ -100,6 +100,8 @@ def test_a_start_of_which_every_record_is_gone_is_missed(
 def test_the_running_broker_reveals_records_missing_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
     running = ("a" * 32, 9)
     assert gaps(verified(numbered([1, 2]), capsys, running=running)[1]) == [(3, 9)]
+    assert gaps(verified(numbered([1, 2]), capsys, running=("a" * 32, 3))[1]) == [(3, 3)]
+    assert verified(numbered([1, 2]), capsys, running=("a" * 32, 2))[0] == 0
     assert verified(numbered([1, 2]), capsys, running=running, bounded=True)[0] == 0
     # All of its records are missing.
     assert gaps(verified(numbered([1], start="b" * 32), capsys, running=running)[1]) == [(1, 9)]

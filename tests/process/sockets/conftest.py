@@ -1,5 +1,5 @@
-"""One broker for the tests that change nothing for each other, and socket units for those with
-a broker of their own."""
+"""One broker for tests that do not affect each other, and socket units for those with their own
+broker."""
 
 from __future__ import annotations
 

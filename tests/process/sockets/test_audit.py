@@ -1,4 +1,4 @@
-"""The audit as the broker writes it outside systemd: JSON lines on standard error."""
+"""The audit outside systemd: JSON lines on standard error."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ FETCH_FIELDS = [
     "REMO_START_ID",
     "REMO_SERIAL",
 ]
-# What is known of the process, which depends on where the tests run and on the kernel.
+# Fields about the process, which depend on the environment of the tests and the kernel.
 IDENTITY = re.compile("REMO_PEER_(COMM|EXE|UNIT|USER_UNIT|OWNER_UID|CONTAINER|PIDFD_INODE|GONE)").fullmatch
 
 
@@ -61,7 +61,7 @@ def test_one_record_for_each_get_with_all_fields(start_broker: StartBroker) -> N
         for name in ("A", "A", "B", "C", "no name"):
             client.ask({"op": "get", "name": name})
         records = broker.records("fetch")
-        # Each was there before its answer was.
+        # Each was recorded before its reply was sent.
         assert [(one["REMO_SECRET"], one["REMO_OUTCOME"], one["REMO_REASON"]) for one in records] == [
             ("A", "ok", "in_manifest"),
             ("A", "ok", "in_manifest"),
@@ -88,7 +88,7 @@ def test_one_record_for_each_get_with_all_fields(start_broker: StartBroker) -> N
     assert "zqMarkerqz" not in broker.log.read_text()
 
 
-def test_the_record_is_there_before_the_answer(start_broker: StartBroker) -> None:
+def test_the_record_is_written_before_the_reply(start_broker: StartBroker) -> None:
     broker = start_broker(projects=[registration("myrepo", "A")], rate_limit_per_second=0)
     broker.push({"A": "a"})
     with Link(broker.project()) as client:
@@ -133,7 +133,7 @@ def test_denials_of_long_names_are_counted_after_the_first_few(start_broker: Sta
     with Link(broker.project()) as client:
         for number in range(asked):
             assert client.ask({"op": "get", "name": f"{'N' * 100}_{number}"})["reason"] == "not_in_manifest"
-        # Names that are allowed, and short ones, have a record each.
+        # Allowed names and short ones have a record each.
         for name in ["A" * 100] * 50 + [f"S{number}" for number in range(50)]:
             client.ask({"op": "get", "name": name})
     fetched = broker.records("fetch")
@@ -148,7 +148,7 @@ def test_denials_of_long_names_are_counted_after_the_first_few(start_broker: Sta
     assert status["fetches_denied"] == asked + 50
 
 
-def test_what_is_only_counted_is_recorded_before_the_end(start_broker: StartBroker) -> None:
+def test_counted_denials_are_recorded_before_the_exit(start_broker: StartBroker) -> None:
     own, other = os.getuid(), os.getuid() + 1
     projects = [
         registration("slow", "A"),
@@ -224,7 +224,7 @@ def counts(audit: dict[str, object]) -> tuple[object, ...]:
     return audit["healthy"], audit["queued"], audit["dropped"]
 
 
-def test_serving_goes_on_and_nothing_is_lost(pipe: Pipe, directory: pathlib.Path) -> None:
+def test_serving_continues_and_no_record_is_lost(pipe: Pipe, directory: pathlib.Path) -> None:
     broker = Broker(directory, projects=[registration("myrepo", "A")], stderr=pipe.write_end, rate_limit_per_second=0)
     with contextlib.closing(broker):
         broker.start()
@@ -235,9 +235,9 @@ def test_serving_goes_on_and_nothing_is_lost(pipe: Pipe, directory: pathlib.Path
             client.ask(GET)
             for _ in range(300):
                 assert client.ask(GET)["value"] == "a"
-            assert time.monotonic() - began < 25  # thirty seconds, if each had waited
+            assert time.monotonic() - began < 25  # thirty seconds if each had waited
             assert counts(audit_status(broker)) == (False, 301, 0)
-            time.sleep(0.6)  # several tries in vain
+            time.sleep(0.6)  # several failed attempts
             pipe.flow()
             # Without any further request.
             poll("the records", lambda: len(pipe.records("fetch")) == 301)
@@ -253,7 +253,7 @@ def test_serving_goes_on_and_nothing_is_lost(pipe: Pipe, directory: pathlib.Path
         assert recovered["REMO_DROPPED"] == "0"
 
 
-def test_what_is_lost_is_counted_everywhere(pipe: Pipe, directory: pathlib.Path) -> None:
+def test_lost_records_are_counted_everywhere(pipe: Pipe, directory: pathlib.Path) -> None:
     broker = Broker(directory, projects=[registration("myrepo", "A")], stderr=pipe.write_end, rate_limit_per_second=0)
     with contextlib.closing(broker):
         broker.start()
@@ -266,7 +266,7 @@ def test_what_is_lost_is_counted_everywhere(pipe: Pipe, directory: pathlib.Path)
         assert (status["healthy"], status["queued"]) == (False, WAITING_RECORDS)
         lost = status["dropped"]
         assert isinstance(lost, int)
-        assert 300 <= lost <= 302  # beside the gets, what is said about the trouble
+        assert 300 <= lost <= 302  # the gets, and the records about the failure
         pipe.flow()
         poll("the records", lambda: pipe.records("audit.recovered"))
         assert int(pipe.records("audit.recovered")[-1]["REMO_DROPPED"]) == lost
@@ -318,10 +318,10 @@ def test_deny_hands_out_no_secret_without_its_record(pipe: Pipe, directory: path
         assert {(one["REMO_DECISION"], one["REMO_OUTCOME"], one["PRIORITY"]) for one in denied} == {
             ("deny", "denied", "4")
         }
-        assert [one["REMO_BACKEND"] for one in served()] == ["store", "cache"]  # what was denied began no lease
+        assert [one["REMO_BACKEND"] for one in served()] == ["store", "cache"]  # denied gets started no lease
 
 
-def test_a_closed_standard_error_stops_nobody(directory: pathlib.Path) -> None:
+def test_a_closed_standard_error_does_not_stop_the_broker(directory: pathlib.Path) -> None:
     read_end, write_end = os.pipe()
     broker = Broker(directory, projects=[registration("myrepo", "A")], stderr=write_end)
     with contextlib.closing(broker):
@@ -333,7 +333,7 @@ def test_a_closed_standard_error_stops_nobody(directory: pathlib.Path) -> None:
         assert audit_status(broker)["healthy"] is False
 
 
-def test_a_full_standard_error_does_not_hold_up_the_end(pipe: Pipe, directory: pathlib.Path) -> None:
+def test_a_full_standard_error_does_not_delay_the_exit(pipe: Pipe, directory: pathlib.Path) -> None:
     broker = Broker(directory, projects=[registration("myrepo", "A")], stderr=pipe.write_end)
     with contextlib.closing(broker):
         broker.start()

@@ -1,8 +1,9 @@
-"""Lines as version 0.1.0 of the broker answered them, which its clients may rely on.
+"""Lines as answered by version 0.1.0 of the broker, which its clients may rely on.
 
-Version 0.1.0 was given the same lines, each with a newline and with the end of the stream in its
-place. What differs on purpose (duplicate keys, deep nesting, numbers beyond a double) is with the
-refused lines of `support.lines`."""
+Version 0.1.0 was given the same lines, each with a newline and with the end of the stream instead.
+Intended differences (duplicate keys, deep nesting, numbers beyond a double) are among the refused
+lines of `support.lines`.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 _NAME = b'"name":"GITHUB_TOKEN"'
 
-# A line, and the code of its answer; None where it is served.
+# A line, and the code of its reply; None if it succeeds.
 LINES: dict[str, tuple[bytes, str | None]] = {
     "get": (b'{"op":"get",' + _NAME + b"}", None),
     "the other order": (b"{" + _NAME + b',"op":"get"}', None),
@@ -58,7 +59,7 @@ LINES: dict[str, tuple[bytes, str | None]] = {
 
 
 @pytest.mark.parametrize("name", LINES)
-def test_answers_are_those_of_the_first_broker(shared: Broker, name: str) -> None:
+def test_replies_are_those_of_version_0_1_0(shared: Broker, name: str) -> None:
     line, code = LINES[name]
     for whole in (True, False):
         with Link(shared.project()) as link:

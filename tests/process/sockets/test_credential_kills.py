@@ -1,6 +1,6 @@
-"""The credentials socket when the broker is killed or its manager is busy, and peers that hold it up.
+"""The credentials socket when the broker is killed or its manager is busy, and peers that delay it.
 
-A unit takes whatever it has read when the stream ends, so the end must not come too early.
+A unit uses whatever it has read when the stream ends, so the stream must not end too early.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tests.support.units import Units
 
 
-# For some attempts of a broker that cannot start, a second each.
+# Enough for several attempts of a broker that cannot start, a second each.
 ATTEMPTS_SECONDS = 60.0
 
 
@@ -67,10 +67,10 @@ def settled(systemd: Systemd, notify: NotifySocket) -> int:
     return systemd.broker.descriptors()
 
 
-def test_no_value_follows_what_a_killed_broker_has_sent(
+def test_no_value_follows_the_partial_answer_of_a_killed_broker(
     systemd: Systemd, start_broker: StartBroker, units: Units, notify: NotifySocket
 ) -> None:
-    """systemd reads at once, so nothing in the socket shows that there was a part of an answer."""
+    """systemd reads at once, so the socket itself does not show that an answer had begun."""
     client = systemd.connect("user")
     systemd.broker.push({"PASSWORD": VALUE})
     poll("the refusal", lambda: systemd.broker.status()["credentials_refused"] == 1)
@@ -82,7 +82,7 @@ def test_no_value_follows_what_a_killed_broker_has_sent(
     assert systemd.records()[-1]["REMO_REASON"] == "not_started"
 
 
-def test_no_value_follows_what_a_broker_that_did_not_start_has_sent(
+def test_no_value_follows_the_partial_refusal_of_a_broker_that_did_not_start(
     systemd: Systemd, start_broker: StartBroker, units: Units, notify: NotifySocket, credential_rules: pathlib.Path
 ) -> None:
     client = systemd.connect()
@@ -119,7 +119,7 @@ def test_a_kill_while_the_manager_is_busy_gives_no_unit_an_empty_credential(
     notify.neglect()
     notify.fill()
     clients = [systemd.connect() for _ in range(40)]
-    assert systemd.broker.status()["secret_count"] == 0  # it is past the first of them
+    assert systemd.broker.status()["secret_count"] == 0  # it is past the first one
     systemd.broker.process.kill()
     systemd.broker.wait()
     assert not any(map(has_ended, clients))
@@ -148,14 +148,14 @@ def test_a_failed_start_while_the_manager_is_busy_gives_no_unit_an_empty_credent
         return broken.process.poll()
 
     end = time.monotonic() + ATTEMPTS_SECONDS
-    while len(refused) < len(clients):  # each attempt refuses as many as the manager has room for
+    while len(refused) < len(clients):  # each attempt refuses as many as the manager's queue has room for
         assert time.monotonic() < end
         with contextlib.closing(launch(systemd, units, notify)) as broken:
             assert poll("it to end", partial(status_of, broken)) == 1
         status_of(broken)
 
 
-def test_peers_that_are_not_systemd_are_not_waited_for(systemd: Systemd, notify: NotifySocket) -> None:
+def test_a_refused_peer_other_than_systemd_is_closed_at_once(systemd: Systemd, notify: NotifySocket) -> None:
     before = settled(systemd, notify)
     silent = [systemd.connect(address=b"nosuffix/password") for _ in range(100)]
     poll("the refusals", lambda: systemd.broker.status()["credentials_refused"] == len(silent))
@@ -163,7 +163,7 @@ def test_peers_that_are_not_systemd_are_not_waited_for(systemd: Systemd, notify:
     assert len([one for one in notify.read() if "FDSTORE" in one]) == 1  # the unit's before
 
 
-# Leaves connections behind that no process of their maker's holds any more.
+# Leaves connections that their maker no longer holds.
 LEAVE = """
 import os, socket, sys
 clients = [socket.socket(socket.AF_UNIX) for _ in range(int(sys.argv[3]))]
@@ -174,7 +174,7 @@ socket.send_fds(socket.socket(fileno=0), [b"x"], [client.fileno() for client in 
 """
 
 
-def test_few_peers_outside_their_units_are_waited_for(systemd: Systemd, notify: NotifySocket) -> None:
+def test_a_limited_number_of_refused_peers_outside_their_units_is_kept(systemd: Systemd, notify: NotifySocket) -> None:
     before, number = settled(systemd, notify), MAX_SILENT + 50
     here, there = socket.socketpair()
     systemd.broker.signal(signal.SIGSTOP)
@@ -190,8 +190,8 @@ def test_few_peers_outside_their_units_are_waited_for(systemd: Systemd, notify: 
         poll("the oldest to be closed", lambda: systemd.broker.descriptors() <= before + MAX_SILENT)
 
 
-def test_units_past_the_most_connections_wait_in_the_queue(systemd: Systemd, notify: NotifySocket) -> None:
-    """Neither refused, nor with a descriptor that others need."""
+def test_units_beyond_the_connection_limit_wait_in_the_queue(systemd: Systemd, notify: NotifySocket) -> None:
+    """They are not refused, and take no descriptor that others need."""
     before = settled(systemd, notify)
     clients = [systemd.connect() for _ in range(MAX_CONNECTIONS + 20)]
     poll("the first", lambda: len(notify.stored) == MAX_CONNECTIONS)
@@ -202,8 +202,8 @@ def test_units_past_the_most_connections_wait_in_the_queue(systemd: Systemd, not
     assert systemd.broker.status()["credentials_refused"] == 0
 
 
-def test_a_refusal_whose_peer_reads_in_the_end_is_whole(systemd: Systemd) -> None:
-    """Of a unit's own: past every deadline."""
+def test_a_refusal_read_late_is_complete(systemd: Systemd) -> None:
+    """For a peer in its own unit, even after every deadline."""
     systemd.broker.push({"PASSWORD": VALUE})
     client, other = systemd.connect("other"), systemd.connect(address=b"nosuffix/password")
     poll(

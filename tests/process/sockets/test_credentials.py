@@ -1,5 +1,4 @@
-"""The credentials socket, with this process in systemd's place: it connects, and reads to the
-end."""
+"""The credentials socket with the test in systemd's role: it connects, and reads to the end."""
 
 from __future__ import annotations
 
@@ -58,7 +57,8 @@ def test_the_broker_closes_a_connection_whose_answer_was_read(systemd: Systemd, 
 
 
 def test_a_refusal_waits_for_its_peer_without_the_value(systemd: Systemd) -> None:
-    """The secret was taken to look for its field. Each region of secret memory is a mapping."""
+    """The broker had copied the secret to search it for the field. Each region of secret memory is
+    a mapping."""
     systemd.broker.push({"PASSWORD": {"other": VALUE}})
     assert is_refusal(systemd.load("field-of-none"))
     before = regions(systemd.broker)
@@ -69,7 +69,7 @@ def test_a_refusal_waits_for_its_peer_without_the_value(systemd: Systemd) -> Non
 
 
 def regions(broker: Broker) -> int:
-    """How many mappings it has that are not of files."""
+    """The number of its mappings that have no file."""
     lines = inside(broker.pid, "maps").read_text().splitlines()
     return sum("secretmem" in line or len(line.split()) == 5 for line in lines)
 
@@ -78,7 +78,8 @@ def regions(broker: Broker) -> int:
 def unheard(
     units: Units, credential_rules: pathlib.Path, pipe: Pipe, request: pytest.FixtureRequest
 ) -> Iterator[Systemd]:
-    """Records are not taken, and secrets are not given out without: `audit_failure = "deny"`."""
+    """Records are not accepted, and secrets are not handed out without: `audit_failure =
+    "deny"`."""
     if os.geteuid() != 0:
         unavailable("systemd is root")
     units.add("credentials")
@@ -99,7 +100,7 @@ def unheard(
 
 
 @pytest.mark.parametrize("unheard", [30], indirect=True)
-def test_a_unit_waits_for_journald_where_no_secret_goes_unrecorded(unheard: Systemd, pipe: Pipe) -> None:
+def test_under_deny_a_unit_waits_for_journald(unheard: Systemd, pipe: Pipe) -> None:
     clients = [unheard.connect() for _ in range(3)]
     poll("the trouble to be found", lambda: not unheard.broker.status()["audit"]["healthy"])
     assert unheard.broker.status()["credentials_served"] == 0
@@ -111,7 +112,7 @@ def test_a_unit_waits_for_journald_where_no_secret_goes_unrecorded(unheard: Syst
 
 
 @pytest.mark.parametrize("unheard", [0], indirect=True)
-def test_a_unit_is_refused_where_its_record_is_not_taken(unheard: Systemd, pipe: Pipe) -> None:
+def test_under_deny_a_unit_is_refused_if_its_record_is_not_accepted(unheard: Systemd, pipe: Pipe) -> None:
     answers = [rest(unheard.connect()) for _ in range(3)]
     assert all(map(is_refusal, answers))
     pipe.flow()
@@ -121,7 +122,7 @@ def test_a_unit_is_refused_where_its_record_is_not_taken(unheard: Systemd, pipe:
     }
 
 
-def test_peers_that_never_read_take_no_memory_for_their_refusals(systemd: Systemd) -> None:
+def test_refusals_of_peers_that_never_read_take_no_memory(systemd: Systemd) -> None:
     systemd.broker.push({"PASSWORD": VALUE})
     before = systemd.broker.resident_kib()
     for _ in range(100):
@@ -152,7 +153,7 @@ def test_five_hundred_at_once(systemd: Systemd) -> None:
         (b"x" * 60 + b".service/no-secret-name", "not_in_configuration", "x" * 60 + ".service"),
     ],
 )
-def test_what_systemd_would_not_ask_is_refused_and_recorded(
+def test_a_request_that_systemd_would_not_make_is_refused_and_recorded(
     systemd: Systemd, address: bytes, reason: str, named: str
 ) -> None:
     if named and systemd.unit != "load.service":
@@ -177,7 +178,7 @@ socket.send_fds(socket.socket(fileno=0), [b"x"], [client.fileno()])
 
 
 def connected_by_another(systemd: Systemd, *arguments: str) -> socket.socket:
-    """A connection of a process that has ended since."""
+    """A connection of a process that has exited."""
     here, there = socket.socketpair()
     with here, there:
         command = [sys.executable, "-I", "-S", "-c", CHILD, str(systemd.path), f"{systemd.unit}/password", *arguments]
@@ -189,7 +190,7 @@ def connected_by_another(systemd: Systemd, *arguments: str) -> socket.socket:
 
 
 def test_another_user_gets_nothing_under_the_same_address(systemd: Systemd) -> None:
-    """Even if an operator opened the socket to all."""
+    """Even if an operator has opened the socket to all users."""
     systemd.broker.push({"PASSWORD": VALUE})
     for path in (systemd.path, systemd.path.parent, systemd.path.parent.parent):
         path.chmod(0o777)
@@ -198,9 +199,8 @@ def test_another_user_gets_nothing_under_the_same_address(systemd: Systemd) -> N
     assert (record["REMO_REASON"], record["REMO_PEER_UID"]) == ("uid_not_allowed", str(NOBODY))
 
 
-def test_a_peer_that_has_ended_gets_nothing(systemd: Systemd) -> None:
-    """The unit that it ran in can no longer be determined; systemd's own peer waits for the
-    answer."""
+def test_an_exited_peer_gets_nothing(systemd: Systemd) -> None:
+    """Its unit can no longer be determined; systemd's own peers wait for the answer."""
     systemd.broker.push({"PASSWORD": VALUE})
     systemd.broker.signal(signal.SIGSTOP)
     client = connected_by_another(systemd)
@@ -219,10 +219,10 @@ def test_a_unit_that_waits_is_answered_by_the_next_broker(
     poll("it to be dropped", lambda: notify.read() and not notify.stored)
 
 
-def test_a_refusal_that_a_kill_cuts_short_stays_one(
+def test_a_refusal_interrupted_by_a_kill_remains_a_refusal(
     systemd: Systemd, start_broker: StartBroker, units: Units, notify: NotifySocket
 ) -> None:
-    """What the next broker sends comes after what this one has sent."""
+    """The next broker's data is appended to this one's."""
     client = systemd.connect("user")
     systemd.broker.push({"PASSWORD": VALUE})
     poll("the refusal", lambda: systemd.broker.status()["credentials_refused"] == 1)
@@ -236,8 +236,8 @@ def test_a_refusal_that_a_kill_cuts_short_stays_one(
 def test_a_broker_that_does_not_start_refuses_every_unit(
     systemd: Systemd, units: Units, notify: NotifySocket, credential_rules: pathlib.Path
 ) -> None:
-    """Those that a broker before had accepted, and those in the queue; the slow ones at its
-    next attempt."""
+    """Units that an earlier broker had accepted, and those in the queue; slow ones at its next
+    attempt."""
     held = systemd.connect()
     notify.wait_for(FDSTORE="1")
     systemd.broker.process.kill()

@@ -1,4 +1,4 @@
-"""Listeners in systemd's descriptor store, with this process in systemd's place."""
+"""Listeners in systemd's descriptor store, with the test in systemd's role."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 GET = {"op": "get", "name": "A"}
 
 
-def test_a_project_registered_while_it_runs_outlives_a_restart(
+def test_a_project_registered_at_run_time_survives_a_restart(
     start_broker: StartBroker, units: Units, notify: NotifySocket, directory: pathlib.Path
 ) -> None:
     broker = start_broker(listeners=units.sockets, notify=notify)
@@ -33,7 +33,7 @@ def test_a_project_registered_while_it_runs_outlives_a_restart(
     sockets = (broker.project(), broker.mount())
     inodes = [path.stat().st_ino for path in sockets]
     broker.stop()
-    with Link(broker.project()) as waiting, Link(broker.mount()) as mounted:  # nothing runs, and nobody is refused
+    with Link(broker.project()) as waiting, Link(broker.mount()) as mounted:  # no broker runs, and no client is refused
         waiting.send(GET)
         mounted.send(GET)
         broker = start_broker(listeners=[*units.sockets.items(), *notify.listeners()], notify=notify)
@@ -47,10 +47,10 @@ def test_a_project_registered_while_it_runs_outlives_a_restart(
     assert not any(path.exists() for path in sockets)
 
 
-def test_a_socket_that_was_removed_comes_back(
+def test_a_removed_socket_is_recreated(
     start_broker: StartBroker, units: Units, notify: NotifySocket, directory: pathlib.Path
 ) -> None:
-    """With a reload, and with a restart. Who has the one that was removed is still served on it."""
+    """By a reload and by a restart. Clients that hold the removed one are still served on it."""
     broker = start_broker(listeners=units.sockets, notify=notify)
     path = make_project(directory / "myrepo", "A")
     assert broker.ask({"op": "register", "name": "myrepo", "project_path": str(path)})["ok"]
@@ -70,10 +70,10 @@ def test_a_socket_that_was_removed_comes_back(
     assert notify.stored == {}
 
 
-def test_a_stored_socket_of_nobody_is_dropped(
+def test_a_stored_socket_of_no_project_is_dropped(
     start_broker: StartBroker, units: Units, notify: NotifySocket, directory: pathlib.Path
 ) -> None:
-    """Its project is registered no more, and no unit holds it: it would stay for ever."""
+    """Its project is not registered any more, and no unit holds it: it would stay forever."""
     before = start_broker(projects=[registration("gone", "A")], listeners=units.sockets, notify=notify)
     notify.wait_for(FDSTORE="1", FDNAME="client-gone")
     before.stop()
@@ -85,11 +85,11 @@ def test_a_stored_socket_of_nobody_is_dropped(
     assert "gone" in note
 
 
-def test_the_end_waits_for_what_is_to_be_stored(
+def test_the_exit_waits_until_listeners_are_stored(
     start_broker: StartBroker, units: Units, notify: NotifySocket, directory: pathlib.Path
 ) -> None:
-    """systemd is busy, as it is while many units are restarted: a listener that it has not been
-    given yet would be lost."""
+    """systemd is busy, as during a restart of many units: a listener that it does not have yet
+    would be lost."""
     broker = start_broker(listeners=units.sockets, notify=notify)
     notify.wait_for(READY="1")
     notify.fill()
@@ -107,10 +107,11 @@ def test_the_end_waits_for_what_is_to_be_stored(
 
 
 @pytest.mark.parametrize("name", ["client-myrepo", "mount-myrepo"])
-def test_a_unit_that_came_and_went_leaves_no_socket_that_nobody_serves(
+def test_a_unit_started_and_stopped_leaves_no_unserved_socket(
     start_broker: StartBroker, units: Units, notify: NotifySocket, directory: pathlib.Path, name: str
 ) -> None:
-    """systemd keeps the store over a stop, and lets the unit put its own file at the same path."""
+    """systemd keeps the store across a stop, and lets the unit create its own file at the same
+    path."""
     broker = start_broker(listeners=units.sockets, notify=notify)
     path = make_project(directory / "myrepo", "A")
     assert broker.ask({"op": "register", "name": "myrepo", "project_path": str(path)})["ok"]

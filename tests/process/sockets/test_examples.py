@@ -1,5 +1,5 @@
-"""Every example of the protocol, asked of a real broker: the answer has the example's fields, in
-its order."""
+"""Every example of the protocol, sent to a real broker: the reply has the example's fields, in its
+order."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def example(name: str) -> dict[str, Any]:
 
 
 def assert_shape(value: object, wanted: object, *, more: bool = False) -> None:
-    """`value` is made like the example `wanted`; with `more` it may have further fields between."""
+    """`value` has the structure of the example `wanted`; with `more` it may have further fields in
+    between."""
     assert type(value) is type(wanted)
     if isinstance(wanted, dict):
         assert isinstance(value, dict)
@@ -50,7 +51,7 @@ def test_all_examples_in_one_story(broker: Broker, directory: pathlib.Path) -> N
     used: set[str] = set()
 
     def tell(link: Link, request: str, reply: str, *, more: bool = False, **changes: Any) -> dict[str, Any]:
-        """Ask an example with changes and hold the answer against another."""
+        """Send an example with changes, and compare the reply with another one."""
         used.update((request, reply))
         answer = link.ask(example(request) | changes)
         assert_shape(answer, example(reply), more=more)
@@ -88,12 +89,12 @@ def test_all_examples_in_one_story(broker: Broker, directory: pathlib.Path) -> N
         used.update(("Status.plain", "StatusReply.plain"))
         wanted = example("StatusReply.plain")
         assert_shape(status, wanted, more=True)
-        assert list(status)[: len(wanted)] == list(wanted)  # what was added comes behind
+        assert list(status)[: len(wanted)] == list(wanted)  # additions come last
         assert list(status["projects"][0])[: len(wanted["projects"][0])] == list(wanted["projects"][0])
         tell(admin, "ClearCreds.plain", "ClearCredsReply.plain")
         assert admin.ask(example("Status.plain"))["secrets_loaded_at"] is None
         tell(admin, "Unregister.plain", "UnregisterReply.plain")
-    used |= {"GetReply.rate-limited", "GetReply.peer-unexpected"}  # below
+    used |= {"GetReply.rate-limited", "GetReply.peer-unexpected"}  # see below
     assert used == {path.stem for path in EXAMPLES.iterdir()}
 
 

@@ -34,8 +34,8 @@ def harmless(which: str) -> bytes:
 
 
 def padded(request: dict[str, object], size: int) -> bytes:
-    """The request as a line of exactly `size` bytes, newline included, by a field that nobody
-    knows."""
+    """The request as a line of exactly `size` bytes, newline included, padded by an unknown
+    field."""
     line = json.dumps(request | {"pad": ""}).encode() + b"\n"
     return json.dumps(request | {"pad": "x" * (size - len(line))}).encode() + b"\n"
 
@@ -58,20 +58,20 @@ def test_a_refused_line_leaves_the_connection_usable(shared: Broker, which: str)
 
 
 @pytest.mark.parametrize("which", SOCKETS)
-def test_sixteen_levels_and_unknown_fields_are_fine(shared: Broker, which: str) -> None:
+def test_sixteen_levels_and_unknown_fields_are_accepted(shared: Broker, which: str) -> None:
     with Link(path_of(shared, which)) as link:
         assert link.ask(nested(16).replace(b"ping", json.loads(harmless(which))["op"].encode()) + b"\n")["ok"]
         assert link.ask(json.loads(harmless(which)) | {"extra": [None, True, -1.5e3, {"a": {}}]})["ok"]
 
 
 @pytest.mark.parametrize("which", SOCKETS)
-def test_carriage_returns_and_spaces_around_are_fine(shared: Broker, which: str) -> None:
+def test_surrounding_carriage_returns_and_spaces_are_accepted(shared: Broker, which: str) -> None:
     with Link(path_of(shared, which)) as link:
         assert link.ask(b" \t" + harmless(which)[:-1] + b" \r\n")["ok"]
 
 
 @pytest.mark.parametrize("which", SOCKETS)
-def test_the_end_of_the_stream_ends_a_last_line_too(shared: Broker, which: str) -> None:
+def test_the_end_of_the_stream_ends_the_last_line(shared: Broker, which: str) -> None:
     with Link(path_of(shared, which)) as link:
         link.send(harmless(which) + harmless(which)[:-1])
         link.say_no_more()
@@ -79,7 +79,7 @@ def test_the_end_of_the_stream_ends_a_last_line_too(shared: Broker, which: str) 
 
 
 @pytest.mark.parametrize("which", SOCKETS)
-def test_a_last_line_cut_short_is_answered_and_closed(shared: Broker, which: str) -> None:
+def test_a_truncated_last_line_is_refused_and_the_connection_closed(shared: Broker, which: str) -> None:
     with Link(path_of(shared, which)) as link:
         link.send(b'{"op":"st')
         link.say_no_more()
@@ -88,7 +88,7 @@ def test_a_last_line_cut_short_is_answered_and_closed(shared: Broker, which: str
 
 
 @pytest.mark.parametrize("which", SOCKETS)
-def test_nothing_said_nothing_answered(shared: Broker, which: str) -> None:
+def test_no_request_gets_no_reply(shared: Broker, which: str) -> None:
     with Link(path_of(shared, which)) as link:
         link.say_no_more()
         assert link.rest() == b""
@@ -100,7 +100,7 @@ def test_split_at_every_byte(shared: Broker, which: str) -> None:
     with Link(path_of(shared, which)) as link, Link(path_of(shared, which)) as other:
         for position in range(1, len(line)):
             link.send(line[:position])
-            assert other.ask(harmless(which))["ok"]  # by now the first part has been read
+            assert other.ask(harmless(which))["ok"]  # the first part has been read by now
             link.send(line[position:])
             assert link.reply()["ok"], position
 
@@ -123,7 +123,7 @@ def test_pipelined_requests_are_answered_in_order(client: Link) -> None:
 
 
 def test_a_pipelining_client_that_reads_late_gets_everything(shared: Broker, client: Link) -> None:
-    """Ten thousand gets are asked before one answer is read; other clients are served meanwhile."""
+    """Ten thousand gets are sent before a reply is read; other clients are served meanwhile."""
     count = 10_000
     sender = threading.Thread(target=client.send, args=[b'{"op":"get","name":"GITHUB_TOKEN"}\n' * count])
     sender.start()
@@ -136,9 +136,8 @@ def test_a_pipelining_client_that_reads_late_gets_everything(shared: Broker, cli
     assert client.ask(PING)["ok"]
 
 
-def test_what_a_pipelining_client_asks_is_not_hoarded(shared: Broker) -> None:
-    """The broker reads no faster than it answers: its memory does not grow with what is asked of
-    it."""
+def test_pipelined_requests_are_not_accumulated(shared: Broker) -> None:
+    """The broker reads no faster than it answers: its memory does not grow with the requests."""
     before = shared.resident_kib()
     with Link(shared.project()) as link:
         answers = 0
@@ -185,9 +184,8 @@ def test_one_byte_too_many(shared: Broker, which: str) -> None:
     assert str(MAX_MESSAGE) in second["message"]
 
 
-def test_only_a_push_may_be_longer(operator: Link) -> None:
-    """Longer than others may be, and no push as far as can be told: the line is refused and the
-    connection closed."""
+def test_only_a_push_may_exceed_the_limit(operator: Link) -> None:
+    """A longer line that is not recognised as a push is refused, and the connection closed."""
     operator.send(padded({"op": "nonsense"}, MAX_MESSAGE + 1) + STATUS)
     (answer,) = operator.rest().splitlines()
     assert_failure(json.loads(answer), "protocol_error", "too_long")
@@ -207,7 +205,7 @@ def test_only_a_push_may_be_longer(operator: Link) -> None:
     ids=["text", "bytes", "cut short", "too many brackets", "too deep", "a list", "a duplicate"],
 )
 @pytest.mark.parametrize("newline", [b"\n", b""])
-def test_a_long_line_that_cannot_be_read_ends_the_connection(operator: Link, line: bytes, newline: bytes) -> None:
+def test_a_long_malformed_line_ends_the_connection(operator: Link, line: bytes, newline: bytes) -> None:
     """It cannot be recognised as a push, so the shorter limit applies."""
     operator.send(line + b"x" * (not newline) + newline + (STATUS if newline else b""))
     operator.say_no_more()
@@ -215,7 +213,7 @@ def test_a_long_line_that_cannot_be_read_ends_the_connection(operator: Link, lin
     assert json.loads(answer)["code"] == "protocol_error"
 
 
-def test_a_long_push_that_cannot_be_read_does_not(operator: Link) -> None:
+def test_a_long_malformed_push_does_not_end_the_connection(operator: Link) -> None:
     for secrets in (b'{"A":"' + b"x" * MAX_MESSAGE + b'\xff"}', b'{"A":"","A":"' + b"x" * MAX_MESSAGE + b'"}'):
         reply = operator.ask(b'{"op":"push-creds","secrets":' + secrets + b"}\n")
         assert reply["code"] == "protocol_error"
@@ -223,8 +221,8 @@ def test_a_long_push_that_cannot_be_read_does_not(operator: Link) -> None:
 
 
 @pytest.mark.parametrize("which", ["project", "admin"])
-def test_the_end_may_come_instead_of_the_newline_of_the_longest(shared: Broker, which: str) -> None:
-    """A line's length counts its newline where it has one."""
+def test_the_longest_line_may_end_with_the_stream(shared: Broker, which: str) -> None:
+    """A line's length includes its newline, if it has one."""
     with Link(path_of(shared, which)) as link:
         link.send(padded(json.loads(harmless(which)), MAX_MESSAGE + 1)[:-1])
         link.say_no_more()
@@ -242,8 +240,10 @@ def test_a_long_status_request_is_refused(shared: Broker) -> None:
     ("which", "code"), [("project", "protocol_error"), ("admin", "payload_too_large"), ("status", "protocol_error")]
 )
 @pytest.mark.parametrize("newline", [b"", b"\n"])
-def test_who_sends_far_too_much_still_reads_why(shared: Broker, which: str, code: str, newline: bytes) -> None:
-    """All of it is sent before anything is read: closing at once would make the sending fail."""
+def test_a_client_that_sends_too_much_can_read_the_refusal(
+    shared: Broker, which: str, code: str, newline: bytes
+) -> None:
+    """It sends everything before it reads: closing at once would make the sending fail."""
     with Link(path_of(shared, which)) as link:
         link.send(b'{"op":"' + b"x" * (2 * MAX_PUSH) + newline)
         (answer,) = link.rest().splitlines()
@@ -251,7 +251,7 @@ def test_who_sends_far_too_much_still_reads_why(shared: Broker, which: str, code
 
 
 def test_a_reply_is_written_in_one_piece(client: Link) -> None:
-    """A client that reads once gets it whole."""
+    """A client that reads once gets the whole reply."""
     for _ in range(2000):
         client.send(b'{"op":"get","name":"GITHUB_TOKEN"}\n')
         assert client.socket.recv(65536).endswith(b"}\n")

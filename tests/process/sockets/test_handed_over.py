@@ -1,4 +1,4 @@
-"""Sockets that systemd hands over, with this process in systemd's place."""
+"""Sockets that systemd passes, with the test in systemd's role."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from tests.support.notify import NotifySocket
 
 
-def test_sockets_are_served_as_they_were_handed_over(
-    start_broker: StartBroker, units: Units, notify: NotifySocket
-) -> None:
+def test_passed_sockets_are_served_unchanged(start_broker: StartBroker, units: Units, notify: NotifySocket) -> None:
     units.add("client-myrepo")
     units.add("mount-myrepo")
     inodes = [path.stat().st_ino for path in sorted(units.directory.rglob("*"))]
@@ -37,7 +35,7 @@ def test_sockets_are_served_as_they_were_handed_over(
     assert [path.stat().st_ino for path in sorted(units.directory.rglob("*"))] == inodes
 
 
-def test_who_connects_before_the_start_is_served(start_broker: StartBroker, units: Units) -> None:
+def test_a_client_that_connects_before_the_start_is_served(start_broker: StartBroker, units: Units) -> None:
     units.add("client-myrepo")
     with Link(units.directory / "admin.sock") as operator, Link(units.directory / "myrepo.sock") as client:
         operator.send({"op": "status"})
@@ -57,7 +55,7 @@ def test_without_a_control_socket_it_makes_its_own(
         assert ask(broker.project(), {"op": "ping"})["ok"]
 
 
-def test_only_what_was_handed_over_to_this_process_is_taken(start_broker: StartBroker) -> None:
+def test_only_descriptors_passed_to_this_process_are_used(start_broker: StartBroker) -> None:
     broker = start_broker(environment={"LISTEN_FDS": "3", "LISTEN_PID": "1", "LISTEN_FDNAMES": "a:b:c"})
     assert broker.status()["ok"]
     assert broker.notes() == []
@@ -79,7 +77,7 @@ def test_denials_of_long_names_on_a_socket_that_is_not_registered_are_counted(
 
 
 def test_a_project_that_is_not_registered(start_broker: StartBroker, units: Units) -> None:
-    """Its socket unit is there, the registration is not: every request is denied, then
+    """It has a socket unit but no registration: every request is denied, and the connection
     closed."""
     units.add("client-myrepo")
     broker = start_broker(listeners=units.sockets)
@@ -91,7 +89,7 @@ def test_a_project_that_is_not_registered(start_broker: StartBroker, units: Unit
             (answer,) = client.rest().splitlines()
         refusal = json.loads(answer)
         assert (refusal["ok"], refusal["code"], refusal["reason"]) == (False, "denied", "not_registered")
-    (record,) = broker.records("fetch")  # the others are no fetches
+    (record,) = broker.records("fetch")  # the others are not fetches
     assert (record["REMO_PROJECT"], record["REMO_SECRET"], record["REMO_DECISION"]) == ("myrepo", "A", "deny")
     assert (record["REMO_OUTCOME"], record["REMO_REASON"], record["PRIORITY"]) == ("denied", "not_registered", "4")
     assert {"REMO_LATENCY_USEC", "REMO_GENERATION", "REMO_PEER_PID"} <= set(record)
@@ -100,7 +98,7 @@ def test_a_project_that_is_not_registered(start_broker: StartBroker, units: Unit
 def test_a_unit_s_listener_is_not_served_to_a_later_registration(
     start_broker: StartBroker, units: Units, directory: pathlib.Path, notify: NotifySocket
 ) -> None:
-    """It is older than the registration: its mounts belong to something else."""
+    """It is older than the registration, so its mounts belong to an earlier one."""
     units.add("client-myrepo")
     broker = start_broker(listeners=units.sockets, notify=notify)
     mounted = directory / "mounted"
@@ -112,11 +110,10 @@ def test_a_unit_s_listener_is_not_served_to_a_later_registration(
         Link(mounted)
 
 
-def test_unregistering_revokes_what_a_unit_has_made(
+def test_unregistering_revokes_a_units_listener(
     start_broker: StartBroker, units: Units, directory: pathlib.Path, notify: NotifySocket
 ) -> None:
-    """Neither the broker that did it nor the next one serves it to another directory of the same
-    name."""
+    """Neither this broker nor the next one serves it to another directory of the same name."""
     units.add("client-myrepo")
     broker = start_broker(projects=[registration("myrepo", "A")], listeners=units.sockets, notify=notify)
     broker.push({"A": "a"})
@@ -140,10 +137,8 @@ def test_unregistering_revokes_what_a_unit_has_made(
             Link(mounted)
 
 
-def test_a_listener_that_was_revoked_is_not_served_though_it_is_at_its_path(
-    start_broker: StartBroker, units: Units
-) -> None:
-    """As after an unregister that a crash cut short: the registration is back, and the unit still
+def test_a_revoked_listener_is_not_served_although_it_is_at_its_path(start_broker: StartBroker, units: Units) -> None:
+    """As after an unregister interrupted by a crash: the registration is back, and the unit still
     has its dead socket."""
     units.add("client-myrepo")
     units.sockets["client-myrepo"].shutdown(socket.SHUT_RDWR)
@@ -152,7 +147,7 @@ def test_a_listener_that_was_revoked_is_not_served_though_it_is_at_its_path(
     assert broker.get("A")["value"] == "a"
 
 
-def test_who_waits_at_a_listener_that_is_revoked_is_turned_away(
+def test_clients_waiting_at_a_revoked_listener_are_refused(
     start_broker: StartBroker, units: Units, directory: pathlib.Path
 ) -> None:
     units.add("client-myrepo")
@@ -168,11 +163,11 @@ def test_who_waits_at_a_listener_that_is_revoked_is_turned_away(
 
 
 @pytest.mark.parametrize("kind", ["client", "mount"])
-def test_a_stored_listener_of_no_registration_is_revoked_and_its_units_are_served(
+def test_a_stored_listener_without_registration_is_revoked_and_the_units_is_served(
     start_broker: StartBroker, units: Units, directory: pathlib.Path, notify: NotifySocket, kind: str
 ) -> None:
-    """As since systemd 254, where the store outlives a stop, after which the state was lost and the
-    units were started: who waits there is not turned away."""
+    """Since systemd 254, the store outlives a stop. If the state was then lost and the units were
+    started, clients waiting there are not refused."""
     broker = start_broker(listeners=units.sockets, notify=notify)
     assert register(broker, make_project(directory / "myrepo", "A"))["ok"]
     mounted = directory / "mounted"
@@ -182,7 +177,7 @@ def test_a_stored_listener_of_no_registration_is_revoked_and_its_units_are_serve
     assert {name for name, _ in stored} == {"client-myrepo", "mount-myrepo"}
     (broker.state / "registrations.json").unlink()
     for path in (broker.project(), broker.mount()):
-        path.unlink()  # systemd unlinks what is in its way
+        path.unlink()  # systemd unlinks an existing file
     units.add("client-myrepo")
     units.add("mount-myrepo")
     path = broker.mount() if kind == "mount" else broker.project()
@@ -232,7 +227,7 @@ def test_unknown_descriptors_are_closed_and_logged(
         assert f"socket:[{inode}]" not in held
 
 
-# A launcher that listens itself and executes the broker, as systemd-socket-activate(1) does:
+# A launcher that listens and then executes the broker, as systemd-socket-activate(1) does:
 # `LAUNCHER NAME=PATH ... -- COMMAND`.
 _LAUNCHER = """
 import os, socket, sys
@@ -260,13 +255,13 @@ def launcher(directory: pathlib.Path, *names: str) -> list[str]:
 
 
 @pytest.mark.parametrize("told", [True, False])
-def test_what_a_launcher_has_made_is_served_for_good(
+def test_sockets_of_a_launcher_are_served_forever(
     start_broker: StartBroker, directory: pathlib.Path, notify: NotifySocket, *, told: bool
 ) -> None:
-    """Nobody else holds it, so the broker does not exit, and the sockets are not its own to
-    remove."""
+    """No other process holds them, so the broker does not exit; and it did not create them, so it
+    does not remove them."""
     broker = start_broker(
-        through=launcher(directory, "status", "client-myrepo", "admin"),  # the last is waited for
+        through=launcher(directory, "status", "client-myrepo", "admin"),  # the last one is waited for
         projects=[registration("myrepo", "A")],
         notify=notify if told else None,
         idle_exit_seconds=1,
@@ -278,11 +273,10 @@ def test_what_a_launcher_has_made_is_served_for_good(
     assert broker.project().exists()
 
 
-def test_a_socket_that_a_unit_has_put_in_its_place_is_left(
+def test_a_socket_created_by_a_unit_at_the_same_path_is_left(
     start_broker: StartBroker, directory: pathlib.Path, units: Units, notify: NotifySocket
 ) -> None:
-    """systemd unlinks what is in its way: what the broker had bound is then no longer what the path
-    leads to."""
+    """systemd unlinks an existing file: the path then no longer leads to the broker's socket."""
     broker = start_broker(projects=[registration("myrepo", "A")], listeners=units.sockets, notify=notify)
     broker.project().unlink()
     units.add("client-myrepo")

@@ -1,4 +1,4 @@
-"""The idle exit, with this process in systemd's place."""
+"""The idle exit, with the test in systemd's role."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     pass
 
 
-def test_idle_exit_when_it_may_and_not_when_it_may_not(directory: pathlib.Path) -> None:
-    """All at once, as each takes its time: who is free to go goes after a second, who is not
-    stays."""
+def test_idle_brokers_exit_and_others_stay(directory: pathlib.Path) -> None:
+    """All at once, to save time: brokers that may exit do so after a second, the others stay."""
     with contextlib.ExitStack() as stack:
 
         def started(*, handed_over: bool = True, seconds: int = 1, **options: object) -> Broker:

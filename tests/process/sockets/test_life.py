@@ -1,4 +1,4 @@
-"""Start and end: flags, files, signals."""
+"""Start and exit: flags, files, signals."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GET = b'{"op":"get","name":"A"}\n'
 
 
 def refused_start(*arguments: str) -> str:
-    """The one line that a start which fails leaves."""
+    """The one line that a failed start leaves."""
     done = run_to_end(*arguments)
     assert done.returncode == 1
     assert done.stdout == ""
@@ -69,13 +69,13 @@ def test_a_mistake_in_the_file_stops_the_start(directory: pathlib.Path, content:
     assert not (directory / "s").exists()
 
 
-def test_a_flag_hides_no_mistake_in_the_file(directory: pathlib.Path) -> None:
+def test_a_flag_does_not_hide_a_mistake_in_the_file(directory: pathlib.Path) -> None:
     path = directory / "config.toml"
     path.write_text("rate_limit_burst = -1\n")
     assert "rate_limit_burst" in refused_start("--config", str(path), "--rate-limit-burst", "5")
 
 
-def test_a_file_that_is_named_must_be_there(directory: pathlib.Path) -> None:
+def test_a_file_given_by_flag_must_exist(directory: pathlib.Path) -> None:
     assert "no such file" in refused_start("--config", str(directory / "none.toml"))
 
 
@@ -89,8 +89,8 @@ def test_a_mistake_in_a_flag(directory: pathlib.Path) -> None:
         assert len(done.stderr.splitlines()) == 2
 
 
-def test_an_option_is_written_out() -> None:
-    """Short for one today, it would be short for two with the next."""
+def test_options_cannot_be_abbreviated() -> None:
+    """An abbreviation could become ambiguous with the next option."""
     assert "unrecognized arguments: --idle" in run_to_end("--idle", "5").stderr
 
 
@@ -112,15 +112,15 @@ def test_flags_override_the_file(start_broker: StartBroker, directory: pathlib.P
         assert broker.get("A")["ttl_seconds"] in (49, 50)
 
 
-def test_only_its_own_user_may_use_the_control_sockets_that_it_makes(start_broker: StartBroker) -> None:
-    """The broker's group is that of all projects' users, who shall not push."""
+def test_only_its_own_user_may_use_control_sockets_that_it_creates(start_broker: StartBroker) -> None:
+    """The broker's group contains all projects' users, who must not push."""
     broker = start_broker(projects=[registration("myrepo", "A")])
     modes = [stat.S_IMODE(path.stat().st_mode) for path in (broker.admin, broker.status_socket, broker.project())]
     assert modes == [0o600, 0o600, 0o660]
 
 
 def test_two_brokers_on_one_directory(start_broker: StartBroker) -> None:
-    """The second one touches nothing of the first one's."""
+    """The second one does not touch the first one's files."""
     broker = start_broker(projects=[registration("myrepo", "A")])
     broker.project().unlink()
     (broker.state / "registrations.json").write_text("damaged")
@@ -142,13 +142,13 @@ def test_two_brokers_with_one_state(start_broker: StartBroker, directory: pathli
     assert start_broker().status()["ok"]
 
 
-def test_a_directory_that_cannot_be_made(directory: pathlib.Path) -> None:
+def test_a_directory_that_cannot_be_created(directory: pathlib.Path) -> None:
     (directory / "file").write_text("")
     path = directory / "file" / "s"
     assert refused_start("--socket-dir", str(path)) == f"remo-broker: socket_dir: {path}: Not a directory"
 
 
-def test_without_a_state_directory_it_serves_and_says_so(start_broker: StartBroker, directory: pathlib.Path) -> None:
+def test_without_a_state_directory_it_serves_and_reports_it(start_broker: StartBroker, directory: pathlib.Path) -> None:
     (directory / "file").write_text("")
     broker = start_broker(flags=["--state-dir", str(directory / "file" / "state")])
     assert broker.status()["ok"]
@@ -158,7 +158,7 @@ def test_without_a_state_directory_it_serves_and_says_so(start_broker: StartBrok
     assert refusal["reason"] == "state_unwritable"
 
 
-def test_what_a_crash_left_is_in_nobodys_way(start_broker: StartBroker) -> None:
+def test_files_left_by_a_crash_do_not_prevent_a_start(start_broker: StartBroker) -> None:
     broker = start_broker(projects=[registration("myrepo", "A")])
     broker.process.kill()
     broker.process.wait()
@@ -170,7 +170,7 @@ def test_what_a_crash_left_is_in_nobodys_way(start_broker: StartBroker) -> None:
 
 
 def test_a_missing_library_is_named(directory: pathlib.Path) -> None:
-    """systemd started it, and systemd-python is not there."""
+    """systemd started it, and systemd-python is missing."""
     done = subprocess.run(
         [sys.executable, "-S", "-m", "remo_broker", f"--socket-dir={directory}/s", f"--state-dir={directory}/state"],
         env={"PYTHONPATH": str(REPOSITORY), **MEMORY_ENVIRONMENT, "LISTEN_FDS": "1"},
@@ -184,9 +184,8 @@ def test_a_missing_library_is_named(directory: pathlib.Path) -> None:
     assert "systemd-python" in line
 
 
-def test_it_sees_to_its_allocator_itself(directory: pathlib.Path) -> None:
-    """Started without the settings, it starts itself again with them: the same process, and no
-    warning."""
+def test_it_applies_the_allocators_settings_itself(directory: pathlib.Path) -> None:
+    """Started without them, it executes itself with them: the same process, without a warning."""
     process = subprocess.Popen(
         [sys.executable, "-m", "remo_broker", "--socket-dir", str(directory), "--state-dir", str(directory)],
         env={"PYTHONPATH": str(REPOSITORY), "PATH": os.defpath},
@@ -209,8 +208,9 @@ def test_it_sees_to_its_allocator_itself(directory: pathlib.Path) -> None:
 HEAVY = "argparse asyncio dataclasses inspect logging pydantic dbus_next subprocess tempfile tomllib traceback typing"
 
 
-def test_what_it_does_not_import() -> None:
-    """Start-up time and memory, and nothing in the process that a get does not need."""
+def test_modules_that_it_does_not_import() -> None:
+    """This saves start-up time and memory, and keeps out of the process what a get does not
+    need."""
     code = "import remo_broker.broker.daemon, sys; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-S", "-c", code],
@@ -227,9 +227,9 @@ def test_what_it_does_not_import() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_on_a_stop_it_answers_what_has_arrived(start_broker: StartBroker, number: int) -> None:
-    """Gets whose answers nobody has read yet, a long push, a request without a newline: all
-    answered, then closed."""
+def test_a_stop_answers_requests_that_have_arrived(start_broker: StartBroker, number: int) -> None:
+    """Gets with unread replies, a long push, a request without a newline: all are answered, then
+    closed."""
     broker = start_broker(projects=[registration("myrepo", "A", "B")], rate_limit_per_second=0)
     broker.push({"A": "a" * 1000})
     push = json.dumps({"op": "push-creds", "secrets": {f"N{item}": "x" * 1000 for item in range(150)}}).encode() + b"\n"
@@ -251,8 +251,8 @@ def test_on_a_stop_it_answers_what_has_arrived(start_broker: StartBroker, number
         assert brief.rest().count(b"\n") == 1
         assert idle.rest() == quiet.rest() == b""
         assert json.loads(watcher.rest().splitlines()[-1]) == {"event": "stopping", "idle": False}
-        assert broker.process.poll() is None  # it waits for the busy one
-        assert busy.rest().count(b'"ok":true') >= 1  # the rest was asked of a store that the push has replaced
+        assert broker.process.poll() is None  # it waits for the busy connection
+        assert busy.rest().count(b'"ok":true') >= 1  # later gets came after the push had replaced the store
         assert broker.wait() == 0
     assert len(broker.records("fetch")) == 2001
     assert not broker.admin.exists()
@@ -263,8 +263,8 @@ def test_on_a_stop_it_answers_what_has_arrived(start_broker: StartBroker, number
     assert started["REMO_PROJECT_COUNT"] == "1"
 
 
-def test_a_request_that_is_cut_short_by_the_end_is_not_called_malformed(start_broker: StartBroker) -> None:
-    """A client does not retry after `protocol_error`; without a reply it does."""
+def test_a_request_truncated_by_the_exit_is_not_reported_as_malformed(start_broker: StartBroker) -> None:
+    """A client does not retry after `protocol_error`, but without a reply it does."""
     broker = start_broker(projects=[registration("myrepo", "A")])
     push = b'{"op":"push-creds","secrets":{"A":"' + b"a" * 100_000
     with contextlib.ExitStack() as stack:
@@ -277,28 +277,30 @@ def test_a_request_that_is_cut_short_by_the_end_is_not_called_malformed(start_br
             halves.append(stack.enter_context(Link(path)))
             halves[-1].socket.sendall(half)
         wrong = stack.enter_context(Link(broker.project()))
-        wrong.socket.sendall(GET[:-5] + b"\n")  # whole, and malformed
+        wrong.socket.sendall(GET[:-5] + b"\n")  # complete and malformed
         broker.signal(signal.SIGTERM)
         assert [link.rest() for link in halves] == [b""] * len(halves)
         assert b'"invalid_json"' in wrong.rest()
         assert broker.wait() == 0
 
 
-def test_who_does_not_read_holds_it_up_for_five_seconds_at_most(start_broker: StartBroker) -> None:
+def test_a_client_that_does_not_read_delays_the_exit_by_five_seconds_at_most(start_broker: StartBroker) -> None:
     broker = start_broker(projects=[registration("myrepo", "A")], rate_limit_per_second=0)
     broker.push({"A": "a" * 60_000})
     with Link(broker.project()) as client:
         client.send(GET * 100)
         poll("the gets to be under way", lambda: len(broker.records("fetch")) >= 3)
         broker.signal(signal.SIGTERM)
-        broker.signal(signal.SIGTERM)  # once more changes nothing
+        broker.signal(signal.SIGTERM)  # a second signal changes nothing
         assert broker.wait(PEER_SECONDS + WAIT_SECONDS) == 0
         with pytest.raises(OSError, match=r"refused|No such file"):
             Link(broker.project())
 
 
-def test_what_is_registered_at_the_end_accepts_nobody(start_broker: StartBroker, directory: pathlib.Path) -> None:
-    """Its manifest was being read when the broker was told to stop: it is registered, for the next
+def test_a_project_registered_during_the_exit_accepts_no_clients(
+    start_broker: StartBroker, directory: pathlib.Path
+) -> None:
+    """Its manifest was being read when the broker was stopped: it is registered for the next
     broker."""
     broker = start_broker(
         projects=[registration("slow", "A")], rate_limit_per_second=0, environment=slow_parser(directory)
@@ -319,7 +321,7 @@ def test_what_is_registered_at_the_end_accepts_nobody(start_broker: StartBroker,
     assert allowlist(start_broker()) == ["SLOW"]
 
 
-def test_what_is_reloaded_at_the_end_is_answered(start_broker: StartBroker, directory: pathlib.Path) -> None:
+def test_a_reload_during_the_exit_is_answered(start_broker: StartBroker, directory: pathlib.Path) -> None:
     path = make_project(directory / "myrepo", "SLOW")
     broker = start_broker(
         projects=[registration("myrepo", "A", project_path=str(path))], environment=slow_parser(directory)
@@ -344,7 +346,7 @@ def test_a_silent_peer_does_not_delay_a_stop(start_broker: StartBroker) -> None:
     assert shortest(stopped_after, below=PEER_SECONDS) < PEER_SECONDS
 
 
-def test_nothing_of_a_stop_is_a_fault(start_broker: StartBroker) -> None:
+def test_a_stop_logs_no_internal_error(start_broker: StartBroker) -> None:
     broker: Broker = start_broker()
     assert broker.notes() == []
     broker.stop()

@@ -1,4 +1,4 @@
-"""Who may connect, at what rate they may request, and how many may be connected at once."""
+"""Who may connect, the rate of requests, and the number of connections."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class TestPeers:
         assert (refusal["ok"], refusal["code"], refusal["reason"]) == (False, "peer_unexpected", "uid_not_allowed")
         assert len(broker.records("peer.refused")) == 1
 
-    def test_who_is_listed_and_who_is_not(self, broker: Broker) -> None:
+    def test_listed_and_unlisted_uids(self, broker: Broker) -> None:
         assert json.loads(ask_as(NOBODY, broker.project("nobodys"), GET))["value"] == "a"
         assert json.loads(ask_as(NOBODY, broker.project("open"), GET))["value"] == "a"
         assert broker.get("A", "mine")["value"] == "a"
@@ -70,7 +70,7 @@ class TestPeers:
         assert broker.get("A", "nobodys")["code"] == "peer_unexpected"  # not even root
         assert {one["REMO_PROJECT"] for one in broker.records("peer.refused")} == {"nobodys"}
 
-    def test_what_is_audited(self, broker: Broker) -> None:
+    def test_refused_uids_are_audited(self, broker: Broker) -> None:
         ask_as(NOBODY, broker.project("mine"), GET)
         (record,) = broker.records("peer.refused")
         assert (record["REMO_PROJECT"], record["REMO_PEER_UID"], record["REMO_PEER_GID"], record["PRIORITY"]) == (
@@ -84,9 +84,9 @@ class TestPeers:
         (fetch,) = broker.records("fetch")
         assert fetch["REMO_PEER_UID"] == str(NOBODY)
 
-    def test_a_flood_of_the_refused_is_counted(self, broker: Broker) -> None:
-        """The first is recorded at once, the others together; past a rate they are closed without a
-        word."""
+    def test_a_flood_of_refused_peers_is_counted(self, broker: Broker) -> None:
+        """The first is recorded at once, the others together; beyond a rate they are closed without
+        a reply."""
         for _ in range(400):
             with Link(broker.project("nobodys")) as client, contextlib.suppress(OSError, EOFError):
                 client.ask(PING)
@@ -100,7 +100,7 @@ class TestPeers:
         assert len(counts(os.getuid())) < 20
         assert counts(NOBODY) == [1]
 
-    def test_who_says_nothing_is_recorded(self, broker: Broker) -> None:
+    def test_a_silent_refused_peer_is_recorded(self, broker: Broker) -> None:
         with contextlib.ExitStack() as stack:
             for _ in range(20):
                 stack.enter_context(Link(broker.project("nobodys")))
@@ -110,7 +110,7 @@ class TestPeers:
 # --- rates
 
 
-def test_a_project_that_asks_too_often(start_broker: StartBroker) -> None:
+def test_a_project_that_exceeds_its_rate_limit(start_broker: StartBroker) -> None:
     broker = start_broker(
         projects=[registration("myrepo", "A"), registration("other", "A")],
         rate_limit_per_second=20,
@@ -130,7 +130,8 @@ def test_a_project_that_asks_too_often(start_broker: StartBroker) -> None:
         assert "20 requests" in refusal["message"]
 
         def same_is_refused() -> bool:
-            """Whatever it asks, on whatever connection; a slow host gains a token meanwhile."""
+            """Any request on any connection is refused; on a slow host it may gain a token
+            meanwhile."""
             client.send(GET * 50)
             replies.extend(client.reply() for _ in range(50))
             return same.ask(PING).get("code") == "rate_limited"
@@ -144,7 +145,7 @@ def test_a_project_that_asks_too_often(start_broker: StartBroker) -> None:
     assert len(broker.records("fetch", outcome="ok", project="myrepo")) == served
 
 
-def test_refusals_are_recorded_once_a_second_and_none_is_forgotten(start_broker: StartBroker) -> None:
+def test_refusals_are_recorded_once_a_second_and_all_are_counted(start_broker: StartBroker) -> None:
     broker = start_broker(projects=[registration("myrepo", "A")], rate_limit_per_second=1, rate_limit_burst=1)
     began = time.monotonic()
     refused = 0
@@ -156,7 +157,7 @@ def test_refusals_are_recorded_once_a_second_and_none_is_forgotten(start_broker:
     def counts() -> list[int]:
         return [int(one["REMO_COUNT"]) for one in broker.records("fetch.rate_limited")]
 
-    # The last refusal is recorded even if no request follows.
+    # The last refusals are recorded even without further requests.
     poll("the last record", lambda: sum(counts()) == refused)
     assert counts()[0] == 1
     assert 2 <= len(counts()) <= time.monotonic() - began + 1
@@ -192,7 +193,7 @@ def test_connections_of_a_project(start_broker: StartBroker) -> None:
         links = [stack.enter_context(Link(broker.project())) for _ in range(3)]
         assert all(link.ask(PING)["ok"] for link in links)
         with Link(broker.project()) as fourth:
-            refusal = json.loads(fourth.rest())  # at once, and closed
+            refusal = json.loads(fourth.rest())  # at once, and then closed
             assert (refusal["code"], refusal["reason"]) == ("rate_limited", "too_many_connections")
             assert refusal["retry_after_seconds"] == 1
         assert ask(broker.project("other"), PING)["ok"]
@@ -208,8 +209,8 @@ def connects(broker: Broker) -> bool:
     return False
 
 
-def test_peers_that_waited_for_a_broker_that_was_held_up_are_served(start_broker: StartBroker) -> None:
-    """More than may be connected at a time: each leaves after one reply."""
+def test_peers_that_waited_for_a_stalled_broker_are_served(start_broker: StartBroker) -> None:
+    """More than may be connected at a time, but each disconnects after one reply."""
     broker = start_broker(projects=[registration("myrepo", "A")], max_connections_per_project=3)
     broker.push({"A": "a"})
     broker.signal(signal.SIGSTOP)
@@ -223,10 +224,10 @@ def test_peers_that_waited_for_a_broker_that_was_held_up_are_served(start_broker
     poll("them to be gone", lambda: broker.status()["projects"][0]["connections"] == 0)
 
 
-def test_a_hoard_of_connections_ends_without_a_trace(start_broker: StartBroker) -> None:
+def test_a_flood_of_connections_leaves_nothing_behind(start_broker: StartBroker) -> None:
     broker = start_broker(projects=[registration("myrepo", "A")], max_connections_per_project=50)
     with Link(broker.project()) as link:
-        link.ask({"op": "ping"})  # the broker keeps the /proc files of who connected last
+        link.ask({"op": "ping"})  # the broker keeps the /proc files of the last peer
     poll("the connection to be closed", lambda: broker.status()["projects"][0]["connections"] == 0)
     before = broker.descriptors()
     with contextlib.ExitStack() as stack:
@@ -237,7 +238,7 @@ def test_a_hoard_of_connections_ends_without_a_trace(start_broker: StartBroker) 
     assert broker.status()["projects"][0]["connections"] == 0
 
 
-def test_connections_of_operators(start_broker: StartBroker) -> None:
+def test_the_limit_on_admin_connections(start_broker: StartBroker) -> None:
     broker = start_broker(max_connections_admin=2)
     with Link(broker.admin) as one, Link(broker.admin) as two:
         assert one.ask({"op": "status"})["ok"]
@@ -248,7 +249,7 @@ def test_connections_of_operators(start_broker: StartBroker) -> None:
     poll("room", lambda: ask(broker.admin, {"op": "status"})["ok"])
 
 
-def test_connections_of_onlookers(start_broker: StartBroker) -> None:
+def test_the_limit_on_status_connections(start_broker: StartBroker) -> None:
     broker = start_broker()
     with contextlib.ExitStack() as stack:
         for _ in range(8):
@@ -262,9 +263,9 @@ def test_connections_of_onlookers(start_broker: StartBroker) -> None:
 # --- time
 
 
-def test_who_does_not_finish_a_request(start_broker: StartBroker) -> None:
-    """All that have five seconds, at once: half requests on each socket, and a refused peer that
-    asks nothing. Who is welcome and has said nothing may stay."""
+def test_unfinished_requests_are_closed_after_five_seconds(start_broker: StartBroker) -> None:
+    """All cases with a limit of five seconds at once: half requests on each socket, and a refused
+    peer that sends no request. An admitted, silent client may stay."""
     broker = start_broker(projects=[registration("myrepo", "A"), registration("closed", "A", allowed_uids=[2**32 - 2])])
     with contextlib.ExitStack() as stack:
         paths = [broker.project(), broker.admin, broker.status_socket]

@@ -1,4 +1,4 @@
-"""Notifications to systemd, with this process in its place."""
+"""Notifications to systemd, with the test in its role."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_reload_is_sent(start_broker: StartBroker, units: Units, notify: Notif
     assert order == ["READY", "RELOADING", "READY"]
 
 
-def test_a_manager_that_does_not_listen_stops_nothing(
+def test_a_manager_that_does_not_listen_does_not_stop_the_broker(
     start_broker: StartBroker, units: Units, notify: NotifySocket, directory: pathlib.Path
 ) -> None:
     broker = start_broker(listeners=units.sockets, notify=notify)

@@ -1,4 +1,4 @@
-"""The project socket, over the wire."""
+"""The project socket."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 GET = b'{"op":"get","name":"GITHUB_TOKEN"}\n'
 
 
-def test_every_way_to_write_the_same_get(client: Link, shared: Broker) -> None:
-    """Lines seen before are known by their bytes; that must make no difference."""
+def test_every_spelling_of_the_same_get(client: Link, shared: Broker) -> None:
+    """Known lines are recognised by their bytes, which must make no difference."""
     spellings = [
         GET,
         b'{"name":"GITHUB_TOKEN","op":"get"}\n',
@@ -46,13 +46,13 @@ def test_bundle_and_binary(client: Link) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a b", "A" * 129, "A" * 60_000, "é", "x\n", "\x1b[31m", "../x", "\U0001f511"])
-def test_a_name_that_no_secret_can_have(client: Link, name: str) -> None:
+def test_an_invalid_name_is_refused(client: Link, name: str) -> None:
     answer = client.ask({"op": "get", "name": name})
     assert (answer["code"], answer["reason"]) == ("denied", "invalid_name")
     assert not name or name not in answer["message"]
 
 
-def test_what_is_denied_is_the_same_bytes_whatever_the_broker_holds(start_broker: StartBroker) -> None:
+def test_a_denial_has_the_same_bytes_whatever_the_broker_holds(start_broker: StartBroker) -> None:
     broker = start_broker(projects=[registration("myrepo", "A"), registration("other", "B")])
     with Link(broker.project()) as client:
 
@@ -65,7 +65,7 @@ def test_what_is_denied_is_the_same_bytes_whatever_the_broker_holds(start_broker
         without = answer()
         broker.push({"A": "a", "B": "b"})
         with_it = answer()
-        assert broker.get("B", "other")["value"] == "b"  # it is held, and another project gets it
+        assert broker.get("B", "other")["value"] == "b"  # the broker holds it, and another project gets it
         served = answer()
         broker.ask({"op": "clear-creds"})
         assert {before, without, with_it, served, answer()} == {before}
@@ -79,7 +79,7 @@ def test_an_empty_allowlist_denies_everything(start_broker: StartBroker) -> None
     assert ask(broker.project(), {"op": "info"})["allowlist"] == []
 
 
-def test_from_nothing_to_nothing(start_broker: StartBroker) -> None:
+def test_reasons_before_a_push_and_after_a_clear(start_broker: StartBroker) -> None:
     broker = start_broker(projects=[registration("myrepo", "A", "B")])
     with Link(broker.project()) as client:
 
@@ -139,7 +139,7 @@ def test_leases_are_limited_and_counted(start_broker: StartBroker) -> None:
     assert broker.status()["projects"][0]["cache_entries"] == 0
 
 
-def test_the_brokers_own_limits_hold_for_what_was_registered_under_others(start_broker: StartBroker) -> None:
+def test_the_brokers_limits_apply_to_earlier_registrations(start_broker: StartBroker) -> None:
     broker = start_broker(
         projects=[registration("myrepo", "A", ttl_seconds=900, max_entries=64)],
         cache_default_ttl_seconds=30,
@@ -152,8 +152,8 @@ def test_the_brokers_own_limits_hold_for_what_was_registered_under_others(start_
 
 
 def test_no_client_sees_a_mix_of_two_pushes(start_broker: StartBroker) -> None:
-    """Twenty clients read while the store is replaced: every answer is of the generation that it
-    names, and both fields of the bundle are of one push."""
+    """Twenty clients read while the store is replaced: every reply belongs to the generation that
+    it names, and both fields of the bundle come from one push."""
     names = ["A", "B", "bundle", "KEY"]
     broker = start_broker(projects=[registration("myrepo", *names)], rate_limit_per_second=0)
     pushes, to_be_seen = 150, 10
@@ -199,14 +199,13 @@ def test_no_client_sees_a_mix_of_two_pushes(start_broker: StartBroker) -> None:
     assert len(seen) > to_be_seen
 
 
-def test_an_answer_under_way_is_of_the_snapshot_that_it_began_with(start_broker: StartBroker) -> None:
-    """A client that stops reading in the middle of an answer gets the rest of it after the store
-    was replaced."""
+def test_a_reply_in_progress_is_finished_from_its_snapshot(start_broker: StartBroker) -> None:
+    """A client that stops reading during a reply gets the rest after the store was replaced."""
     broker = start_broker(projects=[registration("myrepo", "A")])
     old = "old" * 20_000
     broker.push({"A": old})
     with Link(broker.project()) as client:
-        client.send(b'{"op":"get","name":"A"}\n' * 10)  # more than the kernel holds for a reader
+        client.send(b'{"op":"get","name":"A"}\n' * 10)  # more than the kernel buffers
         poll("the gets to be under way", lambda: len(broker.records("fetch")) >= 3)
         broker.push({"A": "new"})
         broker.ask({"op": "clear-creds"})

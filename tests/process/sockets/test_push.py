@@ -1,4 +1,4 @@
-"""push-creds and clear-creds, over the wire."""
+"""push-creds and clear-creds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def broker(start_broker: StartBroker) -> Broker:
     return start_broker(projects=[registration("myrepo", "A", "B", "b", *names)], rate_limit_per_second=0)
 
 
-def test_the_answer(broker: Broker) -> None:
+def test_the_reply_to_a_push(broker: Broker) -> None:
     before = int(time.time())
     reply = broker.ask({"op": "push-creds", "secrets": {"A": "x", "b": {"k": "v"}}, "secrets_b64": {"B": "AA=="}})
     assert list(reply) == ["ok", "loaded_at", "secret_count", "generation"]
@@ -55,7 +55,7 @@ def test_the_answer(broker: Broker) -> None:
         ({"secrets": {"A": HIDDEN + "x" * MAX_MESSAGE}}, "invalid_payload", "secret A"),
     ],
 )
-def test_a_refused_push_changes_nothing_and_tells_nothing(
+def test_a_refused_push_changes_nothing_and_repeats_no_value(
     shared: Broker, request_fields: dict[str, Any], code: str, says: str
 ) -> None:
     with Link(shared.admin) as operator:
@@ -92,14 +92,14 @@ def test_duplicates_and_bad_strings_in_a_push(shared: Broker) -> None:
     "value", ["", "é☃\U0001f511", '"\\/\b\f\n\r\t', "\0\x7f\u2028", "a" * 60_000, "\\u0041", "\ud7ff\ue000"]
 )
 @pytest.mark.parametrize("ascii_only", [True, False])
-def test_values_come_back(broker: Broker, value: str, ascii_only: bool) -> None:
+def test_values_are_returned_unchanged(broker: Broker, value: str, ascii_only: bool) -> None:
     request = {"op": "push-creds", "secrets": {"A": value, "b": {"k": value[:5000], "l": value[:9]}}}
     assert broker.ask(json.dumps(request, ensure_ascii=ascii_only).encode() + b"\n")["ok"]
     assert broker.get("A")["value"] == value
     assert json.loads(broker.get("b")["value"]) == {"k": value[:5000], "l": value[:9]}
 
 
-def test_the_longest_value_makes_the_longest_answer(broker: Broker) -> None:
+def test_the_longest_value_makes_the_longest_reply(broker: Broker) -> None:
     room = MAX_MESSAGE - len('{"ok":true,"value":"","ttl_seconds":900,"generation":1}\n')
     refusal = broker.ask({"op": "push-creds", "secrets": {"A": "x" * (room + 1)}})
     assert refusal["code"] == "invalid_payload"
@@ -141,7 +141,7 @@ def test_a_push_of_one_byte_too_many(broker: Broker) -> None:
 
 
 def test_a_push_of_small_bundles_that_grow(broker: Broker) -> None:
-    """Quotes are escaped when a bundle becomes a string; a legal push is not refused for it."""
+    """Quotes are escaped when a bundle becomes a string; a valid push is not refused for that."""
     bundles = {f"N{number}": {f"F{field}": '"' for field in range(3000)} for number in range(22)}
     line = json.dumps({"op": "push-creds", "secrets": bundles}, separators=(",", ":")).encode() + b"\n"
     assert len(line) < MAX_PUSH
@@ -168,7 +168,7 @@ def test_a_push_in_small_pieces(broker: Broker) -> None:
     assert broker.get("A")["value"] == "pieces"
 
 
-def test_a_client_that_vanishes_in_mid_push_changes_nothing(broker: Broker) -> None:
+def test_a_client_that_disconnects_during_a_push_changes_nothing(broker: Broker) -> None:
     broker.push({"A": "old"})
     before = broker.descriptors()
     for size in (10, 1000, 70_000, 900_000):
@@ -179,9 +179,9 @@ def test_a_client_that_vanishes_in_mid_push_changes_nothing(broker: Broker) -> N
     poll("the connections to be gone", lambda: broker.descriptors() <= before)
 
 
-def test_pushes_of_many_clients_are_each_whole(broker: Broker) -> None:
-    """Their lines are read in turns; each is taken in one step, in some order."""
-    links = [Link(broker.admin) for _ in range(4)]  # so many lines find room in what an ordinary user may lock
+def test_concurrent_pushes_are_each_applied_as_a_whole(broker: Broker) -> None:
+    """Their lines are read alternately; each push is applied in one step, in some order."""
+    links = [Link(broker.admin) for _ in range(4)]  # this many lines fit into the memory that an ordinary user may lock
     lines = [
         json.dumps({"op": "push-creds", "secrets": {f"N{item}": str(number) for item in range(1000)}}).encode() + b"\n"
         for number in range(len(links))
@@ -216,7 +216,7 @@ def test_others_are_served_while_a_push_is_read(broker: Broker) -> None:
         assert broker.get("A")["value"] == "x"
 
 
-def test_what_is_audited_of_a_push(broker: Broker) -> None:
+def test_the_audit_of_a_push(broker: Broker) -> None:
     broker.push({"A": HIDDEN, "b": {"k": HIDDEN}})
     broker.ask({"op": "clear-creds"})
     broker.ask({"op": "push-creds", "secrets": {"A": 5}})

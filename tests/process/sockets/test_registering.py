@@ -36,7 +36,7 @@ def test_a_project_is_live_at_once(broker: Broker, project: pathlib.Path) -> Non
 
 
 def test_a_project_has_a_socket_to_be_mounted(broker: Broker, project: pathlib.Path) -> None:
-    """Any process that has the directory mounted may use it, such as a container's."""
+    """Any process with the directory mounted may use it, such as a container's."""
     broker.push({"A": "a"})
     register(broker, project)
     modes = [stat.S_IMODE(os.stat(path).st_mode) for path in (broker.mount(), *broker.mount().parents[:2])]
@@ -45,8 +45,8 @@ def test_a_project_has_a_socket_to_be_mounted(broker: Broker, project: pathlib.P
 
 
 def test_a_mounted_directory_follows_its_project(broker: Broker, project: pathlib.Path) -> None:
-    """Registered again from the same directory, it has the new socket; another directory gets one
-    of its own."""
+    """Registered again from the same directory, it shows the new socket; another directory gets a
+    new mount directory."""
     register(broker, project)
     mounted = os.open(broker.mount().parent, os.O_PATH)
     try:
@@ -67,7 +67,7 @@ def test_a_mounted_directory_follows_its_project(broker: Broker, project: pathli
         os.close(mounted)
 
 
-def test_the_numbers_of_the_manifest_count(broker: Broker, directory: pathlib.Path) -> None:
+def test_the_manifests_cache_limits_apply(broker: Broker, directory: pathlib.Path) -> None:
     broker.push({"A": "a"})
     assert register(broker, make_project(directory / "myrepo", "A", ttl_seconds=7, max_entries=3))["ok"]
     assert broker.get("A")["ttl_seconds"] == 7
@@ -99,7 +99,7 @@ def test_the_numbers_of_the_manifest_count(broker: Broker, directory: pathlib.Pa
         ({"project_path": "/nonexistent/myrepo"}, "manifest_not_found", None),
     ],
 )
-def test_what_cannot_be_registered(shared: Broker, fields: dict[str, Any], code: str, reason: str | None) -> None:
+def test_registrations_that_are_refused(shared: Broker, fields: dict[str, Any], code: str, reason: str | None) -> None:
     with Link(shared.admin) as operator:
         request = {"op": "register", "name": "another", "project_path": "/projects/another"} | fields
         refusal = operator.ask(request)
@@ -157,8 +157,8 @@ def test_a_project_is_registered_once(broker: Broker, project: pathlib.Path) -> 
     assert "reload" in again["message"]
 
 
-def test_many_at_once(broker: Broker, directory: pathlib.Path) -> None:
-    """Two projects by three operators, one of them by two."""
+def test_concurrent_registrations(broker: Broker, directory: pathlib.Path) -> None:
+    """Three operators register two projects, one of them twice."""
     paths = [make_project(directory / f"p{number}", f"N{number}") for number in range(2)]
     replies: list[Reply] = []
 
@@ -185,7 +185,7 @@ def test_projects_do_not_see_each_other(broker: Broker, directory: pathlib.Path)
     assert (allowlist(broker, "one"), allowlist(broker, "two")) == (["A"], ["B"])
 
 
-def test_a_dead_socket_in_the_way_is_replaced_and_a_live_one_is_not(broker: Broker, project: pathlib.Path) -> None:
+def test_a_dead_socket_at_the_path_is_replaced_and_a_live_one_is_not(broker: Broker, project: pathlib.Path) -> None:
     with listen(broker.project()):
         refusal = register(broker, project)
         assert (refusal["code"], refusal["reason"]) == ("internal_error", "socket_unavailable")
@@ -195,13 +195,13 @@ def test_a_dead_socket_in_the_way_is_replaced_and_a_live_one_is_not(broker: Brok
     assert allowlist(broker) == ["A", "B"]
 
 
-def test_a_file_in_the_way_is_not_touched(broker: Broker, project: pathlib.Path) -> None:
+def test_a_file_at_the_path_is_not_touched(broker: Broker, project: pathlib.Path) -> None:
     broker.project().write_text("kept")
     assert register(broker, project)["reason"] == "socket_unavailable"
     assert broker.project().read_text() == "kept"
 
 
-def test_what_cannot_be_saved_is_not_registered(broker: Broker, project: pathlib.Path) -> None:
+def test_a_registration_that_cannot_be_saved_is_refused(broker: Broker, project: pathlib.Path) -> None:
     obstacle = broker.state / "registrations.json.new"
     obstacle.mkdir()
     refusal = register(broker, project)
@@ -236,8 +236,7 @@ def test_unregistering(broker: Broker, project: pathlib.Path) -> None:
 
 
 def test_requests_in_flight_are_answered(broker: Broker, project: pathlib.Path) -> None:
-    """Gets whose answers nobody has read, and more of them than the kernel holds; then unregister,
-    then the answers."""
+    """Gets with unread replies, more than the kernel buffers; then unregister, then the replies."""
     register(broker, project)
     broker.push({"A": "a" * 1000})
     with Link(broker.project()) as client:
@@ -253,10 +252,10 @@ def test_an_unknown_project(shared: Broker, op: str) -> None:
             assert operator.ask({"op": op, "name": name})["code"] == "project_unknown"
 
 
-def test_what_cannot_be_saved_is_said(broker: Broker, project: pathlib.Path) -> None:
+def test_an_unregister_that_cannot_be_saved_is_reported(broker: Broker, project: pathlib.Path) -> None:
     register(broker, project)
     (broker.state / "registrations.json.new").mkdir()
     assert broker.ask({"op": "unregister", "name": "myrepo"})["reason"] == "state_unwritable"
-    assert allowlist(broker) == ["A", "B"]  # as after a restart; it can be tried again
+    assert allowlist(broker) == ["A", "B"]  # as after a restart; the client can try again
     (broker.state / "registrations.json.new").rmdir()
     assert broker.ask({"op": "unregister", "name": "myrepo"})["ok"]

@@ -30,17 +30,17 @@ def test_open_connections_see_a_reload_on_their_next_request(broker: Broker, pro
 
         assert [got(name) for name in "ABC"] == ["a", "b", "not_in_manifest"]
         make_project(project, "C", "A")
-        assert [got(name) for name in "ABC"] == ["a", "b", "not_in_manifest"]  # not before an operator reloads it
+        assert [got(name) for name in "ABC"] == ["a", "b", "not_in_manifest"]  # not until an operator reloads it
         assert reload(broker) == {"ok": True, "allowlist": ["C", "A"]}
         assert [got(name) for name in "ABC"] == ["a", "not_in_manifest", "c"]
         assert client.ask({"op": "info"})["allowlist"] == ["C", "A"]
     a = broker.records("fetch", secret="A")
-    assert [one["REMO_BACKEND"] for one in a] == ["store", "cache", "cache"]  # its lease stayed
+    assert [one["REMO_BACKEND"] for one in a] == ["store", "cache", "cache"]  # its lease was kept
     (record,) = broker.records("manifest.reloaded")
     assert (record["REMO_PROJECT"], record["REMO_ALLOWLIST_SIZE"], record["PRIORITY"]) == ("myrepo", "2", "5")
 
 
-def test_a_reload_that_fails_leaves_everything_as_it_was(broker: Broker, project: pathlib.Path) -> None:
+def test_a_failed_reload_changes_nothing(broker: Broker, project: pathlib.Path) -> None:
     register(broker, project)
     broker.push({"A": "a"})
     make_project(project, "A-")
@@ -59,10 +59,10 @@ def test_a_reload_that_fails_leaves_everything_as_it_was(broker: Broker, project
 
 def test_a_reload_that_changes_nothing_writes_nothing(broker: Broker, project: pathlib.Path) -> None:
     register(broker, project)
-    (broker.state / "registrations.json.new").mkdir()  # what is written would fail
+    (broker.state / "registrations.json.new").mkdir()  # any write would fail
     assert reload(broker) == {"ok": True, "allowlist": ["A", "B"]}
     assert len(broker.records("manifest.reloaded")) == 1
-    make_project(project, "B", "A")  # another order is another answer to `info`
+    make_project(project, "B", "A")  # another order changes the reply to `info`
     assert reload(broker)["reason"] == "state_unwritable"
 
 
@@ -85,8 +85,8 @@ def test_a_hangup_reloads_all_manifests(broker: Broker, directory: pathlib.Path)
 
 
 @pytest.mark.parametrize("later", ["reload", "hangup"])
-def test_of_two_reloads_the_later_one_counts(start_broker: StartBroker, directory: pathlib.Path, later: str) -> None:
-    """Also when the manifest as the earlier one has read it takes longer to judge."""
+def test_the_later_of_two_reloads_takes_effect(start_broker: StartBroker, directory: pathlib.Path, later: str) -> None:
+    """Even if the earlier one's manifest takes longer to validate."""
     broker = start_broker(environment=slow_parser(directory))
     project = make_project(directory / "myrepo", "FIRST")
     register(broker, project)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def test_a_restart_widens_nothing(start_broker: StartBroker, directory: pathlib.Path) -> None:
-    """Exactly the allowlist that was validated, whatever is on the disk meanwhile."""
+    """Exactly the validated allowlist applies, whatever is on disk."""
     broker = start_broker()
     project = make_project(directory / "myrepo", "A", "B", ttl_seconds=60, max_entries=5)
     gone = make_project(directory / "gone", "A")
@@ -33,7 +33,7 @@ def test_a_restart_widens_nothing(start_broker: StartBroker, directory: pathlib.
     after = broker.ask({"op": "show", "name": "myrepo"})
     for key in ("allowlist", "ttl_seconds", "max_entries", "allowed_uids", "project_path", "socket_path"):
         assert after[key] == before[key]
-    assert broker.get("A")["reason"] == "no_snapshot"  # secrets are never kept
+    assert broker.get("A")["reason"] == "no_snapshot"  # secrets are never saved
     broker.push({"A": "a", "C": "c"})
     assert broker.get("C")["reason"] == "not_in_manifest"
     assert broker.get("A", "gone")["value"] == "a"
@@ -41,7 +41,7 @@ def test_a_restart_widens_nothing(start_broker: StartBroker, directory: pathlib.
     assert broker.get("C")["value"] == "c"
 
 
-def test_a_restart_keeps_to_limits_that_are_stricter_now(start_broker: StartBroker, directory: pathlib.Path) -> None:
+def test_a_restart_applies_stricter_limits(start_broker: StartBroker, directory: pathlib.Path) -> None:
     broker = start_broker()
     register(broker, make_project(directory / "myrepo", "A", ttl_seconds=60, max_entries=5))
     broker.stop()
@@ -60,7 +60,7 @@ def test_a_kill_loses_no_registration(start_broker: StartBroker, directory: path
     assert allowlist(start_broker()) == ["A"]
 
 
-def test_a_damaged_state_file_is_said_and_kept(start_broker: StartBroker, directory: pathlib.Path) -> None:
+def test_a_damaged_state_file_is_reported_and_kept(start_broker: StartBroker, directory: pathlib.Path) -> None:
     broker = Broker(directory)
     (broker.state / "registrations.json").write_text('{"version":1,"projects":[{"name":"myr')
     broker = start_broker()
@@ -71,7 +71,7 @@ def test_a_damaged_state_file_is_said_and_kept(start_broker: StartBroker, direct
     assert register(broker, make_project(directory / "myrepo", "A"))["ok"]
 
 
-def test_a_project_whose_socket_cannot_be_made_stops_no_other(
+def test_a_project_whose_socket_cannot_be_created_affects_no_other(
     start_broker: StartBroker, directory: pathlib.Path
 ) -> None:
     (directory / "s").mkdir()

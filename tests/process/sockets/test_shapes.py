@@ -1,5 +1,4 @@
-"""A megabyte of unusual JSON costs the broker no permanent memory, and its other clients no
-their time."""
+"""A megabyte of unusual JSON takes no memory permanently and no time from other clients."""
 
 from __future__ import annotations
 
@@ -18,18 +17,17 @@ if TYPE_CHECKING:
     from tests.conftest import StartBroker
     from tests.support.broker import Broker
 
-# What a line may take while it is read, where nothing of it can be of use: its own megabyte, and
-# room.
+# Memory that a useless line may take while it is read: its own megabyte, and some room.
 PEAK_KIB = 12 * 1024
-# A hundred thousand secrets are some 500 bytes each, and there are those of the push before.
+# A hundred thousand secrets take about 500 bytes each, in addition to those of the previous push.
 PEAK_OF_SECRETS_KIB = 128 * 1024
-# What may stay of either.
+# Memory that may remain after either.
 KEPT_KIB = 8 * 1024
 ROOM = MAX_PUSH - 60
 
 
 def an_object(value: str, room: int) -> str:
-    """As many members as fit, with keys as short as they can be."""
+    """As many members as fit, with the shortest possible keys."""
     members = []
     keys = ("".join(key) for length in range(1, 5) for key in itertools.product(string.ascii_letters, repeat=length))
     for key in keys:
@@ -72,7 +70,7 @@ SECRETS = {
 @pytest.fixture
 def broker(start_broker: StartBroker) -> Broker:
     broker = start_broker(projects=[registration("myrepo", "A")])
-    for _ in range(2):  # what the first large push touches for good
+    for _ in range(2):  # memory that the first large push takes permanently
         broker.push({f"N{number}": "x" * 50_000 for number in range(20)})
         broker.ask({"op": "clear-creds"})
     return broker
@@ -96,7 +94,7 @@ def forget_peak(broker: Broker) -> None:
         *(pytest.param(line, PEAK_OF_SECRETS_KIB, id=name) for name, line in SECRETS.items()),
     ],
 )
-def test_memory_comes_back(broker: Broker, line: str, limit: int) -> None:
+def test_memory_is_returned(broker: Broker, line: str, limit: int) -> None:
     assert MAX_MESSAGE < len(line) < MAX_PUSH
     before = broker.resident_kib()
     forget_peak(broker)
@@ -105,5 +103,5 @@ def test_memory_comes_back(broker: Broker, line: str, limit: int) -> None:
             operator.ask(line.encode() + b"\n")
         assert peak_kib(broker) - before <= limit
         assert operator.ask({"op": "clear-creds"})["ok"]
-    # What is forgotten is forgotten in steps.
+    # Memory is freed in steps.
     poll("the memory to come back", lambda: broker.resident_kib() - before <= KEPT_KIB)

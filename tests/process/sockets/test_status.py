@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 GET = b'{"op":"get","name":"A"}\n'
 
-# Version 2 always had the first of them, in this order; additions follow.
+# Version 2 always had the first ones, in this order; additions follow.
 FIELDS = [
     "ok",
     "broker_version",
@@ -75,7 +75,7 @@ def test_an_empty_broker(start_broker: StartBroker) -> None:
     assert (status["secret_count"], status["generation"], status["project_count"], status["projects"]) == (0, 0, 0, [])
     audit = status["audit"]
     assert (audit["healthy"], audit["sink"], audit["queued"], audit["dropped"]) == (True, "stderr", 0, 0)
-    assert (audit["serial"], len(audit["start_id"])) == (1, 32)  # that it started
+    assert (audit["serial"], len(audit["start_id"])) == (1, 32)  # the record of the start
     assert status["memory_protection"] in ("memfd_secret", "mlock", "none")
 
 
@@ -95,11 +95,11 @@ def test_counters(broker: Broker) -> None:
         assert (status["fetches_allowed"], status["fetches_denied"]) == (3, 2)
     broker.ask({"op": "unregister", "name": "myrepo"})
     status = broker.status()
-    assert (status["fetches_allowed"], status["fetches_denied"]) == (3, 2)  # what is gone still counts
+    assert (status["fetches_allowed"], status["fetches_denied"]) == (3, 2)  # an unregistered project still counts
     assert status["fetches_not_found"] == 1
 
 
-def test_both_sockets_say_the_same_and_no_name(broker: Broker) -> None:
+def test_both_sockets_give_the_same_status_without_names(broker: Broker) -> None:
     broker.push({"SECRET_NAME": "secret value", "b": {"SECRET_FIELD": "x"}})
     one, other = broker.status(), ask(broker.status_socket, {"op": "status"})
     assert one == other
@@ -224,7 +224,7 @@ def watcher(broker: Broker) -> Any:
     watcher.link.close()
 
 
-def test_it_begins_with_the_current_state(watcher: Watcher) -> None:
+def test_a_watch_begins_with_the_current_state(watcher: Watcher) -> None:
     watcher.until(event="synced")
     assert [event["event"] for event in watcher.events] == ["broker", "project", "project", "synced"]
     assert sorted(watcher.projects) == ["myrepo", "other"]
@@ -246,7 +246,7 @@ def test_changes_come_at_once_and_counters_within_a_second(
             assert event["secrets_loaded_usec"] > 0
         return time.monotonic() - began
 
-    # With the counters, one would be sent a second.
+    # Counters alone would send one a second.
     assert shortest(eight_pushes, below=7) < 7
     watcher.events.clear()
     broker.ask({"op": "clear-creds"})
@@ -282,11 +282,11 @@ def test_counters_alone_are_sent_once_a_second_however_much_else_changes(
         for number in range(changed):
             client.send(GET)
             client.reply()
-            broker.push({"A": "a"})  # ends the lease: another counter of the project
+            broker.push({"A": "a"})  # ends the lease, which changes another counter of the project
             client.send(GET)
             client.reply()
             make_project(path, *f"A{number}")
-            broker.ask({"op": "reload", "name": "third"})  # another counter of the broker meanwhile
+            broker.ask({"op": "reload", "name": "third"})  # which changes another counter of the broker
         watcher.until(event="project", name="myrepo", fetches_allowed=2 * changed)
     seconds = time.monotonic() - began
     assert sum(event.get("name") == "myrepo" for event in watcher.events) <= seconds + 2
@@ -301,23 +301,23 @@ def test_without_a_change_nothing_is_sent(broker: Broker, watcher: Watcher) -> N
         watcher.next()
 
 
-def test_it_ends_with_a_word(broker: Broker, watcher: Watcher) -> None:
+def test_a_watch_ends_with_a_final_event(broker: Broker, watcher: Watcher) -> None:
     watcher.until(event="synced")
     broker.stop()
     assert watcher.next() == {"event": "stopping", "idle": False}
     assert watcher.link.rest() == b""
 
 
-def test_a_watcher_may_say_no_more(broker: Broker, watcher: Watcher) -> None:
-    """As `printf … | socat -` does: it has said all that it will say, and listens."""
+def test_a_watcher_may_close_its_sending_side(broker: Broker, watcher: Watcher) -> None:
+    """As `printf … | socat -` does: it sends nothing more, and listens."""
     watcher.link.say_no_more()
     watcher.until(event="synced")
     broker.push({"A": "a"})
     watcher.until(event="broker", secret_count=1)
 
 
-def test_a_watcher_that_is_gone_costs_nothing(broker: Broker, watcher: Watcher) -> None:
-    """Half closed first, then wholly: an end that epoll would tell of for ever."""
+def test_a_disconnected_watcher_costs_nothing(broker: Broker, watcher: Watcher) -> None:
+    """It closes one direction, then both: epoll would report that forever."""
     watcher.link.say_no_more()
     watcher.until(event="synced")
     before = broker.descriptors()
@@ -344,7 +344,7 @@ def test_a_watcher_that_does_not_read_gets_the_latest(start_broker: StartBroker)
     watcher.link.close()
 
 
-def test_watching_and_asking_on_one_connection(broker: Broker, watcher: Watcher) -> None:
+def test_a_watch_and_requests_on_one_connection(broker: Broker, watcher: Watcher) -> None:
     watcher.until(event="synced")
     status = watcher.link.ask({"op": "status"})
     assert status["project_count"] == 2
@@ -354,9 +354,9 @@ def test_watching_and_asking_on_one_connection(broker: Broker, watcher: Watcher)
     watcher.until(event="broker", secret_count=1)
 
 
-def test_a_socket_that_nobody_can_connect_to_is_shown(start_broker: StartBroker, directory: pathlib.Path) -> None:
-    """Removed, or a directory in its place, as container engines make one; until a reload can make
-    it again."""
+def test_a_socket_that_clients_cannot_connect_to_is_shown(start_broker: StartBroker, directory: pathlib.Path) -> None:
+    """Removed, or replaced by a directory, as container engines do; until a reload can recreate
+    it."""
     path = make_project(directory / "myrepo", "A")
     projects = [registration("myrepo", "A", project_path=str(path)), registration("other", "A")]
     broker = start_broker(projects=projects)

@@ -1,5 +1,7 @@
-"""What a get costs, counted and not timed: the broker's system calls, by strace. One call more is
-red."""
+"""What a get costs, in system calls of the broker, counted by strace.
+
+One more call fails the test.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,7 @@ def broker(start_broker: StartBroker) -> Broker:
 
 
 def calls(broker: Broker, directory: pathlib.Path, act: Callable[[], None]) -> dict[str, int]:
-    """System call to how often the broker made it while `act` ran."""
+    """For each system call, how often the broker made it while `act` ran."""
     trace = directory / "trace"
     strace = subprocess.Popen(
         ["strace", "-f", "-q", "-o", str(trace), "-p", str(broker.pid)], stderr=subprocess.PIPE, text=True
@@ -59,7 +61,7 @@ def once(broker: Broker) -> None:
         assert link.reply()["ok"]
 
 
-def test_a_get_on_an_open_connection_makes_so_many_system_calls(broker: Broker, tmp_path: pathlib.Path) -> None:
+def test_system_calls_of_a_get_on_an_open_connection(broker: Broker, tmp_path: pathlib.Path) -> None:
     with Link(broker.project()) as link:
 
         def act() -> None:
@@ -72,7 +74,7 @@ def test_a_get_on_an_open_connection_makes_so_many_system_calls(broker: Broker, 
     assert excess(made, GET, TO_STANDARD_ERROR) == {}
 
 
-def test_connect_get_and_close_make_so_many_system_calls(broker: Broker, tmp_path: pathlib.Path) -> None:
+def test_system_calls_of_connect_get_and_close(broker: Broker, tmp_path: pathlib.Path) -> None:
     def act() -> None:
         for _ in range(TIMES):
             once(broker)

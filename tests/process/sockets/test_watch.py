@@ -63,7 +63,9 @@ def test_other_requests_on_the_same_connection(broker: Broker) -> None:
         assert link.reply()["project"] == "myrepo"
 
 
-def test_a_project_sees_what_concerns_it(broker: Broker, start_broker: StartBroker, directory: pathlib.Path) -> None:
+def test_a_projects_watch_shows_its_own_changes(
+    broker: Broker, start_broker: StartBroker, directory: pathlib.Path
+) -> None:
     project = make_project(directory / "live", "A", "B")
     register(broker, project)
     with Link(broker.project("live")) as link:
@@ -90,7 +92,7 @@ def test_a_project_sees_what_concerns_it(broker: Broker, start_broker: StartBrok
     assert not broker.records("fetch")
 
 
-def test_half_a_connection_still_listens(broker: Broker) -> None:
+def test_a_half_closed_connection_still_receives(broker: Broker) -> None:
     for path in (broker.admin, broker.project()):
         with Link(path) as link:
             link.ask(WATCH)
@@ -100,7 +102,7 @@ def test_half_a_connection_still_listens(broker: Broker) -> None:
     poll("the connections to be gone", lambda: broker.status()["projects"][0]["connections"] == 0)
 
 
-def test_the_end_of_the_broker_ends_the_stream(broker: Broker) -> None:
+def test_the_brokers_exit_ends_the_stream(broker: Broker) -> None:
     def stopped_after() -> float:
         with Link(broker.admin) as admin, Link(broker.project()) as project:
             admin.ask(WATCH)
@@ -116,7 +118,7 @@ def test_the_end_of_the_broker_ends_the_stream(broker: Broker) -> None:
 
 
 def test_a_watcher_that_does_not_read_is_disconnected(broker: Broker) -> None:
-    """What is not read waits in the kernel first, and that is little."""
+    """Unread data first fills the kernel's small buffer."""
     with Link(broker.admin) as admin, Link(broker.project()) as project:
         for link in (admin, project):
             link.send(WATCH)
@@ -133,7 +135,7 @@ def _hung_up(link: Link) -> bool:
     return bool(peer.poll(0))
 
 
-def test_a_slow_reader_is_shown_the_last_state(broker: Broker) -> None:
+def test_a_slow_reader_gets_the_latest_state(broker: Broker) -> None:
     with Link(broker.admin) as link:
         link.send(WATCH)
         for number in range(100):
@@ -142,7 +144,7 @@ def test_a_slow_reader_is_shown_the_last_state(broker: Broker) -> None:
             pass
 
 
-def test_many_watchers_of_one_push(broker: Broker) -> None:
+def test_one_push_reaches_many_watchers(broker: Broker) -> None:
     links = [Link(broker.project()) for _ in range(200)]
     try:
         for link in links:
@@ -172,7 +174,7 @@ def test_a_secret_expires(broker: Broker) -> None:
     assert record == "expired"
 
 
-def test_a_time_that_is_past_is_refused(broker: Broker) -> None:
+def test_a_past_time_is_refused(broker: Broker) -> None:
     reply = broker.ask({"op": "push-creds", "secrets": {"A": "x"}, "expires": {"A": "2020-01-01T00:00:00Z"}})
     assert (reply["code"], reply["reason"]) == ("invalid_payload", "bad_value")
     assert broker.status()["secret_count"] == 0

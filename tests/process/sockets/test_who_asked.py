@@ -1,5 +1,4 @@
-"""Who a record says it was, also where the peer does what it can not to be known, or to pass for
-another."""
+"""The peer's identity in records, even if the peer tries to hide it or to imitate another."""
 
 from __future__ import annotations
 
@@ -22,8 +21,8 @@ from tests.support.machine import poll, unavailable
 if TYPE_CHECKING:
     from tests.conftest import StartBroker
 
-# Connects the socket that is its standard input, asks, and ends at once: the reply is for the other
-# holder of the socket.
+# Connects the socket on its standard input, sends a request, and exits at once: the other holder of
+# the socket gets the reply.
 _ASK_AND_END = """
 import socket, sys
 s = socket.socket(fileno=0)
@@ -62,7 +61,7 @@ def answered(client: socket.socket) -> None:
 
 
 def ask_and_end(broker: Broker, client: socket.socket) -> int:
-    """The pid of a process that has asked over `client` and has exited."""
+    """The pid of a process that has sent a request over `client` and exited."""
     argv = [sys.executable, "-ISc", _ASK_AND_END, str(broker.project())]
     with subprocess.Popen(argv, stdin=client.fileno()) as process:
         assert process.wait(20) == 0
@@ -73,7 +72,7 @@ def test_the_program_is_named(broker: Broker) -> None:
     broker.get("A")
     [record] = broker.records("fetch")
     assert record["REMO_PEER_COMM"] == pathlib.Path("/proc/self/comm").read_text().strip()
-    # Of another user's process the kernel does not say it.
+    # For another user's process, the kernel does not reveal it.
     assert record.get("REMO_PEER_EXE", OWN_PROGRAM) == OWN_PROGRAM
 
 
@@ -83,7 +82,7 @@ def test_an_operator_is_named_too(broker: Broker) -> None:
     assert record["REMO_PEER_COMM"] == pathlib.Path("/proc/self/comm").read_text().strip()
 
 
-def test_a_peer_that_has_ended_is_said_to_be_gone(broker: Broker) -> None:
+def test_an_exited_peer_is_recorded_as_gone(broker: Broker) -> None:
     broker.signal(signal.SIGSTOP)
     with socket.socket(socket.AF_UNIX) as client:
         pid = ask_and_end(broker, client)
@@ -94,7 +93,7 @@ def test_a_peer_that_has_ended_is_said_to_be_gone(broker: Broker) -> None:
     assert not {"REMO_PEER_COMM", "REMO_PEER_EXE", "REMO_PEER_UNIT", "REMO_PEER_CONTAINER"} & set(record)
 
 
-def test_a_process_that_has_the_number_now_is_not_blamed(broker: Broker) -> None:
+def test_a_process_that_reuses_the_pid_is_not_recorded(broker: Broker) -> None:
     broker.signal(signal.SIGSTOP)
     with socket.socket(socket.AF_UNIX) as client:
         pid = ask_and_end(broker, client)
@@ -110,9 +109,9 @@ def test_a_process_that_has_the_number_now_is_not_blamed(broker: Broker) -> None
     assert "sleep" not in json.dumps(record)
 
 
-def test_two_processes_of_one_number_are_told_apart(start_broker: StartBroker) -> None:
-    """The first has ended and waits in a queue behind another; meanwhile the second has its number
-    and asks, too."""
+def test_two_processes_with_the_same_pid_are_told_apart(start_broker: StartBroker) -> None:
+    """The first has exited while its connection was queued behind another; meanwhile the second,
+    with the same pid, sends a request too."""
     broker = start_broker(projects=[registration("myrepo", "A"), registration("other", "A")])
     broker.signal(signal.SIGSTOP)
     status = pathlib.Path(f"/proc/{broker.pid}/status")
@@ -137,7 +136,7 @@ def test_two_processes_of_one_number_are_told_apart(start_broker: StartBroker) -
 
 
 def with_pid(pid: int, argv: list[str] = ["sleep", "60"]) -> int:  # noqa: B006 - not changed
-    """Start `argv` as the process with this number, which somebody else may have just now."""
+    """Start `argv` as the process with this pid, which may be in use just now."""
     numbers = (ctypes.c_int32 * 1)(pid)
     # flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid,
     # set_tid_size
@@ -155,14 +154,14 @@ def with_pid(pid: int, argv: list[str] = ["sleep", "60"]) -> int:  # noqa: B006 
     return poll(f"the pid {pid} to be free", started)
 
 
-def test_a_connection_that_was_passed_on_is_of_whoever_made_it(broker: Broker) -> None:
+def test_a_passed_connection_is_attributed_to_its_creator(broker: Broker) -> None:
     with socket.socket(socket.AF_UNIX) as client:
         argv = [sys.executable, "-ISc", _CONNECT_AND_STAY, str(broker.project()), "connector"]
         with subprocess.Popen(argv, stdin=client.fileno(), stdout=subprocess.PIPE) as process:
             try:
                 assert process.stdout is not None
                 process.stdout.readline()
-                # This process asks, over the connection that the other has made.
+                # This process sends a request over the other's connection.
                 client.sendall(b'{"op":"get","name":"A"}\n')
                 answered(client)
             finally:
@@ -171,7 +170,7 @@ def test_a_connection_that_was_passed_on_is_of_whoever_made_it(broker: Broker) -
     assert record["REMO_PEER_PID"] == str(process.pid)
 
 
-def test_a_name_is_what_the_program_says_and_forges_nothing(broker: Broker) -> None:
+def test_a_program_name_of_any_content_forges_nothing(broker: Broker) -> None:
     broker.signal(signal.SIGSTOP)
     with socket.socket(socket.AF_UNIX) as client:
         argv = [sys.executable, "-ISc", _CONNECT_AND_STAY, str(broker.project()), "x\nREMO_X=1\x1b[1m"]

@@ -15,8 +15,8 @@ HTTPS = b"protocol=https\nhost=github.com\n\n"
 
 
 class Case:
-    """`scripts` are the peer's, one a connection; `stdout` is None where only both programs' are
-    compared."""
+    """`scripts` are the peer's, one per connection; with `stdout` None, only the two programs'
+    outputs are compared."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Case:
 
 
 def answered(*answers: bytes) -> list[Step]:
-    """The greeting's answer and the request's."""
+    """The replies to the ping and to the request."""
     return [NEXT, PONG, *answers]
 
 
@@ -81,7 +81,7 @@ HALVES = {
     "high-half-then-letter": rb"\ud83dx",
     "half-behind-a-pair": rb"\ud83d\udd11\udd11",
 }
-# What no JSON reader takes for a string.
+# Text that no JSON reader accepts as a string.
 NO_STRINGS = {
     "unknown-escape": rb"\x41",
     "short-escape": rb"\u12",
@@ -212,7 +212,7 @@ FIELDS = [
 
 
 def nested(depth: int, sign: str = "[") -> str:
-    """A value with so many levels."""
+    """A value with that many levels."""
     opened, closed = {"[": ("[", "]"), "{": ('{"a":', "}")}[sign]
     return opened * (depth - 1) + (f"{sign}{closed[-1]}") + closed * (depth - 1)
 
@@ -298,7 +298,7 @@ BROKEN: dict[str, bytes] = {
 COMMANDS: dict[str, tuple[list[str], bytes]] = {
     "get": (["get", "T"], b""),
     "list": (["list"], b""),
-    # Nothing here is waited for: it is how long a loaded machine may take to answer.
+    # No case waits this long: a loaded machine may take so long to answer.
     "wait": (["wait", "--timeout=60"], b""),
     "git": (["git-credential", "get"], HTTPS),
 }

@@ -1,5 +1,5 @@
 """Cases for both forms of `remo-secret`: refusals, versions, the four commands, and how a peer may
-end."""
+disconnect."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ STATUSES = {
     "": 1,
     "Denied": 1,
 }
-# `wait` goes on where a later try may succeed, and says in the end that the broker could not be
-# asked.
+# `wait` continues if a later attempt may succeed, and in the end reports that the broker could not
+# be reached.
 WAITED_STATUSES = STATUSES | {"rate_limited": 5}
 
 TEXTS = {

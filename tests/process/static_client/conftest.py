@@ -48,7 +48,7 @@ def installed(alone: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 class Both:
-    """Runs the two forms, and holds that they do the same."""
+    """Runs both forms, and asserts that they behave the same."""
 
     def __init__(self, static: pathlib.Path, directory: pathlib.Path) -> None:
         self.static = static
@@ -66,8 +66,8 @@ class Both:
         stdout: Callable[[], int] | None = None,
         through: Sequence[str] = (),
     ) -> subprocess.CompletedProcess[bytes]:
-        """What came of it, the same for both. `stdout` opens another standard output, `through` is
-        a wrapper."""
+        """The result, which must be the same for both. `stdout` is another standard output,
+        `through` a wrapper."""
         found = []
         for argv in self.argvs(*arguments):
             out = subprocess.PIPE if stdout is None else stdout()

@@ -1,5 +1,5 @@
-"""What the static program is, apart from what it does: small, hardened, without a heap, and not to
-be looked into."""
+"""Properties of the static program's file and process: small, hardened, without a heap, and not
+traceable."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def compiled(request: pytest.FixtureRequest, tmp_path: pathlib.Path, monkeypatch
     return tmp_path / "remo-secret"
 
 
-def test_it_needs_nothing_and_is_hardened(compiled: pathlib.Path) -> None:
+def test_it_needs_no_library_and_is_hardened(compiled: pathlib.Path) -> None:
     assert compiled.stat().st_size <= MOST
     headers, dynamic = readelf("-l", compiled), readelf("-d", compiled)
     assert "INTERP" not in headers
@@ -86,7 +86,7 @@ def test_another_architecture(tmp_path: pathlib.Path) -> None:
     assert subprocess.run(argv, capture_output=True, check=False).returncode == 5
 
 
-def test_no_compiler_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_compiler_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(static_client.NoCompiler, match="musl-gcc"):
         static_client.command("x", platform.machine())
@@ -107,7 +107,7 @@ def waiting(alone: pathlib.Path, directory: pathlib.Path) -> Iterator[int]:
             process.kill()
 
 
-def test_its_own_user_may_not_look_into_it(waiting: int) -> None:
+def test_its_own_user_cannot_trace_it(waiting: int) -> None:
     assert pathlib.Path(f"/proc/{waiting}/mem").stat().st_uid == 0, "not dumpable, so it is root's"
     code = f"open('/proc/{waiting}/mem', 'rb')"
     argv = ["python3", "-I", "-S", "-c", code]

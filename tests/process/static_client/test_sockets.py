@@ -1,5 +1,5 @@
-"""Both forms of `remo-secret` where the socket is missing, dead, closed to the user, of another
-user, or has to be found."""
+"""Both forms of `remo-secret` with a socket that is missing, dead, closed to the user, another
+user's, or must be found."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from tests.process.static_client.conftest import Both
 
 STRANGER = 12_345
-# No int has room for it.
+# It exceeds an int.
 HIGHEST = 4_294_967_294
-# Beside the option or variable that names the socket.
+# In addition to the option or variable that names the socket.
 GET = ("get", "T")
 
 
@@ -68,7 +68,7 @@ def datagram(path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("make", [nothing, dead, regular, folder, fifo, dangling, loop, datagram])
 @pytest.mark.parametrize("command", [GET, ("list",), ("wait", "--timeout=0")])
-def test_nobody_to_talk_to(both: Both, make: Callable[[pathlib.Path], None], command: Sequence[str]) -> None:
+def test_a_path_without_a_listener(both: Both, make: Callable[[pathlib.Path], None], command: Sequence[str]) -> None:
     path = both.directory / "p.sock"
     make(path)
     done = both.run("--socket", path, *command)
@@ -100,7 +100,7 @@ def test_nobody_to_talk_to(both: Both, make: Callable[[pathlib.Path], None], com
         "//nowhere/p.sock",
     ],
 )
-def test_a_path_that_leads_nowhere(both: Both, path: str) -> None:
+def test_a_path_with_a_missing_directory(both: Both, path: str) -> None:
     (both.directory / "file").write_text("")
     assert both.run("--socket", path, *GET).returncode == 5
     assert both.run("list", env={"REMO_BROKER_SOCKET": path}).returncode == 5
@@ -138,7 +138,7 @@ def test_a_refused_user_learns_the_owner(both: Both) -> None:
 
 @contextlib.contextmanager
 def listener_of(uid: int, path: pathlib.Path) -> Iterator[None]:
-    """A process of another user that listens, and says nothing."""
+    """A process of another user that listens and sends nothing."""
     code = "import socket, sys\ns = socket.socket(socket.AF_UNIX)\ns.bind(sys.argv[1])\ns.listen()\nprint(flush=True)\n"
     code += "while True:\n c = s.accept()[0]\n if c.recv(9999): c.sendall(sys.argv[2].encode())\n"
     path.parent.mkdir(exist_ok=True)
@@ -171,8 +171,8 @@ def test_a_listener_that_is_not_the_broker_is_sent_nothing(both: Both, uid: int)
 
 
 @pytest.mark.parametrize("end", ["", "\n"])
-def test_the_owner_is_named_by_the_last_line_of_passwd(both: Both, end: str) -> None:
-    """A line that a person or an image's recipe has added may have no end."""
+def test_the_owner_is_found_on_the_last_line_of_passwd(both: Both, end: str) -> None:
+    """A line added by hand or by an image's recipe may lack its newline."""
     (both.directory / "passwd").write_text(f"root:x:0:0::/:/bin/sh\nwe:x:{STRANGER}:{STRANGER}::/:/bin/sh{end}")
     path = both.directory / "p.sock"
     dead(path)
@@ -186,7 +186,10 @@ def test_a_system_user_may_be_the_broker_of_another_host(both: Both) -> None:
         unavailable("a listener of another user takes root")
     path = both.directory / "theirs/p.sock"
     with listener_of(999, path):
-        assert both.run("--socket", path, *GET).returncode in (0, 5)  # by whether this host has the broker's user
+        assert both.run("--socket", path, *GET).returncode in (
+            0,
+            5,
+        )  # depends on whether this host has the broker's user
 
 
 # --- finding the socket ----------------------------------------------------------------------------------------------
@@ -231,8 +234,7 @@ def test_both_find_the_same_socket(both: Both, names: list[str], finds: str | No
 
 @pytest.mark.parametrize("command", [GET, ("list",)])
 def test_a_mounted_socket_that_was_replaced_on_the_host(both: Both, command: Sequence[str]) -> None:
-    """Its inode has no link left: a container has to be started again, no project to be
-    registered."""
+    """Its inode has no link left: the container must be restarted, and no project registered."""
     path, mounted = both.directory / "p.sock", both.directory / "mounted"
     mounted.touch()
     make = f"import socket; socket.socket(socket.AF_UNIX).bind('{path}')"
@@ -250,7 +252,7 @@ def test_no_run_directory(both: Both) -> None:
     assert "/run/remo-broker does not exist" in done.stderr.decode()
 
 
-def test_a_run_directory_that_is_shut(both: Both) -> None:
+def test_a_run_directory_without_permission(both: Both) -> None:
     wrapper = _in_namespace("mount -t tmpfs none /run && mkdir -m 0711 /run/remo-broker")
     drop = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     done = both.run("list", through=[*wrapper, *drop])

@@ -1,5 +1,5 @@
-"""Both forms of `remo-secret` with odd streams, terminals, locales and signals, and what the static
-one hands on."""
+"""Both forms of `remo-secret` with unusual streams, terminals, locales and signals, and what the
+static one passes to Python."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_full_disk(both: Both) -> None:
     assert (done.returncode, done.stderr) == (1, b"remo-secret: output: No space left on device\n")
 
 
-def test_a_reader_that_has_left(both: Both) -> None:
+def test_a_closed_pipe(both: Both) -> None:
     def closed_pipe() -> int:
         reader, writer = os.pipe()
         os.close(reader)
@@ -58,9 +58,9 @@ def test_streams_that_the_caller_has_closed(both: Both, closed: str, path: str) 
 @pytest.mark.parametrize(
     "command", ["get", "get --field=a", "git-credential --host=a.org --secret=T", "aws-credentials"]
 )
-def test_what_is_no_json_in_a_process_that_has_loaded_nothing(both: Both, text: str, command: str) -> None:
-    """The table of cases runs Python with its modules loaded; its scanner fails otherwise without
-    them. A password may begin with a brace."""
+def test_invalid_json_in_a_fresh_process(both: Both, text: str, command: str) -> None:
+    """The table of cases runs Python with its modules loaded; without them, its scanner fails
+    differently. A password may begin with a brace."""
     command += " get" if "git" in command else " T"
     request = r"printf 'protocol=https\nhost=a.org\n\n'"
     for reply in (value(text), text.encode("latin-1") + b"\n"):
@@ -93,7 +93,7 @@ def test_git_whose_request_cannot_be_read(both: Both, operation: str) -> None:
 
 
 @pytest.mark.parametrize("stderr", ["2>&1", "2>&-", "2>/dev/full"])
-def test_a_remark_that_cannot_be_written_changes_no_status(both: Both, stderr: str) -> None:
+def test_a_warning_that_cannot_be_written_does_not_change_the_status(both: Both, stderr: str) -> None:
     request = r"printf 'protocol=https\nhost=example.org\n\n'"
     through = ["sh", "-c", f'{request} | "$@" {stderr}', "sh"]
     done = both.run("git-credential", "--host=example.org:8443", "--secret=T", "get", through=through)
@@ -196,12 +196,12 @@ HANDED = [
 
 
 @pytest.mark.parametrize("arguments", HANDED, ids=lambda one: " ".join(one)[:40].encode("ascii", "replace").decode())
-def test_what_it_does_not_know_is_pythons(both: Both, installed: pathlib.Path, arguments: list[str]) -> None:
+def test_unknown_commands_are_passed_to_python(both: Both, installed: pathlib.Path, arguments: list[str]) -> None:
     both.static = installed
     both.run(*arguments, env={"REMO_BROKER_SOCKET": str(both.directory / "missing.sock")})
 
 
-def test_without_python_it_says_what_is_missing(alone: pathlib.Path) -> None:
+def test_without_python_it_names_what_is_missing(alone: pathlib.Path) -> None:
     for arguments, status in ((["exec", "--", "true"], 1), (["--help"], 1), (["get"], 2), (["get", "--nonsense"], 2)):
         done = subprocess.run([alone, *arguments], capture_output=True, check=False)
         assert (done.returncode, done.stdout) == (status, b"")

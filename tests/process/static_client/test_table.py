@@ -1,7 +1,8 @@
-"""The static front of `remo-secret` and the Python program: one behaviour, byte for byte.
+"""The static front of `remo-secret` and the Python program behave the same, byte for byte.
 
-Each case is run against both; Python is the reference. The static program stands alone, so that
-what it cannot do by itself shows. Its requests to the peer are the same too."""
+Each case is run with both; Python is the reference. The static program runs without Python beside
+it, so that anything it cannot do by itself shows. Its requests to the peer are compared too.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +26,13 @@ WAIT_SECONDS = 60
 
 
 class RunResult:
-    """What came of one run: compared as a whole, shown as text."""
+    """The result of one run: compared as a whole, shown as text."""
 
     def __init__(self, done: subprocess.CompletedProcess[bytes], requests: list[bytes]) -> None:
         self.status = done.returncode
         self.stdout = done.stdout
         self.stderr = done.stderr
-        # How often `wait` asks is a matter of time.
+        # The number of `wait`'s requests depends on time.
         self.requests = [one for place, one in enumerate(requests) if place == 0 or one != requests[place - 1]]
 
     def __eq__(self, other: object) -> bool:
