@@ -53,12 +53,26 @@ def test_the_template_tells_a_string_that_is_json_from_a_bundle() -> None:
     assert fill("{{type}}: {{value}}", secret) == b"account: zqKeyzq", "beside another field, a field"
 
 
+@pytest.mark.parametrize(
+    ("name", "filled"),
+    [
+        ("base64", "aXQncyAiYSI6XGI="),
+        ("json", '"it\'s \\"a\\":\\\\b"'),
+        ("pgpass", 'it\'s "a"\\:\\\\b'),
+        ("shell", "'it'\"'\"'s \"a\":\\b'"),
+    ],
+)
+def test_each_filter_escapes_what_its_format_requires(name: str, filled: str) -> None:
+    secret = SecretValue("text", 'it\'s "a":\\b', 1, 1)
+    assert fill(f"<{{{{value|{name}}}}}>", secret) == f"<{filled}>".encode()
+
+
 @given(
     st.dictionaries(
         st.from_regex(r"\A[A-Za-z0-9_]{1,9}\Z"), st.text(st.characters(exclude_categories=["Cs"])), min_size=1
     )
 )
-def test_every_field_survives_its_filter(fields: dict[str, str]) -> None:
+def test_every_field_is_filled_in_unchanged(fields: dict[str, str]) -> None:
     secret = SecretValue("bundle", json.dumps(fields), 1, 1)
     for name, value in fields.items():
         assert fill(f"<{{{{{name}}}}}>", secret) == f"<{value}>".encode()
