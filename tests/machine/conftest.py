@@ -1,5 +1,4 @@
-"""Machines for the tests that drive the real units: booted once a session, cleaned for each
-test."""
+"""Machines for the tests of the real units: booted once a session, cleaned for each test."""
 
 from __future__ import annotations
 
@@ -41,8 +40,7 @@ def machines() -> Iterator[Machines]:
 
 @pytest.fixture
 def machine(machines: Machines) -> Machine:
-    """The machine as an operator has it after `./run install` and the one command that is left
-    to type."""
+    """The machine after `./run install` and the one command that is left to type."""
     machine = machines("dbus-daemon")
     if not machine.path("/usr/lib/remo-broker").exists():  # a test of uninstalling failed
         restore(machine)

@@ -4,19 +4,10 @@ promise names."""
 from __future__ import annotations
 
 from tests.mutants.audit_rows import IDENTITY, REVIEW
-from tests.mutants.broker_rows import (
-    ADMIN,
-    CHANGES,
-    CHILD,
-    DECISIONS,
-    DOCUMENT,
-    LISTENERS,
-    MEMORY,
-    STATE,
-    STORE,
-)
+from tests.mutants.broker_rows import ADMIN, CHANGES, DECISIONS, LISTENERS, MEMORY, STATE, STORE
 from tests.mutants.client_rows import ACL
 from tests.mutants.host_rows import PROCESS
+from tests.mutants.manifest_rows import CHILD, DOCUMENT
 from tests.mutants.mutant import Mutant
 
 CONNECTION = "remo_broker/broker/sockets/connection.py"

@@ -99,7 +99,8 @@ class ProjectStream(WatchStream):
         self.project = project
 
     def line(self, event: str | None) -> bytes:
-        """Encoded once for all streams: with ten thousand names that takes a millisecond or more."""
+        """Encoded once for all streams: with ten thousand names that takes a millisecond or
+        more."""
         store, project = self._watchers.broker.store, self.project
         known = store.generation, store.snapshot is not None, event
         if known not in project.state_lines:

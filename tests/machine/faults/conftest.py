@@ -1,4 +1,4 @@
-"""A machine of their own for the faults, which leave scars; and the figures at the end of the
+"""A separate machine for the fault tests, which damage it, and the figures at the end of the
 run."""
 
 from __future__ import annotations

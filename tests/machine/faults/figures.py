@@ -1,5 +1,5 @@
-"""What the tests have measured, for the end of the run and for HACKING.md; and how long they may
-take where nothing else runs."""
+"""The tests' measurements, for the end of the run and for HACKING.md; and limits that apply only if
+nothing else runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # Set by `./run faults`.
 LONG = "REMO_FAULTS_LONG" in os.environ
-# Set to repeat what a run has printed.
+# Set to a printed seed to repeat that run.
 SEED = int(os.environ.get("REMO_FAULTS_SEED") or random.randrange(1_000_000))
 
 
@@ -28,8 +28,8 @@ class Figures:
 
 
 def within(measured: float, promised: float) -> bool:
-    """Whether it took no longer than promised. Only the long form, which runs alone, measures:
-    elsewhere what is promised has to happen at all."""
+    """Whether it took no longer than promised. Only the long form, which runs alone, measures this;
+    elsewhere the event only has to happen."""
     return not LONG or measured < promised
 
 

@@ -1,5 +1,5 @@
-"""What can happen to journald. Each is a context: within it journald takes nothing, or nothing that
-it can keep."""
+"""Faults of journald, as contexts: within each, journald accepts nothing, or nothing that it can
+keep."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SOCKETS = ("systemd-journald.socket", "systemd-journald-dev-log.socket", "syste
 _DIRECTORIES = "/var/log/journal /run/log/journal"
 _DISK_KIB = 64 * 1024
 _CONFIG = "/etc/systemd/journald.conf.d/fault.conf"
-# To the last byte; dd ends with an error by then.
+# Until the last byte; dd then ends with an error.
 _FILL = "dd if=/dev/zero of={directory}/ballast bs=4k 2>/dev/null || test -s {directory}/ballast"
 
 
@@ -40,14 +40,14 @@ def _pid(machine: Machine) -> int:
 
 
 def restart(machine: Machine) -> None:
-    """However often it has been restarted already."""
+    """Restart it, even if systemd's start limit was reached."""
     machine.systemctl("reset-failed", SERVICE)
     machine.systemctl("restart", SERVICE)
 
 
 @contextlib.contextmanager
 def stopped(machine: Machine) -> Iterator[None]:
-    """It hangs: SIGSTOP. Its queue fills."""
+    """It is stopped by SIGSTOP, so its queue fills."""
     process = pid(machine)
     os.kill(process, signal.SIGSTOP)
     try:
@@ -59,7 +59,7 @@ def stopped(machine: Machine) -> Iterator[None]:
 
 @contextlib.contextmanager
 def gone(machine: Machine) -> Iterator[None]:
-    """Neither it nor its sockets are there."""
+    """Neither it nor its sockets exist."""
     machine.run(["systemctl", "stop", *_SOCKETS, SERVICE])
     machine.run(["rm", "/run/systemd/journal/socket"])
     try:
@@ -71,7 +71,7 @@ def gone(machine: Machine) -> Iterator[None]:
 
 @contextlib.contextmanager
 def small_disks(machine: Machine) -> Iterator[None]:
-    """Its files on small disks of their own. The journal before them is out of sight meanwhile."""
+    """Its files are on small disks; the earlier journal is hidden meanwhile."""
     script = f"""
 set -e
 for directory in {_DIRECTORIES}; do
@@ -80,7 +80,7 @@ for directory in {_DIRECTORIES}; do
 done
 rm -f /run/systemd/journal/flushed
 """
-    # Small files, and no room kept free: it would throw away what it has to keep some.
+    # Small files and no reserve: otherwise it would delete entries to keep space free.
     limits = "".join(f"{kind}MaxUse=50M\n{kind}MaxFileSize=1M\n{kind}KeepFree=4K\n" for kind in ("System", "Runtime"))
     machine.write(_CONFIG, f"[Journal]\n{limits}")
     machine.run(["sh", "-c", script])
@@ -95,7 +95,7 @@ rm -f /run/systemd/journal/flushed
 
 @contextlib.contextmanager
 def strict(machine: Machine) -> Iterator[None]:
-    """It takes a thousand records in half a minute of a service that has no limit of its own."""
+    """By default it accepts a thousand records in half a minute from a service."""
     machine.write(_CONFIG, "[Journal]\nRateLimitIntervalSec=30s\nRateLimitBurst=1000\n")
     restart(machine)
     try:
@@ -107,7 +107,7 @@ def strict(machine: Machine) -> Iterator[None]:
 
 @contextlib.contextmanager
 def full_disk(machine: Machine) -> Iterator[None]:
-    """There is no room below /var, but in /run, where it goes on."""
+    """/var is full, so it continues in /run."""
     machine.run(["sh", "-c", _FILL.format(directory="/var/log/journal")])
     try:
         yield
@@ -117,7 +117,7 @@ def full_disk(machine: Machine) -> Iterator[None]:
 
 @contextlib.contextmanager
 def full(machine: Machine) -> Iterator[None]:
-    """There is no room anywhere."""
+    """There is no space left anywhere."""
     for directory in _DIRECTORIES.split():
         machine.run(["sh", "-c", _FILL.format(directory=directory)])
     try:

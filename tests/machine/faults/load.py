@@ -23,15 +23,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# Gets on one connection, then a new one: both a connect and an open connection shall meet each
-# fault.
+# Gets on one connection before a new one: each fault must meet both connects and open connections.
 GETS_PER_CONNECTION = 20
 # No client waits longer for a reply; a longer wait is reported as an error.
 ANSWER_SECONDS = 20.0
 
 
 class LoadClient:
-    """One process that asks. `answered` and `unanswered` count gets by their secret's name."""
+    """One client process. `answered` and `unanswered` count gets by the secret's name."""
 
     def __init__(self, job: dict[str, Any], number: int, stop: int) -> None:
         self.random = random.Random(f"{job['seed']}-{number}")
@@ -44,16 +43,16 @@ class LoadClient:
         self.answered: dict[str, int] = {}
         self.unanswered: dict[str, int] = {}
         self.words: dict[str, int] = {}
-        """How often each kind of answer came: `ok`, or its reason, or its code."""
+        """Number of replies of each kind: `ok`, or the reason, or the code."""
         self.connects = 0
         self.refused: dict[str, int] = {}
         """Connects that failed, by the name of the error."""
         self.errors: list[str] = []
-        """Whatever is neither an answer nor a closed connection."""
+        """Anything that is neither a reply nor a closed connection."""
         self.slowest = 0.0
-        """Seconds of the longest wait for an answer."""
+        """The longest wait for a reply, in seconds."""
         self.late = 0.0
-        """The same for the processor: how much longer than asked for a sleep took."""
+        """The longest wait for the processor: how much longer a sleep took than requested."""
 
     def stopped(self) -> bool:
         return bool(select.select([self.stop], [], [], 0)[0])
@@ -83,7 +82,7 @@ class LoadClient:
     def converse(self, connection: socket.socket) -> None:
         for _ in range(GETS_PER_CONNECTION):
             self.asked += 1
-            # A name that was never requested and that no manifest has.
+            # A name that was never requested and is in no manifest.
             name = f"D{self.number}_{os.getpid()}_{self.asked}" if self.random.random() < 0.2 else self.name
             began = time.monotonic()
             try:

@@ -1,5 +1,7 @@
-"""One save of the registrations, to be killed: `python3 -S saving.py DIRECTORY`. The two calls of
-getppid(2) mark where it is."""
+"""One save of the registrations, to be killed: `python3 -S saving.py DIRECTORY`.
+
+Two calls of getppid(2) mark its beginning and end.
+"""
 
 from __future__ import annotations
 

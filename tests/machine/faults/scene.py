@@ -1,9 +1,7 @@
-"""What the faults happen to: two registered projects on the booted machine, and clients that keep
-the broker busy.
-
-`owned` is a project whose socket a socket unit holds; `stored` was registered while the broker ran,
-so that its listener lies in systemd's descriptor store. Faults are sent from outside the machine,
-where no service manager stands between."""
+"""The scene of the faults: two registered projects on the booted machine, and clients that keep the
+broker busy. A socket unit holds the socket of `owned`; `stored` was registered while the broker
+ran, so its listener is in systemd's descriptor store. Faults are sent from outside the machine,
+without a service manager in between."""
 
 from __future__ import annotations
 
@@ -29,16 +27,15 @@ if TYPE_CHECKING:
 SERVICE = "remo-broker.service"
 ADMIN = "/run/remo-broker/admin.sock"
 PROJECTS = ("owned", "stored")
-# As many names as there may be clients, each its own.
+# A separate name for each client.
 NAMES = [f"S{number:02d}" for number in range(40)]
 SECRETS = {name: f"value of {name}" for name in NAMES}
-# The load makes more gets than a project may by default, and what is limited is not audited one by
-# one.
+# The load exceeds the default rate limit, and requests over the limit have no records of their own.
 UNLIMITED = "rate_limit_per_second = 0\n"
-# What is promised: so long may it take after a crash until a client is answered again.
+# Promised: the longest time from a crash to the next reply.
 BACK_SECONDS = 2.0
 
-# What a record must tell for the accounts to be checked.
+# Fields that each record needs for the account.
 _FIELDS = "REMO_EVENT,REMO_SECRET,REMO_DECISION,REMO_OUTCOME,REMO_REASON,REMO_PEER_PID,REMO_EVENT_USEC,REMO_COUNT,REMO_DROPPED,_SYSTEMD_UNIT,_PID"
 
 _MANAGER = ["io.get2know.RemoBroker1", "/io/get2know/RemoBroker1", "io.get2know.RemoBroker1.Manager"]
@@ -49,22 +46,22 @@ def socket_path(project: str) -> str:
 
 
 class Account(NamedTuple):
-    """What the clients say and what the journal says, summed up. All of it in gets."""
+    """The clients' counts compared with the journal's, in gets."""
 
     answered: int
     unanswered: int
-    """Asked on a connection that was closed instead."""
+    """Gets whose connection was closed without a reply."""
     recorded: int
     unrecorded: list[str]
-    """Answers without a record: which client, which name, how many."""
+    """Replies without a record: client, name and number."""
     unasked: list[str]
-    """Records beyond what was asked."""
+    """Records in excess of the requests."""
     without_unit: int
-    """Records that journald could not tell the service of."""
+    """Records that journald could not attribute to the service."""
 
 
 class LoadInMachine:
-    """Clients at work in the machine. `finish` ends them and returns what they have seen."""
+    """Clients running in the machine. `finish` ends them and returns their counts."""
 
     def __init__(
         self, machine: Machine, clients: int, seed: int, projects: Sequence[str], pause_seconds: float
@@ -88,13 +85,13 @@ class LoadInMachine:
         return summaries
 
     def end(self) -> None:
-        if self._process.poll() is None:  # something went wrong; what it has seen does not matter any more
+        if self._process.poll() is None:  # something failed; its counts do not matter
             self._process.communicate()
 
 
 class FaultMachine:
     """One machine with both kinds of projects, secrets pushed, and a mark in the journal from which
-    records count."""
+    records are counted."""
 
     def __init__(self, machine: Machine, config: str = UNLIMITED, unit: str = "") -> None:
         """`config` goes to config.toml, `unit` into a drop-in of the service."""
@@ -138,7 +135,7 @@ class FaultMachine:
         return self.admin(op="status")
 
     def bus_says(self, name: str) -> str:
-        """A property on the bus; empty when there is no answer."""
+        """A property on the bus; empty without a reply."""
         return self.machine.run(["busctl", "get-property", *_MANAGER, name], check=False).stdout.strip()
 
     # --- the process
@@ -148,14 +145,13 @@ class FaultMachine:
         leader = self.machine.leader
         for child in pathlib.Path(f"/proc/{leader}/task/{leader}/children").read_text().split():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                # Its interpreter gives the process its name. One that is dead and not waited for
-                # has no arguments.
+                # The process is named after its interpreter. A zombie has no arguments.
                 if b"/usr/bin/remo-broker" in pathlib.Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
                     return int(child)
         return 0
 
     def signal(self, number: signal.Signals) -> int:
-        """Send it to the broker as soon as there is one; its process id."""
+        """Send it to the broker as soon as there is one; return its pid."""
         while True:
             pid = poll("a broker to send a signal to", self.pid)
             with contextlib.suppress(ProcessLookupError):
@@ -163,7 +159,7 @@ class FaultMachine:
                 return pid
 
     def answered_after(self, began: float, project: str = "owned") -> float:
-        """Wait until the project is served; how many seconds after `began` that was."""
+        """Wait until the project is served; return the seconds since `began`."""
         poll(f"{project} to answer", lambda: self._ping(project))
         return time.monotonic() - began
 
@@ -190,7 +186,7 @@ class FaultMachine:
             one.end()
 
     def account(self, clients: list[dict[str, Any]]) -> Account:
-        """Compare what each client was answered with the records that bear its process id."""
+        """Compare each client's replies with the records that have its pid."""
         records = Counter[tuple[int, str]]()
         without_unit = 0
         for record in self.records("REMO_EVENT=fetch"):
@@ -210,7 +206,7 @@ class FaultMachine:
                 asked = answered[name] + unanswered[name]
                 if count > asked:
                     (twice if count == asked + 1 else unasked).append(f"{client['pid']} {name}: {count} records")
-        # journald itself writes an entry twice now and then, when it takes a new file: see
+        # journald itself sometimes writes an entry twice, when it starts a new file: see
         # `rotations`.
         if len(twice) > rotations(self.machine.path(str(FILES))):
             unasked += twice
@@ -225,7 +221,7 @@ class FaultMachine:
         )
 
     def records(self, *matches: str) -> list[dict[str, Any]]:
-        """The broker's records since the scene was set, oldest first."""
+        """The broker's records since the mark, oldest first."""
         self.machine.run(["journalctl", "--sync"])
         command = ["journalctl", "--quiet", "--all", "--output=json", f"--output-fields={_FIELDS}"]
         printed = self.machine.run([*command, f"--since=@{self.since:.6f}", *matches]).stdout
@@ -233,15 +229,14 @@ class FaultMachine:
 
 
 def longest_wait(clients: list[dict[str, Any]]) -> float:
-    """Seconds of the slowest answer, less what the machine kept the clients waiting for the
-    processor."""
+    """The slowest reply in seconds, minus the clients' wait for the processor."""
     slowest: float = max(client["slowest"] for client in clients)
     late: float = max(client["late"] for client in clients)
     return max(0.0, slowest - late)
 
 
 def summed(clients: list[dict[str, Any]], key: str) -> dict[str, int]:
-    """A table that each client has, over all of them."""
+    """One table of each client, summed over all."""
     total = Counter[str]()
     for client in clients:
         total.update(client[key])

@@ -1,9 +1,7 @@
-"""A broker that is killed or stopped while it serves many clients: nothing unaudited, nobody
-refused, nothing lost.
-
-A client that was answered has its record in the journal; one whose connection was closed may have
-one, as the broker may die between the record and the answer. There is never more than one of each
-for a get."""
+"""A broker that is killed or stopped while it serves many clients: every get is audited, no client
+is refused, nothing is lost. A client that got a reply has its record in the journal; one whose
+connection was closed may have one, because the broker may die between the record and the reply. No
+get has more than one of each."""
 
 from __future__ import annotations
 
@@ -30,18 +28,16 @@ KILLS = 200 if LONG else 10
 TERMINATIONS = 50 if LONG else 2
 RESTARTS = 100 if LONG else 3
 REEXECUTIONS = 20 if LONG else 2
-UPGRADES = 5  # in the long form alone: see test_older_version
+UPGRADES = 5  # in the long form only: see test_older_version
 HANGS = 10 if LONG else 1
 CLIENTS = 20
 WATCHDOG_SECONDS = 1
 
 
 class Registrar:
-    """An operator who registers a third project and unregisters it again, until a call to
-    `stop`.
-
-    What was answered holds: a registration, once it was acknowledged, is there after whatever
-    happens, and one that was taken back is not."""
+    """An operator who repeatedly registers a third project and unregisters it, until `stop` is
+    called. Acknowledged changes must persist: an acknowledged registration exists after any fault,
+    and an acknowledged removal too."""
 
     def __init__(self, scene: FaultMachine) -> None:
         self._scene = scene
@@ -69,7 +65,7 @@ class Registrar:
         while not self._stop.wait(0.01):
             try:
                 listed = any(project["name"] == "flip" for project in self._scene.status()["projects"])
-                # None: the last answer did not come, so either is right.
+                # None: the last reply did not arrive, so either state is right.
                 if wanted is not None and listed != wanted:
                     self.lost.append(f"flip is {'' if listed else 'not '}registered after {self.acknowledged} changes")
                 wanted = None
@@ -78,15 +74,14 @@ class Registrar:
                 else:
                     answer = self._scene.admin(op="register", name="flip", project_path="/projects/flip")
             except (OSError, ValueError):
-                continue  # the connection was closed: its broker is gone
+                continue  # the connection was closed: the broker has gone
             if answer["ok"]:
                 self.acknowledged += 1
                 wanted = not listed
 
 
 def kill(scene: FaultMachine, choose: random.Random) -> float:
-    # At any moment of its life: while it starts, takes over the sockets, meets the many that
-    # waits, or serves.
+    # At any moment: while it starts, adopts its sockets, handles the waiting clients, or serves.
     time.sleep(choose.choice((0.0, 0.02, 0.1, 0.6)) * choose.random())
     scene.signal(signal.SIGKILL)
     return time.monotonic()
@@ -106,8 +101,8 @@ def restart(scene: FaultMachine, choose: random.Random) -> float:
 
 
 def reexecute(scene: FaultMachine, choose: random.Random) -> float:
-    """systemd begins again, as when its package is upgraded, and has to remember whose the
-    listeners are."""
+    """systemd re-executes itself, as when its package is upgraded, and has to remember the
+    listeners' owners."""
     scene.machine.systemctl("daemon-reexec")
     return restart(scene, choose)
 
@@ -133,7 +128,7 @@ def hang(scene: FaultMachine, choose: random.Random) -> float:
         (restart, RESTARTS, 0.0),
         (reexecute, REEXECUTIONS, 0.0),
         (hang, HANGS, 0.0),
-        # It takes seconds, of a machine that has other things to do then.
+        # It takes seconds on a busy machine.
         *([(upgrade, UPGRADES, 0.02)] if LONG else []),
     ],
 )
@@ -144,7 +139,7 @@ def test_every_answer_has_its_record(
     times: int,
     pause_seconds: float,
 ) -> None:
-    """`fault` tells when it began that nobody was served."""
+    """`fault` returns when the outage began."""
     scene = FaultMachine(machine, UNLIMITED, f"WatchdogSec={WATCHDOG_SECONDS}s\n" if fault is hang else "")
     choose = random.Random(SEED)
     back = []
@@ -152,13 +147,13 @@ def test_every_answer_has_its_record(
         with Registrar(scene) as registrar:
             time.sleep(0.1)
             for turn in range(times):
-                if turn % 5 == 4:  # and strike when the operator has just been told that it is done
+                if turn % 5 == 4:  # and cause the fault just after a change was acknowledged
                     registrar.wait()
                 before = scene.pid()
                 began = fault(scene, choose)
                 poll("another broker", lambda before=before: scene.pid() not in {0, before})  # type: ignore[misc]
                 back.append(scene.answered_after(began, PROJECTS[turn % 2]))
-                if turn % 3:  # else the next one strikes while there is nothing to give
+                if turn % 3:  # else the next fault would come while there are no secrets
                     scene.push()
             registrar.wait()
         clients = load.finish()
@@ -179,7 +174,7 @@ def test_every_answer_has_its_record(
     assert within(max(back), BACK_SECONDS)
 
 
-def test_a_reader_that_cannot_be_ended_holds_up_no_start(machine: Machine, figures: Figures) -> None:
+def test_a_reader_that_cannot_be_killed_does_not_delay_a_start(machine: Machine, figures: Figures) -> None:
     scene = FaultMachine(machine)
     machine.run(["mkdir", "-p", "/projects/silent"])
     took = []

@@ -1,9 +1,8 @@
-"""journald hangs, is stopped, is restarted, has no room: no client waits for it, and what is not taken is
-kept, or counted.
-
-With `audit_failure = "deny"` a secret is not given out unless its record was taken. What taking
-means is journald's word: when its disks are full it takes records and drops them. The broker finds
-out within `STORAGE_CHECK_SECONDS`, twice, and counts what was taken since it was last known to be well."""
+"""journald hangs, is stopped, is restarted, or has no space: no client waits for it, and records
+that it does not accept are kept or counted. With `audit_failure = "deny"` a secret is not handed
+out unless its record was accepted. Acceptance is not storage: when its disks are full, journald
+accepts records and drops them. The broker notices within twice `STORAGE_CHECK_SECONDS`, and counts
+as lost what was accepted since the last successful check."""
 
 from __future__ import annotations
 
@@ -32,12 +31,12 @@ if TYPE_CHECKING:
     Trouble = Callable[[Machine], contextlib.AbstractContextManager[None]]
 
 CLIENTS = 20
-# Some 4,000 gets a second: more than may wait, within a second.
+# Some 4,000 gets a second: within a second, more than may wait.
 PAUSE_SECONDS = 0.005
-# No client waits longer for its answer than journald is waited for, and for a machine that has
-# other things to do.
+# No client waits longer for its reply than the broker waits for journald, plus time for a busy
+# machine.
 ANSWER_SECONDS = SEND_SECONDS + 0.4
-# What is promised.
+# Promised.
 DENIED_SECONDS = RECOVERED_SECONDS = 2.0
 STATUS_SECONDS = 0.2
 JOURNALD_RESTARTS = 30 if LONG else 4
@@ -46,8 +45,7 @@ DENIALS, GRANTS = 20_000, 100
 
 
 class LongestWaits:
-    """Asks for the status and for a secret while there is trouble, and remembers the longest that
-    it took."""
+    """Requests the status and a secret during a fault, and records the longest waits."""
 
     def __init__(self, scene: FaultMachine) -> None:
         self._scene = scene
@@ -60,13 +58,13 @@ class LongestWaits:
         return audit
 
     def until(self, what: str, probe: Callable[[], object]) -> float:
-        """How many seconds it took."""
+        """Wait until `probe` is true; return the seconds."""
         began = time.monotonic()
         poll(what, probe)
         return time.monotonic() - began
 
     def word(self) -> str:
-        """What a get is answered."""
+        """The result of a get, in one word."""
         answer = self._scene.machine.ask(socket_path("owned"), {"op": "get", "name": NAMES[-1]})
         return "ok" if answer["ok"] else str(answer["reason"])
 
@@ -78,7 +76,7 @@ def _place(machine: Machine, trouble: Trouble) -> Any:
 
 
 @pytest.mark.parametrize("trouble", [journald.stopped, journald.gone, journald.full])
-def test_nobody_waits_and_what_is_not_taken_is_kept_or_counted(
+def test_no_client_waits_and_unaccepted_records_are_kept_or_counted(
     machine: Machine, figures: Figures, trouble: Trouble
 ) -> None:
     with _place(machine, trouble):
@@ -97,7 +95,7 @@ def test_nobody_waits_and_what_is_not_taken_is_kept_or_counted(
         poll("the bus to tell the drops", lambda: scene.bus_says("AuditDropped") == f"t {dropped}")
         account = scene.account(clients)
         recorded = scene.records("REMO_EVENT=fetch")
-        # What waits may also be a probe, or a line of the log.
+        # A waiting record may also be a probe or a log line.
         told_by_broker = scene.records(f"_SYSTEMD_UNIT={SERVICE}")
         replayed = [record for record in recorded if "REMO_EVENT_USEC" in record]
         told = [int(record["REMO_DROPPED"]) for record in scene.records("REMO_EVENT=audit.recovered")]
@@ -118,12 +116,12 @@ def test_nobody_waits_and_what_is_not_taken_is_kept_or_counted(
     assert account.unasked == []
     if trouble is journald.stopped:
         assert missing == dropped
-    else:  # what was taken just before it was noticed may be lost or not; both are counted
+    else:  # records accepted just before the fault was noticed may or may not be lost; both count as lost
         assert 0 < missing <= dropped
     assert sum(told) == dropped
     assert len(degraded) == len(told)
-    # Those that were kept are in the order in which they happened, each with its own time; denials
-    # gave way first, and are counted.
+    # Kept records are in their original order, each with its own time; denials were dropped first,
+    # and are counted.
     kept = [record for record in told_by_broker if "REMO_EVENT_USEC" in record]
     assert len(kept) > WAITING_RECORDS, "the queue, and that it was degraded"
     times = [int(record["REMO_EVENT_USEC"]) for record in replayed]
@@ -162,16 +160,17 @@ def test_deny_hands_out_no_secret_without_a_record(machine: Machine, figures: Fi
     if trouble is journald.stopped:
         assert bare == 0
     elif trouble is journald.gone:
-        # When a socket unit is stopped after its service, process 1 reads what is in the queue and
-        # throws it away; no sender can tell it from journald. That is a turn's records at the most,
-        # one of each client.
+        # When a socket unit is stopped after its service, process 1 reads and discards its queue,
+        # and senders cannot tell it from journald. That is at most one turn's records, one of each
+        # client.
         assert bare <= CLIENTS
     else:
         assert bare <= dropped
 
 
 def test_a_secret_waits_for_its_record_to_be_received(machine: Machine) -> None:
-    """A hanging journald's queue still takes some, and would be lost with its socket."""
+    """The queue of a hanging journald still accepts some records, and would be lost with its
+    socket."""
     scene = FaultMachine(machine, UNLIMITED + 'audit_failure = "deny"\n')
     watch = LongestWaits(scene)
     poll("a secret, once records are known to be stored", lambda: watch.word() == "ok")
@@ -199,8 +198,8 @@ def test_a_restart_of_journald_loses_nothing(machine: Machine, figures: Figures)
 
 
 def test_a_killed_journald_loses_what_it_was_reading(machine: Machine, figures: Figures) -> None:
-    """One datagram, which is a turn of the loop: a record of each client at the most. The queue is
-    process 1's, and stays."""
+    """At most one datagram, which is a turn of the loop: a record of each client. The queue belongs
+    to process 1, and stays."""
     scene = FaultMachine(machine)
     with scene.load(CLIENTS, SEED, pause_seconds=PAUSE_SECONDS) as load:
         for _ in range(JOURNALD_KILLS):
@@ -217,12 +216,12 @@ def test_a_killed_journald_loses_what_it_was_reading(machine: Machine, figures: 
     assert lost <= JOURNALD_KILLS * CLIENTS
 
 
-def test_a_stop_waits_a_little_for_records_to_be_taken(machine: Machine) -> None:
+def test_a_stop_waits_briefly_for_journald(machine: Machine) -> None:
     scene = FaultMachine(machine)
     with scene.load(CLIENTS, SEED, pause_seconds=PAUSE_SECONDS) as load:
         with journald.stopped(machine):
             poll("records to wait", lambda: scene.status()["audit"]["queued"] > 100)
-            # Sent while it can say nothing either; it has a second from then on.
+            # Sent while it cannot log either; from then on it has a second.
             scene.signal(signal.SIGTERM)
             time.sleep(0.3)
         clients = load.finish()
@@ -232,8 +231,7 @@ def test_a_stop_waits_a_little_for_records_to_be_taken(machine: Machine) -> None
 
 
 def test_the_last_records_of_a_broker_that_was_killed_are_in_the_review(machine: Machine) -> None:
-    """journald reads them when the process is no more, and does not find out which unit it was
-    of."""
+    """journald reads them after the process has exited, and cannot determine its unit."""
     scene = FaultMachine(machine)
     with journald.stopped(machine):
         for name in NAMES:
@@ -249,7 +247,7 @@ def test_the_last_records_of_a_broker_that_was_killed_are_in_the_review(machine:
     assert [name for name in NAMES if f'"{name}"' not in reviewed] == []
 
 
-def test_without_room_on_disk_journald_goes_on_in_memory(machine: Machine, figures: Figures) -> None:
+def test_on_a_full_disk_journald_continues_in_memory(machine: Machine, figures: Figures) -> None:
     with journald.small_disks(machine):
         scene = FaultMachine(machine)
         with scene.load(CLIENTS, SEED, pause_seconds=PAUSE_SECONDS) as load:
@@ -283,8 +281,8 @@ for _ in range(grants):
 """
 
 
-def test_a_flood_of_denials_pushes_no_grant_out_of_the_journal(machine: Machine, figures: Figures) -> None:
-    """Whatever journald allows to others."""
+def test_a_flood_of_denials_displaces_no_grant_from_the_journal(machine: Machine, figures: Figures) -> None:
+    """Under journald's default rate limit for other services."""
     with journald.strict(machine):
         scene = FaultMachine(machine)
         arguments = [socket_path("stored"), str(DENIALS), str(GRANTS), NAMES[0]]

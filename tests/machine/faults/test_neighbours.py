@@ -1,5 +1,5 @@
-"""Whatever the bus, its service, readers of the status and process 1 do, clients that fetch secrets
-do not notice."""
+"""Faults of the bus, its service, status clients and process 1 do not affect clients that fetch
+secrets."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     Trouble = Callable[[FaultMachine], contextlib.AbstractContextManager[object]]
 
 CLIENTS = 10
-# A thousand gets a second, so that a process that takes the processor from the clients is seen, and
-# not their own load.
+# A thousand gets a second: enough to notice a process that takes the processor from the clients,
+# and not their own load.
 PAUSE_SECONDS = 0.01
 PHASE_SECONDS = 5.0 if LONG else 0.7
-# Where nothing has to be waited for, what is slow is the machine. A client that did wait would do so for
+# If nothing has to be waited for, only the machine is slow. A client that did wait would do so for
 # a whole phase.
 ANSWER_SECONDS = 0.6
 STATUS = "/run/remo-broker/status.sock"
-# As many answers as no socket takes unread.
+# More replies than any socket buffers.
 UNREAD = 2000
 
 
@@ -88,7 +88,7 @@ except OSError:
 
 @contextlib.contextmanager
 def bus_flooded(scene: FaultMachine) -> Iterator[None]:
-    """By two who call as fast as they can and read nothing."""
+    """By two clients that call as fast as they can and read nothing."""
     floods = [scene.machine.popen(["/usr/bin/python3", "-c", _FLOOD], user="nobody") for _ in range(2)]
     try:
         for flood in floods:
@@ -102,7 +102,7 @@ def bus_flooded(scene: FaultMachine) -> Iterator[None]:
 
 @contextlib.contextmanager
 def bus_service_stopped(scene: FaultMachine) -> Iterator[None]:
-    """The one who reads the status hangs, with a stream of changes to read."""
+    """The reader of the status hangs, with a stream of unread changes."""
     poll("the status on the bus", lambda: scene.bus_says("SecretCount"))
     leader = scene.machine.leader
     children = pathlib.Path(f"/proc/{leader}/task/{leader}/children").read_text().split()
@@ -120,8 +120,8 @@ def bus_service_stopped(scene: FaultMachine) -> Iterator[None]:
 
 @contextlib.contextmanager
 def status_unread(scene: FaultMachine) -> Iterator[None]:
-    """As many as may connect there, who watch, ask for more than a socket takes, and read
-    nothing."""
+    """The maximum number of status clients: they watch, request more than a socket buffers, and
+    read nothing."""
     with contextlib.ExitStack() as stack:
         for _ in range(MAX_CONNECTIONS):
             client = stack.enter_context(scene.machine.connect(STATUS))
@@ -152,7 +152,8 @@ TROUBLES: list[Trouble] = [
 
 
 def _slowest_answer(scene: FaultMachine, trouble: Trouble) -> float:
-    """In seconds, of clients that fetch while there is trouble. All must be answered."""
+    """The slowest reply in seconds, for clients that fetch during the fault. All must be
+    answered."""
     name = getattr(trouble, "__name__", "")
     with scene.load(CLIENTS, SEED, pause_seconds=PAUSE_SECONDS) as load:
         with trouble(scene):
@@ -168,7 +169,7 @@ def _slowest_answer(scene: FaultMachine, trouble: Trouble) -> float:
     return longest_wait(seen)
 
 
-def test_the_sockets_do_not_notice(machine: Machine, figures: Figures) -> None:
+def test_clients_of_the_sockets_are_not_affected(machine: Machine, figures: Figures) -> None:
     scene = FaultMachine(machine)
     pid = scene.pid()
     slowest = {}
@@ -182,8 +183,10 @@ def test_the_sockets_do_not_notice(machine: Machine, figures: Figures) -> None:
     poll("the bus to tell the truth again", lambda: scene.bus_says("Generation") == f"t {scene.status()['generation']}")
 
 
-def test_a_manager_that_does_not_read_is_not_waited_for(start_broker: StartBroker, notify: NotifySocket) -> None:
-    """However much there is to tell; and when it reads again, it gets the current state."""
+def test_the_broker_does_not_wait_for_a_manager_that_does_not_read(
+    start_broker: StartBroker, notify: NotifySocket
+) -> None:
+    """However many changes there are; when it reads again, it gets the current state."""
     broker = start_broker(notify=notify, projects=[registration("myrepo", "A")])
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as another:
         another.setblocking(False)
@@ -193,7 +196,7 @@ def test_a_manager_that_does_not_read_is_not_waited_for(start_broker: StartBroke
     for number in range(5):
         broker.push({"A": str(number)})
         assert broker.get("A")["value"] == str(number)
-        time.sleep(0.12)  # longer than states are gathered
+        time.sleep(0.12)  # longer than changes are joined
     notify.wait_for(STATUS=f"Serving 1 project, 1 secret (generation 5), memory {protection()}")
-    # One may have found room at once; of those that did not, the newest is sent.
+    # One message may have fitted at once; of the others, the newest is sent.
     assert json.dumps(notify.messages).count("(generation") <= 2

@@ -1,8 +1,6 @@
-"""The registrations on disk: after a kill, an error or a full disk at any point of a save, the old
-ones or the new ones.
-
-What would be left by a power failure follows from the order of the calls: the new file is synced
-before it takes the place of the old one, and the directory after that."""
+"""The registrations on disk: after a kill, an error or a full disk at any point of a save, either
+the old or the new ones. What a power failure would leave follows from the order of the calls: the
+new file is synced before it replaces the old one, and the directory after that."""
 
 from __future__ import annotations
 
@@ -35,8 +33,8 @@ NEW = ["new", "newer"]
 
 
 class SystemCall(NamedTuple):
-    """A system call of a save: its name, the how manieth of this name in the whole process it is,
-    and its line."""
+    """A system call of a save: its name, its ordinal number among the calls of this name in the
+    process, and its line."""
 
     name: str
     number: int
@@ -44,10 +42,10 @@ class SystemCall(NamedTuple):
 
 
 def _save(directory: pathlib.Path, *options: str) -> tuple[int, list[str]]:
-    """Save once under strace; the exit status, negative for a signal, and the lines of the
+    """Save once under strace; return the exit status, negative for a signal, and the lines of the
     trace."""
     trace = directory / "trace"
-    # -B: each run makes the same calls, whether or not its modules have been compiled before.
+    # -B: each run makes the same calls, even if its modules have not been compiled before.
     program = [sys.executable, "-S", "-B", saving.__file__, str(directory / "state")]
     done = subprocess.run(
         ["strace", "--output", trace, *options, *program],
@@ -97,9 +95,9 @@ def test_a_kill_between_any_two_system_calls_leaves_the_old_or_the_new(
         with _state(tmp_path) as state:
             status, lines = _save(tmp_path, f"--inject={call.name}:signal=KILL:when={call.number}")
             assert status == -signal.SIGKILL
-            assert sum(line.startswith("getppid(") for line in lines) == 1  # in the midst of the save
+            assert sum(line.startswith("getppid(") for line in lines) == 1  # during the save
             left.append(_names(state))
-            save(state, encode(saving.some("next")))  # what the kill has left behind does no harm
+            save(state, encode(saving.some("next")))  # what the kill left behind does no harm
             assert _names(state) == ["next"]
     renamed = next(number for number, call in enumerate(calls) if call.name.startswith("rename"))
     figures.tell(f"a save is {len(calls)} system calls; killed before each: {[names[0] for names in left]}")
@@ -108,12 +106,12 @@ def test_a_kill_between_any_two_system_calls_leaves_the_old_or_the_new(
 
 def test_an_error_of_any_system_call_leaves_the_old_or_the_new(tmp_path: pathlib.Path, calls: list[SystemCall]) -> None:
     for call in calls:
-        if call.name == "close":  # whose errors fsync has told already
+        if call.name == "close":  # whose errors fsync has already reported
             continue
         error = "EIO" if call.name == "fsync" else "ENOSPC"
         with _state(tmp_path) as state:
             status, _ = _save(tmp_path, f"--inject={call.name}:error={error}:when={call.number}")
-            # It counts as saved exactly if a start would read it.
+            # It counts as saved exactly if the next start would read it.
             assert (status, _names(state)) in ((0, NEW), (1, OLD)), call.line
 
 
@@ -134,8 +132,7 @@ def test_everything_is_on_disk_in_the_right_order(calls: list[SystemCall]) -> No
 
 @contextlib.contextmanager
 def _small_disk(scene: FaultMachine) -> Iterator[pathlib.Path]:
-    """The broker's state on a disk with room for what is there and no more; yields the file that
-    takes the room."""
+    """The broker's state on a disk that a file fills up; yields that file."""
     machine = scene.machine
     uid, gid = machine.ids("remo-broker")
     script = f"""
@@ -189,7 +186,7 @@ def test_a_full_disk_changes_nothing(machine: Machine) -> None:
         scene.signal(signal.SIGKILL)
         scene.answered_after(time.monotonic())
         as_before()
-        # Some room, and each of them can be tried again.
+        # With some space, each of them can be retried.
         ballast.unlink()
         scene.register("third")
         assert scene.admin(op="unregister", name="stored")["ok"]
@@ -219,20 +216,20 @@ def _kept(machine: Machine) -> list[pathlib.Path]:
 
 
 @pytest.mark.parametrize("damage", [_cut, _lock_away, _replace_by_a_directory])
-def test_a_damaged_file_stops_nothing(machine: Machine, damage: object) -> None:
+def test_a_damaged_file_does_not_stop_the_broker(machine: Machine, damage: object) -> None:
     assert callable(damage)
     scene = FaultMachine(machine)
     file = machine.path(f"{STATE}/{FILE_NAME}")
     damage(file)
     scene.signal(signal.SIGKILL)
     time.sleep(0.1)
-    # A project whose socket a unit holds is answered what is the matter; the others' sockets are
-    # gone, or wait for a file that can be read.
+    # Clients of a project whose socket a unit holds learn the reason; the others' sockets are gone,
+    # or wait for a file that can be read.
     reply = machine.ask(socket_path("owned"), {"op": "get", "name": NAMES[0]})
     assert (reply["code"], reply["reason"]) == ("denied", "not_registered")
     assert _projects(scene) == []
     assert machine.path(socket_path("stored")).exists() == (damage is not _cut)
-    assert len(_kept(machine)) == (damage is _cut)  # what may be good stays until something takes its place
+    assert len(_kept(machine)) == (damage is _cut)  # a possibly intact file stays until it is replaced
     assert file.exists() == (damage is not _cut)
     said = [
         entry["MESSAGE"]
@@ -243,7 +240,7 @@ def test_a_damaged_file_stops_nothing(machine: Machine, damage: object) -> None:
     assert f"{FILE_NAME}.corrupt" in lost
     warned = machine.journal(f"--since=@{scene.since:.6f}", "SYSLOG_IDENTIFIER=remo-broker", "PRIORITY=4")
     assert any("stored" in entry["MESSAGE"] for entry in warned) == (damage is _cut)
-    # Registered again, all is as it was.
+    # After registering again, everything works as before.
     for project in PROJECTS:
         scene.register(project)
     assert _projects(scene) == sorted(PROJECTS)

@@ -1,4 +1,4 @@
-"""`remo-secret wait` takes a project's tools over the time from a restart to the next push,
+"""`remo-secret wait` bridges the time from a restart to the next push for a project's tools,
 whatever happens meanwhile."""
 
 from __future__ import annotations
