@@ -202,7 +202,7 @@ class RootlessPodman(Podman):
         # Where a user's layers go: podman 4 heeds this, newer versions the other. Some warn of both,
         # and then take their own warning for an error.
         machine.write(USER_STORAGE, f'{user}rootless_storage_path = "{layers}"\n')
-        asked = machine.run([*self.environment, "podman", "info"], user=self.user)
+        asked = machine.run([*self.environment, "podman", "image", "exists", SCRATCH], user=self.user, check=False)
         if "rootless_storage_path" in asked.stderr:
             machine.write(USER_STORAGE, user)
 
