@@ -6,6 +6,7 @@ import os
 import socket
 
 from remo_broker.cli.program import report
+from remo_broker.cli.text import escaped
 
 INFO, WARNING, ERROR = 6, 4, 3
 # How soon to retry a manager whose queue was full.
@@ -28,8 +29,11 @@ class Notifier:
         """Whether `send` must be called again."""
 
     def status(self, text: str) -> None:
-        """Send `STATUS=`; also `READY=1` with the first."""
-        self._status = text
+        """Send `STATUS=`; also `READY=1` with the first.
+
+        Text of others, such as a file's name, adds no assignment: it stays on its line.
+        """
+        self._status = escaped(text)
         self.send()
 
     def send(self) -> None:

@@ -26,6 +26,12 @@ FIX_ACL = "tests/machine/test_borders.py::test_register_opens_a_closed_home_for_
 _SECRET_PAGES = "self.protection = Protection.MEMFD_SECRET if use_memfd_secret else Protection.LOCKED"
 
 PROMISES = (
+    Mutant(
+        "remo_broker/sidecar/notify.py",
+        "        self._status = escaped(text)\n",
+        "        self._status = text\n",
+        "tests/process/sidecar/test_run.py::test_no_file_s_name_tells_the_manager_anything",
+    ),
     # --- memory
     Mutant(
         MEMORY,

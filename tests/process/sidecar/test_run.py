@@ -242,6 +242,21 @@ def test_a_source_that_fails_is_tried_again(supplied: Supplied) -> None:
     poll("the status", lambda: "failed" not in supplied.status())
 
 
+def test_no_file_s_name_tells_the_manager_anything(supplied: Supplied) -> None:
+    """Another user may own a source's directory."""
+    source = supplied.directory / "source"
+    source.mkdir()
+    (source / "x\nMAINPID=1\nSTOPPING=1").write_text("1")
+    (source / os.fsdecode(b"y\xff")).write_text("1")
+    supplied.start("--directory", source)
+    (source / "x\nMAINPID=1\nSTOPPING=1").unlink()
+    poll("the next status", lambda: supplied.alive() and "y\\udcff" in supplied.status())
+    said = supplied.notified.read()
+    assert {key for one in said for key in one} == {"READY", "STATUS"}
+    assert any("x\\nMAINPID=1\\nSTOPPING=1" in one["STATUS"] for one in said)
+    assert "Traceback" not in supplied.logged()
+
+
 def test_an_operators_push_while_a_source_fails_stays_in_force(supplied: Supplied) -> None:
     flag = supplied.directory / "flag"
     body = f"sys.exit(4) if not os.path.exists({str(flag)!r}) else print('A=1')"
