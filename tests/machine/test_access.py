@@ -1,4 +1,4 @@
-"""Who may use which socket: modes and owners of the files, the uids that a project allows."""
+"""Who may use which socket: modes and owners of the files, and the uids that a project allows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tests.support.machine import Machine
     from tests.support.operator import Operator
 
-# Is told whether a connect by that user succeeds.
+# Prints whether a connect by that user succeeds.
 CONNECT = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
 
 
@@ -25,7 +25,7 @@ def _owner(machine: Machine, path: str) -> tuple[str, str, str]:
 
 @pytest.fixture
 def users(machine: Machine) -> None:
-    """dev and guest may use the projects' sockets, sidecar the control socket."""
+    """dev and guest may use the projects' sockets, sidecar the admin socket."""
     for name, group in (("dev", "remo-broker"), ("guest", "remo-broker"), ("sidecar", "remo-broker-admin")):
         machine.run(["useradd", "--no-create-home", "--groups", group, name], check=False)
 
@@ -89,9 +89,9 @@ def test_a_uid_that_the_project_does_not_allow(machine: Machine, operator: Opera
     entries = machine.journal("REMO_EVENT=peer.refused", "REMO_PROJECT=app")
     assert {entry["REMO_PEER_UID"] for entry in entries} == {str(guest)}
     assert not [e for e in machine.journal("REMO_EVENT=fetch", "REMO_PROJECT=app") if e["REMO_PEER_UID"] == str(guest)]
-    # Root as well: the list says who may.
+    # Including root: only listed uids may.
     assert machine.ask(path, {"op": "ping"})["code"] == "peer_unexpected"
-    # It is kept over a restart.
+    # The list survives a restart.
     machine.systemctl("restart", "remo-broker.service")
     assert machine.ask(path, {"op": "ping"}, user="guest")["code"] == "peer_unexpected"
     assert machine.ask(path, {"op": "ping"}, user="dev")["ok"] is True
@@ -105,7 +105,7 @@ def test_the_connection_of_a_refused_peer_is_closed(machine: Machine, operator: 
         assert answers.readline() == b""
 
 
-def test_a_drop_in_changes_who_may(machine: Machine, operator: Operator) -> None:
+def test_a_drop_in_changes_who_may_connect(machine: Machine, operator: Operator) -> None:
     """What the comment in the template unit promises."""
     operator.override("remo-broker-client@app.socket", "[Socket]\nSocketGroup=nogroup\nSocketMode=0666\n")
     operator.register("app", ["A"])

@@ -1,4 +1,4 @@
-"""On demand: what starts the broker, what it takes over, when it exits."""
+"""Activation: what starts the broker, what it adopts, when it exits."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from tests.support.operator import Operator
 
 IDLE = "idle_exit_seconds = 1\n"
-# Long enough for an exit that should not be to happen.
+# Long enough for a wrong exit to happen.
 IDLE_THRICE = 3.0
 
 
 def test_nothing_runs_before_the_first_connect(machine: Machine, operator: Operator) -> None:
     assert machine.show(SERVICE, "ActiveState", "MainPID") == {"ActiveState": "inactive", "MainPID": "0"}
     assert machine.path(ADMIN).is_socket()
-    assert machine.path(STATUS).is_socket()  # brought along by the one command
+    assert machine.path(STATUS).is_socket()  # started by the one command
 
     assert operator.do("status")["projects"] == []
 
@@ -43,11 +43,10 @@ def test_shell_clients_that_read_once(machine: Machine, operator: Operator) -> N
 
 
 def test_a_client_socket_starts_it_after_a_reboot(machine: Machine, operator: Operator) -> None:
-    """Registrations come back with what was validated, whatever the manifest on disk says
-    meanwhile."""
+    """Registrations are restored as validated, whatever the manifest on disk says."""
     operator.register("early", ["OLD"])
     operator.register("other", ["OLD"])
-    # What `remo-brokerctl register` does beside: from the next boot on systemd opens the socket
+    # `remo-brokerctl register` also does this: from the next boot on, systemd opens the socket
     # first.
     machine.systemctl("enable", "remo-broker-client@early.socket")
     operator.manifest("early", ["OLD", "NEW"])
@@ -63,8 +62,7 @@ def test_a_client_socket_starts_it_after_a_reboot(machine: Machine, operator: Op
     assert (denied["code"], denied["reason"]) == ("denied", "not_in_manifest")
     empty = operator.get("early", "OLD")
     assert (empty["code"], empty["reason"], empty["retry_after_seconds"]) == ("not_found", "no_snapshot", 1)
-    # The other one has no unit: the broker opens it when it starts, for whatever reason it was
-    # started.
+    # The other one has no unit: the broker opens it at its start, whatever started it.
     assert machine.ask(operator.socket("other"), {"op": "ping"})["project"] == "other"
     assert operator.do("reload", name="early")["allowlist"] == ["OLD", "NEW"]
 
@@ -81,7 +79,7 @@ def test_a_socket_without_a_registration_denies(machine: Machine, operator: Oper
     assert entry["REMO_REASON"] == "not_registered"
 
 
-def test_a_descriptor_of_another_kind_is_closed_and_said(machine: Machine, operator: Operator) -> None:
+def test_a_descriptor_of_another_kind_is_closed_and_logged(machine: Machine, operator: Operator) -> None:
     machine.write(
         "/run/systemd/system/remo-broker-foreign.socket",
         "[Socket]\nListenDatagram=/run/foreign.sock\nFileDescriptorName=client-foreign\nService=remo-broker.service\n",
@@ -95,11 +93,12 @@ def test_a_descriptor_of_another_kind_is_closed_and_said(machine: Machine, opera
     assert any("client-foreign" in message for message in messages)
 
 
-def test_idle_it_exits_and_the_next_connect_starts_it(machine: Machine, operator: Operator) -> None:
+def test_an_idle_broker_exits_and_the_next_connect_starts_it(machine: Machine, operator: Operator) -> None:
     operator.configure(IDLE)
     operator.do("status")
     machine.wait_state(SERVICE, "inactive")
-    # A status of its own, by which the unit tells it from a SIGTERM, after which it starts again.
+    # A separate status, by which the unit distinguishes it from a SIGTERM, after which it starts
+    # again.
     assert machine.show(SERVICE, "Result", "ExecMainStatus") == {"Result": "success", "ExecMainStatus": "75"}
     assert machine.systemctl("is-active", "remo-broker-admin.socket") == "active"
     operator.do("status")
@@ -114,7 +113,7 @@ def test_it_stays_while_it_holds_a_secret(machine: Machine, operator: Operator) 
     machine.wait_state(SERVICE, "inactive")
 
 
-def test_it_stays_while_somebody_is_connected(machine: Machine, operator: Operator) -> None:
+def test_it_stays_while_a_client_is_connected(machine: Machine, operator: Operator) -> None:
     operator.configure(IDLE)
     operator.do("status")
     with machine.connect(ADMIN) as client, client.makefile("rb") as answers:
@@ -126,13 +125,13 @@ def test_it_stays_while_somebody_is_connected(machine: Machine, operator: Operat
     machine.wait_state(SERVICE, "inactive")
 
 
-def test_it_stays_while_only_it_holds_a_listener(machine: Machine, operator: Operator) -> None:
+def test_it_stays_while_no_other_process_holds_its_listener(machine: Machine, operator: Operator) -> None:
     operator.configure(IDLE)
     operator.register("only", ["TOKEN"])
     pid = operator.main_pid()
     time.sleep(IDLE_THRICE)
     assert operator.main_pid() == pid
-    # Opened by systemd after a boot, the same listener keeps nobody.
+    # Opened by systemd after a boot, the same listener does not keep it running.
     machine.systemctl("enable", "remo-broker-client@only.socket")
     machine.reboot()
     assert machine.ask(operator.socket("only"), {"op": "ping"})["ok"] is True
@@ -151,6 +150,6 @@ def test_a_wrong_configuration_stops_the_start_with_one_line(machine: Machine, o
     [first, *_] = poll("the line that names the key", said)
     assert first.startswith("remo-broker: ")
     assert not [entry for entry in machine.journal(f"_SYSTEMD_UNIT={SERVICE}") if "Traceback" in str(entry["MESSAGE"])]
-    # Once fixed, it starts by itself, and the sockets are still there.
+    # Once fixed, it starts by itself, and the sockets still exist.
     operator.configure(IDLE)
     assert operator.do("status")["ok"] is True

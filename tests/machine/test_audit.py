@@ -1,5 +1,4 @@
-"""The audit as the journal shows it: one entry for each get, with its fields, and no value
-anywhere."""
+"""The audit in the journal: one entry for each get, with its fields, and no value anywhere."""
 
 from __future__ import annotations
 
@@ -13,8 +12,7 @@ if TYPE_CHECKING:
     from tests.support.machine import Machine
     from tests.support.operator import Operator
 
-# Made again each time, so that no copy of this file, or of what an earlier run wrote, is found in
-# its place.
+# Random each time, so that neither this file nor an earlier run's output is found in its place.
 VALUE = f"value-{secrets.token_hex(16)}"
 
 
@@ -50,7 +48,7 @@ def test_one_entry_for_each_get(machine: Machine, operator: Operator) -> None:
     assert len({entry["MESSAGE_ID"] for entry in entries}) == 1
 
 
-def test_ping_info_and_malformed_requests_are_no_fetches(machine: Machine, operator: Operator) -> None:
+def test_ping_info_and_malformed_requests_are_not_fetches(machine: Machine, operator: Operator) -> None:
     path = operator.register("quiet", ["TOKEN"])
     requests: list[object] = [{"op": "ping"}, {"op": "info"}, {"op": "get"}, {"op": "nonsense"}, []]
     for request in requests:
@@ -58,7 +56,7 @@ def test_ping_info_and_malformed_requests_are_no_fetches(machine: Machine, opera
     assert machine.journal("REMO_EVENT=fetch", "REMO_PROJECT=quiet") == []
 
 
-def test_what_an_operator_does_is_recorded(machine: Machine, operator: Operator) -> None:
+def test_operators_actions_are_recorded(machine: Machine, operator: Operator) -> None:
     operator.register("steps", ["TOKEN"])
     operator.push({"TOKEN": VALUE})
     operator.do("clear-creds")
@@ -69,7 +67,7 @@ def test_what_an_operator_does_is_recorded(machine: Machine, operator: Operator)
     pid = operator.main_pid()
     machine.systemctl("stop", SERVICE)
     events = [entry["REMO_EVENT"] for entry in machine.journal(f"_PID={pid}") if "REMO_EVENT" in entry]
-    events = [event for event in events if event != "audit.probe"]  # whenever it is time for one
+    events = [event for event in events if event != "audit.probe"]  # a probe may come at any time
     assert events == [
         "broker.started",
         "project.registered",
@@ -82,7 +80,7 @@ def test_what_an_operator_does_is_recorded(machine: Machine, operator: Operator)
     ]
 
 
-def test_the_catalog_explains(machine: Machine, operator: Operator) -> None:
+def test_the_catalog_explains_each_event(machine: Machine, operator: Operator) -> None:
     operator.register("explained", ["TOKEN"])
     operator.get("explained", "FOREIGN")
     machine.run(["journalctl", "--sync"])
@@ -97,13 +95,13 @@ def test_the_catalog_explains(machine: Machine, operator: Operator) -> None:
 
 
 def test_no_value_is_anywhere_on_the_machine(machine: Machine, operator: Operator) -> None:
-    """In whatever the journal holds of it, in any field, nor in any file of the broker."""
+    """Neither in any field of the journal's entries, nor in any file of the broker."""
     operator.register("silent", ["TOKEN", "bundle", "binary"])
     encoded = base64.b64encode(VALUE.encode()).decode()
     operator.push({"TOKEN": VALUE, "bundle": {"field": VALUE}}, {"binary": encoded})
     for name in ("TOKEN", "bundle", "binary", "FOREIGN"):
         operator.get("silent", name)
-    # Refused, and in messages of errors.
+    # Refused requests, whose errors have messages.
     operator.ask("push-creds", secrets={"bad name": VALUE})
     operator.ask("push-creds", secrets={"TOKEN": [VALUE]})
     operator.ask("nonsense", value=VALUE)
@@ -119,8 +117,8 @@ def test_no_value_is_anywhere_on_the_machine(machine: Machine, operator: Operato
             assert found.stdout == ""
 
 
-def test_the_journal_takes_a_flood(machine: Machine, operator: Operator) -> None:
-    """journald would thin what comes faster than its default limit: the unit says otherwise."""
+def test_the_journal_keeps_a_flood_of_records(machine: Machine, operator: Operator) -> None:
+    """journald would drop records beyond its default rate limit; the unit lifts that."""
     operator.configure("rate_limit_per_second = 0\n")
     path = operator.register("flood", ["TOKEN"])
     asked = 30_000  # the default: 10,000 in 30 seconds

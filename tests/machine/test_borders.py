@@ -1,5 +1,5 @@
-"""What other users, the broker's own user and the manifest reader's reach: nothing, by the kernel's
-word."""
+"""Other users, the broker's own user and the manifest reader's can reach nothing: the kernel denies
+it."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ RUN = "/run/remo-broker"
 STATE = "/var/lib/remo-broker"
 BROKER, READER = "remo-broker", "remo-broker-manifest"
 ITS_PROCESS = "remo-broker:remo-broker-private"
-# How long a tracer waits for the broker, which is started again and again.
+# How long a tracer watches for the broker, which is restarted meanwhile.
 TRACE_SECONDS = 6
 
 
 def intrude(machine: Machine, user: str, *arguments: str) -> set[str]:
-    """What worked for that user."""
+    """The attempts that succeeded for that user."""
     done = machine.run(["/usr/bin/python3", "-IS", INTRUDER, *arguments], user=user)
     return set(done.stdout.splitlines())
 
@@ -52,7 +52,7 @@ _ASK = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
 
 @pytest.fixture
 def mounted(machine: Machine) -> Iterator[tuple[str, str]]:
-    """Where a container has a project's socket, and the directory of the other."""
+    """The mounts of a container: a project's socket, and another's directory."""
     file, directory = "/run/old.sock", "/run/old"
     machine.run(["sh", "-c", f"touch {file}; mkdir -p {directory}"])
     yield file, f"{directory}/broker.sock"
@@ -66,8 +66,8 @@ def mounted(machine: Machine) -> Iterator[tuple[str, str]]:
 def test_an_old_mount_is_dead_after_unregistering(
     machine: Machine, operator: Operator, mounted: tuple[str, str], made_by: str
 ) -> None:
-    """Also when another directory has the name, in this broker and in the next, and the unit is
-    still active."""
+    """Even if another directory gets the name, in this broker and the next, and the unit is still
+    active."""
     operator.register("app", ["OWN"])
     if made_by == "units":
         machine.systemctl("stop", SERVICE)
@@ -135,8 +135,8 @@ def test_nobody_of_their_users_reaches_the_helpers_or_the_state(
 
 
 def test_the_brokers_user_cannot_trace_it_at_any_moment(machine: Machine, operator: Operator) -> None:
-    """From exec on, before the broker has said anything to the kernel; not even from its group,
-    which no other process has."""
+    """From exec on, before the broker has made any system call; not even from its group, which no
+    other process has."""
     operator.do("status")
     watcher = machine.popen(["/usr/bin/python3", "-IS", INTRUDER, "trace", str(TRACE_SECONDS)], user=ITS_PROCESS)
     while watcher.poll() is None:
@@ -167,7 +167,8 @@ def test_a_state_file_of_somebody_else_is_not_read(machine: Machine, operator: O
 
 
 def in_the_readers_place(machine: Machine, attempt: str, changed: str = "") -> str:
-    """Put another program there, in its sandbox; returns the file of what it says."""
+    """Put another program in the reader's place, in its sandbox; return the file with its
+    output."""
     result = "/run/intruder-result"
     machine.run(["install", "-m", "666", "/dev/null", result])
     machine.write(
@@ -180,25 +181,25 @@ def in_the_readers_place(machine: Machine, attempt: str, changed: str = "") -> s
 
 
 def seen_by_the_reader(machine: Machine, operator: Operator, changed: str = "") -> set[str]:
-    """What another program in the reader's place reaches; `changed` are settings of its unit."""
-    operator.register("other", ["A"])  # so that there is a state, and a project
+    """What another program in the reader's place can reach; `changed` has settings of its unit."""
+    operator.register("other", ["A"])  # so that there are a state and a project
     machine.run(["install", "-d", "-m", "777", "/home/open", "/root/open"])
     result = in_the_readers_place(machine, "look", changed)
     operator.ask("register", name="app", project_path="/home/dev/projects/app")
-    # It writes when it ends.
+    # It writes its result when it exits.
     return set(poll("the reader's word", lambda: machine.path(result).read_text().splitlines()))
 
 
 def test_the_reader_alone_sees_projects_and_nothing_else(machine: Machine, operator: Operator) -> None:
-    """By its unit's own sandbox, with another program in the reader's place."""
+    """Tested in its unit's own sandbox, with another program in the reader's place."""
     uid, _ = machine.ids(READER)
     assert seen_by_the_reader(machine, operator) == {"saw /home", f"uid {uid}"}
     assert uid != machine.ids(BROKER)[0]
 
 
 @pytest.mark.parametrize("gone", ["ProtectSystem=no\n", "SystemCallFilter=\n", "mode of the state"])
-def test_each_wall_around_the_reader_stands_alone(machine: Machine, operator: Operator, gone: str) -> None:
-    """Without the one in front of it."""
+def test_each_restriction_of_the_reader_holds_by_itself(machine: Machine, operator: Operator, gone: str) -> None:
+    """Each is tested with the outer one removed."""
     uid, _ = machine.ids(READER)
     if gone == "mode of the state":
         machine.path(STATE).chmod(0o777)
@@ -207,7 +208,8 @@ def test_each_wall_around_the_reader_stands_alone(machine: Machine, operator: Op
 
 
 def test_a_reader_that_was_taken_over_touches_no_other(machine: Machine, operator: Operator) -> None:
-    """Or one project's manifest would decide what another's allows: both have the same user."""
+    """Otherwise one project's manifest could decide what another's allows: both readers have the
+    same user."""
     result = in_the_readers_place(machine, "neighbours 1.5")
 
     def met() -> set[str]:
@@ -220,7 +222,7 @@ def test_a_reader_that_was_taken_over_touches_no_other(machine: Machine, operato
 
 
 def test_the_broker_sees_no_project(machine: Machine, operator: Operator) -> None:
-    """Wherever they are."""
+    """Wherever projects are."""
     operator.register("app", ["A"])
     enter = ["nsenter", "-t", str(operator.main_pid()), "-m", "--"]
     for directory in ("/home", "/root", "/srv", "/mnt", "/media", "/opt", "/tmp", "/var/tmp"):
@@ -231,8 +233,8 @@ def test_the_broker_sees_no_project(machine: Machine, operator: Operator) -> Non
         assert shown == "", directory
 
 
-def test_an_unreadable_manifest_says_which_command_mends_it(machine: Machine, operator: Operator) -> None:
-    """Its words are done as they stand until the project can be registered."""
+def test_the_error_for_an_unreadable_manifest_names_the_command(machine: Machine, operator: Operator) -> None:
+    """The hints are executed literally until the project can be registered."""
     if machine.run(["sh", "-c", "command -v setfacl"], check=False).returncode != 0:
         unavailable("setfacl is not installed here: ./run test installs it")
     machine.run(["sh", "-c", "rm -rf /home/closed; mkdir -p /home/closed; chmod 0700 /home/closed"])
@@ -252,8 +254,8 @@ def test_an_unreadable_manifest_says_which_command_mends_it(machine: Machine, op
 
 
 def test_register_opens_a_closed_home_for_the_reader_alone(machine: Machine, operator: Operator) -> None:
-    """Each in its owner's right, and for good: also for a file that an editor puts in the
-    manifest's place."""
+    """With each owner's rights, and permanently: even for a file with which an editor replaces the
+    manifest."""
     if machine.run(["sh", "-c", "command -v setfacl"], check=False).returncode != 0:
         unavailable("setfacl is not installed here: ./run test installs it")
     machine.run(["sh", "-c", "rm -rf /home/closed; useradd -M -d /home/closed closed 2>/dev/null; mkdir /home/closed"])
@@ -261,7 +263,7 @@ def test_register_opens_a_closed_home_for_the_reader_alone(machine: Machine, ope
     machine.run(["sh", "-c", "chown -R closed: /home/closed; chmod -R go= /home/closed"])
     tried = operator.command("register", path, check=False)
     assert (tried.returncode, "--fix-acl" in tried.stderr.splitlines()[1]) == (1, True)
-    # What runs as the owner, who can look at it, has no variable of root's.
+    # The process that runs as the owner, whom it cannot hide from, has no variables of root's.
     tools = "/tmp/tools"
     machine.run(["sh", "-c", f"rm -rf {tools}; mkdir -m 777 {tools}"])
     machine.write(f"{tools}/setfacl", f'#!/bin/sh\nenv >>{tools}/$(id -u)\nexec /usr/bin/setfacl "$@"\n')
@@ -312,7 +314,7 @@ def test_nobody_outside_the_group_gets_past_the_gate(machine: Machine, operator:
     drop = f"setpriv --reuid={uid} --regid={gid} --clear-groups"
     script = f"exec {drop} /usr/bin/python3 -IS {INTRUDER} inherited 9 app 9<{RUN}/mount"
     assert machine.run(["sh", "-c", script]).stdout == ""
-    # The same socket in a container, where the gate is not passed.
+    # The same socket in a container, whose path does not lead through the gate.
     machine.run(["sh", "-c", f"mkdir -p /run/inside && mount --bind {RUN}/mount/app /run/inside"])
     try:
         assert machine.ask("/run/inside/broker.sock", {"op": "ping"}, user=guest)["project"] == "app"
@@ -320,8 +322,8 @@ def test_nobody_outside_the_group_gets_past_the_gate(machine: Machine, operator:
         machine.run(["umount", "/run/inside"])
 
 
-def test_the_gate_is_closed_where_it_has_to_be_made_again(machine: Machine, operator: Operator, guest: str) -> None:
-    """Neither systemd nor the helper leaves it open to all."""
+def test_a_recreated_gate_is_closed(machine: Machine, operator: Operator, guest: str) -> None:
+    """Neither systemd nor the helper recreates it open to all."""
     machine.run(["rm", "-r", f"{RUN}/mount"])
     machine.systemctl("start", "remo-broker-mount@app.socket", check=False)
     assert machine.systemctl("is-active", "remo-broker-mount@app.socket", check=False) != "active"
@@ -342,7 +344,7 @@ def test_a_mount_keeps_its_allowed_uids(machine: Machine, operator: Operator, gu
 
 
 def test_silent_connections_of_a_wrong_uid_are_recorded(machine: Machine, operator: Operator, guest: str) -> None:
-    """At accept, counted by uid: neither hides the other."""
+    """When accepted, and counted by uid: neither hides the other."""
     machine.run(["usermod", "-aG", "remo-broker", guest])
     uid, _ = machine.ids(guest)
     operator.register("quiet", ["A"], allowed_uids=[0])
@@ -369,7 +371,7 @@ def test_silent_connections_of_a_wrong_uid_are_recorded(machine: Machine, operat
 
 
 def test_a_descriptor_that_takes_long_to_close_delays_nobody(machine: Machine, operator: Operator, guest: str) -> None:
-    """Neither one that is sent to the broker, nor one that was sent before it ran."""
+    """Neither one sent to the running broker, nor one sent before its start."""
     require_refusal()
     machine.run(["usermod", "-aG", "remo-broker", guest])
     for name in ("app", "other"):

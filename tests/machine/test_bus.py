@@ -1,5 +1,5 @@
-"""The status service as it is installed: activated by a call on a real system bus, of either kind,
-and confined."""
+"""The installed status service: activated by a call on a real system bus, of either kind, and
+confined."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 BUS_SERVICE = "remo-broker-bus.service"
 PROPERTIES = "org.freedesktop.DBus.Properties"
 MAX_EXPOSURE = 1.0
-# Some, so that the answer to a flood is not short.
+# Enough for a long reply to a flood.
 PROJECTS = 5
 
-# A name and a value that nothing on the bus may hold.
+# A name and a value that nothing on the bus may contain.
 SENTINEL = re.compile("sentinel", re.IGNORECASE)
 
-# What a user without any privilege can send at most, from one process: calls, as fast as the bus
-# takes them, no answer read.
+# The most that an unprivileged user can send from one process: calls as fast as the bus accepts
+# them, without reading a reply.
 _FLOOD = f"""
 import socket, sys, time
 sys.path.append("/usr/lib/remo-broker/lib/python3.%d/site-packages" % sys.version_info[1])
@@ -57,7 +57,7 @@ print(serial)
 
 @pytest.fixture(params=["dbus-daemon", "dbus-broker"])
 def machine(machines: Machines, request: pytest.FixtureRequest) -> Machine:
-    """As `./run install` and the one command leave it, once with each system bus."""
+    """The machine after `./run install` and the one command, once with each system bus."""
     bus: Bus = request.param
     machine = machines(bus)
     if not machine.path("/usr/lib/remo-broker").exists():
@@ -66,7 +66,7 @@ def machine(machines: Machines, request: pytest.FixtureRequest) -> Machine:
     return machine
 
 
-# For what does not depend on the kind of bus.
+# For tests that do not depend on the kind of bus.
 one_bus = pytest.mark.parametrize("machine", ["dbus-daemon"], indirect=True)
 
 
@@ -82,7 +82,7 @@ def bus_pid(machine: Machine) -> int:
 # --- on demand -------------------------------------------------------------------------------------------------------
 
 
-def test_the_machine_has_the_bus_that_is_meant(machine: Machine) -> None:
+def test_the_machine_has_the_intended_bus(machine: Machine) -> None:
     command = machine.show("dbus.service", "ExecStart")["ExecStart"]
     assert f"/usr/bin/{machine.bus}" in command
 
@@ -100,7 +100,7 @@ def test_the_first_call_on_a_cold_host(machine: Machine, bus: BusUser, operator:
 
 
 @one_bus
-def test_the_broker_never_imports_what_speaks_to_the_bus(machine: Machine, bus: BusUser, operator: Operator) -> None:
+def test_the_broker_imports_nothing_for_the_bus(machine: Machine, bus: BusUser, operator: Operator) -> None:
     operator.override(SERVICE, "[Service]\nEnvironment=PYTHONPROFILEIMPORTTIME=1\n")
     assert bus.get("SecretCount") == 0
     lines = [str(entry["MESSAGE"]) for entry in machine.journal(f"_PID={operator.main_pid()}")]
@@ -109,9 +109,7 @@ def test_the_broker_never_imports_what_speaks_to_the_bus(machine: Machine, bus: 
     assert not {name for name in imported if name.startswith(("dbus", "asyncio", "pydantic", "remo_broker.bus"))}
 
 
-def test_it_ends_when_nobody_asks_and_the_next_call_starts_it(
-    machine: Machine, bus: BusUser, operator: Operator
-) -> None:
+def test_it_exits_when_idle_and_the_next_call_starts_it(machine: Machine, bus: BusUser, operator: Operator) -> None:
     override = "[Service]\nExecStart=\nExecStart=/usr/bin/remo-broker-bus --idle-exit-seconds=1\n"
     operator.override(BUS_SERVICE, override)
     assert bus.get("SecretCount") == 0
@@ -122,8 +120,7 @@ def test_it_ends_when_nobody_asks_and_the_next_call_starts_it(
 
 
 def test_no_call_is_lost_while_it_comes_and_goes(machine: Machine, bus: BusUser, operator: Operator) -> None:
-    """Calls that meet the end of one process in all its moments are answered, by it or by the
-    next."""
+    """Calls at any moment of its exit are answered, by this process or the next."""
     operator.override(BUS_SERVICE, "[Unit]\nStartLimitIntervalSec=0\n")
     assert bus.get("SecretCount") == 0
     call = f"busctl get-property {BUS_NAME} {ROOT} {MANAGER.name} SecretCount"
@@ -172,7 +169,7 @@ def test_an_unprivileged_user_reads_everything_and_sets_nothing(bus: BusUser, op
     assert bus.get("SecretCount") == 1
 
 
-def test_what_happens_is_signalled(bus: BusUser, operator: Operator) -> None:
+def test_changes_are_signalled(bus: BusUser, operator: Operator) -> None:
     assert bus.get("SecretCount") == 0
     with bus.monitor() as seen:
         operator.register("other", ["A"])
@@ -189,7 +186,7 @@ def test_what_happens_is_signalled(bus: BusUser, operator: Operator) -> None:
         assert added["payload"] == {"type": "so", "data": ["other", project_path("other")]}
 
 
-def test_no_secret_in_anything_that_is_said(bus: BusUser, operator: Operator) -> None:
+def test_no_message_contains_a_secret(bus: BusUser, operator: Operator) -> None:
     assert bus.get("SecretCount") == 0
     with bus.monitor() as seen:
         operator.register("myrepo", ["SENTINEL_ONE", "SENTINEL_TWO"])
@@ -210,10 +207,10 @@ def test_no_secret_in_anything_that_is_said(bus: BusUser, operator: Operator) ->
 
 
 def fall_asleep(machine: Machine, bus: BusUser, operator: Operator) -> None:
-    """The broker has a project and nothing to do, ends, and is shown so."""
+    """The idle broker, with one project, exits, and the bus shows that."""
     operator.configure("idle_exit_seconds = 1\n")
     operator.register("myrepo", ["A"])
-    # As after a boot: systemd listens for the project, so that the broker may go.
+    # As after a boot: systemd listens for the project, so the broker may exit.
     operator.stop_for_good()
     machine.systemctl("start", "remo-broker-client@myrepo.socket")
     assert bus.get("ProjectCount") == 1
@@ -222,20 +219,22 @@ def fall_asleep(machine: Machine, bus: BusUser, operator: Operator) -> None:
 
 
 @one_bus
-def test_an_idle_broker_is_shown_and_sleeps_on(machine: Machine, bus: BusUser, operator: Operator) -> None:
+def test_an_idle_broker_is_shown_and_not_started(machine: Machine, bus: BusUser, operator: Operator) -> None:
     fall_asleep(machine, bus, operator)
     pid = bus_pid(machine)
     for _ in range(20):
         assert (bus.get("SecretCount"), bus.get("ProjectCount")) == (0, 1)
         time.sleep(0.1)
     assert machine.systemctl("is-active", SERVICE, check=False) == "inactive"
-    operator.push({"A": "x"})  # another client wakes it
+    operator.push({"A": "x"})  # another client starts it
     poll("the push", lambda: bus.get("SecretCount") == 1)
     assert bus_pid(machine) == pid
 
 
 @pytest.mark.parametrize("how", ["daemon-reload", "daemon-reexec"])
-def test_a_daemon_reexec_wakes_no_idle_broker(machine: Machine, bus: BusUser, operator: Operator, how: str) -> None:
+def test_a_daemon_reexec_does_not_start_an_idle_broker(
+    machine: Machine, bus: BusUser, operator: Operator, how: str
+) -> None:
     fall_asleep(machine, bus, operator)
     pid, woken = bus_pid(machine), machine.show(SERVICE, "InvocationID")
     for _ in range(4):  # it is off the bus only for a moment
@@ -243,7 +242,7 @@ def test_a_daemon_reexec_wakes_no_idle_broker(machine: Machine, bus: BusUser, op
         time.sleep(0.5)
     assert machine.systemctl("is-active", SERVICE, check=False) == "inactive"
     assert machine.show(SERVICE, "InvocationID") == woken
-    operator.push({"A": "x"})  # and it is found again
+    operator.push({"A": "x"})  # and the service finds it again
     poll("the push", lambda: bus.get("SecretCount") == 1)
     assert bus_pid(machine) == pid
 
@@ -280,7 +279,7 @@ def test_a_new_broker_is_followed(machine: Machine, bus: BusUser, operator: Oper
 
 
 @one_bus
-def test_a_broker_that_cannot_be_reached_is_said(machine: Machine, bus: BusUser) -> None:
+def test_an_unreachable_broker_is_reported(machine: Machine, bus: BusUser) -> None:
     machine.systemctl("stop", "remo-broker-status.socket")
     machine.systemctl("mask", "--runtime", "remo-broker-status.socket")
     try:
@@ -306,7 +305,7 @@ def test_a_recreated_status_socket_is_found(machine: Machine, bus: BusUser) -> N
 # --- faults and abuse ------------------------------------------------------------------------------------------------
 
 
-def test_the_sockets_do_not_notice_a_new_bus(machine: Machine, bus: BusUser, operator: Operator) -> None:
+def test_a_new_bus_does_not_affect_the_sockets(machine: Machine, bus: BusUser, operator: Operator) -> None:
     operator.register("myrepo", ["A"])
     operator.push({"A": "x"})
     assert bus.get("SecretCount") == 1
@@ -331,8 +330,8 @@ def test_a_flood_by_an_unprivileged_user(machine: Machine, bus: BusUser, operato
     pid, before = bus_pid(machine), processor_ticks()
     sent = int(machine.run(["/usr/bin/python3", "-c", _FLOOD], user="nobody").stdout)
     assert sent > 200
-    # A hundred ticks a second: what following costs it, and as good as nothing more, whatever was
-    # sent.
+    # A hundred ticks a second: the cost of following the broker, and next to nothing more, whatever
+    # was sent.
     assert processor_ticks() - before < 30
     assert bus.get("ProjectCount") == PROJECTS
     assert bus_pid(machine) == pid
@@ -365,7 +364,7 @@ def test_what_the_process_may_do(machine: Machine, bus: BusUser, operator: Opera
         assert int(status[capabilities], 16) == 0
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
 
-    # Even root sees, where the process is, the status socket and no more of the broker.
+    # In the service's namespace, even root sees only the status socket of the broker.
     def inside(*command: str) -> str:
         done = machine.run(["nsenter", "-t", str(pid), "-m", "-n", "--", *command], check=False)
         return done.stdout + done.stderr

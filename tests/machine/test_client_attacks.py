@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.support.operator import Operator
 
 PEER = f"{SOURCE}/tests/support/hostile_peer.py"
-# In everybody's directory; the other names in it are what an attack would make.
+# In a world-writable directory; an attack would create the other names in it.
 PLACE = "/tmp/attacks"
 SOCKET = f"{PLACE}/hostile.sock"
 PWNED = f"{PLACE}/pwned"
@@ -61,7 +61,8 @@ def attacker(operator: Operator, place: str) -> str:
 
 @contextlib.contextmanager
 def listening(machine: Machine, user: str, *names: str) -> Iterator[Callable[[], str]]:
-    """A hostile listener of that user; the block gets what ends it and returns what it received."""
+    """A hostile listener of that user; yields a function that ends it and returns what it
+    received."""
     peer = machine.popen(["/usr/bin/python3", "-IS", PEER, SOCKET, json.dumps(names or ["A"])], user=user)
     try:
         assert peer.stdout is not None
@@ -88,8 +89,8 @@ def tab(machine: Machine, user: str, *words: str) -> list[str]:
 # --- a listener
 
 
-def test_a_hostile_listener_drives_no_command(machine: Machine, victim: str, place: str) -> None:
-    """One of the victim's own user, so that it is asked at all."""
+def test_a_hostile_listener_controls_no_command(machine: Machine, victim: str, place: str) -> None:
+    """It belongs to the victim's own user; otherwise clients would send nothing."""
     for names in (["A"], *([name] for name in NAMES)):
         with listening(machine, victim, *names):
             for command in COMMANDS if names == ["A"] else (["list"], ["exec", "--", "true"], ["env"], ["render"]):
@@ -132,7 +133,7 @@ def test_tab_evaluates_no_socket_s_name(machine: Machine, operator: Operator, pl
     assert not machine.path(PWNED).exists()
 
 
-def test_a_key_that_stands_twice_gets_no_token(machine: Machine, operator: Operator, victim: str) -> None:
+def test_a_duplicate_key_gets_no_token(machine: Machine, operator: Operator, victim: str) -> None:
     socket = operator.register("app", ["GITHUB_TOKEN"])
     operator.push({"GITHUB_TOKEN": "zqMarkerqz"})
     for request in ("host=github.com\nhost=attacker.example\n", "host=attacker.example\nhost=github.com\n"):
@@ -159,10 +160,10 @@ template = "{{value}}"
 """
 
 
-def test_only_the_registered_manifest_counts_and_files_are_the_owners(
+def test_only_the_registered_manifest_applies_and_files_belong_to_the_user(
     machine: Machine, operator: Operator, victim: str, attacker: str
 ) -> None:
-    """A nearer manifest, and a directory in memory that another user made first."""
+    """With a nearer manifest, and a directory in memory that another user created first."""
     project, vendored = "/home/dev/projects/app", "/home/dev/projects/app/vendor/app"
     machine.run(["rm", "-rf", project])
     machine.write(f"{project}/.remo/manifest.toml", BINDINGS)
@@ -185,7 +186,7 @@ def test_only_the_registered_manifest_counts_and_files_are_the_owners(
     machine.run(["sh", "-c", "rm -r /dev/shm/remo-secret-*"])
 
 
-def test_a_repository_keeps_no_operator_waiting_and_hands_out_no_file(
+def test_a_repository_neither_blocks_an_operator_nor_reveals_a_file(
     machine: Machine, operator: Operator, attacker: str
 ) -> None:
     project = f"{PLACE}/app"
@@ -222,8 +223,8 @@ def test_a_repository_keeps_no_operator_waiting_and_hands_out_no_file(
 # --- the caller's surroundings
 
 
-def test_roots_pager_is_none_of_the_callers(machine: Machine, operator: Operator, place: str) -> None:
-    """By its name, by the directory of programs, or by what `less` is told."""
+def test_the_caller_does_not_choose_roots_pager(machine: Machine, operator: Operator, place: str) -> None:
+    """Neither by its name, nor by PATH, nor by options for `less`."""
     operator.register("app", ["A"])
     script = f'#!/bin/sh\n[ "$LESSSECURE" = 1 ] && [ -z "$LESSSECURE_ALLOW" ] || touch {PWNED}\nexec cat\n'
     for name, text in (
@@ -246,7 +247,7 @@ def test_roots_pager_is_none_of_the_callers(machine: Machine, operator: Operator
     assert not machine.path(PWNED).exists()
 
 
-def test_no_program_imports_what_lies_where_it_is_run(machine: Machine, place: str) -> None:
+def test_no_program_imports_from_its_working_directory(machine: Machine, place: str) -> None:
     planted = f"{PLACE}/planted"
     code = f"open({PWNED!r}, 'w')\n"
     for name in ("json", "os", "site", "sitecustomize", "usercustomize", "encodings/__init__", "remo_broker/__init__"):
@@ -257,6 +258,6 @@ def test_no_program_imports_what_lies_where_it_is_run(machine: Machine, place: s
     for program in PROGRAMS:
         machine.run(["env", "-C", planted, program, "--version"], env=env)
         assert not machine.path(PWNED).exists(), program
-    # Of the static client, what it starts.
+    # For the static client: the program that it starts.
     machine.run(["env", "-C", planted, "remo-secret", "doctor"], env=env, check=False)
     assert not machine.path(PWNED).exists()

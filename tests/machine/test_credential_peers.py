@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from tests.support.machine import Machine
     from tests.support.operator import Operator
 
-# Binds an address as systemd does and prints how much it is answered, and whether that begins with a value.
+# Binds an address as systemd does, and prints how long the answer is and whether it begins with a
+# value.
 ASK = """
 import socket, sys
 client = socket.socket(socket.AF_UNIX)
@@ -41,7 +42,7 @@ def test_only_root_reaches_the_socket(machine: Machine, host: Operator) -> None:
 
 @pytest.mark.parametrize("user", ["nobody", "root"])
 def test_a_unit_of_a_users_own_service_manager_gets_nothing(machine: Machine, host: Operator, user: str) -> None:
-    """Not even of root's: it asks as root, but for a unit that is not the system's."""
+    """Not even root's own manager: it connects as root, but for a unit that is not the system's."""
     host.push({"PASSWORD": "zqSecretzq"})
     runtime, name = "/run/manager", f"load@{user}.service"
     machine.run(
@@ -77,7 +78,7 @@ def test_a_unit_of_a_users_own_service_manager_gets_nothing(machine: Machine, ho
 TOO_MUCH = 1024 * 1024 + 1
 
 
-def test_a_socket_that_was_opened_to_all_still_serves_root_alone(machine: Machine, host: Operator) -> None:
+def test_a_socket_opened_to_all_still_serves_only_root(machine: Machine, host: Operator) -> None:
     host.push({"PASSWORD": "zqSecretzq"})
     machine.path(SOCKET).chmod(0o666)
     ask = ["/usr/bin/python3", "-c", ASK, SOCKET, "abc/unit/load@x.service/password"]
@@ -110,7 +111,7 @@ def test_any_other_address_is_refused_and_recorded(machine: Machine, host: Opera
 def test_a_root_process_elsewhere_gets_nothing_under_the_name_of_a_unit(
     machine: Machine, host: Operator, namespaces: tuple[str, ...]
 ) -> None:
-    """As in a container of root's, where all abstract addresses are free."""
+    """As in a container of root, where all abstract addresses are free."""
     host.push({"PASSWORD": "zqSecretzq"})
     run = ["systemd-run", "--quiet", "--wait", "--pipe", "--unit=other", *namespaces]
     said = machine.run([*run, "/usr/bin/python3", "-c", ASK, SOCKET, "abc/unit/load@x.service/password"]).stdout
@@ -118,7 +119,7 @@ def test_a_root_process_elsewhere_gets_nothing_under_the_name_of_a_unit(
     assert ("load@x.service", "password", "unit_mismatch") in refusals(machine)
 
 
-def test_a_peer_that_never_reads_holds_up_no_other(machine: Machine, host: Operator) -> None:
+def test_a_peer_that_never_reads_delays_no_other(machine: Machine, host: Operator) -> None:
     host.push({"PASSWORD": "zq"})
     silent = "client.connect(sys.argv[1]); print('connected', flush=True); sys.stdin.read()"
     process = machine.popen(

@@ -1,6 +1,6 @@
-"""`LoadCredential=` from the broker: the right bytes or no start, and why.
+"""`LoadCredential=` from the broker: the right bytes, or no start and a reason.
 
-Each unit is real, and so is what systemd makes of the answer.
+Each unit is real, and so is systemd's handling of the answer.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def test_a_unit_loads_the_bytes_of_its_secrets(machine: Machine, host: Operator)
 
 
 def test_the_manuals_example_is_a_backup_that_gets_its_password(machine: Machine, host: Operator) -> None:
-    """As it stands there, all but the program."""
+    """Literally, except for the program."""
     page = (REPOSITORY / "man/remo-broker.toml.5").read_text()
     blocks = dict(re.findall(r"\.Pa (\S+) :\n\.Bd -literal -offset indent\n(.*?)\.Ed", page, re.DOTALL))
     then = re.findall(r"^# (.*)$", page.partition("\nThen:\n")[2], re.MULTILINE)
@@ -62,7 +62,7 @@ def test_the_manuals_example_is_a_backup_that_gets_its_password(machine: Machine
         machine.write(path, text.replace("restic backup /home", "cp ${RESTIC_PASSWORD_FILE} /run/loaded-backup"))
     assert host.main_pid() == 0
     host.push({"RESTIC_PASSWORD": "zq"})
-    assert host.main_pid() != 0  # systemd starts no socket unit now
+    assert host.main_pid() != 0  # systemd does not start the socket unit now
     try:
         for command in then:
             machine.run(command.split())
@@ -231,7 +231,7 @@ def test_many_credentials_of_one_unit_are_all_loaded(machine: Machine, host: Ope
     assert len(given) == len(names)
 
 
-def test_a_reload_brings_new_rules_into_force(machine: Machine, host: Operator) -> None:
+def test_a_reload_applies_new_rules(machine: Machine, host: Operator) -> None:
     host.push({"PASSWORD": "zq"})
     unit(machine, "new.service", "password")
     fails(machine, "new.service", "not_in_configuration")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.support.machine import Machine
 
-# Sends journald a record with fields of the caller's choice, as any user may.
+# Sends journald a record with arbitrary fields, as any user may.
 FORGE = """
 import socket, sys
 sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -25,7 +25,7 @@ sender.connect("/run/systemd/journal/socket")
 sender.send(sys.stdin.buffer.read())
 """
 
-# The command in the interpreter that it is installed for; it prints on standard error how many functions it called.
+# The command in its interpreter; prints on standard error how many functions it called.
 PYTHON = "/usr/lib/remo-broker/bin/python3"
 COUNTED = """
 import sys
@@ -62,7 +62,7 @@ def audit(machine: Machine, *arguments: str) -> list[dict[str, Any]]:
 # --- status
 
 
-def test_status_wakes_nobody(machine: Machine) -> None:
+def test_status_does_not_start_the_broker(machine: Machine) -> None:
     assert says(machine, "status", status=3).splitlines() == [
         "○ remo-broker",
         " State: idle; it holds no secrets, and the next connection starts it",
@@ -82,7 +82,7 @@ def test_status_of_a_broker_that_cannot_start(machine: Machine, operator: Operat
 
     def state() -> tuple[int, str]:
         done = brokerctl(machine, "status", "-j")
-        # In the moment of one more attempt nothing can be told.
+        # During another attempt its state is unknown.
         return done.returncode, json.loads(done.stdout)["state"] if done.stdout else done.stderr
 
     poll("the start to have failed", lambda: state() == (1, "failed"))
@@ -106,7 +106,7 @@ def test_a_broker_that_cannot_start_is_reported_at_once(machine: Machine) -> Non
         assert "nonsense" in done.stderr
 
 
-def test_without_permission(machine: Machine) -> None:
+def test_commands_without_permission(machine: Machine) -> None:
     machine.systemctl("start", SERVICE)
     for command, status in (("status", 4), ("list", 1)):
         done = brokerctl(machine, command, user="nobody")
@@ -126,7 +126,7 @@ def test_without_permission(machine: Machine) -> None:
 
 @pytest.fixture
 def reviewed(machine: Machine, operator: Operator) -> str:
-    """A time after which one project has fetched, missed and been denied, and others have tried."""
+    """A time after which one project had gets of all outcomes, and another was refused."""
     begin = f"@{time.time():.6f}"
     operator.register("tools-c", ["TOKEN", "MISSING"])
     machine.run(["usermod", "--append", "--groups", "remo-broker", "games"])
@@ -183,11 +183,11 @@ def test_review_for_people(machine: Machine, reviewed: str) -> None:
     assert "zqMarkerzq" not in says(machine, "audit", "--since", reviewed, "--all", "--json=pretty")
 
 
-def test_a_project_that_never_was_is_an_error(machine: Machine, reviewed: str) -> None:
+def test_an_unknown_project_is_an_error(machine: Machine, reviewed: str) -> None:
     done = brokerctl(machine, "audit", "--project=tools-typo")
     assert done.returncode == 1
     assert "no project tools-typo" in done.stderr
-    # One that was, or is, may have nothing in the span.
+    # A former or current project may have no records in the span.
     assert brokerctl(machine, "audit", "--project=tools-c", "--until=2020-01-01").returncode == 0
     machine.run(["remo-brokerctl", "unregister", "--no-enable", "tools-d"])
     assert brokerctl(machine, "audit", "--project=tools-d", "--until=2020-01-01").returncode == 0
@@ -229,8 +229,8 @@ def test_summary(machine: Machine, operator: Operator, reviewed: str) -> None:
 
 @pytest.mark.parametrize("user", ["nobody", "root", "remo-broker", "remo-broker-manifest"])
 def test_forged_records_are_not_shown(machine: Machine, reviewed: str, user: str) -> None:
-    """Another sender of our fields to journald, and of the unit's name: the trusted fields
-    tell."""
+    """Another process sends our fields and the unit's name to journald; the trusted fields reveal
+    it."""
     record = (
         "MESSAGE=Project tools-c fetched FORGED.\nSYSLOG_IDENTIFIER=remo-broker\nPRIORITY=6\n"
         "MESSAGE_ID=646507820fc6454c85c2413b72918c0a\nREMO_EVENT=fetch\nREMO_PROJECT=tools-c\nREMO_SECRET=FORGED\n"
@@ -254,7 +254,7 @@ def test_follow(machine: Machine, operator: Operator, reviewed: str) -> None:
                 operator.get("tools-c", name)
                 assert json.loads(follower.stdout.readline())["secret"] == name
         finally:
-            # It ends when it has something to write and its output is closed.
+            # It exits when it writes to its closed output.
             follower.stdout.close()
             operator.get("tools-c", "TOKEN")
     assert follower.returncode == 0
@@ -276,7 +276,7 @@ def test_follow_since(machine: Machine, operator: Operator, reviewed: str) -> No
 
 
 def test_many_entries_of_others_cost_nothing(machine: Machine, reviewed: str) -> None:
-    """They are passed over in the journal by its index, not one by one in Python."""
+    """The journal's index skips them, not Python one by one."""
     flood = (
         "import socket\n"
         "s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.connect('/run/systemd/journal/socket')\n"
@@ -313,7 +313,7 @@ def test_completions_and_the_one_file(machine: Machine, operator: Operator) -> N
     assert done.stdout == "value"
 
 
-def test_as_long_as_the_broker_restarts(machine: Machine, operator: Operator) -> None:
+def test_wait_bridges_a_restart_of_the_broker(machine: Machine, operator: Operator) -> None:
     """`remo-secret wait` bridges the time without secrets after a restart."""
     operator.register("tools-f", ["TOKEN"])
     operator.push({"TOKEN": "value"})

@@ -1,6 +1,5 @@
-"""Containers of real engines: a user who is in no group fetches the project's secrets, whatever
-happens on the host.
-"""
+"""Containers of real engines: a user in no group fetches the project's secrets, whatever happens on
+the host."""
 
 from __future__ import annotations
 
@@ -38,14 +37,14 @@ def sockets(project: str) -> dict[str, str]:
 
 
 def gets(container: Container) -> str:
-    """The secret, or why it cannot be had."""
+    """The secret, or the error."""
     status, printed = container.run("remo-secret get TOKEN")
     assert status == 0, printed
     return printed
 
 
 @pytest.mark.parametrize("kind", engines.ENGINES, ids=lambda kind: kind.name)
-def test_it_gets_secrets_over_all_that_happens_on_the_host(
+def test_a_container_gets_secrets_whatever_happens_on_the_host(
     machine: Machine, operator: Operator, project: str, kind: type[Engine]
 ) -> None:
     engine = kind(machine)
@@ -89,7 +88,7 @@ def test_a_reboot_leaves_new_containers_served(machine: Machine, operator: Opera
 
 
 def light(machine: Machine) -> list[tuple[Engine, str]]:
-    """Each engine with an image that takes no time to make."""
+    """Each engine with an image that is quick to make."""
     return [(kind(machine), BUSYBOX if issubclass(kind, Podman) else WITH_TOOLS) for kind in engines.ENGINES]
 
 
@@ -117,7 +116,7 @@ def test_what_devcontainer_prints_starts_a_container(
 
 
 @pytest.mark.parametrize("kind", [Podman, RootlessPodman], ids=lambda kind: kind.name)
-def test_the_static_client_needs_nothing_of_the_image(
+def test_the_static_client_needs_nothing_from_the_image(
     machine: Machine, operator: Operator, project: str, kind: type[Podman]
 ) -> None:
     engine = kind(machine)
@@ -138,7 +137,8 @@ DEVCONTAINER = f"{SOURCE}/{DEVCONTAINERS.relative_to(REPOSITORY)}/node_modules/.
 
 
 def test_the_reference_tool_starts_a_dev_container(machine: Machine, operator: Operator) -> None:
-    """With rootless podman: the Feature's client is in it, and its entry point has waited."""
+    """With rootless podman: the container has the Feature's client, and its entry point has
+    waited."""
     install_devcontainer()
     if not machine.path("/usr/bin/node").exists():
         unavailable("the machine has no node to run the tool")
@@ -241,7 +241,7 @@ def test_what_devcontainer_prints_is_a_file_of_settings_for_nspawn(
 
 @pytest.fixture
 def images_of_the_readme(machine: Machine) -> list[Podman]:
-    """What its lines take for granted: `debian:12` in podman."""
+    """The image that its lines assume: `debian:12` in podman."""
     podmans = [Podman(machine), RootlessPodman(machine)]
     for podman in podmans:
         podman.pull(MINBASE)
@@ -252,7 +252,7 @@ def images_of_the_readme(machine: Machine) -> list[Podman]:
 
 
 @pytest.mark.usefixtures("tree")
-def test_the_readmes_lines_work_as_they_stand(
+def test_the_readmes_lines_work_literally(
     machine: Machine, operator: Operator, images_of_the_readme: list[Podman]
 ) -> None:
     register, podman, nspawn = readme_lines()
@@ -270,9 +270,9 @@ def test_the_readmes_lines_work_as_they_stand(
         for engine in images_of_the_readme:
             done = machine.run([*engine.environment, "sh", "-c", podman], user=engine.user)
             assert done.stdout == SECRETS["GITHUB_TOKEN"], (event, engine.name)
-            if engine.user is not None and event == "nothing":  # the other way that the table has
+            if engine.user is not None and event == "nothing":  # the table's other way
                 other = podman.replace("--group-add keep-groups", "--userns keep-id")
                 done = machine.run([*engine.environment, "sh", "-c", other], user=engine.user)
                 assert done.stdout == SECRETS["GITHUB_TOKEN"]
-        # On nspawn's terminal, where the client ends the line.
+        # On nspawn's terminal, the client ends the line.
         assert machine.run(in_a_unit(nspawn)).stdout.strip() == SECRETS["GITHUB_TOKEN"], event

@@ -1,4 +1,4 @@
-"""The audit cannot be forged: neither by the names that are asked for nor by others' entries."""
+"""The audit cannot be forged, neither by requested names nor by other programs' entries."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tests.support.machine import Machine
     from tests.support.operator import Operator
 
-# Of these tests alone: the journal keeps what others have written.
+# Used by these tests only: the journal keeps entries of others.
 PROJECT = "forged"
 
 FORGED = {
@@ -50,14 +50,14 @@ def test_names_forge_nothing(machine: Machine, reviewed: Operator) -> None:
     assert len(entries) == len(FORGED)
     assert not machine.journal("MESSAGE=forged")
     for kind, entry in zip(FORGED, entries, strict=True):
-        # What is served says from where besides.
+        # Served gets also say from where.
         assert {name for name in entry if name.startswith("REMO_")} == {
             name for name in plain if name.startswith("REMO_") and name != "REMO_BACKEND"
         }, kind
         assert (entry["REMO_DECISION"], entry["REMO_OUTCOME"]) == ("deny", "denied"), kind
         assert entry["PRIORITY"] == "4"
         shown: Any = entry["REMO_SECRET"]
-        assert isinstance(shown, str), kind  # a list would be a field that stands twice, or bytes
+        assert isinstance(shown, str), kind  # a list would be a duplicate field, or bytes
         assert shown.isascii(), kind
         assert shown.isprintable(), kind
         assert len(shown) <= 128, kind
@@ -69,7 +69,7 @@ def test_names_forge_nothing(machine: Machine, reviewed: Operator) -> None:
 
 
 def documented_queries() -> list[list[str]]:
-    """How the manual has one look at the audit without our own tool."""
+    """The manual's queries of the audit without our own tool."""
     page = (REPOSITORY / "man/remo-broker.8").read_text()
     queries = [line.split() for line in page.splitlines() if line.startswith("journalctl ") and "REMO_" in line]
     assert queries
@@ -77,8 +77,8 @@ def documented_queries() -> list[list[str]]:
 
 
 @pytest.mark.parametrize("user", ["nobody", "root", "remo-broker", "remo-broker-manifest"])
-def test_other_peoples_entries_are_not_shown(machine: Machine, reviewed: Operator, user: str) -> None:
-    """Another writer of an entry with our fields: the documented queries do not show it. The review:
+def test_other_programs_entries_are_not_shown(machine: Machine, reviewed: Operator, user: str) -> None:
+    """The documented queries do not show another program's entry with our fields. For the review,
     see test_ctl."""
     reviewed.get(PROJECT, "TOKEN")
     reviewed.get(PROJECT, "FOREIGN")

@@ -80,7 +80,7 @@ def test_two_machines_are_reviewed_as_one(machine: Machine, machines: Machines) 
         if not machine.path(program).exists():
             unavailable(f"{program} is not in this machine")
     other.reset("remo-broker-admin.socket")
-    # Of what other tests left in these journals, records may be missing.
+    # Records of other tests in these journals may be missing.
     since = f"--since=@{time.time():.6f}"
     hosts = {"alpha": (machine, "FIRST"), "beta": (other, "SECOND")}
     for name, (one, secret) in hosts.items():
@@ -90,7 +90,7 @@ def test_two_machines_are_reviewed_as_one(machine: Machine, machines: Machines) 
             operator.push({secret: "zqSecretzq"})
             one.ask(path, {"op": "get", "name": secret}, user="root")
             one.ask(path, {"op": "get", "name": "ELSEWHERE"}, user="root")
-            # Any user may write such an entry; it is not a broker's.
+            # Any user may write such an entry; it does not come from a broker.
             forged = "MESSAGE=x\nREMO_EVENT=fetch\nREMO_PROJECT=gathered\nREMO_SECRET=FORGED\n"
             one.run(["logger", "--journald"], stdin=forged)
             one.run(["journalctl", "--sync"])

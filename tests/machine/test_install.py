@@ -14,7 +14,7 @@ from tests.support.operator import ADMIN, SERVICE, Operator
 if TYPE_CHECKING:
     from tests.support.machine import Machine
 
-# Everything of the machine that bears the project's name, its journal and other tests' containers aside.
+# Everything on the machine with the project's name, except its journal and other tests' containers.
 NAMED = (
     "find /usr /etc /opt /run /var/lib /var/cache /var/spool ( -path /usr/src -o -path /var/lib/containers ) -prune"
     " -o ( -name *remo-broker* -o -name *remo_broker* -o -name *RemoBroker* -o -name *remo-secret* ) -print"
@@ -27,14 +27,14 @@ def named(machine: Machine) -> set[str]:
 
 
 def kept_out(machine: Machine) -> None:
-    """Nobody but root may change what is installed, and everybody may read it."""
+    """Assert that only root may change installed files, and every user may read them."""
     where = "/usr/lib/remo-broker /usr/bin/remo-* /usr/share/remo-broker /usr/lib/systemd/system/remo-broker*"
     for test in ("-perm /022", "! -perm -004", "! -user root", "-type d ! -perm -005"):
         found = machine.run(["sh", "-c", f"find {where} ! -type l {test}"]).stdout
         assert found == "", test
 
 
-def test_what_is_installed(machine: Machine) -> None:
+def test_installed_files_and_units(machine: Machine) -> None:
     kept_out(machine)
     for program in PROGRAMS:
         shown = machine.run(["/bin/sh", "-c", f"cd / && {program} --version"], user="nobody")
@@ -69,8 +69,8 @@ def test_the_static_client_is_installed_for_each_architecture(machine: Machine) 
         assert machine.path(f"{feature}/remo-secret.{other}").exists() == (compiler or other == own), other
 
 
-def test_where_no_compiler_is_the_installer_says_so(machine: Machine) -> None:
-    """Its step that compiles, where the only programs are those that it calls by name."""
+def test_the_installer_reports_a_missing_compiler(machine: Machine) -> None:
+    """Its compile step, with only those programs that it calls by name."""
     script = f"""
         mkdir -p /tmp/few && ln -sf $(command -v uname) $(command -v mkdir) $(command -v rm) $(command -v cat) /tmp/few
         cd {SOURCE} && work=$(mktemp -d) python=/usr/bin/python3 PATH=/tmp/few
@@ -84,9 +84,8 @@ def test_where_no_compiler_is_the_installer_says_so(machine: Machine) -> None:
     assert printed.endswith("/static/*\n"), "there is no file"
 
 
-def test_programs_import_nothing_of_the_callers(machine: Machine) -> None:
-    """An operator runs them in a project's directory, with whatever variables the project's tools
-    have set."""
+def test_programs_import_nothing_from_the_caller(machine: Machine) -> None:
+    """An operator runs them in a project's directory, with variables set by the project's tools."""
     place = "/tmp/hostile"
     for name in ("encodings", "json", "socket", "subprocess", "usercustomize", "remo_broker"):
         machine.write(f"{place}/{name}.py", "import os\nos.write(2, b'imported')\n")
@@ -111,7 +110,7 @@ def test_uninstall_leaves_the_configuration(machine: Machine) -> None:
     assert "/etc/remo-broker" in said
     try:
         assert named(machine) == {"/etc/remo-broker"}
-        # systemd forgets a unit when it gets round to it.
+        # systemd forgets a unit with some delay.
         poll("systemd to forget", lambda: not machine.systemctl("list-units", "--all", "--no-legend", "remo-broker*"))
         assert machine.systemctl("list-unit-files", "--no-legend", "remo-broker*", check=False) == ""
         ownerless = machine.run(["find", "/run", "/etc", "/var/lib", "-xdev", "(", "-nouser", "-o", "-nogroup", ")"])
@@ -124,7 +123,7 @@ def test_uninstall_leaves_the_configuration(machine: Machine) -> None:
         machine.run([f"{SOURCE}/run", "uninstall"])
     finally:
         restore(machine)
-    # With the configuration that was left, it comes back.
+    # With the remaining configuration, it can be installed again.
     machine.systemctl("enable", "--now", "remo-broker-admin.socket")
     assert machine.ask(ADMIN, {"op": "status"})["ok"] is True
 
@@ -141,7 +140,7 @@ def test_into_a_directory(machine: Machine) -> None:
     machine.run(["sh", "-c", f"tar -c -C {SOURCE} {left_out} . | tar -x -C '{source}'"])
     machine.write("/tmp/build/.config/pip/pip.conf", "[install]\nuser = true\n")
     elsewhere = {"PIP_USER": "1", "PIP_TARGET": "/tmp/build/target", "PIP_PREFIX": "/tmp/build/prefix"}
-    # Relative to where the caller is.
+    # Relative to the caller's directory.
     env = {**pip_environment(), **elsewhere, "HOME": "/tmp/build", "DESTDIR": "destination"}
     machine.run(["sh", "-c", f"cd /tmp/build && exec '{source}/run' install"], env=env, timeout=180)
     assert machine.run(["find", "/tmp/build/target", "/tmp/build/prefix"], check=False).stdout == ""
@@ -207,8 +206,8 @@ def test_help_and_an_unknown_verb(machine: Machine) -> None:
     assert "instal" in wrong.stderr
 
 
-def test_another_python_is_said_to_be_the_reason(machine: Machine) -> None:
-    """The host was upgraded to the next release of its distribution."""
+def test_a_changed_python_is_named_as_the_reason(machine: Machine) -> None:
+    """For example after an upgrade of the distribution."""
     text = machine.path("/usr/bin/remo-brokerctl").read_text()
     machine.write("/usr/bin/remo-brokerctl.next", text.replace("!= (3, ", "!= (3, 9"))
     tried = machine.run(["/usr/bin/python3", "-SI", "/usr/bin/remo-brokerctl.next"], check=False)

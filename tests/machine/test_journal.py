@@ -1,5 +1,5 @@
-"""The audit's own journal: no other user writes to it, delays it or displaces it, and everything
-follows."""
+"""The audit's own journal: no other user can write to it, delay it or displace records, and all
+tools read it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def own_journal(machine: Machine) -> Iterator[None]:
     assert machine.show(SERVICE, "LogNamespace") == {"LogNamespace": ""}
 
 
-def test_the_review_reads_both_journals_and_all_of_each(machine: Machine, operator: Operator) -> None:
+def test_the_review_reads_both_journals_completely(machine: Machine, operator: Operator) -> None:
     operator.register("twojournals", ["TOKEN"])
     operator.get("twojournals", "BEFORE")
     machine.run(["remo-brokerctl", "setup-journal", "--now"])
@@ -54,7 +54,7 @@ def test_the_review_reads_both_journals_and_all_of_each(machine: Machine, operat
             ["journalctl", f"--namespace={NAMESPACE}", "REMO_PROJECT=twojournals", "-x", "--no-pager"]
         ).stdout
         assert "AFTER" in own
-        assert "░░" in own  # the catalog explains there too
+        assert "░░" in own  # the catalog applies there too
     finally:
         machine.systemctl("stop", SERVICE)
         machine.run(["remo-brokerctl", "setup-journal", "--remove"])
@@ -67,14 +67,14 @@ def test_status_names_the_namespace(machine: Machine, operator: Operator, own_jo
 
 
 @pytest.mark.parametrize("user", ["nobody", "remo-broker"])
-def test_nobody_else_writes_to_it(machine: Machine, operator: Operator, own_journal: None, user: str) -> None:
+def test_no_other_process_can_write_to_it(machine: Machine, operator: Operator, own_journal: None, user: str) -> None:
     operator.register("closed", ["TOKEN"])
     operator.get("closed", "TOKEN")
     done = machine.run(["/usr/bin/python3", "-c", _SEND], user=user, check=False)
     assert "PermissionError" in done.stderr
 
 
-def test_a_stalled_journald_of_others_delays_nobody(machine: Machine, operator: Operator, own_journal: None) -> None:
+def test_a_stalled_default_journald_delays_no_client(machine: Machine, operator: Operator, own_journal: None) -> None:
     operator.configure('audit_failure = "deny"\n')
     operator.register("stalled", ["TOKEN"])
     operator.push({"TOKEN": "value"})
@@ -86,7 +86,9 @@ def test_a_stalled_journald_of_others_delays_nobody(machine: Machine, operator: 
     assert [one["outcome"] for one in found][-51:] == ["ok"] * 51
 
 
-def test_a_flood_of_others_displaces_nothing(machine: Machine, operator: Operator, own_journal: None) -> None:
+def test_a_flood_in_the_default_journal_displaces_nothing(
+    machine: Machine, operator: Operator, own_journal: None
+) -> None:
     operator.register("kept", ["TOKEN"])
     for number in range(20):
         operator.get("kept", f"N{number}")
@@ -105,14 +107,14 @@ def test_a_flood_of_others_displaces_nothing(machine: Machine, operator: Operato
     assert machine.run(["remo-brokerctl", "audit", "--verify", f"--namespace={NAMESPACE}"], check=False).returncode == 0
 
 
-def test_in_the_default_journal_what_a_flood_displaces_shows(machine: Machine, operator: Operator) -> None:
+def test_in_the_default_journal_displaced_records_are_detected(machine: Machine, operator: Operator) -> None:
     operator.register("gone", ["TOKEN"])
     since = f"--since=@{time.time():.6f}"
     for number in range(20):
         operator.get("gone", f"N{number}")
     machine.run(["journalctl", "--sync"])
     assert json.loads(machine.run(["remo-brokerctl", "audit", "--verify", "-j", since]).stdout)["missing"] == 0
-    # Everything that is there, as a flood of small entries in the end does.
+    # All entries, as a flood of small entries eventually does.
     machine.run(["sh", "-c", "journalctl --rotate && journalctl --vacuum-size=1 && rm -f /var/log/journal/*/system@*"])
     operator.get("gone", "LAST")
     done = machine.run(["remo-brokerctl", "audit", "--verify", "-j"], check=False)
@@ -130,7 +132,7 @@ def test_in_the_default_journal_what_a_flood_displaces_shows(machine: Machine, o
         operator.do("status")
 
 
-def test_a_hanging_journal_of_its_own_is_noticed(machine: Machine, operator: Operator, own_journal: None) -> None:
+def test_a_hang_of_its_own_journald_is_detected(machine: Machine, operator: Operator, own_journal: None) -> None:
     operator.configure('audit_failure = "deny"\n')
     operator.register("hanging", ["TOKEN"])
     operator.push({"TOKEN": "value"})

@@ -1,5 +1,5 @@
-"""`./run install` over another version that is in use: units that have moved since, sockets with
-clients, a sidecar, another Python. Whatever an upgrade must keep is held here, in one upgrade: an
+"""`./run install` over another version in use: units that have moved, sockets with clients, a
+sidecar, another Python. One upgrade tests everything that an upgrade must keep, because an
 installation is expensive."""
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LIB = "/usr/lib/remo-broker"
 UNITS = "/usr/lib/systemd/system"
-# What the older version had: a socket and a helper of other names, a drop-in for the latter, and a
+# Only in the older version: a socket and a helper with other names, a drop-in for the helper, and a
 # program.
 MOVED = "remo-broker-moved.socket"
 MOVED_SOCKET = "/run/remo-moved.sock"
@@ -33,13 +33,14 @@ OLD_FILES = {
     "/usr/bin/remo-former": "#!/bin/sh\n",
     "/usr/share/remo-broker/former": "",
 }
-# What the new version has and the older one lacked.
+# Only in the new version.
 NEW_SOCKET = "remo-broker-status.socket"
 
 
 @pytest.fixture
 def older(machine: Machine, operator: Operator) -> str:
-    """The machine with an older version that runs and has clients; the socket of its project."""
+    """The machine with an older version that runs and has clients; yields the socket of its
+    project."""
     for path, text in OLD_FILES.items():
         machine.write(path, text)
     machine.run(["usermod", "-g", "remo-broker", "remo-broker"])
@@ -64,7 +65,7 @@ def value(operator: Operator, project: str) -> str | None:
 
 @contextlib.contextmanager
 def mounted(machine: Machine, directory: str) -> Iterator[str]:
-    """The directory as a container has it."""
+    """The directory as mounted in a container."""
     machine.run(["sh", "-c", f"mkdir -p /run/inside && mount --bind {directory} /run/inside"])
     try:
         yield "/run/inside"
@@ -81,14 +82,14 @@ def test_an_upgrade_under_load(machine: Machine, operator: Operator, older: str)
         container = stack.enter_context(mounted(machine, operator.mount("kept").removesuffix("/broker.sock")))
         for load in loads:
             stack.enter_context(load)
-        # Whatever the operator's umask.
+        # Independent of the operator's umask.
         command = f"umask 077 && exec {SOURCE}/run install"
         machine.run(["sh", "-c", command], env=pip_environment(), timeout=INSTALL_SECONDS)
         served = [load.answers for load in loads]
         poll("answers", lambda: all(one.answers > old for one, old in zip(loads, served, strict=True)))
         assert machine.ask(f"{container}/broker.sock", {"op": "ping"})["project"] == "kept"
 
-    # No client notices.
+    # No client is affected.
     assert [load.refused for load in loads] == [[], [], []]
     assert operator.main_pid() not in {0, before}
     assert [operator.inode(one) for one in paths] == inodes
@@ -98,7 +99,7 @@ def test_an_upgrade_under_load(machine: Machine, operator: Operator, older: str)
 
     assert machine.run(["id", "-gn", "remo-broker"]).stdout.strip() == "remo-broker-daemon"
 
-    # What the new version lacks is stopped and removed.
+    # Units that the new version lacks are stopped and removed.
     for unit in (MOVED, HELPER):
         poll(f"the end of {unit}", lambda unit=unit: machine.systemctl("is-active", unit, check=False) == "inactive")  # type: ignore[misc]
     for path in (*OLD_FILES, f"{UNITS}/{HELPER}.d", f"{LIB}.old", f"{LIB}.new"):
@@ -107,13 +108,13 @@ def test_an_upgrade_under_load(machine: Machine, operator: Operator, older: str)
     unreadable = machine.run(["find", LIB, "/usr/share/remo-broker", "!", "-perm", "-004"])
     assert unreadable.stdout == ""
 
-    # What the older version lacked listens: it is part of what was enabled once.
+    # Sockets that the older version lacked listen: they belong to the enabled set.
     assert machine.systemctl("is-enabled", NEW_SOCKET) == "enabled"
     assert machine.ask(STATUS, {"op": "status"})["ok"] is True
 
 
-def test_what_was_made_for_another_python_is_replaced(machine: Machine, operator: Operator, older: str) -> None:
-    """The release was upgraded: no program starts, the sockets listen, and those who connect wait
+def test_an_installation_for_another_python_is_replaced(machine: Machine, operator: Operator, older: str) -> None:
+    """After an upgrade of the distribution no program starts; the sockets listen, and clients wait
     for the new version."""
     broken = (
         f"cd {LIB}/lib && mv python3.* python3.9 && sed -i 's/^if sys.version_info.*/if True:/' /usr/bin/remo-broker"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PLACE = "/var/tmp/packages"
 BROKER = f"{PLACE}/remo-broker.deb"
 SECRET = f"{PLACE}/remo-secret.deb"
-# The same with an older version's number, and a unit that this one lacks.
+# The same package with an older version number, and a unit that this one lacks.
 OLDER = f"{PLACE}/older.deb"
 MOVED = "remo-broker-moved.socket"
 MOVED_SOCKET = "/run/remo-moved.sock"
@@ -109,8 +109,8 @@ def test_what_is_in_etc_is_a_conffile(packages: Machine) -> None:
     assert set(marked.split()) == set(names.stdout.split())
 
 
-def test_an_upgrade_under_load_refuses_nobody(fresh: Machine) -> None:
-    """And the sockets are the same ones, those of projects registered meanwhile included."""
+def test_an_upgrade_under_load_refuses_no_client(fresh: Machine) -> None:
+    """The sockets stay the same ones, including those of projects registered at run time."""
     dpkg(fresh, "--install", OLDER)
     fresh.systemctl("enable", "--now", MOVED)
     operator = Operator(fresh)
@@ -132,7 +132,7 @@ def test_an_upgrade_under_load_refuses_nobody(fresh: Machine) -> None:
     assert operator.main_pid() not in {0, before}
     assert {one: operator.inode(one) for one in inodes} == inodes
     assert operator.get("app", "TOKEN")["reason"] == "no_snapshot"
-    # What the new version lacks is stopped and enabled no more.
+    # Units that the new version lacks are stopped and no longer enabled.
     assert fresh.systemctl("is-active", MOVED, check=False) != "active"
     assert fresh.run(["find", "/etc/systemd/system", "-name", MOVED]).stdout == ""
 
@@ -145,7 +145,7 @@ def test_an_upgrade_keeps_what_the_administrator_disabled(fresh: Machine) -> Non
     assert fresh.systemctl("is-active", "remo-broker-admin.socket", check=False) == "inactive"
 
 
-def test_remove_stops_everything_and_keeps_what_was_set_up(fresh: Machine) -> None:
+def test_remove_stops_everything_and_keeps_the_configuration(fresh: Machine) -> None:
     dpkg(fresh, "--install", BROKER)
     operator = Operator(fresh)
     operator.configure("idle_exit_seconds = 0\n")
@@ -179,14 +179,14 @@ def test_purge_leaves_nothing(fresh: Machine) -> None:
 
     assert fresh.path(foreign).exists()
     fresh.run(["rm", "-r", "/etc/systemd/system/remo-web@x.service.d"])
-    assert named(fresh) <= before  # an earlier test may have left a configuration, which is gone as well
+    assert named(fresh) <= before  # an earlier test may have left a configuration, which is removed as well
     for database in ("passwd", "group"):
         assert "remo-broker" not in fresh.run(["getent", database]).stdout
     ownerless = fresh.run(["find", "/run", "/etc", "/var/lib", "-xdev", "(", "-nouser", "-o", "-nogroup", ")"])
     assert ownerless.stdout == ""
 
 
-def test_the_package_for_containers_is_the_command_alone(fresh: Machine) -> None:
+def test_the_package_for_containers_has_only_the_command(fresh: Machine) -> None:
     dpkg(fresh, "--install", SECRET)
     files = dpkg(fresh, "--listfiles", "remo-secret").split()
     assert "/usr/bin/remo-secret" in files
@@ -196,7 +196,7 @@ def test_the_package_for_containers_is_the_command_alone(fresh: Machine) -> None
     assert fresh.path("/usr/bin/remo-secret").read_bytes().startswith(b"\x7fELF")
 
 
-def test_what_the_package_has_installed_is_not_replaced_by_run(fresh: Machine) -> None:
+def test_run_does_not_replace_files_of_the_package(fresh: Machine) -> None:
     dpkg(fresh, "--install", BROKER)
     for verb in ("install", "uninstall"):
         tried = fresh.run([f"{SOURCE}/run", verb], check=False)

@@ -1,4 +1,4 @@
-"""Requesters of the kinds that a developer's host has, each started by what starts it there."""
+"""The kinds of requesters on a developer's host, each started as it is there."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_container_of_rootless_podman(machine: Machine, session: Session, watc
         started = machine.run([*podman.environment, "podman", "start", "--attach", container])
         assert started.stdout == "value"
         found = identity(machine)
-        # Its user is one of those that the user's own are mapped to.
+        # Its uid is one of those mapped for the user.
         assert found.pop("peer_uid") >= 100_000
         assert found == {
             "peer_comm": "remo-secret",
@@ -59,7 +59,7 @@ def test_a_container_of_rootless_podman(machine: Machine, session: Session, watc
             "peer_unit": session.manager,
             "peer_user_unit": f"libpod-{container}.scope",
         }
-        # What a user calls a container is for that user.
+        # A user's name for a container is shown only to that user.
         assert f"remo-secret in {container[:12]} of user@{session.uid}" in shown(machine)
         assert f"remo-secret in web-1 of user@{session.uid}" in shown(machine, *session.become)
     finally:
@@ -94,7 +94,7 @@ def test_a_login_session(machine: Machine, session: Session, watched: str) -> No
 
 
 def test_a_container_in_a_container(machine: Machine, watched: str) -> None:
-    """The inner one is what the outer one says; the host knows the outer one."""
+    """The inner one is the outer one's claim; the host knows only the outer one."""
     inner = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--pipe", "--volatile=overlay"]
     inner += [f"--directory={engines.root_on_machine(WITH_TOOLS)}", "--machine=inner"]
     inner += [f"--bind-ro={source}:{target}" for source, target in engines.mounts("watched").items()]

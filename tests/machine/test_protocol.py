@@ -1,5 +1,5 @@
-"""Every operation through the real units: what the sidecar, the operator and the projects' tools
-do."""
+"""Every operation through the real units, as used by the sidecar, the operator and the projects'
+tools."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_reload_and_unregister(machine: Machine, operator: Operator) -> None:
             return answer
 
         operator.manifest("app", ["NEW"])
-        assert get("NEW")["code"] == "denied"  # an edit changes nothing until an operator says so
+        assert get("NEW")["code"] == "denied"  # an edit changes nothing until an operator reloads
         assert operator.do("reload", name="app")["allowlist"] == ["NEW"]
         assert get("NEW")["value"] == "n"
         machine.write("/home/dev/projects/app/.devcontainer/remo-broker.toml", "schema_version = 2\n")
@@ -100,7 +100,7 @@ def test_reload_and_unregister(machine: Machine, operator: Operator) -> None:
     assert operator.do("status")["projects"] == []
 
 
-def test_register_says_what_is_wrong(machine: Machine, operator: Operator) -> None:
+def test_register_names_the_fault(machine: Machine, operator: Operator) -> None:
     operator.register("app", ["A"])
     again = operator.ask("register", name="app", project_path="/home/dev/projects/app")
     assert again["code"] == "project_exists"
@@ -111,17 +111,17 @@ def test_register_says_what_is_wrong(machine: Machine, operator: Operator) -> No
 
 
 @pytest.mark.parametrize("parent", ["/home/dev", "/tmp", "/var/tmp", "/srv", "/root/open", "/opt/a/b"])
-def test_projects_lie_anywhere(machine: Machine, operator: Operator, parent: str) -> None:
+def test_projects_may_be_anywhere(machine: Machine, operator: Operator, parent: str) -> None:
     if parent.startswith("/root"):
         machine.run(["chmod", "0711", "/root"])
     directory = operator.manifest("there", ["A"], parent=parent)
     try:
         assert operator.do("register", name="there", project_path=directory)["ok"] is True
     finally:
-        machine.run(["rm", "-r", directory])  # other tests look at what is left on the machine
+        machine.run(["rm", "-r", directory])  # other tests check what is left on the machine
 
 
-def test_a_closed_home_is_said_to_be(machine: Machine, operator: Operator) -> None:
+def test_the_error_for_a_closed_home_names_the_directory(machine: Machine, operator: Operator) -> None:
     directory = operator.manifest("closed", ["A"], parent="/home/closed")
     machine.run(["chmod", "0700", "/home/closed"])
     refused = operator.ask("register", name="closed", project_path=directory)
@@ -129,7 +129,7 @@ def test_a_closed_home_is_said_to_be(machine: Machine, operator: Operator) -> No
     assert "remo-broker" in refused["message"]  # the user who may not
 
 
-def test_faults_leave_the_connection(machine: Machine, operator: Operator) -> None:
+def test_errors_leave_the_connection_open(machine: Machine, operator: Operator) -> None:
     path = operator.register("app", ["A"])
     lines = [b"x", b"[]", b'{"op":"rotate-bootstrap"}', b'{"op":"get"}', b'{"op":"ping","op":"ping"}', b"\xff"]
     with machine.connect(path) as client, client.makefile("rb") as answers:

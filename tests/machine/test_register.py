@@ -24,7 +24,7 @@ def test_register_enables_and_unregister_disables(machine: Machine, operator: Op
         assert fact in text
     assert machine.systemctl("is-enabled", unit) == "enabled"
     assert machine.systemctl("is-active", unit, check=False) == "inactive", "the broker has the socket until then"
-    # As after a reboot: the unit has it.
+    # As after a reboot: the unit holds the socket.
     machine.systemctl("stop", SERVICE)
     machine.systemctl("start", unit)
     assert machine.run(["remo-secret", "list", f"--socket={operator.socket('tools-a')}"]).stdout == "TOKEN\n"
@@ -46,8 +46,8 @@ def member(machine: Machine) -> str:
     return "games"
 
 
-def test_a_member_of_the_group_registers_for_good(machine: Machine, operator: Operator, member: str) -> None:
-    """Over a reboot: containers that start then find the sockets."""
+def test_a_member_of_the_group_registers_permanently(machine: Machine, operator: Operator, member: str) -> None:
+    """The sockets survive a reboot, so that containers started then find them."""
     path = operator.manifest("tools-b", ["TOKEN"])
     done = brokerctl(machine, "register", path, user=member)
     assert (done.returncode, done.stderr) == (0, "")
@@ -93,7 +93,8 @@ def test_the_helper_changes_units_of_registered_projects_and_no_others(
 
 
 def test_a_half_done_register_is_reported(machine: Machine, operator: Operator, member: str) -> None:
-    """Without the helper, systemd refuses: what is left to do is said, and the status is not 0."""
+    """Without the helper, systemd refuses: the remaining command is printed, and the status is not
+    0."""
     machine.systemctl("stop", "remo-broker-enable.socket")
     path = operator.manifest("tools-b", ["TOKEN"])
     done = brokerctl(machine, "register", path, user=member)
@@ -102,7 +103,7 @@ def test_a_half_done_register_is_reported(machine: Machine, operator: Operator, 
     assert done.stderr.splitlines()[1] == "Hint: run 'sudo systemctl enable remo-broker-client@tools-b.socket'"
 
 
-def test_a_unit_that_was_left_is_disabled(machine: Machine, operator: Operator) -> None:
+def test_a_left_over_unit_is_disabled(machine: Machine, operator: Operator) -> None:
     """The broker has forgotten the project, or never knew it: the unit would open its socket at
     every boot."""
     path = operator.manifest("tools-b", ["TOKEN"])
@@ -119,7 +120,7 @@ def test_a_unit_that_was_left_is_disabled(machine: Machine, operator: Operator) 
     again = brokerctl(machine, "unregister", "tools-b")
     assert (again.returncode, again.stdout) == (1, "")
     assert "'remo-brokerctl list' shows" in again.stderr
-    machine.systemctl("stop", SERVICE)  # no socket is opened for a service that runs
+    machine.systemctl("stop", SERVICE)  # systemd opens no socket for a running service
     machine.systemctl("start", unit)
     found = json.loads(says(machine, "unregister", "tools-b", "-j"))
     assert found == {"name": "tools-b", "unregistered": False, "unit": unit, "unit_disabled": True}

@@ -1,4 +1,4 @@
-"""The units themselves: what systemd says of them, and what the running broker may not do."""
+"""The units: systemd's verdict on them, and what the running broker may not do."""
 
 from __future__ import annotations
 
@@ -61,17 +61,17 @@ def test_the_process_has_no_privilege(machine: Machine, operator: Operator) -> N
     assert status["NoNewPrivs"] == "1"
     assert status["Seccomp"] == "2"
     limits = machine.path(f"/proc/{operator.main_pid()}/limits").read_text()
-    # 1, so that the kernel does not pipe a core to anybody either.
+    # 1, so that the kernel does not pipe a core to a program either.
     assert re.search(r"Max core file size +1 +1 ", limits)
 
 
-def test_what_the_process_sees(machine: Machine, operator: Operator) -> None:
+def test_files_visible_to_the_process(machine: Machine, operator: Operator) -> None:
     operator.do("status")
     enter = ["nsenter", "-t", str(operator.main_pid()), "-m", "-n", "--"]
     mounts = machine.run([*enter, "findmnt", "-rno", "TARGET,OPTIONS"]).stdout.splitlines()
     options = dict(line.split(" ", 1) for line in mounts)
     writable = {target for target, text in options.items() if text.split(",")[0] == "rw"}
-    # What is not the broker's is either read-only, or root's alone, or the container's own.
+    # Everything else is read-only, or only root's, or the container's own.
     foreign = ("/proc", "/sys", "/run/host/", "/dev/pts", "/dev/mqueue", "/dev/hugepages")
     assert {path for path in writable if not path.startswith(foreign)} == {"/var/lib/remo-broker"}
     assert "subset=pid" in options["/proc"]
@@ -81,8 +81,8 @@ def test_what_the_process_sees(machine: Machine, operator: Operator) -> None:
     assert [line.split(":")[0].strip() for line in links.splitlines() if ":" in line] == ["lo"]
 
 
-def test_the_environment_spares_a_second_start(machine: Machine, operator: Operator) -> None:
-    """The daemon executes itself again where the allocator's settings are missing; the unit has
+def test_the_units_environment_avoids_a_second_start(machine: Machine, operator: Operator) -> None:
+    """The daemon executes itself again if the allocator's settings are missing; the unit sets
     them."""
     unit = (REPOSITORY / "units" / SERVICE).read_text()
     for name, value in MEMORY_ENVIRONMENT.items():

@@ -1,5 +1,5 @@
-"""A package's script in a podman container tries secrets out: the review alone tells where,
-what, which and when."""
+"""A package's script in a podman container tries secret names: the review alone tells where, what,
+which and when."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ for (@ARGV) { print qq({"op":"get","name":"$_"}\n); <S>; }
 _PLANTED = "/srv/packages/left-pad/postinstall"
 
 
-def test_the_review_tells_of_a_scan_in_a_container(machine: Machine, operator: Operator) -> None:
+def test_the_review_shows_a_scan_in_a_podman_container(machine: Machine, operator: Operator) -> None:
     operator.register("shop", ["NPM_TOKEN"])
     operator.push({"NPM_TOKEN": "zqSecretzq"})
     machine.write(_PLANTED, _SCRIPT)
@@ -34,7 +34,7 @@ def test_the_review_tells_of_a_scan_in_a_container(machine: Machine, operator: O
     podman = Podman(machine)
     bound = {**engines.mounts("shop"), _PLANTED: "/work/left-pad/postinstall"}
     run = podman.argv(MINBASE, bound, "/work/left-pad/postinstall", *NAMES, "NPM_TOKEN")
-    # A container that is removed at its end leaves no name to look up.
+    # A container removed at its end leaves no name to look up.
     create = [one for one in run if one != "--rm"]
     create[create.index("run")] = "create"
     create.insert(create.index("create") + 1, "--name=web-1")
@@ -55,7 +55,7 @@ def test_the_review_tells_of_a_scan_in_a_container(machine: Machine, operator: O
         _, *rows = machine.run(audit).stdout.splitlines()
         assert max(map(len, rows)) <= 100
         scan, fetch = rows[:2]
-        assert re.search(r"30 x A.*29 ", scan), rows  # the column gives way to the others
+        assert re.search(r"30 x A.*29 ", scan), rows  # the column is narrowed for the others
         assert "NPM_TOKEN" in fetch
         for row in (scan, fetch):
             assert "postinstall in web-1" in row
@@ -63,7 +63,7 @@ def test_the_review_tells_of_a_scan_in_a_container(machine: Machine, operator: O
         assert "denied" in scan
         assert "ok" in fetch
         full = machine.run([*audit, "--full"]).stdout.split()
-        assert set(NAMES) <= set(full)  # one by one, each of them whole
+        assert set(NAMES) <= set(full)  # individually and not shortened
         [summary] = json.loads(machine.run([*audit, "--summary", "--by=who", "--json=short"]).stdout)
         assert summary["who"].startswith("postinstall in container web-1")
         assert (summary["denied"], summary["allowed"]) == (len(NAMES), 1)

@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from tests.support.machine import Machine
     from tests.support.operator import Operator
 
-# All kinds and lengths that `make_secrets` has, six times.
+# All kinds and lengths of `make_secrets`, six times.
 SECRETS = 300
 NAMES = [f"S{number}" for number in range(SECRETS)]
 
-# What a process of the same user tries on the one that is its argument; prints the errors, 0 for none.
+# What a process of the same user tries against the process given as its argument; prints the
+# errors, 0 for none.
 ATTEMPTS = """
 import ctypes, os, sys
 pid = int(sys.argv[1])
@@ -90,7 +91,7 @@ def fetch_all(machine: Machine, operator: Operator, secrets: PushedSecrets) -> N
 
 
 def notes(machine: Machine) -> list[str]:
-    """What the broker that runs has said beside the audit."""
+    """The running broker's log lines, without audit records."""
     invocation = machine.show(SERVICE, "InvocationID")["InvocationID"]
     entries = machine.journal(f"_SYSTEMD_INVOCATION_ID={invocation}", f"_SYSTEMD_UNIT={SERVICE}")
     return [entry["MESSAGE"] for entry in entries if "REMO_EVENT" not in entry]
@@ -105,10 +106,10 @@ def without_memfd_secret(operator: Operator, more: str = "") -> None:
 
 
 def test_root_finds_nothing(machine: Machine, operator: Operator, scanner: Scanner) -> None:
-    """Hundreds of secrets loaded and fetched: not one in the process, while they are there and
+    """Hundreds of secrets are loaded and fetched: none is in the process's readable memory, then or
     afterwards."""
     require_memfd_secret()
-    began = time.time() - 1  # of the clock that file systems have
+    began = time.time() - 1  # by the clock of file systems
     operator.configure("rate_limit_per_second = 0\n")
     operator.register("app", NAMES)
     process = machine.path(f"/proc/{operator.main_pid()}")
@@ -162,7 +163,7 @@ def test_no_memory_to_lock(machine: Machine, operator: Operator) -> None:
 
 
 def assert_written_nowhere(machine: Machine, since: float, values: list[str | bytes]) -> None:
-    """In no file that was written since then, and in no entry of the journal."""
+    """Assert that the values are in no file written since then, and in no entry of the journal."""
     looked_for = [form for value in values for _, form in forms(value) if len(form) >= 16]
     machine.run(["journalctl", "--sync"])
     journal = machine.run(["journalctl", "--output=export", "--all", "--quiet", f"--since=@{since}"]).stdout.encode()
@@ -182,7 +183,7 @@ def assert_written_nowhere(machine: Machine, since: float, values: list[str | by
 
 
 def test_settings_of_the_allocator(proc: pathlib.Path, machine: Machine) -> None:
-    # An older C library has put an end behind each of its settings.
+    # An older C library has terminated each of its settings.
     environment = re.split(rb"[\0:]", (proc / "environ").read_bytes())
     assert b"PYTHONMALLOC=malloc" in environment
     assert b"GLIBC_TUNABLES=glibc.malloc.perturb=165" in environment
@@ -214,11 +215,11 @@ def other_process(machine: Machine, user: str) -> Iterator[int]:
     try:
         yield pid
     finally:
-        machine.run(["kill", "-KILL", str(pid)], check=False)  # the process here is only the way into the machine
+        machine.run(["kill", "-KILL", str(pid)], check=False)  # this process is only the entry into the machine
         process.communicate()
 
 
-def test_the_same_user_may_not_look(machine: Machine, operator: Operator, proc: pathlib.Path) -> None:
+def test_the_same_user_may_not_read_its_memory(machine: Machine, operator: Operator, proc: pathlib.Path) -> None:
     """Neither with ptrace nor by what /proc shows, nor by taking a descriptor, which would be that of the memory;
     not even from the broker's group, which no other process has."""
     operator.push({"TOKEN": "value"})
@@ -233,7 +234,7 @@ def test_the_same_user_may_not_look(machine: Machine, operator: Operator, proc: 
 
 
 def test_no_core(machine: Machine, operator: Operator, tmp_path: pathlib.Path) -> None:
-    """Though cores are piped to a program, which no limit on their size keeps from getting them."""
+    """Even if cores are piped to a program, to which no size limit applies."""
     operator.push({"TOKEN": "value"})
     handler = tmp_path / "handler"
     handler.write_text(f"#!/bin/sh\ncat >{tmp_path}/core.$(cat /proc/sys/kernel/random/uuid)\n")
@@ -251,9 +252,9 @@ def test_no_core(machine: Machine, operator: Operator, tmp_path: pathlib.Path) -
 def test_no_core_before_the_broker_forbids_them_itself(
     machine: Machine, operator: Operator, tmp_path: pathlib.Path
 ) -> None:
-    """By the unit's limit alone: whatever the interpreter does before the broker's first line."""
+    """By the unit's limit alone, which covers the interpreter before the broker's first line."""
     handler = tmp_path / "handler"
-    handler.write_text(f"#!/bin/sh\ncat >{tmp_path}/core.$1\n")  # the number in the machine
+    handler.write_text(f"#!/bin/sh\ncat >{tmp_path}/core.$1\n")  # the pid in the machine
     handler.chmod(0o755)
     crash = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
     operator.override(

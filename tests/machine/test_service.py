@@ -1,4 +1,4 @@
-"""Running: what systemd sees of the broker, and what it survives."""
+"""Running: what systemd shows about the broker, and what it survives."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_ready_status_and_watchdog_are_visible(machine: Machine, operator: Opera
     poll("the store to forget it", lambda: machine.show(SERVICE, "NFileDescriptorStore")["NFileDescriptorStore"] == "0")
 
 
-def test_the_watchdog_is_fed_and_bites(machine: Machine, operator: Operator) -> None:
+def test_the_watchdog_is_fed_and_kills_a_hanging_broker(machine: Machine, operator: Operator) -> None:
     operator.override(SERVICE, "[Service]\nWatchdogSec=2s\n")
     operator.do("status")
     pid = operator.main_pid()
@@ -72,7 +72,7 @@ def test_sigterm_lets_requests_in_flight_finish(machine: Machine, operator: Oper
         machine.systemctl("kill", "--signal=TERM", "--kill-whom=main", SERVICE)
         time.sleep(0.3)
         rest = [json.loads(line) for line in answers]
-    # Every answer is whole; those after the signal may be left out, but not cut.
+    # Every reply is complete; those after the signal may be missing, but not truncated.
     assert rest
     assert all(len(answer["value"]) == 60_000 for answer in rest)
     fetched = machine.journal("REMO_EVENT=fetch", "REMO_PROJECT=drain", f"_PID={pid}")
@@ -102,8 +102,8 @@ def test_hangup_reloads_all_manifests(machine: Machine, operator: Operator) -> N
 
 
 def _survives(machine: Machine, operator: Operator, happen: Callable[[], object]) -> None:
-    """`happen` refuses no connect, on sockets of units and of the descriptor store, and moves no
-    socket."""
+    """Assert that during `happen` no connect is refused, on sockets of units and of the descriptor
+    store, and that no socket is recreated."""
     unit = operator.register("unit", ["TOKEN"])
     machine.systemctl("stop", SERVICE)
     machine.systemctl("start", "remo-broker-client@unit.socket")
@@ -123,7 +123,7 @@ def _survives(machine: Machine, operator: Operator, happen: Callable[[], object]
     assert [machine.systemctl("is-active", socket, check=False) for socket in sockets] == ["active"] * 3
 
 
-def test_restarts_under_load_refuse_nobody(machine: Machine, operator: Operator) -> None:
+def test_restarts_under_load_refuse_no_client(machine: Machine, operator: Operator) -> None:
     def restart() -> None:
         for _ in range(RESTARTS):
             machine.systemctl("restart", SERVICE)
@@ -132,7 +132,7 @@ def test_restarts_under_load_refuse_nobody(machine: Machine, operator: Operator)
 
 
 def test_many_crashes_in_a_row_leave_the_sockets(machine: Machine, operator: Operator) -> None:
-    # Sooner than the unit has it, so that it is over sooner and strains the limits more.
+    # Sooner than in the unit, so that the test is shorter and strains the limits more.
     operator.override(SERVICE, "[Service]\nRestartSec=20ms\n")
 
     def crash() -> None:
@@ -157,11 +157,11 @@ def test_a_bind_mounted_socket_outlives_a_restart(machine: Machine, operator: Op
 
 
 def test_a_stop_without_journald_exits_with_status_0(machine: Machine, operator: Operator) -> None:
-    """Its last records are not accepted, not even on standard error: systemd still sees a service that
-    ended well."""
+    """Its last records are not accepted, not even on standard error; its exit status is 0
+    nevertheless."""
     operator.do("status")
     with journald.gone(machine):
-        operator.ask("clear-creds")  # whose record finds out
+        operator.ask("clear-creds")  # whose record reveals it
         machine.systemctl("stop", SERVICE)
         ended = machine.show(SERVICE, "Result", "ExecMainStatus")
     assert ended == {"Result": "success", "ExecMainStatus": "0"}

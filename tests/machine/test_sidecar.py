@@ -1,4 +1,4 @@
-"""The sidecar's unit in a booted machine: the broker is never empty for longer than a moment."""
+"""The sidecar's unit in a booted machine: it keeps the broker supplied."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.support.operator import Operator
 
 SIDECAR = "remo-sidecar.service"
-# In no file of the host, which may be edited meanwhile: the machine's disk shows them too.
+# Not in any file of the host, which the machine's disk would show too.
 VALUE = f"zq{uuid.uuid4().hex}qz"
 VAULT = "/var/lib/vault/vault.env"
 KILLS = 5
@@ -26,7 +26,7 @@ LOOK_SECONDS = 240
 
 
 def supply(machine: Machine, text: str, config: str = f'[[source]]\nfile = "{VAULT}"\n') -> None:
-    """The sidecar with a file as its vault."""
+    """The sidecar with a file as its source."""
     machine.write(VAULT, text)
     machine.write("/etc/remo-broker/sidecar.toml", config)
     machine.systemctl("enable", "--now", SIDECAR)
@@ -41,7 +41,7 @@ def served(operator: Operator, value: str, project: str = "held", name: str = "A
     def is_served() -> bool:
         try:
             return operator.get(project, name).get("value") == value
-        except (OSError, ValueError):  # a broker that was just killed
+        except (OSError, ValueError):  # a broker just killed
             return False
 
     poll(f"{name} to be {value}", is_served)
@@ -55,26 +55,27 @@ def written_with(machine: Machine, text: str) -> str:
 
 
 def test_three_commands_from_a_bare_machine_to_a_secret_in_a_container(machine: Machine, operator: Operator) -> None:
-    """Installed it is; then `set` and `register`, and the value is nowhere on the disk."""
+    """After the installation, only `set` and `register`; the value is nowhere on the disk."""
     machine.systemctl("disable", "--now", "remo-broker-admin.socket")
     done = machine.run(["remo-sidecar", "set", "A"], stdin=f"{VALUE}\n")
     assert VALUE not in done.stdout + done.stderr
     operator.command("register", operator.manifest("held", ["A", "B"]))
     assert operator.get("held", "A")["value"] == VALUE
-    # Bytes, and what a second one does to the first.
+    # A binary value, and the effect of a second `set` on the first.
     machine.path("/root/key").write_bytes(b"\xff\x00\n")
     machine.run(["remo-sidecar", "set", "B", "--file", "/root/key"])
     machine.path("/root/key").unlink()
     assert operator.get("held", "B")["value_b64"] == "/wAK"
     assert operator.get("held", "A")["value"] == VALUE
-    # What no project could fetch is not kept, and more sets in a row than systemd would let a service start.
+    # A value that no project could fetch is not stored; and more sets in a row than systemd allows
+    # starts.
     done = machine.run(["remo-sidecar", "set", "C"], stdin="\\" * 40_000, check=False)
     assert (done.returncode, "C: too long" in done.stderr) == (1, True)
     for _ in range(4):
         machine.run(["remo-sidecar", "set", "A"], stdin=f"{VALUE}\n")
     listed = json.loads(machine.run(["remo-sidecar", "--json=short", "list"]).stdout)
     assert [one["name"] for one in listed] == ["A", "B"]
-    # Everything that was written to the disk since the boot, the journal included.
+    # Everything written to the disk since the boot, including the journal.
     machine.run(["journalctl", "--sync"])
     assert written_with(machine, VALUE) == ""
     machine.write("/var/tmp/probe", VALUE)
@@ -83,7 +84,7 @@ def test_three_commands_from_a_bare_machine_to_a_secret_in_a_container(machine: 
     machine.run(["remo-sidecar", "remove", "A"])
     assert operator.get("held", "A")["reason"] == "not_in_snapshot"
     assert "value_b64" in operator.get("held", "B")
-    # A source that a drop-in gives keeps the service, and so the broker, supplied.
+    # A source given by a drop-in also keeps the service running, and so the broker supplied.
     machine.write("/var/lib/other.env", "A=other\n")
     drop_in = f"/run/systemd/system/{SIDECAR}.d/source.conf"
     machine.write(drop_in, "[Service]\nExecStart=\nExecStart=/usr/bin/remo-sidecar run --file /var/lib/other.env\n")
@@ -100,7 +101,7 @@ def test_three_commands_from_a_bare_machine_to_a_secret_in_a_container(machine: 
     assert machine.run(["remo-sidecar", "remove", "B"], check=False).returncode == 1
 
 
-def test_the_unit_is_hardened_and_says_how_it_is(machine: Machine, operator: Operator) -> None:
+def test_the_unit_is_hardened_and_reports_its_status(machine: Machine, operator: Operator) -> None:
     operator.register("held", ["A"])
     supply(machine, "A=1\n")
     served(operator, "1")
@@ -115,7 +116,7 @@ def test_the_unit_is_hardened_and_says_how_it_is(machine: Machine, operator: Ope
     shown = machine.run(["systemd-analyze", "security", "--no-pager", SIDECAR]).stdout
     exposure = float(shown.rstrip().splitlines()[-1].partition(": ")[2].split()[0])
     assert exposure <= 1.5
-    # No process of its own user can look into it.
+    # No process of its own user can trace it.
     peek = machine.run(["cat", f"/proc/{pid}/environ"], user="remo-sidecar", check=False)
     assert peek.returncode != 0
     machine.systemctl("reload", SIDECAR)
@@ -137,7 +138,7 @@ def test_a_broker_that_is_killed_is_supplied_again(machine: Machine, operator: O
     assert machine.show(SIDECAR, "NRestarts")["NRestarts"] == "0"
 
 
-def test_clear_stands_and_a_broker_that_is_restarted_is_supplied(machine: Machine, operator: Operator) -> None:
+def test_a_clear_stays_in_force_and_a_restarted_broker_is_supplied(machine: Machine, operator: Operator) -> None:
     operator.register("held", ["A"])
     supply(machine, "A=1\n")
     served(operator, "1")
@@ -150,7 +151,7 @@ def test_clear_stands_and_a_broker_that_is_restarted_is_supplied(machine: Machin
 
 
 def test_after_a_reboot_the_broker_is_supplied(machine: Machine, operator: Operator) -> None:
-    """After an upgrade, too: see test_older_version."""
+    """After an upgrade too: see test_older_version."""
     machine.run(["remo-sidecar", "set", "A"], stdin="sealed")
     operator.command("register", operator.manifest("held", ["A"]))
     served(operator, "sealed")

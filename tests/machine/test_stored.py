@@ -1,4 +1,4 @@
-"""Health is what the journal stores, not what its socket takes."""
+"""Health depends on what the journal stores, not on what its socket accepts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _UNIT = f"/etc/systemd/system/{SERVICE}.d/drops.conf"
 
 @contextlib.contextmanager
 def dropping(machine: Machine, setting: str) -> Iterator[None]:
-    """journald drops what a fetch writes, by one of its settings or the unit's."""
+    """journald drops records of fetches, by one of its settings or the unit's."""
     path, section = (_UNIT, "Service") if setting.startswith("Log") else (_JOURNALD, "Journal")
     machine.write(path, f"[{section}]\n{setting}\n")
     if path == _UNIT:
@@ -42,14 +42,14 @@ def dropping(machine: Machine, setting: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("setting", ["MaxLevelStore=notice", "Storage=none", "LogLevelMax=notice"])
-def test_what_is_not_stored_is_reported_and_no_secret_is_given_out_without(
+def test_unstored_records_are_reported_and_no_secret_is_handed_out(
     machine: Machine, operator: Operator, setting: str
 ) -> None:
     operator.configure('audit_failure = "deny"\n')
     with dropping(machine, setting):
         operator.register("kept", ["TOKEN"])
         operator.push({"TOKEN": "value"})
-        # Before it knows, too.
+        # Even before it knows.
         assert operator.get("kept", "TOKEN")["reason"] == "audit_unavailable"
         poll("the trouble to be found", lambda: operator.do("status")["audit"].get("reason") == "not_stored")
         assert operator.do("status")["audit"]["healthy"] is False
@@ -69,9 +69,7 @@ def test_a_unit_gets_no_secret_whose_record_is_not_stored(machine: Machine, host
         fails(machine, "load@unstored.service", "audit_unavailable")
 
 
-def test_with_a_journal_that_stores_secrets_are_given_out_and_it_is_healthy(
-    machine: Machine, operator: Operator
-) -> None:
+def test_with_a_journal_that_stores_the_audit_is_healthy(machine: Machine, operator: Operator) -> None:
     operator.configure('audit_failure = "deny"\n')
     operator.register("kept", ["TOKEN"])
     operator.push({"TOKEN": "value"})
@@ -100,7 +98,7 @@ def test_it_recovers_when_the_journal_stores_again(machine: Machine, operator: O
     assert events == [("audit.degraded", "not_stored"), ("audit.recovered", "not_stored")]
 
 
-def test_without_its_helper_nothing_is_held_against_the_journal(machine: Machine, operator: Operator) -> None:
+def test_without_its_helper_the_journal_counts_as_healthy(machine: Machine, operator: Operator) -> None:
     operator.configure('audit_failure = "deny"\n')
     machine.systemctl("mask", "--runtime", "remo-broker-read-back.socket")
     try:
@@ -116,7 +114,7 @@ def test_without_its_helper_nothing_is_held_against_the_journal(machine: Machine
 @pytest.mark.parametrize(
     "line", ["x y z; touch /tmp/ran\n", "$(touch /tmp/ran) 1 \n", "a 1 --file=/etc/shadow\n", "\n", "* * *\n"]
 )
-def test_the_helper_runs_nothing_that_it_is_given(machine: Machine, operator: Operator, line: str) -> None:
+def test_the_helper_executes_nothing_from_its_input(machine: Machine, operator: Operator, line: str) -> None:
     operator.do("status")
     with machine.connect("/run/remo-broker/internal/read-back.sock") as client:
         client.sendall(line.encode())

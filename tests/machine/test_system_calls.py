@@ -1,5 +1,7 @@
-"""What a get costs the installed broker, counted and not timed: its system calls, by strace. One
-call more is red."""
+"""What a get costs the installed broker, in system calls counted by strace.
+
+One more call fails the test.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
     from tests.support.machine import Machine
     from tests.support.operator import Operator
 
-# argv: socket, how many gets, whether each has a connection of its own. It says when it is ready,
-# and goes on with a line.
+# argv: socket, number of gets, whether each has its own connection. Prints when it is ready, and
+# continues after a line of input.
 _CLIENT = """
 import socket, sys
 path, times, fresh = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "fresh"
@@ -58,7 +60,7 @@ def path(machine: Machine, operator: Operator) -> str:
 
 
 def calls(machine: Machine, operator: Operator, path: str, how: str) -> Counter[str]:
-    """System call to how often the broker made it for so many gets."""
+    """For each system call, how often the broker made it for that many gets."""
     pid = operator.main_pid()
     client = machine.popen(["/usr/bin/python3", "-ISc", _CLIENT, path, str(TIMES), how])
     strace = None
@@ -80,15 +82,13 @@ def calls(machine: Machine, operator: Operator, path: str, how: str) -> Counter[
     return system_calls.read_trace_of_broker(machine.path("/run/trace").read_text())
 
 
-def test_a_get_on_an_open_connection_makes_so_many_system_calls(
-    machine: Machine, operator: Operator, path: str
-) -> None:
+def test_system_calls_of_a_get_on_an_open_connection(machine: Machine, operator: Operator, path: str) -> None:
     made = calls(machine, operator, path, "open")
     assert made["sendto"] >= TIMES
     assert excess(made, GET, TO_JOURNALD) == {}
 
 
-def test_connect_get_and_close_make_so_many_system_calls(machine: Machine, operator: Operator, path: str) -> None:
+def test_system_calls_of_connect_get_and_close(machine: Machine, operator: Operator, path: str) -> None:
     made = calls(machine, operator, path, "fresh")
     assert made["accept4"] >= TIMES
     assert excess(made, CONNECTION, TO_JOURNALD, system_calls.of_peer()) == {}

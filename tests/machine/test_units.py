@@ -1,5 +1,5 @@
-"""Whatever an operator does to the units, in any order: projects are served, or the status shows what is
-down and how to fix it."""
+"""Whatever an operator does to the units: projects are served, or the status shows what is down and
+how to fix it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def registered(machine: Machine, operator: Operator) -> None:
 
 
 def is_served(machine: Machine, operator: Operator, *, helpers: bool = True) -> None:
-    """Everything, by whatever process; `helpers`: a reload, too, which needs them."""
+    """Whether everything is served, by any process; with `helpers` also a reload, which needs
+    them."""
     operator.push({"A": "a"})
     for path in (operator.socket("app"), operator.mount("app")):
         assert machine.ask(path, {"op": "get", "name": "A"})["value"] == "a"
@@ -47,7 +48,7 @@ def is_served(machine: Machine, operator: Operator, *, helpers: bool = True) -> 
 def test_sockets_that_are_stopped_and_started_again(
     machine: Machine, operator: Operator, unit: str, *, from_units: bool
 ) -> None:
-    """While the broker runs it listens by itself, and loses nothing; after that the units do."""
+    """While the broker runs, it listens itself and loses nothing; afterwards the units do."""
     registered(machine, operator)
     if from_units:
         machine.systemctl("stop", SERVICE)
@@ -81,8 +82,8 @@ def test_helpers_that_are_stopped_are_named(machine: Machine, operator: Operator
 
 
 def test_a_stop_leaves_the_sockets_to_their_units(machine: Machine, operator: Operator) -> None:
-    """Or to the descriptor store, where systemd keeps it: then nobody who has them mounted
-    notices."""
+    """Or to the descriptor store, if systemd keeps it: then containers that have them mounted are
+    not affected."""
     registered(machine, operator)
     preserved = operator.store_is_preserved
     assert preserved == (systemd_version() >= PRESERVES), "the drop-in is installed where systemd knows its setting"
@@ -108,8 +109,8 @@ def test_another_target_and_back(machine: Machine, operator: Operator) -> None:
     is_served(machine, operator)
 
 
-def test_a_mounted_directory_outlives_a_stop(machine: Machine, operator: Operator) -> None:
-    """A container that has it sees the new socket."""
+def test_a_mounted_directory_survives_a_stop(machine: Machine, operator: Operator) -> None:
+    """A container with the mount sees the new socket."""
     registered(machine, operator)
     directory = operator.mount("app").removesuffix("/broker.sock")
     machine.run(["sh", "-c", f"mkdir -p /run/inside && mount --bind {directory} /run/inside"])
@@ -122,8 +123,8 @@ def test_a_mounted_directory_outlives_a_stop(machine: Machine, operator: Operato
         machine.run(["umount", "/run/inside"])
 
 
-def test_a_directory_in_the_place_of_a_socket_is_said(machine: Machine, operator: Operator) -> None:
-    """At a start too, whichever process was to make it."""
+def test_a_directory_in_place_of_a_socket_is_reported(machine: Machine, operator: Operator) -> None:
+    """Also at a start, whichever process should create the socket."""
     registered(machine, operator)
     machine.systemctl("stop", SERVICE, CLIENT_UNIT, MOUNT_UNIT)
     machine.run(["sh", "-c", f"rm -f {operator.socket('app')} && mkdir {operator.socket('app')}"])
@@ -156,6 +157,6 @@ def test_a_broken_configuration_is_reported_to_clients(machine: Machine, operato
         assert "idle_exit_secnds" not in refusal["message"]
     assert machine.path(ADMIN).is_socket()
     operator.configure("idle_exit_seconds = 60\n")
-    # A try that began before may still answer.
+    # An earlier attempt may still reply.
     poll("the next try", lambda: operator.ask("status")["ok"])
     is_served(machine, operator)

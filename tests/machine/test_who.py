@@ -1,5 +1,5 @@
-"""Who it was, from the review alone: containers, units and programs, and those who would pass for
-others."""
+"""Identifying requesters by the review alone: containers, units and programs, and those that
+imitate others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tests.support.machine import Machine
 
 CONTAINER, OTHER = "0123456789ab" + "c" * 52, "ba9876543210" + "d" * 52
-# A package's script: it calls itself something, tries names out, and takes what it gets.
+# A package's script: it sets its name, tries secret names, and reads the replies.
 _SCAN = """
 import socket, sys
 open("/proc/self/comm", "w").write("postinstall")
@@ -24,7 +24,7 @@ for name in [*(f"T{number}" for number in range(int(sys.argv[2]))), "TOKEN"]:
     client.sendall(b'{"op":"get","name":"%s"}\\n' % name.encode())
     answers.readline()
 """
-# Moves itself into a control group below its own that is called like another's container.
+# Moves itself into a control group below its own, named like another's container.
 _PRETEND = """
 import os, sys
 own = next(line.split(":", 2)[2].strip() for line in open("/proc/self/cgroup") if line.startswith(("0::", "1:name=systemd:")))
@@ -53,13 +53,13 @@ def test_the_review_shows_a_scan_by_a_script_in_a_container(machine: Machine, wa
     ).stdout.splitlines()
     [scan] = [row for row in rows if " x T0" in row]
     assert "40 x T0 ... T39" in scan
-    assert re.search(r"not_in_manifest|not_in_m\.+est", scan)  # the column gives way to the others
+    assert re.search(r"not_in_manifest|not_in_m\.+est", scan)  # the column is narrowed for the others
     assert f"postinstall in {CONTAINER[:12]}" in scan
     assert any("TOKEN" in row and "ok" in row for row in rows)
     assert max(map(len, rows)) <= 100
 
 
-def test_a_group_that_is_called_like_a_container_passes_for_none(machine: Machine, watched: str) -> None:
+def test_a_group_named_like_a_container_is_not_taken_for_one(machine: Machine, watched: str) -> None:
     run = ["systemd-run", "--wait", "-q", "--unit=pretender", "-pDelegate=yes"]
     machine.run([*run, "/usr/bin/python3", "-ISc", _PRETEND + _SCAN, watched, "0", OTHER])
     [found] = reviewed(machine, "--who=*pretender*")
@@ -69,7 +69,7 @@ def test_a_group_that_is_called_like_a_container_passes_for_none(machine: Machin
     assert f"in container {OTHER[:12]}\n" not in shown
 
 
-def test_below_a_container_nothing_else_is_believed(machine: Machine, watched: str) -> None:
+def test_groups_below_a_container_are_ignored(machine: Machine, watched: str) -> None:
     run_in_scope(
         machine, f"docker-{OTHER}.scope", "/usr/bin/python3", "-ISc", _PRETEND + _SCAN, watched, "0", CONTAINER
     )
@@ -90,15 +90,17 @@ def test_a_container_of_nspawn_is_named(machine: Machine, watched: str) -> None:
     engine = Nspawn(machine)
     nspawn = engine.argv(WITH_TOOLS, mounts("watched"), "remo-secret", "get", "TOKEN")
     nspawn = nspawn[nspawn.index("systemd-nspawn") :]
-    # As machined names the scope of a container.
+    # The name that machined gives to a container's scope.
     assert run_in_scope(machine, "machine-web.scope", "--slice=machine.slice", *nspawn) == "value"
     found = reviewed(machine)[-1]
     assert (found["peer_container"], found["peer_unit"]) == ("web", "machine-web.scope")
 
 
-def test_the_broker_sees_no_more_of_others_than_everybody(machine: Machine, operator: Operator, watched: str) -> None:
-    """Its unit shows it the processes of others, for their control groups; what is theirs alone
-    stays closed."""
+def test_the_broker_sees_only_public_files_of_other_processes(
+    machine: Machine, operator: Operator, watched: str
+) -> None:
+    """Its unit shows it other processes, for their control groups; their private files stay
+    closed."""
     pid = operator.main_pid()
     inside = ["nsenter", "-t", str(pid), "-m", "--setuid", str(machine.ids("remo-broker")[0]), "--", "sh", "-c"]
     for file in ("environ", "maps", "mem", "fd/0", "root/etc"):

@@ -48,7 +48,7 @@ AUDIT = (
         "remo_broker/ctl/audit.py",
         "    return text if is_start_id(text) else None\n",
         "    return None\n",
-        "tests/machine/test_journal.py::test_in_the_default_journal_what_a_flood_displaces_shows",
+        "tests/machine/test_journal.py::test_in_the_default_journal_displaced_records_are_detected",
     ),
     Mutant(
         TRAIL,

@@ -16,9 +16,9 @@ LISTENERS = "remo_broker/broker/sockets/project_listeners.py"
 
 IN_FORCE = "tests/process/memory/test_process.py::test_settings_of_the_allocator_are_applied"
 NO_TRACE = "tests/machine/test_borders.py::test_the_brokers_user_cannot_trace_it_at_any_moment"
-GATE = "tests/machine/test_borders.py::test_the_gate_is_closed_where_it_has_to_be_made_again"
+GATE = "tests/machine/test_borders.py::test_a_recreated_gate_is_closed"
 READER_SEES = "tests/machine/test_borders.py::test_the_reader_alone_sees_projects_and_nothing_else"
-READER_WALLS = "tests/machine/test_borders.py::test_each_wall_around_the_reader_stands_alone"
+READER_WALLS = "tests/machine/test_borders.py::test_each_restriction_of_the_reader_holds_by_itself"
 CONFINEMENT = "remo_broker/manifest/confinement.py"
 CONFINED = "tests/process/manifest/test_confinement.py"
 REACHES = f"{CONFINED}::test_what_reaches_another_process_is_refused"
@@ -49,7 +49,7 @@ HOST = (
         BROKER_UNIT,
         "Environment=LD_BIND_NOW=1\n",
         "",
-        "tests/machine/test_sandbox.py::test_the_environment_spares_a_second_start",
+        "tests/machine/test_sandbox.py::test_the_units_environment_avoids_a_second_start",
     ),
     Mutant(
         BROKER_UNIT,
@@ -109,7 +109,7 @@ HOST = (
         "remo_broker/ctl/setup_journal.py",
         "SocketGroup={GROUP}\nSocketMode=0660",
         "SocketUser=remo-broker\nSocketMode=0600",
-        "tests/machine/test_journal.py::test_nobody_else_writes_to_it[remo-broker]",
+        "tests/machine/test_journal.py::test_no_other_process_can_write_to_it[remo-broker]",
     ),
     Mutant(READER_UNIT, "/run /dev/shm /proc\n", "/run /dev/shm\n", NEIGHBOURS),
     Mutant(READER_UNIT, "SystemCallFilter=~kill tkill tgkill", "SystemCallFilter=~", NEIGHBOURS),

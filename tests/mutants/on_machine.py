@@ -68,7 +68,7 @@ def plant(machine: Machine, row: Mutant) -> Fate:
     compiled = {one: one.read_bytes() for one in path.parent.glob(f"__pycache__/{path.stem}.*.pyc")}
     path.write_text(text.replace(row.old, row.new))
     for one in compiled:
-        one.unlink()  # it is found out of date by the second: the defect may be younger
+        one.unlink()  # Python compares times by the second: the defect may be newer
     machine.systemctl("daemon-reload")
     try:
         return run(row.test)
@@ -95,7 +95,7 @@ def installed_path(machine: Machine, file: str) -> str:
     path = pathlib.PurePath(file)
     if file.startswith("remo_broker/"):
         return machine.run(["sh", "-c", f"ls {PACKAGES}/{file}"]).stdout.strip()
-    if path.suffix == ".tmpfiles":  # what makes users would have to be planted before they are made
+    if path.suffix == ".tmpfiles":  # a defect in the creation of users would have to be planted before they are created
         return f"/usr/lib/tmpfiles.d/{path.stem}.conf"
     return f"/usr/lib/systemd/system/{path.name}"
 

@@ -20,7 +20,7 @@ STATIC_CLIENT = "remo_broker/secret/remo-secret.c"
 FALLBACK = "tests/process/memory/test_traces.py::test_fallback_keeps_one_copy"
 VANISHED = "tests/process/memory/test_vanished.py"
 SIDECAR_MEMORY = "tests/process/sidecar/test_run.py::test_no_value_is_left_in_its_memory_or_log"
-OWN_JOURNAL = "tests/machine/test_journal.py::test_nobody_else_writes_to_it"
+OWN_JOURNAL = "tests/machine/test_journal.py::test_no_other_process_can_write_to_it"
 FIX_ACL = "tests/machine/test_borders.py::test_register_opens_a_closed_home_for_the_reader_alone"
 
 _SECRET_PAGES = "self.protection = Protection.MEMFD_SECRET if use_memfd_secret else Protection.LOCKED"
@@ -86,7 +86,7 @@ PROMISES = (
         PROCESS,
         "    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)\n",
         "    ctypes.CDLL(None)\n",
-        "tests/machine/test_secrecy.py::test_the_same_user_may_not_look",
+        "tests/machine/test_secrecy.py::test_the_same_user_may_not_read_its_memory",
     ),
     Mutant(SIDECAR, "    forbid_dumps()\n", "", SIDECAR_MEMORY),
     Mutant(SIDECAR, "    execute_again()\n", "", SIDECAR_MEMORY),
@@ -218,7 +218,7 @@ PROMISES = (
         JOURNAL,
         "LogNamespace={NAMESPACE}\n",
         "",
-        "tests/machine/test_journal.py::test_a_stalled_journald_of_others_delays_nobody",
+        "tests/machine/test_journal.py::test_a_stalled_default_journald_delays_no_client",
     ),
     Mutant(
         IDENTITY,
