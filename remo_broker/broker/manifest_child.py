@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 # `manifest_unreadable` is due within 2 s. Reading takes a few milliseconds; the rest is for a slow
 # disk.
 READ_SECONDS = 1.8
-# Before that, a reader is started, which takes 0.2 s, and on a busy machine many times that. Nothing
-# that a project has in its directory makes it longer. The two together, and those of a reader that
-# is waited for, are less than clients wait: `REPLY_SECONDS`.
+# Before that, a reader is started, which takes 0.2 s, and many times that on a busy machine. A
+# project's files cannot prolong it. Both limits together, twice if another reader must finish
+# first, are below `REPLY_SECONDS`, the time that clients wait.
 START_SECONDS = 10.0
 # Concurrent readers: enough that a few slow ones do not block the others, few enough not to
 # overload the machine.

@@ -185,7 +185,7 @@ def copy_feature(directory: str) -> list[str]:
 
 def is_same(path: str, content: bytes) -> bool:
     try:
-        # Nobody may write to what is there: a FIFO of the project's must not keep root waiting.
+        # The project may have put a FIFO there, which must not keep root waiting.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:
             return stat.S_ISREG(os.fstat(descriptor).st_mode) and file.read(len(content) + 1) == content

@@ -112,7 +112,7 @@ def test_a_unit_of_a_project_that_is_registered_later_is_not_served(machine: Mac
 
 
 @pytest.mark.parametrize("user", [BROKER, READER])
-def test_nobody_but_root_puts_anything_where_the_sockets_lie(machine: Machine, operator: Operator, user: str) -> None:
+def test_only_root_can_create_files_beside_the_sockets(machine: Machine, operator: Operator, user: str) -> None:
     operator.register("app", ["A"])
     for directory in (RUN, f"{RUN}/internal", f"{RUN}/mount", f"{RUN}/mount/app"):
         assert intrude(machine, user, "plant", directory) == set()
@@ -122,9 +122,7 @@ def test_nobody_but_root_puts_anything_where_the_sockets_lie(machine: Machine, o
 
 
 @pytest.mark.parametrize("user", [BROKER, READER])
-def test_nobody_of_their_users_reaches_the_helpers_or_the_state(
-    machine: Machine, operator: Operator, user: str
-) -> None:
+def test_their_users_cannot_reach_the_helpers_or_the_state(machine: Machine, operator: Operator, user: str) -> None:
     operator.register("app", ["A"])
     make = {"op": "make", "project": "attacker", "owner": "/", "kinds": ["client"], "renew": True}
     read = {"project_path": "/", "name": "attacker", "max_ttl_seconds": 1, "max_entries": 1}
@@ -147,7 +145,7 @@ def test_the_brokers_user_cannot_trace_it_at_any_moment(machine: Machine, operat
     assert {line for line in seen if not line.startswith("saw ")} == set()
 
 
-def test_a_state_file_of_somebody_else_is_not_read(machine: Machine, operator: Operator) -> None:
+def test_a_state_file_of_another_user_is_not_read(machine: Machine, operator: Operator) -> None:
     operator.register("app", ["A"])
     machine.systemctl("stop", SERVICE)
     file = f"{STATE}/registrations.json"
@@ -190,7 +188,7 @@ def seen_by_the_reader(machine: Machine, operator: Operator, changed: str = "") 
     return set(poll("the reader's word", lambda: machine.path(result).read_text().splitlines()))
 
 
-def test_the_reader_alone_sees_projects_and_nothing_else(machine: Machine, operator: Operator) -> None:
+def test_the_reader_sees_projects_and_nothing_else(machine: Machine, operator: Operator) -> None:
     """Tested in its unit's own sandbox, with another program in the reader's place."""
     uid, _ = machine.ids(READER)
     assert seen_by_the_reader(machine, operator) == {"saw /home", f"uid {uid}"}
@@ -207,7 +205,7 @@ def test_each_restriction_of_the_reader_holds_by_itself(machine: Machine, operat
     assert seen_by_the_reader(machine, operator, gone) == {"saw /home", f"uid {uid}"}
 
 
-def test_a_reader_that_was_taken_over_touches_no_other(machine: Machine, operator: Operator) -> None:
+def test_a_compromised_reader_cannot_affect_other_readers(machine: Machine, operator: Operator) -> None:
     """Otherwise one project's manifest could decide what another's allows: both readers have the
     same user."""
     result = in_the_readers_place(machine, "neighbours 1.5")
@@ -306,7 +304,7 @@ def test_no_link_of_a_project_leads_root_to_another_file(machine: Machine, opera
 # --- other users -----------------------------------------------------------------------------------------------------
 
 
-def test_nobody_outside_the_group_gets_past_the_gate(machine: Machine, operator: Operator, guest: str) -> None:
+def test_no_user_outside_the_group_enters_the_mount_directory(machine: Machine, operator: Operator, guest: str) -> None:
     operator.register("app", ["A"])
     assert intrude(machine, guest, "gate", f"{RUN}/mount", "app") == set()
     assert intrude(machine, guest, "plant", RUN) == set()
@@ -322,7 +320,7 @@ def test_nobody_outside_the_group_gets_past_the_gate(machine: Machine, operator:
         machine.run(["umount", "/run/inside"])
 
 
-def test_a_recreated_gate_is_closed(machine: Machine, operator: Operator, guest: str) -> None:
+def test_a_recreated_mount_directory_is_closed(machine: Machine, operator: Operator, guest: str) -> None:
     """Neither systemd nor the helper recreates it open to all."""
     machine.run(["rm", "-r", f"{RUN}/mount"])
     machine.systemctl("start", "remo-broker-mount@app.socket", check=False)
@@ -370,7 +368,9 @@ def test_silent_connections_of_a_wrong_uid_are_recorded(machine: Machine, operat
     poll("all to be recorded", lambda: counted() == {str(uid): 16, str(other): 1})
 
 
-def test_a_descriptor_that_takes_long_to_close_delays_nobody(machine: Machine, operator: Operator, guest: str) -> None:
+def test_a_descriptor_that_takes_long_to_close_delays_no_client(
+    machine: Machine, operator: Operator, guest: str
+) -> None:
     """Neither one sent to the running broker, nor one sent before its start."""
     require_refusal()
     machine.run(["usermod", "-aG", "remo-broker", guest])

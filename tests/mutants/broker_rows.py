@@ -188,7 +188,7 @@ BROKER = (
         "remo_broker/broker/sockets/passed_descriptors.py",
         "        one.setsockopt(_socket.SOL_SOCKET, SO_PASSRIGHTS, 0)\n",
         "",
-        "tests/process/isolation/test_limits.py::test_a_descriptor_that_takes_long_to_close_delays_nobody",
+        "tests/process/isolation/test_limits.py::test_a_descriptor_that_takes_long_to_close_delays_no_client",
     ),
     Mutant(
         "remo_broker/broker/sockets/passed_descriptors.py",
@@ -200,7 +200,7 @@ BROKER = (
         LISTENER,
         "            if self._early and self._is_taken_out(connection):\n                continue\n",
         "",
-        "tests/machine/test_borders.py::test_a_descriptor_that_takes_long_to_close_delays_nobody",
+        "tests/machine/test_borders.py::test_a_descriptor_that_takes_long_to_close_delays_no_client",
     ),
     Mutant(
         LISTENER,

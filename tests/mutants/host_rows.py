@@ -16,17 +16,17 @@ LISTENERS = "remo_broker/broker/sockets/project_listeners.py"
 
 IN_FORCE = "tests/process/memory/test_process.py::test_settings_of_the_allocator_are_applied"
 NO_TRACE = "tests/machine/test_borders.py::test_the_brokers_user_cannot_trace_it_at_any_moment"
-GATE = "tests/machine/test_borders.py::test_a_recreated_gate_is_closed"
-READER_SEES = "tests/machine/test_borders.py::test_the_reader_alone_sees_projects_and_nothing_else"
+GATE = "tests/machine/test_borders.py::test_a_recreated_mount_directory_is_closed"
+READER_SEES = "tests/machine/test_borders.py::test_the_reader_sees_projects_and_nothing_else"
 READER_WALLS = "tests/machine/test_borders.py::test_each_restriction_of_the_reader_holds_by_itself"
 CONFINEMENT = "remo_broker/manifest/confinement.py"
 CONFINED = "tests/process/manifest/test_confinement.py"
 REACHES = f"{CONFINED}::test_what_reaches_another_process_is_refused"
-NEIGHBOURS = "tests/machine/test_borders.py::test_a_reader_that_was_taken_over_touches_no_other"
-PLANT = "tests/machine/test_borders.py::test_nobody_but_root_puts_anything_where_the_sockets_lie"
+NEIGHBOURS = "tests/machine/test_borders.py::test_a_compromised_reader_cannot_affect_other_readers"
+PLANT = "tests/machine/test_borders.py::test_only_root_can_create_files_beside_the_sockets"
 OLD_MOUNT = "tests/machine/test_borders.py::test_an_old_mount_is_dead_after_unregistering"
 ENABLES = "tests/machine/test_register.py::test_the_helper_changes_units_of_registered_projects_and_no_others"
-HELPERS = "tests/machine/test_borders.py::test_nobody_of_their_users_reaches_the_helpers_or_the_state"
+HELPERS = "tests/machine/test_borders.py::test_their_users_cannot_reach_the_helpers_or_the_state"
 
 HOST = (
     # --- the process

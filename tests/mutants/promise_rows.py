@@ -158,7 +158,7 @@ PROMISES = (
         STATE,
         "        if found.st_uid not in (0, os.geteuid()):\n",
         "        if False:\n",
-        "tests/machine/test_borders.py::test_a_state_file_of_somebody_else_is_not_read",
+        "tests/machine/test_borders.py::test_a_state_file_of_another_user_is_not_read",
     ),
     Mutant(ACL, 'f"u:{READER}:x"', '"o:x"', FIX_ACL),
     # --- manifests

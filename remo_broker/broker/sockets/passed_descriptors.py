@@ -1,10 +1,10 @@
-"""Descriptors that peers send along (SCM_RIGHTS). The broker has no use for them, and must not even
+"""Descriptors that peers pass (SCM_RIGHTS). The broker has no use for them, and must not even
 discard them.
 
-Whoever drops the last reference to a file closes it, which takes as long as its maker likes: think
-of a TCP socket with SO_LINGER, or a FUSE server. A process that reads or closes a connection with
-such a descriptor in its queue does that in the middle of the call, and serves nobody meanwhile. So
-the kernel refuses them, to the sender.
+The process that drops the last reference to a file closes it, which can take arbitrarily long, as
+with a TCP socket with SO_LINGER or a file of a FUSE server. Reading or closing a connection with
+such a descriptor in its queue would block the broker in that call. So the kernel refuses them, with
+an error for the sender.
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ def test_passed_descriptors_are_not_kept(start_broker: StartBroker) -> None:
 
 
 @pytest.mark.parametrize("plane", ["project", "mount", "admin", "status_socket"])
-def test_a_descriptor_that_takes_long_to_close_delays_nobody(start_broker: StartBroker, plane: str) -> None:
+def test_a_descriptor_that_takes_long_to_close_delays_no_client(start_broker: StartBroker, plane: str) -> None:
     """A read that discards one closes it before it returns."""
     require_refusal()
     broker = start_broker(projects=[registration("myrepo", "A"), registration("other", "A")])
