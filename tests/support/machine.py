@@ -323,6 +323,12 @@ class Machine:
         """The host's path of a file in the machine. Absolute symlinks in it resolve on the host."""
         return pathlib.Path(f"/proc/{self.leader}/root{path}")
 
+    @property
+    def written(self) -> pathlib.Path:
+        """The host's path of what was written to the machine's disk, and to nothing below it."""
+        assert self._supervisor is not None
+        return pathlib.Path(f"/proc/{self._supervisor.pid}/root{self._top}/upper")
+
     def write(self, path: str, text: str) -> None:
         """Write a file and its parent directories, readable by all users."""
         file = self.path(path)
