@@ -171,6 +171,7 @@ def test_only_the_registered_manifest_applies_and_files_belong_to_the_user(
     socket = operator.do("register", name="app", project_path=project)["socket_path"]
     operator.push({"TOKEN": "zqTokenqz", "KEY": "zqKeyqz"})
     uid, _ = machine.ids(victim)
+    machine.run(["sh", "-c", "rm -rf /dev/shm/remo-secret-*"])  # of a run that failed
     machine.run(["mkdir", f"/dev/shm/remo-secret-{uid}"], user=attacker)
     script = 'printf "%s|%s|" "$TOKEN" "$LD_PRELOAD"; cat "$HOME/key"'
     found = "zqTokenqz||zqKeyqz"

@@ -14,7 +14,13 @@ REVIEW = "remo_broker/ctl/audit_reader.py"
 NAMES_THE_ONE_BEFORE = "tests/process/sockets/test_audit.py::test_each_start_names_the_one_before"
 AUDIT = (
     Mutant(
-        "remo_broker/broker/sockets/refused_peers.py",
+        REFUSED,
+        " or not long_names.recorded(project, request.name, peer_fields):\n",
+        ":\n",
+        "tests/machine/test_borders.py::test_long_names_on_a_socket_that_is_not_registered_fill_no_journal",
+    ),
+    Mutant(
+        REFUSED,
         " or not long_names.recorded(project, request.name, peer_fields):\n",
         ":\n",
         "tests/process/sockets/test_handed_over.py::"
