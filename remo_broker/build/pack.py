@@ -42,7 +42,9 @@ file.close(); exec(main)' "$0" "$@"
 """
 PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 # Never imported in a container: these read TOML and validate it with pydantic.
-LEFT_OUT = frozenset(f"remo_broker.manifest.{name}" for name in ("document", "lines", "models", "result", "validation"))
+LEFT_OUT = frozenset(
+    f"remo_broker.manifest.{name}" for name in ("document", "keys", "lines", "result", "rules_between_keys")
+)
 MAIN_NAME = "__main__.py"
 # The modules as `bundled` imports them, and its own code first.
 COMPILED = "compiled"

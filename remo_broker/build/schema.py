@@ -4,7 +4,7 @@
     python -m remo_broker.build.schema --check      (fails on drift)
 
 schema/remo-broker.v2.json            both sockets and the status socket, from `ops` and `replies`
-schema/remo-broker-manifest.v1.json   the manifest, from `manifest.models`
+schema/remo-broker-manifest.v1.json   the manifest, from `manifest.keys`
 
 JSON Schema 2020-12, made at build time; no program imports this. The manual pages state what a
 schema cannot (that two names are equal, that a line fits its length).
@@ -24,7 +24,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from typing_extensions import TypedDict
 
 from remo_broker import MANIFEST_SCHEMA_VERSION, PROTOCOL_VERSION
-from remo_broker.manifest.models import AllowlistForm, BindingForm, ProjectName, SecretName
+from remo_broker.manifest.keys import AllowlistForm, BindingForm, ProjectName, SecretName
 from remo_broker.protocol import codes, ops, replies
 from remo_broker.protocol.codes import Code, Protection, Reason
 from remo_broker.protocol.message import Message

@@ -63,10 +63,12 @@ def load(
     tables = document.parse(content)
     # Imported only when there is something to check: importing pydantic takes three quarters of the
     # total time.
-    from remo_broker.manifest import validation
+    from remo_broker.manifest import rules_between_keys
 
-    directory = None if any_name else validation.directory_of(project_path)
-    validation.check(tables, name=name, directory=directory, max_ttl_seconds=max_ttl_seconds, max_entries=max_entries)
+    directory = None if any_name else rules_between_keys.directory_of(project_path)
+    rules_between_keys.check(
+        tables, name=name, directory=directory, max_ttl_seconds=max_ttl_seconds, max_entries=max_entries
+    )
     import hashlib
     from dataclasses import replace
 
@@ -86,7 +88,7 @@ def faults(
 
     `place` selects one of `constants.SEARCH`; the others are ignored.
     """
-    from remo_broker.manifest import reader, validation
+    from remo_broker.manifest import reader, rules_between_keys
     from remo_broker.manifest.fault import ManifestError
 
     try:
@@ -99,7 +101,7 @@ def faults(
     return source, content_faults(
         content,
         name=name,
-        directory=validation.directory_of(project_path),
+        directory=rules_between_keys.directory_of(project_path),
         max_ttl_seconds=max_ttl_seconds,
         max_entries=max_entries,
     )
@@ -117,14 +119,14 @@ def content_faults(
 
     `directory` is the name of its project's directory.
     """
-    from remo_broker.manifest import document, lines, validation
+    from remo_broker.manifest import document, lines, rules_between_keys
     from remo_broker.manifest.fault import ManifestError
 
     try:
         tables = document.parse(content)
     except ManifestError as error:
         return [error]
-    found = validation.faults(
+    found = rules_between_keys.faults(
         tables, name=name, directory=directory, max_ttl_seconds=max_ttl_seconds, max_entries=max_entries
     )
     places = lines.Lines(content)

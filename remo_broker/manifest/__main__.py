@@ -111,9 +111,9 @@ def _read(request: bytes) -> dict[str, object]:
     import hashlib  # noqa: F401
     import tomllib  # noqa: F401
 
-    from remo_broker.manifest import ManifestError, document, load, reader, result, validation  # noqa: F401
+    from remo_broker.manifest import ManifestError, document, load, reader, result, rules_between_keys  # noqa: F401
 
-    validation.warm_up()
+    rules_between_keys.warm_up()
     fields = json.loads(request)
     begin()
     try:

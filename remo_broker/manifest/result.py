@@ -1,6 +1,6 @@
 """The result of a manifest in either form: allowlist, cache numbers, bindings and hosts.
 
-`build` turns tables that have passed `models` into a `Manifest`. On other tables it raises an error
+`build` turns tables that have passed `keys` into a `Manifest`. On other tables it raises an error
 that does not name the rule that they break.
 """
 

@@ -22,7 +22,7 @@ from remo_broker.broker.requests import decode
 from remo_broker.broker.secrets.strict_json import finish, scan
 from remo_broker.build import schema
 from remo_broker.manifest import constants
-from remo_broker.manifest.models import ALLOWED, AllowlistForm, BindingForm
+from remo_broker.manifest.keys import ALLOWED, AllowlistForm, BindingForm
 from remo_broker.protocol import ops, replies
 from remo_broker.protocol.message import Message
 from remo_broker.protocol.ops import Request

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remo_broker.manifest import Binding, EnvBinding, FileBinding, Manifest, ManifestError
-from remo_broker.manifest.models import ALLOWED
+from remo_broker.manifest.keys import ALLOWED
 from remo_broker.manifest.result import build
-from remo_broker.manifest.validation import faults
+from remo_broker.manifest.rules_between_keys import faults
 from tests.support.machine import REPOSITORY
 
 secret_names = st.text(string.ascii_letters + string.digits + "_", min_size=1, max_size=128)

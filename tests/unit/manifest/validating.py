@@ -9,7 +9,7 @@ import pytest
 from remo_broker.manifest import Manifest, ManifestError
 from remo_broker.manifest.document import parse
 from remo_broker.manifest.result import build
-from remo_broker.manifest.validation import check
+from remo_broker.manifest.rules_between_keys import check
 from remo_broker.protocol.codes import Code
 
 

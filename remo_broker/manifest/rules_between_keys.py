@@ -1,4 +1,4 @@
-"""Validates a manifest: first each key by the models, then the rules between keys.
+"""Validates a manifest: first each key by `keys`, then the rules between keys.
 
 Every fault names the key, what is wrong with it, and what is allowed.
 """
@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from remo_broker.manifest.bindings import filters_in
 from remo_broker.manifest.constants import ANOTHER_NAME, FILTERS, SCHEMA_VERSION
 from remo_broker.manifest.fault import ManifestError, dotted, invalid, is_showable
-from remo_broker.manifest.models import (
+from remo_broker.manifest.keys import (
     ALLOWED,
     SECRET_NAME_RULE,
     Allowlist,

@@ -2,8 +2,8 @@
 
 The models are typed dictionaries: a manifest consists of tables with optional keys, and
 `result.build` reads the same tables with and without pydantic. A key's text is both its description
-in the schema and the end of the error about it. `validation` makes the errors, and checks the rules
-between keys.
+in the schema and the end of the error about it. `rules_between_keys` makes the errors, and checks
+what the keys must be together.
 
 Strict: nothing is converted; `true` is not 1, nor is `1.0`.
 """

@@ -11,7 +11,7 @@ import pytest
 from remo_broker.manifest import EnvBinding, FileBinding, Manifest
 from remo_broker.manifest.document import parse
 from remo_broker.manifest.result import build
-from remo_broker.manifest.validation import faults
+from remo_broker.manifest.rules_between_keys import faults
 from remo_broker.protocol.message import encode
 from remo_broker.protocol.replies import ProjectInfo
 from remo_broker.protocol.shared_limits import MAX_MESSAGE
