@@ -85,7 +85,9 @@ def test_a_registry_that_requires_a_password(
     assert "zq" not in "".join(place.files().values())
 
     def ask(host: str) -> subprocess.CompletedProcess[str]:
-        login = ["podman", "login", "--tls-verify=false", host]
+        # Storage of its own, and that needs no overlay: this host's root may be one.
+        storage = [f"--root={place.home}/layers", f"--runroot={place.home}/state", "--storage-driver=vfs"]
+        login = ["podman", *storage, "login", "--tls-verify=false", host]
         inspect = ["skopeo", "inspect", "--tls-verify=false", f"docker://{host}/x:latest"]
         return place.run(*(login if client == "podman" else inspect))
 
