@@ -24,7 +24,7 @@ CONFINED = "tests/process/manifest/test_confinement.py"
 REACHES = f"{CONFINED}::test_what_reaches_another_process_is_refused"
 NEIGHBOURS = "tests/machine/test_borders.py::test_a_compromised_reader_cannot_affect_other_readers"
 PLANT = "tests/machine/test_borders.py::test_only_root_can_create_files_beside_the_sockets"
-OLD_MOUNT = "tests/machine/test_borders.py::test_an_old_mount_is_dead_after_unregistering"
+OLD_MOUNT = "tests/machine/test_revocation.py::test_an_old_mount_is_dead_after_unregistering"
 ENABLES = "tests/machine/test_register.py::test_the_helper_changes_units_of_registered_projects_and_no_others"
 HELPERS = "tests/machine/test_borders.py::test_their_users_cannot_reach_the_helpers_or_the_state"
 

@@ -18,6 +18,8 @@ ADMIN = f"{paths.SOCKET_DIR}/{paths.ADMIN_SOCKET}"
 STATUS = f"{paths.SOCKET_DIR}/{paths.STATUS_SOCKET}"
 SERVICE = "remo-broker.service"
 PROJECTS = "/home/dev/projects"
+# argv: the path of a socket to connect to.
+CONNECT = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
 
 
 class Operator:
