@@ -299,28 +299,6 @@ def test_silent_connections_of_a_wrong_uid_are_recorded(machine: Machine, operat
     poll("all to be recorded", lambda: counted() == {str(uid): 16, str(other): 1})
 
 
-def test_long_names_on_a_socket_that_is_not_registered_fill_no_journal(machine: Machine, operator: Operator) -> None:
-    machine.systemctl("start", "remo-broker-client@nobodys.socket")
-    code = (
-        "import json, socket, sys\n"
-        "for number in range(100):\n"
-        "    with socket.socket(socket.AF_UNIX) as peer:\n"
-        "        peer.connect(sys.argv[1])\n"
-        "        peer.sendall(json.dumps({'op': 'get', 'name': f'{number:0128}'}).encode() + b'\\n')\n"
-        "        assert b'not_registered' in peer.recv(65536)\n"
-    )
-    machine.run(["/usr/bin/python3", "-ISc", code, operator.socket("nobodys")])
-
-    def entries(event: str) -> list[dict[str, str]]:
-        return machine.journal(f"REMO_EVENT={event}", "REMO_PROJECT=nobodys")
-
-    def counted() -> int:
-        return sum(int(one["REMO_COUNT"]) for one in entries("fetch.denials_counted"))
-
-    poll("all to be recorded", lambda: len(entries("fetch")) + counted() == 100)
-    assert len(entries("fetch")) < 30
-
-
 def test_a_descriptor_that_takes_long_to_close_delays_no_client(
     machine: Machine, operator: Operator, guest: str
 ) -> None:

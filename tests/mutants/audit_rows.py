@@ -17,7 +17,7 @@ AUDIT = (
         REFUSED,
         " or not long_names.recorded(project, request.name, peer_fields):\n",
         ":\n",
-        "tests/machine/test_borders.py::test_long_names_on_a_socket_that_is_not_registered_fill_no_journal",
+        "tests/machine/test_audit.py::test_long_names_on_a_socket_that_is_not_registered_fill_no_journal",
     ),
     Mutant(
         REFUSED,

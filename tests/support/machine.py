@@ -305,6 +305,16 @@ class Machine:
         """The host's path of what was written to the machine's disk."""
         return pathlib.Path(f"/proc/{self._supervisor and self._supervisor.pid}/root{self._top}/upper")
 
+    def files_with(self, text: str) -> list[str]:
+        """The host's paths of the files that were written in the machine and have the text in them:
+        on its disk, and where the broker or anybody may write to memory. systemd has credentials in
+        /run."""
+        places = [self.written, *map(self.path, ("/run/remo-broker", "/tmp", "/dev/shm"))]
+        found = subprocess.run(
+            ["grep", "-rlaF", "--file=-", *map(str, places)], input=text, stdout=subprocess.PIPE, text=True, check=False
+        )
+        return str(found.stdout).splitlines()
+
     def write(self, path: str, text: str) -> None:
         """Write a file and its parent directories, readable by all users."""
         file = self.path(path)
