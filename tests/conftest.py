@@ -54,9 +54,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "filterwarnings", "ignore:This process .* is multi-threaded, use of fork:DeprecationWarning"
     )
-    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
-        if signal.getsignal(number) is signal.SIG_IGN:  # as in a shell's background
-            signal.signal(number, handler)
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:  # as in a shell's background, and under nohup(1)
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     raise_limit()
     for name in OF_A_SERVICE:
         os.environ.pop(name, None)

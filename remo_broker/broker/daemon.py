@@ -181,7 +181,8 @@ class Daemon:
         self.loop.watch(self.writer.wakeup, READ, self.writer.finished)
         for text in memory.shortcomings(self.arena):
             self._log(PRIORITY_WARNING, text)
-        previous = last_start(self.config.state_dir)
+        place = audit_records.place(self.trail.sink, self.trail.namespace)
+        previous = last_start(self.config.state_dir, place)
         before = b"" if previous is None else audit_records.field(audit_records.PREVIOUS_START_FIELD, previous)
         self.trail.write_or_keep(
             audit_records.record(
@@ -194,7 +195,7 @@ class Daemon:
             + before
             + audit_records.own_fields()
         )
-        keep_start(self.config.state_dir, self.trail.start_id)
+        keep_start(self.config.state_dir, self.trail.start_id, place)
         if self.trail.sink == JournalTransport.name:
             self._read_back.begin(strict=self.config.audit_failure == DENY)
         self.manager.ready(self.report.line())

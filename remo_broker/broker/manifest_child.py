@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from remo_broker.broker.loop import Job, Later, Loop
     from remo_broker.protocol.config import Config
 
-# `manifest_unreadable` is due within 2 s. Reading takes a few milliseconds; the rest is for a slow
+# `manifest_unreadable` is due 2 s after reading has begun. Reading takes a few milliseconds; the rest is for a slow
 # disk.
 READ_SECONDS = 1.8
 # Before that, a reader is started, which takes 0.2 s, and many times that on a busy machine. A
 # project's files cannot prolong it. Both limits together, twice if another reader must finish
-# first, are below `REPLY_SECONDS`, the time that clients wait.
-START_SECONDS = 10.0
+# first, and then the binder's, are below `REPLY_SECONDS`, the time that clients wait.
+START_SECONDS = 6.0
 # Concurrent readers: enough that a few slow ones do not block the others, few enough not to
 # overload the machine.
 MAX_READERS = 3

@@ -42,7 +42,6 @@ from remo_broker.ctl.commands import (
 from remo_broker.ctl.session import checked_project, manages_units, open_client, open_output, socket_path, user_name
 from remo_broker.ctl.status import unit_states
 from remo_broker.protocol import paths
-from remo_broker.protocol.audit_records import START_ID_DIGITS, is_start_id
 from remo_broker.protocol.clock import now_usec
 
 if TYPE_CHECKING:
@@ -221,6 +220,7 @@ def _report(arguments: Arguments, output: Output, query: Query, found: Iterator[
 
 
 def _verify(arguments: Arguments, output: Output, query: Query) -> int:
+    from remo_broker.ctl.audit_last_start import last_start
     from remo_broker.ctl.audit_verify import verify
 
     running = None if query.directory is not None else _running(arguments)
@@ -230,10 +230,11 @@ def _verify(arguments: Arguments, output: Output, query: Query) -> int:
         return verify(
             output,
             read(query),
-            # The records before may be in another namespace.
+            from_first=query.since is None,
+            # The start before may have its records in another namespace.
             whole=query.since is None and query.namespace is None,
             running=running,
-            last=None if query.directory is not None or query.namespace is not None else _last_start(),
+            last=None if query.directory is not None or query.namespace is not None else last_start(),
             bounded=query.until is not None,
         )
 
@@ -251,18 +252,6 @@ def _running(arguments: Arguments) -> tuple[str, int] | None:
     except (ClientError, Problem):
         return None
     return (found.start_id, found.serial - found.queued) if found.start_id else None
-
-
-def _last_start() -> str | None:
-    """The id of the broker's last start; None if it is unknown, as to all but root."""
-    from remo_broker.cli.input_files import read_with_owner
-
-    try:
-        content, _ = read_with_owner(os.path.join(paths.STATE_DIR, paths.LAST_START_FILE), START_ID_DIGITS + 1)
-        text = content.decode("ascii").strip()
-    except (Problem, ValueError):
-        return None
-    return text if is_start_id(text) else None
 
 
 def _sync(query: Query) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from remo_broker.cli.terminal import Colour
 from remo_broker.cli.times import iso, shown
 from remo_broker.protocol.audit_records import PREVIOUS_START_FIELD, SERIAL_FIELD, START_ID_FIELD, Event
+from remo_broker.protocol.codes import Reason
 from remo_broker.protocol.names import counted
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ class Start:
         """Duplicate records with identical content."""
         self.forged: list[int] = []
         """Serials of duplicates with different content."""
+        self.began = False
+        """Something was recorded other than that it failed to start: a start that fails is not
+        named by the next one, and names none."""
         self.ended = False
         self.previous: str | None = None
         """The id of the start before it, if its first record is there and names one."""
@@ -70,6 +74,7 @@ class Start:
         else:
             self.forged.append(serial)
         self.machine = record.text("_MACHINE_ID")
+        self.began = self.began or record.text("REMO_REASON") != Reason.NOT_STARTED.value
         if record.event == Event.STARTED.word:
             self.previous = record.text(PREVIOUS_START_FIELD)
         elif record.event == Event.STOPPED.word:
@@ -123,12 +128,12 @@ class Verification:
         """The starts of which no record is there: the id, and the begin of the start that names it.
 
         `last` is the id of the last start, 0 its begin. Unless `whole`, the search may have begun
-        after the end of the start that the earliest one names; a host's other starts are within it.
+        after the end of the start that is named first; a host's other starts are within it.
         """
         earliest: dict[str | None, Start] = {}
         for start in self.starts.values():
             known = earliest.get(start.machine)
-            if start.seen and (known is None or start.begin < known.begin):
+            if start.began and (known is None or start.begin < known.begin):
                 earliest[start.machine] = start
         found = [
             (start.previous, start.begin)
@@ -146,6 +151,7 @@ def verify(
     output: Output,
     records: Iterable[Record],
     *,
+    from_first: bool,
     whole: bool,
     running: tuple[str, int] | None,
     bounded: bool,
@@ -153,7 +159,8 @@ def verify(
 ) -> int:
     """Report what is missing. The exit status tells whether anything is.
 
-    `whole`: the search covers each start from its first record on. `running` is the id and the last
+    `from_first`: the search covers each start from its first record on; `whole`: and all starts
+    before. `running` is the id and the last
     serial of the running broker, `last` the id of one that has ended. `bounded`: later records were
     not requested.
     """
@@ -165,7 +172,7 @@ def verify(
     results = []
     for start in found.starts.values():
         up_to = running[1] if running is not None and running[0] == start.start_id and not bounded else None
-        results.append((start, start.gaps(from_first=whole, up_to=up_to)))
+        results.append((start, start.gaps(from_first=from_first, up_to=up_to)))
     missing = sum(len(gap) for _, gaps in results for gap in gaps)
     forged = sum(len(start.forged) for start in found.starts.values())
     lost = found.lost_starts(whole=whole, last=None if bounded else last)

@@ -81,6 +81,8 @@ EVENT_TIME_FIELD = "REMO_EVENT_USEC"
 START_ID_FIELD = "REMO_START_ID"
 SERIAL_FIELD = "REMO_SERIAL"
 START_ID_DIGITS = 32
+# The sink of an audit that goes to the journal.
+JOURNAL = "journal"
 # In the first record of a start: the id of the start before it.
 PREVIOUS_START_FIELD = "REMO_PREVIOUS_START_ID"
 # REMO_REASON of denials that are only counted.
@@ -118,6 +120,17 @@ def denials_counted(project: str, count: int, reason: str, message: str) -> byte
     return record(
         Event.DENIALS_COUNTED, message, project=project, decision=Decision.DENY.value, reason=reason, count=count
     )
+
+
+def place(sink: str, namespace: str | None) -> str:
+    """Where a start's records are, in LAST_START_FILE."""
+    return f"{sink}:{namespace or ''}"
+
+
+def named_start(text: str, where: str) -> str | None:
+    """The id in the text of LAST_START_FILE; None if it has none, or of records elsewhere."""
+    start_id, _, found = text.strip().partition(" ")
+    return start_id if is_start_id(start_id) and found == where else None
 
 
 def is_start_id(text: str) -> bool:

@@ -34,6 +34,6 @@ MAX_NAMED = 100
 # A watch that has sent nothing for this long sends an empty object: both sides see that the other
 # is still there.
 KEEP_ALIVE_SECONDS = 30.0
-# How long a client waits for a reply. The slowest is that of `unregister`, which waits 5 s for
-# requests in flight; the first connect may also have to wait for the broker to start.
+# How long a client waits for a reply. The slowest is that of `register` on a machine that starts
+# processes slowly; the first connect may also have to wait for the broker to start.
 REPLY_SECONDS = 30.0

@@ -28,14 +28,14 @@ AUDIT = (
     ),
     Mutant(
         "remo_broker/broker/daemon.py",
-        "        keep_start(self.config.state_dir, self.trail.start_id)\n",
+        "        keep_start(self.config.state_dir, self.trail.start_id, place)\n",
         "",
         NAMES_THE_ONE_BEFORE,
     ),
     Mutant(
-        "remo_broker/broker/audit/starts.py",
-        "    return text if is_start_id(text) else None\n",
-        "    return text\n",
+        "remo_broker/protocol/audit_records.py",
+        "    return start_id if is_start_id(start_id) and found == where else None\n",
+        "    return start_id if is_start_id(start_id) else None\n",
         NAMES_THE_ONE_BEFORE,
     ),
     Mutant(
@@ -51,10 +51,16 @@ AUDIT = (
         "tests/process/ctl/test_audit_verify.py::test_a_start_of_which_every_record_is_gone_is_missed",
     ),
     Mutant(
-        "remo_broker/ctl/audit.py",
-        "    return text if is_start_id(text) else None\n",
+        "remo_broker/ctl/audit_last_start.py",
+        "    return named_start(text, place(JOURNAL, unit_namespace()))\n",
         "    return None\n",
         "tests/machine/test_journal.py::test_in_the_default_journal_displaced_records_are_detected",
+    ),
+    Mutant(
+        "remo_broker/ctl/audit_last_start.py",
+        " | os.O_NOFOLLOW",
+        "",
+        "tests/process/ctl/test_audit_verify.py::test_a_last_start_is_read_only_from_a_file_of_its_own",
     ),
     Mutant(
         TRAIL,

@@ -22,6 +22,7 @@ import select
 import sys
 import time
 
+from remo_broker.protocol.audit_records import JOURNAL
 from remo_broker.protocol.clock import monotonic
 
 TYPE_CHECKING = False
@@ -61,7 +62,7 @@ _NOTHING = bytes(4)
 class JournalTransport:
     """The datagram socket of journald."""
 
-    name = "journal"
+    name = JOURNAL
 
     def __init__(
         self,

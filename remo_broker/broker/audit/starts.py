@@ -1,7 +1,8 @@
 """Which start of the broker came before this one.
 
 Each start numbers its records from 1, so the numbers show a gap in a start's records, but not that
-all records of a start are gone. So each start records the id of the one before, which a file keeps.
+all records of a start are gone. So each start records the id of the one before. A file keeps it,
+and where its records are: nobody would look for them elsewhere.
 """
 
 from __future__ import annotations
@@ -9,20 +10,20 @@ from __future__ import annotations
 import os
 
 from remo_broker.broker.registrations import Foreign, read_own
-from remo_broker.protocol.audit_records import is_start_id
+from remo_broker.protocol.audit_records import named_start
 from remo_broker.protocol.paths import LAST_START_FILE
 
 
-def last_start(state_dir: str) -> str | None:
-    """The id of the last start; None if it is unknown."""
+def last_start(state_dir: str, place: str) -> str | None:
+    """The id of the last start; None if it is unknown, or its records are not in `place`."""
     try:
-        text = read_own(os.path.join(state_dir, LAST_START_FILE)).decode("ascii").strip()
+        text = read_own(os.path.join(state_dir, LAST_START_FILE)).decode("ascii")
     except (OSError, ValueError, Foreign):
         return None
-    return text if is_start_id(text) else None
+    return named_start(text, place)
 
 
-def keep_start(state_dir: str, start_id: str) -> None:
+def keep_start(state_dir: str, start_id: str, place: str) -> None:
     """Keep the id of this start. Call it after its first record: a start that the next one names
     should have one. If it cannot be kept, the next start names an earlier one."""
     path = os.path.join(state_dir, LAST_START_FILE)
@@ -31,7 +32,7 @@ def keep_start(state_dir: str, start_id: str) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(temporary, flags, 0o600)
         try:
-            os.write(descriptor, start_id.encode("ascii") + b"\n")
+            os.write(descriptor, f"{start_id} {place}\n".encode("ascii"))
         finally:
             os.close(descriptor)
         os.rename(temporary, path)

@@ -180,6 +180,8 @@ class AdminConnection(Connection):
             request = decode(region.view, node, ADMIN_REQUESTS)
             reply = yield from self._server.perform(request, AdminCall(self, self._memory, node[3]))
             if isinstance(reply, Stream):
+                if self.stream is not None:
+                    self.stream.closed()
                 self.stream = reply  # it starts when the connection resumes
             else:
                 line = encode(reply.to_json())

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from remo_broker.cli.terminal import Output
+from remo_broker.ctl.audit_last_start import last_start
 from remo_broker.ctl.audit_reader import Record
 from remo_broker.ctl.audit_verify import verify
+from remo_broker.ctl.journals import unit_namespace
+from remo_broker.protocol import paths
+from remo_broker.protocol.audit_records import JOURNAL, place
 from tests.process.ctl.test_audit import USEC, Entry, fetch
+
+if TYPE_CHECKING:
+    import pathlib
 
 SECOND = 1_000_000
 
@@ -26,13 +34,14 @@ def verified(
     records: list[Record],
     capsys: pytest.CaptureFixture[str],
     *,
+    from_first: bool = True,
     whole: bool = True,
     running: tuple[str, int] | None = None,
     bounded: bool = False,
     last: str | None = None,
 ) -> tuple[int, dict[str, Any]]:
     output = Output(json_mode="short", legend=True, pager=False)
-    status = verify(output, records, whole=whole, running=running, bounded=bounded, last=last)
+    status = verify(output, records, from_first=from_first, whole=whole, running=running, bounded=bounded, last=last)
     return status, json.loads(capsys.readouterr().out)
 
 
@@ -64,10 +73,10 @@ def test_a_gap_is_shown_with_the_times_around_it(capsys: pytest.CaptureFixture[s
 
 def test_records_displaced_at_the_beginning_are_missing(capsys: pytest.CaptureFixture[str]) -> None:
     assert gaps(verified(numbered([4, 5]), capsys)[1]) == [(1, 3)]
-    assert verified(numbered([4, 5]), capsys, whole=False)[0] == 0
+    assert verified(numbered([4, 5]), capsys, from_first=False)[0] == 0
 
 
-A, B, C = "a" * 32, "b" * 32, "c" * 32
+A, B, C, D = "a" * 32, "b" * 32, "c" * 32, "d" * 32
 
 
 def started(start: str, previous: str | None, usec: int) -> Record:
@@ -87,6 +96,8 @@ def started(start: str, previous: str | None, usec: int) -> Record:
         # What a search from some time on may leave out.
         ([started(B, A, 2), started(C, B, 3)], False, C, []),
         ([started(A, None, 1), started(C, B, 3)], False, C, [B]),
+        ([*numbered([1], start=D, reason="not_started"), started(B, A, USEC + 9 * SECOND)], False, None, []),
+        ([*numbered([2], start=D), started(B, A, USEC + 9 * SECOND)], False, None, [A]),
     ],
 )
 def test_a_start_of_which_every_record_is_gone_is_missed(
@@ -95,6 +106,28 @@ def test_a_start_of_which_every_record_is_gone_is_missed(
     status, found = verified(records, capsys, whole=whole, last=last)
     assert [one["start_id"] for one in found["missing_starts"]] == lost
     assert status == bool(lost)
+
+
+def test_a_last_start_is_read_only_from_a_file_of_its_own(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker's user may put anything there, and root reads it."""
+    monkeypatch.setattr(paths, "STATE_DIR", str(tmp_path))
+    file = tmp_path / paths.LAST_START_FILE
+    assert last_start() is None
+    where = place(JOURNAL, unit_namespace())
+    file.write_text(f"{A} {where}\n")
+    assert last_start() == A
+    for other in (f"{A} {where}x\n", f"{A}\n", f"{A[1:]} {where}\n", "\xff", ""):
+        file.write_text(other, "latin-1")
+        assert last_start() is None
+    file.unlink()
+    (tmp_path / "elsewhere").write_text(f"{A} {where}\n")
+    file.symlink_to(tmp_path / "elsewhere")
+    assert last_start() is None
+    file.unlink()
+    os.mkfifo(file)
+    assert last_start() is None
 
 
 def test_the_running_broker_reveals_records_missing_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,7 +160,7 @@ def test_table_and_json_agree(capsys: pytest.CaptureFixture[str]) -> None:
     recovered = Record(Entry(USEC, event="audit.recovered", start_id="a" * 32, serial="8", dropped="5"))
     records = [*numbered([1, 2]), recovered, end]
     output = Output(json_mode="off", legend=True, pager=False)
-    assert verify(output, records, whole=True, running=None, bounded=False) == 1
+    assert verify(output, records, from_first=True, whole=True, running=None, bounded=False) == 1
     said = capsys.readouterr().out
     for fact in ("aaaaaaaaaaaa", "serials 3 to 7", "ended cleanly", "counted at most 5", "5 missing"):
         assert fact in said

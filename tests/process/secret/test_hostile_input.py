@@ -25,13 +25,21 @@ def listener(directory: pathlib.Path) -> Iterator[Listener]:
         server.shutdown()
 
 
+@pytest.fixture
+def environment(listener: Listener, directory: pathlib.Path, memory: pathlib.Path) -> dict[str, str]:
+    return {
+        "HOME": str(directory),
+        "XDG_RUNTIME_DIR": str(memory),  # in /dev/shm, other tests would meet what is rendered
+        "REMO_BROKER_SOCKET": os.fspath(listener.server_address),  # type: ignore[arg-type]
+    }
+
+
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_no_command_prints_control_characters(
-    listener: Listener, directory: pathlib.Path, command: list[str], fails: bool
+    listener: Listener, directory: pathlib.Path, environment: dict[str, str], command: list[str], fails: bool
 ) -> None:
     listener.fails = fails
-    environment = {"HOME": str(directory), "REMO_BROKER_SOCKET": os.fspath(listener.server_address)}  # type: ignore[arg-type]
     done = programs.run(programs.SECRET, *command, stdin=REQUESTS.get(command[0], b""), env=environment, cwd=directory)
     assert not [one for one in OBEYED if one in done.stdout + done.stderr]
     assert b"internal error" not in done.stderr
@@ -43,12 +51,16 @@ FIELDS = ("username", "password", "token", "aws_access_key_id", "aws_secret_acce
 @pytest.mark.parametrize("value", [HOSTILE, json.dumps(dict.fromkeys(FIELDS, HOSTILE))], ids=["string", "bundle"])
 @pytest.mark.parametrize("command", ANSWERS, ids=" ".join)
 def test_no_value_that_a_terminal_obeys_is_written_to_one(
-    listener: Listener, directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch, command: list[str], value: str
+    listener: Listener,
+    directory: pathlib.Path,
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
+    value: str,
 ) -> None:
     """Whatever the command is for: any can be run by hand."""
     monkeypatch.setitem(REPLIES, "get", {"value": value, "ttl_seconds": 1, "generation": 1})
     listener.escapes = True
-    environment = {"HOME": str(directory), "REMO_BROKER_SOCKET": os.fspath(listener.server_address)}  # type: ignore[arg-type]
     shown = programs.answer_on_terminal(
         programs.command(programs.SECRET, *command), REQUESTS.get(command[0], b""), environment, directory
     )
@@ -56,29 +68,28 @@ def test_no_value_that_a_terminal_obeys_is_written_to_one(
 
 
 def test_no_path_that_a_terminal_obeys_is_written_to_one(
-    listener: Listener, directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    listener: Listener, directory: pathlib.Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     binding = {"fetch_as": "file", "file_path": "~/\u202eright", "file_mode": "0600", "template": "{{value}}"}
     monkeypatch.setitem(REPLIES, "bindings", {"bindings": {"A": [binding]}})
     monkeypatch.setitem(REPLIES, "get", {"value": "v", "ttl_seconds": 1, "generation": 1})
-    environment = {"HOME": str(directory), "REMO_BROKER_SOCKET": os.fspath(listener.server_address)}  # type: ignore[arg-type]
-    try:
-        shown = programs.answer_on_terminal(programs.command(programs.SECRET, "render"), b"", environment, directory)
-    finally:
-        programs.run(programs.SECRET, "render", "--remove", env=environment, cwd=directory)
+    shown = programs.answer_on_terminal(programs.command(programs.SECRET, "render"), b"", environment, directory)
     assert b"\\u202eright" in shown
     assert not [one for one in OBEYED if one in shown]
 
 
 @pytest.mark.parametrize("field", ["file_path", "template"])
 def test_a_binding_that_is_not_text_is_a_malformed_reply(
-    listener: Listener, directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch, field: str
+    listener: Listener,
+    directory: pathlib.Path,
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    field: str,
 ) -> None:
     binding = {"fetch_as": "file", "file_path": "a", "file_mode": "0600", "template": "{{value}}", field: "\ud800"}
     monkeypatch.setitem(REPLIES, "bindings", {"bindings": {"A": [binding]}})
     monkeypatch.setitem(REPLIES, "get", {"value": "v", "ttl_seconds": 1, "generation": 1})
     listener.escapes = True
-    environment = {"HOME": str(directory), "REMO_BROKER_SOCKET": os.fspath(listener.server_address)}  # type: ignore[arg-type]
     done = programs.run(programs.SECRET, "render", env=environment, cwd=directory)
     assert "malformed reply" in programs.refused(done, 1)
 

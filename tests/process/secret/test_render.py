@@ -148,7 +148,7 @@ def nothing_else_rendered() -> None:
     """Without a manifest, files that this user rendered outside the tests would matter."""
     for directory in tmpfs.candidates():
         own = os.path.join(directory, tmpfs.own_name())
-        if os.path.isdir(own) and os.listdir(own):
+        if any(files for _, _, files in os.walk(own)):
             unavailable(f"there are rendered files of this user's in {own}")
 
 

@@ -189,10 +189,12 @@ def test_start_and_stop(start_broker: StartBroker) -> None:
 
 
 def test_each_start_names_the_one_before(start_broker: StartBroker, directory: pathlib.Path) -> None:
-    """However that ended; a file that is none of the broker's says nothing."""
+    """However that ended; a file that is none of the broker's, or tells of records elsewhere, says
+    nothing."""
     ids: list[tuple[str | None, str]] = []
-    for end in ("stop", "kill", "damage", "link", "stop"):
+    for end in ("stop", "kill", "damage", "link", "move", "stop"):
         broker = start_broker()
+        broker.status()  # it listens before it records its start
         started = broker.records("broker.started")[-1]
         ids.append((started.get("REMO_PREVIOUS_START_ID"), started["REMO_START_ID"]))
         if end == "stop":
@@ -203,12 +205,14 @@ def test_each_start_names_the_one_before(start_broker: StartBroker, directory: p
         (kept,) = directory.rglob(LAST_START_FILE)
         if end == "damage":
             kept.write_text("no id")
+        elif end == "move":
+            kept.write_text(f"{ids[-1][1]} journal:\n")
         elif end == "link":
             kept.rename(directory / "elsewhere")
             kept.symlink_to(directory / "elsewhere")
     own = [own for _, own in ids]
     assert len(set(own)) == len(own)
-    assert [previous for previous, _ in ids] == [None, own[0], own[1], None, None]
+    assert [previous for previous, _ in ids] == [None, own[0], own[1], None, None, None]
 
 
 # --- while no process accepts the records

@@ -117,6 +117,16 @@ def test_the_brokers_exit_ends_the_stream(broker: Broker) -> None:
     assert shortest(stopped_after, below=PEER_SECONDS) < PEER_SECONDS, "nobody waits for a watcher"
 
 
+@pytest.mark.parametrize("socket", ["admin", "project"])
+def test_a_second_watch_replaces_the_first(broker: Broker, socket: str) -> None:
+    with Link(broker.admin if socket == "admin" else broker.project()) as link:
+        for _ in range(2):
+            assert link.ask(WATCH)["ok"]
+        broker.push({"A": "a"})
+        assert "generation" in link.reply()
+        assert "event" not in link.ask({"op": "ping"}), "the change is told once"
+
+
 def test_a_watcher_that_does_not_read_is_disconnected(broker: Broker) -> None:
     """Unread data first fills the kernel's small buffer."""
     with Link(broker.admin) as admin, Link(broker.project()) as project:
