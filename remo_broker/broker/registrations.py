@@ -211,7 +211,16 @@ def _encode(one: Registration) -> bytes:
 
 def save(state_dir: str, data: bytes) -> None:
     """Replace the file with `data`, durably. Raises OSError and leaves the old file."""
-    path = os.path.join(state_dir, FILE_NAME)
+    write_own(os.path.join(state_dir, FILE_NAME), data, durable=True)
+    try:  # noqa: SIM105 - importing contextlib costs the start a millisecond
+        _sync_directory(state_dir)
+    except OSError:
+        pass  # it is saved, unless the power fails before the disk has it
+
+
+def write_own(path: str, data: bytes, *, durable: bool) -> None:
+    """Replace a state file in one step; `durable` waits for the disk to have `data`. Raises OSError
+    and leaves the old file."""
     temporary = path + ".new"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
@@ -219,14 +228,11 @@ def save(state_dir: str, data: bytes) -> None:
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(descriptor, rest) :]
-        os.fsync(descriptor)
+        if durable:
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
     os.rename(temporary, path)
-    try:  # noqa: SIM105 - importing contextlib costs the start a millisecond
-        _sync_directory(state_dir)
-    except OSError:
-        pass  # it is saved, unless the power fails before the disk has it
 
 
 def _sync_directory(path: str) -> None:

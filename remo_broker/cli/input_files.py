@@ -54,6 +54,17 @@ def read_with_owner(path: str, limit: int = MAX_PUSH) -> tuple[bytes, int | None
         os.close(opened)
 
 
+def read_in_place(path: str, size: int) -> bytes | None:
+    """At most `size` bytes of the regular file at `path`, where another user may have put a link or
+    a FIFO; None if there is no such file, or it cannot be read."""
+    try:
+        descriptor = os.open(path, _FLAGS | os.O_NOFOLLOW)
+        with open(descriptor, "rb") as file:
+            return file.read(size) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+    except OSError:
+        return None
+
+
 def read_descriptor(descriptor: int, source: str, limit: int = MAX_PUSH) -> bytes:
     """The whole content of an open file, pipe or socket."""
     try:

@@ -156,12 +156,18 @@ def complain(program: Program, message: str, hint: str | None = None) -> None:
 def write_value(name: str, content: bytes) -> None:
     """Write text that has a secret's value, `name`, in it. Raises `Problem` for a terminal that would
     interpret it: any command can be run by hand."""
-    if os.isatty(1) and not is_text(content):
+    if os.isatty(1):
+        require_text(name, content)
+    sys.stdout.buffer.write(content)
+
+
+def require_text(what: str, content: bytes) -> None:
+    """Raise `Problem` if a terminal would interpret `content`, which is of `what`."""
+    if not is_text(content):
         raise Problem(
-            f"{name} has control characters, which a terminal may execute",
+            f"{what} has control characters, which a terminal may execute",
             hint="redirect the output to a file or a pipe",
         )
-    sys.stdout.buffer.write(content)
 
 
 def report(line: str) -> None:

@@ -13,8 +13,7 @@ import shlex
 from typing import Any
 
 from remo_broker.cli.options import Arguments, Usage
-from remo_broker.cli.program import Problem
-from remo_broker.cli.text import is_text
+from remo_broker.cli.program import Problem, require_text
 from remo_broker.ctl.commands import COMPOSE, DOCKER, NSPAWN, PODMAN, WRITE, YES
 from remo_broker.ctl.devcontainer_write import FEATURE, write
 from remo_broker.ctl.session import open_client, open_output
@@ -62,11 +61,8 @@ def devcontainer(arguments: Arguments) -> int:
         return write(output, project.directory, settings(project), ask=not arguments.flag(YES))
     if chosen:
         text = chosen[0](project)
-        if output.terminal and not is_text(os.fsencode(text)):
-            raise Problem(
-                f"{project.directory}: its path has control characters, which a terminal may execute",
-                hint="redirect the output to a file or a pipe",
-            )
+        if output.terminal:
+            require_text(f"{project.directory}: its path", os.fsencode(text))
         output.line(text)
     elif output.json == "short":
         output.show_json(settings(project))

@@ -11,7 +11,7 @@ import stat
 import sys
 from typing import TYPE_CHECKING, Any
 
-from remo_broker.cli.input_files import RightsOf
+from remo_broker.cli.input_files import RightsOf, read_in_place
 from remo_broker.cli.program import Problem
 from remo_broker.cli.terminal import Colour, Output, confirmed
 from remo_broker.cli.text import escaped
@@ -184,13 +184,7 @@ def copy_feature(directory: str) -> list[str]:
 
 
 def is_same(path: str, content: bytes) -> bool:
-    try:
-        # The project may have put a FIFO there, which must not keep root waiting.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            return stat.S_ISREG(os.fstat(descriptor).st_mode) and file.read(len(content) + 1) == content
-    except OSError:
-        return False
+    return read_in_place(path, len(content) + 1) == content
 
 
 def mode_of(path: str) -> int:

@@ -52,14 +52,14 @@ AUDIT = (
     ),
     Mutant(
         "remo_broker/ctl/audit_last_start.py",
-        "    return named_start(text, place(JOURNAL, unit_namespace()))\n",
+        '    return named_start(content.decode("ascii"), place(JOURNAL, unit_namespace()))\n',
         "    return None\n",
         "tests/machine/test_journal.py::test_in_the_default_journal_displaced_records_are_detected",
     ),
     Mutant(
-        "remo_broker/ctl/audit_last_start.py",
-        " | os.O_NOFOLLOW",
-        "",
+        "remo_broker/cli/input_files.py",
+        "os.open(path, _FLAGS | os.O_NOFOLLOW)",
+        "os.open(path, _FLAGS)",
         "tests/process/ctl/test_audit_verify.py::test_a_last_start_is_read_only_from_a_file_of_its_own",
     ),
     Mutant(

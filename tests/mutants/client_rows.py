@@ -70,13 +70,13 @@ CLIENT = (
     ),
     Mutant(
         "remo_broker/ctl/devcontainer.py",
-        "        if output.terminal and not is_text(os.fsencode(text)):\n",
+        "        if output.terminal:\n",
         "        if False:\n",
         "tests/process/ctl/test_devcontainer.py::test_no_path_that_a_terminal_obeys_is_written_to_one",
     ),
     Mutant(
         "remo_broker/cli/program.py",
-        "    if os.isatty(1) and not is_text(content):\n",
+        "    if os.isatty(1):\n",
         "    if False:\n",
         f"{SHOWN}test_no_value_that_a_terminal_obeys_is_written_to_one",
     ),
@@ -257,7 +257,7 @@ CLIENT = (
     ),
     Mutant(
         "remo_broker/ctl/devcontainer_write.py",
-        "stat.S_ISREG(os.fstat(descriptor).st_mode) and file.read(len(content) + 1) == content",
+        "read_in_place(path, len(content) + 1) == content",
         "open(path, 'rb').read() == content",
         "tests/process/ctl/test_devcontainer.py::test_a_fifo_in_place_of_a_file_is_not_waited_for",
     ),

@@ -303,7 +303,8 @@ class Machine:
     @property
     def written(self) -> pathlib.Path:
         """The host's path of what was written to the machine's disk."""
-        return pathlib.Path(f"/proc/{self._supervisor and self._supervisor.pid}/root{self._top}/upper")
+        assert self._supervisor is not None
+        return pathlib.Path(f"/proc/{self._supervisor.pid}/root{self._top}/upper")
 
     def files_with(self, text: str) -> list[str]:
         """The host's paths of the files that were written in the machine and have the text in them:
