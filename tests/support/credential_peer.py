@@ -32,9 +32,8 @@ def own_unit() -> str:
     they name."""
     path = pathlib.Path("/proc/self/cgroup").read_text()
     groups = {name: group for _, name, group in (line.split(":", 2) for line in path.splitlines())}
-    found = groups.get("name=systemd", "/")
-    if found == "/":
-        found = groups.get("", "/")
+    own, unified = groups.get("name=systemd", "/"), groups.get("", "/")
+    found = unified if own == "/" or ("." in unified and "." not in own) else own
     outermost = next((one for one in found.split("/") if one and not one.endswith(".slice")), "load.service")
     if "." not in outermost:
         unavailable(f"these tests run in the control group {found}, which is no unit's")

@@ -323,17 +323,24 @@ def is_of(cgroup: bytes, unit: str, own: bytes) -> bool:
 
 def _systemd_path(cgroup: bytes) -> str:
     """The path in the hierarchy that systemd manages: the unified one, or systemd's own if there
-    are several. A container's systemd uses the unified one even if the host's uses its own, in
-    which the container is then in the root group."""
-    found = b"/"
-    for line in cgroup.split(b"\n"):
-        number, _, rest = line.partition(b":")
-        controllers, _, path = rest.partition(b":")
-        if controllers == b"name=systemd" and path != b"/":
-            return path.decode("utf-8", "surrogateescape")
-        if number == b"0":
-            found = path
-    return found.decode("utf-8", "surrogateescape")
+    are several. A container's systemd uses the unified one even if the host's uses its own, where
+    the container's processes are in the root group, or in one that names nothing, such as the
+    `payload` of a container within."""
+    unified = own = "/"
+    for line in cgroup.decode("utf-8", "surrogateescape").split("\n"):
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers == "name=systemd":
+            own = path
+        elif number == "0":
+            unified = path
+    if own == "/" or (_names(unified) and not _names(own)):
+        return unified
+    return own
+
+
+def _names(path: str) -> bool:
+    return bool(_unit.search(path) or _container.search(path))
 
 
 def _poll_of(pidfd: int) -> Callable[[int], list[tuple[int, int]]]:

@@ -63,7 +63,8 @@ A, B = "a" * 64, "b" * 64
     ],
 )
 def test_unit_and_container_of_a_control_group(path: str, unit: str | None, container: str | None) -> None:
-    several = f"3:cpu:/elsewhere\n2:pids:/elsewhere\n1:name=systemd:{path}\n0::/elsewhere.service\n"
+    unified = "/elsewhere.service" if unit or container else "/elsewhere"
+    several = f"3:cpu:/elsewhere\n2:pids:/elsewhere\n1:name=systemd:{path}\n0::{unified}\n"
     for text in (f"0::{path}\n", several):
         found = dict(places(text.encode()))
         found.pop("REMO_PEER_USER_UNIT", None)
@@ -75,7 +76,11 @@ def test_unit_and_container_of_a_control_group(path: str, unit: str | None, cont
 
 def test_a_container_may_have_the_unified_hierarchy_where_the_host_has_systemds_own() -> None:
     unified = b"0::/system.slice/build.service\n"
-    assert dict(places(b"1:name=systemd:/\n" + unified)) == {"REMO_PEER_UNIT": "build.service"}
+    for own in (b"/", b"/payload"):
+        text = b"1:name=systemd:" + own + b"\n" + unified
+        assert dict(places(text)) == {"REMO_PEER_UNIT": "build.service"}
+        assert identity.is_of(text, "build.service", own=unified)
+    assert places(b"1:name=systemd:/../../system.slice/other.service\n" + unified) == []
     assert places(b"1:name=systemd:/\n0::/\n") == places(b"0::/\n") == places(b"1:name=systemd:/\n") == []
 
 
