@@ -34,9 +34,11 @@ from remo_broker.sidecar.commands import PROGRAM as SIDECAR
 # environment, home or working directory decides what is imported; -S, because nothing in
 # site-packages is needed and `site` takes a third of the start time. Given the archive itself,
 # Python would import `runpy` and half of the standard library's tools first; so it is told where in
-# this file its first member is, and runs that.
+# this file its first member is, and runs that. A shell that reads this file from a pipe, as in
+# `curl … | sh`, has not left anything of it to read.
 HEAD = """\
 #!/bin/sh
+[ -f "$0" ] || { printf '%%s\\n' 'PROGRAM: cannot start from a pipe: the rest of this file is the program' 'Hint: save it to a file, and run that' >&2; exit 1; }
 exec python3 -IS -c 'import sys; del sys.argv[0]; file = open(sys.argv[0], "rb"); file.seek(%5d); main = file.read(%5d)
 file.close(); exec(main)' "$0" "$@"
 """
@@ -172,7 +174,8 @@ def pack(name: str = SECRET.name) -> bytes:
     main = MAIN.replace("PROGRAM", name).replace("MODULE", PROGRAMS[name][1]).replace("REEXECUTED", REEXECUTED)
     main = main.replace("OLDEST", str(OLDEST[name])).replace("SIZE", str(len(compiled_modules)))
     # Where a stored member's content begins: after what is before it, its header and its name.
-    at_main = len(HEAD % (0, 0)) + MEMBER_HEADER_BYTES + len(MAIN_NAME)
+    head = HEAD.replace("PROGRAM", name)
+    at_main = len(head % (0, 0)) + MEMBER_HEADER_BYTES + len(MAIN_NAME)
     at_compiled = at_main + len(main) + MEMBER_HEADER_BYTES + len(COMPILED)
     main = main.replace("OFFSET", f"{at_compiled:6d}")  # as long as the word
     archive = io.BytesIO()
@@ -181,7 +184,7 @@ def pack(name: str = SECRET.name) -> bytes:
         file.writestr(zipfile.ZipInfo(COMPILED, EPOCH), compiled_modules)
         for place, source in sources.items():
             file.writestr(zipfile.ZipInfo(place, EPOCH), source, zipfile.ZIP_DEFLATED)
-    return (HEAD % (at_main, len(main))).encode() + archive.getvalue()
+    return (head % (at_main, len(main))).encode() + archive.getvalue()
 
 
 def main() -> int:

@@ -107,6 +107,17 @@ def test_it_is_a_program(packed: pathlib.Path, tmp_path: pathlib.Path) -> None:
     assert b"/nowhere/x.sock does not exist (nor does /nowhere)" in done.stderr
 
 
+@pytest.mark.parametrize("shell", [("sh", "-s", "--", "get", "X"), ("sh",), ("bash", "-s"), ("sh", "/dev/stdin")])
+def test_a_pipe_into_a_shell_ends_with_a_message(
+    packed: pathlib.Path, tmp_path: pathlib.Path, shell: tuple[str, ...]
+) -> None:
+    done = subprocess.run(shell, input=packed.read_bytes(), cwd=tmp_path, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (1, b"")
+    first, second = done.stderr.decode().splitlines()
+    assert first.startswith("remo-secret: ")
+    assert second.startswith("Hint: ")
+
+
 def changed(packed: pathlib.Path, file: pathlib.Path, change: Callable[[str, bytes], bytes]) -> pathlib.Path:
     """A copy in which `change` has replaced every member but the main one, by its name and content.
     Members of unchanged length stay at the same offset."""
@@ -146,8 +157,9 @@ def test_another_version_uses_the_source(
 
 def head(packed: pathlib.Path) -> list[str]:
     """The command line that the shell executes, without the file's own arguments."""
-    lines = packed.read_bytes().partition(b"PK\x03\x04")[0].decode().partition("\n")[2]
-    words = shlex.split(lines)
+    _, check, command = packed.read_bytes().partition(b"PK\x03\x04")[0].decode().split("\n", 2)
+    assert check.startswith("[ -f")
+    words = shlex.split(command)
     assert (words[:3], words[-2:]) == (["exec", "python3", "-IS"], ["$0", "$@"])
     return words[2:-2]
 
