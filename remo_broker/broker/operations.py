@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from remo_broker.broker.decisions import Decisions
     from remo_broker.broker.loop import Job, Later, Loop
     from remo_broker.broker.manifest_child import ManifestReader
+    from remo_broker.broker.projects import Project
     from remo_broker.broker.registrations import Writer
     from remo_broker.broker.secrets.store import Secret
     from remo_broker.broker.sockets.admin import AdminCall, Steps
@@ -150,10 +151,15 @@ class Operations(ManifestOperations):
         yield from self._locks.acquire(CHANGES)
         try:
             self._may_register(request)  # another request may have registered it in the meantime
-            if name in self._broker.projects:
-                yield from self._replace(registration)
-            else:
+            known = self._broker.projects.get(name)
+            if known is not None and known.registration.project_path != path:
+                # Another project, and containers of the former one have its sockets mounted.
+                yield from self._end(known, peer)
+                known = None
+            if known is None:
                 yield from self._add(registration)
+            else:
+                yield from self._replace(known, registration)
         finally:
             self._locks.release(CHANGES)
         self._record(
@@ -176,35 +182,38 @@ class Operations(ManifestOperations):
         self._broker.projects.register(registration)
         self._listeners.serve(name)
 
-    def _replace(self, registration: Registration) -> Generator[Later | None, Any, None]:
-        """Keep the same sockets, which containers have mounted."""
-        project = self._broker.projects[registration.name]
-        before = project.registration
+    def _replace(self, project: Project, registration: Registration) -> Generator[Later | None, Any, None]:
+        """Keep the same sockets, which the project's containers have mounted."""
+        admitted = project.registration.allowed_uids
         yield from self._save({registration.name: registration})
-        project.reload(registration)
-        self._watchers.reloaded(project)
-        if (before.project_path, before.allowed_uids) != (registration.project_path, registration.allowed_uids):
-            # The connected peers were admitted under other rules.
-            self._listeners.server.dismiss(project)
+        if admitted == registration.allowed_uids:
+            project.reload(registration)
+            self._watchers.reloaded(project)
+        else:
+            # Other users were admitted, and what they have sent so far gets what they were allowed.
+            self._listeners.server.dismiss(self._broker.projects.replace(registration))
         yield from self._listeners.repair(registration.name, registration.project_path)
 
     def unregister(self, request: Unregister, call: AdminCall) -> Steps:
         yield from self._locks.acquire(CHANGES)
         try:
-            name = self._known(request.name).name
-            yield from self._save({name: None})
-            project = self._known(name)
-            yield from self._withdraw(name, project.registration.project_path)
+            yield from self._end(self._known(request.name), call.peer)
         finally:
             self._locks.release(CHANGES)
+        return Done()
+
+    def _end(self, project: Project, peer: Peer) -> Generator[Later | None, Any, None]:
+        """Unregister a project. Call this with the lock on `CHANGES`."""
+        name, registration = project.name, project.registration
+        yield from self._save({name: None})
+        yield from self._withdraw(name, registration.project_path)
         self._record(
             Event.UNREGISTERED,
             f"Project {name} was unregistered.",
-            call.peer,
+            peer,
             project=name,
-            allowlist_size=len(project.registration.allowlist),
+            allowlist_size=len(registration.allowlist),
         )
-        return Done()
 
     def _withdraw(self, name: str, path: str) -> Generator[Later | None, Any, None]:
         """Undo everything set up so far to serve project `name`."""

@@ -258,8 +258,7 @@ class Project:
 
 
 class Projects(dict[str, Project]):
-    """The registry: every registered project by its name. Change it only with `register` and
-    `unregister`."""
+    """The registry: every registered project by its name. Change it only with its methods."""
 
     def __init__(self, rate_per_second: int, rate_burst: int) -> None:
         super().__init__()
@@ -275,6 +274,18 @@ class Projects(dict[str, Project]):
         project = Project(registration, self._rate_per_second, self._rate_burst)
         self[registration.name] = project
         return project
+
+    def replace(self, registration: Registration) -> Project:
+        """Begin to serve a registered project under other rules. Returns its former object, which
+        keeps the former rules for the peers that are connected."""
+        former = self[registration.name]
+        project = self.register(registration)
+        project.fetches_allowed = former.fetches_allowed
+        project.fetches_denied = former.fetches_denied
+        project.fetches_not_found = former.fetches_not_found
+        project.last_fetch = former.last_fetch
+        project.readings = former.readings
+        return former
 
     def unregister(self, name: str) -> Project | None:
         """Returns the project that was registered, if any."""

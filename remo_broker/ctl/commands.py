@@ -33,7 +33,9 @@ NO_PAGER = Option("--no-pager", help="Do not use a pager")
 
 ALLOW_UID = Option("--allow-uid", value="UID,...", help="Allow only these users to connect: numbers or names")
 NAME = Option("--name", value="NAME", help="Register under this name, regardless of the manifest and the directory")
-REPLACE = Option("--replace", help="Replace a registered project of that name; its sockets stay")
+REPLACE = Option(
+    "--replace", help="Replace a registered project of that name; if it is in this directory, its sockets stay"
+)
 NO_ENABLE = Option("--no-enable", help="Do not enable or disable the project's socket unit")
 FIX_ACL = Option(
     "--fix-acl", help="Let the manifest reader enter closed directories and read the manifest, with setfacl"

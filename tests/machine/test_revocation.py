@@ -30,9 +30,11 @@ def mounted(machine: Machine) -> Iterator[tuple[str, str]]:
     machine.run(["umount", "-q", file, directory], check=False)
 
 
-@pytest.mark.parametrize("made_by", ["units", "broker"])
+@pytest.mark.parametrize(
+    ("made_by", "ended_by"), [("units", "unregister"), ("broker", "unregister"), ("units", "replace")]
+)
 def test_an_old_mount_is_dead_after_unregistering(
-    machine: Machine, operator: Operator, mounted: tuple[str, str], made_by: str
+    machine: Machine, operator: Operator, mounted: tuple[str, str], made_by: str, ended_by: str
 ) -> None:
     """Even if another directory gets the name, in this broker and the next, and the unit is still
     active."""
@@ -49,11 +51,12 @@ def test_an_old_mount_is_dead_after_unregistering(
     )
     for path in mounted:
         assert machine.ask(path, {"op": "get", "name": "OWN"})["value"] == "own"
-    operator.do("unregister", name="app")
-    assert refused(machine, file)
-    assert refused(machine, inside)
     other = operator.manifest("app", ["THEIRS"], parent="/srv/other")
-    operator.do("register", name="app", project_path=other)
+    if ended_by == "unregister":
+        operator.do("unregister", name="app")
+        assert refused(machine, file)
+        assert refused(machine, inside)
+    operator.do("register", name="app", project_path=other, replace=ended_by == "replace")
     for _ in range(2):
         operator.push({"OWN": "own", "THEIRS": "theirs"})
         assert operator.get("app", "THEIRS")["value"] == "theirs"

@@ -24,6 +24,7 @@ CONFINED = "tests/process/manifest/test_confinement.py"
 REACHES = f"{CONFINED}::test_what_reaches_another_process_is_refused"
 NEIGHBOURS = "tests/machine/test_borders.py::test_a_compromised_reader_cannot_affect_other_readers"
 PLANT = "tests/machine/test_borders.py::test_only_root_can_create_files_beside_the_sockets"
+OPERATIONS = "remo_broker/broker/operations.py"
 OLD_MOUNT = "tests/machine/test_revocation.py::test_an_old_mount_is_dead_after_unregistering"
 ENABLES = "tests/machine/test_register.py::test_the_helper_changes_units_of_registered_projects_and_no_others"
 HELPERS = "tests/machine/test_borders.py::test_their_users_cannot_reach_the_helpers_or_the_state"
@@ -150,7 +151,7 @@ HOST = (
     ),
     Mutant("units/remo-broker-enable@.service", '"" | [!a-z0-9]* | *[!a-z0-9_-]*)', '"")', ENABLES),
     # --- revocation
-    Mutant(LISTENER, "    listening.shutdown(_socket.SHUT_RDWR)\n", "", f"{OLD_MOUNT}[units]"),
+    Mutant(LISTENER, "    listening.shutdown(_socket.SHUT_RDWR)\n", "", f"{OLD_MOUNT}[units-unregister]"),
     Mutant(
         LISTENERS,
         "        self._revoke(name)\n        try:\n            self._prepared[name]",
@@ -163,7 +164,19 @@ HOST = (
         "",
         "tests/process/sockets/test_handed_over.py::test_a_revoked_listener_is_not_served_although_it_is_at_its_path",
     ),
-    Mutant(BINDER, "_read_marker(marker) != owner", "False", f"{OLD_MOUNT}[broker]"),
+    Mutant(BINDER, "_read_marker(marker) != owner", "False", f"{OLD_MOUNT}[broker-unregister]"),
+    Mutant(
+        OPERATIONS,
+        "known.registration.project_path != path",
+        "False",
+        "tests/process/sockets/test_registering.py::test_containers_of_another_directory_lose_the_socket",
+    ),
+    Mutant(
+        OPERATIONS,
+        "        if admitted == registration.allowed_uids:\n",
+        "        if True:\n",
+        "tests/process/sockets/test_registering.py::test_users_that_lose_access_get_nothing_that_is_allowed_since",
+    ),
     # --- the bus
     Mutant(
         POLICY,

@@ -239,17 +239,19 @@ def test_a_name_chosen_by_the_operator(operator: CommandLine, directory: pathlib
     assert "not a valid name" in refused(operator.run("register", "--name=No!", odd), 2)
 
 
-def test_replace_keeps_the_sockets(operator: CommandLine, path: pathlib.Path, directory: pathlib.Path) -> None:
+def test_replace_keeps_the_sockets_of_the_same_directory(
+    operator: CommandLine, path: pathlib.Path, directory: pathlib.Path
+) -> None:
     socket = operator.broker.project()
     inode = socket.stat().st_ino
     operator.says("register", "--replace", "--allow-uid=0,7", path)
     assert operator.json("show", "myrepo")["allowed_uids"] == [0, 7]
+    assert socket.stat().st_ino == inode
     other = write_project(directory / "other", "myrepo", "C")
     assert "--replace" in refused(operator.run("register", other), 1)
     operator.says("register", "--replace", other)
     detail = operator.json("show", "myrepo")
     assert (detail["project_path"], detail["allowlist"], detail["allowed_uids"]) == (str(other), ["C"], [])
-    assert socket.stat().st_ino == inode
     operator.broker.push({"C": "x"})
     assert operator.broker.get("C")["value"] == "x"
     (other / ".devcontainer/remo-broker.toml").write_text("nonsense")

@@ -213,6 +213,46 @@ def test_a_registration_that_cannot_be_saved_is_refused(broker: Broker, project:
     assert register(broker, project)["ok"]
 
 
+# --- register with replace
+
+
+def test_containers_of_another_directory_lose_the_socket(broker: Broker, project: pathlib.Path) -> None:
+    """Another directory is another project: those of the former one get nothing of it."""
+    broker.push({"A": "a", "C": "c"})
+    register(broker, project)
+    mounted = os.open(broker.mount().parent, os.O_PATH)
+    file = os.open(broker.mount(), os.O_PATH)
+    other = make_project(project.parent / "other" / "myrepo", "C")
+    try:
+        with Link(broker.project()) as connected:
+            assert connected.ask({"op": "get", "name": "A"})["ok"]
+            assert register(broker, other, replace=True)["ok"]
+            with pytest.raises((EOFError, ConnectionError)):
+                connected.ask({"op": "get", "name": "C"})
+        with pytest.raises(ConnectionRefusedError):
+            ask(f"/proc/self/fd/{file}", {"op": "get", "name": "C"})
+        assert not os.path.exists(f"/proc/self/fd/{mounted}/broker.sock")
+    finally:
+        os.close(mounted)
+        os.close(file)
+    assert (broker.get("A")["reason"], broker.get("C")["value"]) == ("not_in_manifest", "c")
+    assert ask(broker.mount(), {"op": "get", "name": "C"})["value"] == "c"
+    assert [one["REMO_PROJECT"] for one in broker.records("project.unregistered")] == ["myrepo"]
+
+
+def test_users_that_lose_access_get_nothing_that_is_allowed_since(broker: Broker, project: pathlib.Path) -> None:
+    broker.push({"A": "a", "C": "c"})
+    register(broker, project)
+    with Link(broker.project()) as asking, Link(broker.project()) as watching:
+        watching.ask({"op": "watch"})
+        asking.send(b'{"op":"get","name":"C"}')  # answered when the broker closes: the line may end there
+        make_project(project, "A", "C")
+        register(broker, project, replace=True, allowed_uids=[os.getuid() + 1])
+        assert asking.reply()["reason"] == "not_in_manifest"
+        assert watching.rest() == b""
+    assert broker.get("C")["code"] == "peer_unexpected"
+
+
 # --- unregister
 
 
