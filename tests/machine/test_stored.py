@@ -111,6 +111,20 @@ def test_without_its_helper_the_journal_counts_as_healthy(machine: Machine, oper
         machine.systemctl("unmask", "--runtime", "remo-broker-read-back.socket")
 
 
+def test_the_helper_finds_no_record_that_another_process_of_the_broker_s_user_wrote(
+    machine: Machine, operator: Operator
+) -> None:
+    """Any user can see what the helper looks for in its command line."""
+    operator.do("status")
+    start = "f" * 32
+    forged = f"MESSAGE=forged\nREMO_EVENT=audit.probe\nREMO_START_ID={start}\nREMO_SERIAL=7\nPRIORITY=0\n"
+    machine.run(["logger", "--journald"], stdin=forged, user="remo-broker")
+    poll("the forged entry", lambda: machine.journal(f"REMO_START_ID={start}"))
+    with machine.connect("/run/remo-broker/internal/read-back.sock") as client:
+        client.sendall(f"{start} 7 \n".encode())
+        assert client.recv(100).strip() == b"absent"
+
+
 @pytest.mark.parametrize(
     "line", ["x y z; touch /tmp/ran\n", "$(touch /tmp/ran) 1 \n", "a 1 --file=/etc/shadow\n", "\n", "* * *\n"]
 )

@@ -8,6 +8,7 @@ TRAIL = "remo_broker/broker/audit/trail.py"
 WAITING = "remo_broker/broker/audit/waiting.py"
 IDENTITY = "remo_broker/broker/audit/identity.py"
 READ_BACK = "remo_broker/broker/audit/read_back.py"
+READ_BACK_HELPER = "units/remo-broker-read-back@.service"
 REFUSED = "remo_broker/broker/sockets/refused_peers.py"
 REVIEW = "remo_broker/ctl/audit_reader.py"
 
@@ -135,6 +136,12 @@ AUDIT = (
         "ABSENT = 2",
         "ABSENT = 1",
         "tests/unit/broker/audit/test_read_back.py::test_a_slow_journal_is_healthy",
+    ),
+    Mutant(
+        READ_BACK_HELPER,
+        " _GID=$$(getent group remo-broker-private | cut -d: -f3)",
+        "",
+        "tests/machine/test_stored.py::test_the_helper_finds_no_record_that_another_process_of_the_broker_s_user_wrote",
     ),
     Mutant(
         READ_BACK,
