@@ -73,6 +73,8 @@ class Supplier:
         self._wakeup = _catch_signals(self._on_hangup)
         self._hangup = False
         self._last_error = ""
+        self._no_broker = ""
+        """Why the broker cannot be reached, or does not answer."""
         # Why the sources are to be read, and the earliest time for it.
         self._cause = START
         self._due = 0.0
@@ -97,7 +99,8 @@ class Supplier:
         self._digest: int | None = None
         """Hash of the last push. Python's own hash has a random key, so it reveals nothing."""
         self._last_push = ""
-        self._failures: dict[str, str] = {}
+        self._failures: list[str] = []
+        """The labels of the sources that failed; empty for the push itself."""
 
     # --- the loop
 
@@ -149,7 +152,8 @@ class Supplier:
             self._unlink(f"nothing heard from the broker for {SILENCE_SECONDS:g} s")
         elif self._link is not None and boot_seconds() >= self._answer_by:
             self._answer_by = NEVER
-            self._log_failure(f"{self._path}: connected, but the broker does not answer")
+            self._no_broker = f"{self._path}: connected, but the broker does not answer"
+            self._log_failure(self._no_broker)
             self._update_status()
 
     def _want(self, cause: str) -> None:
@@ -199,8 +203,10 @@ class Supplier:
         self._heard_at = boot_seconds()
         self._answer_by = NEVER
         self._connect_retry = CONNECT_RETRY_SECONDS[0]
-        if self._last_error and not self._failures:
-            self._last_error = ""
+        if self._no_broker:
+            self._no_broker = ""
+            if not self._failures:
+                self._last_error = ""
             self._update_status()
         for state in states:
             self._learn(state)
@@ -217,6 +223,7 @@ class Supplier:
             return
         self._connect_at = boot_seconds() + self._connect_retry
         self._connect_retry = min(self._connect_retry * 2, CONNECT_RETRY_SECONDS[1])
+        self._no_broker = why
         if why:
             self._log_failure(why)
         self._update_status()
@@ -300,7 +307,7 @@ class Supplier:
         self._due = boot_seconds() + self._retry
         self._retry = min(self._retry * 2, RETRY_SECONDS[1])
         failures: dict[str, Exception] = dict(reading.failures) or {"": error}
-        self._failures = {label: str(one) for label, one in failures.items()}
+        self._failures = list(failures)
         self._log_failure("; ".join(_failure_text(one) for one in failures.values()))
 
     def _log_failure(self, text: str) -> None:
@@ -314,18 +321,18 @@ class Supplier:
     def _update_status(self) -> None:
         """Send `STATUS=`; and `READY=1` after the first try.
 
-        Success or not: a vault that is down must not delay the boot.
+        Success or not: a vault that is down must not delay the boot. Every user of the host can read
+        it, so it has no error's text, which may name secrets; the log has that.
         """
         parts = [f"Last push: {self._last_push}" if self._last_push else "Nothing pushed yet"]
         if self._yields_to:
             parts.append(f"replaced by another process's {self._yields_to}")
         if self._link is None:
-            parts.append(f"no broker: {self._last_error}" if self._last_error else "no broker")
-        elif self._last_error and not self._failures:
-            parts.append(self._last_error)
-        for label, error in self._failures.items():
-            parts.append(f"failed: {error}" if error.startswith(label) else f"failed: {label}: {error}")
+            parts.append(f"no broker: {self._no_broker}" if self._no_broker else "no broker")
+        elif self._no_broker:
+            parts.append(self._no_broker)
         if self._failures:
+            parts.append(f"failed: {', '.join(label or 'the push' for label in self._failures)}; the log says why")
             parts.append(f"next try within {max(1, int(self._due - boot_seconds() + 0.5))} s")
         fine = [source.label for source in self._sources if source.label not in self._failures]
         if fine and self._generation + len(self._failures):

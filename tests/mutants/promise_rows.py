@@ -27,10 +27,16 @@ _SECRET_PAGES = "self.protection = Protection.MEMFD_SECRET if use_memfd_secret e
 
 PROMISES = (
     Mutant(
+        "remo_broker/sidecar/run.py",
+        "{', '.join(label or 'the push' for label in self._failures)}",
+        "{self._last_error}",
+        "tests/process/sidecar/test_status.py::test_no_secret_s_name_is_in_the_status_which_any_user_can_read",
+    ),
+    Mutant(
         "remo_broker/sidecar/notify.py",
         "        self._status = escaped(text)\n",
         "        self._status = text\n",
-        "tests/process/sidecar/test_run.py::test_no_file_s_name_tells_the_manager_anything",
+        "tests/process/sidecar/test_status.py::test_no_file_s_name_tells_the_manager_anything",
     ),
     # --- memory
     Mutant(
