@@ -14,6 +14,7 @@ from typing import Any
 
 from remo_broker.cli.options import Arguments, Usage
 from remo_broker.cli.program import Problem, require_text
+from remo_broker.client.errors import ClientError
 from remo_broker.ctl.commands import COMPOSE, DOCKER, NSPAWN, PODMAN, WRITE, YES
 from remo_broker.ctl.devcontainer_write import FEATURE, write
 from remo_broker.ctl.session import open_client, open_output
@@ -84,7 +85,22 @@ def find(arguments: Arguments) -> MountedProject:
     name = os.path.basename(directory)
     if not is_project_name(name):
         raise Problem(f"{directory}: not a valid name for a project", hint="give the name that it is registered by")
+    holder = holder_of(name, arguments)
+    if holder not in (None, directory):
+        raise Problem(
+            f"{directory}: {name} is registered for {holder}, whose secrets the container would get",
+            hint="register this one by another name with --name, then give that name",
+        )
     return MountedProject(name, directory)
+
+
+def holder_of(name: str, arguments: Arguments) -> str | None:
+    """The directory that is registered under a name; None if none is, or this user may not ask."""
+    try:
+        with open_client(arguments) as client:
+            return client.show(name).project_path
+    except ClientError:
+        return None
 
 
 def settings(project: MountedProject) -> dict[str, Any]:

@@ -49,6 +49,16 @@ def test_settings(project: pathlib.Path, operator: CommandLine) -> None:
     assert operator.json("devcontainer", "myrepo") == found
 
 
+def test_a_directory_whose_name_is_registered_for_another(
+    project: pathlib.Path, operator: CommandLine, directory: pathlib.Path
+) -> None:
+    """Its container would get the other project's secrets."""
+    other = write_project(directory / "clone", "myrepo", "TOKEN")
+    operator.says("register", project)
+    assert str(project) in refused(operator.run("devcontainer", other), 1)
+    assert operator.run("devcontainer", project).returncode == 0
+
+
 def test_the_container_does_not_start_if_the_project_is_not_served(project: pathlib.Path) -> None:
     *command, folder = json.loads(show(project))["initializeCommand"]
     assert folder == "${localWorkspaceFolder}", "a colleague's is elsewhere"
