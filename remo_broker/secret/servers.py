@@ -74,10 +74,12 @@ def ascii_lower(host: str) -> str:
 
 
 def host_of(url: str) -> str:
-    """The host in a URL, with its port; or in a host and a path, as docker sends. No user name."""
+    """The host in a URL, with its port; or in a host and a path, as docker sends. No user name.
+
+    Browsers, and many tools, read a backslash as a slash."""
     scheme, separator, rest = url.strip().partition("://")
     host = rest if separator else scheme
-    for end in "/?#":
+    for end in "/?#\\":
         host = host.partition(end)[0]
     return ascii_lower(host.rpartition("@")[2])
 

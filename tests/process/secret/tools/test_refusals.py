@@ -78,6 +78,7 @@ def test_text_is_utf8_in_every_locale(place: ToolSetup, locale: str) -> None:
         (["keyring", "get", "https://UPLOAD.pypi.org.example/", "__token__"], ""),
         (["keyring", "get", "https://example.org/?@upload.pypi.org", "__token__"], ""),
         (["keyring", "get", "https://upload.pypi.org@example.org/", "__token__"], ""),
+        (["keyring", "get", "https://example.org\\@upload.pypi.org/", "__token__"], ""),
         (["docker-credential", "get"], "http://ghcr.io"),
         (["docker-credential", "get"], "doc\u212aer.io"),
         (["docker-credential", "get"], "https://ghcr.io@example.org/"),
