@@ -291,4 +291,22 @@ CLIENT = (
         "static bool is_secret_name(const char *text, size_t size) {\n    if (size) return text != 0;\n",
         "tests/process/static_client/test_table.py::test_one_behaviour",
     ),
+    Mutant(
+        "remo_broker/secret/servers.py",
+        'for end in "/?#\\\\":',
+        'for end in "/?#":',
+        "tests/process/secret/tools/test_refusals.py::test_a_url_of_another_server_gets_nothing",
+    ),
+    Mutant(
+        "remo_broker/ctl/devcontainer.py",
+        "    if holder not in (None, directory):\n",
+        "    if False:\n",
+        "tests/process/ctl/test_devcontainer.py::test_a_directory_whose_name_is_registered_for_another",
+    ),
+    Mutant(
+        "remo_broker/secret/loader_variables.py",
+        '"DBUS_", ',
+        "",
+        "tests/process/secret/test_exec.py::test_a_variable_that_changes_what_programs_load[DBUS_SESSION_BUS_ADDRESS]",
+    ),
 )
