@@ -21,8 +21,11 @@ KIND = ("REMO_PROJECT", "REMO_SECRET", "REMO_PEER_COMM")
 # Where it runs: the first of these that the record has. Sessions differ at each login; whose they
 # are does not.
 PLACES = ("REMO_PEER_CONTAINER", "REMO_PEER_OWNER_UID", "REMO_PEER_UNIT")
-# Kinds looked up in one review; further kinds are not marked. A lookup takes about a millisecond.
-MOST_KINDS = 2000
+# Kinds looked up in one review, for each project and for all; further kinds are not marked. A lookup
+# takes about a millisecond. Programs choose their names, so one project can have any number of kinds,
+# and must not keep those of the others from being marked.
+MOST_KINDS_OF_A_PROJECT = 500
+MOST_KINDS = 10_000
 
 
 class Firsts:
@@ -30,14 +33,17 @@ class Firsts:
         self._query = query
         self._readers: list[JournalReader] | None = None
         self._known: dict[tuple[str, ...], tuple[str | None, int | None]] = {}
+        self._of_project: dict[str | None, int] = {}
 
     def is_first(self, record: Record) -> bool:
         kind = kind_of(record)
         if kind is None:
             return False
         if kind not in self._known:
-            if len(self._known) >= MOST_KINDS:
+            looked = self._of_project.get(record.project, 0)
+            if looked >= MOST_KINDS_OF_A_PROJECT or len(self._known) >= MOST_KINDS:
                 return False
+            self._of_project[record.project] = looked + 1
             self._known[kind] = self._look(kind)
         return self._known[kind] == _number(record)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from remo_broker.ctl.audit_first_fetches import MOST_KINDS_OF_A_PROJECT
 from tests.support import programs
 from tests.support.machine import unavailable
 
@@ -165,6 +166,15 @@ def test_the_first_fetch_of_each_kind_is_marked(gathered: Gathered) -> None:
         True,
         False,
     ]
+
+
+def test_a_project_whose_programs_have_many_names_keeps_no_other_from_being_marked(gathered: Gathered) -> None:
+    loud = [fetch(number, "A", peer_comm=f"n{number}") for number in range(1, 2001)]
+    records = [*loud, fetch(2001, "A", project="quiet")]
+    gathered.host("alpha", *((USEC + place, one) for place, one in enumerate(records)))
+    found = gathered.audit()
+    assert found[-1]["first_seen"]
+    assert sum("first_seen" in one for one in found[:-1]) == MOST_KINDS_OF_A_PROJECT
 
 
 def test_the_next_login_of_a_user_is_not_a_first_fetch(gathered: Gathered) -> None:
