@@ -174,10 +174,10 @@ class Daemon:
             except Refused as refusal:
                 self._log(PRIORITY_ERROR, f"Project {name} cannot be served: {refusal.message}")
         self.project_listeners.binder.started()
+        self._watch_signals()
         if binds_control:
             # Last, so that a client that waits for the admin socket finds all the others.
             self._control.bind(ADMIN, paths.ADMIN_SOCKET, self.admin_server.accepted)
-        self._watch_signals()
         self.loop.watch(self.writer.wakeup, READ, self.writer.finished)
         for text in memory.shortcomings(self.arena):
             self._log(PRIORITY_WARNING, text)

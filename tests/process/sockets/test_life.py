@@ -119,6 +119,29 @@ def test_only_its_own_user_may_use_control_sockets_that_it_creates(start_broker:
     assert modes == [0o600, 0o600, 0o660]
 
 
+# The broker starts with it, and pauses after each socket that it has bound.
+SLOW_BIND = """
+import time
+from remo_broker.binder import files
+
+def slow(*arguments, bound=files.listen):
+    listening = bound(*arguments)
+    time.sleep(0.5)
+    return listening
+
+files.listen = slow
+"""
+
+
+def test_a_broker_that_listens_ends_as_it_should(start_broker: StartBroker, directory: pathlib.Path) -> None:
+    """Whoever waited for the admin socket may stop it at once."""
+    (directory / "sitecustomize.py").write_text(SLOW_BIND)
+    broker = start_broker(environment={"PYTHONPATH": f"{directory}:{REPOSITORY}"})
+    broker.signal(signal.SIGTERM)
+    assert broker.wait() == 0
+    assert not broker.admin.exists()
+
+
 def test_two_brokers_on_one_directory(start_broker: StartBroker) -> None:
     """The second one does not touch the first one's files."""
     broker = start_broker(projects=[registration("myrepo", "A")])
