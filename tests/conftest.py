@@ -79,7 +79,7 @@ def raise_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
 
 
-# What is in .cache is made while the first tests run: see prepare_meanwhile in ./run.
+# What is in .cache is made while the first tests run: see tests/support/test_tree.sh.
 _LOCK = REPOSITORY / ".cache/lock"
 _BUSY = ("tests/machine/", "tests/containers/")
 _PREPARED = (*_BUSY, "tests/process/secret/tools/", "tests/process/secret/test_pack.py", "tests/process/sidecar/")
@@ -131,20 +131,26 @@ def _descriptors() -> dict[int, str]:
 
 
 def _children() -> set[str]:
-    """The child processes of this process, including zombies."""
+    """The numbers of this process's child processes, including zombies."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
-        return set()  # the usual case, without a look at every process
-    own = str(os.getpid())
-    found = set()
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
+        return set()  # the usual case, without a look at /proc
+    found: set[str] = set()
+    for _ in range(10):  # the kernel may leave out one while another ends
+        before, found = found, set()
+        for thread in os.listdir("/proc/self/task"):
             with contextlib.suppress(OSError):
-                stat = pathlib.Path(f"/proc/{entry}/stat").read_text()
-                if stat.rpartition(")")[2].split()[1] == own:
-                    found.add(f"{entry} {stat[stat.index('(') :].rpartition(')')[0]})")
+                found.update(pathlib.Path(f"/proc/self/task/{thread}/children").read_text().split())
+        if found == before:
+            break
     return found
+
+
+def _name(process: str) -> str:
+    with contextlib.suppress(OSError):
+        return pathlib.Path(f"/proc/{process}/comm").read_text().strip()
+    return "that has ended"
 
 
 @pytest.fixture(autouse=True)
@@ -159,7 +165,7 @@ def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     def left() -> list[str]:
         after = _descriptors()
         more = [f"descriptor {number} -> {after[number]}" for number in after.keys() - descriptors.keys()]
-        return more + [f"child {child}" for child in _children() - children]
+        return more + [f"child {child} {_name(child)}" for child in _children() - children]
 
     if left():
         gc.collect()  # what only a cycle holds is not a leak
