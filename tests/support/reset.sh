@@ -8,11 +8,18 @@ systemctl is-system-running --wait >/dev/null
 systemctl stop 'remo-*'
 systemctl clean --what=fdstore remo-broker.service 2>/dev/null  # outlives a stop since systemd 254
 systemctl reset-failed 'remo-*' 2>/dev/null
-find /etc/systemd/system /run/systemd/system -depth -name 'remo-*' -exec rm -rf {} +
 rm -rf /run/remo-broker /var/lib/remo-broker /etc/remo-broker
 systemd-tmpfiles --create remo-broker.conf || exit
-[ -z "$1" ] || systemctl -q --no-reload enable "$1" || exit
-systemctl daemon-reload || exit
+# To load the units again takes half of the time, and most tests change none of them.
+units() {
+    find /etc/systemd/system /run/systemd/system /usr/lib/systemd/system -name 'remo-*' -printf '%p %C@ %l\n'
+}
+if [ "$1 $(units)" != "$(cat /run/units-after-reset 2>/dev/null)" ]; then
+    find /etc/systemd/system /run/systemd/system -depth -name 'remo-*' -exec rm -rf {} +
+    [ -z "$1" ] || systemctl -q --no-reload enable "$1" || exit
+    systemctl daemon-reload || exit
+    echo "$1 $(units)" >/run/units-after-reset
+fi
 journal=/var/log/journal/$(cat /etc/machine-id)
 for namespace in "$journal".*; do
     [ ! -d "$namespace" ] || systemctl stop "systemd-journald@${namespace##*.}.service"
