@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import collections
 import contextlib
+import functools
 import pathlib
 import subprocess
 import sys
@@ -73,7 +74,9 @@ def imports_of(node: ast.AST, *, typing_only: bool = False) -> Iterator[Import]:
             yield from imports_of(child, typing_only=typing_only)
 
 
-IMPORTS = {name: list(imports_of(ast.parse(file.read_text()))) for name, file in FILES.items()}
+@functools.cache
+def all_imports() -> dict[str, list[Import]]:
+    return {name: list(imports_of(ast.parse(file.read_text()))) for name, file in FILES.items()}
 
 
 def is_in(module: str, package: str) -> bool:
@@ -84,7 +87,7 @@ def importers_of(package: str) -> set[str]:
     """Who imports something of `package` from outside of it."""
     return {
         name
-        for name, imports in IMPORTS.items()
+        for name, imports in all_imports().items()
         if not is_in(name, package) and any(is_in(one.module, package) for one in imports)
     }
 
@@ -96,7 +99,7 @@ def test_only_the_entry_point_imports_the_broker() -> None:
 def test_the_protocol_imports_nothing_else_of_the_package() -> None:
     foreign = {
         (name, one.module)
-        for name, imports in IMPORTS.items()
+        for name, imports in all_imports().items()
         if is_in(name, "remo_broker.protocol")
         for one in imports
         # The package itself has the version numbers and imports nothing.
@@ -105,7 +108,7 @@ def test_the_protocol_imports_nothing_else_of_the_package() -> None:
         and not is_in(one.module, "remo_broker.protocol")
     }
     assert foreign == set()
-    assert [one for one in IMPORTS["remo_broker"] if one.module != "__future__"] == []
+    assert [one for one in all_imports()["remo_broker"] if one.module != "__future__"] == []
 
 
 def test_only_the_bus_service_imports_dbus_next() -> None:
@@ -115,7 +118,7 @@ def test_only_the_bus_service_imports_dbus_next() -> None:
 def test_broker_and_protocol_import_nothing_heavy() -> None:
     heavy = {
         (name, one.module)
-        for name, imports in IMPORTS.items()
+        for name, imports in all_imports().items()
         if is_in(name, "remo_broker.broker") or is_in(name, "remo_broker.protocol")
         for one in imports
         if not one.typing_only and one.module.partition(".")[0] in HEAVY - ONLY_WITH_FLAGS.get(name, set())
@@ -149,7 +152,7 @@ def test_there_is_no_circle_of_imports() -> None:
     """Among modules; imports for type checkers count, as a reader has to follow those too."""
     edges = {
         name: {one.module for one in imports if one.module in FILES and one.module != name}
-        for name, imports in IMPORTS.items()
+        for name, imports in all_imports().items()
     }
     while leaves := {name for name, needs in edges.items() if not needs}:
         edges = {name: needs - leaves for name, needs in edges.items() if name not in leaves}

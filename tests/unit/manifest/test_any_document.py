@@ -72,6 +72,7 @@ values = st.recursive(
     | st.datetimes()
     | st.sampled_from(["env", "file", "myrepo"]),
     lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(KEYS) | st.text() | secret_names, inner),
+    max_leaves=10,  # of each of some 30 keys
 )
 documents = st.fixed_dictionaries({}, optional=dict.fromkeys(KEYS, values)) | st.dictionaries(st.text(), values)
 
