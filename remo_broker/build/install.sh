@@ -136,14 +136,13 @@ install_tree() {
     # Next to the old one, so that a broker that starts meanwhile finds a complete environment.
     rm -rf "$new"
     mkdir -p "$destdir/usr/lib"
-    "$python" -m venv "$new"
-    pip_settings "$new/bin/python"
-    cp -R pyproject.toml remo_broker "$work" # building in place would leave root's files here
-    "$new/bin/python" -m pip install -q --use-pep517 --no-compile "$work"
-    # The build tools are no longer needed, and start scripts would name the wrong interpreter: see
-    # launcher.
-    "$new/bin/python" -m pip freeze --all | grep -qi '^setuptools==' && "$new/bin/python" -m pip uninstall -q -y setuptools
-    "$new/bin/python" -m pip uninstall -q -y pip
+    "$python" -m venv --without-pip "$new"
+    unpack_pip "$work/pip"
+    pip_settings "$work/pip/pip"
+    mkdir "$work/tree"
+    cp -R pyproject.toml remo_broker "$work/tree" # building in place would leave root's files here
+    "$new/bin/python" "$work/pip/pip" install -q --use-pep517 --no-compile "$work/tree"
+    # Start scripts would name the wrong interpreter: see launcher.
     find "$new/bin" -mindepth 1 ! -name 'python*' -delete
     rm -f "$new/.gitignore" # venv makes it since Python 3.13
     sed -i '/^command = /d' "$new/pyvenv.cfg" # it names the build path, not the final one

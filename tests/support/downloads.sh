@@ -14,17 +14,13 @@ fetch_for_tests() {
     fetch_pnpm &
     started="$started $!:pnpm"
     if command -v apt-get >/dev/null; then
-        fetch_python 3.9 bullseye &
+        fetch_from bullseye python3.9 &
         started="$started $!:python3.9"
-        fetch_python 3.13 trixie libc6 libexpat1 zlib1g &
-        started="$started $!:python3.13"
-        # A release that is not out may have another version by now.
-        fetch_python 3.14 forky libc6 libexpat1 zlib1g || say 'there is no Python 3.14 in Debian testing; its tests are skipped' &
-        started="$started $!:python3.14"
-        fetch_newer_tools &
+        fetch_from trixie python3.13 trixie compose &
         started="$started $!:trixie"
-        fetch_compose &
-        started="$started $!:compose"
+        # A release that is not out may have another version by now.
+        fetch_from forky python3.14 || say 'there is no Python 3.14 in Debian testing; its tests are skipped' &
+        started="$started $!:python3.14"
         fetch_dbus_broker &
         started="$started $!:dbus-broker"
         fetch_busybox &
@@ -51,8 +47,9 @@ make_environment() {
     if [ "$(cat "$directory/complete" 2>/dev/null)" = "$*" ]; then return; fi
     say "making $directory: $*"
     rm -rf "$directory"
-    "${python:?}" -m venv "$directory"
-    "$directory/bin/pip" install -q "$@"
+    "${python:?}" -m venv --without-pip "$directory"
+    # The pip that runs would count as installed there. Of thousands of modules, few are ever used.
+    "$directory/bin/python" .cache/pip/pip install -q --ignore-installed --no-compile "$@"
     echo "$*" >"$directory/complete"
 }
 
@@ -65,31 +62,66 @@ fetch_pnpm() {
     mv .cache/pnpm.new .cache/pnpm
 }
 
-# fetch_python VERSION RELEASE PACKAGE...: another Python that remo-secret.pyz supports, from the
-# Debian release that has it. A newer one needs the C library of its time.
-fetch_python() {
-    version=$1 release=$2
-    shift 2
-    if [ -e ".cache/python$version" ]; then return; fi
-    say "making .cache/python$version"
-    new=$PWD/.cache/python$version.new
-    release "$release" "$new"
-    in_release "$new" download "python$version-minimal" "libpython$version-minimal" "libpython$version-stdlib" "$@"
-    unpack "$new"
-    mv "$new" ".cache/python$version"
+# fetch_from RELEASE NAME...: what that Debian release has and this host does not, each in .cache/NAME.
+# It runs with that release's C library, which children must not get.
+fetch_from() {
+    release=$1 missing=''
+    shift
+    for name; do [ -e ".cache/$name" ] || missing="$missing $name"; done
+    [ -n "$missing" ] || return 0
+    index=$PWD/.cache/$release.index
+    rm -rf "$index"
+    mkdir -p "$index/lists/partial" "$index/archives/partial"
+    mirror=$(apt-cache policy base-files | sed -n 's/^ *[0-9]* \(http[^ ]*\) .*/\1/p' | head -n 1)
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $release main" >"$index/sources.list"
+    apt_get update || return
+    for name in $missing; do
+        say "making .cache/$name"
+        new=$PWD/.cache/$name.new
+        rm -rf "$new"
+        mkdir -p "$new/archives/partial"
+        case $name in
+            python3.9) get_python 3.9 ;;
+            python*) get_python "${name#python}" libc6 libexpat1 zlib1g ;; # newer than this host's C library
+            trixie) get_tools ;;
+            compose) get_compose ;;
+        esac || return
+        mv "$new" ".cache/$name"
+    done
+    rm -rf "$index"
+}
+
+# apt_get WORD...: apt-get with that release's index, and with nothing installed.
+apt_get() {
+    apt-get -qq -o Dir::Etc::sourcelist="$index/sources.list" -o Dir::Etc::sourceparts=- \
+        -o Dir::State::lists="$index/lists" -o Dir::State::status=/dev/null \
+        -o Dir::Cache="$index" -o Dir::Cache::archives="${new:-$index}/archives" \
+        -o Debug::NoLocking=1 -o Acquire::Check-Valid-Until=no -o APT::Sandbox::User="$(id -un)" "$@"
+}
+
+# get PACKAGE...: those packages, unpacked into $new.
+get() {
+    (cd "$new/archives" && apt_get download "$@") && unpack
+}
+
+unpack() {
+    for package in "$new"/archives/*.deb; do dpkg-deb -x "$package" "$new" || return; done
+    rm -rf "$new/archives"
+}
+
+# get_python VERSION LIBRARY...: another Python that remo-secret.pyz supports.
+get_python() {
+    version=$1
+    shift
+    get "python$version-minimal" "libpython$version-minimal" "libpython$version-stdlib" "$@"
 }
 
 # A git that knows capabilities, a cargo that knows credential providers, kubectl, and docker
-# without its daemon. They run with their release's C library, which their children must not get.
-fetch_newer_tools() {
-    if [ -e .cache/trixie ]; then return; fi
-    say 'making .cache/trixie: git, cargo, kubectl and docker of that release'
-    new=$PWD/.cache/trixie.new
-    release trixie "$new"
-    in_release "$new" --download-only --no-install-recommends -y install libcurl3t64-gnutls libpcre2-8-0 libexpat1 \
-        libcurl4t64 libgit2-1.9 libsqlite3-0
-    in_release "$new" download git cargo kubectl docker-cli # without rustc and perl
-    unpack "$new"
+# without its daemon.
+get_tools() {
+    apt_get --download-only --no-install-recommends -y install libcurl3t64-gnutls libpcre2-8-0 libexpat1 \
+        libcurl4t64 libgit2-1.9 libsqlite3-0 &&
+        get git cargo kubectl docker-cli || return # without rustc and perl
     mkdir "$new/bin" "$new/git-core"
     for program in usr/bin/cargo usr/bin/kubectl usr/bin/docker usr/lib/git-core/git usr/lib/git-core/git-remote-http; do
         cat >"$new/bin/${program##*/}" <<END
@@ -103,20 +135,13 @@ END
     mv "$new/bin/git-remote-http" "$new/git-core/git-remote-http"
     ln -s git-remote-http "$new/git-core/git-remote-https"
     ln -s ../bin/git "$new/git-core/git"
-    mv "$new" .cache/trixie
 }
 
 # What reads the files that `remo-secret env` writes; Debian 12 has only its predecessor, in Python.
-fetch_compose() {
-    if [ -e .cache/compose ]; then return; fi
-    say 'making .cache/compose'
-    new=$PWD/.cache/compose.new
-    release trixie "$new"
-    in_release "$new" download docker-compose
-    unpack "$new"
+get_compose() {
+    get docker-compose || return
     mv "$new"/usr/libexec/docker/cli-plugins/docker-compose "$new"
     rm -r "${new:?}/usr"
-    mv "$new" .cache/compose
 }
 
 # dbus-broker, the second system bus implementation on the test machine. If installed on this host,
@@ -143,31 +168,4 @@ fetch_busybox() {
     mkdir -p .cache/busybox.new
     (cd .cache/busybox.new && apt-get -qq download busybox-static && dpkg-deb -x busybox-static_*.deb . && rm ./*.deb)
     mv .cache/busybox.new .cache/busybox
-}
-
-# release NAME DIRECTORY: an empty directory with the lists of that Debian release.
-release() {
-    rm -rf "$2"
-    mkdir -p "$2/lists/partial" "$2/archives/partial"
-    mirror=$(apt-cache policy base-files | sed -n 's/^ *[0-9]* \(http[^ ]*\) .*/\1/p' | head -n 1)
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $1 main" >"$2/sources.list"
-    in_release "$2" update
-}
-
-# in_release DIRECTORY WORD...: apt-get with that directory's lists and with nothing installed.
-in_release() {
-    (
-        cd "$1/archives" || exit
-        directory=$1
-        shift
-        apt-get -qq -o Dir::Etc::sourcelist="$directory/sources.list" -o Dir::Etc::sourceparts=- \
-            -o Dir::State::lists="$directory/lists" -o Dir::Cache="$directory" -o Dir::State::status=/dev/null \
-            -o Debug::NoLocking=1 -o Acquire::Check-Valid-Until=no -o APT::Sandbox::User="$(id -un)" "$@"
-    )
-}
-
-# unpack DIRECTORY: the packages that were downloaded into it, and leave nothing else there.
-unpack() {
-    for package in "$1"/archives/*.deb; do dpkg-deb -x "$package" "$1"; done
-    rm -rf "$1/archives" "$1/lists" "$1"/*.bin "$1/sources.list"
 }

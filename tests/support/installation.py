@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tests.support.machine import Bus
 
 WHEELS = REPOSITORY / ".cache/wheels"
+# Unpacked by ./run; .venv has none.
+PIP = REPOSITORY / ".cache/pip/pip"
 
 _OF_NPM = ("NODE_EXTRA_CA_CERTS", "npm_config_registry")
 
@@ -34,9 +36,11 @@ INSTALL_SECONDS = 600
 # installed, and the others get what that installation changed.
 SHARED = "REMO_TESTS_SHARED"
 _MARK, _PACKED = "/run/before-installation", "/run/installation.tar"
-_PACK = f"""
-find /usr /etc /var/lib/systemd/catalog -path /usr/src -prune -o -cnewer {_MARK} ! -type d -print0 |
-    tar -c --null --no-recursion -T - -f {_PACKED}
+# argv: what was written to the machine's disk, a file that is older than the installation, and where
+# to pack it. A device stands for a file that was removed.
+_PACK = """
+cd "$1"
+find usr etc var/lib/systemd/catalog -cnewer "$2" ! -type d ! -type c -print0 | tar -c --null --no-recursion -T - -f "$3"
 """
 # Users are made again, because tests have added some to these files.
 _RESTORE = f"""
@@ -96,9 +100,8 @@ def _packed() -> pathlib.Path | None:
 def _install_and_pack(machine: Machine, packed: pathlib.Path) -> None:
     machine.run(["touch", _MARK])
     install(machine)
-    machine.run(["sh", "-ec", _PACK])
-    shutil.copyfile(machine.path(_PACKED), f"{packed}.new")
-    machine.path(_PACKED).unlink()
+    pack = ["sh", "-ec", _PACK, "sh", str(machine.written), str(machine.path(_MARK)), f"{packed}.new"]
+    subprocess.run(pack, check=True)
     os.rename(f"{packed}.new", packed)
 
 
@@ -126,7 +129,7 @@ def _wheels() -> pathlib.Path:
             new = pathlib.Path(scratch, "new")
             new.mkdir()
             on_host = ROOT.samefile("/")
-            command = [sys.executable, "-m", "pip", "wheel"] if on_host else _pip_wheel_in(ROOT, new)
+            command = [sys.executable, str(PIP), "wheel"] if on_host else _pip_wheel_in(ROOT, new)
             subprocess.run([*command, "-q", "--use-pep517", "-w", new, *wanted], check=True)
             try:
                 new.rename(directory)
