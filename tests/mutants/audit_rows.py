@@ -16,6 +16,20 @@ NAMES_THE_ONE_BEFORE = "tests/process/sockets/test_audit.py::test_each_start_nam
 AUDIT = (
     Mutant(
         REFUSED,
+        '            self._counts[key] = count + 1, fields if fields == earlier else b""\n',
+        "            self._counts[key] = count + 1, fields\n",
+        "tests/unit/broker/sockets/test_refused_peers.py"
+        "::test_a_user_with_many_uids_hides_no_refusal_and_takes_no_other_peer_s_name",
+    ),
+    Mutant(
+        REFUSED,
+        "        elif self._uids.get(project, 0) >= MAX_REFUSED_UIDS:\n",
+        "        elif sum(self._uids.values()) >= MAX_REFUSED_UIDS:\n",
+        "tests/unit/broker/sockets/test_refused_peers.py"
+        "::test_a_user_with_many_uids_hides_no_refusal_and_takes_no_other_peer_s_name",
+    ),
+    Mutant(
+        REFUSED,
         " or not long_names.recorded(project, request.name, peer_fields):\n",
         ":\n",
         "tests/machine/test_audit.py::test_long_names_on_a_socket_that_is_not_registered_fill_no_journal",

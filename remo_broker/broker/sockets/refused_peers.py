@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 # How often to record a uid that a project does not allow.
 REFUSED_PEERS_SECONDS = 1.0
-# The most peers to count separately at one time, by project and uid; further ones are recorded
-# together.
-MAX_REFUSED_PEERS = 256
+# The most uids to count separately at one time for a project; further ones are recorded together, in
+# a record that names no peer, unless it is one.
+MAX_REFUSED_UIDS = 64
 MANY_UIDS = -1
 # Longer lines are parsed in steps, with other work in between.
 LONG_LINE = 256
@@ -184,7 +184,8 @@ class RefusedPeers:
     periodically the number of further ones.
 
     Peers are counted by uid, so that one uid's connections neither hide another's nor are recorded
-    under its name.
+    under its name. One user may have thousands of uids, such as a range for containers: they hide
+    no connection to another project.
     """
 
     def __init__(self, loop: Loop, trail: AuditTrail) -> None:
@@ -193,22 +194,28 @@ class RefusedPeers:
         self._counts: dict[tuple[str, int], tuple[int, bytes]] = {}
         """By project and uid: how many connections are not recorded yet, and the last peer's
         fields."""
+        self._uids: dict[str, int] = {}
+        """By project, how many uids are counted separately."""
 
     def add(self, project: str, uid: int, fields: bytes) -> None:
         """`fields` are the peer's record fields."""
         key = project, uid
         if key in self._counts:
             self._counts[key] = self._counts[key][0] + 1, fields
-        elif len(self._counts) >= MAX_REFUSED_PEERS:
-            # One user may have thousands of uids, such as a range for containers.
+        elif self._uids.get(project, 0) >= MAX_REFUSED_UIDS:
             key = project, MANY_UIDS
             if key not in self._counts:
                 self._loop.after(REFUSED_PEERS_SECONDS, lambda: self._report(key))
-            self._counts[key] = self._counts.get(key, (0, b""))[0] + 1, fields
+            count, earlier = self._counts.get(key, (0, fields))
+            self._counts[key] = count + 1, fields if fields == earlier else b""
         else:
             self._record(project, 1, fields)
-            self._counts[key] = 0, fields
-            self._loop.after(REFUSED_PEERS_SECONDS, lambda: self._report(key))
+            self._uids[project] = self._uids.get(project, 0) + 1
+            self._count(key, fields)
+
+    def _count(self, key: tuple[str, int], fields: bytes) -> None:
+        self._counts[key] = 0, fields
+        self._loop.after(REFUSED_PEERS_SECONDS, lambda: self._report(key))
 
     def report_all(self) -> None:
         """Do not wait for the time to pass, because the process ends."""
@@ -219,12 +226,17 @@ class RefusedPeers:
 
     def _report(self, key: tuple[str, int]) -> None:
         count, fields = self._counts.pop(key)
-        if not count:
+        project, uid = key
+        if count:
+            self._record(project, count, fields)
+        if uid == MANY_UIDS:
             return
-        self._record(key[0], count, fields)
-        if key[1] != MANY_UIDS:
-            self._counts[key] = 0, fields
-            self._loop.after(REFUSED_PEERS_SECONDS, lambda: self._report(key))
+        if count:
+            self._count(key, fields)
+            return
+        self._uids[project] -= 1
+        if not self._uids[project]:
+            del self._uids[project]
 
     def _record(self, project: str, count: int, fields: bytes) -> None:
         record = audit_records.record(
