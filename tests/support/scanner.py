@@ -14,7 +14,6 @@ import json
 import os
 import pathlib
 import random
-import re
 import struct
 import subprocess
 import sys
@@ -30,11 +29,6 @@ LENGTHS = (8, 32, 64, 400, 4000)
 _SHARES = ((4000, 1), (400, 5), (64, 15), (32, 30), (8, 50))
 # The shortest part of a form to search for: see scanner.c.
 WINDOW = 8
-
-# A found part counts only if it has at least this many characters; an escape is one character.
-LEAST_CHARACTERS = 8
-
-_escape = re.compile(rb"\\+(?:u[0-9a-f]{0,4}|.)", re.DOTALL)
 _SOURCE = pathlib.Path(__file__).with_name("scanner.c")
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 # Characters that JSON encoders escape, or may escape.
@@ -192,18 +186,11 @@ class Scanner:
         *lines, summary = done.stdout.decode().splitlines()
         hits = []
         for line in lines:
-            which, offset, address, length = map(int, line.split()[1:])
+            which, address, length = map(int, line.split()[1:])
             number, name, form = looked_for[which]
-            whole = length == len(form)
-            if whole or _tells_something(form[offset : offset + length]):
-                hits.append(Hit(number, name, address, length, whole))
+            hits.append(Hit(number, name, address, length, whole=length == len(form)))
         _, read_bytes, unreadable = summary.split()
         return Findings(_outermost(hits), int(read_bytes), int(unreadable))
-
-
-def _tells_something(part: bytes) -> bool:
-    """Whether a part is too long to be a coincidence: `\\ud83c\\u` may belong to any emoji."""
-    return len(_escape.sub(b".", part).replace(b"\0", b"")) >= LEAST_CHARACTERS
 
 
 def _outermost(hits: list[Hit]) -> list[Hit]:
