@@ -114,8 +114,9 @@ disable_all() {
 
 # What `remo-brokerctl setup-journal` has made, for the broker's group; the records stay.
 remove_own_journal() {
-    rm -rf /etc/systemd/system/systemd-journald@remo-broker.*.d /etc/systemd/journald@remo-broker.conf \
-        /etc/systemd/system/remo-broker.service.d/50-journal.conf
+    rm -rf /etc/systemd/system/systemd-journald@remo-broker.*.d \
+        /etc/systemd/system/systemd-journald-varlink@remo-broker.socket.d \
+        /etc/systemd/journald@remo-broker.conf /etc/systemd/system/remo-broker.service.d/50-journal.conf
     rmdir /etc/systemd/system/remo-broker.service.d 2>/dev/null || true # if no other drop-in is in it
     systemd_runs || return 0
     systemctl stop 'systemd-journald@remo-broker.*' systemd-journald-varlink@remo-broker.socket 2>/dev/null || true

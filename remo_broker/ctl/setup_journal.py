@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 NAMESPACE = "remo-broker"
 JOURNALD = f"systemd-journald@{NAMESPACE}"
-SOCKETS = (f"{JOURNALD}.socket", f"systemd-journald-varlink@{NAMESPACE}.socket")
+VARLINK = f"systemd-journald-varlink@{NAMESPACE}"
+# What each of their units listens on.
+SOCKETS = {f"{JOURNALD}.socket": "socket", f"{VARLINK}.socket": "io.systemd.journal"}
 # A get takes some 800 bytes of journal: enough for a million gets, with a margin.
 ROOM = "1G"
 
@@ -38,6 +40,12 @@ LogNamespace={NAMESPACE}
 [Socket]
 SocketGroup={GROUP}
 SocketMode=0660
+""",
+    # In systemd 262, anybody may connect to this one by default.
+    f"/etc/systemd/system/{VARLINK}.socket.d/50-remo-broker.conf": """\
+# Written by remo-brokerctl setup-journal. Only root tells this journald to rotate or synchronize.
+[Socket]
+SocketMode=0600
 """,
     # journald's own start gives everything in the unit's RuntimeDirectory= to root.
     f"/etc/systemd/system/{JOURNALD}.service.d/50-remo-broker.conf": f"""\
@@ -105,13 +113,15 @@ def _settle(*, removed: bool, running: bool) -> None:
         _systemctl("stop", *SOCKETS, f"{JOURNALD}.service", check=False)
         # systemd does not remove the sockets: they belong to the broker's group.
         _systemctl("clean", "--what=runtime", f"{JOURNALD}.service", check=False)
-    elif _is_open():  # it was listening before, with its old mode
-        _systemctl("restart", SOCKETS[0])
+        return
+    for unit, name in SOCKETS.items():
+        if _is_open(name):  # it was listening before, with its old mode
+            _systemctl("restart", unit)
 
 
-def _is_open() -> bool:
+def _is_open(name: str) -> bool:
     try:
-        return bool(os.stat(f"/run/systemd/journal.{NAMESPACE}/socket").st_mode & 0o007)
+        return bool(os.stat(f"/run/systemd/journal.{NAMESPACE}/{name}").st_mode & 0o007)
     except OSError:
         return False
 
