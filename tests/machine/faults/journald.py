@@ -45,6 +45,16 @@ def restart(machine: Machine) -> None:
     machine.systemctl("restart", SERVICE)
 
 
+def kill(machine: Machine) -> None:
+    """Kill it, and wait until another one is ready."""
+    before = pid(machine)
+    os.kill(before, signal.SIGKILL)
+    machine.systemctl("reset-failed", SERVICE, check=False)
+    # Until systemd has noticed, the service is still active.
+    poll("another journald", lambda: pid(machine) != before)
+    machine.wait_state(SERVICE, "active")
+
+
 @contextlib.contextmanager
 def stopped(machine: Machine) -> Iterator[None]:
     """It is stopped by SIGSTOP, so its queue fills."""

@@ -134,6 +134,11 @@ class FaultMachine:
     def status(self) -> dict[str, Any]:
         return self.admin(op="status")
 
+    def dropped(self) -> int:
+        """How many records the broker counts as lost, once none waits for journald."""
+        poll("no record to wait", lambda: self.status()["audit"]["queued"] == 0)
+        return int(self.status()["audit"]["dropped"])
+
     def bus_says(self, name: str) -> str:
         """A property on the bus; empty without a reply."""
         return self.machine.run(["busctl", "get-property", *_MANAGER, name], check=False).stdout.strip()

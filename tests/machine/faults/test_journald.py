@@ -7,7 +7,6 @@ as lost what was accepted since the last successful check."""
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import time
 from collections import Counter
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
 CLIENTS = 20
 # Some 4,000 gets a second: within a second, more than may wait.
 PAUSE_SECONDS = 0.005
+# Some 400: what comes while journald restarts may wait, unless that takes long on a busy machine.
+SLOW_PAUSE_SECONDS, LONG_RESTART_SECONDS = 0.05, 1.0
 # No client waits longer for its reply than the broker waits for journald, plus time for a busy
 # machine.
 ANSWER_SECONDS = SEND_SECONDS + 0.4
@@ -181,44 +182,50 @@ def test_a_secret_waits_for_its_record_to_be_received(machine: Machine) -> None:
 
 def test_a_restart_of_journald_loses_nothing(machine: Machine, figures: Figures) -> None:
     scene = FaultMachine(machine)
-    with scene.load(CLIENTS, SEED, pause_seconds=PAUSE_SECONDS) as load:
+    longest = 0.0
+    with scene.load(CLIENTS, SEED, pause_seconds=SLOW_PAUSE_SECONDS) as load:
         for _ in range(JOURNALD_RESTARTS):
+            began = time.monotonic()
             journald.restart(machine)
+            longest = max(longest, time.monotonic() - began)
             time.sleep(0.1)
         clients = load.finish()
+    dropped = scene.dropped()
     account = scene.account(clients)
     slowest = longest_wait(clients)
     figures.tell(
         f"journald restarted {JOURNALD_RESTARTS} times: {account.answered} answers, {len(account.unrecorded)} without a record, "
         f"slowest answer {slowest:.3f} s"
     )
-    assert [account.unrecorded, account.unasked] == [[], []]
-    assert account.recorded == account.answered
+    assert account.unasked == []
+    assert account.answered - account.recorded == dropped
+    assert dropped == 0 or longest > LONG_RESTART_SECONDS
     assert within(slowest, ANSWER_SECONDS)
 
 
 def test_a_killed_journald_loses_what_it_was_reading(machine: Machine, figures: Figures) -> None:
     """At most one datagram, which is a turn of the loop: a record of each client. The queue belongs
-    to process 1, and stays."""
+    to process 1, and stays. What comes until the next one is there may be more than may wait, and
+    is counted."""
     scene = FaultMachine(machine)
     with scene.load(CLIENTS, SEED, pause_seconds=PAUSE_SECONDS) as load:
         for _ in range(JOURNALD_KILLS):
-            before = journald.pid(machine)
-            os.kill(before, signal.SIGKILL)
-            machine.systemctl("reset-failed", journald.SERVICE, check=False)
-            poll("another journald", lambda before=before: journald.pid(machine) != before)  # type: ignore[misc]
+            journald.kill(machine)
             time.sleep(0.2)
         clients = load.finish()
+    dropped = scene.dropped()
     account = scene.account(clients)
-    lost = account.answered - account.recorded
-    figures.tell(f"journald killed {JOURNALD_KILLS} times: {account.answered} answers, {lost} without a record")
+    lost = account.answered - account.recorded - dropped
+    figures.tell(
+        f"journald killed {JOURNALD_KILLS} times: {account.answered} answers, {lost} without a record, {dropped} counted as dropped"
+    )
     assert account.unasked == []
     assert lost <= JOURNALD_KILLS * CLIENTS
 
 
 def test_a_stop_waits_briefly_for_journald(machine: Machine) -> None:
     scene = FaultMachine(machine)
-    with scene.load(CLIENTS, SEED, pause_seconds=PAUSE_SECONDS) as load:
+    with scene.load(CLIENTS, SEED, pause_seconds=SLOW_PAUSE_SECONDS) as load:
         with journald.stopped(machine):
             poll("records to wait", lambda: scene.status()["audit"]["queued"] > 100)
             # Sent while it cannot log either; from then on it has a second.
@@ -237,8 +244,7 @@ def test_the_last_records_of_a_broker_that_was_killed_are_in_the_review(machine:
         for name in NAMES:
             machine.ask(socket_path("stored"), {"op": "get", "name": name})
         scene.signal(signal.SIGKILL)
-        os.kill(journald.pid(machine), signal.SIGKILL)
-    machine.wait_state(journald.SERVICE, "active")
+        journald.kill(machine)
     recorded = scene.records("REMO_EVENT=fetch")
     assert len(recorded) == len(NAMES)
     assert "_SYSTEMD_UNIT" not in recorded[-1]
