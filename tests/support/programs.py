@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import pty
@@ -137,7 +138,8 @@ def answer_on_terminal(
         )
         assert process.stdin is not None
         process.stdin.write(stdin)
-        process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it has ended without reading any
+            process.stdin.close()
         terminal.close()
         written = _read(master, b"")
         process.wait(WAIT_SECONDS)
