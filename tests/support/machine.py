@@ -91,11 +91,13 @@ def unavailable(reason: str) -> NoReturn:
 
 def poll(what: str, probe: Callable[[], T], seconds: float = WAIT_SECONDS) -> T:
     """Call `probe` until it returns something true, and return that."""
-    deadline = time.monotonic() + seconds
+    began = time.monotonic()
     while not (result := probe()):
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > seconds:
             raise TimeoutError(f"waited {seconds:g} s for {what}; last: {result!r}")
-        time.sleep(0.02)
+        # Many a probe starts a program: what takes longer is asked for less often.
+        time.sleep(min(max(0.02, waited / 10), 0.1))
     return result
 
 

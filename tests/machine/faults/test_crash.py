@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tests.support.machine import Machine
 
-KILLS = 200 if LONG else 10
+KILLS = 200 if LONG else 6
 TERMINATIONS = 50 if LONG else 2
 RESTARTS = 100 if LONG else 3
 REEXECUTIONS = 20 if LONG else 2
