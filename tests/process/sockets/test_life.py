@@ -145,6 +145,7 @@ def test_a_broker_that_listens_ends_as_it_should(start_broker: StartBroker, dire
 def test_two_brokers_on_one_directory(start_broker: StartBroker) -> None:
     """The second one does not touch the first one's files."""
     broker = start_broker(projects=[registration("myrepo", "A")])
+    assert broker.status()["ok"]  # so it has started, and written all that it does
     broker.project().unlink()
     (broker.state / "registrations.json").write_text("damaged")
     kept = {path.name: path.read_text() for path in broker.state.iterdir()}
