@@ -4,11 +4,11 @@
 # Whole, or with arguments for pytest. What takes time runs side by side: the first tests need nothing
 # of .cache.
 test_tree() {
-    need_python
     need_for_tests
     need_for_lint
     need_pip
     mkdir -p .cache
+    trap wait EXIT # if a step fails, nothing goes on behind the prompt
     # Tests that need .cache wait until nobody holds the lock: see tests/conftest.py. Only these shells
     # do, and no child of theirs that stays.
     exec 9>.cache/lock
