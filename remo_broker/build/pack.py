@@ -34,11 +34,12 @@ from remo_broker.sidecar.commands import PROGRAM as SIDECAR
 # environment, home or working directory decides what is imported; -S, because nothing in
 # site-packages is needed and `site` takes a third of the start time. Given the archive itself,
 # Python would import `runpy` and half of the standard library's tools first; so it is told where in
-# this file its first member is, and runs that. A shell that reads this file from a pipe, as in
-# `curl … | sh`, has not left anything of it to read.
+# this file its first member is, and runs that. A shell that reads this file from its standard input,
+# as in `curl … | sh`, has the option s, and its own name for $0: Python would run that file, or one of
+# that name in the working directory.
 HEAD = """\
 #!/bin/sh
-[ -f "$0" ] || { printf '%%s\\n' 'PROGRAM: cannot start from a pipe: the rest of this file is the program' 'Hint: save it to a file, and run that' >&2; exit 1; }
+case $- in *s*) false ;; *) [ -f "$0" ] ;; esac || { printf '%%s\\n' 'PROGRAM: cannot start from a pipe: the rest of this file is the program' 'Hint: save it to a file, and run that' >&2; exit 1; }
 exec python3 -IS -c 'import sys; del sys.argv[0]; file = open(sys.argv[0], "rb"); file.seek(%5d); main = file.read(%5d)
 file.close(); exec(main)' "$0" "$@"
 """

@@ -107,10 +107,15 @@ def test_it_is_a_program(packed: pathlib.Path, tmp_path: pathlib.Path) -> None:
     assert b"/nowhere/x.sock does not exist (nor does /nowhere)" in done.stderr
 
 
-@pytest.mark.parametrize("shell", [("sh", "-s", "--", "get", "X"), ("sh",), ("bash", "-s"), ("sh", "/dev/stdin")])
+@pytest.mark.parametrize(
+    "shell",
+    [("sh", "-s", "--", "get", "X"), ("sh",), ("bash", "-s"), ("sh", "/dev/stdin"), ("/bin/sh",), ("/bin/bash", "-s")],
+)
 def test_a_pipe_into_a_shell_ends_with_a_message(
     packed: pathlib.Path, tmp_path: pathlib.Path, shell: tuple[str, ...]
 ) -> None:
+    """Whatever is in the working directory: it is not run."""
+    (tmp_path / "sh").write_text("\n" * 100_000 + "print('ran')")
     done = subprocess.run(shell, input=packed.read_bytes(), cwd=tmp_path, capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (1, b"")
     first, second = done.stderr.decode().splitlines()
@@ -158,7 +163,7 @@ def test_another_version_uses_the_source(
 def head(packed: pathlib.Path) -> list[str]:
     """The command line that the shell executes, without the file's own arguments."""
     _, check, command = packed.read_bytes().partition(b"PK\x03\x04")[0].decode().split("\n", 2)
-    assert check.startswith("[ -f")
+    assert check.startswith("case $- in")
     words = shlex.split(command)
     assert (words[:3], words[-2:]) == (["exec", "python3", "-IS"], ["$0", "$@"])
     return words[2:-2]
