@@ -110,9 +110,9 @@ class Bindings(Request):
 
 
 class Register(Request):
-    """Register a project. With `replace`, a registered project of that name gets a new directory,
-    manifest and users, and keeps its sockets. With `any_name`, the manifest and the directory may
-    have other names."""
+    """Register a project. With `replace`, a registered project of that name gets a new manifest and
+    users, and keeps its sockets; if it has another directory, it is unregistered first. With
+    `any_name`, the manifest and the directory may have other names."""
 
     OP = "register"
     SOCKETS = (ADMIN,)
