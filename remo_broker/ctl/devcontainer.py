@@ -86,7 +86,7 @@ def find(arguments: Arguments) -> MountedProject:
     if not is_project_name(name):
         raise Problem(f"{directory}: not a valid name for a project", hint="give the name that it is registered by")
     holder = holder_of(name, arguments)
-    if holder not in (None, directory):
+    if holder is not None and os.path.realpath(holder) != directory:
         raise Problem(
             f"{directory}: {name} is registered for {holder}, whose secrets the container would get",
             hint="register this one by another name with --name, then give that name",

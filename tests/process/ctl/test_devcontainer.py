@@ -57,6 +57,11 @@ def test_a_directory_whose_name_is_registered_for_another(
     operator.says("register", project)
     assert str(project) in refused(operator.run("devcontainer", other), 1)
     assert operator.run("devcontainer", project).returncode == 0
+    link = directory / "link"
+    link.symlink_to(project.parent)
+    request = {"op": "register", "name": "myrepo", "project_path": str(link / "myrepo"), "replace": True}
+    assert operator.broker.ask(request)["ok"]
+    assert operator.run("devcontainer", project).returncode == 0
 
 
 def test_the_container_does_not_start_if_the_project_is_not_served(project: pathlib.Path) -> None:
