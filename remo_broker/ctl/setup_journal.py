@@ -2,7 +2,9 @@
 
 In the default journal any local user can delay the audit by keeping journald busy, and displace it
 by filling the journal. With its own namespace, a second journald runs for the broker alone, behind
-a socket that only the broker's process can write to: systemd starts nothing else in its group.
+a socket that only the broker's process can write to: systemd starts nothing else in its group. Only
+root may have it sync or rotate: newer versions of systemd open that socket to all users, who could
+keep it busy there, too.
 """
 
 from __future__ import annotations

@@ -39,6 +39,15 @@ def reviewed(machine: Machine, *arguments: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
+def open_control(machine: Machine) -> Iterator[None]:
+    """Newer versions of systemd let any user connect to the socket that controls a journald."""
+    path = "/etc/systemd/system/systemd-journald-varlink@.socket.d/10-newer.conf"
+    machine.write(path, "[Socket]\nSocketMode=0666\n")
+    yield
+    machine.path(path).unlink()
+
+
+@pytest.fixture
 def own_journal(machine: Machine) -> Iterator[None]:
     machine.run(["remo-brokerctl", "setup-journal", "--now"])
     yield
@@ -78,7 +87,9 @@ def test_status_names_the_namespace(machine: Machine, operator: Operator, own_jo
 
 
 @pytest.mark.parametrize("user", ["nobody", "remo-broker"])
-def test_no_other_process_can_write_to_it(machine: Machine, operator: Operator, own_journal: None, user: str) -> None:
+def test_no_other_process_can_connect_to_it(
+    machine: Machine, operator: Operator, open_control: None, own_journal: None, user: str
+) -> None:
     operator.register("closed", ["TOKEN"])
     operator.get("closed", "TOKEN")
     for _ in range(2):

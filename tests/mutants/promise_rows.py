@@ -20,7 +20,7 @@ STATIC_CLIENT = "remo_broker/secret/remo-secret.c"
 FALLBACK = "tests/process/memory/test_traces.py::test_fallback_keeps_one_copy"
 VANISHED = "tests/process/memory/test_vanished.py"
 SIDECAR_MEMORY = "tests/process/sidecar/test_run.py::test_no_value_is_left_in_its_memory_or_log"
-OWN_JOURNAL = "tests/machine/test_journal.py::test_no_other_process_can_write_to_it"
+OWN_JOURNAL = "tests/machine/test_journal.py::test_no_other_process_can_connect_to_it"
 FIX_ACL = "tests/machine/test_borders.py::test_register_opens_a_closed_home_for_the_reader_alone"
 
 _SECRET_PAGES = "self.protection = Protection.MEMFD_SECRET if use_memfd_secret else Protection.LOCKED"
@@ -219,6 +219,7 @@ PROMISES = (
         "tests/machine/test_ctl.py::test_forged_records_are_not_shown",
     ),
     Mutant(JOURNAL, "SocketMode=0660\n", "SocketMode=0666\n", OWN_JOURNAL),
+    Mutant(JOURNAL, "SocketMode=0600\n", "", OWN_JOURNAL),
     Mutant(JOURNAL, "SocketGroup={GROUP}\nSocketMode=0660\n", "", OWN_JOURNAL),
     Mutant(
         JOURNAL,
