@@ -48,10 +48,13 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: pathlib.Path | None = None,
     uid: int | None = None,
+    processor_seconds: int | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a program with pipes, to its end; with `uid`, as that user."""
+    """Run a program with pipes, to its end; with `uid`, as that user; with `processor_seconds`, until
+    the kernel kills it for taking more, however busy the machine is."""
+    limit = [] if processor_seconds is None else ["prlimit", f"--cpu={processor_seconds}"]
     return subprocess.run(
-        command(module, *arguments),
+        [*limit, *command(module, *arguments)],
         input=stdin,
         capture_output=True,
         env=environment(env),

@@ -96,13 +96,16 @@ def test_a_binding_that_is_not_text_is_a_malformed_reply(
 
 @pytest.mark.parametrize("content", ["\n" * 500_000, " " * 500_000, "TOKEN" * 100_000, "_auth=" + " " * 500_000])
 def test_a_file_that_takes_long_to_search(directory: pathlib.Path, content: str) -> None:
-    """The search ends long before the test's timeout."""
+    """The search takes a fraction of a second."""
     (directory / ".remo").mkdir()
     (directory / ".remo/manifest.toml").write_text(content[:65_536])
     for name in (".env", ".npmrc", ".pypirc"):
         (directory / name).write_text(content)
     for command in (["doctor"], ["render", "--remove"]):
-        programs.run(programs.SECRET, *command, env={"HOME": str(directory)}, cwd=directory)
+        done = programs.run(
+            programs.SECRET, *command, env={"HOME": str(directory)}, cwd=directory, processor_seconds=10
+        )
+        assert done.returncode >= 0, "killed"
 
 
 def test_doctor_shows_names_of_a_hostile_repository_as_text(directory: pathlib.Path) -> None:
