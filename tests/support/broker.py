@@ -262,7 +262,8 @@ class Broker:
         Connecting to it would count against the limit on operators.
         """
         sockets = pathlib.Path("/proc/net/unix").read_text().splitlines()
-        return any(one.endswith(f" {self.admin}") and one.split()[3] == LISTENS for one in sockets)
+        admin = f" {self.admin}"
+        return any(one.endswith(admin) and one.split()[3] == LISTENS for one in sockets)
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
