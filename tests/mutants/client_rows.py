@@ -298,6 +298,12 @@ CLIENT = (
         "tests/process/secret/tools/test_refusals.py::test_a_url_of_another_server_gets_nothing",
     ),
     Mutant(
+        "remo_broker/build/pack.py",
+        'case $- in *s*) false ;; *) [ -f "$0" ] ;; esac ||',
+        '[ -f "$0" ] ||',
+        "tests/process/secret/test_pack.py::test_a_pipe_into_a_shell_ends_with_a_message",
+    ),
+    Mutant(
         "remo_broker/ctl/devcontainer.py",
         "    if holder is not None and os.path.realpath(holder) != directory:\n",
         "    if False:\n",
