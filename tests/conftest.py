@@ -144,7 +144,7 @@ def _children() -> set[str]:
                 found.update(pathlib.Path(f"/proc/self/task/{thread}/children").read_text().split())
         if found == before:
             break
-    return found
+    return found or {"of unknown number"}  # of a kernel that lists none
 
 
 def _name(process: str) -> str:
