@@ -10,8 +10,10 @@ systemctl clean --what=fdstore remo-broker.service 2>/dev/null  # outlives a sto
 systemctl reset-failed 'remo-*' 2>/dev/null
 rm -rf /run/remo-broker /var/lib/remo-broker /etc/remo-broker
 systemd-tmpfiles --create remo-broker.conf || exit
-# To load the units again takes half of the time, and most tests change none of them.
+# To load the units again takes half of the time, and most tests change none of them. What a test has
+# removed itself is in no list of files: systemd tells when it has last loaded them.
 units() {
+    systemctl show --property=UnitsLoadTimestampMonotonic
     find /etc/systemd/system /run/systemd/system /usr/lib/systemd/system -name 'remo-*' -printf '%p %C@ %l\n'
 }
 if [ "$1 $(units)" != "$(cat /run/units-after-reset 2>/dev/null)" ]; then
