@@ -70,8 +70,8 @@ move_to_copy() {
     trap 'exit 130' INT
     trap 'exit 143' TERM
     say "other users cannot reach $tree: the tests run in a copy of it, $copy"
-    tar -c --exclude=./.git --exclude=./.cache/roots . | tar -x -C "$copy"
-    chmod 755 "$copy"
+    # The tree may have been cloned with a umask that keeps it from others.
+    tar -c --mode=a+rX --exclude=./.git --exclude=./.cache/roots . | tar -x -C "$copy"
     cd "$copy" || exit
     # The programs in .venv name their interpreter and their package by absolute path.
     grep -rlIF "$tree" .venv/bin .venv/lib/python*/site-packages/*.pth .venv/lib/python*/site-packages/__editable__* |
