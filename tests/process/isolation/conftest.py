@@ -9,10 +9,12 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from remo_broker.protocol.shared_limits import REPLY_SECONDS
 from tests.support.broker import Link
 from tests.support.machine import poll
 from tests.support.processes import state
@@ -110,9 +112,11 @@ class OtherClient:
         return self._broker.processor_seconds() - before
 
     def gets_until_reply(self, operator: Link) -> int:
-        """How many gets were answered before the operator was."""
+        """How many gets were answered before the operator was, who waits as long as our clients do."""
         gets = 0
+        given_up = time.monotonic() + REPLY_SECONDS
         while not select.select([operator.socket], [], [], EVERY_SECONDS)[0]:
+            assert time.monotonic() < given_up
             before = self._broker.processor_seconds()
             self.get()
             assert self._broker.processor_seconds() - before < MAX_SECONDS
