@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import remo_broker.bus  # noqa: F401 - before the first import of dbus-next: see there
+from tests.support import processes
 from tests.support.broker import Broker, short_directory
 from tests.support.installation import SHARED
 from tests.support.machine import REPOSITORY, poll
@@ -130,24 +131,25 @@ def _descriptors() -> dict[int, str]:
     return found
 
 
-def _children() -> set[str]:
+# A child of a kernel that lists none.
+UNKNOWN = 0
+
+
+def _children() -> set[int]:
     """The numbers of this process's child processes, including zombies."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return set()  # the usual case, without a look at /proc
-    found: set[str] = set()
-    for _ in range(10):  # the kernel may leave out one while another ends
-        before, found = found, set()
-        for thread in os.listdir("/proc/self/task"):
-            with contextlib.suppress(OSError):
-                found.update(pathlib.Path(f"/proc/self/task/{thread}/children").read_text().split())
+    found: set[int] = set()
+    for _ in range(10):  # until none is left out
+        before, found = found, set(processes.children(os.getpid()))
         if found == before:
             break
-    return found or {"of unknown number"}  # of a kernel that lists none
+    return found or {UNKNOWN}
 
 
-def _name(process: str) -> str:
+def _name(process: int) -> str:
     with contextlib.suppress(OSError):
         return pathlib.Path(f"/proc/{process}/comm").read_text().strip()
     return "that has ended"

@@ -25,13 +25,6 @@ def removed(directory: str) -> bool:
     return not pathlib.Path(directory).exists()
 
 
-def children(pid: int) -> list[int]:
-    try:
-        return [int(child) for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-
-
 def is_init(pid: int) -> bool:
     """Whether this is process 1 of another PID namespace and already runs systemd."""
     try:

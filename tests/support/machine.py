@@ -30,7 +30,8 @@ from typing import IO, TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 import pytest
 
 from tests.support.bootable import ISOLATED, obstacle, systemd_runs
-from tests.support.containment import HIERARCHIES, children, hierarchies, is_init, removed
+from tests.support.containment import HIERARCHIES, hierarchies, is_init, removed
+from tests.support.processes import children
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -213,11 +214,12 @@ class Machine:
         if self._supervisor.poll() is not None:
             log = self._top.with_suffix(".log").read_text(errors="replace")
             raise RuntimeError(f"systemd-nspawn ended with {self._supervisor.returncode}: {log}")
-        for shell in children(self._supervisor.pid):
-            for nspawn in children(shell):
-                for child in children(nspawn):
-                    if child != other_than and is_init(child):
-                        return child
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # one has ended meanwhile
+            for shell in children(self._supervisor.pid):
+                for nspawn in children(shell):
+                    for child in children(nspawn):
+                        if child != other_than and is_init(child):
+                            return child
         return 0
 
     def _is_booted(self, until: str) -> bool:

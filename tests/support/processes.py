@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import time
@@ -13,6 +14,16 @@ _PROCESS_CLOCK = 2
 def processor_seconds(pid: int) -> float:
     """A process's user and system time; what it takes just now is in it a tick later."""
     return time.clock_gettime(~pid << 3 | _PROCESS_CLOCK)
+
+
+def children(pid: int) -> list[int]:
+    """A process's children, including zombies; none if the kernel does not list any. It may leave out
+    one while another ends. Raises FileNotFoundError or ProcessLookupError if there is no such process."""
+    found: list[int] = []
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # that thread has ended
+            found += map(int, pathlib.Path(f"/proc/{pid}/task/{thread}/children").read_text().split())
+    return found
 
 
 def state(pid: int) -> str:

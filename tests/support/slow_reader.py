@@ -8,6 +8,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from tests.support.machine import REPOSITORY
+from tests.support.processes import children
 
 if TYPE_CHECKING:
     from tests.support.broker import Broker
@@ -38,9 +39,8 @@ def slow_parser(directory: pathlib.Path) -> dict[str, str]:
 
 
 def a_reader_is_slow(broker: Broker) -> bool:
-    children = pathlib.Path(f"/proc/{broker.pid}/task/{broker.pid}/children").read_text().split()
     blocked = 1 << (signal.SIGUSR1 - 1)
-    for child in children:
+    for child in children(broker.pid):
         with contextlib.suppress(OSError):
             status = pathlib.Path(f"/proc/{child}/status").read_text()
             if int(status.partition("SigBlk:")[2].split()[0], 16) & blocked:

@@ -10,6 +10,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from tests.support.machine import poll
+from tests.support.processes import children
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,10 +33,10 @@ def pid(machine: Machine) -> int:
 
 
 def _pid(machine: Machine) -> int:
-    for child in pathlib.Path(f"/proc/{machine.leader}/task/{machine.leader}/children").read_text().split():
+    for child in children(machine.leader):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             if "(systemd-journal) " in pathlib.Path(f"/proc/{child}/stat").read_text():
-                return int(child)
+                return child
     return 0
 
 

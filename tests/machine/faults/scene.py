@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tests.bench.journal import FILES, rotations
 from tests.support.machine import SOURCE, poll
 from tests.support.operator import Operator
+from tests.support.processes import children
 
 if TYPE_CHECKING:
     import subprocess
@@ -147,12 +148,11 @@ class FaultMachine:
 
     def pid(self) -> int:
         """The broker's process as the host sees it; 0 for none."""
-        leader = self.machine.leader
-        for child in pathlib.Path(f"/proc/{leader}/task/{leader}/children").read_text().split():
+        for child in children(self.machine.leader):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 # The process is named after its interpreter. A zombie has no arguments.
                 if b"/usr/bin/remo-broker" in pathlib.Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
-                    return int(child)
+                    return child
         return 0
 
     def signal(self, number: signal.Signals) -> int:

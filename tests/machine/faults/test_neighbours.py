@@ -19,6 +19,7 @@ from tests.machine.faults.scene import FaultMachine, longest_wait, summed
 from tests.support.broker import registration
 from tests.support.host_memory import protection
 from tests.support.machine import poll
+from tests.support.processes import children
 from tests.support.timing import shortest
 
 if TYPE_CHECKING:
@@ -104,11 +105,9 @@ def bus_flooded(scene: FaultMachine) -> Iterator[None]:
 def bus_service_stopped(scene: FaultMachine) -> Iterator[None]:
     """The reader of the status hangs, with a stream of unread changes."""
     poll("the status on the bus", lambda: scene.bus_says("SecretCount"))
-    leader = scene.machine.leader
-    children = pathlib.Path(f"/proc/{leader}/task/{leader}/children").read_text().split()
     [pid] = [
-        int(child)
-        for child in children
+        child
+        for child in children(scene.machine.leader)
         if pathlib.Path(f"/proc/{child}/comm").read_text() == "remo-broker-bus\n"[:15] + "\n"
     ]
     os.kill(pid, signal.SIGSTOP)

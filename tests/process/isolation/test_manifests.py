@@ -23,6 +23,7 @@ from tests.support.late import patiently
 from tests.support.machine import poll
 from tests.support.manifests import PLACES
 from tests.support.privileges import require_devices, require_root
+from tests.support.processes import children
 from tests.support.silent import silent
 from tests.unit.manifest.test_document import BOMBS
 
@@ -212,18 +213,14 @@ def assert_refused(
     assert broker.status()["project_count"] == 1
 
 
-def children(broker: Broker) -> list[str]:
-    return pathlib.Path(f"/proc/{broker.pid}/task/{broker.pid}/children").read_text().split()
-
-
 def reader_of(broker: Broker) -> int:
     """The broker's child, which exists only for a moment; not before its exec, which the broker
     waits for."""
     end = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < end:
-        for child in children(broker):
+        for child in children(broker.pid):
             if b"remo_broker.manifest" in pathlib.Path(f"/proc/{child}/cmdline").read_bytes():
-                return int(child)
+                return child
     raise TimeoutError("no manifest reader was seen")
 
 
@@ -238,7 +235,7 @@ def test_a_reader_that_hangs(broker: Broker, other_client: OtherClient, place: p
         answer = operator.reply()
         assert answer["code"] == "manifest_unreadable"
         assert "took longer than" in answer["message"]
-    poll("it to be ended", lambda: not children(broker))
+    poll("it to be ended", lambda: not children(broker.pid))
     assert broker.ask(request)["ok"]
 
 
@@ -259,8 +256,8 @@ def test_readers_that_cannot_be_killed(
         assert [operator.reply()["code"] for operator in operators] == ["manifest_unreadable"] * hanging
         request = {"op": "register", "name": "myrepo", "project_path": str(place.parents[1])}
         assert ask_beside(broker, other_client, request)["ok"]
-        poll("the one that is done to be reaped", lambda: len(children(broker)) == hanging)
-    poll("them to be ended", lambda: not children(broker))
+        poll("the one that is done to be reaped", lambda: len(children(broker.pid)) == hanging)
+    poll("them to be ended", lambda: not children(broker.pid))
     assert broker.ask({"op": "reload", "name": "myrepo"})["ok"]
 
 
