@@ -101,10 +101,7 @@ apt_get() {
 
 # get PACKAGE...: those packages, unpacked into $new.
 get() {
-    (cd "$new/archives" && apt_get download "$@") && unpack
-}
-
-unpack() {
+    (cd "$new/archives" && apt_get download "$@") || return
     for package in "$new"/archives/*.deb; do dpkg-deb -x "$package" "$new" || return; done
     rm -rf "$new/archives"
 }

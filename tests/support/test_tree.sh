@@ -14,7 +14,7 @@ test_tree() {
     exec 9>.cache/lock
     flock 9
     { fetch_for_tests 9>&-; :; } & fetching=$!
-    develop 9>&-
+    make_venv 9>&-
     { make_for_machines 9>&-; :; } & making=$!
     exec 9>&-
     lint & linting=$!
@@ -49,12 +49,12 @@ run_tests() {
 # Fill .cache. What needs .venv is apart, as the rest is fetched while that is made.
 make_for_machines() {
     [ "$(id -u)" = 0 ] || return 0
-    making=''
+    roots=''
     if others_reach_tree; then # the copy has no .cache/roots
-        .venv/bin/python -m tests.support.roots & making=$!
+        .venv/bin/python -m tests.support.roots & roots=$!
     fi
     .venv/bin/python -m tests.support.installation # fetches what `./run install` needs in a machine without a network
-    [ -z "$making" ] || wait "$making"
+    [ -z "$roots" ] || wait "$roots"
 }
 
 others_reach_tree() {
