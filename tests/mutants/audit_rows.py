@@ -153,7 +153,7 @@ AUDIT = (
     ),
     Mutant(
         READ_BACK_HELPER,
-        " _GID=$$(getent group remo-broker-private | cut -d: -f3)",
+        " _GID=$$gid",
         "",
         "tests/machine/test_stored.py::test_the_helper_finds_no_record_that_another_process_of_the_broker_s_user_wrote",
     ),
