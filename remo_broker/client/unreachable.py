@@ -29,13 +29,18 @@ def unreachable(path: str, kind: str, error: OSError) -> Unreachable:
             f"{path}: longer than {LONGEST_SOCKET_PATH} bytes, the limit for a socket's path",
             hint="mount the socket's directory at a shorter path",
         )
+    found: os.stat_result | None = None
     try:
-        found = os.stat(path)
+        # What did not exist may exist by now: the broker replaces a socket without a listener.
+        if error.errno != errno.ENOENT:
+            found = os.stat(path)
     except FileNotFoundError:
-        return Unreachable(path, f"{path} does not exist{_nearest(path)}", hint=_start_hint(path, kind), temporary=True)
+        pass
     except OSError as unseen:
         why = os.strerror(unseen.errno or 0)
         return Unreachable(path, f"{path}: {why}{_nearest(path)}", hint=_permission_hint(kind))
+    if found is None:
+        return Unreachable(path, f"{path} does not exist{_nearest(path)}", hint=_start_hint(path, kind), temporary=True)
     who = _mode_and_owner(found)
     if stat.S_ISDIR(found.st_mode):
         # Container engines create a directory if the source of a mount is missing.

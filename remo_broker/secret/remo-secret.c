@@ -703,6 +703,8 @@ static bool unreachable(int number) {
     enum kind kind = NO_CONNECTION;
     if (strlen(socket_path) > LONGEST_SOCKET_PATH)
         kind = TOO_LONG;
+    else if (number == ENOENT) /* it may exist by now: the broker replaces a socket without a listener */
+        kind = ABSENT;
     else if (stat(socket_path, &problem.found) < 0)
         kind = (problem.number = errno) == ENOENT ? ABSENT : UNSEEN;
     else if (!S_ISSOCK(problem.found.st_mode))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -74,6 +75,17 @@ def test_a_path_without_a_listener(both: Both, make: Callable[[pathlib.Path], No
     done = both.run("--socket", path, *command)
     assert done.returncode == 5
     assert str(path) in done.stderr.decode()
+
+
+def test_a_socket_that_is_replaced_at_that_moment_is_waited_for(both: Both) -> None:
+    """connect(2) found nothing; the broker has made the next socket since."""
+    if shutil.which("strace") is None:
+        unavailable("strace is not installed here: ./run test installs it")
+    path = both.directory / "p.sock"
+    through = ("strace", "-f", "-q", "-o", "/dev/null", "-e", "inject=connect:error=ENOENT")
+    with listen(path):
+        done = both.run("--socket", path, "wait", "--timeout=0", through=through)
+    assert f"waited 0 s: {path} does not exist" in done.stderr.decode()
 
 
 @pytest.mark.parametrize(
