@@ -66,13 +66,18 @@ def answer(connection: socket.socket, socket_dir: str, line: bytes) -> None:
         reply = {"ok": False, "message": f"{error.filename or socket_dir}: {os.strerror(error.errno or 0)}"}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         reply = {"ok": False, "message": "malformed request"}
-    data = json.dumps(reply).encode() + b"\n"
     descriptors = [one.fileno() for one in made] if reply["ok"] else []
     try:
-        socket.send_fds(connection, [data], descriptors)
+        socket.send_fds(connection, [_line(reply)], descriptors)
+    except OSError as error:
+        connection.sendall(_line({"ok": False, "message": f"cannot pass sockets: {os.strerror(error.errno or 0)}"}))
     finally:
         for one in made:
             one.close()
+
+
+def _line(reply: dict[str, object]) -> bytes:
+    return json.dumps(reply).encode() + b"\n"
 
 
 def _perform(request: Any, socket_dir: str, made: list[_socket.socket]) -> None:

@@ -26,8 +26,8 @@ CREDENTIAL = "credential"
 PROJECT_KINDS = ("client", "mount")
 # Delay before trying again when the manager's queue was full.
 RETRY_SECONDS = 0.1
-# The manager's queue is full, the kernel has no memory, or too many descriptors are in flight.
-_BUSY = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
+# The manager's queue is full, or the kernel has no memory.
+_BUSY = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM)
 
 
 class MissingLibrary(Exception):
@@ -203,22 +203,32 @@ class Manager:
     def _send(self) -> None:
         """Send as much as the manager accepts, the rest later."""
         assert self._socket is not None
-        while self._unsent:
-            state, descriptor, copy = self._unsent[0]
+        waiting = 0
+        while waiting < len(self._unsent):
+            state, descriptor, copy = self._unsent[waiting]
+            if waiting and descriptor is not None:
+                waiting += 1
+                continue
             rights = (
                 [] if descriptor is None else [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", descriptor))]
             )
             try:
                 self._socket.sendmsg([state.encode()], rights, 0, self._address)
             except OSError as error:
+                if error.errno == errno.ETOOMANYREFS:
+                    # Others with this uid, perhaps in a container, can keep it so. What passes no
+                    # descriptor goes on: without WATCHDOG=1, systemd would kill the broker.
+                    waiting += 1
+                    continue
                 if error.errno in _BUSY:
-                    if not self._due:
-                        self._due = True
-                        self.later(RETRY_SECONDS, self._send_later)
-                    return
+                    waiting = len(self._unsent)
+                    break
                 # A manager that does not receive must not keep the broker from serving or exiting.
-            del self._unsent[0]
+            del self._unsent[waiting]
             _close(copy)
+        if waiting and not self._due:
+            self._due = True
+            self.later(RETRY_SECONDS, self._send_later)
 
     def _send_later(self) -> None:
         self._due = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
@@ -13,10 +14,31 @@ from tests.support.machine import Bus, Machine, unavailable
 from tests.support.operator import Operator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 
 IFF_UP = 1
+
+
+# A test begins with an empty journal, and most leave less.
+JOURNAL_LINES = 200
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Function,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure shows what the machine's units, such as the broker's helpers, said meanwhile."""
+    report = yield
+    machine = getattr(item, "funcargs", {}).get("machine")
+    if report.failed and isinstance(machine, Machine):
+        show = ["journalctl", "--no-pager", "--output=short-precise", f"--lines={JOURNAL_LINES}"]
+        try:
+            said = machine.run(show, check=False).stdout
+        except (OSError, subprocess.SubprocessError) as error:  # it has ended, or hangs
+            said = str(error)
+        report.sections.append(("the machine's journal", said))
+    return report
 
 
 class Machines(Protocol):

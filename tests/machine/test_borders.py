@@ -24,6 +24,15 @@ RUN = "/run/remo-broker"
 STATE = "/var/lib/remo-broker"
 BROKER, READER = "remo-broker", "remo-broker-manifest"
 ITS_PROCESS = "remo-broker:remo-broker-private"
+# Prints a line, and keeps a thousand descriptors in flight until its standard input ends.
+IN_FLIGHT = """
+import socket, sys
+left, right = socket.socketpair()
+for _ in range(10):
+    socket.send_fds(left, [b"x"], [0] * 100)
+print("sent", flush=True)
+sys.stdin.read()
+"""
 # How long a tracer watches for the broker, which is restarted meanwhile.
 TRACE_SECONDS = 6
 
@@ -322,3 +331,15 @@ def test_a_descriptor_that_takes_long_to_close_delays_no_client(
             if says != "sent":
                 machine.systemctl("restart", SERVICE)
             hostile.communicate(timeout=60)
+
+
+def test_descriptors_that_root_keeps_in_flight_prevent_no_registration(machine: Machine, operator: Operator) -> None:
+    """The kernel limits them by user, and root of a container is often the host's."""
+    hostile = machine.popen(["/usr/bin/python3", "-ISc", IN_FLIGHT])
+    try:
+        assert hostile.stdout is not None
+        assert hostile.stdout.readline() == "sent\n"
+        operator.register("app", ["A"])
+        assert operator.do("unregister", name="app")["ok"]
+    finally:
+        hostile.communicate(timeout=60)

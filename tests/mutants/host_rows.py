@@ -6,6 +6,7 @@ from tests.mutants.mutant import Mutant
 
 BROKER_UNIT = "units/remo-broker.service"
 READER_UNIT = "units/remo-broker-manifest@.service"
+BINDER_UNIT = "units/remo-broker-bind@.service"
 CLIENT_UNIT = "units/remo-broker-client@.socket"
 TMPFILES = "units/remo-broker.tmpfiles"
 POLICY = "policy/io.get2know.RemoBroker1.conf"
@@ -24,6 +25,7 @@ CONFINED = "tests/process/manifest/test_confinement.py"
 REACHES = f"{CONFINED}::test_what_reaches_another_process_is_refused"
 NEIGHBOURS = "tests/machine/test_borders.py::test_a_compromised_reader_cannot_affect_other_readers"
 PLANT = "tests/machine/test_borders.py::test_only_root_can_create_files_beside_the_sockets"
+IN_FLIGHT = "tests/machine/test_borders.py::test_descriptors_that_root_keeps_in_flight_prevent_no_registration"
 OPERATIONS = "remo_broker/broker/operations.py"
 OLD_MOUNT = "tests/machine/test_revocation.py::test_an_old_mount_is_dead_after_unregistering"
 ENABLES = "tests/machine/test_register.py::test_the_helper_changes_units_of_registered_projects_and_no_others"
@@ -73,6 +75,13 @@ HOST = (
         "TemporaryFileSystem=/srv:ro /mnt:ro /media:ro /opt:ro\n",
         "",
         "tests/machine/test_borders.py::test_the_broker_sees_no_project",
+    ),
+    Mutant(BINDER_UNIT, "LimitNOFILE=infinity\n", "LimitNOFILE=64\n", IN_FLIGHT),
+    Mutant(
+        "remo_broker/broker/systemd.py",
+        "if error.errno == errno.ETOOMANYREFS:",
+        "if False:",
+        "tests/unit/broker/test_systemd.py::test_too_many_descriptors_in_flight_do_not_hold_up_the_watchdog",
     ),
     Mutant(READER_UNIT, "ProtectHome=read-only\n", "", READER_WALLS),
     Mutant(READER_UNIT, "RestrictAddressFamilies=none\n", "RestrictAddressFamilies=AF_UNIX\n", READER_WALLS),

@@ -122,3 +122,37 @@ def test_a_message_that_cannot_be_sent_now_is_sent_later(
         assert (lacked, manager.lacks_listeners) == (True, False)
         notify.wait_for(FDSTORE="1", FDNAME="credential-1")
     manager.close()
+
+
+def test_too_many_descriptors_in_flight_do_not_hold_up_the_watchdog(
+    notify: NotifySocket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any process of the same uid can keep it so, and systemd would kill the broker."""
+    monkeypatch.setenv("NOTIFY_SOCKET", str(notify.path))
+    monkeypatch.setenv("WATCHDOG_USEC", "10000000")
+    manager = Manager()
+    later: list[Callable[[], None]] = []
+    manager.later = lambda _seconds, call: later.append(call)
+    real = manager._socket
+    assert real is not None
+    send = real.sendmsg
+
+    class PassesNone:
+        def sendmsg(self, data: list[bytes], rights: list[object], flags: int, address: str) -> int:
+            if rights:
+                raise OSError(errno.ETOOMANYREFS, "too many")
+            return send(data, [], flags, address)
+
+    manager._socket = PassesNone()  # type: ignore[assignment]
+    here, there = socket.socketpair()
+    with here, there:
+        manager.hold("credential", "1", here.fileno())
+        manager.hold("credential", "2", there.fileno())
+        manager.feed_watchdog()
+        notify.wait_for(WATCHDOG="1")
+        assert manager.lacks_listeners
+        manager._socket = real
+        later.pop(0)()
+        notify.wait_for(FDSTORE="1", FDNAME="credential-1")
+        notify.wait_for(FDSTORE="1", FDNAME="credential-2")
+    manager.close()
