@@ -51,10 +51,10 @@ class Group:
 
 def _kind(record: Record) -> str | None:
     event = record.event
-    if event in REFUSALS or record.text("REMO_DECISION") == Decision.DENY:
-        return DENIED
     if record.text("REMO_OUTCOME") == Outcome.NOT_FOUND:
         return MISSING
+    if event in REFUSALS or record.text("REMO_DECISION") == Decision.DENY:
+        return DENIED
     return ALLOWED if event == Event.FETCH.word else None
 
 

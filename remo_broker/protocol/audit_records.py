@@ -91,7 +91,9 @@ LONG_NAMES = "long_names"
 
 # For telling queued records apart.
 PROJECT_PREFIX = b"\nREMO_PROJECT="
-DENY_LINE = b"\nREMO_DECISION=deny\n"
+GRANT_LINE = b"\nREMO_OUTCOME=ok\n"
+MISS_LINE = b"\nREMO_OUTCOME=not_found\n"
+_COUNT_PREFIX = b"\nREMO_COUNT="
 
 
 def field(name: str, value: str | int) -> bytes:
@@ -120,6 +122,25 @@ def denials_counted(project: str, count: int, reason: str, message: str) -> byte
     return record(
         Event.DENIALS_COUNTED, message, project=project, decision=Decision.DENY.value, reason=reason, count=count
     )
+
+
+def misses_counted(project: str, count: int, message: str) -> bytes:
+    """The same for requests that were allowed, for secrets that the broker does not hold."""
+    return record(
+        Event.DENIALS_COUNTED,
+        message,
+        project=project,
+        decision=Decision.ALLOW.value,
+        outcome=Outcome.NOT_FOUND.value,
+        reason=NOT_TAKEN,
+        count=count,
+    )
+
+
+def count_of(record: bytes) -> int:
+    """How many requests a record stands for."""
+    _, found, rest = record.partition(_COUNT_PREFIX)
+    return int(rest[: rest.index(b"\n")]) if found else 1
 
 
 def place(sink: str, namespace: str | None) -> str:

@@ -93,20 +93,26 @@ AUDIT = (
     ),
     Mutant(
         WAITING,
-        "        if queue.denials:\n",
+        "GRANT_LINE not in record",
+        'b"\\nREMO_DECISION=deny\\n" in record',
+        "tests/unit/broker/audit/test_waiting.py::test_nothing_that_a_project_gets_no_secret_for_displaces_a_grant_of_its_own",
+    ),
+    Mutant(
+        WAITING,
+        "        if queue.others:\n",
         "        if not queue.grants:\n",
         "tests/unit/broker/audit/test_waiting.py::test_denials_displace_no_grant",
     ),
     Mutant(
         WAITING,
-        "    return len(queue.denials), bool(queue.project), len(queue.grants)",
+        "    return len(queue.others), bool(queue.project), len(queue.grants)",
         "    return 0, bool(queue.project), len(queue.grants)",
         "tests/unit/broker/audit/test_waiting.py::test_denials_displace_no_grant",
     ),
     Mutant(
         WAITING,
-        "    return len(queue.denials), bool(queue.project), len(queue.grants)",
-        "    return len(queue.denials), False, len(queue.grants)",
+        "    return len(queue.others), bool(queue.project), len(queue.grants)",
+        "    return len(queue.others), False, len(queue.grants)",
         "tests/unit/broker/audit/test_waiting.py::test_records_of_operators_are_dropped_last",
     ),
     Mutant(

@@ -301,9 +301,9 @@ class AuditTrail:
                 return False
             self._degraded = None
             timeout = SEND_SECONDS
-        while self._waiting or self._waiting.uncounted:
+        while self._waiting or self._waiting.denied or self._waiting.missed:
             if not self._waiting:
-                self._count_denials()
+                self._count_dropped()
             batch = self._waiting.batch(self._transport.max_batch)
             if not self._try_to_send(batch, timeout):
                 return False
@@ -326,13 +326,31 @@ class AuditTrail:
             record = audit_records.record(Event.DEGRADED, f"{why}; records wait in memory.", dropped=self.dropped)
             [self._degraded] = self.numbered([record], audit_records.own_fields() + self._stamp())
 
-    def _count_denials(self) -> None:
-        """Add one record for each project with the number of its dropped denials."""
-        uncounted, self._waiting.uncounted = self._waiting.uncounted, {}
-        for project, count in uncounted.items():
-            requests = counted(count, "more request")
-            message = f"Project {project} was denied {requests} while journald accepted no records."
-            record = audit_records.denials_counted(project, count, audit_records.NOT_TAKEN, message)
+    def _count_dropped(self) -> None:
+        """Add one record for each project with the number of its dropped denials, and one with that
+        of its dropped misses."""
+        waiting = self._waiting
+        denied, waiting.denied = waiting.denied, {}
+        missed, waiting.missed = waiting.missed, {}
+        while_full = "while journald accepted no records"
+        records = [
+            audit_records.denials_counted(
+                project,
+                count,
+                audit_records.NOT_TAKEN,
+                f"Project {project} was denied {counted(count, 'more request')} {while_full}.",
+            )
+            for project, count in denied.items()
+        ] + [
+            audit_records.misses_counted(
+                project,
+                count,
+                f"Project {project} made {counted(count, 'more request')}, for secrets that the broker does not hold, "
+                f"{while_full}.",
+            )
+            for project, count in missed.items()
+        ]
+        for record in records:
             self.keep(self.numbered([record], audit_records.own_fields()))
 
     def _try_to_send(self, records: list[bytes], timeout_seconds: float) -> bool:

@@ -1,8 +1,9 @@
 """Records that wait for journald, in order, and which one to drop when there are too many.
 
 Each project has its own queue, so that no project displaces another's records. Within a queue,
-denials are dropped before grants: a program can cause any number of denials, but grants must not
-get lost. Records without a project, such as pushes, also have their own queue and are dropped last.
+records of requests that got no secret are dropped before grants: a program can cause any number of
+denials, misses and refusals, but grants must not get lost. Records without a project, such as
+pushes, also have their own queue and are dropped last.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from itertools import islice
 
-from remo_broker.protocol.audit_records import DENY_LINE, PROJECT_PREFIX
+from remo_broker.protocol.audit_records import GRANT_LINE, MISS_LINE, PROJECT_PREFIX, count_of
 
 # The limit on waiting records also limits what the audit may lose: about 600 KiB of memory at most.
 WAITING_RECORDS = 1000
@@ -19,25 +20,26 @@ WAITING_RECORDS = 1000
 class _Queue:
     """The waiting records of one project, by number."""
 
-    __slots__ = ("denials", "grants", "project")
+    __slots__ = ("grants", "others", "project")
 
     def __init__(self, project: str) -> None:
         self.project = project
         self.grants: deque[int] = deque()
-        self.denials: deque[int] = deque()
+        self.others: deque[int] = deque()
 
     def __len__(self) -> int:
-        return len(self.grants) + len(self.denials)
+        return len(self.grants) + len(self.others)
 
 
 class Waiting:
     def __init__(self) -> None:
         self._records: dict[int, tuple[bytes, _Queue, bool]] = {}
-        """By number, hence in order: the record, its queue, and whether it is a denial."""
+        """By number, hence in order: the record, its queue, and whether it is one of `others`."""
         self._queues: dict[str, _Queue] = {}
         self._next = 0
-        self.uncounted: dict[str, int] = {}
-        """By project: the number of dropped denials that no record reports yet."""
+        self.denied: dict[str, int] = {}
+        self.missed: dict[str, int] = {}
+        """By project: the number of requests in dropped records that no record reports yet."""
 
     def __len__(self) -> int:
         return len(self._records)
@@ -48,9 +50,9 @@ class Waiting:
         queue = self._queues.get(project)
         if queue is None:
             queue = self._queues[project] = _Queue(project)
-        denied = bool(project) and (DENY_LINE in record or _REFUSED in record)
-        (queue.denials if denied else queue.grants).append(self._next)
-        self._records[self._next] = record, queue, denied
+        other = bool(project) and GRANT_LINE not in record
+        (queue.others if other else queue.grants).append(self._next)
+        self._records[self._next] = record, queue, other
         self._next += 1
         if len(self._records) <= WAITING_RECORDS:
             return 0
@@ -58,15 +60,17 @@ class Waiting:
         return 1
 
     def _give_way(self, newest: _Queue) -> None:
-        """Drop the oldest denial of the project that has the most; if there are no denials, its
-        oldest record."""
+        """Drop the oldest record without a grant of the project that has the most of them; if there
+        is none, the oldest record of the longest queue."""
         fair = WAITING_RECORDS // len(self._queues)
         # A flood usually comes from one project: drop its records without looking at all the
         # others.
-        queue = newest if len(newest.denials) > fair else max(self._queues.values(), key=_weight)
-        if queue.denials:
-            number = queue.denials.popleft()
-            self.uncounted[queue.project] = self.uncounted.get(queue.project, 0) + 1
+        queue = newest if len(newest.others) > fair else max(self._queues.values(), key=_weight)
+        if queue.others:
+            number = queue.others.popleft()
+            record = self._records[number][0]
+            counts = self.missed if MISS_LINE in record else self.denied
+            counts[queue.project] = counts.get(queue.project, 0) + count_of(record)
         else:
             number = queue.grants.popleft()
         self._forget(number)
@@ -85,8 +89,8 @@ class Waiting:
     def done(self, count: int) -> None:
         """Remove the first `count` records."""
         for number in list(islice(self._records, count)):
-            _, queue, denied = self._records[number]
-            (queue.denials if denied else queue.grants).popleft()
+            _, queue, other = self._records[number]
+            (queue.others if other else queue.grants).popleft()
             self._forget(number)
 
     def _forget(self, number: int) -> None:
@@ -96,7 +100,7 @@ class Waiting:
 
 
 def _weight(queue: _Queue) -> tuple[int, bool, int]:
-    return len(queue.denials), bool(queue.project), len(queue.grants)
+    return len(queue.others), bool(queue.project), len(queue.grants)
 
 
 def project_of(record: bytes) -> str:
@@ -111,5 +115,4 @@ def project_of(record: bytes) -> str:
     return record[start : record.index(b"\n", start)].decode("ascii", "replace")
 
 
-_REFUSED = b"\nREMO_EVENT=peer.refused\n"
-_OWN_DOING = (b"\nREMO_EVENT=fetch", _REFUSED)
+_OWN_DOING = (b"\nREMO_EVENT=fetch", b"\nREMO_EVENT=peer.refused\n")

@@ -310,6 +310,25 @@ def test_serials_have_a_gap_for_each_lost_record_and_no_other(bench: TrailSetup)
     assert [one["REMO_SECRET"] for one in entries if one.get("REMO_DECISION") == "allow"] == ["FIRST", "GRANT", "LAST"]
 
 
+def test_misses_that_are_dropped_are_counted_as_such(bench: TrailSetup) -> None:
+    for _ in range(2):
+        bench.trail.check_storage()
+    bench.receiver.leave()
+    miss = audit_records.fetch_head(
+        "a", "M", audit_records.Decision.ALLOW, audit_records.Outcome.NOT_FOUND, "no_snapshot", 1
+    )
+    for _ in range(2000):
+        bench.trail.write_or_keep(miss)
+    bench.receiver.listen()
+    entries = []
+    while not bench.trail.retry():
+        entries += bench.receiver.take()
+    entries += bench.receiver.take()
+    [counted] = [one for one in entries if one["REMO_EVENT"] == "fetch.denials_counted"]
+    assert (counted["REMO_DECISION"], counted["REMO_OUTCOME"]) == ("allow", "not_found")
+    assert int(counted["REMO_COUNT"]) == bench.trail.dropped == 1000
+
+
 def test_each_start_has_an_id_of_its_own(bench: TrailSetup) -> None:
     other = AuditTrail(bench.transport, clock_usec=bench.tick)
     assert other.start_id != bench.trail.start_id

@@ -15,6 +15,14 @@ def denial(project: str, secret: str) -> bytes:
     return audit_records.fetch_head(project, secret, Decision.DENY, Outcome.DENIED, "not_in_manifest", 1)
 
 
+def miss(project: str, secret: str) -> bytes:
+    return audit_records.fetch_head(project, secret, Decision.ALLOW, Outcome.NOT_FOUND, "not_in_snapshot", 1)
+
+
+def over_the_limit(project: str, count: int) -> bytes:
+    return audit_records.record(Event.RATE_LIMITED, "Over the limit.", project=project, count=count)
+
+
 def control(number: int) -> bytes:
     return audit_records.record(Event.REGISTERED, f"Project p{number} was registered.", project=f"p{number}")
 
@@ -40,9 +48,27 @@ def test_denials_displace_no_grant() -> None:
     later = [grant("b", f"L{number}") for number in range(300)]
     lost += sum(waiting.add(one) for one in later)
     kept = drained(waiting)
-    assert [one for one in kept if audit_records.DENY_LINE not in one] == grants + later
+    assert [one for one in kept if audit_records.GRANT_LINE in one] == grants + later
     assert len(kept) == WAITING_RECORDS
-    assert waiting.uncounted == {"a": lost} == {"a": 5500 - WAITING_RECORDS}
+    assert waiting.denied == {"a": lost} == {"a": 5500 - WAITING_RECORDS}
+
+
+def test_nothing_that_a_project_gets_no_secret_for_displaces_a_grant_of_its_own() -> None:
+    """A program can ask for one that the broker does not hold, or too often, as easily as for one
+    that it is denied."""
+    waiting = Waiting()
+    grants = [grant("a", f"G{number}") for number in range(10)]
+    for one in grants:
+        waiting.add(one)
+    for number in range(WAITING_RECORDS):
+        waiting.add(miss("a", f"M{number}"))
+    for _ in range(WAITING_RECORDS):
+        waiting.add(over_the_limit("a", 7))
+    for _ in range(WAITING_RECORDS):
+        waiting.add(refused("a"))
+    assert drained(waiting)[:10] == grants
+    assert waiting.missed == {"a": WAITING_RECORDS}
+    assert waiting.denied == {"a": 7 * WAITING_RECORDS + 10}
 
 
 def test_a_project_displaces_no_denial_of_another_project() -> None:
@@ -56,7 +82,7 @@ def test_a_project_displaces_no_denial_of_another_project() -> None:
     kept = drained(waiting)
     assert kept[:50] == quiet
     assert kept[-2:] == [denial("loud", "D4999"), refused("loud")]
-    assert set(waiting.uncounted) == {"loud"}
+    assert set(waiting.denied) == {"loud"}
 
 
 def test_if_only_grants_wait_the_longest_queue_loses_its_oldest() -> None:
@@ -69,7 +95,7 @@ def test_if_only_grants_wait_the_longest_queue_loses_its_oldest() -> None:
     for one in many:
         waiting.add(one)
     assert drained(waiting) == few + steps + many[-(WAITING_RECORDS - 100) :]
-    assert waiting.uncounted == {}
+    assert waiting.denied == waiting.missed == {}
 
 
 def test_records_of_operators_are_dropped_last() -> None:
@@ -87,7 +113,7 @@ def test_a_denial_without_room_is_counted_at_once() -> None:
     for number in range(WAITING_RECORDS):
         assert waiting.add(grant("a", f"G{number}")) == 0
     assert waiting.add(denial("b", "D")) == 1
-    assert waiting.uncounted == {"b": 1}
+    assert waiting.denied == {"b": 1}
     assert denial("b", "D") not in drained(waiting)
 
 
