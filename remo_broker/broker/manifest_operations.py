@@ -104,21 +104,22 @@ class ManifestOperations:
                     yield from self._save({name: adopted})
                     project.reload(adopted)
                     self._watchers.reloaded(project)
+                if adopt and (widen or adopted is not before):
+                    self._record(
+                        Event.RELOADED,
+                        f"The manifest of project {name} was reloaded with {counted(len(adopted.allowlist), 'name')}.",
+                        peer,
+                        project=name,
+                        allowlist_size=len(adopted.allowlist),
+                    )
+                self._record_if_waiting(project, change, peer, waits=change.widens and adopted is not fresh)
+                if adopt:
+                    # Before another registration of the name: it must not serve what is made for this one.
+                    yield from self._listeners.repair(name, before.project_path)
             finally:
                 self._locks.release(CHANGES)
         finally:
             self._locks.release(name)
-        if adopt and (widen or adopted is not before):
-            self._record(
-                Event.RELOADED,
-                f"The manifest of project {name} was reloaded with {counted(len(adopted.allowlist), 'name')}.",
-                peer,
-                project=name,
-                allowlist_size=len(adopted.allowlist),
-            )
-        self._record_if_waiting(project, change, peer, waits=change.widens and adopted is not fresh)
-        if adopt:
-            yield from self._listeners.repair(name, before.project_path)
         return change
 
     def _record_if_waiting(self, project: Project, change: ManifestChange, peer: Peer, *, waits: bool) -> None:

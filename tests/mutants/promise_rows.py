@@ -38,6 +38,14 @@ PROMISES = (
         "        self._status = text\n",
         "tests/process/sidecar/test_status.py::test_no_file_s_name_tells_the_manager_anything",
     ),
+    Mutant(
+        "remo_broker/broker/manifest_operations.py",
+        "                    yield from self._listeners.repair(name, before.project_path)\n",
+        "                    self._locks.release(CHANGES)\n"
+        "                    yield from self._listeners.repair(name, before.project_path)\n"
+        "                    yield from self._locks.acquire(CHANGES)\n",
+        "tests/process/manifest/test_reload_races.py",
+    ),
     # --- memory
     Mutant(
         MEMORY,

@@ -1,0 +1,60 @@
+"""Operators' requests that come while a reload waits for one of the broker's helpers."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.broker import Link, registration
+from tests.support.machine import poll
+from tests.support.played_helpers import SHOWN
+
+if TYPE_CHECKING:
+    from tests.conftest import StartBroker
+    from tests.support.broker import Broker
+    from tests.support.played_helpers import Helpers
+
+# How long another request may overtake the reload, which it must not.
+OVERTAKING_SECONDS = 1.0
+
+
+def asked(broker: Broker, request: dict[str, Any]) -> threading.Thread:
+    thread = threading.Thread(target=broker.ask, args=(request,))
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("request_after", ["replace", "unregister"])
+def test_a_socket_that_a_reload_makes_is_not_served_for_another_registration(
+    start_broker: StartBroker, helpers: Helpers, request_after: str
+) -> None:
+    """A container has the directory mounted in which the reload makes a new socket."""
+    broker = start_broker(projects=[registration("app", "A", project_path="/one/app")])
+    broker.push({"A": "a", "PRECIOUS": "p"})
+    mounted = os.open(broker.mount("app").parent, os.O_PATH)
+    try:
+        broker.mount("app").unlink()
+        helpers.says = SHOWN | {"allowlist": ["A"], "hosts": {}, "bindings": {}}
+        helpers.hold()
+        reload = asked(broker, {"op": "reload", "name": "app"})
+        inside = f"/proc/self/fd/{mounted}/broker.sock"
+        poll("the reload to make a socket", lambda: os.path.exists(inside))
+        with Link(inside) as container:
+            helpers.says = SHOWN | {"allowlist": ["PRECIOUS"], "hosts": {}, "bindings": {}}
+            register = {"op": "register", "name": "app", "project_path": "/two/app", "replace": True}
+            if request_after == "unregister":
+                first = asked(broker, {"op": "unregister", "name": "app"})
+                first.join(OVERTAKING_SECONDS)
+            another = asked(broker, register)
+            another.join(OVERTAKING_SECONDS)
+            helpers.go_on.set()
+            another.join()
+            reload.join()
+            assert broker.get("PRECIOUS", "app")["value"] == "p"
+            with pytest.raises((EOFError, ConnectionError)):
+                container.ask({"op": "get", "name": "PRECIOUS"})
+    finally:
+        os.close(mounted)
