@@ -22,6 +22,7 @@ VANISHED = "tests/process/memory/test_vanished.py"
 SIDECAR_MEMORY = "tests/process/sidecar/test_run.py::test_no_value_is_left_in_its_memory_or_log"
 OWN_JOURNAL = "tests/machine/test_journal.py::test_no_other_process_can_connect_to_it"
 FIX_ACL = "tests/machine/test_borders.py::test_register_opens_a_closed_home_for_the_reader_alone"
+READER_ACCESS = "tests/process/ctl/test_reader_access.py"
 
 _SECRET_PAGES = "self.protection = Protection.MEMFD_SECRET if use_memfd_secret else Protection.LOCKED"
 
@@ -175,6 +176,10 @@ PROMISES = (
         "tests/machine/test_borders.py::test_a_state_file_of_another_user_is_not_read",
     ),
     Mutant(ACL, 'f"u:{READER}:x"', '"o:x"', FIX_ACL),
+    Mutant(ACL, ", *_limited(_entries(directory, ATTRIBUTE), reader)]", "]", READER_ACCESS),
+    Mutant(ACL, ", *_limited(_entries(file, ATTRIBUTE), reader)]", "]", READER_ACCESS),
+    Mutant(ACL, "others = _limited(inherited, reader) if inherited", "others = [] if inherited", READER_ACCESS),
+    Mutant(ACL, '[f"g::{_text(found.st_mode >> 3)}", "o::-"]', "[]", READER_ACCESS),
     # --- manifests
     Mutant(
         CHILD,
