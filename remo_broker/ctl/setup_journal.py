@@ -31,12 +31,9 @@ SOCKETS = {f"{JOURNALD}.socket": "socket", f"{VARLINK}.socket": "io.systemd.jour
 # A get takes some 800 bytes of journal: enough for a million gets, with a margin.
 ROOM = "1G"
 
+# Written in this order, and removed in the opposite one: if either fails in between, the broker does not
+# write to a journal that others can write to.
 FILES = {
-    f"/etc/systemd/system/{SERVICE}.d/50-journal.conf": f"""\
-# Written by remo-brokerctl setup-journal.
-[Service]
-LogNamespace={NAMESPACE}
-""",
     f"/etc/systemd/system/{JOURNALD}.socket.d/50-remo-broker.conf": f"""\
 # Written by remo-brokerctl setup-journal. Only the broker writes to its audit.
 [Socket]
@@ -66,6 +63,11 @@ MaxLevelStore=debug
 ForwardToSyslog=no
 ForwardToWall=no
 """,
+    f"/etc/systemd/system/{SERVICE}.d/50-journal.conf": f"""\
+# Written by remo-brokerctl setup-journal.
+[Service]
+LogNamespace={NAMESPACE}
+""",
 }
 
 
@@ -78,7 +80,7 @@ def setup_journal(arguments: Arguments) -> None:
     if os.geteuid() != 0:
         raise Problem("cannot change units: permission denied", hint="run this with sudo")
     if arguments.flag(REMOVE):
-        _remove()
+        remove_files()
         said = "The broker writes to the default journal again"
         kept = f"The namespace keeps its records; to see them, run 'remo-brokerctl audit --namespace={NAMESPACE}'."
     else:
@@ -88,8 +90,7 @@ def setup_journal(arguments: Arguments) -> None:
                 f"{SERVICE} already writes to the journal namespace {present}",
                 hint=f"remove LogNamespace= with 'systemctl edit {SERVICE}' first, or keep that namespace",
             )
-        for path, text in FILES.items():
-            _write(path, text)
+        write_files()
         said = f"The broker writes to the journal namespace {NAMESPACE}"
         kept = f"See it with 'journalctl --namespace={NAMESPACE}'; 'remo-brokerctl audit' reads both journals."
     _systemctl("daemon-reload")
@@ -128,8 +129,13 @@ def _is_open(name: str) -> bool:
         return False
 
 
-def _remove() -> None:
-    for path in FILES:
+def write_files() -> None:
+    for path, text in FILES.items():
+        _write(path, text)
+
+
+def remove_files() -> None:
+    for path in reversed(FILES):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
         if path.endswith(".d/" + os.path.basename(path)):
