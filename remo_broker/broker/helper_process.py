@@ -38,7 +38,10 @@ class HelperTimedOut(HelperUnreachable):
 
 def connect(path: str, *, descriptors: bool = True) -> _socket.socket:
     """`descriptors`: whether the helper may send some. Raises `HelperUnreachable`."""
-    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    except OSError as error:
+        raise HelperUnreachable(os.strerror(error.errno or 0)) from None
     if not descriptors:
         refuse_descriptors(connection)
     try:

@@ -113,6 +113,7 @@ class ManifestReader:
             answer = yield from self._ask(self._request(project_path, name))
             later.set(answer if isinstance(answer, NotRead) else parse(answer, self._config))
         finally:
+            later.set(_not_read("internal error"))  # unless it was set: who waits for it holds a lock
             self._readers -= 1
             self._begin()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -58,3 +60,16 @@ def test_a_socket_that_a_reload_makes_is_not_served_for_another_registration(
                 container.ask({"op": "get", "name": "PRECIOUS"})
     finally:
         os.close(mounted)
+
+
+def test_without_free_descriptors_a_reload_says_so_and_the_next_one_works(
+    start_broker: StartBroker, helpers: Helpers
+) -> None:
+    helpers.says = SHOWN | {"allowlist": ["A"], "hosts": {}, "bindings": {}}
+    broker = start_broker(projects=[registration("app", "A")])
+    limits = resource.prlimit(broker.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(broker.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+    broker.signal(signal.SIGHUP)
+    poll("the reload to fail", lambda: "manifest of app was not reloaded" in broker.log.read_text())
+    resource.prlimit(broker.pid, resource.RLIMIT_NOFILE, limits)
+    assert broker.ask({"op": "reload", "name": "app"})["ok"]
