@@ -33,6 +33,8 @@ for _ in range(10):
 print("sent", flush=True)
 sys.stdin.read()
 """
+# Whoever may use the sockets of projects, and the control socket.
+MEMBERS = ["nobody:remo-broker", "nobody:remo-broker-admin"]
 # How long a tracer watches for the broker, which is restarted meanwhile.
 TRACE_SECONDS = 6
 
@@ -51,7 +53,7 @@ def guest(operator: Operator) -> str:
 # --- the broker's own user -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("user", [BROKER, READER])
+@pytest.mark.parametrize("user", [BROKER, READER, *MEMBERS])
 def test_only_root_can_create_files_beside_the_sockets(machine: Machine, operator: Operator, user: str) -> None:
     operator.register("app", ["A"])
     for directory in (RUN, f"{RUN}/internal", f"{RUN}/mount", f"{RUN}/mount/app"):
@@ -61,8 +63,8 @@ def test_only_root_can_create_files_beside_the_sockets(machine: Machine, operato
     assert operator.do("status")["ok"]
 
 
-@pytest.mark.parametrize("user", [BROKER, READER])
-def test_their_users_cannot_reach_the_helpers_or_the_state(machine: Machine, operator: Operator, user: str) -> None:
+@pytest.mark.parametrize("user", [BROKER, READER, *MEMBERS])
+def test_other_processes_cannot_reach_the_helpers_or_the_state(machine: Machine, operator: Operator, user: str) -> None:
     operator.register("app", ["A"])
     make = {"op": "make", "project": "attacker", "owner": "/", "kinds": ["client"], "renew": True}
     read = {"project_path": "/", "name": "attacker", "max_ttl_seconds": 1, "max_entries": 1}

@@ -29,7 +29,7 @@ IN_FLIGHT = "tests/machine/test_borders.py::test_descriptors_that_root_keeps_in_
 OPERATIONS = "remo_broker/broker/operations.py"
 OLD_MOUNT = "tests/machine/test_revocation.py::test_an_old_mount_is_dead_after_unregistering"
 ENABLES = "tests/machine/test_register.py::test_the_helper_changes_units_of_registered_projects_and_no_others"
-HELPERS = "tests/machine/test_borders.py::test_their_users_cannot_reach_the_helpers_or_the_state"
+HELPERS = "tests/machine/test_borders.py::test_other_processes_cannot_reach_the_helpers_or_the_state"
 
 HOST = (
     # --- the process

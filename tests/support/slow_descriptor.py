@@ -1,4 +1,4 @@
-"""A descriptor that takes the process that closes it last half a minute: a TCP socket with SO_LINGER,
+"""A descriptor that takes the process that closes it last two minutes: a TCP socket with SO_LINGER,
 with more to send than its peer reads.
 
 Also a standalone script with only the standard library, for other users in a test machine:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-# Longer than clients wait.
-LINGER_SECONDS = 30
+# Twice as long as the tests' clients wait.
+LINGER_SECONDS = 120
 SO_PASSRIGHTS = 83
 
 
