@@ -329,6 +329,7 @@ def test_a_descriptor_that_takes_long_to_close_delays_no_client(
             operator.push({"A": "a"})
             assert operator.get("other", "A")["value"] == "a"
             assert operator.get("app", "A")["value"] == "a"
+            assert machine.show(SERVICE, "NRestarts") == {"NRestarts": "0"}, "the watchdog ends one that waits"
         finally:
             if says != "sent":
                 machine.systemctl("restart", SERVICE)
