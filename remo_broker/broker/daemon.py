@@ -12,7 +12,8 @@ from remo_broker.broker import registrations, start_failure, systemd
 from remo_broker.broker.audit.journal import JournalTransport, StderrTransport
 from remo_broker.broker.audit.read_back import ReadBack
 from remo_broker.broker.audit.starts import keep_start, last_start
-from remo_broker.broker.audit.trail import AuditTrail, TrailTimers
+from remo_broker.broker.audit.trail import AuditTrail
+from remo_broker.broker.audit.trail_timers import TrailTimers
 from remo_broker.broker.decisions import Decisions
 from remo_broker.broker.loop import READ, Loop
 from remo_broker.broker.manifest_child import ManifestReader

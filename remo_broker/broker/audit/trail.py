@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
-    from remo_broker.broker.loop import Loop
-
     class Transport(Protocol):
         """Accepts a datagram, or raises OSError. Several records in it are separated by an empty
         line; `max_batch` is its longest length, 0 for one record in each."""
@@ -58,9 +56,6 @@ SEND_SECONDS = 0.1
 TURN_SECONDS = 0.15
 # How often to try journald while records wait.
 RETRY_SECONDS = 0.25
-# How often to check, while records are handed over, that journald has a file to write to. When its
-# disks are full, the records of up to twice that time may be lost.
-STORAGE_CHECK_SECONDS = 0.25
 # What is wrong with a trail, as shown in `status` and REMO_REASON.
 NOT_TAKEN, NOT_STORED, UNCHECKED = audit_records.NOT_TAKEN, "not_stored", "unchecked"
 # The most records that can be lost with journald's socket: a send buffer has 212,992 bytes, a
@@ -376,42 +371,3 @@ class AuditTrail:
                 size = len(record) + 1
             batches[-1].append(record)
         return batches
-
-
-class TrailTimers:
-    """Timers of a trail. While records wait, it retries, so that they are sent without a new
-    request; while records are accepted, it checks that they are written. `changed` is called when
-    the trail's health changes."""
-
-    def __init__(self, loop: Loop, trail: AuditTrail, changed: Callable[[], None]) -> None:
-        self._loop = loop
-        self._trail = trail
-        self._changed = changed
-        self._trouble: str | None = None
-        self._retry_due = False
-        self._check_due = False
-        loop.turn_ends.append(self._end_of_turn)
-
-    def _end_of_turn(self) -> None:
-        trail = self._trail
-        if self._check_due and trail.healthy and trail.stored and self._trouble is None:
-            return  # as nearly always
-        if trail.trouble != self._trouble:
-            self._trouble = trail.trouble
-            self._changed()
-        if not trail.healthy and not self._retry_due:
-            self._retry_due = True
-            self._loop.after(RETRY_SECONDS, self._retry)
-        if (trail.unseen or trail.unseen_before) and not self._check_due:
-            self._check_due = True
-            self._loop.after(STORAGE_CHECK_SECONDS, self._check_storage)
-
-    def _retry(self) -> None:
-        self._retry_due = False
-        self._trail.retry()
-        self._end_of_turn()
-
-    def _check_storage(self) -> None:
-        self._check_due = False
-        self._trail.check_storage()
-        self._end_of_turn()

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from remo_broker.broker.audit.trail import SEND_SECONDS, STORAGE_CHECK_SECONDS
+from remo_broker.broker.audit.trail import SEND_SECONDS
+from remo_broker.broker.audit.trail_timers import STORAGE_CHECK_SECONDS
 from remo_broker.broker.audit.waiting import WAITING_RECORDS
 from tests.machine.faults import journald
 from tests.machine.faults.figures import LONG, SEED, Figures, within
