@@ -26,7 +26,8 @@ NOBODY = 65534
 
 
 def too_large(source: str, limit: int = MAX_PUSH) -> InputFault:
-    return InputFault(source, f"larger than {limit} bytes, which is the limit", hint="push fewer or smaller secrets")
+    hint = "push fewer or smaller secrets" if limit == MAX_PUSH else None
+    return InputFault(source, f"larger than {limit} bytes, which is the limit", hint=hint)
 
 
 def read(path: str) -> bytes:

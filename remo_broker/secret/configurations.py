@@ -111,7 +111,7 @@ def _docker(_name: str, remove: bool) -> ConfigChange:
         settings = json.loads(read(path) or "{}")
         before = settings.get("credHelpers", {})
         helpers = {host: one for host, one in before.items() if one != DOCKER_HELPER}
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         raise Problem(f"docker: {path} is not JSON as docker writes it", hint="correct it first") from None
     if not remove:
         for host in _registries([host for host in before if host not in helpers and host != DOCKER_HUB]):
@@ -249,9 +249,12 @@ def _is_our_context(context: dict[str, Any]) -> bool:
 
 
 def _run(argv: list[str], hint: str) -> str:
-    """What the command wrote to standard output. Raises `Problem`."""
+    """What the command wrote to standard output. Raises `Problem`.
+
+    In the working directory, git would read the configuration of a repository.
+    """
     try:
-        done = subprocess.run(argv, capture_output=True, check=False)
+        done = subprocess.run(argv, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, check=False)
     except OSError:
         raise Problem(
             f"{argv[0]} is not installed", hint="see remo-secret-tools(7) for the lines to add by hand"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 
 from remo_broker import __version__
@@ -16,6 +15,7 @@ from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import EXIT_FAILURE, Problem
 from remo_broker.client.errors import ClientError
 from remo_broker.protocol.clock import now_usec
+from remo_broker.secret import git_command
 from remo_broker.secret.get import tell
 from remo_broker.secret.manifests import nearest
 from remo_broker.secret.project_socket import open_client
@@ -147,16 +147,14 @@ def git_helpers(arguments: Arguments) -> Iterator[Finding]:
     has a secret here.
     """
     try:
-        done = subprocess.run(
-            ["git", "config", "--null", "--get-regexp", r"^credential\.(.*\.)?helper$"],
-            capture_output=True,
-            encoding="utf-8",
-            errors="surrogateescape",
-            check=False,
-        )
+        done = git_command.run_git("config", "--null", "--get-regexp", r"^credential\.(.*\.)?helper$")
     except OSError:
         return
-    settings = [one.partition("\n")[::2] for one in done.stdout.split("\0") if one]
+    except git_command.NoAnswer:
+        yield Finding("git does not answer here: something below .git may be a FIFO", "run 'git config --list' to see")
+        return
+    said = done.stdout.decode("utf-8", "surrogateescape")
+    settings = [one.partition("\n")[::2] for one in said.split("\0") if one]
     served = _served_hosts(arguments)
     scopes = dict.fromkeys([GIT_HELPERS, *(key for key, _ in settings)])
     for scope in scopes:
@@ -203,7 +201,7 @@ def docker_helpers() -> Iterator[Finding]:
     for path in docker_files(os.path.expanduser("~")):
         try:
             store = json.loads(_text(path)).get("credsStore")
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             continue
         if store:
             yield Finding(
@@ -246,7 +244,7 @@ def surroundings() -> Iterator[Finding]:
 
 
 def _version(text: str) -> list[int]:
-    return [int(part) for part in re.findall(r"\d+", text)][:3]
+    return [int(part) for part in re.findall("[0-9]{1,9}", text)[:3]]
 
 
 def _own_link(path: str) -> bool:
@@ -269,5 +267,5 @@ def _docker_auth(text: str) -> bool:
     try:
         settings = json.loads(text)
         return any(isinstance(one, dict) and one for one in settings.get("auths", {}).values())
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return False

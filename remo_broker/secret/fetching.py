@@ -87,6 +87,6 @@ def retry_rate_limited(ask: Callable[[], T], deadline: float) -> T:
             if not isinstance(error, RateLimited):
                 raise
             pause = max(error.retry_after_seconds or 0, RETRY_SECONDS)
-            if monotonic() + pause > deadline:
+            if pause > deadline - monotonic():  # not added: a hostile one is no float
                 raise
             time.sleep(pause)

@@ -102,11 +102,7 @@ def _in_directory(directory: str) -> tuple[str, bytes] | None:
 
 
 def _from_file(path: str) -> tuple[str, bytes]:
-    try:
-        with open(path, "rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise Problem(f"{path}: {os.strerror(error.errno or 0)}") from None
-    if len(content) > MAX_BYTES:
-        raise Problem(f"{path}: larger than {MAX_BYTES} bytes, the limit for a manifest")
+    from remo_broker.cli.input_files import read_with_owner
+
+    content, _ = read_with_owner(path, MAX_BYTES)
     return os.path.abspath(path), content

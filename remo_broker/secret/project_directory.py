@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
 
 from remo_broker.cli.program import Problem
+from remo_broker.secret import git_command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from remo_broker.client.quick import QuickInfo
     from remo_broker.protocol.replies import ProjectInfo
-
-# To read a .gitignore that the index has and the disk lacks, git would fetch it with a command that
-# the repository names. Versions before 2.45 know only the first.
-NO_FETCH = {"GIT_ALLOW_PROTOCOL": "", "GIT_NO_LAZY_FETCH": "1"}
 
 
 def project_directory(info: ProjectInfo | QuickInfo) -> str:
@@ -51,16 +47,17 @@ def check_untracked(directory: str, target: str) -> None:
     """Refuse a file that git does not ignore: the file, or the link to it, would be committed."""
     if not _in_work_tree(directory):
         return
-    # core.fsmonitor names a program that git would run.
-    argv = ["git", "-C", directory, "-c", "core.fsmonitor=false", "check-ignore", "-q", "--", target]
     try:
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, env=os.environ | NO_FETCH, check=False
-        )
+        done = git_command.run_git("-C", directory, "check-ignore", "-q", "--", target)
     except OSError:
         raise Problem(
             f"{target} is in a git work tree, and git is not installed to tell whether it is ignored",
             hint="install git, or use a file_path below the home directory",
+        ) from None
+    except git_command.NoAnswer:
+        raise Problem(
+            f"{target} is in a git work tree, and git does not tell whether it is ignored",
+            hint=f"run 'git -C {directory} status'; it may wait for a FIFO in place of .gitignore or below .git",
         ) from None
     if done.returncode != 0:
         raise Problem(

@@ -117,13 +117,19 @@ CLIENT = (
         "tests/process/secret/test_bindings.py::test_no_link_of_the_repository_takes_a_file_out_of_the_project",
     ),
     Mutant(
-        "remo_broker/secret/project_directory.py",
-        "env=os.environ | NO_FETCH, ",
+        "remo_broker/secret/git_command.py",
+        "            env=os.environ | NO_FETCH,\n",
         "",
         "tests/process/secret/test_bindings.py::test_git_runs_no_program_that_the_repository_names[fetch]",
     ),
     Mutant(
-        "remo_broker/secret/project_directory.py",
+        "remo_broker/secret/git_command.py",
+        "            stdin=subprocess.DEVNULL,\n",
+        "",
+        "tests/process/secret/test_hostile_input.py::test_doctor_waits_for_no_file_of_the_repository[input]",
+    ),
+    Mutant(
+        "remo_broker/secret/git_command.py",
         '"-c", "core.fsmonitor=false", ',
         "",
         "tests/process/secret/test_bindings.py::test_git_runs_no_program_that_the_repository_names[monitor]",

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
+from remo_broker.cli.options import Arguments
+from remo_broker.cli.program import Problem
+from remo_broker.secret import doctor, git_command
+from remo_broker.secret.commands import EXIT_RATE_LIMITED
+from remo_broker.secret.project_directory import check_untracked
 from tests.support import programs
 from tests.support.hostile_peer import ANSWERS, COMMANDS, HOSTILE, OBEYED, REPLIES, REQUESTS, Listener
+from tests.support.machine import unavailable
+from tests.support.programs import refused
 
 if TYPE_CHECKING:
     import pathlib
@@ -78,6 +87,19 @@ def test_no_path_that_a_terminal_obeys_is_written_to_one(
     assert not [one for one in OBEYED if one in shown]
 
 
+def test_numbers_too_large_for_anything_end_in_no_internal_error(
+    directory: pathlib.Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(REPLIES, "ping", REPLIES["ping"] | {"broker_version": "9" * 5000})
+    done = programs.run(programs.SECRET, "doctor", env=environment, cwd=directory)
+    assert b"start this container again" in done.stdout
+    refusal = {"ok": False, "code": "rate_limited", "message": "later", "retry_after_seconds": 10**400}
+    for operation, command in (("get", "env"), ("peek", "check")):
+        monkeypatch.setitem(REPLIES, operation, refusal)
+        done = programs.run(programs.SECRET, command, env=environment, cwd=directory)
+        assert refused(done, EXIT_RATE_LIMITED) == "remo-secret: later"
+
+
 @pytest.mark.parametrize("field", ["file_path", "template"])
 def test_a_binding_that_is_not_text_is_a_malformed_reply(
     listener: Listener,
@@ -91,7 +113,7 @@ def test_a_binding_that_is_not_text_is_a_malformed_reply(
     monkeypatch.setitem(REPLIES, "get", {"value": "v", "ttl_seconds": 1, "generation": 1})
     listener.escapes = True
     done = programs.run(programs.SECRET, "render", env=environment, cwd=directory)
-    assert "malformed reply" in programs.refused(done, 1)
+    assert "malformed reply" in refused(done, 1)
 
 
 @pytest.mark.parametrize("content", ["\n" * 500_000, " " * 500_000, "TOKEN" * 100_000, "_auth=" + " " * 500_000])
@@ -106,6 +128,70 @@ def test_a_file_that_takes_long_to_search(directory: pathlib.Path, content: str)
             programs.SECRET, *command, env={"HOME": str(directory)}, cwd=directory, processor_seconds=10
         )
         assert done.returncode >= 0, "killed"
+
+
+def test_a_configuration_that_is_nested_deep(directory: pathlib.Path) -> None:
+    (directory / ".docker").mkdir()
+    (directory / ".docker/config.json").write_text("[" * 100_000)
+    env = {"HOME": str(directory)}
+    assert b"internal error" not in programs.run(programs.SECRET, "doctor", env=env, cwd=directory).stderr
+    done = programs.run(programs.SECRET, "setup", "docker", env=env, cwd=directory)
+    assert "is not JSON" in refused(done, 1)
+
+
+def test_a_fifo_in_place_of_a_manifest(directory: pathlib.Path, environment: dict[str, str]) -> None:
+    os.mkfifo(directory / "manifest.toml")
+    for command in (["render"], ["render", "--remove"], ["exec", "--", "true"]):
+        words = [command[0], "--manifest=manifest.toml", *command[1:]]
+        assert "is a FIFO" in refused(programs.run(programs.SECRET, *words, env=environment, cwd=directory), 1)
+
+
+@pytest.fixture
+def repository(directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    if shutil.which("git") is None:
+        unavailable("git is not installed")
+    subprocess.run(["git", "init", "-q", directory], check=True, env=programs.environment())
+    monkeypatch.setattr(git_command, "GIT_SECONDS", 0.5)
+    monkeypatch.setenv("HOME", str(directory))
+    return directory
+
+
+@pytest.mark.parametrize("place", [".gitignore", ".git/config", ".git/index", ".git/info/exclude"])
+def test_git_waits_for_no_fifo_of_the_repository(repository: pathlib.Path, place: str) -> None:
+    (repository / place).unlink(missing_ok=True)
+    os.mkfifo(repository / place)
+    with pytest.raises(Problem, match="git does not tell"):
+        check_untracked(str(repository), str(repository / "secret"))
+
+
+@pytest.mark.parametrize("setting", ["", "[include]\n\tpath = /dev/stdin\n"], ids=["fifo", "input"])
+def test_doctor_waits_for_no_file_of_the_repository(
+    repository: pathlib.Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    monkeypatch.chdir(repository)
+    config = repository / ".git/config"
+    config.unlink()
+    if setting:
+        config.write_text(setting)
+    else:
+        os.mkfifo(config)
+    reading, writing = os.pipe()
+    standard_input = os.dup(0)
+    os.dup2(reading, 0)
+    try:
+        found = [one.what for one in doctor.git_helpers(Arguments())]
+    finally:
+        os.dup2(standard_input, 0)
+        for descriptor in (reading, writing, standard_input):
+            os.close(descriptor)
+    assert ["git does not answer" in what for what in found] == ([] if setting else [True])
+
+
+def test_setup_reads_no_configuration_of_the_repository(repository: pathlib.Path) -> None:
+    (repository / ".git/config").unlink()
+    os.mkfifo(repository / ".git/config")
+    done = programs.run(programs.SECRET, "setup", "git", "--dry-run", env={"HOME": str(repository)}, cwd=repository)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_doctor_shows_names_of_a_hostile_repository_as_text(directory: pathlib.Path) -> None:
