@@ -251,7 +251,7 @@ def _at(usec: int) -> datetime:
 
 def ago(usec: int, now: float | None = None) -> str:
     """`2h 5min ago`: the two largest parts."""
-    seconds = max(0, int((now_usec() / USEC if now is None else now) - usec / USEC))
+    seconds = max(0, (now_usec() if now is None else int(now * USEC)) - usec) // USEC
     parts = []
     for name, size in (("y", 31557600), ("month", 2629800), ("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
         count, seconds = divmod(seconds, size)

@@ -77,7 +77,7 @@ class StatusClient(BaseClient):
                 fields = parse_object(self.path, line)
                 if "ok" in fields:
                     raise refusal_in(self.path, fields)
-                kind = EVENTS.get(fields.get("event", ""))
+                kind = EVENTS.get(str(fields.get("event", "")))
                 if kind is not None:  # ignore the events of newer brokers
                     yield build(self.path, kind, fields)
         finally:

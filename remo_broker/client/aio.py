@@ -21,7 +21,7 @@ from remo_broker.client.exchange import (
     reply_line,
     wants_version,
 )
-from remo_broker.client.project import checked_info, checked_pong, secret_value
+from remo_broker.client.project import checked_info, secret_value
 from remo_broker.client.unreachable import unreachable
 from remo_broker.protocol import ops, replies
 from remo_broker.protocol.lines import LineBuffer
@@ -147,7 +147,7 @@ class AsyncClient(AsyncBaseClient):
         return secret_value(name, await self._exchange(ops.Get(name=name)))
 
     async def ping(self) -> replies.Pong:
-        return checked_pong(self.path, await self.ask(ops.Ping(), replies.Pong))
+        return await self.ask(ops.Ping(), replies.Pong)
 
     async def info(self) -> replies.ProjectInfo:
         return checked_info(self.path, await self.ask(ops.Info(), replies.ProjectInfo))
@@ -188,7 +188,7 @@ class AsyncStatusClient(AsyncBaseClient):
             async for fields in lines:
                 if "ok" in fields:
                     raise refusal_in(self.path, fields)
-                kind = replies.EVENTS.get(fields.get("event", ""))
+                kind = replies.EVENTS.get(str(fields.get("event", "")))
                 if kind is not None:
                     yield build(self.path, kind, fields)
 

@@ -12,7 +12,8 @@ from remo_broker import PROTOCOL_VERSION
 from remo_broker.client import errors
 from remo_broker.client.scanner import is_too_deep
 from remo_broker.protocol.codes import Code, Reason
-from remo_broker.protocol.message import FieldError, from_fields
+from remo_broker.protocol.message import FieldError, Message, from_fields
+from remo_broker.protocol.names import is_project_name, is_secret_name
 from remo_broker.protocol.ops import Ping, Request
 from remo_broker.protocol.replies import Failure
 from remo_broker.protocol.shared_limits import MAX_MESSAGE
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from remo_broker.protocol.lines import LineBuffer
-    from remo_broker.protocol.message import Message
 
     M = TypeVar("M", bound=Message)
 
@@ -125,12 +125,30 @@ def check_version(path: str, fields: dict[str, Any]) -> None:
 def build(path: str, kind: type[M], fields: dict[str, Any]) -> M:
     """Convert a reply's fields to a message. Raises `BadReply`."""
     try:
-        return from_fields(kind, fields)
+        message = from_fields(kind, fields)
+        _check_names(path, message)
+        return message
     except FieldError as error:
         field, kind_name = error.field, error.kind.removesuffix(" | None")
         what = f"'{field}' is missing" if error.missing else f"'{field}' is not of type {kind_name}"
     # Raised outside the handler: the frames of FieldError hold the reply, which may hold a secret.
     raise errors.BadReply(path, what)
+
+
+def _check_names(path: str, message: Message) -> None:
+    """Raise `BadReply` for an invalid name: they become paths, variables and terminal output."""
+    for field, value in message.__dict__.items():
+        if field in message.PROJECT_NAMES:
+            if not is_project_name(value):
+                raise errors.BadReply(path, f"'{field}' is not a valid name")
+        elif field in message.SECRET_NAMES:
+            if not all(is_secret_name(name) for name in value or ()):
+                raise errors.BadReply(path, f"'{field}' has a name that is not valid")
+        elif isinstance(value, list) and value and isinstance(value[0], Message):
+            for one in value:
+                _check_names(path, one)
+        elif isinstance(value, Message):
+            _check_names(path, value)
 
 
 def wants_version(error: errors.ClientError) -> bool:

@@ -39,7 +39,7 @@ class Client(BaseClient):
 
     def ping(self) -> Pong:
         """The broker's version, and the socket's project."""
-        return checked_pong(self.path, self.ask(Ping(), Pong))
+        return self.ask(Ping(), Pong)
 
     def info(self) -> ProjectInfo:
         """The names that the project may fetch, in the manifest's order."""
@@ -65,23 +65,10 @@ class Client(BaseClient):
         return watch(self, WatchProject(), ProjectState)
 
 
-def checked_pong(path: str, pong: Pong) -> Pong:
-    """Raise `BadReply` for an invalid project name: it becomes part of paths and messages."""
-    from remo_broker.protocol.names import is_project_name
-
-    if not is_project_name(pong.project):
-        raise BadReply(path, "'project' is not a valid name")
-    return pong
-
-
 def checked_info(path: str, info: ProjectInfo) -> ProjectInfo:
-    """Raise `BadReply` for invalid names: they become variables, files and terminal output."""
-    from remo_broker.protocol.names import is_project_name, is_secret_name
+    """Raise `BadReply` for an invalid name in `hosts`; `build` has checked the others."""
+    from remo_broker.protocol.names import is_secret_name
 
-    if not is_project_name(info.project):
-        raise BadReply(path, "'project' is not a valid name")
-    if not all(is_secret_name(name) for name in info.allowlist):
-        raise BadReply(path, "'allowlist' has a name that is not valid")
     if not all(is_secret_name(name) for name in (info.hosts or {}).values()):
         raise BadReply(path, "'hosts' has a name that is not valid")
     return info

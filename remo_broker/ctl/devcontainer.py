@@ -86,12 +86,19 @@ def find(arguments: Arguments) -> MountedProject:
     if not is_project_name(name):
         raise Problem(f"{directory}: not a valid name for a project", hint="give the name that it is registered by")
     holder = holder_of(name, arguments)
-    if holder is not None and os.path.realpath(holder) != directory:
+    if holder is not None and not _leads_to(holder, directory):
         raise Problem(
             f"{directory}: {name} is registered for {holder}, whose secrets the container would get",
             hint="register this one by another name with --name, then give that name",
         )
     return MountedProject(name, directory)
+
+
+def _leads_to(path: str, directory: str) -> bool:
+    try:
+        return os.path.realpath(path) == directory
+    except ValueError:  # no path can have a zero byte or half of a surrogate pair
+        return False
 
 
 def holder_of(name: str, arguments: Arguments) -> str | None:

@@ -79,9 +79,13 @@ def find_place(directory: str) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def beneath(directory: str) -> Iterator[None]:
-    """Work in a directory that is no link."""
+    """Work in a directory whose path has no link, neither at its end nor above: one of the owner's
+    could lead to a directory of root's, whose owner would then be taken for the project's."""
     opened = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
+        found = os.readlink(f"/proc/self/fd/{opened}")
+        if found != os.path.normpath(directory):
+            raise Problem(f"{directory}: leads to {found}", hint="register the project by the path that it has now")
         with contextlib.chdir(opened):
             yield
     finally:

@@ -23,6 +23,8 @@ def problem(project: ProjectFacts) -> str | None:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return f"{path} was removed; {again}"
+    except ValueError:  # no path can have a zero byte or half of a surrogate pair
+        return f"{path} is not a path; {again}"
     except OSError as error:
         # The directory of the sockets for containers is closed to most users.
         if project.unserved is None:

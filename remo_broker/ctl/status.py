@@ -118,7 +118,7 @@ def show_running(output: Output, found: BrokerStatus) -> int:
                 for one in found.projects
                 if one.manifest_waits
             ),
-            *(("Not served", output.paint(f"{name}: {why}", Colour.RED)) for name, why in unserved.items()),
+            *(("Not served", output.paint(f"{name}: {escaped(why)}", Colour.RED)) for name, why in unserved.items()),
         ]
     )
     return EXIT_FAILED if unserved else 0

@@ -37,6 +37,10 @@ class Message:
     """A record: its fields are its annotations, passed by keyword and never changed afterwards."""
 
     SECRET_FIELDS: ClassVar[frozenset[str]] = frozenset()
+    PROJECT_NAMES: ClassVar[frozenset[str]] = frozenset()
+    """The fields that hold a project's name. Clients refuse a reply with one that is not valid."""
+    SECRET_NAMES: ClassVar[frozenset[str]] = frozenset()
+    """The fields that hold secrets' names: a list, or an object with the names as its keys."""
     FIRST: ClassVar[tuple[str, ...]] = ()
     """The fields that come first in the JSON. The others follow in the order of the classes that
     declare them."""

@@ -48,6 +48,7 @@ class BinaryValue(Reply):
 
 
 class Pong(Reply):
+    PROJECT_NAMES = frozenset({"project"})
     broker_version: str
     protocol_version: int
     project: str
@@ -57,6 +58,8 @@ class ProjectInfo(Reply):
     """What a project may fetch. The manifest's path and SHA-256 are those that were registered;
     `hosts` maps servers to secret names, for credential helpers."""
 
+    PROJECT_NAMES = frozenset({"project"})
+    SECRET_NAMES = frozenset({"allowlist"})
     project: str
     allowlist: list[str]
     schema_version: int
@@ -70,6 +73,7 @@ class Registered(Reply):
 
 
 class Reloaded(Reply):
+    SECRET_NAMES = frozenset({"allowlist"})
     allowlist: list[str]
 
 
@@ -82,6 +86,7 @@ class Difference(Reply):
     message. `sha256` is the manifest's, for `reload`.
     """
 
+    SECRET_NAMES = frozenset({"added", "removed", "changed_bindings", "new_bindings"})
     manifest_path: str
     sha256: str
     widens: bool
@@ -102,6 +107,7 @@ class PushChanges(Message):
     """What a push changed, compared with what the broker held before. A value that is written
     differently counts as changed. The lists have at most `MAX_NAMED` names each."""
 
+    SECRET_NAMES = frozenset({"added_names", "removed_names", "changed_names"})
     added_count: int
     removed_count: int
     changed_count: int
@@ -147,6 +153,7 @@ class ProjectFacts(Message):
     removed, or could not be made.
     """
 
+    PROJECT_NAMES = frozenset({"name"})
     name: str
     socket_path: str
     cache_entries: int
@@ -173,6 +180,7 @@ class ProjectDetail(Reply, ProjectFacts):
     validated."""
 
     FIRST = ("ok", "name", "socket_path", "project_path", "allowlist", "ttl_seconds", "max_entries", "allowed_uids")
+    SECRET_NAMES = frozenset({"allowlist"})
     project_path: str
     allowlist: list[str]
     ttl_seconds: int
@@ -296,6 +304,8 @@ class ProjectState(Reply):
     """What a project may fetch, and from which generation: sent first without `event`, then with
     one at each change: `pushed`, `cleared` or `reloaded`."""
 
+    PROJECT_NAMES = frozenset({"project"})
+    SECRET_NAMES = frozenset({"allowlist"})
     project: str
     start_usec: int
     generation: int
@@ -329,6 +339,7 @@ class ProjectEvent(ProjectStatus):
 class RemovedEvent(Message):
     """A project that is no longer registered."""
 
+    PROJECT_NAMES = frozenset({"name"})
     event: str = "removed"
     name: str
 

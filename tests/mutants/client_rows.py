@@ -105,10 +105,34 @@ CLIENT = (
         "tests/process/client/test_bad_replies.py::test_who_may_be_the_broker",
     ),
     Mutant(
-        "remo_broker/client/project.py",
-        "    if not all(is_secret_name(name) for name in info.allowlist):\n",
-        "    if False:\n",
+        "remo_broker/client/exchange.py",
+        "            if not all(is_secret_name(name) for name in value or ()):\n",
+        "            if False:\n",
         "tests/process/client/test_bad_replies.py::test_a_name_that_no_broker_would_accept",
+    ),
+    Mutant(
+        "remo_broker/client/exchange.py",
+        "                _check_names(path, one)\n",
+        "                pass\n",
+        "tests/process/ctl/test_hostile_broker.py::test_a_name_that_no_broker_has_is_a_malformed_reply",
+    ),
+    Mutant(
+        "remo_broker/ctl/status.py",
+        "{name}: {escaped(why)}",
+        "{name}: {why}",
+        "tests/process/ctl/test_hostile_broker.py::test_no_command_prints_control_characters",
+    ),
+    Mutant(
+        "remo_broker/ctl/devcontainer_write.py",
+        "        if found != os.path.normpath(directory):\n",
+        "        if False:\n",
+        "tests/process/ctl/test_devcontainer.py::test_root_follows_no_link_above_the_project",
+    ),
+    Mutant(
+        "remo_broker/secret/git_command.py",
+        "            stdin=subprocess.DEVNULL,\n",
+        "",
+        "tests/process/secret/test_hostile_input.py::test_doctor_waits_for_no_file_of_the_repository[input]",
     ),
     Mutant(
         "remo_broker/secret/apply_bindings.py",
@@ -121,12 +145,6 @@ CLIENT = (
         "            env=os.environ | NO_FETCH,\n",
         "",
         "tests/process/secret/test_bindings.py::test_git_runs_no_program_that_the_repository_names[fetch]",
-    ),
-    Mutant(
-        "remo_broker/secret/git_command.py",
-        "            stdin=subprocess.DEVNULL,\n",
-        "",
-        "tests/process/secret/test_hostile_input.py::test_doctor_waits_for_no_file_of_the_repository[input]",
     ),
     Mutant(
         "remo_broker/secret/git_command.py",
@@ -311,7 +329,7 @@ CLIENT = (
     ),
     Mutant(
         "remo_broker/ctl/devcontainer.py",
-        "    if holder is not None and os.path.realpath(holder) != directory:\n",
+        "    if holder is not None and not _leads_to(holder, directory):\n",
         "    if False:\n",
         "tests/process/ctl/test_devcontainer.py::test_a_directory_whose_name_is_registered_for_another",
     ),

@@ -1,5 +1,5 @@
-"""A hostile listener on a project's socket: valid JSON, and text that a terminal obeys wherever the
-protocol has text.
+"""A hostile listener on a project's socket, or on the admin socket: valid JSON, and text that a
+terminal obeys wherever the protocol has text.
 
 Also a standalone script with only the standard library, for other users in a test machine:
 
@@ -39,6 +39,87 @@ REPLIES: dict[str, dict[str, Any]] = {
     },
     "get": {"value": "v", "ttl_seconds": 1, "generation": 1, "expires_at": HOSTILE},
 }
+# A broker that somebody has taken over answers the operator on the admin socket.
+HOSTILE_NUMBER = 10**400
+PROJECT = {
+    "name": "app",
+    "socket_path": HOSTILE,
+    "unserved": f"{HOSTILE}\0",
+    "manifest_waits": True,
+    **dict.fromkeys(("cache_entries", "connections", "fetches_allowed", "fetches_denied"), HOSTILE_NUMBER),
+    "last_fetch_usec": HOSTILE_NUMBER,
+    "fetches_not_found": 1,
+}
+ADMIN_REPLIES: dict[str, dict[str, Any]] = {
+    "status": {
+        **dict.fromkeys(("broker_version", "secrets_loaded_at", "memory_protection"), HOSTILE),
+        **dict.fromkeys(("uptime_seconds", "start_usec", "secrets_loaded_usec", "secret_count"), HOSTILE_NUMBER),
+        "protocol_version": 2,
+        "generation": 1,
+        "fetches_allowed": 1,
+        "fetches_denied": 1,
+        "project_count": 1,
+        "projects": [{**PROJECT, "allowlist_size": 1}],
+        "audit": {
+            "healthy": False,
+            "sink": HOSTILE,
+            "queued": 1,
+            "dropped": 1,
+            "namespace": HOSTILE,
+            "reason": HOSTILE,
+        },
+    },
+    "show": {
+        **PROJECT,
+        "project_path": f"{HOSTILE}\0",
+        "allowlist": ["A"],
+        "ttl_seconds": 1,
+        "max_entries": 1,
+        "allowed_uids": [HOSTILE_NUMBER],
+    },
+    "register": {"socket_path": HOSTILE},
+    "reload": {"allowlist": ["A"]},
+    "preview": {
+        "manifest_path": HOSTILE,
+        "sha256": HOSTILE,
+        "widens": False,
+        "changed": True,
+        "added": ["A"],
+        "removed": ["B"],
+        "changed_bindings": ["C"],
+        "changed_hosts": [HOSTILE],
+        **dict.fromkeys(("ttl_seconds", "max_entries"), HOSTILE_NUMBER),
+        "ttl_seconds_now": 1,
+        "max_entries_now": 1,
+        "new_hosts": {HOSTILE: HOSTILE},
+        "new_bindings": {"A": [{"env_var": HOSTILE}], "C": [{"fetch_as": "file", "file_path": HOSTILE}]},
+    },
+    "push-creds": {
+        "loaded_at": HOSTILE,
+        "secret_count": HOSTILE_NUMBER,
+        "generation": HOSTILE_NUMBER,
+        "changes": {
+            **dict.fromkeys(("added_count", "removed_count", "changed_count"), HOSTILE_NUMBER),
+            **{kind: ["A"] for kind in ("added_names", "removed_names", "changed_names")},
+        },
+    },
+    "explain": {**dict.fromkeys(("decision", "outcome", "reason"), HOSTILE), "generation": 1},
+    "explain-unit": {
+        "unit": HOSTILE,
+        "credentials": [
+            dict.fromkeys(("credential", "secret", "pattern", "decision", "outcome", "reason"), HOSTILE),
+        ],
+        "rules": HOSTILE_NUMBER,
+    },
+}
+# Where such a reply has names, which these are not: the fields, by operation.
+NAMES: dict[str, list[tuple[str | int, ...]]] = {
+    "status": [("projects", 0, "name")],
+    "show": [("name",), ("allowlist", 0)],
+    "reload": [("allowlist", 0)],
+    "preview": [("added", 0), ("removed", 0), ("changed_bindings", 0)],
+    "push-creds": [("changes", f"{kind}_names", 0) for kind in ("added", "removed", "changed")],
+}
 # What is run against it, and what some of it reads from standard input.
 COMMANDS = [
     *(["doctor"], ["list"], ["check"], ["env"], ["exec", "--", "true"], ["render"], ["get", "A"]),
@@ -69,7 +150,8 @@ class _Connection(socketserver.StreamRequestHandler):
         for line in self.rfile:
             if self.server.shows:
                 print(line.decode(), end="", flush=True)
-            reply = {"ok": True, **REPLIES.get(json.loads(line)["op"], {})}
+            op = json.loads(line)["op"]
+            reply = {"ok": True, **(REPLIES.get(op) or ADMIN_REPLIES.get(op, {}))}
             if self.server.fails:
                 reply = {"ok": False, "code": HOSTILE, "reason": HOSTILE, "message": HOSTILE}
             self.wfile.write(json.dumps(reply, ensure_ascii=self.server.escapes).encode() + b"\n")

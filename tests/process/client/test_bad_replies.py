@@ -262,6 +262,17 @@ def test_a_name_that_no_broker_would_accept(serve: Serve, open_client: Open, nam
             getattr(open_client("Client", path), method)()
 
 
+@pytest.mark.parametrize("event", [[], {}, ["broker"], 7, None])
+def test_an_event_whose_kind_is_no_text_is_of_a_newer_broker(serve: Serve, event: object) -> None:
+    path = serve(json.dumps({"event": event}).encode() + b'\n{"event":"removed","name":"x"}\n').path
+
+    async def collect() -> list[object]:
+        return [one async for one in client.AsyncStatusClient(path).watch()]
+
+    assert len(list(client.StatusClient(path).watch())) == 1
+    assert len(asyncio.run(collect())) == 1
+
+
 # --- who cannot be reached
 
 

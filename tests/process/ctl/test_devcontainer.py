@@ -290,6 +290,26 @@ def test_root_follows_no_link_of_a_user_in_a_directory_of_its_own(
 
 @pytest.mark.usefixtures("feature")
 @pytest.mark.takes_root("what root may do")
+def test_root_follows_no_link_above_the_project(
+    project: pathlib.Path, operator: CommandLine, directory: pathlib.Path
+) -> None:
+    """Its owner moves it, and leads its path to a project of root's."""
+    home = directory / "home"
+    home.mkdir()
+    moved = project.rename(home / project.name)
+    operator.says("register", moved)
+    (directory / "own").mkdir()
+    own = write_project(directory / "own", "myrepo", "TOKEN")
+    home.rename(directory / "moved")
+    home.symlink_to(directory / "own")
+    for path in (directory / "moved", directory / "moved/myrepo"):
+        os.chown(path, NOBODY, NOBODY)
+    assert "leads to" in refused(operator.run("devcontainer", "--write", "--yes", "myrepo"), 1)
+    assert not (own / ".devcontainer/devcontainer.json").exists()
+
+
+@pytest.mark.usefixtures("feature")
+@pytest.mark.takes_root("what root may do")
 def test_root_writes_only_where_the_projects_owner_can(project: pathlib.Path, directory: pathlib.Path) -> None:
     directory.chmod(0o755)
     for path in (project, project / ".devcontainer"):
