@@ -97,6 +97,8 @@ class Operations(ManifestOperations):
         self._report = report
         self._changed = changed
         self._locks = KeyLocks(loop)
+        self._left_on_disk: set[str] = set()
+        """Projects that were unregistered while the state could not be saved."""
         self._watchers = project_listeners.server.watchers
         self._expiry = ExpiryTimer(loop, broker, changed)
 
@@ -154,6 +156,7 @@ class Operations(ManifestOperations):
             known = self._broker.projects.get(name)
             if known is not None and known.registration.project_path != path:
                 # Another project, and containers of the former one have its sockets mounted.
+                yield from self._save({name: None})
                 yield from self._end(known, peer)
                 known = None
             if known is None:
@@ -195,17 +198,32 @@ class Operations(ManifestOperations):
         yield from self._listeners.repair(registration.name, registration.project_path)
 
     def unregister(self, request: Unregister, call: AdminCall) -> Steps:
+        name = request.name
         yield from self._locks.acquire(CHANGES)
         try:
-            yield from self._end(self._known(request.name), call.peer)
+            if name in self._left_on_disk:
+                yield from self._save({})
+                return Done()
+            project = self._known(name)
+            try:
+                yield from self._save({name: None})
+            except Refused as refusal:
+                # What fills the disk may be the project: it loses its socket all the same.
+                yield from self._end(project, call.peer)
+                self._left_on_disk.add(name)
+                raise Refused(
+                    refusal.code,
+                    refusal.reason,
+                    f"project {name} is not served any more, but would be after a restart: {refusal.message}",
+                ) from None
+            yield from self._end(project, call.peer)
         finally:
             self._locks.release(CHANGES)
         return Done()
 
     def _end(self, project: Project, peer: Peer) -> Generator[Later | None, Any, None]:
-        """Unregister a project. Call this with the lock on `CHANGES`."""
+        """Stop serving a project. Call this with the lock on `CHANGES`."""
         name, registration = project.name, project.registration
-        yield from self._save({name: None})
         yield from self._withdraw(name, registration.project_path)
         self._record(
             Event.UNREGISTERED,
@@ -306,6 +324,7 @@ class Operations(ManifestOperations):
         self._writer.save([one for one in state.values() if one is not None], done.set)
         error = yield done
         if error is None:
+            self._left_on_disk.clear()
             return
         raise Refused(
             Code.INTERNAL_ERROR,

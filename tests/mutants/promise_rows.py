@@ -47,6 +47,12 @@ PROMISES = (
         "                    yield from self._locks.acquire(CHANGES)\n",
         "tests/process/manifest/test_reload_races.py",
     ),
+    Mutant(
+        "remo_broker/broker/operations.py",
+        "                yield from self._end(project, call.peer)\n                self._left_on_disk.add(name)\n",
+        "",
+        "tests/process/sockets/test_registering.py::test_a_project_loses_its_socket_even_if_that_cannot_be_saved",
+    ),
     # --- memory
     Mutant(
         MEMORY,
