@@ -48,6 +48,12 @@ AUDIT = (
         NAMES_THE_ONE_BEFORE,
     ),
     Mutant(
+        "remo_broker/broker/audit/starts.py",
+        "            _overwrite(path, data)\n",
+        "            pass\n",
+        "tests/process/sockets/test_audit.py::test_each_start_names_the_one_before_even_if_no_file_can_be_made",
+    ),
+    Mutant(
         "remo_broker/protocol/audit_records.py",
         "    return start_id if is_start_id(start_id) and found == where else None\n",
         "    return start_id if is_start_id(start_id) else None\n",

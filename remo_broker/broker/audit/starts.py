@@ -27,7 +27,22 @@ def keep_start(state_dir: str, start_id: str, place: str) -> None:
     """Keep the id of this start. Call it after its first record: a start that the next one names
     should have one. If it cannot be kept, the next start names an earlier one. The disk is not waited
     for."""
-    try:  # noqa: SIM105 - importing contextlib costs the start a millisecond
-        write_own(os.path.join(state_dir, LAST_START_FILE), f"{start_id} {place}\n".encode("ascii"), durable=False)
+    path = os.path.join(state_dir, LAST_START_FILE)
+    data = f"{start_id} {place}\n".encode("ascii")
+    try:
+        write_own(path, data, durable=False)
     except OSError:
-        pass  # the log says of a state directory that is missing what follows from that
+        try:  # noqa: SIM105 - importing contextlib costs the start a millisecond
+            _overwrite(path, data)
+        except OSError:
+            pass  # the log says of a state directory that is missing what follows from that
+
+
+def _overwrite(path: str, data: bytes) -> None:
+    """On a full disk, the file of the start before has room. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, data)
+        os.ftruncate(descriptor, len(data))
+    finally:
+        os.close(descriptor)

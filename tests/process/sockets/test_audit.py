@@ -215,6 +215,22 @@ def test_each_start_names_the_one_before(start_broker: StartBroker, directory: p
     assert [previous for previous, _ in ids] == [None, own[0], own[1], None, None, None]
 
 
+def test_each_start_names_the_one_before_even_if_no_file_can_be_made(
+    start_broker: StartBroker, directory: pathlib.Path
+) -> None:
+    """As on a full disk: a start that no later one names could be removed unseen."""
+    ids: list[tuple[str | None, str]] = []
+    for _ in range(3):
+        broker = start_broker()
+        broker.status()
+        started = broker.records("broker.started")[-1]
+        ids.append((started.get("REMO_PREVIOUS_START_ID"), started["REMO_START_ID"]))
+        broker.stop()
+        (kept,) = (one for one in directory.rglob(LAST_START_FILE) if one.is_file())
+        kept.with_name(f"{kept.name}.new").mkdir(exist_ok=True)
+    assert [previous for previous, _ in ids] == [None, ids[0][1], ids[1][1]]
+
+
 # --- while no process accepts the records
 
 
