@@ -4,7 +4,7 @@ A SUITE is a release, such as `trixie`. debootstrap makes a minimal system of it
 `.cache/roots`. In a copy of that, a newcomer runs `./run demo` and `./run test`, once for each of
 the `SURROUNDINGS`. Then tests/machine run on the host and boot the release. A SUITE may also be an
 interpreter, such as `python3.12`: the tests that boot no machine run under it, on this host, or in
-a release that has a package of it.
+a release that has a package of it. `another` is a release that is not the host's.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import platform
 import shlex
 import shutil
 import subprocess
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 SUITES = ("bookworm", "trixie", "forky")
+# Stands for the first of these that is not the host's own.
+ANOTHER = "another"
+OTHERS = ("trixie", "bookworm")
 ROOTS = REPOSITORY / ".cache/roots"
 # debootstrap has a script for each release that was there when it was made; they have been the same for years.
 SCRIPTS = pathlib.Path("/usr/share/debootstrap/scripts")
@@ -146,7 +150,12 @@ HEAD = ["SUITE", "SYSTEMD", "PYTHON", "TESTS", "PASSED", "SKIPPED", "FAILED", "T
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="./run matrix", description="Run the tests on other systems and Pythons.")
-    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"a Debian release or pythonX.Y; default: {SUITES}")
+    parser.add_argument(
+        "suites",
+        nargs="*",
+        metavar="SUITE",
+        help=f"a Debian release, `{ANOTHER}` for one that is not this host's, or pythonX.Y; default: {SUITES}",
+    )
     parser.add_argument(
         "--only",
         choices=("newcomer", *(f"newcomer/{one.key}" for one in SURROUNDINGS), "machine", "brief"),
@@ -156,7 +165,7 @@ def main() -> int:
     if os.geteuid() != 0:
         parser.error("making and booting systems takes root: sudo ./run matrix")
     rows: list[Row] = []
-    for suite in arguments.suites or SUITES:
+    for suite in [_another() if one == ANOTHER else one for one in arguments.suites] or SUITES:
         if suite.startswith("python"):
             rows.append(_interpreter(suite))
             continue
@@ -173,6 +182,11 @@ def main() -> int:
             rows.append(_brief(suite, machine_root))
     _show([HEAD, *(row.cells() for row in rows)])
     return int(any(row.failed or not row.passed for row in rows))
+
+
+def _another() -> str:
+    own = platform.freedesktop_os_release().get("VERSION_CODENAME")
+    return next(one for one in OTHERS if one != own)
 
 
 def _show(table: Sequence[Sequence[str]]) -> None:
@@ -309,7 +323,7 @@ def _brief(suite: str, machine_root: pathlib.Path) -> Row:
     with tempfile.TemporaryDirectory() as results:
         report = pathlib.Path(results, "tests.xml")
         row = Row(suite, *_versions(machine_root), tests="activation, audit, units")
-        command = [sys.executable, "-m", "pytest", f"--junitxml={report}", *BRIEF]
+        command = [sys.executable, "-m", "pytest", *WORKERS, f"--junitxml={report}", *BRIEF]
         return _run(row, command, [report], REMO_MACHINE_ROOT=str(machine_root))
 
 
