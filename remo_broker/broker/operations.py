@@ -23,7 +23,7 @@ from remo_broker.protocol import audit_records, paths
 from remo_broker.protocol.audit_records import Event
 from remo_broker.protocol.clock import now_usec, timestamp
 from remo_broker.protocol.codes import ADMIN, ANY_OP_CODES, Code, Reason
-from remo_broker.protocol.names import RESERVED_PROJECT_NAMES, counted, is_project_name
+from remo_broker.protocol.names import REFUSED_PROJECT_NAMES, counted, is_project_name
 from remo_broker.protocol.ops import (
     ClearCreds,
     Explain,
@@ -132,8 +132,8 @@ class Operations(ManifestOperations):
             raise protocol_error(
                 Reason.BAD_VALUE, f"field allowed_uids: must have at most {MAX_UIDS} uids, none above {MAX_UID}"
             )
-        if name in RESERVED_PROJECT_NAMES:
-            taken = ", ".join(sorted(RESERVED_PROJECT_NAMES))
+        if name in REFUSED_PROJECT_NAMES:
+            taken = ", ".join(sorted(REFUSED_PROJECT_NAMES))
             raise Refused(
                 Code.PROJECT_EXISTS, Reason.NAME_TAKEN, f"the names {taken} are reserved for the broker; choose another"
             )

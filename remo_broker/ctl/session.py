@@ -13,7 +13,7 @@ from remo_broker.client.admin import AdminClient
 from remo_broker.ctl.broker import HostBroker
 from remo_broker.ctl.commands import ADMIN_SOCKET, JSON, JSON_AUTO, JSON_SHORT, NO_LEGEND, NO_PAGER, SOCKET
 from remo_broker.ctl.units import is_systemd_there
-from remo_broker.protocol.names import RESERVED_PROJECT_NAMES, is_project_name
+from remo_broker.protocol.names import REFUSED_PROJECT_NAMES, is_project_name
 from remo_broker.protocol.shared_limits import MAX_UID
 
 PROJECT_NAMES = "names of projects have 1 to 64 of a-z, 0-9, - and _, and start with a letter or digit"
@@ -78,8 +78,8 @@ def directory_problem(path: str) -> str | None:
     name = os.path.basename(path)
     if not is_project_name(name):
         return "the directory's name is not valid for a project"
-    if name in RESERVED_PROJECT_NAMES:
-        return f"the name {name} is reserved for the broker's own socket"
+    if name in REFUSED_PROJECT_NAMES:
+        return f"the name {name} is reserved"
     return None
 
 

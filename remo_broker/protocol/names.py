@@ -19,6 +19,9 @@ HOST_PATTERN = "^[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?(:[0-9]{1,5})?$"
 # Sockets in the same directory that belong to no project: `admin.sock`, `status.sock`,
 # `credentials.sock`.
 RESERVED_PROJECT_NAMES = frozenset({"admin", "status", "credentials"})
+# Nor can these be registered: clients use `broker.sock` if they are given no socket, which is for
+# containers. On the host they would get the secrets of this project in place of their own.
+REFUSED_PROJECT_NAMES = RESERVED_PROJECT_NAMES | {"broker"}
 
 # How much of an invalid name an audit record shows: the length of the longest valid one.
 MAX_SHOWN_NAME = 128

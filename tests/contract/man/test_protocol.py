@@ -16,7 +16,7 @@ from remo_broker.broker.sockets.connection import PEER_SECONDS
 from remo_broker.protocol import audit_records, ops, replies, shared_limits
 from remo_broker.protocol.codes import ADMIN_CODES, PROJECT_CODES, Protection, Reason
 from remo_broker.protocol.message import Message
-from remo_broker.protocol.names import MAX_SHOWN_NAME, RESERVED_PROJECT_NAMES
+from remo_broker.protocol.names import MAX_SHOWN_NAME, REFUSED_PROJECT_NAMES
 from remo_broker.protocol.ops import ADMIN_REQUESTS, PROJECT_REQUESTS, STATUS_REQUESTS
 from remo_broker.protocol.replies import EVENTS
 from remo_broker.protocol.shared_limits import MAX_UIDS
@@ -46,7 +46,7 @@ def test_no_word_that_means_nothing() -> None:
     others = {"op", "NaN", "Infinity", "usec"} | {
         str(word) for kind in (audit_records.Backend, Protection) for word in kind
     }
-    others |= RESERVED_PROJECT_NAMES | set(replies.UnitCredential.FIELDS) | {IN_CONFIGURATION}
+    others |= REFUSED_PROJECT_NAMES | set(replies.UnitCredential.FIELDS) | {IN_CONFIGURATION}
     others |= {trail.NOT_TAKEN, trail.NOT_STORED, trail.UNCHECKED}
     known = {*REQUESTS, *EVENTS} | WATCH_EVENTS | CODES | REASONS | FIELDS | EVENT_FIELDS | others
     assert arguments(source(PAGE), "Cm") - known == set()

@@ -93,7 +93,7 @@ def test_the_name_must_be_the_directorys(directory: pathlib.Path) -> None:
 def test_the_directory_must_have_a_name_that_can_be_registered(directory: pathlib.Path) -> None:
     """It reports what `register` would, before somebody adapts the manifest to an impossible
     name."""
-    for name, says in (("My Project", "rename it"), ("admin", "reserved")):
+    for name, says in (("My Project", "rename it"), ("admin", "reserved"), ("broker", "reserved")):
         path = write_project(directory, name, "TOKEN")
         lines = faults(check(path))
         assert lines[0].startswith(f"{path}/.devcontainer/remo-broker.toml: ")

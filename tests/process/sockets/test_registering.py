@@ -88,6 +88,7 @@ def test_the_manifests_cache_limits_apply(broker: Broker, directory: pathlib.Pat
         ({"name": "a\n"}, "protocol_error", "invalid_name"),
         ({"name": "admin"}, "project_exists", "name_taken"),
         ({"name": "status"}, "project_exists", "name_taken"),
+        ({"name": "broker"}, "project_exists", "name_taken"),
         ({"project_path": "myrepo"}, "protocol_error", "bad_value"),
         ({"project_path": ""}, "protocol_error", "bad_value"),
         ({"project_path": "~/myrepo"}, "protocol_error", "bad_value"),
