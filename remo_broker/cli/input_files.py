@@ -1,7 +1,8 @@
 """Read the files that secrets come from, without blocking and without reading more than intended.
 
 An operator names a file on the command line. It may be of any kind that ends, but a FIFO in the
-file system, which another user may have created, would block the program.
+file system, which another user may have created, would block the program. Where the path leads
+through another user's link, that user decides what is read, and so must be able to read it.
 
 A dotenv file names others (`NAME=@PATH`), and a directory holds some. Any user who can write there
 could otherwise make root read out any file of the host. So these are read only beneath that
@@ -10,9 +11,11 @@ directory, only if they are regular files, and only with the rights of their own
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
+from collections import deque
 
 from remo_broker.cli.input_fault import InputFault
 from remo_broker.protocol.shared_limits import MAX_PUSH
@@ -23,6 +26,8 @@ _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _descriptor = re.compile(r"(?:/dev/fd|/proc/self/fd)/([0-9]{1,6})\Z").match
 # For a file whose owner is unknown to the host: none of our groups.
 NOBODY = 65534
+# As many as the kernel follows.
+MAX_LINKS = 40
 
 
 def too_large(source: str, limit: int = MAX_PUSH) -> InputFault:
@@ -45,14 +50,53 @@ def read_with_owner(path: str, limit: int = MAX_PUSH) -> tuple[bytes, int | None
     if descriptor is not None:
         return read_descriptor(descriptor, path, limit), None
     try:
-        opened = os.open(path, _FLAGS)
+        if path.startswith("/proc/"):  # whose links may lead into another mount namespace
+            opened, linker = os.open(path, _FLAGS), None
+        else:
+            target, linker = followed(path)
+            with RightsOf(os.geteuid() if linker is None else linker):
+                opened = _open("/", target.split("/")[1:])
     except OSError as error:
         raise InputFault(path, os.strerror(error.errno or 0)) from None
     try:
-        owner = _check_regular(opened, path).st_uid
-        return read_descriptor(opened, path, limit), owner
+        file = _check_regular(opened, path)
+        if linker is not None:
+            # In a user namespace, all other users are nobody.
+            _check_rights(file, path, linker, known=linker != NOBODY)
+        return read_descriptor(opened, path, limit), file.st_uid if linker is None else linker
     finally:
         os.close(opened)
+
+
+def followed(path: str) -> tuple[str, int | None]:
+    """Where a path leads, without links, and the owner of the first link on the way that is neither
+    root's nor this user's; None without such a link. Raises OSError."""
+    owner = None
+    links = 0
+    here = "/"
+    rest = deque(os.path.join(os.getcwd(), path).split("/"))
+    while rest:
+        name = rest.popleft()
+        if name in ("", "."):
+            continue
+        if name == "..":
+            here = os.path.dirname(here)
+            continue
+        at = os.path.join(here, name)
+        found = os.lstat(at)
+        if not stat.S_ISLNK(found.st_mode):
+            here = at
+            continue
+        links += 1
+        if links > MAX_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+        if owner is None and found.st_uid not in (0, os.geteuid()):
+            owner = found.st_uid
+        target = os.readlink(at)
+        if target.startswith("/"):
+            here = "/"
+        rest.extendleft(reversed(target.split("/")))
+    return here, owner
 
 
 def read_in_place(path: str, size: int) -> bytes | None:
@@ -76,6 +120,13 @@ def read_descriptor(descriptor: int, source: str, limit: int = MAX_PUSH) -> byte
     if len(content) > limit:
         raise too_large(source, limit)
     return content
+
+
+def beneath(directory: str) -> Beneath:
+    """The files beneath a directory, for whoever put them there, or a link to it. Raises
+    OSError."""
+    target, linker = followed(directory)
+    return Beneath(target, os.lstat(target).st_uid if linker is None else linker)
 
 
 class Beneath:
@@ -110,36 +161,39 @@ class Beneath:
                 raise InputFault(
                     path, "outside the directory", hint="move it there, or give it as an argument: NAME=@PATH"
                 )
-            opened = self._open(os.path.relpath(target, self.root).split(os.sep), path)
+            try:
+                opened = _open(self.root, os.path.relpath(target, self.root).split(os.sep))
+            except OSError as error:
+                raise InputFault(path, os.strerror(error.errno or 0)) from None
         try:
-            found = _check_regular(opened, path)
-            mine = os.geteuid()
-            # Without root the kernel cannot check for another user: accept what that user owns, or
-            # what all may read.
-            if mine not in (0, self._owner) and found.st_uid != self._owner and not found.st_mode & stat.S_IROTH:
-                raise InputFault(path, "not readable by the owner of the file that names it")
+            _check_rights(_check_regular(opened, path), path, self._owner)
             return read_descriptor(opened, path)
         finally:
             os.close(opened)
 
-    def _open(self, steps: list[str], path: str) -> int:
-        """Open a path without following links.
 
-        The links were resolved before; a link found now was placed there since.
-        """
-        directory = -1
-        try:
-            directory = os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            for step in steps[:-1]:
-                inner = os.open(step, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-                os.close(directory)
-                directory = inner
-            return os.open(steps[-1], _FLAGS | os.O_NOFOLLOW, dir_fd=directory)
-        except OSError as error:
-            raise InputFault(path, os.strerror(error.errno or 0)) from None
-        finally:
-            if directory >= 0:
-                os.close(directory)
+def _open(root: str, steps: list[str]) -> int:
+    """Open a path without following links. Raises OSError.
+
+    The links were resolved before; a link found now was placed there since.
+    """
+    directory = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for step in steps[:-1]:
+            inner = os.open(step, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+            os.close(directory)
+            directory = inner
+        return os.open(steps[-1] or ".", _FLAGS | os.O_NOFOLLOW, dir_fd=directory)
+    finally:
+        os.close(directory)
+
+
+def _check_rights(found: os.stat_result, path: str, owner: int, *, known: bool = True) -> None:
+    """Without root the kernel cannot check for another user: accept what that user owns, if the user
+    is `known`, or what all may read. Raises `InputFault`."""
+    if os.geteuid() in (0, owner) or (known and found.st_uid == owner) or found.st_mode & stat.S_IROTH:
+        return
+    raise InputFault(path, "not readable by the owner of what leads to it", hint="give the path of the file itself")
 
 
 def _check_regular(opened: int, path: str) -> os.stat_result:

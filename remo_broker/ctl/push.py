@@ -102,7 +102,7 @@ def add_file(name: str, path: str, strip_newline: bool, secrets: Secrets) -> Non
 
 def add_directory(directory: str, strip_newline: bool, secrets: Secrets) -> None:
     """Each file of a directory is a secret of that name, as container engines lay them out."""
-    beneath = input_files.Beneath(directory, os.stat(directory).st_uid)
+    beneath = input_files.beneath(directory)
     found = beneath.names()
     if not found:
         raise empty(directory, "empty")

@@ -86,7 +86,7 @@ def _merge(found: Secrets, source: Source, into: Secrets) -> None:
 def _read_directory(source: Source, picking: Picking, into: Secrets) -> None:
     label, directory = source.label, source.directory
     try:
-        beneath = input_files.Beneath(directory, os.stat(directory).st_uid)
+        beneath = input_files.beneath(directory)
         files = beneath.names()
     except OSError as error:
         raise InputFault(label, os.strerror(error.errno or 0), hint=_may_read(directory)) from None

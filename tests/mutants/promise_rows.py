@@ -53,6 +53,24 @@ PROMISES = (
         "",
         "tests/process/sockets/test_registering.py::test_a_project_loses_its_socket_even_if_that_cannot_be_saved",
     ),
+    Mutant(
+        "remo_broker/cli/input_files.py",
+        "            with RightsOf(os.geteuid() if linker is None else linker):\n                opened",
+        "            if True:\n                opened",
+        "tests/process/ctl/test_push.py::test_root_follows_another_users_link_only_to_what_that_user_may_read",
+    ),
+    Mutant(
+        "remo_broker/cli/input_files.py",
+        "os.lstat(target).st_uid if linker is None else linker)",
+        "os.lstat(target).st_uid)",
+        "tests/process/ctl/test_push.py::test_root_follows_another_users_link_only_to_what_that_user_may_read",
+    ),
+    Mutant(
+        "remo_broker/cli/input_files.py",
+        "_check_rights(file, path, linker, known=linker != NOBODY)",
+        "_check_rights(file, path, linker)",
+        "tests/process/cli/test_input_files.py",
+    ),
     # --- memory
     Mutant(
         MEMORY,

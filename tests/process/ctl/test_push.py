@@ -142,6 +142,35 @@ def test_root_reads_what_a_dotenv_names_with_the_rights_of_its_owner(
     assert "roots: Permission denied" in refused(served.run("push", where), 1)
 
 
+@pytest.mark.takes_root("having files of two users")
+def test_root_follows_another_users_link_only_to_what_that_user_may_read(
+    served: CommandLine, directory: pathlib.Path
+) -> None:
+    """Whoever owns a directory decides what a path through it leads to."""
+    directory.chmod(0o755)
+    theirs, roots = directory / "theirs", directory / "roots"
+    for where, owner in ((theirs, NOBODY), (roots, 0)):
+        (where / "files").mkdir(parents=True)
+        (where / "files/A").write_text(VALUE)
+        (where / ".env").write_text(f"A={VALUE}\n")
+        for path in (where / "files/A", where / ".env"):
+            path.chmod(0o600)
+            os.chown(path, owner, owner)
+        os.chown(where / "files", owner, owner)
+        os.chown(where, owner, owner)
+    for name in ("env", "dir", "value"):
+        for target, where in (("theirs", theirs), ("roots", roots)):
+            link = theirs / f"{name}-{target}"
+            link.symlink_to(where / {"env": ".env", "dir": "files", "value": "files/A"}[name])
+            os.lchown(link, NOBODY, NOBODY)
+    (theirs / "up").symlink_to("..")
+    os.lchown(theirs / "up", NOBODY, NOBODY)
+    for operand in (theirs / "env-{}", theirs / "dir-{}", f"A=@{theirs}/value-{{}}", theirs / "up/{}/.env"):
+        served.says("push", str(operand).format("theirs"))
+        assert "ermission denied" in refused(served.run("push", str(operand).format("roots")), 1)
+    served.says("push", roots / ".env")
+
+
 def test_a_fifo_is_refused_and_a_pipe_is_read(served: CommandLine, directory: pathlib.Path) -> None:
     """A FIFO without a writer would keep an operator waiting; a shell passes <(COMMAND) as a
     pipe."""
