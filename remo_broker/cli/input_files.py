@@ -114,7 +114,7 @@ def read_descriptor(descriptor: int, source: str, limit: int = MAX_PUSH) -> byte
     """The whole content of an open file, pipe or socket."""
     try:
         with open(descriptor, "rb", closefd=False) as file:
-            content = file.read(limit + 1)
+            content = file.read(limit + 1) or b""  # None: a file of the kernel's that would wait
     except OSError as error:
         raise InputFault(source, os.strerror(error.errno or 0)) from None
     if len(content) > limit:

@@ -53,8 +53,9 @@ class ConfigChange:
 def read(path: str) -> str:
     """The file's text with its line ends; empty if there is no file."""
     try:
-        if stat.S_ISFIFO(os.stat(path).st_mode):
-            # Opening it would wait for a writer.
+        kind = stat.S_IFMT(os.stat(path).st_mode)
+        if kind not in (stat.S_IFREG, stat.S_IFDIR):
+            # Opening a FIFO would wait for a writer, and some devices have no end.
             raise Problem(f"{path} is not a file", hint="move it away, then run this again")
         with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             return file.read()

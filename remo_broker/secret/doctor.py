@@ -254,11 +254,13 @@ def _own_link(path: str) -> bool:
 
 
 def _text(path: str) -> str:
+    """The start of a file, as far as its size says: a repository's link may lead to a file of the
+    kernel's that has no end, as /proc/kmsg, and none of these has a size."""
     try:
         if not os.path.isfile(path):  # opening a FIFO, as some secret managers make .env, would wait
             return ""
         with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(MAX_BYTES).removeprefix("\ufeff")
+            return file.read(min(os.fstat(file.fileno()).st_size, MAX_BYTES)).removeprefix("\ufeff")
     except OSError:
         return ""
 

@@ -129,6 +129,12 @@ CLIENT = (
         "tests/process/ctl/test_devcontainer.py::test_root_follows_no_link_above_the_project",
     ),
     Mutant(
+        "remo_broker/secret/doctor.py",
+        "file.read(min(os.fstat(file.fileno()).st_size, MAX_BYTES))",
+        "file.read(MAX_BYTES)",
+        "tests/process/secret/test_hostile_input.py::test_doctor_reads_nothing_of_the_kernel[.env]",
+    ),
+    Mutant(
         "remo_broker/secret/git_command.py",
         "            stdin=subprocess.DEVNULL,\n",
         "",

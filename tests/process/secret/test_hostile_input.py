@@ -187,6 +187,15 @@ def test_doctor_waits_for_no_file_of_the_repository(
     assert ["git does not answer" in what for what in found] == ([] if setting else [True])
 
 
+@pytest.mark.takes_root("/proc/kmsg, which waits for the kernel's next message")
+@pytest.mark.parametrize("name", [".env", ".npmrc"])
+def test_doctor_reads_nothing_of_the_kernel(directory: pathlib.Path, name: str) -> None:
+    """A repository can have such a link."""
+    (directory / name).symlink_to("/proc/kmsg")
+    done = programs.run(programs.SECRET, "doctor", env={"HOME": str(directory)}, cwd=directory)
+    assert b"has a token" not in done.stdout
+
+
 def test_setup_reads_no_configuration_of_the_repository(repository: pathlib.Path) -> None:
     (repository / ".git/config").unlink()
     os.mkfifo(repository / ".git/config")
