@@ -149,6 +149,10 @@ def decode(frame: bytes) -> Incoming:
     """Decode a message's header; the body may be missing. Raises BadMessage."""
     without_body = frame[:4] + bytes(4) + frame[8:]
     message = _unmarshal(without_body)
+    texts: tuple[object, ...] = (message.sender, message.path, message.interface, message.member, message.error_name)
+    answered: object = message.reply_serial or 0
+    if not all(one is None or isinstance(one, str) for one in texts) or type(answered) is not int:
+        raise BadMessage("a header field of another type")
     return Incoming(
         kind=message.message_type.value,
         flags=int(message.flags),

@@ -93,6 +93,17 @@ def test_an_invalid_message_raises_only_bad_message(frame: bytes) -> None:
         decode(frame).body()
 
 
+@pytest.mark.parametrize(
+    "field", [b"\7\1u\0\5\0\0\0", b"\3\1u\0\5\0\0\0", b"\5\1b\0\1\0\0\0"], ids=["sender", "member", "reply"]
+)
+def test_a_header_field_of_another_type_raises_only_bad_message(field: bytes) -> None:
+    frame = call()
+    at = wire.header_length(frame)
+    fields = frame[wire.FIXED_HEADER : at] + field
+    with pytest.raises(wire.BadMessage):
+        decode(frame[:12] + len(fields).to_bytes(4, "little") + fields + frame[at:])
+
+
 @given(st.data())
 def test_arbitrary_bytes_raise_only_bad_message(data: st.DataObject) -> None:
     frame = bytearray(call(signature=data.draw(st.sampled_from(["s", "ss"]))))
