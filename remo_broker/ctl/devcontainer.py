@@ -61,6 +61,10 @@ def devcontainer(arguments: Arguments) -> int:
     if arguments.flag(WRITE):
         return write(output, project.directory, settings(project), ask=not arguments.flag(YES))
     if chosen:
+        try:
+            project.directory.encode()
+        except UnicodeEncodeError:
+            raise Problem(f"{project.directory}: its path is not UTF-8", hint="move the project") from None
         text = chosen[0](project)
         if output.terminal:
             require_text(f"{project.directory}: its path", os.fsencode(text))
@@ -178,13 +182,22 @@ def compose(project: MountedProject) -> str:
 
 
 def _yaml(text: str) -> str:
-    """A JSON string is also valid YAML; compose would expand $ as a variable."""
+    """A JSON string is also valid YAML, but for surrogate pairs; compose would expand $ as a variable."""
     import json
 
-    return json.dumps(text.replace("$", "$$"))
+    written = json.dumps(text.replace("$", "$$"), ensure_ascii=False)
+    return "".join(one if " " <= one <= "~" else f"\\U{ord(one):08x}" for one in written)
 
 
 def nspawn(project: MountedProject) -> str:
-    """For a .nspawn file: see systemd.nspawn(5). A backslash keeps a colon from ending a path."""
+    """For a .nspawn file: see systemd.nspawn(5). A backslash keeps a colon from ending a path.
+
+    Whoever chose the path must not add lines of their own to root's file.
+    """
+    if any(sign in project.directory for sign in "\n\r"):
+        raise Problem(
+            f"{project.directory}: a .nspawn file has no way to write a line break in a path",
+            hint="move the project, or start the container with what --docker, --podman or --compose prints",
+        )
     escaped = [[part.replace("\\", "\\\\").replace(":", "\\:") for part in both] for both in mounts(project)]
     return "\n".join(["[Files]", *(f"BindReadOnly={source}:{target}" for source, target in escaped)])

@@ -123,6 +123,12 @@ CLIENT = (
         "tests/process/ctl/test_hostile_broker.py::test_no_command_prints_control_characters",
     ),
     Mutant(
+        "remo_broker/ctl/devcontainer.py",
+        '    if any(sign in project.directory for sign in "\\n\\r"):\n',
+        "    if False:\n",
+        "tests/process/ctl/test_devcontainer.py::test_each_engine_gets_the_projects_path_unchanged",
+    ),
+    Mutant(
         "remo_broker/ctl/devcontainer_write.py",
         "        if found != os.path.normpath(directory):\n",
         "        if False:\n",

@@ -3,6 +3,7 @@ nothing."""
 
 from __future__ import annotations
 
+import ast
 import csv
 import io
 import json
@@ -92,7 +93,7 @@ def test_other_engines(project: pathlib.Path) -> None:
     assert "cannot be combined" in refused(programs.run(programs.BROKERCTL, "devcontainer", "--docker", "--podman"), 2)
 
 
-@pytest.mark.parametrize("odd", ["a,b", 'c"d', "e:f", "g h", "it's", "i\nj", "k=l", "$HOME", "\u00e9"])
+@pytest.mark.parametrize("odd", ["a,b", 'c"d', "e:f", "g h", "it's", "i\nj", "k=l", "$HOME", "\u00e9", "\U0001f600"])
 def test_each_engine_gets_the_projects_path_unchanged(directory: pathlib.Path, odd: str) -> None:
     (directory / odd).mkdir()
     project = write_project(directory / odd, "myrepo", "TOKEN")
@@ -102,6 +103,14 @@ def test_each_engine_gets_the_projects_path_unchanged(directory: pathlib.Path, o
         # Both parse it with Go's CSV reader, which reads these like Python's.
         (fields,) = csv.reader(io.StringIO(echoed[4], newline=""))
         assert fields[1] == f"source={project}/.devcontainer/remo-broker.toml"
+    *_, source, _target, _only, _bind, _create = show(project, "--compose").splitlines()
+    # A double-quoted string of YAML is one of Python's, as far as it is used.
+    written = ast.literal_eval(source.removeprefix("        source: "))
+    assert written == f"{project}/.devcontainer/remo-broker.toml".replace("$", "$$")
+    if "\n" in odd:  # would be lines of the project's own in root's file
+        assert "line break" in refused(programs.run(programs.BROKERCTL, "devcontainer", "--nspawn", project), 1)
+    else:
+        assert "/myrepo/.devcontainer/remo-broker.toml:/workspaces/myrepo/" in show(project, "--nspawn")
     if any(sign in odd for sign in ',"\n'):
         assert "Hint: " in refused(programs.run(programs.BROKERCTL, "devcontainer", project), 1)
     else:
