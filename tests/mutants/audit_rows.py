@@ -105,20 +105,26 @@ AUDIT = (
     ),
     Mutant(
         WAITING,
+        "max(self.grants, key=lambda secret: len(self.grants[secret]))",
+        "next(iter(self.grants))",
+        "tests/unit/broker/audit/test_waiting.py::test_fetching_one_secret_over_and_over_hides_no_other_fetch",
+    ),
+    Mutant(
+        WAITING,
         "        if queue.others:\n",
-        "        if not queue.grants:\n",
+        "        if not queue.granted:\n",
         "tests/unit/broker/audit/test_waiting.py::test_denials_displace_no_grant",
     ),
     Mutant(
         WAITING,
-        "    return len(queue.others), bool(queue.project), len(queue.grants)",
-        "    return 0, bool(queue.project), len(queue.grants)",
+        "    return len(queue.others), bool(queue.project), queue.granted",
+        "    return 0, bool(queue.project), queue.granted",
         "tests/unit/broker/audit/test_waiting.py::test_denials_displace_no_grant",
     ),
     Mutant(
         WAITING,
-        "    return len(queue.others), bool(queue.project), len(queue.grants)",
-        "    return len(queue.others), False, len(queue.grants)",
+        "    return len(queue.others), bool(queue.project), queue.granted",
+        "    return len(queue.others), False, queue.granted",
         "tests/unit/broker/audit/test_waiting.py::test_records_of_operators_are_dropped_last",
     ),
     Mutant(

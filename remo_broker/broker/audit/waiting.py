@@ -2,8 +2,9 @@
 
 Each project has its own queue, so that no project displaces another's records. Within a queue,
 records of requests that got no secret are dropped before grants: a program can cause any number of
-denials, misses and refusals, but grants must not get lost. Records without a project, such as
-pushes, also have their own queue and are dropped last.
+denials, misses and refusals, but grants must not get lost. If there are only grants, the secret that
+has the most gives way: fetching one over and over does not hide that another was fetched. Records
+without a project, such as pushes, also have their own queue and are dropped last.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from itertools import islice
 
-from remo_broker.protocol.audit_records import GRANT_LINE, MISS_LINE, PROJECT_PREFIX, count_of
+from remo_broker.protocol.audit_records import GRANT_LINE, MISS_LINE, PROJECT_PREFIX, SECRET_PREFIX, count_of
 
 # The limit on waiting records also limits what the audit may lose: about 600 KiB of memory at most.
 WAITING_RECORDS = 1000
@@ -20,15 +21,37 @@ WAITING_RECORDS = 1000
 class _Queue:
     """The waiting records of one project, by number."""
 
-    __slots__ = ("grants", "others", "project")
+    __slots__ = ("granted", "grants", "others", "project")
 
     def __init__(self, project: str) -> None:
         self.project = project
-        self.grants: deque[int] = deque()
+        self.grants: dict[bytes, deque[int]] = {}
+        """By secret; all records without a project are together."""
+        self.granted = 0
+        """How many there are."""
         self.others: deque[int] = deque()
 
     def __len__(self) -> int:
-        return len(self.grants) + len(self.others)
+        return self.granted + len(self.others)
+
+    def add_grant(self, secret: bytes, number: int) -> None:
+        numbers = self.grants.get(secret)
+        if numbers is None:
+            numbers = self.grants[secret] = deque()
+        numbers.append(number)
+        self.granted += 1
+
+    def take_grant(self, secret: bytes) -> int:
+        """Take out the oldest of that secret."""
+        numbers = self.grants[secret]
+        self.granted -= 1
+        number = numbers.popleft()
+        if not numbers:
+            del self.grants[secret]
+        return number
+
+    def most_granted(self) -> bytes:
+        return max(self.grants, key=lambda secret: len(self.grants[secret]))
 
 
 class Waiting:
@@ -51,7 +74,10 @@ class Waiting:
         if queue is None:
             queue = self._queues[project] = _Queue(project)
         other = bool(project) and GRANT_LINE not in record
-        (queue.others if other else queue.grants).append(self._next)
+        if other:
+            queue.others.append(self._next)
+        else:
+            queue.add_grant(_field(record, SECRET_PREFIX), self._next)
         self._records[self._next] = record, queue, other
         self._next += 1
         if len(self._records) <= WAITING_RECORDS:
@@ -61,7 +87,7 @@ class Waiting:
 
     def _give_way(self, newest: _Queue) -> None:
         """Drop the oldest record without a grant of the project that has the most of them; if there
-        is none, the oldest record of the longest queue."""
+        is none, that of a grant from the longest queue."""
         fair = WAITING_RECORDS // len(self._queues)
         # A flood usually comes from one project: drop its records without looking at all the
         # others.
@@ -72,7 +98,7 @@ class Waiting:
             counts = self.missed if MISS_LINE in record else self.denied
             counts[queue.project] = counts.get(queue.project, 0) + count_of(record)
         else:
-            number = queue.grants.popleft()
+            number = queue.take_grant(queue.most_granted())
         self._forget(number)
 
     def batch(self, limit: int) -> list[bytes]:
@@ -89,8 +115,11 @@ class Waiting:
     def done(self, count: int) -> None:
         """Remove the first `count` records."""
         for number in list(islice(self._records, count)):
-            _, queue, other = self._records[number]
-            (queue.others if other else queue.grants).popleft()
+            record, queue, other = self._records[number]
+            if other:
+                queue.others.popleft()
+            else:
+                queue.take_grant(_field(record, SECRET_PREFIX))
             self._forget(number)
 
     def _forget(self, number: int) -> None:
@@ -100,7 +129,7 @@ class Waiting:
 
 
 def _weight(queue: _Queue) -> tuple[int, bool, int]:
-    return len(queue.others), bool(queue.project), len(queue.grants)
+    return len(queue.others), bool(queue.project), queue.granted
 
 
 def project_of(record: bytes) -> str:
@@ -108,11 +137,14 @@ def project_of(record: bytes) -> str:
 
     Events that only an operator causes also name a project, but do not count as its own.
     """
-    start = record.find(PROJECT_PREFIX)
-    if start < 0 or not any(event in record for event in _OWN_DOING):
+    if not any(event in record for event in _OWN_DOING):
         return ""
-    start += len(PROJECT_PREFIX)
-    return record[start : record.index(b"\n", start)].decode("ascii", "replace")
+    return _field(record, PROJECT_PREFIX).decode("ascii", "replace")
+
+
+def _field(record: bytes, prefix: bytes) -> bytes:
+    _, found, rest = record.partition(prefix)
+    return rest[: rest.index(b"\n")] if found else b""
 
 
 _OWN_DOING = (b"\nREMO_EVENT=fetch", b"\nREMO_EVENT=peer.refused\n")

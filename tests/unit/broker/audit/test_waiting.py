@@ -98,6 +98,17 @@ def test_if_only_grants_wait_the_longest_queue_loses_its_oldest() -> None:
     assert waiting.denied == waiting.missed == {}
 
 
+def test_fetching_one_secret_over_and_over_hides_no_other_fetch() -> None:
+    waiting = Waiting()
+    precious = [grant("a", f"PRECIOUS{number}") for number in range(20)]
+    for one in precious:
+        waiting.add(one)
+    for _ in range(5000):
+        waiting.add(grant("a", "HARMLESS"))
+    kept = drained(waiting)
+    assert kept == precious + [grant("a", "HARMLESS")] * (WAITING_RECORDS - 20)
+
+
 def test_records_of_operators_are_dropped_last() -> None:
     waiting = Waiting()
     steps = [control(number) for number in range(WAITING_RECORDS - 10)]
