@@ -310,6 +310,7 @@ class Daemon:
             and not self.admin_server.connections
             and not self.credential_server.connections
             and not self.writer.busy
+            and self.operations.all_saved
             and not self.reloads.busy
             and self.trail.healthy
             and self.project_listeners.only_held_by_manager

@@ -72,6 +72,8 @@ if TYPE_CHECKING:
 # From this many freed secrets on, it pays to return their memory to the kernel, which takes up to a
 # few milliseconds.
 MANY_SECRETS = 10_000
+# How often to try again to save that a project was unregistered.
+SAVE_AGAIN_SECONDS = 5.0
 
 
 class Operations(ManifestOperations):
@@ -211,15 +213,34 @@ class Operations(ManifestOperations):
                 # What fills the disk may be the project: it loses its socket all the same.
                 yield from self._end(project, call.peer)
                 self._left_on_disk.add(name)
+                self._save_later()
                 raise Refused(
                     refusal.code,
                     refusal.reason,
-                    f"project {name} is not served any more, but would be after a restart: {refusal.message}",
+                    f"project {name} is not served any more, but would be after a restart until that is saved: {refusal.message}",
                 ) from None
             yield from self._end(project, call.peer)
         finally:
             self._locks.release(CHANGES)
         return Done()
+
+    @property
+    def all_saved(self) -> bool:
+        """Whether a restart would serve no project that was unregistered."""
+        return not self._left_on_disk
+
+    def _save_later(self) -> None:
+        self._loop.after(SAVE_AGAIN_SECONDS, lambda: self._loop.start(self._save_again()))
+
+    def _save_again(self) -> Job:
+        yield from self._locks.acquire(CHANGES)
+        try:
+            if self._left_on_disk:
+                yield from self._save({})
+        except Refused:
+            self._save_later()
+        finally:
+            self._locks.release(CHANGES)
 
     def _end(self, project: Project, peer: Peer) -> Generator[Later | None, Any, None]:
         """Stop serving a project. Call this with the lock on `CHANGES`."""

@@ -49,7 +49,7 @@ PROMISES = (
     ),
     Mutant(
         "remo_broker/broker/operations.py",
-        "                yield from self._end(project, call.peer)\n                self._left_on_disk.add(name)\n",
+        "                yield from self._end(project, call.peer)\n                self._left_on_disk.add(name)\n                self._save_later()\n",
         "",
         "tests/process/sockets/test_registering.py::test_a_project_loses_its_socket_even_if_that_cannot_be_saved",
     ),
