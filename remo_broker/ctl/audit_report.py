@@ -13,6 +13,7 @@ from datetime import date, datetime, timedelta
 from html import escape
 from typing import TYPE_CHECKING
 
+from remo_broker.cli.text import escaped
 from remo_broker.cli.times import USEC, shown, shown_short
 from remo_broker.ctl.audit_report_style import STYLE
 from remo_broker.ctl.audit_summary import ALLOWED, DENIED, QUARTER_USEC, Count, asked, group
@@ -383,4 +384,4 @@ def write_report(output: Output, report: Report, path: str) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    output.line(f"Wrote {path}.")
+    output.line(f"Wrote {escaped(path)}.")

@@ -126,6 +126,15 @@ def test_no_path_that_a_terminal_obeys_is_written_to_one(directory: pathlib.Path
     assert not {"\x1b", "\x07", "\x9b"} & set(shown.decode())
 
 
+def test_the_question_shows_what_the_repository_names_as_text(project: pathlib.Path) -> None:
+    folder = project / ".devcontainer/\x1b]0;title\x07\x9b31m"
+    folder.mkdir()
+    (folder / "devcontainer.json").write_text("{}")
+    found = programs.on_terminal(programs.BROKERCTL, "devcontainer", "--write", str(project), keys=b"n\n")
+    assert "[y/N]" in found.text
+    assert not [one for one in ("\x1b]", "\x07", "\x9b") if one in found.text]
+
+
 def test_a_path_that_is_not_a_project(directory: pathlib.Path) -> None:
     (directory / "empty").mkdir()
     (directory / "No Project").mkdir()
