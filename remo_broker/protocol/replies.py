@@ -278,6 +278,7 @@ class BoundSecrets(Reply):
     """The bindings of each secret that has any in the manifest, as its tables spell them:
     remo-broker-manifest(5)."""
 
+    SECRET_NAMES = frozenset({"bindings"})
     bindings: dict[str, list[dict[str, object]]]
 
 

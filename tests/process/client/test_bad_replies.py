@@ -256,8 +256,10 @@ def test_in_a_user_namespace_an_unmapped_listener_may_be_root(directory: pathlib
 def test_a_name_that_no_broker_would_accept(serve: Serve, open_client: Open, name: str) -> None:
     info = {"ok": True, "project": "x", "allowlist": [name], "schema_version": 1}
     pong = {"ok": True, "broker_version": "2", "protocol_version": 2, "project": name + "/.."}
-    path = serve(PONG + json.dumps(info).encode() + b"\n", json.dumps(pong).encode() + b"\n").path
-    for method in ("info", "ping"):
+    bindings = {"ok": True, "bindings": {name: []}}
+    answers = [PONG + json.dumps(info).encode(), json.dumps(pong).encode(), PONG + json.dumps(bindings).encode()]
+    path = serve(*(one + b"\n" for one in answers)).path
+    for method in ("info", "ping", "bindings"):
         with pytest.raises(client.BadReply):
             getattr(open_client("Client", path), method)()
 
