@@ -74,7 +74,7 @@ def followed(path: str) -> tuple[str, int | None]:
     owner = None
     links = 0
     here = "/"
-    rest = deque(os.path.join(os.getcwd(), path).split("/"))
+    rest = deque((path if path.startswith("/") else f"{os.getcwd()}/{path}").split("/"))
     while rest:
         name = rest.popleft()
         if name in ("", "."):
