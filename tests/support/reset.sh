@@ -5,7 +5,11 @@
 # meets records of another.
 # shellcheck disable=SC2046 # names of units are words
 systemctl is-system-running --wait >/dev/null
-systemctl stop 'remo-*'
+# systemctl asks for one stop after another. On a busy machine, a client that is still there, such as
+# the sidecar, may meanwhile start the broker again.
+for _ in 1 2 3 4 5 6 7 8 9 10; do
+    ! systemctl stop 'remo-*' || systemctl show --property=ActiveState 'remo-*' | grep -q =a || break
+done
 systemctl clean --what=fdstore remo-broker.service 2>/dev/null  # outlives a stop since systemd 254
 systemctl reset-failed 'remo-*' 2>/dev/null
 rm -rf /run/remo-broker /var/lib/remo-broker /etc/remo-broker
