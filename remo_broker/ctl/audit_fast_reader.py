@@ -66,14 +66,14 @@ def _add_matches(reader: Any, terms: list[list[tuple[str, str]]]) -> None:
 def _readers(query: Query) -> list[Any]:
     try:
         # The reader that systemd.journal builds on, which would decode every field.
-        from systemd._reader import SYSTEM, _Reader
+        from systemd._reader import LOCAL_ONLY, _Reader
     except ImportError:
         raise Problem(
             "cannot read the journal: the Python package systemd-python is missing", hint="install remo-broker again"
         ) from None
     readers = []
     for path in journal_directories(query.directory, query.namespace):
-        reader = _Reader(flags=SYSTEM) if path is None else _Reader(flags=0, path=path)
+        reader = _Reader(flags=LOCAL_ONLY) if path is None else _Reader(flags=0, path=path)
         _add_matches(reader, query.terms())
         readers.append(reader)
     return readers

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 # The group of the broker's process, and of no other.
 GROUP = "remo-broker-private"
-FILES = ("/var/log/journal/*/*.journal", "/run/log/journal/*/*.journal")
 # For the machine's own journal and those of namespaces: journald(8) appends the namespace to the
 # machine id.
 DIRECTORIES = ("/var/log/journal", "/run/log/journal")
 MACHINE_ID_PATH = "/etc/machine-id"
+# In each, what has entries of services. Users may read their own journals, which are beside it.
+SYSTEM_FILES = "system*.journal"
 
 is_namespace = re.compile(r"[A-Za-z0-9_.-]{1,64}").fullmatch
 
@@ -58,7 +59,9 @@ def open_journals(directory: str | None, namespace: str | None) -> list[JournalR
     for path in journal_directories(directory, namespace):
         reader = JournalReader()
         if path is None:
-            reader.open(JournalOpenMode.SYSTEM)
+            # This machine's only. Beside it are the journals that containers link there, whose root
+            # decides on every field, the trusted ones too.
+            reader.open(JournalOpenMode.LOCAL_ONLY)
         else:
             reader.open_directory(path)
         readers.append(reader)
@@ -109,7 +112,8 @@ def namespace_directories(namespace: str) -> list[str]:
 
 def _require_permission() -> None:
     """Raise if permission is missing: the journal would look empty, and an empty audit is wrong."""
-    found = [path for pattern in FILES for path in glob.glob(pattern)]
+    machine = machine_id() or "*"
+    found = [path for directory in DIRECTORIES for path in glob.glob(f"{directory}/{machine}*/{SYSTEM_FILES}")]
     if any(os.access(path, os.R_OK) for path in found):
         return
     if found or os.geteuid() != 0:

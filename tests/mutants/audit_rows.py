@@ -12,8 +12,28 @@ READ_BACK_HELPER = "units/remo-broker-read-back@.service"
 REFUSED = "remo_broker/broker/sockets/refused_peers.py"
 REVIEW = "remo_broker/ctl/audit_reader.py"
 
+LINKED_JOURNALS = "tests/process/ctl/test_audit_linked.py::test_the_journal_that_a_container_links_is_not_reviewed"
 NAMES_THE_ONE_BEFORE = "tests/process/sockets/test_audit.py::test_each_start_names_the_one_before"
 AUDIT = (
+    Mutant(
+        "remo_broker/ctl/journals.py",
+        "reader.open(JournalOpenMode.LOCAL_ONLY)",
+        "reader.open(JournalOpenMode.SYSTEM)",
+        LINKED_JOURNALS,
+    ),
+    Mutant("remo_broker/ctl/audit_fast_reader.py", "flags=LOCAL_ONLY) if path", "flags=0) if path", LINKED_JOURNALS),
+    Mutant(
+        "remo_broker/ctl/journals.py",
+        "{machine}*/{SYSTEM_FILES}",
+        "*/{SYSTEM_FILES}",
+        "tests/process/ctl/test_audit_linked.py::test_a_user_who_may_read_other_journals_only_is_told_so",
+    ),
+    Mutant(
+        "remo_broker/ctl/journals.py",
+        'SYSTEM_FILES = "system*.journal"',
+        'SYSTEM_FILES = "*.journal"',
+        "tests/process/ctl/test_audit_linked.py::test_a_user_who_may_read_other_journals_only_is_told_so",
+    ),
     Mutant(
         REFUSED,
         '            self._counts[key] = count + 1, fields if fields == earlier else b""\n',

@@ -156,7 +156,7 @@ def test_where_no_broker_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit_reader, "USER", "no-such-user")
     with pytest.raises(Problem, match="no user no-such-user on this host"):
         Query().terms()
-    monkeypatch.setattr(journals, "FILES", ("/nowhere/*",))
+    monkeypatch.setattr(journals, "DIRECTORIES", ("/nowhere",))
     monkeypatch.setattr("os.geteuid", lambda: 0)
     with pytest.raises(Problem, match="this host has no journal"):
         journals.open_journals(None, None)
