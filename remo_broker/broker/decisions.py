@@ -176,16 +176,17 @@ class Decisions:
             project.fetches_not_found += 1
             return grant.missing, grant.from_store
         left = project.leases.until.get(grant.name, 0.0) - now
-        if left > 0:
-            head = grant.from_cache
-        elif grant.expiry is None:
-            left = project.leases.begin(grant.name, now)
-            head = grant.from_store
+        if grant.expiry is None:
+            at_most = None
         else:
-            # No lease outlasts the expiry, so no other code has to check it.
+            # Even within a lease. After the clock was set or the machine suspended, the lease is too
+            # long, and this get may come before the timer's event.
             at_most = store.clocks.usec_left(grant.expiry) / 1e6
             if at_most <= 0:
                 return self._miss(grant, EXPIRED), grant.from_store
+        if left > 0:
+            head = grant.from_cache
+        else:
             left = project.leases.begin(grant.name, now, at_most)
             head = grant.from_store
         literal = store.snapshot.literals[grant.name]  # type: ignore[union-attr]  # not missing, so there is one

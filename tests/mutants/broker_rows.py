@@ -84,6 +84,12 @@ BROKER = (
         "tests/unit/broker/secrets/test_expiry.py",
     ),
     Mutant(
+        "remo_broker/broker/decisions.py",
+        "            if at_most <= 0:\n",
+        "            if left <= 0 and at_most <= 0:\n",
+        "tests/unit/broker/secrets/test_expiry.py::test_a_get_before_the_timer_fires_gets_no_expired_secret",
+    ),
+    Mutant(
         COMPARISON,
         "                binary != was_binary\n                or end",
         "                end",

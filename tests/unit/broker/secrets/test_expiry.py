@@ -28,10 +28,12 @@ class Time:
     def __init__(self) -> None:
         self.wall = NOW
         self.boot = 50 * SECOND
+        self.monotonic = 50.0
 
     def passes(self, seconds: float) -> None:
         self.wall += int(seconds * SECOND)
         self.boot += int(seconds * SECOND)
+        self.monotonic += seconds
 
 
 def moment(usec: int) -> str:
@@ -54,7 +56,7 @@ class Expiring:
         self.broker.projects.end_leases()
 
     def get(self, name: str = "ENDS") -> dict[str, Any]:
-        reply, _ = self.broker.get(self.project, name, self.time.boot / SECOND)
+        reply, _ = self.broker.get(self.project, name, self.time.monotonic)
         fields = json.loads(reply if isinstance(reply, bytes) else b"".join(bytes(part) for part in reply))
         assert isinstance(fields, dict)
         return fields
@@ -138,6 +140,16 @@ def test_setting_the_wall_clock_forward_expires_the_secret(expiring: Expiring) -
     expiring.time.wall += 3600 * SECOND
     assert expiring.broker.expire() == 1, "the timer fires when the clock is set"
     assert expiring.get()["reason"] == "expired", "although a lease was begun"
+
+
+@pytest.mark.parametrize("clock", ["wall", "boot"])
+def test_a_get_before_the_timer_fires_gets_no_expired_secret(expiring: Expiring, clock: str) -> None:
+    """After the wall clock was set, or the machine was suspended: then the boot clock goes on, and
+    the clock of the leases does not."""
+    assert expiring.get()["ok"]
+    setattr(expiring.time, clock, getattr(expiring.time, clock) + 61 * SECOND)
+    assert expiring.has_ended()
+    assert expiring.get("STAYS")["ok"]
 
 
 def test_a_lease_ends_when_setting_the_clock_expires_its_secret(expiring: Expiring) -> None:
