@@ -162,7 +162,7 @@ def test_a_compromised_reader_cannot_affect_other_readers(machine: Machine, oper
 
 
 def test_the_broker_sees_no_project(machine: Machine, operator: Operator) -> None:
-    """Wherever projects are."""
+    """In all the places where projects usually are."""
     operator.register("app", ["A"])
     enter = ["nsenter", "-t", str(operator.main_pid()), "-m", "--"]
     for directory in ("/home", "/root", "/srv", "/mnt", "/media", "/opt", "/tmp", "/var/tmp"):
