@@ -142,6 +142,7 @@ def test_it_waits_for_a_late_push(empty: Workspace) -> None:
         *("AWS_CONFIG_FILE", "KUBECONFIG", "TAR_OPTIONS", "gh_pager", "BORG_PASSCOMMAND", "SBT_OPTS"),
         *("DBUS_SESSION_BUS_ADDRESS", "PS2", "ERL_AFLAGS", "spark_home", "LIBGL_DRIVERS_PATH"),
         *("NULLCMD", "RPROMPT", "GNUMAKEFLAGS", "PYTEST_ADDOPTS", "IPYTHONDIR", "FLASK_APP", "pyenv_root"),
+        *("UV_PYTHON", "ssh_sk_helper", "KUBECTL_EXTERNAL_DIFF", "SSH_SK_PROVIDER", "APT_CONFIG", "IRBRC", "GOAUTH"),
     ],
 )
 def test_a_variable_that_changes_what_programs_load(start_broker: StartBroker, name: str) -> None:
