@@ -169,6 +169,9 @@ def test_doctor_waits_for_no_file_of_the_repository(
     repository: pathlib.Path, monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:
     monkeypatch.chdir(repository)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    if setting:
+        monkeypatch.setattr(git_command, "GIT_SECONDS", 60)  # as git ends, however busy the machine is
     config = repository / ".git/config"
     config.unlink()
     if setting:
