@@ -95,10 +95,11 @@ def _let_read(directory: int, name: str, folder: str, reader: int, done: list[st
         found = os.fstat(file)
         if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or _may(file, reader, READ):
             return  # the broker says what is wrong with a manifest that is not a file of its own
+        entries = _entries(file, ATTRIBUTE)
         # setfacl(1) would have new files allow what the directory's mode does, whatever the umask.
         inherited = _entries(directory, DEFAULT_ATTRIBUTE)
-        others = _limited(inherited, reader) if inherited else [f"g::{_text(found.st_mode >> 3)}", "o::-"]
-        _set(file, path, [f"u:{READER}:r", *_limited(_entries(file, ATTRIBUTE), reader)], done)
+        others = _limited(inherited, reader) if inherited else [f"g::{_text(_of_group(entries, found))}", "o::-"]
+        _set(file, path, [f"u:{READER}:r", *_limited(entries, reader)], done)
         _set(directory, folder, [f"d:{entry}" for entry in (f"u:{READER}:r", *others)], done)
     finally:
         os.close(file)
@@ -124,6 +125,11 @@ def _entries(descriptor: int, attribute: str) -> list[tuple[int, int, int]]:
 
 def _mask(entries: list[tuple[int, int, int]]) -> int:
     return next((allowed for tag, allowed, _ in entries if tag == _MASK), 7)
+
+
+def _of_group(entries: list[tuple[int, int, int]], found: os.stat_result) -> int:
+    """What the owning group may do: with an ACL, the mode has the mask in that place."""
+    return next((allowed & _mask(entries) for tag, allowed, _ in entries if tag == _OWNING_GROUP), found.st_mode >> 3)
 
 
 def _limited(entries: list[tuple[int, int, int]], reader: int) -> list[str]:

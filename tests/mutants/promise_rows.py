@@ -201,9 +201,10 @@ PROMISES = (
     ),
     Mutant(ACL, 'f"u:{READER}:x"', '"o:x"', FIX_ACL),
     Mutant(ACL, ", *_limited(_entries(directory, ATTRIBUTE), reader)]", "]", READER_ACCESS),
-    Mutant(ACL, ", *_limited(_entries(file, ATTRIBUTE), reader)]", "]", READER_ACCESS),
+    Mutant(ACL, ", *_limited(entries, reader)]", "]", READER_ACCESS),
     Mutant(ACL, "others = _limited(inherited, reader) if inherited", "others = [] if inherited", READER_ACCESS),
-    Mutant(ACL, '[f"g::{_text(found.st_mode >> 3)}", "o::-"]', "[]", READER_ACCESS),
+    Mutant(ACL, '[f"g::{_text(_of_group(entries, found))}", "o::-"]', "[]", READER_ACCESS),
+    Mutant(ACL, "_text(_of_group(entries, found))", "_text(found.st_mode >> 3)", READER_ACCESS),
     # --- manifests
     Mutant(
         CHILD,

@@ -6,7 +6,6 @@ import os
 import pwd
 import shutil
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,7 +33,7 @@ def rights(user: str, path: pathlib.Path) -> str:
     opened = os.open(path, os.O_PATH)
     try:
         done = subprocess.run(
-            [sys.executable, "-ISc", TRY, str(opened)],
+            ["/usr/bin/python3", "-ISc", TRY, str(opened)],  # .venv may be below a closed home
             stdout=subprocess.PIPE,
             text=True,
             user=entry.pw_uid,
@@ -91,4 +90,17 @@ def test_new_files_beside_the_manifest_allow_others_no_more_than_it_does(closed:
         (folder / "new").write_text("made since")
     finally:
         os.umask(before)
+    assert (rights(OTHER, folder / "new"), rights(READER, folder / "new")) == ("", "r")
+
+
+@pytest.mark.takes_root("another user's rights")
+def test_the_mask_of_a_manifest_is_not_taken_for_its_groups_rights(closed: pathlib.Path) -> None:
+    folder = closed / ".devcontainer"
+    group = pwd.getpwnam(OTHER).pw_gid
+    acl("-m", "u:1234:r,g::-", folder / "remo-broker.toml")
+    os.chown(folder, 0, group)
+    folder.chmod(0o2755)  # new files are of its group
+    reader_access.grant(str(closed))
+    (folder / "new").write_text("made since")
+    assert (folder / "new").stat().st_gid == group
     assert (rights(OTHER, folder / "new"), rights(READER, folder / "new")) == ("", "r")
