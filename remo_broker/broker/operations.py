@@ -101,6 +101,7 @@ class Operations(ManifestOperations):
         self._locks = KeyLocks(loop)
         self._left_on_disk: set[str] = set()
         """Projects that were unregistered while the state could not be saved."""
+        self._save_due = False
         self._watchers = project_listeners.server.watchers
         self._expiry = ExpiryTimer(loop, broker, changed)
 
@@ -230,9 +231,13 @@ class Operations(ManifestOperations):
         return not self._left_on_disk
 
     def _save_later(self) -> None:
+        if self._save_due:
+            return
+        self._save_due = True
         self._loop.after(SAVE_AGAIN_SECONDS, lambda: self._loop.start(self._save_again()))
 
     def _save_again(self) -> Job:
+        self._save_due = False
         yield from self._locks.acquire(CHANGES)
         try:
             if self._left_on_disk:
