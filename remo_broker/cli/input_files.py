@@ -49,15 +49,19 @@ def read_with_owner(path: str, limit: int = MAX_PUSH) -> tuple[bytes, int | None
     descriptor = 0 if path == "/dev/stdin" else int(found.group(1)) if found else None
     if descriptor is not None:
         return read_descriptor(descriptor, path, limit), None
+    linker = None
     try:
         if path.startswith("/proc/"):  # whose links may lead into another mount namespace
-            opened, linker = os.open(path, _FLAGS), None
+            opened = os.open(path, _FLAGS)
         else:
             target, linker = followed(path)
             with RightsOf(os.geteuid() if linker is None else linker):
                 opened = _open("/", target.split("/")[1:])
     except OSError as error:
-        raise InputFault(path, os.strerror(error.errno or 0)) from None
+        hint = None
+        if linker is not None and error.errno == errno.EACCES and os.geteuid() == 0:
+            hint = "another user's link leads there, and that user may not read it; give the path of the file itself"
+        raise InputFault(path, os.strerror(error.errno or 0), hint=hint) from None
     try:
         file = _check_regular(opened, path)
         if linker is not None:

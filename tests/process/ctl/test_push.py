@@ -168,6 +168,7 @@ def test_root_follows_another_users_link_only_to_what_that_user_may_read(
     for operand in (theirs / "env-{}", theirs / "dir-{}", f"A=@{theirs}/value-{{}}", theirs / "up/{}/.env"):
         served.says("push", str(operand).format("theirs"))
         assert "ermission denied" in refused(served.run("push", str(operand).format("roots")), 1)
+    assert "another user's link" in refused(served.run("push", theirs / "env-roots"), 1)
     served.says("push", roots / ".env")
 
 
