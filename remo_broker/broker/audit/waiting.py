@@ -26,7 +26,7 @@ class _Queue:
     def __init__(self, project: str) -> None:
         self.project = project
         self.grants: dict[bytes, deque[int]] = {}
-        """By secret; all records without a project are together."""
+        """By secret; all records of the control plane without one are together."""
         self.granted = 0
         """How many there are."""
         self.others: deque[int] = deque()
