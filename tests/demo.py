@@ -25,6 +25,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import remo_broker.bus  # noqa: F401 - before the first import of dbus-next: see there
 from remo_broker.protocol.audit_records import Decision, Event
 from tests.support.broker import LAUNCH
 from tests.support.bus import unix_address

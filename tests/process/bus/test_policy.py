@@ -29,6 +29,7 @@ STAND_IN = ("setpriv", "--reuid=1", "--regid=1", "--clear-groups")  # "daemon" w
 # three signals.
 _LISTENER = f"""
 import asyncio, sys
+import remo_broker.bus
 from dbus_next import Message, MessageType
 from dbus_next.aio import MessageBus
 
@@ -53,6 +54,7 @@ asyncio.run(listen())
 # the service's, then one that is.
 _FORGER = f"""
 import asyncio, sys
+import remo_broker.bus
 from dbus_next import Message, MessageType
 from dbus_next.aio import MessageBus
 

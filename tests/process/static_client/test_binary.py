@@ -15,6 +15,7 @@ import pytest
 from remo_broker.build import static_client
 from tests.support import programs
 from tests.support.broker import NOBODY
+from tests.support.host_memory import require_mlock
 from tests.support.machine import poll, unavailable
 from tests.support.scripted_peer import HOLD, NEXT, PONG, ScriptedPeer, value
 
@@ -116,6 +117,7 @@ def test_its_own_user_cannot_trace_it(waiting: int) -> None:
 
 
 def test_its_memory_is_locked(waiting: int) -> None:
+    require_mlock()
     status = pathlib.Path(f"/proc/{waiting}/status").read_text()
     locked = next(line.split()[1] for line in status.splitlines() if line.startswith("VmLck:"))
     assert int(locked) >= 190, "the reply, what git asks, and the output"
