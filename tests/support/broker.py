@@ -285,6 +285,7 @@ class Broker:
         """Send SIGTERM; it must exit cleanly, unless it was just about to go by itself."""
         if self._process is not None and self._process.poll() is None:
             self.signal(signal.SIGTERM)
+            self.signal(signal.SIGCONT)  # a test may have stopped it, and then failed or been skipped
             status = self.wait()
             assert status == 0 or (status == IDLE_STATUS and self.config.get("idle_exit_seconds"))
 
