@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sysconfig
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,15 +24,17 @@ MACHINE, CONTAINER = "a" * 32, "b" * 32
 NOBODY = 65534
 UID, GID = 4242, 4343
 
-# The host's journals and its users, for one command, which finds the code where all users may read it.
-# $1: the directory that has them; $2: the package.
+# The host's journals and its users, for one command, which finds the code where all users may read it,
+# though it may be below a closed home. $1: the directory that has them; $2: the package; $3: those that it
+# takes.
 _HOST = """
 cp -a /etc "$1/etc" && cd "$1" && cat passwd >>etc/passwd && cat group >>etc/group && cat machine-id >etc/machine-id
 mount --bind etc /etc
 [ ! -d /run/log/journal ] || mount -t tmpfs none /run/log
 mount -t tmpfs none /var/log && mkdir /var/log/journal && mount --bind journal /var/log/journal
 mount -t tmpfs none /mnt && mkdir /mnt/remo_broker && mount --bind "$2" /mnt/remo_broker
-cd /; shift 2; exec "$@"
+mkdir /mnt/packages && mount --bind "$3" /mnt/packages
+cd /; shift 3; exec "$@"
 """
 
 
@@ -80,9 +83,10 @@ class Host:
             "sh",
             str(self._directory),
             f"{REPOSITORY}/remo_broker",
+            sysconfig.get_path("platlib"),
             *command,
         ]
-        code = programs.environment({"PYTHONPATH": "/mnt"})
+        code = programs.environment({"PYTHONPATH": "/mnt:/mnt/packages"})
         return subprocess.run(inside, capture_output=True, env=code, check=False)
 
 
