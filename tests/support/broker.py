@@ -286,8 +286,7 @@ class Broker:
         if self._process is not None and self._process.poll() is None:
             self.signal(signal.SIGTERM)
             self.signal(signal.SIGCONT)  # a test may have stopped it, and then failed or been skipped
-            status = self.wait()
-            assert status == 0 or (status == IDLE_STATUS and self.config.get("idle_exit_seconds"))
+            assert self.wait() in (0, IDLE_STATUS if self.config.get("idle_exit_seconds") else 0)
 
     def close(self) -> None:
         """End it, whatever the test's outcome."""
