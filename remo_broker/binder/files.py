@@ -148,8 +148,14 @@ def _make_directory(path: str, mode: int) -> None:
     try:
         os.mkdir(path)
     except FileExistsError:
-        if _kind(path) != stat.S_IFDIR:
+        found = os.lstat(path).st_mode
+        if not stat.S_ISDIR(found):
             raise Unavailable(f"{path}: it is not a directory; remove it: rm {path}") from None
+        if found & ~mode & stat.S_IRWXO:
+            # A container engine makes the source of a mount, and what is above, open to all users.
+            raise Unavailable(
+                f"{path}: it is open to other users; close it: chgrp {os.getegid()} {path} && chmod {mode:04o} {path}"
+            ) from None
     finally:
         os.umask(before)
 

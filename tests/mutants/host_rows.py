@@ -109,6 +109,12 @@ HOST = (
     ),
     Mutant(BINDER, "GATE_MODE = 0o750", "GATE_MODE = 0o755", GATE),
     Mutant(
+        BINDER,
+        "        if found & ~mode & stat.S_IRWXO:\n",
+        "        if False:\n",
+        "tests/process/sockets/test_binder.py::test_no_socket_is_made_in_a_directory_that_others_opened",
+    ),
+    Mutant(
         TMPFILES,
         "d /run/remo-broker/mount 0750",
         "d /run/remo-broker/mount 0755",

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
+import stat
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from remo_broker.binder import files
 from tests.support.machine import poll
@@ -62,3 +66,17 @@ def test_a_helper_that_cannot_pass_the_sockets_says_why_and_goes_on(directory: p
         assert "cannot pass sockets: Too many references" in reply["message"]
         # Other tests may meanwhile keep some in flight, as the same user.
         poll("the helper to pass them", lambda: ask() == ({"ok": True}, len(files.KINDS)))
+
+
+@pytest.mark.parametrize(("place", "mode"), [("mount", 0o755), ("mount/app", 0o777)])
+def test_no_socket_is_made_in_a_directory_that_others_opened(directory: pathlib.Path, place: str, mode: int) -> None:
+    """As a container engine makes what is missing of the source of a mount."""
+    (directory / "mount").mkdir(mode=0o750)
+    (directory / place).mkdir(exist_ok=True)
+    (directory / place).chmod(mode)
+    with pytest.raises(files.Unavailable, match="open to other users") as raised:
+        files.make(str(directory), files.MOUNT, "app", "/src/app", renew=False)
+    assert not (directory / "mount/app/broker.sock").exists()
+    subprocess.run(str(raised.value).partition("close it: ")[2], shell=True, check=True)
+    files.make(str(directory), files.MOUNT, "app", "/src/app", renew=False).close()
+    assert stat.S_IMODE(os.stat(directory / "mount").st_mode) == files.GATE_MODE
