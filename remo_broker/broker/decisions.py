@@ -172,21 +172,20 @@ class Decisions:
         project = grant.project
         project.fetches_allowed += 1
         project.last_fetch = now
-        if grant.missing is not None:
-            project.fetches_not_found += 1
-            return grant.missing, grant.from_store
-        left = project.leases.until.get(grant.name, 0.0) - now
-        if grant.expiry is None:
-            at_most = None
-        else:
+        if grant.may_miss:
+            missing = grant.missing
             # Even within a lease. After the clock was set or the machine suspended, the lease is too
             # long, and this get may come before the timer's event.
-            at_most = store.clocks.usec_left(grant.expiry) / 1e6
-            if at_most <= 0:
-                return self._miss(grant, EXPIRED), grant.from_store
+            if missing is None and grant.expiry is not None and store.clocks.usec_left(grant.expiry) <= 0:
+                missing = self._miss(grant, EXPIRED)
+            if missing is not None:
+                project.fetches_not_found += 1
+                return missing, grant.from_store
+        left = project.leases.until.get(grant.name, 0.0) - now
         if left > 0:
             head = grant.from_cache
         else:
+            at_most = None if grant.expiry is None else store.clocks.usec_left(grant.expiry) / 1e6
             left = project.leases.begin(grant.name, now, at_most)
             head = grant.from_store
         literal = store.snapshot.literals[grant.name]  # type: ignore[union-attr]  # not missing, so there is one
@@ -215,6 +214,7 @@ class Decisions:
         grant.tail = VALUE_TAIL % store.generation
         grant.seconds = -1
         grant.expiry = snapshot.expiries.get(name)
+        grant.may_miss = grant.expiry is not None
         if grant.expiry is not None:
             grant.tail = EXPIRING_TAIL % (store.generation, timestamp(grant.expiry.wall_usec).encode("ascii"))
         grant.from_store = self._head(project, name, verdict, Backend.STORE)
@@ -223,6 +223,7 @@ class Decisions:
     def _miss(self, grant: Grant, verdict: Verdict) -> bytes:
         """Answer gets of an allowed name as missing until the store changes."""
         grant.missing = MISSING_REPLIES[verdict]
+        grant.may_miss = True
         grant.from_store = self._head(grant.project, grant.name, verdict, Backend.STORE)
         return grant.missing
 

@@ -131,6 +131,7 @@ class Grant:
         "from_cache",
         "from_store",
         "head",
+        "may_miss",
         "missing",
         "name",
         "project",
@@ -152,6 +153,8 @@ class Grant:
         self.expiry: Expiry | None = None
         self.missing: bytes | None = None
         """The whole reply while the broker does not hold the secret."""
+        self.may_miss = False
+        """Whether it has an `expiry` or is `missing`: most have neither."""
         self.from_store = b""
         self.from_cache = b""
 

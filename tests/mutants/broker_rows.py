@@ -85,8 +85,8 @@ BROKER = (
     ),
     Mutant(
         "remo_broker/broker/decisions.py",
-        "            if at_most <= 0:\n",
-        "            if left <= 0 and at_most <= 0:\n",
+        "            if missing is None and grant.expiry",
+        "            if now > project.leases.until.get(grant.name, 0.0) and missing is None and grant.expiry",
         "tests/unit/broker/secrets/test_expiry.py::test_a_get_before_the_timer_fires_gets_no_expired_secret",
     ),
     Mutant(

@@ -149,6 +149,7 @@ def test_a_get_before_the_timer_fires_gets_no_expired_secret(expiring: Expiring,
     assert expiring.get()["ok"]
     setattr(expiring.time, clock, getattr(expiring.time, clock) + 61 * SECOND)
     assert expiring.has_ended()
+    assert expiring.project.fetches_not_found == 1
     assert expiring.get("STAYS")["ok"]
 
 
