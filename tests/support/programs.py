@@ -14,7 +14,7 @@ import termios
 import time
 from typing import TYPE_CHECKING
 
-from tests.support.machine import REPOSITORY
+from tests.support.machine import REPOSITORY, unavailable
 
 if TYPE_CHECKING:
     import pathlib
@@ -26,6 +26,13 @@ TERMINAL_ROWS, TERMINAL_COLUMNS = 40, 120
 
 SECRET = "remo_broker.secret"
 BROKERCTL = "remo_broker.ctl"
+
+
+def require_ascii_path() -> None:
+    """Skip a test in another locale where Python, which encodes paths as the locale does, could
+    not find this tree."""
+    if not str(REPOSITORY).isascii():
+        unavailable("Python finds no module of this tree in that locale: the tree's path is not ASCII")
 
 
 def command(module: str, *arguments: str | os.PathLike[str]) -> list[str]:

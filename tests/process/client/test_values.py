@@ -7,6 +7,7 @@ import json
 import pathlib
 import pickle
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -182,7 +183,7 @@ def test_the_librarys_types_are_exported(tmp_path: pathlib.Path) -> None:
     (tmp_path / "site").mkdir()
     shutil.copytree(REPOSITORY / "remo_broker", tmp_path / "site/remo_broker")
     # On the path of an installed package, not of the sources.
-    (tmp_path / "python").write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path}/site exec {sys.executable} "$@"\n')
+    (tmp_path / "python").write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path}/site exec {shlex.quote(sys.executable)} "$@"\n')
     (tmp_path / "python").chmod(0o755)
     done = subprocess.run(
         [

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -178,7 +179,7 @@ def test_a_fifo_is_refused_and_a_pipe_is_read(served: CommandLine, directory: pa
     os.mkfifo(directory / "fifo")
     assert "is a FIFO" in refused(served.run("push", directory / "fifo"), 1)
     assert "is a FIFO" in refused(served.run("push", f"A=@{directory}/fifo"), 1)
-    words = " ".join(programs.command(programs.BROKERCTL, f"--socket={served.broker.admin}", "push"))
+    words = shlex.join(programs.command(programs.BROKERCTL, f"--socket={served.broker.admin}", "push"))
     script = f"{words} <(sleep 0.2; echo A=one) B=@<(printf two) && echo C=3 | {words} /dev/stdin"
     done = subprocess.run(["bash", "-c", script], env=programs.environment(), capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")

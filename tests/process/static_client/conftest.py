@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shlex
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -42,7 +43,7 @@ def installed(alone: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> 
     (root / "bin/remo-secret").write_bytes(alone.read_bytes())
     (root / "bin/remo-secret").chmod(0o755)
     python = root / "lib/remo-broker/remo-secret"
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m remo_broker.secret "$@"\n')
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -P -m remo_broker.secret "$@"\n')
     python.chmod(0o755)
     return root / "bin/remo-secret"
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.programs import require_ascii_path
+
 if TYPE_CHECKING:
     from tests.process.secret.tools.conftest import ToolSetup
 
@@ -57,6 +59,7 @@ def test_no_broker(place: ToolSetup, tool: str) -> None:
 @pytest.mark.parametrize("locale", ["C", "en_US.iso88591"])
 def test_text_is_utf8_in_every_locale(place: ToolSetup, locale: str) -> None:
     """Tools read UTF-8, even if the locale has no such characters."""
+    require_ascii_path()
     place.broker.push(
         {"aws": {"aws_access_key_id": "A", "aws_secret_access_key": "\u00e4\u20ac"}, "KUBE_TOKEN": "\u20ac"}
     )

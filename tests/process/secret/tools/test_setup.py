@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.machine import REPOSITORY
+from tests.support.programs import require_ascii_path
 
 if TYPE_CHECKING:
     from tests.process.secret.tools.conftest import ToolSetup
@@ -159,6 +160,7 @@ def test_tokens_in_the_users_files_are_not_shown(place: ToolSetup) -> None:
 
 
 def test_text_of_any_language_stays_in_every_locale(place: ToolSetup) -> None:
+    require_ascii_path()
     before = "[user]\n\tname = J\u00f6rg \u20ac\n".encode() + b"\temail = \xff\n"
     (place.home / ".gitconfig").write_bytes(before)
     for locale in ("C", "en_US.iso88591"):

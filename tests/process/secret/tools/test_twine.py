@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import shlex
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ def test_the_recipe_for_twine(place: ToolSetup) -> None:
             wheel.writestr(f"zq-1.dist-info/{name}", text)
     [recipe] = place.page("twine")
     with contextlib.closing(RecordingServer(lambda _: Answer(200))) as server:
-        command = recipe.replace("twine upload", f"{twine} upload --non-interactive")
+        command = recipe.replace("twine upload", f"{shlex.quote(str(twine))} upload --non-interactive")
         env = {"TWINE_REPOSITORY_URL": f"http://{server.host}/legacy/"}
         done = place.run("sh", "-c", command, **env)
         assert done.returncode == 0, done.stdout + done.stderr
