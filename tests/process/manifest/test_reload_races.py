@@ -29,6 +29,14 @@ def asked(broker: Broker, request: dict[str, Any]) -> threading.Thread:
     return thread
 
 
+def connected(path: str) -> Link | None:
+    """None until a socket listens there, which is made first."""
+    try:
+        return Link(path)
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
+
+
 @pytest.mark.parametrize("request_after", ["replace", "unregister"])
 def test_a_socket_that_a_reload_makes_is_not_served_for_another_registration(
     start_broker: StartBroker, helpers: Helpers, request_after: str
@@ -43,8 +51,9 @@ def test_a_socket_that_a_reload_makes_is_not_served_for_another_registration(
         helpers.hold()
         reload = asked(broker, {"op": "reload", "name": "app"})
         inside = f"/proc/self/fd/{mounted}/broker.sock"
-        poll("the reload to make a socket", lambda: os.path.exists(inside))
-        with Link(inside) as container:
+        container = poll("the reload to make a socket", lambda: connected(inside))
+        assert container is not None
+        with container:
             helpers.says = SHOWN | {"allowlist": ["PRECIOUS"], "hosts": {}, "bindings": {}}
             register = {"op": "register", "name": "app", "project_path": "/two/app", "replace": True}
             if request_after == "unregister":
