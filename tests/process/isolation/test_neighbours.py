@@ -70,7 +70,7 @@ def broker() -> Iterator[Broker]:
         broker = Broker(directory, projects=projects, listeners={"client-unregistered": unregistered})
         with unregistered, contextlib.closing(broker):
             broker.start()
-            poll("the broker to listen", broker.admin.exists)
+            poll("the broker to listen", broker._listens)
             broker.push({"ALLOWED": "x" * 4000, "TOKEN": "value"})
             yield broker
 
