@@ -24,7 +24,8 @@ class Units:
         path = self.directory / f"{project or kind}.sock"
         if kind == "mount":
             path = self.directory / "mount" / project / "broker.sock"
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.parent.mkdir(0o750, exist_ok=True)  # the gate
+            path.parent.mkdir(exist_ok=True)
         self.sockets[name] = listen(path)
 
     def close(self) -> None:
