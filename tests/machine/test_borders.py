@@ -310,6 +310,7 @@ def test_silent_connections_of_a_wrong_uid_are_recorded(machine: Machine, operat
     poll("all to be recorded", lambda: counted() == {str(uid): 16, str(other): 1})
 
 
+@pytest.mark.usefixtures("loopback")
 def test_a_descriptor_that_takes_long_to_close_delays_no_client(
     machine: Machine, operator: Operator, guest: str
 ) -> None:
