@@ -29,9 +29,9 @@ HEAVY = {"contextlib", "enum", "functools", "importlib", "json", "re", "runpy", 
 # Modules that a get loads beyond the interpreter's own: 20 of ours on the way to the broker, `os`
 # with 5 that it imports, and 8 small ones of the standard library.
 MOST_MODULES = 36
-# The archive for its main and its compiled members, the standard library's directories, and two
-# modules that are neither built in nor frozen.
-MOST_OPENED = 6
+# The archive for its main and its compiled members, the standard library's directories, and a
+# module in Python that is not frozen. Which modules in C are files depends on the build.
+MOST_OPENED = 5
 # Debian's next release has this version or a later one.
 NEXT = "3.14"
 
@@ -198,7 +198,8 @@ def test_a_get_opens_only_needed_files(project: Workspace, packed: pathlib.Path,
     )
     assert done.stdout.decode() == SECRETS["TOKEN"]
     _, first, rest = trace.read_text().partition(f'"{packed}"')
-    opened = [line for line in (first + rest.partition("connect(")[0]).splitlines() if " ENOENT " not in line]
+    lines = (first + rest.partition("connect(")[0]).splitlines()
+    opened = [line for line in lines if " ENOENT " not in line and "/lib-dynload/" not in line]
     assert sum(str(packed) in line for line in opened) == 2, opened
     assert len(opened) <= MOST_OPENED, opened
 
