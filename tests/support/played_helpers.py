@@ -20,12 +20,13 @@ SHOWN |= {"allowlist": ["A", "B"], "hosts": {"h": "A"}, "bindings": {"A": [{"env
 
 class Helpers:
     """`says` is the reader's next reply. The next reply of the binder waits until `go_on` is set,
-    if `hold` has been called."""
+    if `hold` has been called; that of the reader, which then sets `reads`, if `hold_reader` has."""
 
     def __init__(self, directory: pathlib.Path) -> None:
         self.says: dict[str, Any] = SHOWN
         self.go_on = threading.Event()
-        self._holds = False
+        self.reads = threading.Event()
+        self._holds = self._holds_reader = False
         self._sockets = str(directory)
         self._listening = []
         (directory / "internal").mkdir(parents=True)
@@ -38,6 +39,9 @@ class Helpers:
 
     def hold(self) -> None:
         self._holds = True
+
+    def hold_reader(self) -> None:
+        self._holds_reader = True
 
     def _accept(self, listening: socket.socket, answer: Callable[[socket.socket], None]) -> None:
         with contextlib.suppress(OSError):
@@ -66,6 +70,10 @@ class Helpers:
 
     def _read(self, connection: socket.socket) -> None:
         connection.recv(65_536)
+        if self._holds_reader:
+            self._holds_reader = False
+            self.reads.set()
+            self.go_on.wait()
         connection.sendall(json.dumps(self.says).encode() + b"\n")
 
     def close(self) -> None:

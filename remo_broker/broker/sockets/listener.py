@@ -91,6 +91,7 @@ class Listener:
         self._early = refuse_descriptors(listening)
         """Connections made before the listener refused descriptors may be in its queue."""
         self._file = _identity(self.path) if has_file else None
+        self._rests = False
         self._loop = loop
         loop.watch(listening.fileno(), READ, self._ready)
 
@@ -145,7 +146,7 @@ class Listener:
         self._loop.after(seconds, self._resume)
 
     def _resume(self) -> None:
-        if self.socket.fileno() >= 0:
+        if self.socket.fileno() >= 0 and not self._rests:
             self._loop.change(self.socket.fileno(), READ)
             self._turn = self._loop.turns  # that it was not ready meanwhile says nothing of its queue
 
@@ -154,6 +155,11 @@ class Listener:
         """Whether the path still names the socket file that it named when the broker got the
         listener."""
         return self._file is not None and self._file == _identity(self.path)
+
+    def rest(self) -> None:
+        """Accept no more connections: they wait for the next broker, unless it is revoked before."""
+        self._rests = True
+        self._loop.forget(self.socket.fileno())
 
     def revoke(self) -> None:
         """Shut it down for all its holders, and close it here."""

@@ -127,7 +127,7 @@ class ProjectListeners:
         self._listeners.setdefault(name, ProjectSockets()).listeners.append((kind, listener))
         self._listener_count += 1
         if self._stopped:  # registered while the broker stops; clients wait for the next broker
-            listener.close()
+            self._accept_no_more(listener)
 
     def open_at_start(self, name: str, owner: str) -> None:
         """Create the missing sockets of a registered project. Raises `Refused`."""
@@ -183,13 +183,20 @@ class ProjectListeners:
         return names
 
     def stop(self) -> None:
-        """Accept no more connections; systemd keeps the sockets that it holds."""
+        """Accept no more connections; systemd keeps the sockets that it holds. An operator's request
+        that is being answered may still revoke them."""
         self._stopped = True
         for endpoint in self._listeners.values():
             for _, listener in endpoint.listeners:
                 if not self._manager.is_there:
                     listener.take_waiting()
-                listener.close()
+                self._accept_no_more(listener)
+
+    def _accept_no_more(self, listener: Listener) -> None:
+        if self._manager.is_there or listener.held_by_unit:
+            listener.rest()  # closed, it could not be revoked
+        else:
+            listener.close()
 
     def unserved(self, name: str) -> str | None:
         """The path of a socket of the project that clients cannot connect to, or None."""

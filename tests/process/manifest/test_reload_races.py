@@ -1,7 +1,9 @@
-"""Operators' requests that come while a reload waits for one of the broker's helpers."""
+"""What comes while an operator's request waits for one of the broker's helpers: other requests, and
+a stop."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -10,13 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.broker import Link, registration
+from tests.support.broker import WAIT_SECONDS, Link, ask, registration
 from tests.support.machine import poll
 from tests.support.played_helpers import SHOWN
+from tests.support.units import Units
 
 if TYPE_CHECKING:
+    import pathlib
+
     from tests.conftest import StartBroker
     from tests.support.broker import Broker
+    from tests.support.notify import NotifySocket
     from tests.support.played_helpers import Helpers
 
 # How long another request may overtake the reload, which it must not.
@@ -69,6 +75,42 @@ def test_a_socket_that_a_reload_makes_is_not_served_for_another_registration(
                 container.ask({"op": "get", "name": "PRECIOUS"})
     finally:
         os.close(mounted)
+
+
+@pytest.mark.parametrize("has_file", [True, False], ids=["at its path", "elsewhere"])
+def test_a_unit_s_socket_is_not_served_for_what_is_registered_while_the_broker_stops(
+    start_broker: StartBroker, helpers: Helpers, notify: NotifySocket, directory: pathlib.Path, has_file: bool
+) -> None:
+    """systemd passes it to the next broker, and a container of the former project has it mounted."""
+    with contextlib.closing(Units(directory)) as units:
+        for name in ("admin", "status", "client-app"):
+            units.add(name)
+        notify.attend()
+        first = registration("app", "A", project_path="/one/app")
+        broker = start_broker(projects=[first], listeners=units.sockets, notify=notify)
+        mounted = os.open(broker.project("app"), os.O_PATH)
+        try:
+            helpers.says = SHOWN | {"allowlist": ["A"], "hosts": {}, "bindings": {}}
+            if not has_file:
+                broker.project("app").unlink()
+                assert broker.ask({"op": "reload", "name": "app"})["ok"]
+            helpers.says |= {"allowlist": ["PRECIOUS"]}
+            helpers.hold_reader()
+            register = {"op": "register", "name": "app", "project_path": "/two/app", "replace": True}
+            another = asked(broker, register)
+            assert helpers.reads.wait(WAIT_SECONDS)
+            broker.signal(signal.SIGTERM)
+            notify.wait_for(STOPPING="1")
+            helpers.go_on.set()
+            another.join()
+            assert broker.wait() == 0
+            broker = start_broker(listeners=[*units.sockets.items(), *notify.listeners()], notify=notify)
+            broker.push({"PRECIOUS": "p"})
+            assert broker.get("PRECIOUS", "app")["value"] == "p"
+            with pytest.raises(ConnectionRefusedError):
+                ask(f"/proc/self/fd/{mounted}", {"op": "get", "name": "PRECIOUS"})
+        finally:
+            os.close(mounted)
 
 
 def test_without_free_descriptors_a_reload_says_so_and_the_next_one_works(
