@@ -310,7 +310,7 @@ class Daemon:
             and not self.admin_server.connections
             and not self.credential_server.connections
             and not self.writer.busy
-            and self.operations.all_saved
+            and not self.operations.unsaved
             and not self.reloads.busy
             and self.trail.healthy
             and self.project_listeners.only_held_by_manager
@@ -329,6 +329,7 @@ class Daemon:
         self.admin_server.dismiss()
         self.credential_server.stop()
         self.status_server.stopping(idle=idle)
+        self.operations.unsaved.save_before_exit(partial(self._log, PRIORITY_WARNING))
         # Connections end by themselves within this time; the state file or systemd may take longer.
         self._deadline = monotonic() + PEER_SECONDS
         self._audit_deadline = monotonic() + AUDIT_DRAIN_SECONDS
@@ -340,6 +341,7 @@ class Daemon:
             and not self.admin_server.connections
             and not self.credential_server.connections
             and not self.writer.busy
+            and not self.operations.unsaved.busy
             and not self.manager.lacks_listeners
         )
         now = monotonic()

@@ -19,6 +19,7 @@ from remo_broker.broker.refusals import Refused, protocol_error
 from remo_broker.broker.secrets.memory import trim
 from remo_broker.broker.secrets.strict_json import forget
 from remo_broker.broker.sockets.watch import StoreStream
+from remo_broker.broker.unsaved import Unsaved
 from remo_broker.protocol import audit_records, paths
 from remo_broker.protocol.audit_records import Event
 from remo_broker.protocol.clock import now_usec, timestamp
@@ -72,8 +73,6 @@ if TYPE_CHECKING:
 # From this many freed secrets on, it pays to return their memory to the kernel, which takes up to a
 # few milliseconds.
 MANY_SECRETS = 10_000
-# How often to try again to save that a project was unregistered.
-SAVE_AGAIN_SECONDS = 5.0
 
 
 class Operations(ManifestOperations):
@@ -99,9 +98,7 @@ class Operations(ManifestOperations):
         self._report = report
         self._changed = changed
         self._locks = KeyLocks(loop)
-        self._left_on_disk: set[str] = set()
-        """Projects that were unregistered while the state could not be saved."""
-        self._save_due = False
+        self.unsaved = Unsaved(loop, self._locks, lambda: self._save({}))
         self._watchers = project_listeners.server.watchers
         self._expiry = ExpiryTimer(loop, broker, changed)
 
@@ -204,7 +201,7 @@ class Operations(ManifestOperations):
         name = request.name
         yield from self._locks.acquire(CHANGES)
         try:
-            if name in self._left_on_disk:
+            if name in self.unsaved:
                 yield from self._save({})
                 return Done()
             project = self._known(name)
@@ -213,8 +210,8 @@ class Operations(ManifestOperations):
             except Refused as refusal:
                 # What fills the disk may be the project: it loses its socket all the same.
                 yield from self._end(project, call.peer)
-                self._left_on_disk.add(name)
-                self._save_later()
+                self.unsaved.add(name)
+                self.unsaved.save_later()
                 raise Refused(
                     refusal.code,
                     refusal.reason,
@@ -224,28 +221,6 @@ class Operations(ManifestOperations):
         finally:
             self._locks.release(CHANGES)
         return Done()
-
-    @property
-    def all_saved(self) -> bool:
-        """Whether a restart would serve no project that was unregistered."""
-        return not self._left_on_disk
-
-    def _save_later(self) -> None:
-        if self._save_due:
-            return
-        self._save_due = True
-        self._loop.after(SAVE_AGAIN_SECONDS, lambda: self._loop.start(self._save_again()))
-
-    def _save_again(self) -> Job:
-        self._save_due = False
-        yield from self._locks.acquire(CHANGES)
-        try:
-            if self._left_on_disk:
-                yield from self._save({})
-        except Refused:
-            self._save_later()
-        finally:
-            self._locks.release(CHANGES)
 
     def _end(self, project: Project, peer: Peer) -> Generator[Later | None, Any, None]:
         """Stop serving a project. Call this with the lock on `CHANGES`."""
@@ -350,7 +325,7 @@ class Operations(ManifestOperations):
         self._writer.save([one for one in state.values() if one is not None], done.set)
         error = yield done
         if error is None:
-            self._left_on_disk.clear()
+            self.unsaved.clear()
             return
         raise Refused(
             Code.INTERNAL_ERROR,

@@ -49,9 +49,27 @@ PROMISES = (
     ),
     Mutant(
         "remo_broker/broker/operations.py",
-        "                yield from self._end(project, call.peer)\n                self._left_on_disk.add(name)\n                self._save_later()\n",
+        "                yield from self._end(project, call.peer)\n                self.unsaved.add(name)\n                self.unsaved.save_later()\n",
         "",
         "tests/process/sockets/test_registering.py::test_a_project_loses_its_socket_even_if_that_cannot_be_saved",
+    ),
+    Mutant(
+        "remo_broker/broker/unsaved.py",
+        "        if not self._due:\n",
+        "        if True:\n",
+        "tests/unit/broker/test_unsaved.py::test_it_tries_once_at_a_time_however_many_projects_there_are",
+    ),
+    Mutant(
+        "remo_broker/broker/daemon.py",
+        "        self.operations.unsaved.save_before_exit(partial(self._log, PRIORITY_WARNING))\n",
+        "",
+        "tests/process/sockets/test_registering.py::test_a_stop_tries_once_more_to_save_what_was_unregistered",
+    ),
+    Mutant(
+        "remo_broker/broker/sockets/project_listeners.py",
+        "            listener.rest()  # closed, it could not be revoked\n",
+        "            listener.close()\n",
+        "tests/process/manifest/test_reload_races.py",
     ),
     Mutant(
         "remo_broker/cli/input_files.py",

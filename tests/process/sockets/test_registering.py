@@ -237,6 +237,22 @@ def test_a_project_loses_its_socket_even_if_that_cannot_be_saved(
     poll("the broker to save it", lambda: registered() == [])
 
 
+@pytest.mark.parametrize("full", [False, True], ids=["room again", "still full"])
+def test_a_stop_tries_once_more_to_save_what_was_unregistered(
+    broker: Broker, project: pathlib.Path, full: bool
+) -> None:
+    register(broker, project)
+    obstacle = broker.state / "registrations.json.new"
+    obstacle.mkdir()
+    assert broker.ask({"op": "unregister", "name": "myrepo"})["reason"] == "state_unwritable"
+    if not full:
+        obstacle.rmdir()
+    broker.stop()
+    stored = json.loads((broker.state / "registrations.json").read_text())["projects"]
+    said = [one for one in broker.notes() if "myrepo" in one and "next start" in one]
+    assert (len(stored), len(said)) == (int(full), int(full))
+
+
 def test_a_registration_that_cannot_be_saved_is_refused(broker: Broker, project: pathlib.Path) -> None:
     obstacle = broker.state / "registrations.json.new"
     obstacle.mkdir()
