@@ -4,6 +4,11 @@ It gets two mounts: the directory of the project's socket, which stays valid whe
 bound again, and the registered manifest, read-only over the project's own copy. If either is
 missing on the host, the container does not start. Engines that would create a directory for a
 missing source are told not to.
+
+Engines follow links in a mount's source, as root. Code in the container could put a link in place
+of the manifest's folder, and get any file of the host at the next start. So the folder is mounted
+as well: nothing in the container can then rename or replace it. Not in devcontainer.json, which is
+the project's own and can name any mount.
 """
 
 from __future__ import annotations
@@ -32,19 +37,24 @@ WORKSPACES = "/workspaces"
 class MountedProject:
     """A project as its containers see it. `directory` is on the host."""
 
-    __slots__ = ("directory", "manifest", "name")
+    __slots__ = ("directory", "folder", "manifest", "name")
 
     def __init__(self, name: str, directory: str) -> None:
         self.name = name
         self.directory = directory
-        self.manifest = next((f"{folder}/{file}" for folder, file in SEARCH if self._has(folder, file)), None)
-        """The path of its manifest in the directory."""
-        if self.manifest is None:
+        place = next((place for place in SEARCH if os.path.lexists(os.path.join(directory, *place))), None)
+        if place is None:
             places = ", ".join("/".join(place) for place in SEARCH)
             raise Problem(f"{directory}: no manifest", hint=f"write one of {places}")
-
-    def _has(self, folder: str, file: str) -> bool:
-        return os.path.lexists(os.path.join(self.directory, folder, file))
+        self.folder = place[0]
+        self.manifest = "/".join(place)
+        """The path of its manifest in the directory."""
+        for path in (os.path.join(directory, self.folder), os.path.join(directory, self.manifest)):
+            if os.path.islink(path):
+                raise Problem(
+                    f"{path}: a symlink, which the broker does not follow, but container engines do",
+                    hint="put the directory or file itself there",
+                )
 
     @property
     def sockets(self) -> str:
@@ -148,9 +158,12 @@ def _csv(field: str) -> str:
 
 
 def mounts(project: MountedProject) -> list[tuple[str, str]]:
-    """Host and container path of both mounts, with the project itself below `WORKSPACES`."""
-    manifest = f"{project.directory}/{project.manifest}"
-    return [(project.sockets, INSIDE), (manifest, f"{WORKSPACES}/{project.name}/{project.manifest}")]
+    """Host and container path of each mount, with the project itself below `WORKSPACES`."""
+    inside = f"{WORKSPACES}/{project.name}"
+    return [
+        (project.sockets, INSIDE),
+        *((f"{project.directory}/{path}", f"{inside}/{path}") for path in (project.manifest, project.folder)),
+    ]
 
 
 def docker(project: MountedProject) -> str:

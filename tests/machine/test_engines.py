@@ -239,6 +239,30 @@ def test_what_devcontainer_prints_is_a_file_of_settings_for_nspawn(
     assert {"broker.sock", "remo-broker.toml"} <= set(printed)
 
 
+def test_code_in_a_container_leads_its_next_start_to_no_file_of_the_host(
+    machine: Machine, operator: Operator, project: str, tree: str
+) -> None:
+    """It tries to put a link in place of what the engine mounts."""
+    directory = operator.manifest(project, list(SECRETS))
+    workspace = f"/workspaces/{project}"
+    settings = machine.run(["remo-brokerctl", "devcontainer", "--nspawn", directory]).stdout
+    machine.write("/etc/systemd/nspawn/debian.nspawn", f"{settings}\nBind={directory}:{workspace}\n")
+    machine.run(["install", "-m", "0600", "/dev/stdin", "/etc/of-root"], stdin="zqRootzq")
+    machine.run(["touch", f"{tree}/etc/of-root"])
+    replace = "mv .devcontainer was; mkdir .devcontainer; ln -sf /etc/of-root .devcontainer/remo-broker.toml"
+    read = f"cat /etc/of-root {workspace}/.devcontainer/remo-broker.toml"
+    printed = []
+    try:
+        for script in (f"cd {workspace}; {replace}; true", f"{read}; true"):
+            done = machine.run(in_a_unit(f"systemd-nspawn -q -M debian --pipe sh -c '{script}' 2>&1"))
+            printed.append(done.stdout)
+    finally:
+        machine.run(["rm", "-r", "/etc/systemd/nspawn/debian.nspawn", "/etc/of-root", directory])
+    assert "zqRootzq" not in printed[1]
+    assert "busy" in printed[0]
+    assert "schema_version" in printed[1]
+
+
 @pytest.fixture
 def images_of_the_readme(machine: Machine) -> list[Podman]:
     """The image that its lines assume: `debian:12` in podman."""

@@ -129,6 +129,18 @@ CLIENT = (
         "tests/process/ctl/test_devcontainer.py::test_each_engine_gets_the_projects_path_unchanged",
     ),
     Mutant(
+        "remo_broker/ctl/devcontainer.py",
+        "for path in (project.manifest, project.folder))",
+        "for path in (project.manifest,))",
+        "tests/machine/test_engines.py::test_code_in_a_container_leads_its_next_start_to_no_file_of_the_host",
+    ),
+    Mutant(
+        "remo_broker/ctl/devcontainer.py",
+        "            if os.path.islink(path):\n",
+        "            if False:\n",
+        "tests/process/ctl/test_devcontainer.py::test_no_engine_follows_a_link_in_place_of_the_manifest",
+    ),
+    Mutant(
         "remo_broker/ctl/devcontainer_write.py",
         "        if found != os.path.normpath(directory):\n",
         "        if False:\n",

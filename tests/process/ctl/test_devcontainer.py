@@ -84,6 +84,9 @@ def test_other_engines(project: pathlib.Path) -> None:
         ).stdout.splitlines()
         assert echoed[:3] == ["run", "--mount", f"type=bind,source={SOCKETS},target=/run/remo-broker,readonly"]
         assert f"source={manifest}," in echoed[4]
+        # The container cannot replace it by a link, which the engine would follow at the next start.
+        folder = f"source={project}/.devcontainer,target=/workspaces/myrepo/.devcontainer,readonly"
+        assert echoed[5:7] == ["--mount", f"type=bind,{folder}"]
         assert ("--group-add=keep-groups" in echoed) == (engine == "podman"), "rootless, it needs its user's group"
     for option in ("--compose", "--nspawn"):
         text = show(project, option)
@@ -103,10 +106,10 @@ def test_each_engine_gets_the_projects_path_unchanged(directory: pathlib.Path, o
         # Both parse it with Go's CSV reader, which reads these like Python's.
         (fields,) = csv.reader(io.StringIO(echoed[4], newline=""))
         assert fields[1] == f"source={project}/.devcontainer/remo-broker.toml"
-    *_, source, _target, _only, _bind, _create = show(project, "--compose").splitlines()
+    lines = show(project, "--compose").splitlines()
     # A double-quoted string of YAML is one of Python's, as far as it is used.
-    written = ast.literal_eval(source.removeprefix("        source: "))
-    assert written == f"{project}/.devcontainer/remo-broker.toml".replace("$", "$$")
+    written = [ast.literal_eval(line.partition(": ")[2]) for line in lines if line.startswith("        source: ")]
+    assert written[1] == f"{project}/.devcontainer/remo-broker.toml".replace("$", "$$")
     if "\n" in odd:  # would be lines of the project's own in root's file
         assert "line break" in refused(programs.run(programs.BROKERCTL, "devcontainer", "--nspawn", project), 1)
     else:
@@ -133,6 +136,14 @@ def test_the_question_shows_what_the_repository_names_as_text(project: pathlib.P
     found = programs.on_terminal(programs.BROKERCTL, "devcontainer", "--write", str(project), keys=b"n\n")
     assert "[y/N]" in found.text
     assert not [one for one in ("\x1b]", "\x07", "\x9b") if one in found.text]
+
+
+@pytest.mark.parametrize("linked", [".devcontainer", ".devcontainer/remo-broker.toml"])
+def test_no_engine_follows_a_link_in_place_of_the_manifest(project: pathlib.Path, linked: str) -> None:
+    (project / linked).rename(project / "moved")
+    (project / linked).symlink_to(project / "moved")
+    for option in ("--docker", "--podman", "--compose", "--nspawn", "--json=short"):
+        assert f"{linked}: a symlink" in refused(programs.run(programs.BROKERCTL, "devcontainer", option, project), 1)
 
 
 def test_a_path_that_is_not_a_project(directory: pathlib.Path) -> None:
