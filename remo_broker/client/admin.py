@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from remo_broker.client.connection import BaseClient, watch
-from remo_broker.client.errors import ConnectionLost
+from remo_broker.client.errors import BadReply, ConnectionLost
 from remo_broker.client.exchange import build, check_version, encode, parse_object, refusal_in
 from remo_broker.protocol import paths
 from remo_broker.protocol.clock import monotonic
@@ -42,6 +42,12 @@ if TYPE_CHECKING:
     from remo_broker.protocol.message import Message
 
 
+# Of a status. A page has fifteen projects if their sockets have the longest paths, and hundreds as a
+# rule; systemd keeps some two thousand projects for a broker. A listener that only claims to be one could
+# go on without end.
+MAX_STATUS_PAGES = 1000
+
+
 class StatusClient(BaseClient):
     """A client of the status socket."""
 
@@ -49,12 +55,10 @@ class StatusClient(BaseClient):
 
     def status(self) -> BrokerStatus:
         """The broker and all its projects, in as many requests as that takes."""
-        first = page = self._status_page(None)
-        projects = list(first.projects)
-        while page.projects_next is not None:
-            page = self._status_page(page.projects_next)
-            projects += page.projects
-        return BrokerStatus(**(first.__dict__ | {"projects": projects, "projects_next": None}))
+        pages = StatusPages(self.path)
+        while pages.incomplete:
+            pages.add(self._status_page(pages.after))
+        return pages.status()
 
     def _status_page(self, after: str | None) -> BrokerStatus:
         exchange = self._exchange(Status(after=after))
@@ -82,6 +86,30 @@ class StatusClient(BaseClient):
                     yield build(self.path, kind, fields)
         finally:
             watcher.close()
+
+
+class StatusPages:
+    """The pages of a status, as they come; raises `BadReply` if they would not end."""
+
+    def __init__(self, path: str) -> None:
+        self.incomplete = True
+        self.after: str | None = None
+        """What to ask for next."""
+        self._path = path
+        self._pages: list[BrokerStatus] = []
+
+    def add(self, page: BrokerStatus) -> None:
+        self._pages.append(page)
+        before, self.after = self.after, page.projects_next
+        self.incomplete = self.after is not None
+        if self.after is not None and before is not None and self.after <= before:
+            raise BadReply(self._path, "'projects_next' does not advance")
+        if self.incomplete and len(self._pages) >= MAX_STATUS_PAGES:
+            raise BadReply(self._path, f"the status has more than {MAX_STATUS_PAGES} pages")
+
+    def status(self) -> BrokerStatus:
+        projects = [project for page in self._pages for project in page.projects]
+        return BrokerStatus(**(self._pages[0].__dict__ | {"projects": projects, "projects_next": None}))
 
 
 class AdminClient(StatusClient):

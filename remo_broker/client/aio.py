@@ -8,7 +8,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from remo_broker.client.admin import AdminClient, StatusClient, push_request, register_request
+from remo_broker.client.admin import AdminClient, StatusClient, StatusPages, push_request, register_request
 from remo_broker.client.connection import BACKLOG_RETRY_SECONDS, check_listener
 from remo_broker.client.errors import BadReply, ClientError, ConnectionLost, TimedOut
 from remo_broker.client.exchange import (
@@ -171,12 +171,10 @@ class AsyncStatusClient(AsyncBaseClient):
     SOCKET = StatusClient.SOCKET
 
     async def status(self) -> replies.BrokerStatus:
-        first = page = await self._status_page(None)
-        projects = list(first.projects)
-        while page.projects_next is not None:
-            page = await self._status_page(page.projects_next)
-            projects += page.projects
-        return replies.BrokerStatus(**(first.__dict__ | {"projects": projects, "projects_next": None}))
+        pages = StatusPages(self.path)
+        while pages.incomplete:
+            pages.add(await self._status_page(pages.after))
+        return pages.status()
 
     async def _status_page(self, after: str | None) -> replies.BrokerStatus:
         exchange = await self._exchange(ops.Status(after=after))
