@@ -11,7 +11,7 @@ from remo_broker import __version__
 from remo_broker.broker import registrations, start_failure, systemd
 from remo_broker.broker.audit.journal import JournalTransport, StderrTransport
 from remo_broker.broker.audit.read_back import ReadBack
-from remo_broker.broker.audit.starts import keep_start, last_start
+from remo_broker.broker.audit.starts import StartFile, previous_fields
 from remo_broker.broker.audit.trail import AuditTrail
 from remo_broker.broker.audit.trail_timers import TrailTimers
 from remo_broker.broker.decisions import Decisions
@@ -183,8 +183,8 @@ class Daemon:
         for text in memory.shortcomings(self.arena):
             self._log(PRIORITY_WARNING, text)
         place = audit_records.place(self.trail.sink, self.trail.namespace)
-        previous = last_start(self.config.state_dir, place)
-        before = b"" if previous is None else audit_records.field(audit_records.PREVIOUS_START_FIELD, previous)
+        start_file = StartFile(self.config.state_dir, self.trail.start_id, place)
+        self.trail.waits = start_file.waits
         self.trail.write_or_keep(
             audit_records.record(
                 audit_records.Event.STARTED,
@@ -193,10 +193,10 @@ class Daemon:
                 memory_protection=self.arena.protection.value,
                 dropped=self.trail.dropped,
             )
-            + before
+            + previous_fields(self.config.state_dir, place)
             + audit_records.own_fields()
         )
-        keep_start(self.config.state_dir, self.trail.start_id, place)
+        start_file.keep()
         if self.trail.sink == JournalTransport.name:
             self._read_back.begin(strict=self.config.audit_failure == DENY)
         self.manager.ready(self.report.line())

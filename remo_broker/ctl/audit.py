@@ -58,6 +58,7 @@ TEXT_FIELDS = (
 NUMBER_FIELDS = (
     *("generation", "latency_usec", "count", "secret_count", "allowlist_size", "dropped"),
     *("peer_pid", "peer_uid", "peer_gid", "peer_owner_uid", "peer_pidfd_inode", "peer_gone", "serial"),
+    "previous_serial",
 )
 
 

@@ -13,9 +13,10 @@ from remo_broker.protocol.audit_records import JOURNAL, named_start, place
 MAX_SIZE = 512
 
 
-def last_start() -> str | None:
-    """The id of the last start; None if it is unknown, as to all but root, or if its records are
-    not in the unit's namespace."""
+def last_start() -> tuple[str, int] | None:
+    """The id of the last start, and a serial of its records that were waiting for journald when it
+    ended, or 0. None if it is unknown, as to all but root, or if its records are not in the unit's
+    namespace."""
     content = read_in_place(os.path.join(paths.STATE_DIR, paths.LAST_START_FILE), MAX_SIZE)
     if content is None or not content.isascii():
         return None

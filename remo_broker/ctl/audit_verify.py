@@ -6,7 +6,8 @@ itself sometimes writes an entry twice when it starts a new file. Those entries 
 are reported but do not count as a fault.
 
 If all records of a start are gone, no number is missing. So each start names the one before it, and
-the state names the last one.
+the state names the last one. Both also say if that one ended while journald did not accept its
+records: then its last ones are missing, at least one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ from typing import TYPE_CHECKING
 
 from remo_broker.cli.terminal import Colour
 from remo_broker.cli.times import iso, shown
-from remo_broker.protocol.audit_records import PREVIOUS_START_FIELD, SERIAL_FIELD, START_ID_FIELD, Event
+from remo_broker.protocol.audit_records import (
+    PREVIOUS_SERIAL_FIELD,
+    PREVIOUS_START_FIELD,
+    SERIAL_FIELD,
+    START_ID_FIELD,
+    Event,
+)
 from remo_broker.protocol.codes import Reason
 from remo_broker.protocol.names import counted
 
@@ -29,13 +36,14 @@ EXIT_INCOMPLETE = 1
 
 
 class Gap:
-    """Missing serials, `first` to `last`, and the times of the records around them."""
+    """Missing serials, `first` to `last` or more, and the times of the records around them."""
 
-    __slots__ = ("after", "before", "first", "last")
+    __slots__ = ("after", "before", "first", "last", "or_more")
 
-    def __init__(self, first: int, last: int, after: int, before: int) -> None:
+    def __init__(self, first: int, last: int, after: int, before: int, *, or_more: bool = False) -> None:
         self.first, self.last = first, last
         self.after, self.before = after, before
+        self.or_more = or_more
 
     def __len__(self) -> int:
         return self.last - self.first + 1
@@ -58,6 +66,8 @@ class Start:
         self.ended = False
         self.previous: str | None = None
         """The id of the start before it, if its first record is there and names one."""
+        self.waited_before = 0
+        """A serial that the start before it had reached when its last records began to wait."""
         self.machine: str | None = None
         self.dropped = 0
         """Records that the broker itself reported as lost."""
@@ -77,6 +87,7 @@ class Start:
         self.began = self.began or record.text("REMO_REASON") != Reason.NOT_STARTED.value
         if record.event == Event.STARTED.word:
             self.previous = record.text(PREVIOUS_START_FIELD)
+            self.waited_before = record.number(PREVIOUS_SERIAL_FIELD) or 0
         elif record.event == Event.STOPPED.word:
             self.ended = True
         elif record.event == Event.RECOVERED.word:
@@ -86,11 +97,11 @@ class Start:
     def begin(self) -> int:
         return min((usec for usec, _ in self.seen.values()), default=0)
 
-    def gaps(self, *, from_first: bool, up_to: int | None) -> list[Gap]:
+    def gaps(self, *, from_first: bool, up_to: int | None, waiting: int = 0) -> list[Gap]:
         """The missing serials.
 
         Counts from the first record of the start if `from_first`, and up to the serial `up_to` if
-        known.
+        known. It ended while records waited if `waiting`, which is a serial that it had reached.
         """
         serials = sorted(self.seen)
         found = []
@@ -103,6 +114,8 @@ class Start:
             expected, before = serial + 1, usec
         if up_to is not None and up_to >= expected:
             found.append(Gap(expected, up_to, before, 0))
+        elif waiting:
+            found.append(Gap(expected, max(expected, waiting), before, 0, or_more=True))
         return found
 
 
@@ -146,6 +159,15 @@ class Verification:
             found.append((last, 0))
         return found
 
+    def ended_waiting(self) -> dict[str, int]:
+        """The starts that ended while their last records waited, by id: a serial that they had
+        reached."""
+        return {
+            start.previous: start.waited_before
+            for start in self.starts.values()
+            if start.previous is not None and start.waited_before
+        }
+
 
 def verify(
     output: Output,
@@ -155,27 +177,31 @@ def verify(
     whole: bool,
     running: tuple[str, int] | None,
     bounded: bool,
-    last: str | None = None,
+    last: tuple[str, int] | None = None,
 ) -> int:
     """Report what is missing. The exit status tells whether anything is.
 
     `from_first`: the search covers each start from its first record on; `whole`: and all starts
     before. `running` is the id and the last
-    serial of the running broker, `last` the id of one that has ended. `bounded`: later records were
-    not requested.
+    serial of the running broker, `last` the id of the last one, which may have ended, and a serial of
+    its records that waited then, or 0. `bounded`: later records were not requested.
     """
     found = Verification()
     for record in records:
         found.add(record)
     if running is not None and not bounded and running[0] not in found.starts and running[1]:
         found.starts[running[0]] = Start(running[0])
+    waiting = found.ended_waiting()
+    if last is not None and not bounded and (running is None or running[0] != last[0]):
+        waiting[last[0]] = last[1]
     results = []
     for start in found.starts.values():
         up_to = running[1] if running is not None and running[0] == start.start_id and not bounded else None
-        results.append((start, start.gaps(from_first=from_first, up_to=up_to)))
+        waited = waiting.get(start.start_id, 0)
+        results.append((start, start.gaps(from_first=from_first, up_to=up_to, waiting=waited)))
     missing = sum(len(gap) for _, gaps in results for gap in gaps)
     forged = sum(len(start.forged) for start in found.starts.values())
-    lost = found.lost_starts(whole=whole, last=None if bounded else last)
+    lost = found.lost_starts(whole=whole, last=None if bounded or last is None else last[0])
     if output.json != "off":
         output.show_json(_json(found, results, running, missing, lost))
     else:
@@ -206,6 +232,7 @@ def _show(
         output.line(f"Start {start.start_id[:12]} of {shown(first)}: {counted(len(start.seen), 'record')}, {state}")
         for gap in gaps:
             numbers = f"serial {gap.first}" if len(gap) == 1 else f"serials {gap.first} to {gap.last}"
+            numbers += " or more, which waited for journald when it ended" if gap.or_more else ""
             when = f", between {shown(gap.after)} and {shown(gap.before)}"
             if not gap.after:
                 when = ", all before the first one present" if gap.before else ""
@@ -247,6 +274,7 @@ def _json(
                 "conflicting_serials": start.forged,
                 "gaps": [
                     {"first": gap.first, "last": gap.last, "after": iso(gap.after), "before": iso(gap.before)}
+                    | ({"or_more": True} if gap.or_more else {})
                     for gap in gaps
                 ],
             }

@@ -81,10 +81,14 @@ EVENT_TIME_FIELD = "REMO_EVENT_USEC"
 START_ID_FIELD = "REMO_START_ID"
 SERIAL_FIELD = "REMO_SERIAL"
 START_ID_DIGITS = 32
+# Digits of a 64-bit number.
+LONGEST_SERIAL = 20
 # The sink of an audit that goes to the journal.
 JOURNAL = "journal"
-# In the first record of a start: the id of the start before it.
+# In the first record of a start: the id of the start before it, and if that ended while journald did
+# not accept its records, a serial that it had reached then.
 PREVIOUS_START_FIELD = "REMO_PREVIOUS_START_ID"
+PREVIOUS_SERIAL_FIELD = "REMO_PREVIOUS_SERIAL"
 # REMO_REASON of denials that are only counted.
 NOT_TAKEN = "not_taken"
 LONG_NAMES = "long_names"
@@ -149,10 +153,20 @@ def place(sink: str, namespace: str | None) -> str:
     return f"{sink}:{namespace or ''}"
 
 
-def named_start(text: str, where: str) -> str | None:
-    """The id in the text of LAST_START_FILE; None if it has none, or of records elsewhere."""
-    start_id, _, found = text.strip().partition(" ")
-    return start_id if is_start_id(start_id) and found == where else None
+def last_start_text(start_id: str, where: str, waiting: int) -> str:
+    """The text of LAST_START_FILE. `waiting` is a serial of the start while its records are not
+    accepted, else 0."""
+    return f"{start_id} {where}\n" + (f"{waiting}\n" if waiting else "")
+
+
+def named_start(text: str, where: str) -> tuple[str, int] | None:
+    """The id and the `waiting` of such a text; None if it has none, or of records elsewhere."""
+    first, _, second = text.partition("\n")
+    start_id, _, found = first.partition(" ")
+    if not is_start_id(start_id) or found != where:
+        return None
+    number = second.strip()
+    return start_id, int(number) if number.isdecimal() and len(number) <= LONGEST_SERIAL else 0
 
 
 def is_start_id(text: str) -> bool:

@@ -157,6 +157,30 @@ def test_in_the_default_journal_displaced_records_are_detected(machine: Machine,
         operator.do("status")
 
 
+def test_records_that_waited_when_the_broker_was_killed_are_detected(machine: Machine, operator: Operator) -> None:
+    """Any local user can stall the default journald, and another process of the broker's user can
+    kill the broker: then nothing is left of what it served meanwhile."""
+    operator.register("waited", ["TOKEN"])
+    operator.push({"TOKEN": "value"})
+    start = operator.do("status")["audit"]["start_id"]
+    served = 0
+    with journald.stopped(machine):
+        while operator.do("status")["audit"]["queued"] < 2:
+            assert operator.get("waited", "TOKEN")["ok"]
+            served += 1
+        machine.run(["kill", "-KILL", str(operator.main_pid())], user="remo-broker")
+    poll("another broker", lambda: operator.do("status")["audit"]["start_id"] != start)
+    assert len(operator.review("--project=waited")) < served
+    done = machine.run(["remo-brokerctl", "audit", "--verify", "-j"], check=False)
+    assert done.returncode == 1
+    [ended] = [one for one in json.loads(done.stdout)["starts"] if one["start_id"] == start]
+    assert ended["gaps"][-1]["or_more"]
+    assert ended["gaps"][-1]["first"] == ended["records"] + 1
+    # It does not depend on the next start's record of it while the broker does not run.
+    machine.systemctl("stop", SERVICE)
+    assert machine.run(["remo-brokerctl", "audit", "--verify", "-j"], check=False).returncode == 1
+
+
 def test_a_hang_of_its_own_journald_is_detected(machine: Machine, operator: Operator, own_journal: None) -> None:
     operator.configure('audit_failure = "deny"\n')
     operator.register("hanging", ["TOKEN"])

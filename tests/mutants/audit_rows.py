@@ -63,20 +63,51 @@ AUDIT = (
     ),
     Mutant(
         "remo_broker/broker/daemon.py",
-        "        keep_start(self.config.state_dir, self.trail.start_id, place)\n",
+        "        start_file.keep()\n",
         "",
         NAMES_THE_ONE_BEFORE,
     ),
     Mutant(
-        "remo_broker/broker/audit/starts.py",
-        "            _overwrite(path, data)\n",
+        "remo_broker/broker/daemon.py",
+        "        self.trail.waits = start_file.waits\n",
+        "",
+        "tests/machine/test_journal.py::test_records_that_waited_when_the_broker_was_killed_are_detected",
+    ),
+    Mutant(
+        TRAIL,
+        "            self.waits(self.serial)\n",
         "            pass\n",
+        "tests/process/sockets/test_audit_waiting.py"
+        "::test_a_start_names_a_serial_of_the_one_before_whose_records_waited",
+    ),
+    Mutant(
+        TRAIL,
+        "        self.waits(0)\n",
+        "",
+        "tests/process/sockets/test_audit_waiting.py::test_a_start_whose_records_were_all_accepted_ended_without_a_loss",
+    ),
+    Mutant(
+        TRAIL,
+        "        if self.serial != serial:",
+        "        if False:",
+        "tests/unit/broker/audit/test_recovery.py::test_a_loss_that_is_noticed_while_it_recovers_is_recorded_once",
+    ),
+    Mutant(
+        "remo_broker/ctl/audit_verify.py",
+        "        elif waiting:\n",
+        "        elif False:\n",
+        "tests/process/ctl/test_audit_verify.py::test_records_that_waited_when_a_start_ended_are_missing",
+    ),
+    Mutant(
+        "remo_broker/broker/audit/starts.py",
+        "                _overwrite(self._path, data)\n",
+        "                pass\n",
         "tests/process/sockets/test_audit.py::test_each_start_names_the_one_before_even_if_no_file_can_be_made",
     ),
     Mutant(
         "remo_broker/protocol/audit_records.py",
-        "    return start_id if is_start_id(start_id) and found == where else None\n",
-        "    return start_id if is_start_id(start_id) else None\n",
+        "    if not is_start_id(start_id) or found != where:\n",
+        "    if not is_start_id(start_id):\n",
         NAMES_THE_ONE_BEFORE,
     ),
     Mutant(

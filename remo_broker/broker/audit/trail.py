@@ -96,6 +96,8 @@ class AuditTrail:
         self.unseen_before = 0
         self._misses = 0
         self._probed_at = 0.0
+        self.waits: Callable[[int], None] = _nothing
+        """Called with a serial when records begin to wait, and with 0 when all were accepted."""
         transport.on_loss = self._lost_a_queue
 
     @property
@@ -307,19 +309,29 @@ class AuditTrail:
         dropped = self.dropped - self._dropped_before
         text = f"journald accepts audit records again; at most {dropped} records were lost."
         recovered = audit_records.record(Event.RECOVERED, text, dropped=dropped) + audit_records.own_fields()
-        self.healthy = self._try_to_send(self.numbered([recovered], b""), timeout)
-        if not self.healthy:
+        entries = self.numbered([recovered], b"")
+        serial = self.serial
+        sent = self._try_to_send(entries, timeout)
+        if self.serial != serial:  # meanwhile a loss was noticed, whose record has the next serial
+            if not sent:
+                self.keep(entries)
+            return False
+        if not sent:
             self.serial -= 1  # the next attempt creates another record
-        if self.healthy:
-            self._dropped_before = self.dropped
-            self._misses = 0
-        return self.healthy
+            return False
+        self.healthy = True
+        self._dropped_before = self.dropped
+        self._misses = 0
+        self.waits(0)
+        return True
 
     def _degrade(self, why: str) -> None:
-        self.healthy = False
         if self._degraded is None:
             record = audit_records.record(Event.DEGRADED, f"{why}; records wait in memory.", dropped=self.dropped)
             [self._degraded] = self.numbered([record], audit_records.own_fields() + self._stamp())
+        if self.healthy:
+            self.healthy = False
+            self.waits(self.serial)
 
     def _count_dropped(self) -> None:
         """Add one record for each project with the number of its dropped denials, and one with that
@@ -371,3 +383,7 @@ class AuditTrail:
                 size = len(record) + 1
             batches[-1].append(record)
         return batches
+
+
+def _nothing(serial: int) -> None:
+    pass

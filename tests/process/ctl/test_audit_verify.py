@@ -39,9 +39,11 @@ def verified(
     running: tuple[str, int] | None = None,
     bounded: bool = False,
     last: str | None = None,
+    last_waiting: int = 0,
 ) -> tuple[int, dict[str, Any]]:
     output = Output(json_mode="short", legend=True, pager=False)
-    status = verify(output, records, from_first=from_first, whole=whole, running=running, bounded=bounded, last=last)
+    named = None if last is None else (last, last_waiting)
+    status = verify(output, records, from_first=from_first, whole=whole, running=running, bounded=bounded, last=named)
     return status, json.loads(capsys.readouterr().out)
 
 
@@ -74,6 +76,26 @@ def test_a_gap_is_shown_with_the_times_around_it(capsys: pytest.CaptureFixture[s
 def test_records_displaced_at_the_beginning_are_missing(capsys: pytest.CaptureFixture[str]) -> None:
     assert gaps(verified(numbered([4, 5]), capsys)[1]) == [(1, 3)]
     assert verified(numbered([4, 5]), capsys, from_first=False)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("seen", "waiting", "missing"),
+    [([1, 2], 0, []), ([1, 2], 2, [(3, 3)]), ([1, 2], 5, [(3, 5)]), ([1, 2, 9], 4, [(3, 8), (10, 10)])],
+)
+def test_records_that_waited_when_a_start_ended_are_missing(
+    capsys: pytest.CaptureFixture[str], seen: list[int], waiting: int, missing: list[tuple[int, int]]
+) -> None:
+    """At least one of them is: no later record is left to show a gap."""
+    records = numbered(seen)
+    assert gaps(verified(records, capsys, last=A, last_waiting=waiting)[1]) == missing
+    # The same if the next start has said so.
+    said = {"previous_start_id": A} | ({"previous_serial": str(waiting)} if waiting else {})
+    after = fetch("S", usec=USEC + 99 * SECOND, event="broker.started", start_id=B, serial="1", **said)
+    status, found = verified([*records, after], capsys, running=(B, 1), last=B, last_waiting=1)
+    assert (gaps(found), status) == (missing, bool(missing))
+    # Later records were not requested.
+    within = [gap for gap in missing if gap[1] < seen[-1]]
+    assert gaps(verified(records, capsys, last=A, last_waiting=waiting, bounded=True)[1]) == within
 
 
 A, B, C, D = "a" * 32, "b" * 32, "c" * 32, "d" * 32
@@ -117,7 +139,11 @@ def test_a_last_start_is_read_only_from_a_file_of_its_own(
     assert last_start() is None
     where = place(JOURNAL, unit_namespace())
     file.write_text(f"{A} {where}\n")
-    assert last_start() == A
+    assert last_start() == (A, 0)
+    file.write_text(f"{A} {where}\n17\n")
+    assert last_start() == (A, 17)
+    file.write_text(f"{A} {where}\n{'1' * 30}\n")
+    assert last_start() == (A, 0)
     for other in (f"{A} {where}x\n", f"{A}\n", f"{A[1:]} {where}\n", "\xff", ""):
         file.write_text(other, "latin-1")
         assert last_start() is None
