@@ -172,20 +172,24 @@ class Decisions:
         project = grant.project
         project.fetches_allowed += 1
         project.last_fetch = now
+        at_most = None
         if grant.may_miss:
             missing = grant.missing
             # Even within a lease. After the clock was set or the machine suspended, the lease is too
             # long, and this get may come before the timer's event.
-            if missing is None and grant.expiry is not None and store.clocks.usec_left(grant.expiry) <= 0:
-                missing = self._miss(grant, EXPIRED)
+            if missing is None and grant.expiry is not None:
+                at_most = store.clocks.usec_left(grant.expiry) / 1e6
+                if at_most <= 0:
+                    missing = self._miss(grant, EXPIRED)
             if missing is not None:
                 project.fetches_not_found += 1
                 return missing, grant.from_store
         left = project.leases.until.get(grant.name, 0.0) - now
         if left > 0:
             head = grant.from_cache
+            if at_most is not None and at_most < left:
+                left = at_most
         else:
-            at_most = None if grant.expiry is None else store.clocks.usec_left(grant.expiry) / 1e6
             left = project.leases.begin(grant.name, now, at_most)
             head = grant.from_store
         literal = store.snapshot.literals[grant.name]  # type: ignore[union-attr]  # not missing, so there is one

@@ -90,6 +90,12 @@ BROKER = (
         "tests/unit/broker/secrets/test_expiry.py::test_a_get_before_the_timer_fires_gets_no_expired_secret",
     ),
     Mutant(
+        "remo_broker/broker/decisions.py",
+        "            if at_most is not None and at_most < left:\n",
+        "            if False:\n",
+        "tests/unit/broker/secrets/test_expiry.py::test_a_get_before_the_timer_fires_promises_no_more_time_than_is_left",
+    ),
+    Mutant(
         COMPARISON,
         "                binary != was_binary\n                or end",
         "                end",

@@ -153,6 +153,15 @@ def test_a_get_before_the_timer_fires_gets_no_expired_secret(expiring: Expiring,
     assert expiring.get("STAYS")["ok"]
 
 
+@pytest.mark.parametrize("clock", ["wall", "boot"])
+def test_a_get_before_the_timer_fires_promises_no_more_time_than_is_left(expiring: Expiring, clock: str) -> None:
+    assert expiring.get()["ttl_seconds"] == 60
+    setattr(expiring.time, clock, getattr(expiring.time, clock) + 45 * SECOND)
+    assert expiring.get()["ttl_seconds"] == 15
+    expiring.time.passes(5)
+    assert expiring.get()["ttl_seconds"] == 10
+
+
 def test_a_lease_ends_when_setting_the_clock_expires_its_secret(expiring: Expiring) -> None:
     assert expiring.get()["ttl_seconds"] == 60
     expiring.time.wall += 30 * SECOND
