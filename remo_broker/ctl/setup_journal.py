@@ -10,6 +10,7 @@ keep it busy there, too.
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
 import tempfile
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ NAMESPACE = "remo-broker"
 JOURNALD = f"systemd-journald@{NAMESPACE}"
 VARLINK = f"systemd-journald-varlink@{NAMESPACE}"
 # What each of their units listens on.
-SOCKETS = {f"{JOURNALD}.socket": "socket", f"{VARLINK}.socket": "io.systemd.journal"}
+SOCKETS = {f"{JOURNALD}.socket": ("socket", "stdout", "dev-log"), f"{VARLINK}.socket": ("io.systemd.journal",)}
 # A get takes some 800 bytes of journal: enough for a million gets, with a margin.
 ROOM = "1G"
 
@@ -46,17 +47,20 @@ SocketMode=0660
 [Socket]
 SocketMode=0600
 """,
-    # journald's own start gives everything in the unit's RuntimeDirectory= to root.
-    f"/etc/systemd/system/{JOURNALD}.service.d/50-remo-broker.conf": f"""\
-# Written by remo-brokerctl setup-journal. A start gives the sockets to root; the broker gets them back.
+    # systemd gives everything in a RuntimeDirectory= to the service's group, which is that of all who may
+    # read journals. To take the sockets back after that would be too late: who has connected stays so.
+    f"/etc/systemd/system/{JOURNALD}.service.d/50-remo-broker.conf": """\
+# Written by remo-brokerctl setup-journal. Its start must not give the broker's sockets to its own group.
 [Service]
-ExecStartPost=+/bin/chgrp {GROUP} /run/systemd/journal.%i/socket /run/systemd/journal.%i/stdout
+RuntimeDirectory=
 """,
     f"/etc/systemd/journald@{NAMESPACE}.conf": f"""\
 # Written by remo-brokerctl setup-journal. See journald.conf(5); the oldest entries go when there are more than SystemMaxUse=.
 [Journal]
 Storage=persistent
 SystemMaxUse={ROOM}
+# By default, journald deletes old entries for new ones as soon as others leave less than 4G of the disk.
+SystemKeepFree=0
 # The broker limits what its clients can cause.
 RateLimitIntervalSec=0
 MaxLevelStore=debug
@@ -117,16 +121,18 @@ def _settle(*, removed: bool, running: bool) -> None:
         # systemd does not remove the sockets: they belong to the broker's group.
         _systemctl("clean", "--what=runtime", f"{JOURNALD}.service", check=False)
         return
-    for unit, name in SOCKETS.items():
-        if _is_open(name):  # it was listening before, with its old mode
+    for unit, names in SOCKETS.items():
+        if any(map(_is_open, names)):  # it was listening before, with its old mode
             _systemctl("restart", unit)
 
 
 def _is_open(name: str) -> bool:
+    """Whether others than root and the broker may connect to that socket."""
     try:
-        return bool(os.stat(f"/run/systemd/journal.{NAMESPACE}/{name}").st_mode & 0o007)
+        socket = os.stat(f"/run/systemd/journal.{NAMESPACE}/{name}")
     except OSError:
         return False
+    return bool(socket.st_mode & 0o007 or (socket.st_mode & 0o070 and socket.st_gid != grp.getgrnam(GROUP).gr_gid))
 
 
 def write_files() -> None:

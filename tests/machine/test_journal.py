@@ -19,6 +19,24 @@ if TYPE_CHECKING:
     from tests.support.machine import Machine
 
 NAMESPACE = "remo-broker"
+# Of the entry in which journald says how much space it may use.
+USAGE = "ec387f577b844b8fa948f33cad9a75e6"
+# For three seconds, connects to each of the journal's sockets again and again, and prints those that it got
+# into.
+_CONNECT_FOREVER = """
+import os, socket, time
+directory, end, got = '/run/systemd/journal.remo-broker', time.monotonic() + 3, set()
+while time.monotonic() < end:
+    for name in os.listdir(directory):
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+            try:
+                with socket.socket(socket.AF_UNIX, kind) as client:
+                    client.connect(f'{directory}/{name}')
+                got.add(name)
+            except OSError:
+                pass
+print(*sorted(got))
+"""
 # Prints what each of the journal's sockets says to somebody who connects.
 _CONNECT_TO_ALL = """
 import os, socket
@@ -86,10 +104,12 @@ def test_status_names_the_namespace(machine: Machine, operator: Operator, own_jo
     assert f"namespace {NAMESPACE}" in machine.run(["remo-brokerctl", "status"], check=False).stdout
 
 
-@pytest.mark.parametrize("user", ["nobody", "remo-broker"])
+@pytest.mark.parametrize("user", ["nobody", "remo-broker", "logreader"])
 def test_no_other_process_can_connect_to_it(
     machine: Machine, operator: Operator, open_control: None, own_journal: None, user: str
 ) -> None:
+    machine.run(["useradd", "--no-create-home", "logreader"], check=False)
+    machine.run(["usermod", "--groups", "systemd-journal", "logreader"])  # who may read all journals
     operator.register("closed", ["TOKEN"])
     operator.get("closed", "TOKEN")
     for _ in range(2):
@@ -97,6 +117,16 @@ def test_no_other_process_can_connect_to_it(
         assert {"socket PermissionError", "stdout PermissionError"} <= set(said)
         assert {one.partition(" ")[2] for one in said} == {"PermissionError"}
         machine.systemctl("restart", f"systemd-journald@{NAMESPACE}.service")
+    if user != "logreader":
+        return
+    # Not for a moment while it starts, either: who has connected then could write from then on.
+    client = machine.popen(["/usr/bin/python3", "-c", _CONNECT_FOREVER], user=user)
+    while client.poll() is None:
+        machine.systemctl("restart", f"systemd-journald@{NAMESPACE}.service")
+        machine.systemctl("reset-failed", f"systemd-journald@{NAMESPACE}.service")  # the limit of starts
+    got, problem = client.communicate()
+    assert (got.strip(), problem) == ("", "")
+    assert operator.get("closed", "TOKEN")["code"] == "not_found"
 
 
 def test_a_stalled_default_journald_delays_no_client(machine: Machine, operator: Operator, own_journal: None) -> None:
@@ -130,6 +160,19 @@ def test_a_flood_in_the_default_journal_displaces_nothing(
         machine.systemctl("restart", "systemd-journald")
     assert len(found) == 20
     assert machine.run(["remo-brokerctl", "audit", "--verify", f"--namespace={NAMESPACE}"], check=False).returncode == 0
+
+
+def test_other_files_on_its_disk_displace_no_record(machine: Machine, operator: Operator, own_journal: None) -> None:
+    """Its journald deletes none to keep space free for others, who take it."""
+    operator.do("status")
+
+    def usage() -> list[str]:
+        argv = ["journalctl", f"--namespace={NAMESPACE}", "-o", "json", "--no-pager", f"MESSAGE_ID={USAGE}"]
+        return machine.run(argv, check=False).stdout.splitlines()
+
+    found = json.loads(poll("journald to say what it may use", usage)[-1])
+    assert (found["MAX_USE"], found["DISK_KEEP_FREE"]) == (str(1 << 30), "0")
+    assert int(found["LIMIT"]) == min(1 << 30, int(found["CURRENT_USE"]) + int(found["DISK_AVAILABLE"]))
 
 
 def test_in_the_default_journal_displaced_records_are_detected(machine: Machine, operator: Operator) -> None:

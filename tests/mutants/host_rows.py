@@ -123,9 +123,15 @@ HOST = (
     Mutant(TMPFILES, "d /run/remo-broker 0755 root root", "d /run/remo-broker 0775 root remo-broker", PLANT),
     Mutant(
         "remo_broker/ctl/setup_journal.py",
-        "/bin/chgrp {GROUP} /run",
-        "/bin/chgrp remo-broker-daemon /run",
-        "tests/machine/test_journal.py::test_no_other_process_can_connect_to_it[remo-broker]",
+        "RuntimeDirectory=\n",
+        "ExecStartPost=+/bin/chgrp remo-broker-private /run/systemd/journal.%i/socket /run/systemd/journal.%i/stdout\n",
+        "tests/machine/test_journal.py::test_no_other_process_can_connect_to_it[logreader]",
+    ),
+    Mutant(
+        "remo_broker/ctl/setup_journal.py",
+        "SystemKeepFree=0\n",
+        "",
+        "tests/machine/test_journal.py::test_other_files_on_its_disk_displace_no_record",
     ),
     Mutant(READER_UNIT, "/run /dev/shm /proc\n", "/run /dev/shm\n", NEIGHBOURS),
     Mutant(READER_UNIT, "SystemCallFilter=~kill tkill tgkill", "SystemCallFilter=~", NEIGHBOURS),
