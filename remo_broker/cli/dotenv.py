@@ -34,7 +34,8 @@ _line = re.compile(r"[^\n]*").match
 _double = re.compile(r'"((?:[^"\\]|\\.)*+)"', re.DOTALL).match
 _single = re.compile(r"'([^']*+)'").match
 _after_quotes = re.compile(r"(?:[ \t]+#[^\n]*|[ \t]*\r?)(?:\n|\Z)").match
-_comment = re.compile(r"[ \t]+#.*", re.DOTALL).search
+# From the first blank of a run only: from each one would take time that grows with its square.
+_comment = re.compile(r"(?<![ \t])[ \t]+#.*", re.DOTALL).search
 # What bash expands: a name, a parameter, a substitution.
 _expansion = re.compile(r"\$[A-Za-z0-9_{(\[*@#?!$'\"-]|`").search
 _escape = re.compile(r"\\(.)|(\$[A-Za-z0-9_{(\[*@#?!$-]|`)", re.DOTALL).sub

@@ -18,6 +18,7 @@ import stat
 from collections import deque
 
 from remo_broker.cli.input_fault import InputFault
+from remo_broker.cli.real_path import real_path
 from remo_broker.protocol.shared_limits import MAX_PUSH
 
 # Does not wait for a FIFO's writer, and does not make a terminal the controlling one.
@@ -140,7 +141,7 @@ class Beneath:
     """
 
     def __init__(self, directory: str, owner: int) -> None:
-        self.root = os.path.realpath(directory or ".")
+        self.root = real_path(directory or ".")
         self._owner = owner
 
     def names(self) -> list[str]:
@@ -160,12 +161,12 @@ class Beneath:
         Raises `InputFault` with `path` as its source.
         """
         with RightsOf(self._owner):
-            target = os.path.realpath(os.path.join(self.root, path))
-            if target == self.root or os.path.commonpath([self.root, target]) != self.root:
-                raise InputFault(
-                    path, "outside the directory", hint="move it there, or give it as an argument: NAME=@PATH"
-                )
             try:
+                target = real_path(os.path.join(self.root, path))
+                if target == self.root or os.path.commonpath([self.root, target]) != self.root:
+                    raise InputFault(
+                        path, "outside the directory", hint="move it there, or give it as an argument: NAME=@PATH"
+                    )
                 opened = _open(self.root, os.path.relpath(target, self.root).split(os.sep))
             except OSError as error:
                 raise InputFault(path, os.strerror(error.errno or 0)) from None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from remo_broker.cli.input_files import read_with_owner
 from remo_broker.cli.options import Arguments, Usage
 from remo_broker.cli.program import Problem, report
+from remo_broker.cli.real_path import real_path
 from remo_broker.cli.text import escaped
 from remo_broker.ctl import writable_paths
 from remo_broker.ctl.commands import CREDENTIALS
@@ -65,7 +66,7 @@ def faults_at(given: str) -> tuple[str, list[ManifestError]]:
     path = os.path.abspath(given)
     project, place = split(path)
     if place is not None or os.path.isdir(path):
-        return project_faults(os.path.realpath(project), place)
+        return project_faults(real_path(project), place)
     content, _ = read_with_owner(given if given.startswith("/") else path, MAX_BYTES)
     from remo_broker.manifest import content_faults
 

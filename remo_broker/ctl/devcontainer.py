@@ -19,6 +19,7 @@ from typing import Any
 
 from remo_broker.cli.options import Arguments, Usage
 from remo_broker.cli.program import Problem, require_text
+from remo_broker.cli.real_path import real_path
 from remo_broker.client.errors import ClientError
 from remo_broker.ctl.commands import COMPOSE, DOCKER, NSPAWN, PODMAN, WRITE, YES
 from remo_broker.ctl.devcontainer_write import FEATURE, write
@@ -93,7 +94,7 @@ def find(arguments: Arguments) -> MountedProject:
     if is_project_name(given) and not os.path.isdir(given):
         with open_client(arguments) as client:
             return MountedProject(given, client.show(given).project_path)
-    directory = os.path.realpath(given)
+    directory = real_path(given)
     if not os.path.isdir(directory):
         raise Problem(f"{directory}: no such directory", hint="give a project's name, or its directory")
     name = os.path.basename(directory)
@@ -110,8 +111,8 @@ def find(arguments: Arguments) -> MountedProject:
 
 def _leads_to(path: str, directory: str) -> bool:
     try:
-        return os.path.realpath(path) == directory
-    except ValueError:  # no path can have a zero byte or half of a surrogate pair
+        return real_path(path) == directory
+    except (OSError, ValueError):  # no path can have a zero byte or half of a surrogate pair
         return False
 
 

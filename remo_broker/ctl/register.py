@@ -7,6 +7,7 @@ import shlex
 
 from remo_broker.cli.options import Arguments
 from remo_broker.cli.program import Problem, complain
+from remo_broker.cli.real_path import real_path
 from remo_broker.cli.terminal import Output
 from remo_broker.cli.text import escaped
 from remo_broker.client.admin import AdminClient
@@ -35,7 +36,7 @@ from remo_broker.ctl.units import systemctl
 
 def register(arguments: Arguments) -> int:
     output = open_output(arguments)
-    path = os.path.realpath(arguments.operands[0])
+    path = real_path(arguments.operands[0])
     given = arguments.value(NAME)
     name = os.path.basename(path) if given is None else checked_project(given)
     problem = directory_problem(path) if given is None else None

@@ -39,7 +39,7 @@ _npm_token = re.compile(r"^[^#;\n]*(?:_authToken|_password|_auth)[ \t]*=[ \t]*(?
 _netrc_password = re.compile(r"\bpassword\s+\S").search
 _url_password = re.compile(r"://[^/\s:@]*:(?!\$)[^/\s@]+@").search
 _assignments = re.compile(
-    r"^[ \t]*(?:export[ \t]+)?([A-Z0-9_]+)[ \t]*=(?![ \t]*(?:\"\"|'')?[ \t]*(?:#|$)|[ \t]*[\"']?\$)",
+    r"^[ \t]*(?:export[ \t]+)?([A-Z0-9_]+)[ \t]*=(?![ \t]*(?:(?:\"\"|'')[ \t]*)?(?:#|$)|[ \t]*[\"']?\$)",
     re.MULTILINE | re.IGNORECASE,
 ).findall
 _names_secret = re.compile("TOKEN|SECRET|PASSWORD|PASSWD|API_KEY|PRIVATE_KEY|ACCESS_KEY", re.IGNORECASE).search
@@ -71,7 +71,7 @@ def doctor(arguments: Arguments) -> int:
 def files() -> Iterator[Finding]:
     """Tokens in well-known dot files."""
     home = os.path.expanduser("~")
-    seen: set[str] = set()
+    seen: set[tuple[int, int]] = set()
     setup = "remove it, revoke the token, and run 'remo-secret setup {}'"
     setting = os.environ.get
     places: list[tuple[str, Callable[[str], object], str]] = [
@@ -102,9 +102,10 @@ def files() -> Iterator[Finding]:
         *((path, _docker_auth, setup.format("docker")) for path in docker_files(home)),
     ]
     for path, search, step in places:
-        if os.path.realpath(path) in seen or _own_link(path):
+        file = _identity(path)
+        if file is None or file in seen or _own_link(path):
             continue  # the working directory is the home, or we rendered it on a tmpfs
-        seen.add(os.path.realpath(path))
+        seen.add(file)
         if search(_text(path)):
             yield Finding(f"{path} has a token or a password", step)
 
@@ -253,16 +254,30 @@ def _own_link(path: str) -> bool:
     return read_link(path) is not None
 
 
+def _identity(path: str) -> tuple[int, int] | None:
+    """What the kernel finds there, however many links lead to it."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _text(path: str) -> str:
     """The start of a file, as far as its size says: a repository's link may lead to a file of the
     kernel's that has no end, as /proc/kmsg, and none of these has a size."""
     try:
-        if not os.path.isfile(path):  # opening a FIFO, as some secret managers make .env, would wait
+        if not os.path.isfile(path):  # opening some devices does something
             return ""
-        with open(path, encoding="utf-8", errors="replace") as file:
+        # A FIFO, as some secret managers make .env, may have taken the file's place since.
+        with open(path, encoding="utf-8", errors="replace", opener=_without_waiting) as file:
             return file.read(min(os.fstat(file.fileno()).st_size, MAX_BYTES)).removeprefix("\ufeff")
     except OSError:
         return ""
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 
 def _docker_auth(text: str) -> bool:

@@ -6,6 +6,7 @@ import os
 import stat
 
 from remo_broker.cli.program import Problem
+from remo_broker.cli.real_path import real_path
 from remo_broker.protocol.names import is_project_name
 from remo_broker.secret.tmpfs import is_in_memory, own_name, owner_of, secret_of
 
@@ -34,7 +35,7 @@ def target_of(file_path: str, base: str | None = None) -> str:
 
 def real_place(target: str) -> str:
     """One spelling for a path: resolve linked directories and two leading slashes."""
-    return os.path.join(os.path.realpath(os.path.dirname(target)), os.path.basename(target))
+    return os.path.join(real_path(os.path.dirname(target)), os.path.basename(target))
 
 
 class Rendered:

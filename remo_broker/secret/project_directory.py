@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from remo_broker.cli.program import Problem
+from remo_broker.cli.real_path import real_path
 from remo_broker.secret import git_command
 
 TYPE_CHECKING = False
@@ -34,8 +35,8 @@ def project_directory(info: ProjectInfo | QuickInfo) -> str:
 def check_inside(directory: str, target: str) -> None:
     """Refuse a file that a link of the repository takes out of the project: an operator has allowed
     the path, not where a link leads."""
-    inside = os.path.realpath(directory)
-    place = os.path.realpath(os.path.dirname(target))
+    inside = real_path(directory)
+    place = real_path(os.path.dirname(target))
     if os.path.commonpath([directory, target]) == directory and os.path.commonpath([inside, place]) != inside:
         raise Problem(
             f"{target} is outside the project, in {place}, because of a link",

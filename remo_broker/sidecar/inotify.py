@@ -17,6 +17,8 @@ import os
 import stat
 import struct
 
+from remo_broker.cli.real_path import real_path
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -174,5 +176,8 @@ def _below(directory: str, cut_off: Callable[[str], object]) -> Iterator[tuple[s
         for name in (*inner, *files):
             full = os.path.join(here, name)
             if os.path.islink(full):
-                target = os.path.realpath(full)
+                try:
+                    target = real_path(full)
+                except OSError:  # a chain of too many links, which nobody can read
+                    continue
                 yield os.path.dirname(target), os.path.basename(target)

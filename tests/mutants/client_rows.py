@@ -14,6 +14,7 @@ SECRET_PATHS = "remo_broker/cli/input_files.py"
 TERMINAL = "remo_broker/cli/terminal.py"
 ACL = "remo_broker/ctl/reader_access.py"
 PACK = "remo_broker/build/pack.py"
+DOCTOR = "remo_broker/secret/doctor.py"
 
 LINKS_OF_A_PROJECT = "tests/machine/test_borders.py::test_no_link_of_a_project_leads_root_to_another_file"
 
@@ -127,6 +128,31 @@ CLIENT = (
         '    if any(sign in project.directory for sign in "\\n\\r"):\n',
         "    if False:\n",
         "tests/process/ctl/test_devcontainer.py::test_each_engine_gets_the_projects_path_unchanged",
+    ),
+    Mutant(
+        "remo_broker/cli/real_path.py",
+        "    except RecursionError:\n",
+        "    except MemoryError:\n",
+        "tests/process/sidecar/test_status.py::test_no_chain_of_links_ends_it",
+    ),
+    Mutant(
+        DOCTOR,
+        "        file = _identity(path)\n",
+        "        file = os.path.realpath(path)\n",
+        f"{SHOWN}test_no_chain_of_links_ends_doctor_or_render",
+    ),
+    Mutant(DOCTOR, ", opener=_without_waiting", "", f"{SHOWN}test_doctor_waits_for_no_fifo_that_takes_a_file_s_place"),
+    Mutant(
+        DOCTOR,
+        """(?:(?:\\"\\"|'')[ \\t]*)?(?:#|$)""",
+        """(?:\\"\\"|'')?[ \\t]*(?:#|$)""",
+        f"{SHOWN}test_a_file_that_takes_long_to_search",
+    ),
+    Mutant(
+        TMPFS,
+        ', newline="\\n") as file:',
+        ") as file:",
+        "tests/unit/secret/test_tmpfs.py::test_no_name_of_a_mount_hides_another",
     ),
     Mutant(
         "remo_broker/ctl/devcontainer.py",

@@ -37,6 +37,13 @@ def generation(operator: CommandLine) -> int:
     return found
 
 
+def test_a_file_that_takes_long_to_search(served: CommandLine, directory: pathlib.Path) -> None:
+    (directory / "a.env").write_text("A=x" + " " * 500_000 + "y\n")
+    socket = f"--socket={served.broker.admin}"
+    done = programs.run(programs.BROKERCTL, "push", socket, directory / "a.env", processor_seconds=10)
+    assert "contains a blank" in refused(done, 1)
+
+
 def test_from_standard_input(served: CommandLine) -> None:
     served.says("push", stdin=b'{"A":"x","aws":{"id":"1"}}')
     assert served.broker.get("aws")["value"] == '{"id":"1"}'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from remo_broker.secret.commands import EXIT_RATE_LIMITED
 from remo_broker.secret.project_directory import check_untracked
 from tests.support import programs
 from tests.support.hostile_peer import ANSWERS, COMMANDS, HOSTILE, OBEYED, REPLIES, REQUESTS, Listener
+from tests.support.links import chain
 from tests.support.machine import unavailable
 from tests.support.programs import refused
 
@@ -116,7 +118,10 @@ def test_a_binding_that_is_not_text_is_a_malformed_reply(
     assert "malformed reply" in refused(done, 1)
 
 
-@pytest.mark.parametrize("content", ["\n" * 500_000, " " * 500_000, "TOKEN" * 100_000, "_auth=" + " " * 500_000])
+@pytest.mark.parametrize(
+    "content",
+    ["\n" * 500_000, " " * 500_000, "TOKEN" * 100_000, "_auth=" + " " * 500_000, "A=" + " " * 500_000 + "x"],
+)
 def test_a_file_that_takes_long_to_search(directory: pathlib.Path, content: str) -> None:
     """The search takes a fraction of a second."""
     (directory / ".remo").mkdir()
@@ -188,6 +193,37 @@ def test_doctor_waits_for_no_file_of_the_repository(
         for descriptor in (reading, writing, standard_input):
             os.close(descriptor)
     assert ["git does not answer" in what for what in found] == ([] if setting else [True])
+
+
+def test_doctor_waits_for_no_fifo_that_takes_a_file_s_place(
+    directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(directory / ".env")
+    monkeypatch.setattr(os.path, "isfile", lambda _: True)  # as it was when it was looked at
+    found: list[str] = []
+    search = threading.Thread(target=lambda: found.append(doctor._text(str(directory / ".env"))), daemon=True)
+    search.start()
+    search.join(20)
+    waits = search.is_alive()
+    with contextlib.suppress(OSError):
+        os.close(os.open(directory / ".env", os.O_WRONLY | os.O_NONBLOCK))
+    assert not waits
+    assert found == [""]
+
+
+def test_no_chain_of_links_ends_doctor_or_render(
+    directory: pathlib.Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain(directory / "chain", 2000)
+    (directory / ".env").symlink_to("chain/1999")
+    (directory / ".npmrc").write_text("//registry.npmjs.org/:_authToken=x\n")
+    done = programs.run(programs.SECRET, "doctor", env=environment, cwd=directory)
+    assert (done.stderr, b".npmrc has a token" in done.stdout) == (b"", True)
+    file = {"fetch_as": "file", "file_path": "chain/1999/a", "file_mode": "0600", "template": "{{value}}"}
+    monkeypatch.setitem(REPLIES, "bindings", {"bindings": {"A": [file]}})
+    monkeypatch.setitem(REPLIES, "get", {"value": "v", "ttl_seconds": 1, "generation": 1})
+    done = programs.run(programs.SECRET, "render", env=environment, cwd=directory)
+    assert refused(done, 1).endswith("Too many levels of symbolic links")
 
 
 @pytest.mark.takes_root("/proc/kmsg, which waits for the kernel's next message")

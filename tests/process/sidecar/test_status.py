@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.process.sidecar.test_sources import script, source
+from tests.support.links import chain
 from tests.support.machine import poll
 
 if TYPE_CHECKING:
@@ -27,6 +28,19 @@ def test_no_file_s_name_tells_the_manager_anything(supplied: Supplied) -> None:
     assert {key for one in said for key in one} == {"READY", "STATUS"}
     assert "source\\nMAINPID=1" in supplied.status()
     assert "x\\nMAINPID=1\\nSTOPPING=1" in supplied.logged()
+    assert "Traceback" not in supplied.logged()
+
+
+def test_no_chain_of_links_ends_it(supplied: Supplied) -> None:
+    """Longer than Python can follow."""
+    source = supplied.directory / "source"
+    source.mkdir()
+    (source / "A").write_text("1")
+    chain(source / ".hidden", 2000)
+    supplied.start("--directory", source)
+    supplied.serves("1")
+    (source / "A").write_text("2")
+    supplied.serves("2")
     assert "Traceback" not in supplied.logged()
 
 

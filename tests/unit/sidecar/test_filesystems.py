@@ -22,6 +22,7 @@ MOUNTS = """\
 34 22 0:34 / /nowhere/twice rw - tmpfs tmpfs rw
 35 34 0:35 / /nowhere/twice rw - cifs //server/x rw
 36 22 0:36 / /nowhere/back\\134slash rw - nfs server:/y rw
+37 22 0:37 / /home/user/\r\rof\x1fa\x0buser\x85 rw - fuse.x x rw
 """
 
 
@@ -65,5 +66,5 @@ def test_check_names_unwatched_paths_without_refresh_seconds(
 def use(monkeypatch: pytest.MonkeyPatch, directory: pathlib.Path) -> None:
     """Let the process see these mounts."""
     table = directory / "mountinfo"
-    table.write_text(MOUNTS)
+    table.write_text(MOUNTS, newline="")
     monkeypatch.setattr(filesystems, "MOUNTS", str(table))
