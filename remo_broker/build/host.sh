@@ -39,7 +39,19 @@ make_users_and_directories() {
     # systemd-sysusers leaves the user of an earlier version as it is, and then other processes of
     # that user could fetch secrets as any client can.
     [ "$(id -gn remo-broker)" = remo-broker-daemon ] || usermod -g remo-broker-daemon remo-broker
+    take_over_socket_directory /run/remo-broker
     for unit_file in $tmpfiles; do systemd-tmpfiles --create "$unit_file"; done
+}
+
+# An earlier version's broker owned the directory of the sockets, and could put links and directories there
+# for root to follow. Level by level: what a directory of root's contains, nobody else can exchange.
+take_over_socket_directory() {
+    [ -d "$1" ] && [ "$(stat -c %u "$1")" != 0 ] || return 0
+    for depth in 0 1 2 3; do
+        find "$1" -xdev -mindepth "$depth" -maxdepth "$depth" ! -user root -exec chown -h root {} +
+        find "$1" -xdev -mindepth "$depth" -maxdepth "$depth" -type d -exec chmod go-w {} +
+    done
+    find "$1" -xdev -depth -mindepth 1 ! -type s ! -type d -delete
 }
 
 # Stop units that only an older version had: systemd still runs them, though their files are gone.

@@ -33,6 +33,7 @@ OLD_FILES = {
     "/usr/bin/remo-former": "#!/bin/sh\n",
     "/usr/share/remo-broker/former": "",
 }
+RUNTIME, PLANTED = "/run/remo-broker", "planted"
 # Only in the new version.
 NEW_SOCKET = "remo-broker-status.socket"
 
@@ -55,6 +56,9 @@ def older(machine: Machine, operator: Operator) -> str:
     machine.systemctl("enable", "remo-broker-client@app.socket")
     operator.register("kept", ["TOKEN"])  # its sockets are in the descriptor store
     poll("the sidecar's push", lambda: value(operator, "app") == "sealed")
+    # Its broker owns the directories of the sockets, and may have been taken over.
+    owned = f"{RUNTIME} {RUNTIME}/mount/kept"
+    machine.run(["sh", "-c", f"chown remo-broker {owned} && ln -s /etc {RUNTIME}/{PLANTED}"])
     return path
 
 
@@ -98,6 +102,12 @@ def test_an_upgrade_under_load(machine: Machine, operator: Operator, older: str)
         poll("the sidecar's push to the new broker", lambda project=project: value(operator, project) == "sealed")  # type: ignore[misc]
 
     assert machine.run(["id", "-gn", "remo-broker"]).stdout.strip() == "remo-broker-daemon"
+
+    # Root follows no link of the older version's broker, which can put none there any more.
+    assert (
+        machine.run(["find", RUNTIME, "(", "!", "-user", "root", "-o", "-type", "l", ")", "!", "-type", "s"]).stdout
+        == ""
+    )
 
     # Units that the new version lacks are stopped and removed.
     for unit in (MOVED, HELPER):

@@ -110,12 +110,14 @@ def test_what_is_in_etc_is_a_conffile(packages: Machine) -> None:
 
 
 def test_an_upgrade_under_load_refuses_no_client(fresh: Machine) -> None:
-    """The sockets stay the same ones, including those of projects registered at run time."""
+    """The sockets stay the same ones, including those of projects registered at run time, whose units are enabled
+    and not started."""
     dpkg(fresh, "--install", OLDER)
     fresh.systemctl("enable", "--now", MOVED)
     operator = Operator(fresh)
     path = operator.register("app", ["TOKEN"])
-    inodes = {one: operator.inode(one) for one in (ADMIN, STATUS, path)}
+    fresh.systemctl("enable", "remo-broker-client@app.socket")
+    inodes = {one: operator.inode(one) for one in (ADMIN, STATUS, path, operator.mount("app"))}
     before = operator.main_pid()
 
     loads = [ConnectionLoad(fresh, one) for one in (ADMIN, path)]
