@@ -98,7 +98,7 @@ class Operations(ManifestOperations):
         self._report = report
         self._changed = changed
         self._locks = KeyLocks(loop)
-        self.unsaved = Unsaved(loop, self._locks, lambda: self._save({}))
+        self.unsaved = report.unsaved = Unsaved(loop, self._locks, lambda: self._save({}))
         self._watchers = project_listeners.server.watchers
         self._expiry = ExpiryTimer(loop, broker, changed)
 
@@ -201,23 +201,19 @@ class Operations(ManifestOperations):
         name = request.name
         yield from self._locks.acquire(CHANGES)
         try:
-            if name in self.unsaved:
-                yield from self._save({})
-                return Done()
-            project = self._known(name)
-            try:
-                yield from self._save({name: None})
-            except Refused as refusal:
-                # What fills the disk may be the project: it loses its socket all the same.
-                yield from self._end(project, call.peer)
+            if name not in self.unsaved:
+                # Before it is saved: what fills the disk, or keeps it busy, may be the project.
+                yield from self._end(self._known(name), call.peer)
                 self.unsaved.add(name)
+            try:
+                yield from self._save({})
+            except Refused as refusal:
                 self.unsaved.save_later()
                 raise Refused(
                     refusal.code,
                     refusal.reason,
                     f"project {name} is not served any more, but would be after a restart until that is saved: {refusal.message}",
                 ) from None
-            yield from self._end(project, call.peer)
         finally:
             self._locks.release(CHANGES)
         return Done()
@@ -325,7 +321,9 @@ class Operations(ManifestOperations):
         self._writer.save([one for one in state.values() if one is not None], done.set)
         error = yield done
         if error is None:
-            self.unsaved.clear()
+            if self.unsaved:
+                self.unsaved.clear()
+                self._changed()
             return
         raise Refused(
             Code.INTERNAL_ERROR,

@@ -14,7 +14,7 @@ from remo_broker.protocol.shared_limits import MAX_MESSAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from typing import Any
 
     from remo_broker.broker.audit.trail import AuditTrail
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 # Projects considered for one page; an entry has at least 170 bytes, so that more never fit.
 PAGE_PROJECTS = 400
+# Unregistered projects that are named because they are still on disk: a message has room for the
+# longest names, and what keeps one there keeps all.
+UNSAVED_PROJECTS = 64
 
 
 class StatusReport:
@@ -47,6 +50,8 @@ class StatusReport:
         self._unserved = unserved
         self._started = loop.now
         self._start_usec = start_usec
+        self.unsaved: Collection[str] = ()
+        """Projects that were unregistered, and would be served again from the next start on."""
 
     def page(self, after: str | None) -> BrokerStatus:
         """The projects after `after` in the order of their names, as many as fit in a message."""
@@ -71,6 +76,7 @@ class StatusReport:
             ),
             project_count=len(broker.projects),
             unserved_count=sum(self._unserved(name) is not None for name in broker.projects),
+            unsaved=sorted(self.unsaved)[:UNSAVED_PROJECTS] or None,
             projects_next=names[len(projects) - 1] if len(names) > len(projects) else None,
         )
         while len(encode(status.to_json())) > MAX_MESSAGE:
@@ -167,4 +173,6 @@ class StatusReport:
             audit = "; audit degraded, the journal does not store its records"
         elif not trail.healthy:
             audit = f"; audit degraded, {trail.queued} records waiting, {trail.dropped} lost"
-        return f"Serving {counted(projects, 'project')}, {held}, memory {self._memory_protection}{audit}"
+        unsaved = len(self.unsaved)
+        left = f"; {counted(unsaved, 'unregistered project')} still on disk" if unsaved else ""
+        return f"Serving {counted(projects, 'project')}, {held}, memory {self._memory_protection}{audit}{left}"

@@ -119,9 +119,18 @@ def show_running(output: Output, found: BrokerStatus) -> int:
                 if one.manifest_waits
             ),
             *(("Not served", output.paint(f"{name}: {escaped(why)}", Colour.RED)) for name, why in unserved.items()),
+            *(("Not saved", output.paint(unsaved(name), Colour.RED)) for name in found.unsaved or ()),
         ]
     )
     return EXIT_FAILED if unserved else 0
+
+
+def unsaved(name: str) -> str:
+    shown_name = escaped(name)
+    return (
+        f"{shown_name} was unregistered, but a restart would serve it again: the state directory cannot be written. "
+        f"Free space there; 'remo-brokerctl unregister {shown_name}' tries again and says why it fails"
+    )
 
 
 def trouble(audit: AuditStatus) -> str:

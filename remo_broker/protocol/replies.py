@@ -208,7 +208,9 @@ class BrokerFacts(Message):
 
 class BrokerStatus(Reply, BrokerFacts):
     """The broker's status. `projects_next` is present if not all projects fitted: ask again with it
-    as `after`. `unserved_count` projects have a socket that clients cannot connect to.
+    as `after`. `unserved_count` projects have a socket that clients cannot connect to. `unsaved`
+    names up to 64 projects that were unregistered, but are still on disk because the state
+    directory cannot be written: a restart would serve them again.
 
     The fields that version 2 has always had come first, in their original order, for clients that
     parse the line with a pattern.
@@ -234,6 +236,7 @@ class BrokerStatus(Reply, BrokerFacts):
     audit: AuditStatus
     project_count: int
     unserved_count: int = 0
+    unsaved: list[str] | None = None
     projects_next: str | None = None
 
 

@@ -159,6 +159,7 @@ def sample(cls: type[Message], *, whole: bool) -> Message:
         "hosts": {"registry.example.org": "A"},
         "new_hosts": {"registry.example.org": "A"},
         "bindings": {"A": [{"env_var": "B"}]},
+        "unsaved": ["myrepo"],
         "new_bindings": {"A": [{"env_var": "B"}]},
     }
     by_kind: dict[Any, Any] = {int: 7, str: "2026-05-31T02:30:00Z", bool: True}

@@ -49,9 +49,16 @@ PROMISES = (
     ),
     Mutant(
         "remo_broker/broker/operations.py",
-        "                yield from self._end(project, call.peer)\n                self.unsaved.add(name)\n                self.unsaved.save_later()\n",
-        "",
+        "                yield from self._end(self._known(name), call.peer)\n",
+        "                yield from self._save({name: None})\n                yield from self._end(self._known(name), call.peer)\n",
         "tests/process/sockets/test_registering.py::test_a_project_loses_its_socket_even_if_that_cannot_be_saved",
+    ),
+    Mutant(
+        "remo_broker/broker/operations.py",
+        "                yield from self._end(self._known(name), call.peer)\n                self.unsaved.add(name)\n",
+        "                self.unsaved.save_later()\n                yield from self._save({name: None})\n"
+        "                yield from self._end(self._known(name), call.peer)\n",
+        "tests/process/sockets/test_registering.py::test_a_busy_disk_keeps_no_project_served",
     ),
     Mutant(
         "remo_broker/broker/unsaved.py",

@@ -53,6 +53,7 @@ PROJECT = {
 ADMIN_REPLIES: dict[str, dict[str, Any]] = {
     "status": {
         **dict.fromkeys(("broker_version", "secrets_loaded_at", "memory_protection"), HOSTILE),
+        "unsaved": [HOSTILE],
         **dict.fromkeys(("uptime_seconds", "start_usec", "secrets_loaded_usec", "secret_count"), HOSTILE_NUMBER),
         "protocol_version": 2,
         "generation": 1,

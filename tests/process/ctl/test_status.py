@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 import signal
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.process.ctl.conftest import CommandLine
+from tests.process.ctl.conftest import CommandLine, write_project
 from tests.support import programs
 from tests.support.broker import NOBODY
 from tests.support.programs import refused
+
+if TYPE_CHECKING:
+    import pathlib
 
 TIME = r"\w{3} \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S+; \d+\S* ago"
 
@@ -40,6 +44,20 @@ def test_status_as_json_is_that_of_the_protocol(operator: CommandLine) -> None:
     assert found.pop("state") == "running"
     assert found.keys() == wanted.keys()
     assert found["audit"] == wanted["audit"]
+
+
+def test_status_names_a_project_that_a_restart_would_serve_again(
+    operator: CommandLine, directory: pathlib.Path
+) -> None:
+    operator.says("register", write_project(directory, "app", "A"))
+    obstacle = operator.broker.state / "registrations.json.new"
+    obstacle.mkdir()
+    refused(operator.run("unregister", "app"), 1)
+    assert operator.json("status")["unsaved"] == ["app"]
+    assert re.search(r"Not saved: app .*'remo-brokerctl unregister app'", operator.says("status"))
+    obstacle.rmdir()
+    operator.run("unregister", "app")  # the broker may have been faster
+    assert "unsaved" not in operator.json("status")
 
 
 def test_status_of_a_broker_that_does_not_run(operator: CommandLine) -> None:
