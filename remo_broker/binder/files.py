@@ -5,10 +5,10 @@
     SOCKET_DIR/mount/PROJECT/             mode 0755: mounted into containers as a directory,
                                           so that a new socket shows up there
     SOCKET_DIR/mount/PROJECT/broker.sock  mode 0666: for every process that has the mount
-    SOCKET_DIR/mount/.PROJECT             the directory's former owner, once PROJECT is unregistered
+    SOCKET_DIR/mount/.PROJECT             the directory's owner: the project that was last served there
 
 A container may still have the directory of an earlier registration mounted. It must not find the
-sockets of a later registration there. So a directory is reused only for the same owner; any other
+sockets of another registration there. So a directory is reused only for the same owner; any other
 owner gets a new one, and the old mount shows a removed directory.
 
 Everything here belongs to the user and group of the process, and is created with its final mode, so
@@ -51,8 +51,8 @@ def socket_path(socket_dir: str, kind: str, project: str) -> str:
 
 def make(socket_dir: str, kind: str, project: str, owner: str, *, renew: bool) -> _socket.socket:
     """Make and return the listening socket of `kind`. `owner` is the registered project's
-    directory. `renew`: the registration is new, so keep nothing that belongs to another owner.
-    Raises `Unavailable`."""
+    directory. `renew`: the registration is new, so do not keep a directory whose owner is not known,
+    as one that systemd made. Raises `Unavailable`."""
     try:
         if kind == MOUNT:
             _make_mount_directory(socket_dir, project, owner, renew=renew)
@@ -109,7 +109,10 @@ def _clear(path: str) -> None:
     if kind != stat.S_IFSOCK:
         raise Unavailable(f"cannot listen on {path}: it is not a socket; remove it: rm {path}")
     if not _is_dead(path):
-        raise Unavailable(f"cannot listen on {path}: another process listens on it; stop that process")
+        raise Unavailable(
+            f"cannot listen on {path}: a socket unit or another process listens on it; stop that "
+            "('systemctl list-sockets' shows units)"
+        )
     os.unlink(path)
 
 
@@ -127,10 +130,13 @@ def _make_mount_directory(socket_dir: str, project: str, owner: str, *, renew: b
     gate = os.path.join(socket_dir, paths.MOUNT_DIR)
     _make_directory(gate, GATE_MODE)
     directory, marker = paths.mount_directory(socket_dir, project), _marker(socket_dir, project)
-    if renew and _kind(directory) == stat.S_IFDIR and _read_marker(marker) != owner:
+    before = _read_marker(marker)
+    # Another owner's not even at a start: a registration that failed may have had the directory since.
+    if _kind(directory) == stat.S_IFDIR and (before != owner if before is not None else renew):
         inside = paths.mount_socket(socket_dir, project)
-        if _kind(inside) == stat.S_IFSOCK:
-            os.unlink(inside)
+        if _kind(inside) is not None:
+            # Not one that listens: passed to the next broker, it would be served wherever it is mounted.
+            _clear(inside)
         try:
             os.rmdir(directory)
         except OSError as error:
@@ -138,9 +144,9 @@ def _make_mount_directory(socket_dir: str, project: str, owner: str, *, renew: b
                 f"{directory}: {os.strerror(error.errno or 0)}; it belonged to another registration. "
                 f"Remove it: rm -r {directory}"
             ) from None
+    if before != owner:
+        _write_marker(marker, owner)
     _make_directory(directory, MOUNT_DIRECTORY_MODE)
-    if _kind(marker) is not None:
-        os.unlink(marker)
 
 
 def _make_directory(path: str, mode: int) -> None:
@@ -148,10 +154,13 @@ def _make_directory(path: str, mode: int) -> None:
     try:
         os.mkdir(path)
     except FileExistsError:
-        found = os.lstat(path).st_mode
-        if not stat.S_ISDIR(found):
+        found = os.lstat(path)
+        if not stat.S_ISDIR(found.st_mode):
             raise Unavailable(f"{path}: it is not a directory; remove it: rm {path}") from None
-        if found & ~mode & stat.S_IRWXO:
+        if found.st_uid != os.geteuid():
+            # As the directories of an earlier version, whose user could replace the sockets.
+            raise Unavailable(f"{path}: it belongs to uid {found.st_uid}; remove it: rm -r {path}") from None
+        if found.st_mode & ~mode & stat.S_IRWXO:
             # A container engine makes the source of a mount, and what is above, open to all users.
             raise Unavailable(
                 f"{path}: it is open to other users; close it: chgrp {os.getegid()} {path} && chmod {mode:04o} {path}"

@@ -54,12 +54,19 @@ SERVED = Verdict(Decision.ALLOW, Outcome.OK, audit_records.IN_MANIFEST)
 UID_NOT_ALLOWED = Verdict(Decision.DENY, Outcome.DENIED, Reason.UID_NOT_ALLOWED.value)
 NOT_IN_MANIFEST = Verdict(Decision.DENY, Outcome.DENIED, Reason.NOT_IN_MANIFEST.value)
 INVALID_NAME = Verdict(Decision.DENY, Outcome.DENIED, Reason.INVALID_NAME.value)
+ENDED = Verdict(Decision.DENY, Outcome.DENIED, Reason.NOT_REGISTERED.value)
 NO_SNAPSHOT = Verdict(Decision.ALLOW, Outcome.NOT_FOUND, Reason.NO_SNAPSHOT.value)
 EXPIRED = Verdict(Decision.ALLOW, Outcome.NOT_FOUND, Reason.EXPIRED.value)
 NOT_IN_SNAPSHOT = Verdict(Decision.ALLOW, Outcome.NOT_FOUND, Reason.NOT_IN_SNAPSHOT.value)
 
+NOT_REGISTERED = Refused(
+    Code.DENIED,
+    Reason.NOT_REGISTERED,
+    "no project is registered for this socket; ask an operator to run 'remo-brokerctl register'",
+).line()
 # By verdict: the reply to a get of an allowed name that has no value.
 MISSING_REPLIES = {
+    ENDED: NOT_REGISTERED,
     NO_SNAPSHOT: Refused(
         Code.NOT_FOUND,
         Reason.NO_SNAPSHOT,
@@ -77,11 +84,6 @@ MISSING_REPLIES = {
 }
 INVALID_NAME_REPLY = Refused(
     Code.DENIED, Reason.INVALID_NAME, "no secret can have this name; names are letters, digits and _, at most 128"
-).line()
-NOT_REGISTERED = Refused(
-    Code.DENIED,
-    Reason.NOT_REGISTERED,
-    "no project is registered for this socket; ask an operator to run 'remo-brokerctl register'",
 ).line()
 AUDIT_UNAVAILABLE = Refused(
     Code.INTERNAL_ERROR,
@@ -146,6 +148,8 @@ class Decisions:
             return UID_NOT_ALLOWED
         if name not in project.grants:
             return NOT_IN_MANIFEST if is_secret_name(name) else INVALID_NAME
+        if project.last_generation not in (None, self.store.generation):
+            return ENDED
         snapshot = self.store.snapshot
         if snapshot is None:
             return NO_SNAPSHOT
@@ -228,7 +232,8 @@ class Decisions:
         """Answer gets of an allowed name as missing until the store changes."""
         grant.missing = MISSING_REPLIES[verdict]
         grant.may_miss = True
-        grant.from_store = self._head(grant.project, grant.name, verdict, Backend.STORE)
+        backend = Backend.STORE if verdict.decision is Decision.ALLOW else None
+        grant.from_store = self._head(grant.project, grant.name, verdict, backend)
         return grant.missing
 
     def expire(self) -> int:

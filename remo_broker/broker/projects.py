@@ -176,6 +176,7 @@ class Project:
         "grants",
         "info_line",
         "last_fetch",
+        "last_generation",
         "leases",
         "lines",
         "manifest_waits",
@@ -224,6 +225,9 @@ class Project:
         self._last_fetch_shown: tuple[float, int] = (0.0, 0)
         """`last_fetch` when it was last shown, and the microseconds since 1970 shown for it: the
         two clocks drift apart, and a past time must not move."""
+        self.last_generation: int | None = None
+        """The last generation of secrets for it, once it is dismissed: what it has sent until then
+        is still answered, and a slow peer must not get what is pushed meanwhile."""
         self.last_fetch: float | None = None
         """When a get was last answered, on the loop's clock."""
 

@@ -110,7 +110,7 @@ HOST = (
     Mutant(BINDER, "GATE_MODE = 0o750", "GATE_MODE = 0o755", GATE),
     Mutant(
         BINDER,
-        "        if found & ~mode & stat.S_IRWXO:\n",
+        "        if found.st_mode & ~mode & stat.S_IRWXO:\n",
         "        if False:\n",
         "tests/process/sockets/test_binder.py::test_no_socket_is_made_in_a_directory_that_others_opened",
     ),
@@ -185,7 +185,44 @@ HOST = (
         "",
         "tests/process/sockets/test_handed_over.py::test_a_revoked_listener_is_not_served_although_it_is_at_its_path",
     ),
-    Mutant(BINDER, "_read_marker(marker) != owner", "False", f"{OLD_MOUNT}[broker-unregister]"),
+    Mutant(BINDER, "(before != owner if", "(False if", f"{OLD_MOUNT}[broker-unregister]"),
+    Mutant(
+        BINDER,
+        "    if before != owner:\n        _write_marker(marker, owner)\n",
+        "    if _kind(marker) is not None:\n        os.unlink(marker)\n",
+        "tests/process/sockets/test_binder.py::test_no_directory_is_kept_that_was_made_for_another_registration",
+    ),
+    Mutant(
+        BINDER,
+        "(before != owner if before is not None else renew)",
+        "(renew and before != owner)",
+        "tests/process/sockets/test_restarts.py::test_a_registration_that_comes_back_is_not_served_to_another_directory",
+    ),
+    Mutant(
+        BINDER,
+        "            _clear(inside)\n",
+        "            os.unlink(inside)\n",
+        "tests/process/sockets/test_handed_over.py::"
+        "test_no_directory_is_made_beside_a_listener_that_the_broker_was_not_passed",
+    ),
+    Mutant(
+        BINDER,
+        "        if found.st_uid != os.geteuid():\n",
+        "        if False:\n",
+        "tests/process/sockets/test_binder.py::test_no_socket_is_made_in_a_directory_of_another_user",
+    ),
+    Mutant(
+        "remo_broker/broker/decisions.py",
+        "if project.last_generation not in (None, self.store.generation):",
+        "if False:",
+        "tests/unit/broker/test_decisions.py::test_a_project_that_has_ended_gets_nothing_that_was_pushed_since",
+    ),
+    Mutant(
+        "remo_broker/broker/sockets/project.py",
+        "            project.last_generation = self.broker.store.generation\n",
+        "            pass\n",
+        "tests/process/sockets/test_registering.py::test_who_lost_access_gets_nothing_that_is_pushed_since",
+    ),
     Mutant(
         OPERATIONS,
         "known.registration.project_path != path",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from remo_broker.binder import files
-from tests.support.machine import poll
+from tests.support.machine import poll, unavailable
 
 if TYPE_CHECKING:
     import pathlib
@@ -80,3 +80,26 @@ def test_no_socket_is_made_in_a_directory_that_others_opened(directory: pathlib.
     subprocess.run(str(raised.value).partition("close it: ")[2], shell=True, check=True)
     files.make(str(directory), files.MOUNT, "app", "/src/app", renew=False).close()
     assert stat.S_IMODE(os.stat(directory / "mount").st_mode) == files.GATE_MODE
+
+
+def test_no_socket_is_made_in_a_directory_of_another_user(directory: pathlib.Path) -> None:
+    """As of an earlier version, whose broker owned the directories: it could put a link in a socket's place."""
+    (directory / "mount").mkdir(mode=0o750)
+    (directory / "mount/app").mkdir()
+    try:
+        os.chown(directory / "mount/app", 65534, -1)
+    except PermissionError:
+        unavailable("giving a directory to another user takes root")
+    with pytest.raises(files.Unavailable, match="belongs to uid 65534"):
+        files.make(str(directory), files.MOUNT, "app", "/src/app", renew=False)
+    assert list((directory / "mount/app").iterdir()) == []
+
+
+def test_no_directory_is_kept_that_was_made_for_another_registration(directory: pathlib.Path) -> None:
+    """As if the broker was killed before it had saved that, and starts with the former one."""
+    for owner, renew in (("/one/app", True), ("/two/app", True), ("/one/app", False)):
+        before = os.open(directory / "mount/app", os.O_PATH) if (directory / "mount/app").exists() else -1
+        files.make(str(directory), files.MOUNT, "app", owner, renew=renew).close()
+        if before >= 0:
+            assert not os.path.exists(f"/proc/self/fd/{before}/broker.sock"), owner
+            os.close(before)

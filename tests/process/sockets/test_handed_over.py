@@ -137,6 +137,27 @@ def test_unregistering_revokes_a_units_listener(
             Link(mounted)
 
 
+def test_no_directory_is_made_beside_a_listener_that_the_broker_was_not_passed(
+    start_broker: StartBroker, units: Units, directory: pathlib.Path, notify: NotifySocket
+) -> None:
+    """It cannot revoke that, and would serve it to another project once it is passed it. systemd starts no unit beside
+    a broker that runs; another manager may."""
+    first = registration("myrepo", "A", project_path="/first/myrepo")
+    broker = start_broker(projects=[first], listeners=units.sockets, notify=notify)
+    broker.mount().unlink()
+    units.add("mount-myrepo")
+    os.link(broker.mount(), directory / "mounted")
+    assert broker.ask({"op": "unregister", "name": "myrepo"})["ok"]
+    other = make_project(directory / "other" / "myrepo", "A")
+    refusal = register(broker, other)
+    assert (refusal["reason"], str(broker.mount()) in refusal["message"]) == ("socket_unavailable", True)
+    units.sockets.pop("mount-myrepo").close()
+    assert register(broker, other)["ok"]
+    assert ask(broker.mount(), {"op": "ping"})["ok"]
+    with pytest.raises(ConnectionRefusedError):
+        Link(directory / "mounted")
+
+
 def test_a_revoked_listener_is_not_served_although_it_is_at_its_path(start_broker: StartBroker, units: Units) -> None:
     """As after an unregister interrupted by a crash: the registration is back, and the unit still
     has its dead socket."""

@@ -17,6 +17,7 @@ from tests.support.machine import poll
 from tests.support.projects import allowlist, make_project, register
 
 if TYPE_CHECKING:
+    from tests.conftest import StartBroker
     from tests.support.broker import Reply
 
 
@@ -224,7 +225,7 @@ def test_a_project_loses_its_socket_even_if_that_cannot_be_saved(
         with pytest.raises((EOFError, ConnectionError)):
             connected.ask({"op": "get", "name": "A"})
     assert not broker.project().exists()
-    assert broker.status()["project_count"] == 0
+    assert (broker.status()["project_count"], broker.status()["unsaved"]) == (0, ["myrepo"])
     again = broker.ask({"op": "unregister", "name": "myrepo"})
     assert again["reason"] == "state_unwritable"
     (broker.state / "registrations.json.new").rmdir()
@@ -235,6 +236,27 @@ def test_a_project_loses_its_socket_even_if_that_cannot_be_saved(
         assert registered() == []
         assert broker.ask({"op": "unregister", "name": "myrepo"})["code"] == "project_unknown"
     poll("the broker to save it", lambda: registered() == [])
+    poll("status to know", lambda: "unsaved" not in broker.status())
+
+
+def test_a_busy_disk_keeps_no_project_served(broker: Broker, project: pathlib.Path) -> None:
+    """It may be what keeps it busy. A FIFO that nobody reads takes as long as such a disk."""
+    broker.push({"A": "a"})
+    register(broker, project)
+    fifo = broker.state / "registrations.json.new"
+    os.mkfifo(fifo)
+    with Link(broker.project()) as connected, Link(broker.admin) as operator:
+        operator.send({"op": "unregister", "name": "myrepo"})
+        assert connected.rest() == b""
+        poll("the socket to be removed", lambda: not broker.project().exists())
+        assert (broker.status()["project_count"], broker.status()["unsaved"]) == (0, ["myrepo"])
+        disk = os.open(fifo, os.O_RDWR)
+        try:
+            assert operator.reply()["reason"] == "state_unwritable"  # nothing syncs a FIFO
+            fifo.unlink()
+        finally:
+            os.close(disk)
+    poll("the broker to save it", lambda: "unsaved" not in broker.status())
 
 
 @pytest.mark.parametrize("full", [False, True], ids=["room again", "still full"])
@@ -306,6 +328,26 @@ def test_users_that_lose_access_get_nothing_that_is_allowed_since(broker: Broker
 
 
 # --- unregister
+
+
+@pytest.mark.parametrize("ended_by", ["unregister", "register"])
+def test_who_lost_access_gets_nothing_that_is_pushed_since(
+    start_broker: StartBroker, project: pathlib.Path, ended_by: str
+) -> None:
+    """A client that sent gets before that, and reads slowly: after a rotation they are not answered with the new
+    values."""
+    broker = start_broker(rate_limit_per_second=0)
+    register(broker, project)
+    broker.push({"A": "old" * 10_000})
+    with Link(broker.project()) as client:
+        client.send(b'{"op":"get","name":"A"}\n' * 100)  # more than is read at a time
+        client.line()
+        if ended_by == "unregister":
+            assert broker.ask({"op": "unregister", "name": "myrepo"})["ok"]
+        else:
+            assert register(broker, project, replace=True, allowed_uids=[os.getuid() + 1])["ok"]
+        broker.push({"A": "fresh"})
+        assert b"fresh" not in client.rest()
 
 
 def test_unregistering(broker: Broker, project: pathlib.Path) -> None:

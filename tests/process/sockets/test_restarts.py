@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.broker import Broker, registration
+from tests.support.broker import Broker, ask, registration
 from tests.support.projects import allowlist, make_project, register
 
 if TYPE_CHECKING:
@@ -58,6 +58,27 @@ def test_a_kill_loses_no_registration(start_broker: StartBroker, directory: path
     broker.process.kill()
     broker.process.wait()
     assert allowlist(start_broker()) == ["A"]
+
+
+def test_a_registration_that_comes_back_is_not_served_to_another_directory(
+    start_broker: StartBroker, directory: pathlib.Path
+) -> None:
+    """It could not be removed from a full disk, nor another be saved in its place, whose container had the directory
+    mounted by then."""
+    broker = start_broker()
+    register(broker, make_project(directory / "myrepo", "A"))
+    (broker.state / "registrations.json.new").mkdir()
+    assert broker.ask({"op": "unregister", "name": "myrepo"})["reason"] == "state_unwritable"
+    assert register(broker, make_project(directory / "other" / "myrepo", "A"))["reason"] == "state_unwritable"
+    mounted = os.open(broker.mount().parent, os.O_PATH)
+    try:
+        broker.process.kill()
+        broker.process.wait()
+        broker = start_broker()
+        assert ask(broker.mount(), {"op": "ping"})["ok"]
+        assert not os.path.exists(f"/proc/self/fd/{mounted}/broker.sock")
+    finally:
+        os.close(mounted)
 
 
 def test_a_damaged_state_file_is_reported_and_kept(start_broker: StartBroker, directory: pathlib.Path) -> None:

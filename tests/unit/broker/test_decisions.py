@@ -254,6 +254,20 @@ def test_a_get_denied_because_it_cannot_be_recorded_starts_no_lease(desk: Desk) 
 # --- the other ops
 
 
+def test_a_project_that_has_ended_gets_nothing_that_was_pushed_since(desk: Desk) -> None:
+    """Nor anything else then, as it is not known which of the values are new."""
+    desk.push({"GITHUB_TOKEN": "former"})
+    desk.project.last_generation = desk.broker.store.generation
+    reply, record = desk.get("GITHUB_TOKEN")
+    assert (reply["value"], record["REMO_REASON"]) == ("former", "in_manifest")
+    desk.push({"GITHUB_TOKEN": "since"})
+    for name in ("GITHUB_TOKEN", "MISSING"):
+        reply, record = desk.get(name)
+        assert (reply["code"], reply["reason"]) == ("denied", "not_registered")
+        assert (record["REMO_DECISION"], record["REMO_OUTCOME"]) == ("deny", "denied")
+        assert (record["REMO_REASON"], record.get("REMO_BACKEND")) == ("not_registered", None)
+
+
 def test_ping_info_ready(desk: Desk) -> None:
     broker, project = desk.broker, desk.project
     assert decoded(broker.ping(project)) == {
