@@ -4,9 +4,6 @@ The reader is a user of its own, which a home of mode 0700 keeps out. setfacl(1)
 exactly the directories and the file that keep it out. The manifest's directory gets a default
 entry, too: an editor that saves by renaming makes a new file, which inherits it.
 
-setfacl(1) computes the mask again, by which a mode such as 0700 withholds what entries for others
-say. So these are reduced to what they allowed in effect, and nobody but the reader gains anything.
-
 Each file is opened once, without following links, and changed through that descriptor, with its
 owner's rights: its directories belong to others, who could put a link to any file there.
 """
@@ -19,20 +16,13 @@ import os
 import pwd
 import shlex
 import stat
-import struct
 import subprocess
 
 from remo_broker.cli.program import Problem
+from remo_broker.manifest import acl
 from remo_broker.manifest.constants import SEARCH
 
 READER = "remo-broker-manifest"
-# acl(5) in an extended attribute: a version, then entries of tag, permissions and id.
-ATTRIBUTE = "system.posix_acl_access"
-DEFAULT_ATTRIBUTE = "system.posix_acl_default"
-_ENTRY = struct.Struct("<HHI")
-_USER, _OWNING_GROUP, _GROUP, _MASK = 0x02, 0x04, 0x08, 0x10
-# What a mask limits, besides the reader's own entry, and how setfacl(1) names it.
-_MASKED = {_USER: "u:{}", _OWNING_GROUP: "g:", _GROUP: "g:{}"}
 READ, PASS = 4, 1
 
 
@@ -80,7 +70,7 @@ def _exists(name: str, directory: int) -> bool:
 
 def _let_pass(directory: int, path: str, reader: int, done: list[str]) -> None:
     if not _may(directory, reader, PASS):
-        _set(directory, path, [f"u:{READER}:x", *_limited(_entries(directory, ATTRIBUTE), reader)], done)
+        _set(directory, path, acl.to_pass(_at(directory), reader, READER), done)
 
 
 def _let_read(directory: int, name: str, folder: str, reader: int, done: list[str]) -> None:
@@ -95,12 +85,9 @@ def _let_read(directory: int, name: str, folder: str, reader: int, done: list[st
         found = os.fstat(file)
         if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or _may(file, reader, READ):
             return  # the broker says what is wrong with a manifest that is not a file of its own
-        entries = _entries(file, ATTRIBUTE)
-        # setfacl(1) would have new files allow what the directory's mode does, whatever the umask.
-        inherited = _entries(directory, DEFAULT_ATTRIBUTE)
-        others = _limited(inherited, reader) if inherited else [f"g::{_text(_of_group(entries, found))}", "o::-"]
-        _set(file, path, [f"u:{READER}:r", *_limited(entries, reader)], done)
-        _set(directory, folder, [f"d:{entry}" for entry in (f"u:{READER}:r", *others)], done)
+        inherited = acl.to_inherit(_at(directory), _at(file), reader, READER)
+        _set(file, path, acl.to_read(_at(file), reader, READER), done)
+        _set(directory, folder, inherited, done)
     finally:
         os.close(file)
 
@@ -109,51 +96,20 @@ def _may(descriptor: int, reader: int, wanted: int) -> bool:
     """Whether the mode for all users or the reader's own entry allows it."""
     if os.fstat(descriptor).st_mode & wanted:
         return True
-    entries = _entries(descriptor, ATTRIBUTE)
-    mask = _mask(entries)
-    return any(tag == _USER and who == reader and allowed & mask & wanted for tag, allowed, who in entries)
+    return acl.allows(acl.entries(_at(descriptor), acl.ATTRIBUTE), reader, wanted)
 
 
-def _entries(descriptor: int, attribute: str) -> list[tuple[int, int, int]]:
-    """Tag, permissions and id of each entry; none without an ACL."""
-    try:
-        acl = os.getxattr(f"/proc/self/fd/{descriptor}", attribute)
-    except OSError:
-        return []
-    return list(_ENTRY.iter_unpack(acl[4:]))
+def _at(descriptor: int) -> str:
+    return f"/proc/self/fd/{descriptor}"
 
 
-def _mask(entries: list[tuple[int, int, int]]) -> int:
-    return next((allowed for tag, allowed, _ in entries if tag == _MASK), 7)
-
-
-def _of_group(entries: list[tuple[int, int, int]], found: os.stat_result) -> int:
-    """What the owning group may do: with an ACL, the mode has the mask in that place."""
-    return next((allowed & _mask(entries) for tag, allowed, _ in entries if tag == _OWNING_GROUP), found.st_mode >> 3)
-
-
-def _limited(entries: list[tuple[int, int, int]], reader: int) -> list[str]:
-    """For setfacl(1): others' entries that say more than the mask allows, without what it withholds."""
-    mask = _mask(entries)
-    return [
-        f"{_MASKED[tag].format(who)}:{_text(allowed & mask)}"
-        for tag, allowed, who in entries
-        if tag in _MASKED and allowed & ~mask and (tag, who) != (_USER, reader)
-    ]
-
-
-def _text(permissions: int) -> str:
-    return "".join(letter for bit, letter in ((4, "r"), (2, "w"), (1, "x")) if permissions & bit) or "-"
-
-
-def _set(descriptor: int, path: str, entries: list[str], done: list[str]) -> None:
-    entry = ",".join(entries)
+def _set(descriptor: int, path: str, entry: str, done: list[str]) -> None:
     command = f"setfacl -m {entry} {shlex.quote(path)}"
     found = os.fstat(descriptor)
     as_owner = os.geteuid() == 0 and found.st_uid != 0
     try:
         changed = subprocess.run(
-            ["setfacl", "-m", entry, f"/proc/self/fd/{descriptor}"],
+            ["setfacl", "-m", entry, _at(descriptor)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

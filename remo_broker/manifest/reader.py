@@ -195,17 +195,22 @@ def _denied(place: str, path: str) -> ManifestError:
     """Name the directory or file that denies access, and the command that fixes it."""
     import shlex
 
+    from remo_broker.manifest import acl
+
+    uid = os.geteuid()
     user, shown = _user()
     closed = _closed_directory(path)
     if closed is not None:
         problem = f"permission denied for user {shown}, which may not pass the directory {shlex.quote(closed)}"
-        command = f"setfacl -m u:{user}:x {shlex.quote(closed)}"
+        command = f"setfacl -m {acl.to_pass(closed, uid, user)} {shlex.quote(closed)}"
     else:
         # An editor that saves by renaming makes a new file, which inherits the directory's default
         # ACL.
-        directory = shlex.quote(os.path.dirname(path))
+        directory = os.path.dirname(path)
         problem = f"permission denied for user {shown}"
-        command = f"setfacl -m u:{user}:r {shlex.quote(path)} && setfacl -m u:{user}:x,d:u:{user}:r {directory}"
+        entries = f"{acl.to_pass(directory, uid, user)},{acl.to_inherit(directory, path, uid, user)}"
+        command = f"setfacl -m {acl.to_read(path, uid, user)} {shlex.quote(path)} && "
+        command += f"setfacl -m {entries} {shlex.quote(directory)}"
     return unreadable(place, problem, f"run: {command} (package acl)")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from tests.mutants.audit_rows import IDENTITY, REVIEW
 from tests.mutants.broker_rows import ADMIN, CHANGES, DECISIONS, LISTENERS, MEMORY, STATE, STORE
-from tests.mutants.client_rows import ACL
 from tests.mutants.host_rows import PROCESS
 from tests.mutants.manifest_rows import CHILD, DOCUMENT
 from tests.mutants.mutant import Mutant
@@ -13,6 +12,7 @@ from tests.mutants.mutant import Mutant
 CONNECTION = "remo_broker/broker/sockets/connection.py"
 PROJECT_SOCKET = "remo_broker/broker/sockets/project.py"
 SIDECAR = "remo_broker/sidecar/run.py"
+ACL = "remo_broker/manifest/acl.py"
 KEPT = "remo_broker/sidecar/store.py"
 JOURNAL = "remo_broker/ctl/setup_journal.py"
 STATIC_CLIENT = "remo_broker/secret/remo-secret.c"
@@ -224,12 +224,18 @@ PROMISES = (
         "        if False:\n",
         "tests/machine/test_borders.py::test_a_state_file_of_another_user_is_not_read",
     ),
-    Mutant(ACL, 'f"u:{READER}:x"', '"o:x"', FIX_ACL),
-    Mutant(ACL, ", *_limited(_entries(directory, ATTRIBUTE), reader)]", "]", READER_ACCESS),
-    Mutant(ACL, ", *_limited(entries, reader)]", "]", READER_ACCESS),
+    Mutant(ACL, 'f"u:{name}:x"', '"o:x"', FIX_ACL),
+    Mutant(ACL, ", *_limited(entries(directory, ATTRIBUTE), reader)]", "]", READER_ACCESS),
+    Mutant(ACL, ", *_limited(entries(file, ATTRIBUTE), reader)]", "]", READER_ACCESS),
     Mutant(ACL, "others = _limited(inherited, reader) if inherited", "others = [] if inherited", READER_ACCESS),
-    Mutant(ACL, '[f"g::{_text(_of_group(entries, found))}", "o::-"]', "[]", READER_ACCESS),
-    Mutant(ACL, "_text(_of_group(entries, found))", "_text(found.st_mode >> 3)", READER_ACCESS),
+    Mutant(ACL, '[f"g::{_text(_of_group(file))}", "o::-"]', "[]", READER_ACCESS),
+    Mutant(ACL, "_text(_of_group(file))", "_text(os.stat(file).st_mode >> 3)", READER_ACCESS),
+    Mutant(
+        "remo_broker/manifest/reader.py",
+        "{acl.to_read(path, uid, user)}",
+        "u:{user}:r",
+        "tests/unit/manifest/test_reader.py::test_the_command_that_the_error_names_gives_no_other_user_more",
+    ),
     # --- manifests
     Mutant(
         CHILD,

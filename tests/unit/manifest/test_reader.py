@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 import pwd
+import shutil
 import socket
 import stat
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ from remo_broker.manifest import ManifestError
 from remo_broker.manifest.constants import MAX_BYTES
 from remo_broker.manifest.reader import read
 from remo_broker.protocol.codes import Code
+from tests.support.machine import unavailable
 from tests.support.manifests import GOOD, PLACES, ProjectDirectory
 from tests.unit.manifest.reading import refusal
 
@@ -233,7 +236,11 @@ def test_permission_denied_names_the_user(project: ProjectDirectory) -> None:
     assert as_nobody(project.path) == GOOD.decode()
     name = pwd.getpwuid(NOBODY).pw_name
     for path, place, command in (
-        (file, PLACES[0], f"setfacl -m u:{name}:r {file} && setfacl -m u:{name}:x,d:u:{name}:r {file.parent} "),
+        (
+            file,
+            PLACES[0],
+            f"setfacl -m u:{name}:r {file} && setfacl -m u:{name}:x,d:u:{name}:r,d:g::-,d:o::- {file.parent} ",
+        ),
         (file.parent, PLACES[0], f"setfacl -m u:{name}:x {file.parent} "),
         (project.path, ".devcontainer", f"setfacl -m u:{name}:x {project.path} "),
         (project.path.parent, "project_path", f"setfacl -m u:{name}:x {project.path.parent} "),
@@ -245,3 +252,29 @@ def test_permission_denied_names_the_user(project: ProjectDirectory) -> None:
         assert f"run: {command}" in said
         path.chmod(mode)
     assert as_nobody(project.path) == GOOD.decode()
+
+
+@pytest.mark.takes_root("reading as another user")
+def test_the_command_that_the_error_names_gives_no_other_user_more(project: ProjectDirectory) -> None:
+    """What an ACL says of others may be withheld by its mask."""
+    if shutil.which("setfacl") is None:
+        unavailable("setfacl is not installed here: ./run test installs it")
+    file = project.write()
+    others = {"user:12345:rwx", "group:54321:rwx"}
+    for path in (project.path, file.parent, file):
+        subprocess.run(["setfacl", "-m", "u:12345:rwx,g:54321:rwx", path], check=True)
+        path.chmod(0o700)
+    for _ in range(5):
+        said = as_nobody(project.path)
+        if said == GOOD.decode():
+            break
+        command = said.partition("run: ")[2].partition(" (package acl)")[0]
+        subprocess.run(command, shell=True, check=True)
+    assert said == GOOD.decode()
+    for path in (project.path, file.parent, file):
+        shown = subprocess.run(["getfacl", "-cE", path], capture_output=True, text=True, check=True).stdout.split()
+        assert others.isdisjoint(shown)
+        assert "user:12345:---" in shown
+    (file.parent / "new").touch()
+    mode = (file.parent / "new").stat().st_mode
+    assert mode & 0o007 == 0
