@@ -14,6 +14,7 @@ costs a get 0.5 µs.
 
 from __future__ import annotations
 
+import errno
 import heapq
 import itertools
 import select
@@ -38,6 +39,11 @@ READ_ONCE = select.EPOLLIN | select.EPOLLONESHOT
 # Descriptors handled in one turn: enough to share one audit datagram among many, few enough to
 # bound a turn.
 EVENTS_PER_TURN = 64
+# How often to look at descriptors that the kernel does not watch: it limits their number by user, over
+# all containers without a user namespace of their own, and root of one may be any user.
+LOOK_SECONDS = 0.02
+# What epoll_ctl(2) says at that limit, and without memory.
+_NO_ROOM = (errno.ENOSPC, errno.ENOMEM)
 
 
 class Later:
@@ -120,6 +126,11 @@ class Loop:
         self.on_bug = on_bug
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {}
+        self._unwatched: dict[int, int | None] = {}
+        """The events of descriptors that are not registered with epoll because it has no room; None
+        after the one event of a `READ_ONCE`."""
+        self._longest_wait: float | None = None
+        """None if there are no such descriptors."""
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
         self._timer = TimerDescriptor(time.CLOCK_MONOTONIC)
@@ -130,21 +141,36 @@ class Loop:
         self.watch(self._timer.descriptor, READ, self._timer_expired)
 
     def watch(self, descriptor: int, events: int, handler: Callable[[], None]) -> None:
-        self._epoll.register(descriptor, events)
+        try:
+            self._epoll.register(descriptor, events)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            self._unwatched[descriptor] = events
+            self._longest_wait = LOOK_SECONDS
         self._handlers[descriptor] = handler
 
     def change(self, descriptor: int, events: int) -> None:
-        self._epoll.modify(descriptor, events)
+        if self._unwatched and descriptor in self._unwatched:
+            self._unwatched[descriptor] = events
+        else:
+            self._epoll.modify(descriptor, events)
 
     def forget(self, descriptor: int) -> None:
         """Stop watching. Call this before closing the descriptor."""
-        if self._handlers.pop(descriptor, None) is not None:
+        if self._handlers.pop(descriptor, None) is None:
+            return
+        if self._unwatched and descriptor in self._unwatched:
+            del self._unwatched[descriptor]
+        else:
             self._epoll.unregister(descriptor)
 
     def forget_inert(self, descriptor: int) -> None:
         """The same for a `READ_ONCE` descriptor after its event. Needs no system call: nothing can
         report another event, even if a child process still holds the connection."""
         del self._handlers[descriptor]
+        if self._unwatched:
+            self._unwatched.pop(descriptor, None)
 
     def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
         timer = Timer(callback)
@@ -169,11 +195,13 @@ class Loop:
             self.turn()
 
     def turn(self) -> None:
-        ready = self._epoll.poll(0 if self._runnable else None, EVENTS_PER_TURN)
+        ready = self._epoll.poll(0 if self._runnable else self._longest_wait, EVENTS_PER_TURN)
         self.now = monotonic()
         self.turns += 1
         if len(ready) == EVENTS_PER_TURN:
             self.full_turn = self.turns
+        if self._longest_wait is not None:
+            ready += self._look()
         handlers = self._handlers
         for descriptor, _ in ready:
             handler = handlers.get(descriptor)  # None: an earlier handler closed it
@@ -191,6 +219,31 @@ class Loop:
             self._step_jobs()
         if self._timers_due:
             self._run_timers()
+
+    def _look(self) -> list[tuple[int, int]]:
+        """The descriptors that epoll has no room for and that are ready. Registers them if it has by
+        now."""
+        looked = select.poll()
+        room = True
+        for descriptor, events in list(self._unwatched.items()):
+            if events is None:
+                continue
+            if room:
+                try:
+                    self._epoll.register(descriptor, events)
+                except OSError:
+                    room = False
+                else:
+                    del self._unwatched[descriptor]
+                    continue
+            looked.register(descriptor, events & ~select.EPOLLONESHOT)
+        if not self._unwatched:
+            self._longest_wait = None
+        found = looked.poll(0)
+        for descriptor, _ in found:
+            if self._unwatched[descriptor] == READ_ONCE:
+                self._unwatched[descriptor] = None
+        return found
 
     def _step_jobs(self) -> None:
         jobs, self._runnable = self._runnable, []

@@ -61,6 +61,12 @@ PROMISES = (
         "tests/process/sockets/test_registering.py::test_a_busy_disk_keeps_no_project_served",
     ),
     Mutant(
+        "remo_broker/broker/loop.py",
+        "            if error.errno not in _NO_ROOM:\n",
+        "            if True:\n",
+        "tests/unit/broker/test_loop.py::test_what_epoll_has_no_room_for_is_looked_at",
+    ),
+    Mutant(
         "remo_broker/broker/unsaved.py",
         "        if not self._due:\n",
         "        if True:\n",

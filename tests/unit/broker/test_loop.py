@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import select
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from remo_broker.broker.loop import READ, Loop
+from remo_broker.broker.loop import READ, READ_ONCE, Loop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -172,3 +174,84 @@ def test_a_handler_that_raises_does_not_stop_the_others(loop: RecordingLoop, pip
 def test_stop_takes_effect_at_the_end_of_the_turn(loop: RecordingLoop) -> None:
     loop.after(0, loop.stop)
     loop.run()
+
+
+class FullEpoll:
+    """The kernel's epoll(7), which registers as many descriptors as it has room for."""
+
+    def __init__(self, epoll: select.epoll) -> None:
+        self.room = 0
+        self._epoll = epoll
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._epoll, name)
+
+    def register(self, descriptor: int, events: int) -> None:
+        if not self.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.room -= 1
+        self._epoll.register(descriptor, events)
+
+
+@pytest.fixture
+def full(loop: RecordingLoop) -> FullEpoll:
+    full = FullEpoll(loop._epoll)
+    loop._epoll = full  # type: ignore[assignment]
+    return full
+
+
+def test_what_epoll_has_no_room_for_is_looked_at(loop: RecordingLoop, full: FullEpoll, pipe: tuple[int, int]) -> None:
+    """Root of a container may be the broker's user, and use up what the kernel grants that."""
+    handled: list[bytes] = []
+    loop.watch(pipe[0], READ, lambda: handled.append(os.read(pipe[0], 1)))
+    os.write(pipe[1], b"abcd")
+    loop.turn()
+    loop.turn()
+    assert handled == [b"a", b"b"]
+    loop.change(pipe[0], 0)
+    loop.turn()
+    assert handled == [b"a", b"b"]
+    loop.change(pipe[0], READ)
+    loop.turn()
+    assert handled == [b"a", b"b", b"c"]
+    loop.forget(pipe[0])
+    loop.turn()
+    assert handled == [b"a", b"b", b"c"]
+    assert loop.bugs == []
+
+
+def test_one_event_is_handled_once_without_room(loop: RecordingLoop, full: FullEpoll, pipe: tuple[int, int]) -> None:
+    """Also if there is room after that."""
+    handled: list[int] = []
+    loop.watch(pipe[0], READ_ONCE, lambda: handled.append(pipe[0]))
+    os.write(pipe[1], b"a")
+    for full.room in (0, 0, 1, 1):
+        loop.after(0, lambda: None)
+        loop.turn()
+        assert handled == [pipe[0]]
+    loop.change(pipe[0], READ_ONCE)
+    loop.turn()  # registers it
+    loop.turn()
+    assert handled == [pipe[0]] * 2
+    loop.forget_inert(pipe[0])
+    assert loop.bugs == []
+
+
+@pytest.mark.parametrize("wait", [READ, READ_ONCE])
+def test_with_room_again_epoll_watches_it(
+    loop: RecordingLoop, full: FullEpoll, pipe: tuple[int, int], wait: int
+) -> None:
+    handled: list[bytes] = []
+    loop.watch(pipe[0], wait, lambda: handled.append(os.read(pipe[0], 1)))
+    loop.turn()
+    full.room = 1
+    loop.turn()
+    os.write(pipe[1], b"a")
+    assert full.poll(0) == [(pipe[0], READ)]
+    assert (handled, full.room) == ([], 0)
+    loop.change(pipe[0], wait)
+    loop.turn()
+    assert handled == [b"a"]
+    loop.forget(pipe[0])
+    loop.watch(pipe[0], READ, lambda: None)  # not twice
+    assert loop.bugs == []
