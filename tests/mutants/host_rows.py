@@ -211,6 +211,20 @@ HOST = (
         "        if False:\n",
         "tests/process/sockets/test_binder.py::test_no_socket_is_made_in_a_directory_of_another_user",
     ),
+    *(
+        Mutant(
+            "remo_broker/build/host.sh",
+            defence,
+            "",
+            "tests/process/sockets/test_binder.py::"
+            "test_an_upgrade_takes_the_directories_from_the_user_of_an_earlier_broker",
+        )
+        for defence in (
+            '        find "$1" -xdev -mindepth "$depth" -maxdepth "$depth" ! -user root -exec chown -h root {} +\n',
+            '        find "$1" -xdev -mindepth "$depth" -maxdepth "$depth" -type d -exec chmod go-w {} +\n',
+            '    find "$1" -xdev -depth -mindepth 1 ! -type s ! -type d -delete\n',
+        )
+    ),
     Mutant(
         "remo_broker/broker/decisions.py",
         "if project.last_generation not in (None, self.store.generation):",

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from remo_broker.binder import files
-from tests.support.machine import poll, unavailable
+from tests.support.broker import NOBODY
+from tests.support.machine import REPOSITORY, poll, unavailable
 
 if TYPE_CHECKING:
     import pathlib
@@ -30,6 +31,10 @@ drop_capabilities()
 with socket.socket(fileno=int(sys.argv[1])) as connection:
     serve(connection, sys.argv[2])
 """
+
+# What an upgrade does; the arguments are the script and a directory of sockets.
+HOST = REPOSITORY / "remo_broker/build/host.sh"
+_TAKE_OVER = '. "$1"; take_over_socket_directory "$2"'
 
 
 @contextlib.contextmanager
@@ -87,10 +92,10 @@ def test_no_socket_is_made_in_a_directory_of_another_user(directory: pathlib.Pat
     (directory / "mount").mkdir(mode=0o750)
     (directory / "mount/app").mkdir()
     try:
-        os.chown(directory / "mount/app", 65534, -1)
+        os.chown(directory / "mount/app", NOBODY, -1)
     except PermissionError:
         unavailable("giving a directory to another user takes root")
-    with pytest.raises(files.Unavailable, match="belongs to uid 65534"):
+    with pytest.raises(files.Unavailable, match=f"belongs to uid {NOBODY}"):
         files.make(str(directory), files.MOUNT, "app", "/src/app", renew=False)
     assert list((directory / "mount/app").iterdir()) == []
 
@@ -103,3 +108,25 @@ def test_no_directory_is_kept_that_was_made_for_another_registration(directory: 
         if before >= 0:
             assert not os.path.exists(f"/proc/self/fd/{before}/broker.sock"), owner
             os.close(before)
+
+
+@pytest.mark.takes_root("giving files to another user")
+def test_an_upgrade_takes_the_directories_from_the_user_of_an_earlier_broker(directory: pathlib.Path) -> None:
+    """Which may have put links there, for root to follow."""
+    place, outside = directory / "s", directory / "outside"
+    (place / "mount/app").mkdir(parents=True)
+    outside.mkdir()
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as kept:
+        kept.bind(str(place / "mount/app/broker.sock"))
+    (place / "internal").symlink_to(outside)
+    (place / "mount/app/file").touch()
+    for one in (place, outside, *place.rglob("*")):
+        os.chown(one, NOBODY, NOBODY, follow_symlinks=False)
+    for one in (place, place / "mount", place / "mount/app"):
+        one.chmod(0o777)
+    subprocess.run(["sh", "-ec", _TAKE_OVER, "sh", HOST, place], check=True)
+    left = [place, *place.rglob("*")]
+    assert sorted(one.name for one in left) == ["app", "broker.sock", "mount", "s"]
+    assert {one.stat().st_uid for one in left} == {0}
+    assert not [one for one in left if one.is_dir() and one.stat().st_mode & 0o022]
+    assert outside.stat().st_uid == NOBODY
