@@ -241,13 +241,15 @@ def _verify(arguments: Arguments, output: Output, query: Query) -> int:
 
 
 def _running(arguments: Arguments) -> tuple[str, int] | None:
-    """The running broker's start id and last serial; None if unknown. Never starts a broker."""
-    try:
-        if manages_units(arguments):
-            if not unit_states().runs:
-                return None
-        elif not os.path.exists(socket_path(arguments)):
+    """The running broker's start id and last serial; None if it does not run, or not for this user.
+    Never starts a broker. Raises `Problem` if systemd does not say whether it runs: no other user may
+    hide what the broker says."""
+    if manages_units(arguments):
+        if not unit_states().runs:
             return None
+    elif not os.path.exists(socket_path(arguments)):
+        return None
+    try:
         with open_client(arguments) as client:
             found = client.status().audit
     except (ClientError, Problem):

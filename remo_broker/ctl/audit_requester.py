@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 UNKNOWN = "-"
+# The units in which container engines run a container, by what precedes its name or id.
+ENGINE_UNITS = (
+    *("machine-", "systemd-nspawn@", "lxc@", "docker-", "podman-", "libpod-", "libpod-payload-", "nerdctl-", "crio-"),
+    *("cri-containerd-", "containerd-"),
+)
 
 
 def program(record: Record) -> str | None:
@@ -46,10 +51,17 @@ def place(record: Record, *, brief: bool = False) -> str | None:
             return f"{_short(user_unit)} of {_short(unit)}"
         return None if unit is None else _short(unit)
     word = "" if brief else "container "
-    if unit is None or container in unit or f"machine-{container}" in unit.replace("\\x2d", "-"):
+    if unit is None or _runs(unit, container):
         return f"{word}{container_name(container)}"
     own = unit == f"user@{os.geteuid()}.service" and is_local(record)
     return f"{word}{container_name(container) if own else container[:SHORT_ID]} of {_short(unit)}"
+
+
+def _runs(unit: str, container: str) -> bool:
+    """Whether an engine runs that container as that unit. A part of the name alone says nothing: a user
+    1000 can name a control group `lxc.payload.1000`."""
+    stem = unit.rpartition(".")[0].replace("\\\\", "\\").replace("\\x2d", "-")
+    return any(stem == engine + container for engine in ENGINE_UNITS)
 
 
 def _short(unit: str) -> str:

@@ -9,6 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from remo_broker.cli.program import Problem
+from remo_broker.cli.text import escaped
 from remo_broker.ctl.units import SERVICE, is_systemd_there, systemctl
 
 if TYPE_CHECKING:
@@ -20,20 +21,29 @@ GROUP = "remo-broker-private"
 # machine id.
 DIRECTORIES = ("/var/log/journal", "/run/log/journal")
 MACHINE_ID_PATH = "/etc/machine-id"
-# In each, what has entries of services. Users may read their own journals, which are beside it.
-SYSTEM_FILES = "system*.journal"
+# In each, what has entries of services, after a crash with a tilde. Users may read their own journals, which
+# are beside it.
+SYSTEM_FILES = "system*.journal*"
 
 is_namespace = re.compile(r"[A-Za-z0-9_.-]{1,64}").fullmatch
 
 
 def unit_namespace() -> str | None:
-    """The journal namespace that the broker's unit writes to, if it has one."""
+    """The journal namespace that the broker's unit writes to, if it is known to have one."""
+    try:
+        return _known_namespace()
+    except (OSError, ValueError):
+        return None
+
+
+def _known_namespace() -> str | None:
+    """The same, None if it is known to have none. Raises OSError if systemctl cannot be run, and
+    ValueError with its message if it does not tell."""
     if not is_systemd_there():
         return None
-    try:
-        answer = systemctl("show", "--property=LogNamespace", "--value", SERVICE)
-    except OSError:
-        return None
+    answer = systemctl("show", "--property=LogNamespace", "--value", SERVICE)
+    if answer.returncode != 0:
+        raise ValueError(answer.stderr.strip() or f"status {answer.returncode}")
     name = answer.stdout.strip()
     return name if name and is_namespace(name) else None
 
@@ -80,7 +90,6 @@ def journal_directories(directory: str | None, namespace: str | None) -> list[st
         if not os.path.isdir(directory):
             raise Problem(f"{directory}: no such directory")
         return [directory]
-    _require_permission()
     if namespace is not None:
         found = namespace_directories(namespace)
         if not found:
@@ -88,9 +97,20 @@ def journal_directories(directory: str | None, namespace: str | None) -> list[st
                 f"there is no journal namespace {namespace}",
                 hint="'ls /var/log/journal' shows those that there are: MACHINE-ID.NAMESPACE",
             )
+        _require_permission(found)
         return [*found]
-    own = unit_namespace()
-    return [None, *([] if own is None else namespace_directories(own))]
+    try:
+        own = _known_namespace()
+    except (OSError, ValueError) as error:
+        # Any local user can keep others from reaching systemd, by keeping the bus busy.
+        raise Problem(
+            f"cannot learn which journal the broker writes to: systemctl: {escaped(str(error))}",
+            hint="try again, use sudo, or name the journal with --namespace or --directory",
+        ) from None
+    found = [] if own is None else namespace_directories(own)
+    default = [path for one in DIRECTORIES for path in glob.glob(f"{one}/{machine_id() or '*'}")]
+    _require_permission([*default, *found])
+    return [None, *found]
 
 
 @cache
@@ -110,15 +130,17 @@ def namespace_directories(namespace: str) -> list[str]:
     return [path for path in paths if os.path.isdir(path)]
 
 
-def _require_permission() -> None:
-    """Raise if permission is missing: the journal would look empty, and an empty audit is wrong."""
-    machine = machine_id() or "*"
-    found = [path for directory in DIRECTORIES for path in glob.glob(f"{directory}/{machine}*/{SYSTEM_FILES}")]
-    if any(os.access(path, os.R_OK) for path in found):
-        return
-    if found or os.geteuid() != 0:
+def _require_permission(directories: list[str]) -> None:
+    """Raise if permission is missing: the journal would look empty, or shorter, and such an audit is
+    wrong."""
+    files = [path for directory in directories for path in glob.glob(f"{directory}/{SYSTEM_FILES}")]
+    closed = [path for path in (*directories, *files) if not os.access(path, os.R_OK) and os.path.lexists(path)]
+    if closed or (not files and os.geteuid() != 0):
         raise Problem(
             "cannot read the journal: permission denied",
             hint="use sudo, or join the group systemd-journal",
         )
-    raise Problem("this host has no journal", hint="without journald, the broker writes its records to standard error")
+    if not files:
+        raise Problem(
+            "this host has no journal", hint="without journald, the broker writes its records to standard error"
+        )

@@ -98,6 +98,47 @@ def test_the_review_reads_both_journals_completely(machine: Machine, operator: O
         machine.run(["remo-brokerctl", "setup-journal", "--remove"])
 
 
+# Keeps as many connections to the bus open, without a word, as it lets in at a time.
+_BLOCK_BUS = """
+import os, socket, time
+for _ in range(3):
+    os.fork()
+held, end = [], time.monotonic() + 60
+print('up', flush=True)
+while time.monotonic() < end and os.getppid() != 1:
+    try:
+        one = socket.socket(socket.AF_UNIX)
+        one.settimeout(1)
+        one.connect('/run/dbus/system_bus_socket')
+        held = [*held[-99:], one]
+    except OSError:
+        time.sleep(0.01)
+"""
+
+
+def test_nobody_hides_the_namespace_from_the_review(machine: Machine, operator: Operator, own_journal: None) -> None:
+    """Who is not root asks systemd over the bus, which any user can block."""
+    machine.run(["useradd", "--no-create-home", "logreader"], check=False)
+    machine.run(["usermod", "--groups", "systemd-journal", "logreader"])
+    operator.register("hidden", ["TOKEN"])
+    operator.get("hidden", "TOKEN")
+    assert [one["secret"] for one in reviewed(machine, "--project=hidden")] == ["TOKEN"]
+    blocking = machine.popen(["/usr/bin/python3", "-c", _BLOCK_BUS], user="nobody")
+    try:
+        assert blocking.stdout is not None
+        assert blocking.stdout.readline() == "up\n"
+        for _ in range(10):
+            done = machine.run(["remo-brokerctl", "audit", "-j"], user="logreader", check=False)
+            # It says so, or it got through.
+            assert done.returncode == 1 or "TOKEN" in done.stdout
+            if done.returncode == 1:
+                assert "which journal the broker writes to" in done.stderr
+                break
+    finally:
+        machine.run(["pkill", "-KILL", "-u", "nobody", "python3"], check=False)
+        blocking.communicate()
+
+
 def test_status_names_the_namespace(machine: Machine, operator: Operator, own_journal: None) -> None:
     operator.register("named", ["TOKEN"])
     assert operator.do("status")["audit"]["namespace"] == NAMESPACE

@@ -24,15 +24,21 @@ AUDIT = (
     Mutant("remo_broker/ctl/audit_fast_reader.py", "flags=LOCAL_ONLY) if path", "flags=0) if path", LINKED_JOURNALS),
     Mutant(
         "remo_broker/ctl/journals.py",
-        "{machine}*/{SYSTEM_FILES}",
-        "*/{SYSTEM_FILES}",
-        "tests/process/ctl/test_audit_linked.py::test_a_user_who_may_read_other_journals_only_is_told_so",
+        "    if closed or (not files and os.geteuid() != 0):\n",
+        "    if len(closed) == len([*directories, *files]) or (not files and os.geteuid() != 0):\n",
+        "tests/process/ctl/test_audit_linked.py::test_a_user_who_may_read_a_part_of_the_journal_is_told_so",
     ),
     Mutant(
         "remo_broker/ctl/journals.py",
-        'SYSTEM_FILES = "system*.journal"',
-        'SYSTEM_FILES = "*.journal"',
-        "tests/process/ctl/test_audit_linked.py::test_a_user_who_may_read_other_journals_only_is_told_so",
+        "    if answer.returncode != 0:\n",
+        "    if False:\n",
+        "tests/machine/test_journal.py::test_nobody_hides_the_namespace_from_the_review",
+    ),
+    Mutant(
+        "remo_broker/ctl/journals.py",
+        'SYSTEM_FILES = "system*.journal*"',
+        'SYSTEM_FILES = "*.journal*"',
+        "tests/process/ctl/test_audit_linked.py::test_a_user_who_may_read_a_part_of_the_journal_is_told_so",
     ),
     Mutant(
         REFUSED,

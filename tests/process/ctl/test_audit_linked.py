@@ -113,6 +113,29 @@ def test_the_journal_that_a_container_links_is_not_verified(host: Host) -> None:
     assert [one["start_id"] for one in json.loads(done.stdout)["starts"]] == [MACHINE]
 
 
+@pytest.mark.parametrize("closed", ["an older file", "one that journald closed uncleanly", "the directory"])
+@pytest.mark.parametrize("namespace", [False, True])
+def test_a_user_who_may_read_a_part_of_the_journal_is_told_so(host: Host, closed: str, namespace: bool) -> None:
+    """The review would lack records, and say that none is missing."""
+    options = ("--namespace=own",) if namespace else ()
+    place = host.place(MACHINE)
+    if namespace:
+        place = place.rename(place.with_name(f"{MACHINE}.own"))
+    (place / "system.journal").chmod(0o644)
+    shutil.copy(place / "system.journal", place / "user-1001.journal")
+    (place / "user-1001.journal").chmod(0o600)  # the broker has none there
+    assert b"OWN" in host.audit(*options, user=NOBODY).stdout
+    if closed == "the directory":
+        place.chmod(0o711)
+    else:
+        other = place / ("system@0-0-0.journal" if closed == "an older file" else "system@0-0.journal~")
+        shutil.copy(place / "system.journal", other)
+        other.chmod(0o640)
+    done = host.audit(*options, user=NOBODY)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"cannot read the journal: permission denied" in done.stderr
+
+
 def test_a_user_who_may_read_other_journals_only_is_told_so(host: Host) -> None:
     """Not that there are no records: journald lets each user read the user's own journal."""
     (host.place(MACHINE) / "system.journal").chmod(0o600)

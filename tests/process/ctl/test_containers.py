@@ -95,3 +95,26 @@ def test_another_users_name_for_a_container_is_not_shown(state: pathlib.Path) ->
     for uid, name in ((os.geteuid(), "web-1"), (os.geteuid() + 1, A[:12])):
         record = fetch("S", peer_comm="npm", peer_container=A, peer_unit=f"user@{uid}.service")
         assert audit_requester.who(record) == f"npm in container {name} of user@{uid}"
+
+
+@pytest.mark.parametrize(
+    ("unit", "container", "shown"),
+    [
+        (f"docker-{A}.scope", A, f"container {A[:12]}"),
+        (f"libpod-payload-{A}.scope", A, f"container {A[:12]}"),
+        ("machine-web.scope", "web", "container web"),
+        ("machine-my\\x2dbox.scope", "my-box", "container my-box"),
+        ("machine-my\\\\x2dbox.scope", "my-box", "container my-box"),  # as the record has it
+        ("systemd-nspawn@web.service", "web", "container web"),
+        # A user's or a service's claim: both may name control groups below their own.
+        ("user@1000.service", "1000", "container 1000 of user@1000"),
+        ("user@1000.service", "user", "container user of user@1000"),
+        ("web-1.service", "web", "container web of web-1"),
+        ("machine-web-2.scope", "web", "container web of machine-web-2.scope"),
+    ],
+)
+def test_a_container_is_shown_with_the_unit_that_claims_to_have_it(
+    state: pathlib.Path, unit: str, container: str, shown: str
+) -> None:
+    record = fetch("A", peer_comm="npm", peer_unit=unit, peer_container=container)
+    assert audit_requester.place(record) == shown
