@@ -95,6 +95,7 @@ LONG_NAMES = "long_names"
 
 # For telling queued records apart.
 PROJECT_PREFIX = b"\nREMO_PROJECT="
+UNIT_PREFIX = b"\nREMO_UNIT="
 SECRET_PREFIX = b"\nREMO_SECRET="
 GRANT_LINE = b"\nREMO_OUTCOME=ok\n"
 MISS_LINE = b"\nREMO_OUTCOME=not_found\n"

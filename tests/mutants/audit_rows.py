@@ -80,6 +80,13 @@ AUDIT = (
         "tests/machine/test_journal.py::test_records_that_waited_when_the_broker_was_killed_are_detected",
     ),
     Mutant(
+        WAITING,
+        'b"\\nREMO_EVENT=peer.refused\\n", *_OF_MANIFESTS)',
+        'b"\\nREMO_EVENT=peer.refused\\n")',
+        "tests/unit/broker/audit/test_waiting.py"
+        "::test_no_reading_of_a_manifest_and_no_unit_without_its_credential_displaces_a_grant",
+    ),
+    Mutant(
         TRAIL,
         "            self.waits(self.serial)\n",
         "            pass\n",

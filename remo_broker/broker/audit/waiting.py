@@ -3,8 +3,9 @@
 Each project has its own queue, so that no project displaces another's records. Within a queue,
 records of requests that got no secret are dropped before grants: a program can cause any number of
 denials, misses and refusals, but grants must not get lost. If there are only grants, the secret that
-has the most gives way: fetching one over and over does not hide that another was fetched. Records
-without a project, such as pushes, also have their own queue and are dropped last.
+has the most gives way: fetching one over and over does not hide that another was fetched. A systemd
+unit that loads credentials is like a project. Records of operators, such as pushes, also have their own
+queue and are dropped last.
 """
 
 from __future__ import annotations
@@ -12,7 +13,14 @@ from __future__ import annotations
 from collections import deque
 from itertools import islice
 
-from remo_broker.protocol.audit_records import GRANT_LINE, MISS_LINE, PROJECT_PREFIX, SECRET_PREFIX, count_of
+from remo_broker.protocol.audit_records import (
+    GRANT_LINE,
+    MISS_LINE,
+    PROJECT_PREFIX,
+    SECRET_PREFIX,
+    UNIT_PREFIX,
+    count_of,
+)
 
 # The limit on waiting records also limits what the audit may lose: about 600 KiB of memory at most.
 WAITING_RECORDS = 1000
@@ -95,8 +103,9 @@ class Waiting:
         if queue.others:
             number = queue.others.popleft()
             record = self._records[number][0]
-            counts = self.missed if MISS_LINE in record else self.denied
-            counts[queue.project] = counts.get(queue.project, 0) + count_of(record)
+            if PROJECT_PREFIX in record and not any(event in record for event in _OF_MANIFESTS):
+                counts = self.missed if MISS_LINE in record else self.denied
+                counts[queue.project] = counts.get(queue.project, 0) + count_of(record)
         else:
             number = queue.take_grant(queue.most_granted())
         self._forget(number)
@@ -133,13 +142,15 @@ def _weight(queue: _Queue) -> tuple[int, bool, int]:
 
 
 def project_of(record: bytes) -> str:
-    """The project whose activity a record is about; empty for records of the control plane.
+    """The project whose activity a record is about, or `unit` and the name of the unit; empty for
+    records of the control plane.
 
     Events that only an operator causes also name a project, but do not count as its own.
     """
     if not any(event in record for event in _OWN_DOING):
         return ""
-    return _field(record, PROJECT_PREFIX).decode("ascii", "replace")
+    unit = _field(record, UNIT_PREFIX)
+    return (b"unit %b" % unit if unit else _field(record, PROJECT_PREFIX)).decode("ascii", "replace")
 
 
 def _field(record: bytes, prefix: bytes) -> bytes:
@@ -147,4 +158,7 @@ def _field(record: bytes, prefix: bytes) -> bytes:
     return rest[: rest.index(b"\n")] if found else b""
 
 
-_OWN_DOING = (b"\nREMO_EVENT=fetch", b"\nREMO_EVENT=peer.refused\n")
+# What a project writes into its manifest is recorded whenever somebody has that read again, as any
+# process of the broker's user can by SIGHUP.
+_OF_MANIFESTS = (b"\nREMO_EVENT=manifest.invalid\n", b"\nREMO_EVENT=manifest.waits\n")
+_OWN_DOING = (b"\nREMO_EVENT=fetch", b"\nREMO_EVENT=peer.refused\n", *_OF_MANIFESTS)

@@ -71,6 +71,27 @@ def test_nothing_that_a_project_gets_no_secret_for_displaces_a_grant_of_its_own(
     assert waiting.denied == {"a": 7 * WAITING_RECORDS + 10}
 
 
+def test_no_reading_of_a_manifest_and_no_unit_without_its_credential_displaces_a_grant() -> None:
+    """Nor does either count as a denial of the project."""
+    waiting = Waiting()
+    invalid = audit_records.record(Event.MANIFEST_INVALID, "It was refused.", project="a", reason="manifest_invalid")
+    refusal = audit_records.credential_head(
+        "x.service", "password", "P", Decision.ALLOW, Outcome.NOT_FOUND, "not_in_snapshot", 1
+    )
+    loaded = audit_records.credential_head(
+        "x.service", "password", "P", Decision.ALLOW, Outcome.OK, audit_records.IN_MANIFEST, 1
+    )
+    grants = [*(grant("b", f"G{number}") for number in range(10)), loaded, control(1)]
+    for one in grants:
+        waiting.add(one)
+    for _ in range(WAITING_RECORDS):
+        waiting.add(invalid)
+        waiting.add(refusal)
+    assert drained(waiting)[: len(grants)] == grants
+    assert waiting.denied == {}
+    assert waiting.missed == {}
+
+
 def test_a_project_displaces_no_denial_of_another_project() -> None:
     waiting = Waiting()
     quiet = [denial("quiet", f"D{number}") for number in range(50)]
