@@ -9,7 +9,6 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from remo_broker.cli.program import Problem
-from remo_broker.cli.text import escaped
 from remo_broker.ctl.units import SERVICE, is_systemd_there, systemctl
 
 if TYPE_CHECKING:
@@ -38,12 +37,12 @@ def unit_namespace() -> str | None:
 
 def _known_namespace() -> str | None:
     """The same, None if it is known to have none. Raises OSError if systemctl cannot be run, and
-    ValueError with its message if it does not tell."""
+    ValueError if it does not tell."""
     if not is_systemd_there():
         return None
     answer = systemctl("show", "--property=LogNamespace", "--value", SERVICE)
     if answer.returncode != 0:
-        raise ValueError(answer.stderr.strip() or f"status {answer.returncode}")
+        raise ValueError
     name = answer.stdout.strip()
     return name if name and is_namespace(name) else None
 
@@ -101,13 +100,11 @@ def journal_directories(directory: str | None, namespace: str | None) -> list[st
         return [*found]
     try:
         own = _known_namespace()
-    except (OSError, ValueError) as error:
-        # Any local user can keep others from reaching systemd, by keeping the bus busy.
-        raise Problem(
-            f"cannot learn which journal the broker writes to: systemctl: {escaped(str(error))}",
-            hint="try again, use sudo, or name the journal with --namespace or --directory",
-        ) from None
-    found = [] if own is None else namespace_directories(own)
+        found = [] if own is None else namespace_directories(own)
+    except (OSError, ValueError):
+        # Who is not root asks systemd over the bus, and any local user can keep others from that. The
+        # broker's records are in one of them.
+        found = namespace_directories("*")
     default = [path for one in DIRECTORIES for path in glob.glob(f"{one}/{machine_id() or '*'}")]
     _require_permission([*default, *found])
     return [None, *found]
@@ -123,10 +120,12 @@ def machine_id() -> str | None:
 
 
 def namespace_directories(namespace: str) -> list[str]:
+    """Those that exist; of all namespaces with `*`."""
     machine = machine_id()
     if machine is None:
         return []
-    paths = [f"{directory}/{machine}.{namespace}" for directory in DIRECTORIES]
+    name = namespace if namespace == "*" else glob.escape(namespace)
+    paths = [path for directory in DIRECTORIES for path in sorted(glob.glob(f"{directory}/{machine}.{name}"))]
     return [path for path in paths if os.path.isdir(path)]
 
 
