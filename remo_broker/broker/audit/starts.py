@@ -51,14 +51,16 @@ class StartFile:
         self._path = os.path.join(state_dir, LAST_START_FILE)
         self._start_id = start_id
         self._place = place
-        self._waiting = 0
+        self._waiting = self._written = 0
         self._is_kept = False
         self._writing = _thread.allocate_lock()
+        """Held while the thread runs."""
 
     def keep(self) -> None:
         """Call it after the first record: a start that the next one names should have one. The disk
         is not waited for."""
         self._is_kept = True
+        self._written = self._waiting
         data = self._data(self._waiting)
         try:
             write_own(self._path, data, durable=False)
@@ -75,23 +77,29 @@ class StartFile:
         if not self._is_kept:
             return
         if self._writing.acquire(blocking=False):
-            try:
-                _thread.start_new_thread(self._write, ())
-            except RuntimeError:  # cannot start a thread
-                self._write()
+            self._start()
         if self._writing.acquire(timeout=WRITE_SECONDS):
-            self._writing.release()
+            if self._written == self._waiting:
+                self._writing.release()
+            else:  # the thread had begun before
+                self._start()
+
+    def _start(self) -> None:
+        try:
+            _thread.start_new_thread(self._write, ())
+        except RuntimeError:  # cannot start a thread
+            self._write()
 
     def _write(self) -> None:
         """Write what is current; again if that changes meanwhile."""
         while True:
-            waiting = self._waiting
+            self._written = self._waiting
             try:  # noqa: SIM105
-                _overwrite(self._path, self._data(waiting))
+                _overwrite(self._path, self._data(self._written))
             except OSError:
                 pass
             self._writing.release()
-            if waiting == self._waiting or not self._writing.acquire(blocking=False):
+            if self._written == self._waiting or not self._writing.acquire(blocking=False):
                 return
 
     def _data(self, waiting: int) -> bytes:
