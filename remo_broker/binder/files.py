@@ -64,13 +64,17 @@ def make(socket_dir: str, kind: str, project: str, owner: str, *, renew: bool) -
 
 def remove(socket_dir: str, project: str, owner: str) -> None:
     """Remove both socket files of an unregistered project, unless a process still listens on them.
-    `owner` is the directory of the project that was registered. Raises OSError."""
+    `owner` is the directory of the project that was registered. Raises OSError.
+
+    The broker may have given up waiting for this, and another project may have been registered
+    since: what has a marker is left to the owner that it names."""
     for kind in KINDS:
         path = socket_path(socket_dir, kind, project)
         if _kind(path) == stat.S_IFSOCK and _is_dead(path):
             os.unlink(path)
-    if _kind(paths.mount_directory(socket_dir, project)) == stat.S_IFDIR:
-        _write_marker(_marker(socket_dir, project), owner)
+    marker = _marker(socket_dir, project)
+    if _kind(paths.mount_directory(socket_dir, project)) == stat.S_IFDIR and _kind(marker) is None:
+        _write_marker(marker, owner)
 
 
 def listen(path: str, mode: int) -> _socket.socket:

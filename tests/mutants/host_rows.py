@@ -188,6 +188,12 @@ HOST = (
     Mutant(BINDER, "(before != owner if", "(False if", f"{OLD_MOUNT}[broker-unregister]"),
     Mutant(
         BINDER,
+        " and _kind(marker) is None:\n",
+        ":\n",
+        "tests/process/sockets/test_binder.py::test_a_late_removal_gives_no_directory_to_the_former_owner",
+    ),
+    Mutant(
+        BINDER,
         "    if before != owner:\n        _write_marker(marker, owner)\n",
         "    if _kind(marker) is not None:\n        os.unlink(marker)\n",
         "tests/process/sockets/test_binder.py::test_no_directory_is_kept_that_was_made_for_another_registration",

@@ -130,3 +130,33 @@ def test_an_upgrade_takes_the_directories_from_the_user_of_an_earlier_broker(dir
     assert {one.stat().st_uid for one in left} == {0}
     assert not [one for one in left if one.is_dir() and one.stat().st_mode & 0o022]
     assert outside.stat().st_uid == NOBODY
+
+
+def test_a_late_removal_gives_no_directory_to_the_former_owner(directory: pathlib.Path) -> None:
+    """The helper was so slow that the broker has registered another project since. A container of
+    that has the directory mounted."""
+
+    def make(owner: str) -> int:
+        files.make(str(directory), files.MOUNT, "app", owner, renew=True).close()
+        return (directory / "mount/app").stat().st_ino
+
+    make("/one/app")
+    mounted = make("/two/app")
+    files.remove(str(directory), "app", "/one/app")
+    held = os.open(directory / "mount/app", os.O_PATH)  # or its inode could be used again
+    try:
+        assert make("/one/app") != mounted
+    finally:
+        os.close(held)
+
+
+def test_a_directory_that_systemd_made_is_kept_for_its_project(directory: pathlib.Path) -> None:
+    (directory / "mount/app").mkdir(parents=True)
+    (directory / "mount").chmod(files.GATE_MODE)
+    held = os.open(directory / "mount/app", os.O_PATH)
+    try:
+        files.remove(str(directory), "app", "/one/app")
+        files.make(str(directory), files.MOUNT, "app", "/one/app", renew=True).close()
+        assert os.fstat(held).st_ino == (directory / "mount/app").stat().st_ino
+    finally:
+        os.close(held)
