@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 UNITS = (
     *("remo-broker.service", "remo-broker-admin.socket", "remo-broker-status.socket"),
-    *("remo-broker-client@x.socket", "remo-broker-mount@x.socket"),
+    *("remo-broker-client@x.socket", "remo-broker-mount@x.socket", "remo-broker-gate.service"),
     *("remo-broker-bind.socket", "remo-broker-bind@x.service"),
     *("remo-broker-enable.socket", "remo-broker-enable@x.service"),
     *("remo-broker-manifest.socket", "remo-broker-manifest@x.service"),
@@ -38,6 +38,7 @@ def test_units_verify_clean(machine: Machine) -> None:
     [
         *(SERVICE, "remo-broker-bind@x.service", "remo-broker-manifest@x.service"),
         *("remo-broker-read-back@x.service", "remo-broker-first-seen.service", "remo-broker-enable@x.service"),
+        "remo-broker-gate.service",
     ],
 )
 def test_exposure(machine: Machine, unit: str) -> None:

@@ -8,6 +8,9 @@ BROKER_UNIT = "units/remo-broker.service"
 READER_UNIT = "units/remo-broker-manifest@.service"
 BINDER_UNIT = "units/remo-broker-bind@.service"
 CLIENT_UNIT = "units/remo-broker-client@.socket"
+SAME_UID = (
+    "tests/machine/test_counted_by_user.py::test_processes_of_the_same_uid_prevent_neither_a_start_nor_a_registration"
+)
 TMPFILES = "units/remo-broker.tmpfiles"
 POLICY = "policy/io.get2know.RemoBroker1.conf"
 PROCESS = "remo_broker/protocol/hardening.py"
@@ -25,7 +28,7 @@ CONFINED = "tests/process/manifest/test_confinement.py"
 REACHES = f"{CONFINED}::test_what_reaches_another_process_is_refused"
 NEIGHBOURS = "tests/machine/test_borders.py::test_a_compromised_reader_cannot_affect_other_readers"
 PLANT = "tests/machine/test_borders.py::test_only_root_can_create_files_beside_the_sockets"
-IN_FLIGHT = "tests/machine/test_borders.py::test_descriptors_that_root_keeps_in_flight_prevent_no_registration"
+IN_FLIGHT = "tests/machine/test_counted_by_user.py::test_descriptors_that_root_keeps_in_flight_prevent_no_registration"
 OPERATIONS = "remo_broker/broker/operations.py"
 OLD_MOUNT = "tests/machine/test_revocation.py::test_an_old_mount_is_dead_after_unregistering"
 ENABLES = "tests/machine/test_register.py::test_the_helper_changes_units_of_registered_projects_and_no_others"
@@ -77,6 +80,12 @@ HOST = (
         "tests/machine/test_borders.py::test_the_broker_sees_no_project",
     ),
     Mutant(BINDER_UNIT, "LimitNOFILE=infinity\n", "LimitNOFILE=64\n", IN_FLIGHT),
+    Mutant(
+        BINDER_UNIT,
+        "CapabilityBoundingSet=CAP_SYS_RESOURCE\n",
+        "CapabilityBoundingSet=\n",
+        "tests/contract/test_units.py::test_the_limit_on_descriptors_in_flight_does_not_hold_for_the_helper",
+    ),
     Mutant(
         "remo_broker/broker/systemd.py",
         "if error.errno == errno.ETOOMANYREFS:",
@@ -145,6 +154,18 @@ HOST = (
     Mutant(CONFINEMENT, "_instruction(_EQUAL, 0, then=1) + refuse + allow", "allow", REACHES),
     Mutant(CONFINEMENT, "REFUSED_FCNTLS = 8, 15, 10", "REFUSED_FCNTLS = 15, 10", REACHES),
     Mutant(CONFINEMENT, "REFUSED_IOCTLS = 0x8901, 0x8902", "REFUSED_IOCTLS = (0x8902,)", REACHES),
+    Mutant(
+        READER_UNIT,
+        "LimitNPROC=infinity\n",
+        "",
+        SAME_UID,
+    ),
+    Mutant(
+        BROKER_UNIT,
+        "LimitNPROC=infinity\n",
+        "",
+        SAME_UID,
+    ),
     Mutant("units/remo-broker-bind.socket", "SocketGroup=remo-broker-private\n", "SocketGroup=remo-broker\n", HELPERS),
     Mutant(
         "units/remo-broker-manifest.socket", "SocketGroup=remo-broker-private\n", "SocketGroup=remo-broker\n", HELPERS
@@ -186,6 +207,18 @@ HOST = (
         "tests/process/sockets/test_handed_over.py::test_a_revoked_listener_is_not_served_although_it_is_at_its_path",
     ),
     Mutant(BINDER, "(before != owner if", "(False if", f"{OLD_MOUNT}[broker-unregister]"),
+    Mutant(
+        "units/remo-broker-mount@.socket",
+        "Requires=remo-broker-gate.service\n",
+        "",
+        "tests/machine/test_borders.py::test_no_unit_listens_in_a_mount_directory_that_is_open",
+    ),
+    Mutant(
+        "units/remo-broker-gate.service",
+        "StartLimitIntervalSec=0\n",
+        "",
+        "tests/machine/test_borders.py::test_no_unit_listens_in_a_mount_directory_that_is_open",
+    ),
     Mutant(
         BINDER,
         " and _kind(marker) is None:\n",
