@@ -224,7 +224,7 @@ def _verify(arguments: Arguments, output: Output, query: Query) -> int:
     from remo_broker.ctl.audit_last_start import last_start
     from remo_broker.ctl.audit_verify import verify
 
-    running = None if query.directory is not None else _running(arguments)
+    running, may_run = (None, True) if query.directory is not None else _running(arguments)
     if running is not None:
         _sync(query)
     with output.paged():
@@ -235,26 +235,27 @@ def _verify(arguments: Arguments, output: Output, query: Query) -> int:
             # The start before may have its records in another namespace.
             whole=query.since is None and query.namespace is None,
             running=running,
+            may_run=may_run,
             last=None if query.directory is not None or query.namespace is not None else last_start(),
             bounded=query.until is not None,
         )
 
 
-def _running(arguments: Arguments) -> tuple[str, int] | None:
-    """The running broker's start id and last serial; None if it does not run, or not for this user.
-    Never starts a broker. Raises `Problem` if systemd does not say whether it runs: no other user may
-    hide what the broker says."""
+def _running(arguments: Arguments) -> tuple[tuple[str, int] | None, bool]:
+    """The running broker's start id and last serial; without them, whether one may run, which does not
+    tell this user. Never starts a broker. Raises `Problem` if systemd does not say whether it runs: no
+    other user may hide what the broker says."""
     if manages_units(arguments):
         if not unit_states().runs:
-            return None
+            return None, False
     elif not os.path.exists(socket_path(arguments)):
-        return None
+        return None, False
     try:
         with open_client(arguments) as client:
             found = client.status().audit
     except (ClientError, Problem):
-        return None
-    return (found.start_id, found.serial - found.queued) if found.start_id else None
+        return None, True
+    return ((found.start_id, found.serial - found.queued), True) if found.start_id else (None, True)
 
 
 def _sync(query: Query) -> None:

@@ -178,13 +178,15 @@ def verify(
     running: tuple[str, int] | None,
     bounded: bool,
     last: tuple[str, int] | None = None,
+    may_run: bool = False,
 ) -> int:
     """Report what is missing. The exit status tells whether anything is.
 
     `from_first`: the search covers each start from its first record on; `whole`: and all starts
     before. `running` is the id and the last
     serial of the running broker, `last` the id of the last one, which may have ended, and a serial of
-    its records that waited then, or 0. `bounded`: later records were not requested.
+    its records that waited then, or 0. `bounded`: later records were not requested. `may_run`: without
+    `running`, a host's last start may still run.
     """
     found = Verification()
     for record in records:
@@ -205,7 +207,7 @@ def verify(
     if output.json != "off":
         output.show_json(_json(found, results, running, missing, lost))
     else:
-        _show(output, found, results, running)
+        _show(output, found, results, running, may_run=may_run)
         for start_id, before in lost:
             when = f", before {shown(before)}" if before else ", the last one"
             output.line(output.paint(f"missing: all records of start {start_id[:12]}{when}", Colour.RED))
@@ -223,12 +225,20 @@ def verify(
 
 
 def _show(
-    output: Output, found: Verification, results: list[tuple[Start, list[Gap]]], running: tuple[str, int] | None
+    output: Output,
+    found: Verification,
+    results: list[tuple[Start, list[Gap]]],
+    running: tuple[str, int] | None,
+    *,
+    may_run: bool,
 ) -> None:
+    newest = {start.machine: start for start in sorted(found.starts.values(), key=lambda start: start.begin)}
     for start, gaps in results:
         first = start.begin
         now = running is not None and running[0] == start.start_id
         state = "is running" if now else "ended cleanly" if start.ended else "did not end cleanly"
+        if not now and not start.ended and may_run and running is None and newest[start.machine] is start:
+            state = "may be running"
         output.line(f"Start {start.start_id[:12]} of {shown(first)}: {counted(len(start.seen), 'record')}, {state}")
         for gap in gaps:
             numbers = f"serial {gap.first}" if len(gap) == 1 else f"serials {gap.first} to {gap.last}"

@@ -181,6 +181,20 @@ def test_records_without_serials_are_counted_separately(capsys: pytest.CaptureFi
     assert (status, found["unnumbered"], found["missing"]) == (0, 1, 0)
 
 
+@pytest.mark.parametrize("may_run", [False, True])
+def test_a_start_that_may_still_run_is_not_said_to_have_crashed(
+    capsys: pytest.CaptureFixture[str], may_run: bool
+) -> None:
+    """Of a broker that does not tell this user, or of another host."""
+    later = [fetch("S", usec=USEC + 60 * SECOND, start_id=B, serial="1")]
+    output = Output(json_mode="off", legend=True, pager=False)
+    records = [*numbered([1]), *later]
+    verify(output, records, from_first=True, whole=True, running=None, bounded=False, may_run=may_run)
+    said = capsys.readouterr().out.splitlines()
+    assert "did not end cleanly" in said[0]
+    assert ("may be running" in said[1], "did not end cleanly" in said[1]) == (may_run, not may_run)
+
+
 def test_table_and_json_agree(capsys: pytest.CaptureFixture[str]) -> None:
     end = Record(Entry(USEC, event="broker.stopped", start_id="a" * 32, serial="9"))
     recovered = Record(Entry(USEC, event="audit.recovered", start_id="a" * 32, serial="8", dropped="5"))
