@@ -79,19 +79,19 @@ def files(bound: Bound, secrets: dict[str, SecretValue]) -> dict[str, File]:
                     f"the file_mode of {secret} sets more than permissions",
                     hint="in the manifest, give a file_mode whose first digit is 0",
                 )
-            base = None
+            base = inside = None
             if binding.base == "project":
                 from remo_broker.secret.project_directory import check_inside, check_untracked, project_directory
 
                 base = project_directory(bound.info)
             target = target_of(binding.file_path, base)
             if base is not None:
-                check_inside(base, target)
+                inside = check_inside(base, target)
                 check_untracked(base, target)
             _check_distinct(secret, target, places)
             places[name] = real_place(target)
             content = fill(binding.template, value)
-            found[name] = File(target, content, binding.file_mode & OWNER, copy=binding.place == "copy")
+            found[name] = File(target, content, binding.file_mode & OWNER, copy=binding.place == "copy", inside=inside)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -12,6 +13,7 @@ from remo_broker.secret.tmpfs import is_in_memory, own_name, owner_of, secret_of
 
 # Missing directories above a link are created for this user only.
 DIRECTORY_MODE = 0o700
+_STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def target_of(file_path: str, base: str | None = None) -> str:
@@ -126,15 +128,40 @@ def _check_abandoned(target: str, found: Rendered) -> None:
     )
 
 
-def make_directories(directory: str, made: list[str]) -> None:
-    """Create a directory and its missing parents; append the created ones to `made`."""
-    missing = []
-    while not os.path.isdir(directory):
-        missing.append(directory)
-        directory = os.path.dirname(directory)
-    for one in reversed(missing):
-        os.mkdir(one, DIRECTORY_MODE)
-        made.append(one)
+def open_directory(directory: str, inside: str | None, made: list[str]) -> int:
+    """Open a directory, `inside` another, after creating what is missing; append that to `made`.
+
+    Code of the project may put links in its directories at any moment: once the place is resolved,
+    no link is followed, and what is written goes through the descriptor. Raises OSError.
+    """
+    missing: list[str] = []
+    there = directory
+    while not os.path.isdir(there):
+        missing.append(os.path.basename(there))
+        there = os.path.dirname(there)
+    real = real_path(there)
+    if inside is not None and os.path.commonpath([inside, real]) != inside:
+        raise Problem(f"{directory} is outside the project, because of a link", hint="remove the link")
+    found = os.open("/", _STEP)
+    for name in real.split("/")[1:]:
+        found = _enter(name or ".", found)
+    for name in reversed(missing):
+        try:
+            os.mkdir(name, DIRECTORY_MODE, dir_fd=found)
+        except BaseException:
+            os.close(found)
+            raise
+        there = os.path.join(there, name)
+        made.append(there)
+        found = _enter(name, found)
+    return found
+
+
+def _enter(name: str, directory: int) -> int:
+    try:
+        return os.open(name, _STEP, dir_fd=directory)
+    finally:
+        os.close(directory)
 
 
 def link(target: str, file: str) -> None:
@@ -159,7 +186,9 @@ def unlink(target: str, file: str) -> None:
 
 
 def write_copy(target: str, content: bytes, mode: int) -> None:
-    """Write the file itself, atomically."""
+    """Write the file itself, atomically. Raises OSError, also if it would be on a disk."""
+    if not is_in_memory(os.path.dirname(target)):
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP), target)
     temporary = _temporary(target)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     sweep(target)
@@ -170,7 +199,12 @@ def write_copy(target: str, content: bytes, mode: int) -> None:
 
 
 def remove_copy(target: str) -> None:
-    """Remove a copied file, even if a program has rewritten it since."""
+    """Remove a copied file, even if a program has rewritten it since.
+
+    Not from a disk, where no copy was written: a link above it leads elsewhere by now.
+    """
+    if not is_in_memory(os.path.dirname(target)):
+        return
     sweep(target)
     try:
         found = os.lstat(target)

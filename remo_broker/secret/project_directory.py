@@ -32,16 +32,20 @@ def project_directory(info: ProjectInfo | QuickInfo) -> str:
     )
 
 
-def check_inside(directory: str, target: str) -> None:
+def check_inside(directory: str, target: str) -> str | None:
     """Refuse a file that a link of the repository takes out of the project: an operator has allowed
-    the path, not where a link leads."""
+    the path, not where a link leads. Return the project's directory, without links; None if the path
+    itself leads out of it."""
     inside = real_path(directory)
     place = real_path(os.path.dirname(target))
-    if os.path.commonpath([directory, target]) == directory and os.path.commonpath([inside, place]) != inside:
+    if os.path.commonpath([directory, target]) != directory:
+        return None
+    if os.path.commonpath([inside, place]) != inside:
         raise Problem(
             f"{target} is outside the project, in {place}, because of a link",
             hint="remove the link, or use another file_path",
         )
+    return inside
 
 
 def check_untracked(directory: str, target: str) -> None:

@@ -15,12 +15,18 @@ if TYPE_CHECKING:
 
 
 class File:
-    """A file to write, with the path of its link or, for a copy, of the file itself."""
+    """A file to write, with the path of its link or, for a copy, of the file itself.
 
-    __slots__ = ("content", "copy", "mode", "target")
+    `inside` is the project's directory, without links, if the path must be there.
+    """
 
-    def __init__(self, target: str, content: bytes, mode: int, *, copy: bool = False) -> None:
+    __slots__ = ("content", "copy", "inside", "mode", "target")
+
+    def __init__(
+        self, target: str, content: bytes, mode: int, *, copy: bool = False, inside: str | None = None
+    ) -> None:
         self.target = target
+        self.inside = inside
         self.content = content
         self.mode = mode
         self.copy = copy
@@ -53,18 +59,28 @@ class Rendering:
                 else:
                     folder.stage(name, file.content, file.mode, file.target)
         for file in files.values():
-            with _problem_at(file.target):
-                links.make_directories(os.path.dirname(file.target), self._directories)
+            with _problem_at(file.target), self._opened(file):
+                pass
         for name, file in files.items():
-            with _problem_at(file.target):
+            with _problem_at(file.target), self._opened(file) as target:
                 if file.copy:
-                    self._commit_copy(name, file)
+                    self._commit_copy(name, file, target)
                 else:
-                    self._commit(name, file)
+                    self._commit(name, file, target)
 
-    def _commit(self, name: str, file: File) -> None:
+    @contextmanager
+    def _opened(self, file: File) -> Iterator[str]:
+        """The file's path below its open directory, which nobody can lead elsewhere."""
+        directory, name = os.path.split(file.target)
+        opened = links.open_directory(directory, file.inside, self._directories)
+        try:
+            yield f"/proc/self/fd/{opened}/{name}"
+        finally:
+            os.close(opened)
+
+    def _commit(self, name: str, file: File, target: str) -> None:
         folder, path = self._folder, self._folder.file(name)
-        before, place = links.file_behind(file.target), folder.place(name)
+        before, place = links.file_behind(target), folder.place(name)
         if before != path or not folder.has(name):
             self._fresh[name] = file
         if place is not None and place != file.target:  # file_path has changed in the manifest
@@ -75,11 +91,11 @@ class Rendering:
             links.remove_copy(copied)
             folder.remove_place(name)
         folder.commit(name)
-        links.link(file.target, path)
+        links.link(target, path)
         if before is not None and before != path:
             self._forget(before)
 
-    def _commit_copy(self, name: str, file: File) -> None:
+    def _commit_copy(self, name: str, file: File, target: str) -> None:
         folder = self._folder
         before = folder.copy(name)
         if before != file.target:
@@ -93,7 +109,7 @@ class Rendering:
             folder.remove_file(name)
             folder.remove_place(name)
         folder.commit_copy(name)
-        links.write_copy(file.target, file.content, file.mode)
+        links.write_copy(target, file.content, file.mode)
 
     def _forget(self, path: str) -> None:
         """Remove the link's previous target: it is on another tmpfs, or has another name."""
@@ -110,11 +126,11 @@ class Rendering:
         """Remove what this run has created so far."""
         for name, file in self._fresh.items():
             self._folder.remove_file(name)
-            with suppress(OSError):
+            with suppress(OSError, Problem), self._opened(file) as target:
                 if file.copy:
-                    links.remove_copy(file.target)
+                    links.remove_copy(target)
                 else:
-                    links.unlink(file.target, self._folder.file(name))
+                    links.unlink(target, self._folder.file(name))
             self._folder.remove_place(name)
         self._folder.sweep()
         for directory in reversed(self._directories):

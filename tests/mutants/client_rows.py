@@ -186,7 +186,7 @@ CLIENT = (
     ),
     Mutant(
         "remo_broker/secret/apply_bindings.py",
-        "                check_inside(base, target)\n",
+        "                inside = check_inside(base, target)\n",
         "",
         "tests/process/secret/test_bindings.py::test_no_link_of_the_repository_takes_a_file_out_of_the_project",
     ),

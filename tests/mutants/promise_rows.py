@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from tests.mutants.audit_rows import IDENTITY, REVIEW
 from tests.mutants.broker_rows import ADMIN, CHANGES, DECISIONS, LISTENERS, MEMORY, STATE, STORE
+from tests.mutants.client_rows import LINKS
 from tests.mutants.host_rows import PROCESS
 from tests.mutants.manifest_rows import CHILD, DOCUMENT
 from tests.mutants.mutant import Mutant
@@ -22,6 +23,8 @@ VANISHED = "tests/process/memory/test_vanished.py"
 SIDECAR_MEMORY = "tests/process/sidecar/test_run.py::test_no_value_is_left_in_its_memory_or_log"
 OWN_JOURNAL = "tests/machine/test_journal.py::test_no_other_process_can_connect_to_it"
 FIX_ACL = "tests/machine/test_borders.py::test_register_opens_a_closed_home_for_the_reader_alone"
+MEANWHILE = "tests/process/secret/test_files.py::test_no_link_put_there_meanwhile_leads_a_file_out_of_the_project"
+COPIES = "tests/process/secret/test_files.py::test_a_copy_is_neither_written_to_a_disk_nor_removed_from_one"
 READER_ACCESS = "tests/process/ctl/test_reader_access.py"
 
 _SECRET_PAGES = "self.protection = Protection.MEMFD_SECRET if use_memfd_secret else Protection.LOCKED"
@@ -242,6 +245,10 @@ PROMISES = (
         "u:{user}:r",
         "tests/unit/manifest/test_reader.py::test_the_command_that_the_error_names_gives_no_other_user_more",
     ),
+    Mutant(LINKS, "os.path.commonpath([inside, real]) != inside", "False", MEANWHILE),
+    Mutant(LINKS, " | os.O_NOFOLLOW | os.O_CLOEXEC\n\n", " | os.O_CLOEXEC\n\n", MEANWHILE),
+    Mutant(LINKS, "        return\n    sweep(target)\n    try:\n", "        pass\n    sweep(target)\n    try:\n", COPIES),
+    Mutant(LINKS, "raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP), target)", "pass", COPIES),
     # --- manifests
     Mutant(
         CHILD,

@@ -4,6 +4,7 @@ are."""
 from __future__ import annotations
 
 import os
+import pathlib
 import subprocess
 import tempfile
 from typing import TYPE_CHECKING
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from remo_broker.cli.program import Problem
-from remo_broker.secret import tmpfs
+from remo_broker.secret import links, tmpfs
+from remo_broker.secret.project_directory import check_inside
+from remo_broker.secret.rendering import File, Rendering, remove
 from tests.process.secret.conftest import KEY
 from tests.support.broker import NOBODY
 from tests.support.machine import unavailable
@@ -145,3 +148,49 @@ def test_nothing_is_rendered_on_a_disk(on_disk: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(tmpfs, "CANDIDATES", (on_disk,))
     with pytest.raises(Problem, match="is a writable tmpfs of yours or root's"):
         tmpfs.find_memory()
+
+
+@pytest.fixture
+def app(directory: pathlib.Path, memory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    """A project whose code can put something else in the place of its directory `settings`."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(memory))
+    (directory / "app/settings").mkdir(parents=True)
+    (directory / "elsewhere").mkdir()
+    return directory / "app"
+
+
+@pytest.mark.parametrize("when", ["after the check", "after it was resolved"])
+def test_no_link_put_there_meanwhile_leads_a_file_out_of_the_project(
+    app: pathlib.Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    target = str(app / "settings/.env")
+    inside = check_inside(str(app), target)
+    file = File(target, b"value", 0o600, inside=inside)
+    (app / "settings").rmdir()
+    (app / "settings").symlink_to(app.parent / "elsewhere")
+    if when == "after it was resolved":
+        monkeypatch.setattr(links, "real_path", lambda path: path)
+    with pytest.raises(Problem, match=r"outside the project|Not a directory"):
+        Rendering("app", {"A": file})
+    assert not os.listdir(app.parent / "elsewhere")
+
+
+def test_a_copy_is_neither_written_to_a_disk_nor_removed_from_one(
+    app: pathlib.Path, memory: pathlib.Path, on_disk: str
+) -> None:
+    """Wherever a link leads by now: what is there is the user's own."""
+    (memory / "app").mkdir()
+    place = memory / "app/.env"
+    file = File(str(place), b"value", 0o600, copy=True)
+    Rendering("app", {"A": file}).close()
+    assert place.read_bytes() == b"value"
+    place.unlink()
+    (memory / "app").rmdir()
+    (memory / "app").symlink_to(on_disk)
+    own = pathlib.Path(on_disk) / ".env"
+    with pytest.raises(OSError, match="not supported"):
+        links.write_copy(str(place), b"value", 0o600)
+    assert not os.listdir(on_disk)
+    own.write_text("mine")
+    remove("app", None)
+    assert own.read_text() == "mine"
