@@ -1124,7 +1124,7 @@ static bool get_info(struct span *allowlist, struct span *hosts) {
         if (!is_name(item))
             return bad_reply("'allowlist' has a name that is not valid");
     for (item.at = NULL; next_member(*hosts, &name, &item);)
-        if (!is_overridden(*hosts, name, item) && !is_name(item))
+        if (!is_name(item) && !is_overridden(*hosts, name, item)) /* the second reads all that follow */
             return bad_reply("'hosts' has a name that is not valid");
     return true;
 }

@@ -247,7 +247,9 @@ PROMISES = (
     ),
     Mutant(LINKS, "os.path.commonpath([inside, real]) != inside", "False", MEANWHILE),
     Mutant(LINKS, " | os.O_NOFOLLOW | os.O_CLOEXEC\n\n", " | os.O_CLOEXEC\n\n", MEANWHILE),
-    Mutant(LINKS, "        return\n    sweep(target)\n    try:\n", "        pass\n    sweep(target)\n    try:\n", COPIES),
+    Mutant(
+        LINKS, "        return\n    sweep(target)\n    try:\n", "        pass\n    sweep(target)\n    try:\n", COPIES
+    ),
     Mutant(LINKS, "raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP), target)", "pass", COPIES),
     # --- manifests
     Mutant(
