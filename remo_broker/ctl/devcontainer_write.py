@@ -30,6 +30,8 @@ CLIENT = "/usr/lib/remo-broker/remo-secret.pyz"
 PLACES = (".devcontainer/devcontainer.json", ".devcontainer.json")
 BYTE_ORDER_MARK = "\ufeff"
 MAX_BYTES = 1024 * 1024
+# Lines that are compared: with the cube of their number, a hostile file of 1 MiB would take days.
+MAX_COMPARED = 2000
 
 _indentation = re.compile(r"^([ \t]+)\S", re.MULTILINE).search
 
@@ -43,7 +45,7 @@ def write(output: Output, directory: str, settings: dict[str, Any], *, ask: bool
         before = read(place, path)
         settings = settings | {"features": {feature: {}}}
         after = merged(before, settings, path)
-        changes = list(difflib.unified_diff(before.splitlines(), after.splitlines(), place, place, lineterm=""))
+        changes = difference(before.splitlines(), after.splitlines(), place)
         for line in changes:
             colour = {"+": Colour.GREEN, "-": Colour.RED}.get(line[:1])
             output.line(output.paint(escaped(line.expandtabs(4)), colour))
@@ -56,6 +58,13 @@ def write(output: Output, directory: str, settings: dict[str, Any], *, ask: bool
     if copied:
         output.line(f"Wrote {', '.join(copied)} below .devcontainer/remo-broker/.")
     return 0
+
+
+def difference(before: list[str], after: list[str], place: str) -> list[str]:
+    """The lines that change. The project wrote `before`: what is long is not compared line by line."""
+    if len(before) + len(after) <= MAX_COMPARED:
+        return list(difflib.unified_diff(before, after, place, place, lineterm=""))
+    return [f"-{line}" for line in before] + [f"+{line}" for line in after] if before != after else []
 
 
 def find_place(directory: str) -> tuple[str, str]:

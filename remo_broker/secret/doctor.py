@@ -30,6 +30,8 @@ MAX_BYTES = 1024 * 1024
 # The start of this release's year: with an earlier clock, TLS and expiry times fail.
 OLDEST_CLOCK_USEC = 1_767_225_600_000_000
 OLDEST_PYTHON = (3, 9)
+# Every server's are compared with all others'; nobody has written so many by hand.
+MAX_HELPERS = 500
 # git's setting for all servers.
 GIT_HELPERS = "credential.helper"
 
@@ -156,6 +158,10 @@ def git_helpers(arguments: Arguments) -> Iterator[Finding]:
         return
     said = done.stdout.decode("utf-8", "surrogateescape")
     settings = [one.partition("\n")[::2] for one in said.split("\0") if one]
+    if len(settings) > MAX_HELPERS:
+        step = "run 'git config --show-origin --get-regexp credential' to see where they are"
+        yield Finding(f"git has {len(settings)} credential helpers; they see passwords, and may store them", step)
+        return
     served = _served_hosts(arguments)
     scopes = dict.fromkeys([GIT_HELPERS, *(key for key, _ in settings)])
     for scope in scopes:

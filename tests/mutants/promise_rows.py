@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from tests.mutants.audit_rows import IDENTITY, REVIEW
 from tests.mutants.broker_rows import ADMIN, CHANGES, DECISIONS, LISTENERS, MEMORY, STATE, STORE
-from tests.mutants.client_rows import LINKS
+from tests.mutants.client_rows import DOCTOR, LINKS, SHOWN
 from tests.mutants.host_rows import PROCESS
 from tests.mutants.manifest_rows import CHILD, DOCUMENT
 from tests.mutants.mutant import Mutant
@@ -252,6 +252,18 @@ PROMISES = (
     ),
     Mutant(LINKS, "raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP), target)", "pass", COPIES),
     # --- manifests
+    Mutant(
+        "remo_broker/ctl/devcontainer_write.py",
+        "len(before) + len(after) <= MAX_COMPARED",
+        "True",
+        "tests/process/ctl/test_devcontainer.py::test_a_file_that_is_expensive_to_compare",
+    ),
+    Mutant(
+        DOCTOR,
+        "len(settings) > MAX_HELPERS",
+        "False",
+        f"{SHOWN}test_doctor_waits_for_no_comparison_of_a_hundred_thousand_helpers",
+    ),
     Mutant(
         CHILD,
         "        (resource.RLIMIT_CPU, CPU_SECONDS),\n",

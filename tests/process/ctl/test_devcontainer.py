@@ -268,6 +268,16 @@ def test_anything_but_a_regular_file_is_left_alone(project: pathlib.Path) -> Non
     assert (project / ".devcontainer/devcontainer.json").is_fifo()
 
 
+def test_a_file_that_is_expensive_to_compare(project: pathlib.Path) -> None:
+    """Lines that recur, of which each other one changes."""
+    listed = ",\n".join(f'{" " * (8 if number % 2 else 6)}"{number % 400}"' for number in range(20_000))
+    (project / ".devcontainer/devcontainer.json").write_text(f'{{\n    "x": [\n{listed}\n    ]\n}}\n')
+    words = ["devcontainer", "--write", "--yes", str(project)]
+    done = programs.run(programs.BROKERCTL, *words, processor_seconds=20)
+    assert done.returncode >= 0, "killed"
+    assert b'+    "mounts"' in done.stdout
+
+
 @pytest.mark.usefixtures("feature")
 def test_a_fifo_in_place_of_a_file_is_not_waited_for(project: pathlib.Path) -> None:
     inside = project / ".devcontainer/remo-broker"

@@ -211,6 +211,15 @@ def test_doctor_waits_for_no_fifo_that_takes_a_file_s_place(
     assert found == [""]
 
 
+def test_doctor_waits_for_no_comparison_of_a_hundred_thousand_helpers(repository: pathlib.Path) -> None:
+    with (repository / ".git/config").open("a") as config:
+        for number in range(100_000):
+            config.write(f'[credential "https://u{number}@github.com"]\n\thelper = x\n')
+    env = {"HOME": str(repository), "GIT_CONFIG_NOSYSTEM": "1"}
+    done = programs.run(programs.SECRET, "doctor", env=env, cwd=repository, processor_seconds=20)
+    assert b"git has 100000 credential helpers" in done.stdout, done
+
+
 def test_no_chain_of_links_ends_doctor_or_render(
     directory: pathlib.Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
