@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 
 from remo_broker.cli.program import report
@@ -13,7 +14,7 @@ def warn(project_path: str) -> None:
     """Warn on standard error about the project's directory and the path from it to the manifest."""
     for path in writable_by_anybody(project_path):
         report(f"remo-brokerctl: warning: any user can write to {path}, and so change what the next reload reads")
-        report(f"Hint: chmod o-w {path}")
+        report(f"Hint: chmod o-w {shlex.quote(path)}")
 
 
 def writable_by_anybody(project_path: str) -> list[str]:

@@ -114,6 +114,8 @@ def check_place(target: str, project: str, *, copy: bool, ours: bool) -> None:
 
 def _check_abandoned(target: str, found: Rendered) -> None:
     """Allow replacing another user's link, such as root's, only if that user's file is missing."""
+    import shlex
+
     from remo_broker.client.unreachable import user_name
 
     try:
@@ -124,7 +126,7 @@ def _check_abandoned(target: str, found: Rendered) -> None:
         pass  # we may not enter the other user's directory, so it exists
     raise Problem(
         f"{target} was rendered by user {user_name(found.uid)} for {found.project}",
-        hint=f"as that user, run 'remo-secret render --remove'; or remove the link: rm {target}",
+        hint=f"as that user, run 'remo-secret render --remove'; or remove the link: rm {shlex.quote(target)}",
     )
 
 

@@ -60,9 +60,12 @@ def check_untracked(directory: str, target: str) -> None:
             hint="install git, or use a file_path below the home directory",
         ) from None
     except git_command.NoAnswer:
+        import shlex
+
+        # Not 'git status', which would run a program that the repository names.
         raise Problem(
             f"{target} is in a git work tree, and git does not tell whether it is ignored",
-            hint=f"run 'git -C {directory} status'; it may wait for a FIFO in place of .gitignore or below .git",
+            hint=f"it may wait for a FIFO in place of .gitignore or below .git: find {shlex.quote(directory)} -type p",
         ) from None
     if done.returncode != 0:
         raise Problem(

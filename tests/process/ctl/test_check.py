@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from typing import TYPE_CHECKING
 
 import pytest
@@ -37,14 +38,14 @@ def test_a_valid_manifest(directory: pathlib.Path) -> None:
 def test_a_world_writable_directory(directory: pathlib.Path) -> None:
     """Volumes of virtual machines often are. A user who can write there decides what the next
     reload reads."""
-    path = write_project(directory, "myrepo", "TOKEN")
+    path = write_project(directory / "$(id) of others", "myrepo", "TOKEN")
     file = path / ".devcontainer/remo-broker.toml"
     for place in (path, file.parent, file):
         before = place.stat().st_mode
         place.chmod(before | 0o002)
         done = check(path)
         assert (done.returncode, done.stdout) == (0, f"{file}: valid\n".encode())
-        assert f"chmod o-w {place}\n".encode() in done.stderr
+        assert f"chmod o-w {shlex.quote(str(place))}\n".encode() in done.stderr
         assert done.stderr.count(b"Hint:") == 1
         place.chmod(before)
 

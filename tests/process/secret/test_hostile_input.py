@@ -165,8 +165,9 @@ def repository(directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> path
 def test_git_waits_for_no_fifo_of_the_repository(repository: pathlib.Path, place: str) -> None:
     (repository / place).unlink(missing_ok=True)
     os.mkfifo(repository / place)
-    with pytest.raises(Problem, match="git does not tell"):
+    with pytest.raises(Problem, match="git does not tell") as refusal:
         check_untracked(str(repository), str(repository / "secret"))
+    assert f": find {repository} " in str(refusal.value.hint), "not git, which runs what the repository names"
 
 
 @pytest.mark.parametrize("setting", ["", "[include]\n\tpath = /dev/stdin\n"], ids=["fifo", "input"])
