@@ -233,7 +233,7 @@ def test_no_chain_of_links_ends_doctor_or_render(
     monkeypatch.setitem(REPLIES, "bindings", {"bindings": {"A": [file]}})
     monkeypatch.setitem(REPLIES, "get", {"value": "v", "ttl_seconds": 1, "generation": 1})
     done = programs.run(programs.SECRET, "render", env=environment, cwd=directory)
-    assert refused(done, 1).endswith("Too many levels of symbolic links")
+    assert "/chain/1999" in refused(done, 1)  # which error it is depends on Python's version
 
 
 @pytest.mark.takes_root("/proc/kmsg, which waits for the kernel's next message")
