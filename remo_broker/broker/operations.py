@@ -199,6 +199,10 @@ class Operations(ManifestOperations):
 
     def unregister(self, request: Unregister, call: AdminCall) -> Steps:
         name = request.name
+        project = self._broker.projects.get(name)
+        if project is not None:
+            # At once: it may keep the disk busy, which a request that has the lock may wait for.
+            self._listeners.server.dismiss(project)
         yield from self._locks.acquire(CHANGES)
         try:
             if name not in self.unsaved:

@@ -235,6 +235,11 @@ class Project:
     def name(self) -> str:
         return self.registration.name
 
+    @property
+    def dismissed(self) -> bool:
+        """Whether it is being unregistered, or was replaced: no client is accepted any more."""
+        return self.last_generation is not None
+
     def reload(self, registration: Registration) -> None:
         """Replace the allowlist in one step; leases stay."""
         self.registration = registration
@@ -292,6 +297,7 @@ class Projects(dict[str, Project]):
         project.fetches_not_found = former.fetches_not_found
         project.last_fetch = former.last_fetch
         project.readings = former.readings
+        project.last_generation = former.last_generation
         return former
 
     def unregister(self, name: str) -> Project | None:

@@ -64,6 +64,18 @@ PROMISES = (
         "tests/process/sockets/test_registering.py::test_a_busy_disk_keeps_no_project_served",
     ),
     Mutant(
+        "remo_broker/broker/operations.py",
+        "            self._listeners.server.dismiss(project)\n        yield from self._locks.acquire(CHANGES)\n",
+        "            pass\n        yield from self._locks.acquire(CHANGES)\n",
+        "tests/process/sockets/test_registering.py::test_a_busy_disk_keeps_no_project_served",
+    ),
+    Mutant(
+        "remo_broker/broker/sockets/project_listeners.py",
+        "project is None or project.dismissed",
+        "project is None",
+        "tests/process/sockets/test_registering.py::test_a_busy_disk_keeps_no_project_served",
+    ),
+    Mutant(
         "remo_broker/broker/loop.py",
         "            if error.errno not in _NO_ROOM:\n",
         "            if True:\n",

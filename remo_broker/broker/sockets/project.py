@@ -386,7 +386,7 @@ class ProjectServer:
     def dismiss(self, project: Project | None = None) -> None:
         """Answer what the peers of `project` (None: of all projects) have already sent, then close,
         within `PEER_SECONDS`. It gets nothing that is pushed meanwhile."""
-        if project is not None:
+        if project is not None and not project.dismissed:
             project.last_generation = self.broker.store.generation
         connections = [one for one in self.connections if project is None or one.project is project]
         for connection in connections:

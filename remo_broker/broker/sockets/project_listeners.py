@@ -242,7 +242,7 @@ class ProjectListeners:
         server = self.server
         self.last_activity = server.loop.now
         project = server.broker.projects.get(name)
-        if project is None:
+        if project is None or project.dismissed:
             fields = identity.peer_fields(connection, peer, server.loop.turns)
             generation = server.broker.store.generation
             record_of = unregistered_record(name, fields, generation, server.long_names)

@@ -71,8 +71,9 @@ def test_a_socket_that_a_reload_makes_is_not_served_for_another_registration(
             another.join()
             reload.join()
             assert broker.get("PRECIOUS", "app")["value"] == "p"
-            with pytest.raises((EOFError, ConnectionError)):
-                container.ask({"op": "get", "name": "PRECIOUS"})
+            with contextlib.suppress(EOFError, ConnectionError):
+                # Accepted while its project was being unregistered, if at all.
+                assert container.ask({"op": "get", "name": "PRECIOUS"})["reason"] == "not_registered"
     finally:
         os.close(mounted)
 

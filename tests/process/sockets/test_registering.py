@@ -239,24 +239,34 @@ def test_a_project_loses_its_socket_even_if_that_cannot_be_saved(
     poll("status to know", lambda: "unsaved" not in broker.status())
 
 
-def test_a_busy_disk_keeps_no_project_served(broker: Broker, project: pathlib.Path) -> None:
+@pytest.mark.parametrize("waits", ["alone", "behind another request"])
+def test_a_busy_disk_keeps_no_project_served(broker: Broker, project: pathlib.Path, waits: str) -> None:
     """It may be what keeps it busy. A FIFO that nobody reads takes as long as such a disk."""
     broker.push({"A": "a"})
     register(broker, project)
+    other = make_project(project.parent / "other", "A")
     fifo = broker.state / "registrations.json.new"
     os.mkfifo(fifo)
-    with Link(broker.project()) as connected, Link(broker.admin) as operator:
+    with Link(broker.project()) as connected, Link(broker.admin) as first, Link(broker.admin) as operator:
+        if waits != "alone":
+            first.send({"op": "register", "name": "other", "project_path": str(other)})
+            poll("the other socket", broker.mount("other").exists)
         operator.send({"op": "unregister", "name": "myrepo"})
         assert connected.rest() == b""
-        poll("the socket to be removed", lambda: not broker.project().exists())
-        assert (broker.status()["project_count"], broker.status()["unsaved"]) == (0, ["myrepo"])
+        if waits != "alone":
+            assert broker.get("A")["reason"] == "not_registered"
+        else:
+            poll("the socket to be removed", lambda: not broker.project().exists())
+            assert (broker.status()["project_count"], broker.status()["unsaved"]) == (0, ["myrepo"])
         disk = os.open(fifo, os.O_RDWR)
         try:
             assert operator.reply()["reason"] == "state_unwritable"  # nothing syncs a FIFO
             fifo.unlink()
         finally:
             os.close(disk)
-    poll("the broker to save it", lambda: "unsaved" not in broker.status())
+    assert not broker.project().exists()
+    broker.ask({"op": "unregister", "name": "myrepo"})  # the broker may have saved it before
+    assert "unsaved" not in broker.status()
 
 
 @pytest.mark.parametrize("full", [False, True], ids=["room again", "still full"])
