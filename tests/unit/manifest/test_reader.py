@@ -10,10 +10,10 @@ import socket
 import stat
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
+import remo_broker.manifest.acl  # noqa: F401 - `read` imports it, and `nobody` may not reach this tree
 from remo_broker.manifest import ManifestError
 from remo_broker.manifest.constants import MAX_BYTES
 from remo_broker.manifest.reader import read
@@ -21,9 +21,6 @@ from remo_broker.protocol.codes import Code
 from tests.support.machine import unavailable
 from tests.support.manifests import GOOD, PLACES, ProjectDirectory
 from tests.unit.manifest.reading import refusal
-
-if TYPE_CHECKING:
-    pass
 
 pytestmark = pytest.mark.usefixtures("nothing_stays_open")
 
