@@ -142,6 +142,10 @@ class Daemon:
     def start(self) -> None:
         """Restore the registrations, take over or bind every socket, report readiness. Raises
         `ConfigError`, `Refused` and OSError."""
+        # Before anything is logged: that may have to wait, too.
+        place = audit_records.place(self.trail.sink, self.trail.namespace)
+        start_file = StartFile(self.config.state_dir, self.trail.start_id, place)
+        self.trail.waits = start_file.waits
         try:
             os.makedirs(self.config.socket_dir, mode=0o755, exist_ok=True)
         except OSError as error:
@@ -182,9 +186,6 @@ class Daemon:
         self.loop.watch(self.writer.wakeup, READ, self.writer.finished)
         for text in memory.shortcomings(self.arena):
             self._log(PRIORITY_WARNING, text)
-        place = audit_records.place(self.trail.sink, self.trail.namespace)
-        start_file = StartFile(self.config.state_dir, self.trail.start_id, place)
-        self.trail.waits = start_file.waits
         self.trail.write_or_keep(
             audit_records.record(
                 audit_records.Event.STARTED,

@@ -82,3 +82,17 @@ def test_a_start_whose_records_were_all_accepted_ended_without_a_loss(pipe: Pipe
         broker.process.kill()
         broker.process.wait()
     assert serial_before(directory) is None
+
+
+def test_a_start_whose_records_waited_from_before_its_first_on_is_named(pipe: Pipe, directory: pathlib.Path) -> None:
+    """A log line, here about registrations that cannot be read, may come first."""
+    (directory / "state").mkdir(mode=0o700)
+    (directory / "state/registrations.json").write_text("damaged")
+    pipe.stop()
+    broker = Broker(directory, stderr=pipe.write_end)
+    with contextlib.closing(broker):
+        broker.start()
+        assert not broker.status()["audit"]["healthy"]
+        broker.process.kill()
+        broker.process.wait()
+    assert serial_before(directory) is not None
