@@ -18,13 +18,13 @@ import stat
 from contextlib import suppress
 
 from remo_broker.cli.program import Problem
+from remo_broker.protocol.mounts import mounts
 from remo_broker.protocol.names import is_project_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MOUNTS = "/proc/self/mountinfo"
 MEMORY_FILE_SYSTEMS = ("tmpfs", "ramfs")
 RUNTIME_VARIABLE = "XDG_RUNTIME_DIR"
 CANDIDATES = ("/dev/shm", "/run")  # noqa: S108 - meant for this
@@ -82,16 +82,12 @@ def is_in_memory(directory: str) -> bool:
     """Whether a directory is on a file system without a disk, from the kernel's mount list."""
     try:
         device = os.stat(directory).st_dev
-        # Users who can mount choose names: the kernel escapes only blanks, tabs and line feeds in one.
-        with open(MOUNTS, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-            mounts = file.readlines()
     except OSError:
         return False
     wanted = f"{os.major(device)}:{os.minor(device)}"
-    for mount in mounts:
-        about, _, file_system = mount.partition(" - ")
-        if about.split(" ")[2] == wanted:
-            return file_system.split(" ")[0] in MEMORY_FILE_SYSTEMS
+    for fields in mounts():
+        if fields[2] == wanted:
+            return fields[fields.index("-") + 1] in MEMORY_FILE_SYSTEMS
     return False
 
 

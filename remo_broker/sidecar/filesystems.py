@@ -5,26 +5,19 @@ from __future__ import annotations
 import re
 
 from remo_broker.cli.real_path import real_path
+from remo_broker.protocol.mounts import mounts
 
 # Other machines change their files, or the host of a virtual machine does.
 REMOTE = frozenset(
     {"9p", "afs", "ceph", "cifs", "fuse.sshfs", "fuse.glusterfs", "lustre", "nfs", "nfs4", "smb3", "vboxsf", "virtiofs"}
 )
-MOUNTS = "/proc/self/mountinfo"
 
 
 def remote(path: str) -> str | None:
     """The type of the file system of `path`, if inotify may miss changes there; else None."""
     path = real_path(path)
     found, longest = "", -1
-    try:
-        # Users who can mount choose names: no line ends but the kernel's, which it writes escaped in a name.
-        with open(MOUNTS, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-            lines = file.readlines()
-    except OSError:
-        return None
-    for line in lines:
-        fields = line.rstrip("\n").split(" ")
+    for fields in mounts():
         point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
         # If two are mounted on one place, the later one is on top.
         inside = path == point or path.startswith(point.rstrip("/") + "/")

@@ -16,6 +16,12 @@ LINKED_JOURNALS = "tests/process/ctl/test_audit_linked.py::test_the_journal_that
 NAMES_THE_ONE_BEFORE = "tests/process/sockets/test_audit.py::test_each_start_names_the_one_before"
 AUDIT = (
     Mutant(
+        "remo_broker/protocol/mounts.py",
+        ', newline="\\n") as file:',
+        ") as file:",
+        "tests/unit/broker/audit/test_namespace.py",
+    ),
+    Mutant(
         "remo_broker/ctl/journals.py",
         "reader.open(JournalOpenMode.LOCAL_ONLY)",
         "reader.open(JournalOpenMode.SYSTEM)",

@@ -149,7 +149,7 @@ CLIENT = (
         f"{SHOWN}test_a_file_that_takes_long_to_search",
     ),
     Mutant(
-        TMPFS,
+        "remo_broker/protocol/mounts.py",
         ', newline="\\n") as file:',
         ") as file:",
         "tests/unit/secret/test_tmpfs.py::test_no_name_of_a_mount_hides_another",

@@ -24,6 +24,7 @@ import time
 
 from remo_broker.protocol.audit_records import JOURNAL
 from remo_broker.protocol.clock import monotonic
+from remo_broker.protocol.mounts import mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 SOCKETS_DIRECTORY = "/run/systemd/journal"
 SOCKET_PATH = f"{SOCKETS_DIRECTORY}/socket"
-MOUNTS_PATH = "/proc/self/mountinfo"
 # Where journald keeps its file, below the machine's id, and where it continues when there is no
 # room. Only its group can read the latter.
 JOURNAL_DIRECTORY = "/var/log/journal"
@@ -183,15 +183,10 @@ def _nothing() -> None:
     pass
 
 
-def journal_namespace(path: str = MOUNTS_PATH) -> str | None:
+def journal_namespace() -> str | None:
     """The namespace of the unit's `LogNamespace=`: systemd mounts its sockets over those of the
     default journal."""
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            mounts = [line.split(" ", 5)[3:5] for line in file]
-    except (OSError, ValueError):
-        return None
-    roots = [root for root, mounted in mounts if mounted == SOCKETS_DIRECTORY]
+    roots = [fields[3] for fields in mounts() if fields[4] == SOCKETS_DIRECTORY]
     _, dot, name = roots[-1].rpartition("/")[2].partition(".") if roots else ("", "", "")
     return name if dot else None
 

@@ -8,6 +8,7 @@ import pathlib
 import pytest
 
 from remo_broker.client.unreachable import user_name
+from remo_broker.protocol import mounts
 from remo_broker.secret import tmpfs
 
 
@@ -28,10 +29,11 @@ def test_no_name_of_a_mount_hides_another(tmp_path: pathlib.Path, monkeypatch: p
     number = f"{os.major(device)}:{os.minor(device)}"
     table = tmp_path / "mountinfo"
     lines = [
+        "36 22 0:0 / /home/user/a\rb\rc rw - fuse.x x rw",
         f"37 22 0:0 / /home/user/\r1\x1f2\x1f{number}\x0c rw - fuse.x x rw",
         f"38 22 0:0 / /home/user/\u20281\u20032\u2003{number}\u2003\x85 rw - fuse.x x rw",
         f"39 22 {number} / /dev/shm rw - tmpfs tmpfs rw",
     ]
     table.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
-    monkeypatch.setattr(tmpfs, "MOUNTS", str(table))
+    monkeypatch.setattr(mounts, "PATH", str(table))
     assert tmpfs.is_in_memory(str(tmp_path))

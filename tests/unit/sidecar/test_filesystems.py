@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from remo_broker.protocol import mounts
 from remo_broker.sidecar import filesystems
 from remo_broker.sidecar.check import unwatched
 from remo_broker.sidecar.configuration import Source
@@ -67,4 +68,4 @@ def use(monkeypatch: pytest.MonkeyPatch, directory: pathlib.Path) -> None:
     """Let the process see these mounts."""
     table = directory / "mountinfo"
     table.write_text(MOUNTS, newline="")
-    monkeypatch.setattr(filesystems, "MOUNTS", str(table))
+    monkeypatch.setattr(mounts, "PATH", str(table))
